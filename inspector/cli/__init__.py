@@ -1,0 +1,1 @@
+"""click commands; no Textual, and no torch until a command needs it."""

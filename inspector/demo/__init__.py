@@ -1,0 +1,1 @@
+"""The embedded model, its SAE suite, and how they were made."""

@@ -1,0 +1,214 @@
+"""The demo's language model: a Gemma 2 of two million parameters, and the loop that trains it on a CPU.
+
+Gemma 2 and not something smaller in name, because the demo should exercise what the large models exercise: norms after the sublayers,
+soft caps, grouped-query attention, tied embeddings. The loop is seeded and resumable: weights and optimiser moments are kept
+in safetensors, progress in JSON, and batches depend on the step alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from inspector.demo.corpus import BOS_ID, CONTEXT_LENGTH, EOS_ID, PAD_ID, VOCAB_SIZE, Windows
+
+DECAY_SHARE = 0.4
+"""The learning rate falls linearly to 0 over this many steps per step trained before (0.4: the last 29% of the run)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    tokens: int
+    """Budget, decay included."""
+    minutes: float
+    """Wall-clock budget over all resumptions; the decay begins early enough to end about then."""
+    batch_size: int = 32
+    """Windows per step."""
+    learning_rate: float = 4e-3
+    warmup_steps: int = 200
+    seed: int = 0
+    checkpoint_minutes: float = 3.0
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands; written beside the weights at every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    decay_from: int | None = None
+    """Step at which the decay began; `None` before."""
+    train_loss: float = math.nan
+    """Nats per token, mean over the last steps."""
+    held_out_loss: float = math.nan
+    """Nats per token on held-out windows."""
+
+
+def new_model(seed: int) -> Gemma2ForCausalLM:
+    """The untrained model: 6 layers, d_model 128, 4 heads over 2 key-value heads, 1.99 M parameters."""
+    torch.manual_seed(seed)
+    config = Gemma2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        max_position_embeddings=CONTEXT_LENGTH,
+        # Windows never exceed the context, so a sliding window of the same length changes nothing; full attention in
+        # every layer says so and saves building a second mask.
+        sliding_window=CONTEXT_LENGTH,
+        layer_types=["full_attention"] * 6,
+        pad_token_id=PAD_ID,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        tie_word_embeddings=True,
+        initializer_range=0.02,
+        use_cache=False,
+        attn_implementation="eager",
+    )
+    model = Gemma2ForCausalLM(config)
+    with torch.no_grad():
+        # Gemma multiplies embeddings by sqrt(d_model); 1/sqrt(d_model) gives a residual stream of unit size to begin with.
+        model.model.embed_tokens.weight.normal_(std=config.hidden_size**-0.5)
+    return model
+
+
+def learning_rate(step: int, schedule: Schedule, decay_from: int | None) -> float:
+    """Warm-up, constant, then linear to 0 over `DECAY_SHARE * decay_from` steps."""
+    rate = schedule.learning_rate * min(1.0, (step + 1) / schedule.warmup_steps)
+    if decay_from is not None:
+        rate *= max(0.0, 1 - (step - decay_from) / max(1.0, DECAY_SHARE * decay_from))
+    return rate
+
+
+def train(
+    model: Gemma2ForCausalLM,
+    windows: Windows,
+    held_out: npt.NDArray[np.int64],
+    schedule: Schedule,
+    folder: Path,
+    log_every: int = 50,
+) -> Iterator[Progress]:
+    """Train `model` in place, yielding progress; killed at any time, the same call continues at the last checkpoint.
+
+    Matrix products run in bfloat16, weights and moments stay float32.
+
+    Args:
+        held_out: [windows, length] token ids for the logged loss.
+        folder: where the checkpoint lives.
+    """
+    decayed, plain = [], []
+    for parameter in model.parameters():
+        (decayed if parameter.ndim == 2 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-10, fused=True)
+    progress = load_checkpoint(model, optimizer, folder)
+    body = torch.compile(model, dynamic=False)
+    tokens_per_step = schedule.batch_size * CONTEXT_LENGTH
+    planned_decay = int(schedule.tokens / tokens_per_step / (1 + DECAY_SHARE))
+    clock = saved = time.monotonic()
+    losses: list[float] = []
+    model.train()
+    while True:
+        if progress.decay_from is None and (
+            progress.step >= planned_decay or progress.seconds * (1 + DECAY_SHARE) >= schedule.minutes * 60
+        ):
+            progress.decay_from = progress.step
+        finished = progress.decay_from is not None and progress.step >= progress.decay_from * (1 + DECAY_SHARE)
+        now = time.monotonic()
+        progress.seconds += now - clock
+        clock = now
+        if finished or progress.step % log_every == 0:
+            progress.train_loss = float(np.mean(losses)) if losses else progress.train_loss
+            losses.clear()
+            if finished or progress.step % (20 * log_every) == 0:
+                progress.held_out_loss = loss_on(model, held_out)
+            yield progress
+        if finished or now - saved > schedule.checkpoint_minutes * 60:
+            save_checkpoint(model, optimizer, progress, folder)
+            saved = now
+        if finished:
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress.step, schedule, progress.decay_from)
+        ids = torch.from_numpy(windows.batch(progress.step, schedule.batch_size))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = body(input_ids=ids).logits
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        progress.step += 1
+
+
+@torch.no_grad()
+def loss_on(model: Gemma2ForCausalLM, windows: npt.NDArray[np.int64], batch_size: int = 16) -> float:
+    """Mean next-token loss in nats per token, in float32. `windows`: [windows, length] ids with `<bos>` first."""
+    model.eval()
+    total = 0.0
+    for first in range(0, len(windows), batch_size):
+        ids = torch.from_numpy(windows[first : first + batch_size])
+        logits = model(input_ids=ids).logits
+        total += functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
+    model.train()
+    return total / (windows.shape[0] * (windows.shape[1] - 1))
+
+
+def save_checkpoint(
+    model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, progress: Progress, folder: Path
+) -> None:
+    """Write weights, moments and progress in one atomic file, so that a kill in between cannot mix two steps."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight/{name}"] = parameter.detach().contiguous()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = torch.as_tensor(value).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "checkpoint.partial"
+    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
+    os.replace(partial, folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
+    """Restore what `save_checkpoint` wrote; a fresh `Progress` when there is none."""
+    from safetensors import safe_open
+
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return Progress()
+    with safe_open(path, framework="pt") as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"weight/{name}"])
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
+            }
+    return progress
+
+
+def export(model: Gemma2ForCausalLM, folder: Path) -> None:
+    """Write the model in the Hugging Face layout, weights in float16."""
+    import copy
+
+    copy.deepcopy(model).half().eval().save_pretrained(folder)

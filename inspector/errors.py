@@ -1,0 +1,87 @@
+"""Every error a user can cause, and the exit code it ends in.
+
+    InspectorError              1  unexpected
+    ├── UsageError              2  the command line contradicts itself or a value is out of range
+    ├── TargetError             3  model, hook or SAE is missing, gated, mismatched, or failed the load gate
+    ├── DataError               4  the data cannot support the request: too few tokens, no usable text
+    ├── ResourceError           5  out of memory or disk
+    └── Cancelled               6  somebody asked for it to stop
+
+A message is two sentences at most: what happened, with the value; what to do. One place turns errors into text
+(`inspector.cli.failures`), so nobody else prints them.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ExitCode(IntEnum):
+    """What the process returns; scripts depend on these numbers."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    TARGET = 3
+    DATA = 4
+    RESOURCE = 5
+    CANCELLED = 6
+
+
+class InspectorError(Exception):
+    """Base of all errors that are reported in two sentences instead of a traceback."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
+class UsageError(InspectorError):
+    """The command line contradicts itself, or a value is out of range."""
+
+    exit_code = ExitCode.USAGE
+
+
+class TargetError(InspectorError):
+    """Model, hook or SAE is missing, gated, mismatched, or failed the load gate."""
+
+    exit_code = ExitCode.TARGET
+
+
+class DataError(InspectorError):
+    """The data cannot support the request."""
+
+    exit_code = ExitCode.DATA
+
+
+class ResourceError(InspectorError):
+    """Out of memory or disk."""
+
+    exit_code = ExitCode.RESOURCE
+
+
+class Cancelled(InspectorError):
+    """Somebody asked for the work to stop."""
+
+    exit_code = ExitCode.CANCELLED
+
+
+BY_EXIT_CODE: dict[int, type[InspectorError]] = {
+    error.exit_code: error for error in (InspectorError, UsageError, TargetError, DataError, ResourceError, Cancelled)
+}
+"""To raise on this side of a socket what was raised on the other."""
+
+
+def nearest(wrong: str, known: Iterable[str], n: int = 3) -> str:
+    """The sentence that ends an error about a name: ' Nearest: a, b.', or the first few known names."""
+    names = list(known)
+    close = get_close_matches(wrong, names, n=n, cutoff=0.4)
+    if close:
+        return f" Nearest: {', '.join(close)}."
+    if not names:
+        return " None are known."
+    more = f", ... ({len(names)} in all)" if len(names) > n else ""
+    return f" Known: {', '.join(names[:n])}{more}."

@@ -1,0 +1,57 @@
+"""What a long piece of work says while it runs.
+
+Work is a generator: it yields these and returns its result. The engine calls nobody back. Each event is a small
+immutable snapshot; a newer one may replace an older one of the same type. Plain data, so they cross the socket as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Something is being loaded; one event as it starts and one when it is there."""
+
+    what: str
+    """'tokenizer', 'model', 'SAE 3/15', 'text', ..."""
+    detail: str = ""
+    seconds: float | None = None
+    """How long it took; None while under way."""
+    done: int = 0
+    total: int = 0
+    """Items, if countable; 0 of 0 if not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassProgress:
+    """A pass over the contexts has come this far."""
+
+    name: str
+    """'moments' or 'scores'."""
+    contexts_done: int
+    contexts_total: int
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainProgress:
+    """SAE training has come this far."""
+
+    tokens_done: int
+    tokens_total: int
+    tokens_per_second: float
+    seconds_left: float
+    fvu: dict[str, float]
+    """Batch FVU by sae_id. Unitless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """Something the user should know that is not an error."""
+
+    message: str
+
+
+Event = Loading | PassProgress | TrainProgress | Warned

@@ -1,0 +1,1 @@
+"""One file per experiment; the file name, with dashes, is the id."""

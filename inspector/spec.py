@@ -1,0 +1,114 @@
+"""What was asked for: plain data that crosses the command line, the socket and the result file unchanged.
+
+Nothing here loads, checks or computes anything; `None` always means "the default for this model", which
+`inspector.sources` decides and every result records. No torch, no numpy: the process that paints imports this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Site = Literal["resid", "mlp", "attn"]
+Split = Literal["context", "token"]
+Profile = Literal["careful", "paper-text", "paper-code"]
+Null = Literal["shuffle", "gaussian", "affine"]
+
+DEFAULT_TEXT = "hf:monology/pile-uncopyrighted"
+SITE_HOOKS: dict[Site, str] = {
+    "resid": "blocks.{layer}.hook_resid_post",
+    "mlp": "blocks.{layer}.hook_mlp_out",
+    "attn": "blocks.{layer}.attn.hook_z",
+}
+"""On Gemma 2 `hook_mlp_out` is after the post-norm, which is what Gemma Scope reads; `hook_z` is before the output projection."""
+
+
+def hook_name_of(site: Site, layer: int) -> str:
+    """Full hook name of a site at a layer, e.g. blocks.20.hook_resid_post."""
+    return SITE_HOOKS[site].format(layer=layer)
+
+
+def width_label(d_sae: int) -> str:
+    """The field's short name of a width: 256, 1k, 16k, 131k, 1m."""
+    if d_sae < 1000:
+        return str(d_sae)
+    return f"{d_sae // 1000}k" if d_sae < 1_000_000 else f"{d_sae // 1_000_000}m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeRef:
+    """One SAE, known by name; loaded or not."""
+
+    sae_id: str
+    """Unique within the release; for a directory, the path below it."""
+    release: str
+    """Registry release, or the suite's directory."""
+    layer: int | None
+    """Layer index; None if the hook name has none."""
+    hook_name: str
+    d_in: int
+    """Width of the activation it reads."""
+    d_sae: int
+    """Number of latents."""
+    nominal_l0: float | None = None
+    """As in the SAE's name or configuration; None is unknown, never 0."""
+    n_bytes: int = 0
+    """Size of the weights on disk or to download."""
+    on_disk: bool = True
+    path: str | None = None
+    """Directory or file of the weights; None until downloaded."""
+
+    @property
+    def label(self) -> str:
+        """Short name for a legend: width and nominal L0."""
+        l0 = "?" if self.nominal_l0 is None else f"{self.nominal_l0:g}"
+        return f"{width_label(self.d_sae)}/{l0}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec:
+    """TARGET of the command line, field by field; see `dm-inspect run --help`."""
+
+    model: str = "demo"
+    layers: tuple[int, ...] | None = None
+    """None: the demo's middle layer, or the only layer the suite has."""
+    site: Site = "resid"
+    hook: str | None = None
+    """A full hook name; overrides layers and site."""
+    suite: str | None = None
+    saes: tuple[str, ...] = ()
+    """Exact SAE ids or directories; empty means all of the hook."""
+    widths: tuple[int, ...] | None = None
+    """Numbers of latents as labels denote them (16384 for 16k)."""
+    l0: float | None = None
+    """Per width, take the SAE with the nearest nominal L0; None takes all."""
+    text: str | None = None
+    contexts: int = 300
+    context_length: int | None = None
+    """Tokens per context, BOS included; None: 1024, or the model's limit if smaller."""
+    positions: tuple[int, int | None] | None = None
+    """Half-open range of positions that are fitted and scored; None: from 200, or an eighth of a short context."""
+    train_tokens: int = 150_000
+    split: Split = "context"
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    offline: bool = False
+    cache_dir: str | None = None
+    accept_gate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One headless run: which experiments, on what, how."""
+
+    target: TargetSpec
+    experiments: tuple[str, ...]
+    params: dict[str, str] = field(default_factory=dict)
+    """-p KEY=VALUE as typed; each experiment's Params takes those it knows."""
+    profile: Profile = "careful"
+    null: Null | None = None
+    batch_size: int = 8
+    """Contexts per forward pass. Changes speed and memory, not numbers."""
+    shards: int = 1
+    """Accumulate in this many separate parts and merge. Changes no number; there to prove it."""

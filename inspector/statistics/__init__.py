@@ -1,0 +1,1 @@
+"""One pass over the tokens feeds everything that was asked for."""
