@@ -1,0 +1,86 @@
+# dm-inspect: `make run` opens the app, `make test` checks it. Each builds .venv first if it is missing or out of date.
+#
+#   make run ARGS="--model DIR --layer 3"   arguments for dm-inspect
+#   make test TESTS=tests/engine            a part of the tests
+#   PYTHON=/path/to/python3.12              which Python to build .venv with (3.11 or newer)
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?= tests
+
+# Relative on purpose: pip splits this variable at spaces, and the checkout's path may contain some. It reaches the
+# isolated builds too, where an unpinned torch would otherwise pull gigabytes; newer pips read the second name for that.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip --quiet --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test lint soak bench demo test-latest clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo "Targets: run  test  lint  soak  bench  demo  test-latest  clean"
+
+run: $(VENV)/.installed
+	@exec $(BIN)/dm-inspect $(ARGS)
+
+install: $(VENV)/.installed
+
+test: lint
+	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# Everything `make test` leaves out because it takes minutes.
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -q -m slow $(TESTS)
+
+# Speed, memory and terminal bytes against the budgets of docs/design.md, as one table.
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks
+
+# Trains the embedded model and its SAE suite again, into inspector/demo. See inspector/demo/README.md for its cost.
+demo: $(VENV)/.installed-dev
+	@$(BIN)/python -m inspector.demo $(ARGS)
+
+# The newest versions pyproject.toml allows, torch excepted, in an environment of their own.
+test-latest: $(VENV)/bin/python
+	@rm -rf .venv-latest
+	@$(PYTHON) -m venv .venv-latest
+	@grep '^torch==' constraints.txt > .venv-latest/constraints.txt
+	@PIP_CONSTRAINT=.venv-latest/constraints.txt PIP_BUILD_CONSTRAINT=.venv-latest/constraints.txt \
+	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures]'
+	@.venv-latest/bin/python -m pytest -q -m "not slow" $(TESTS)
+
+clean:
+	@rm -rf .venv .venv-latest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "dm-inspect: removed .venv and what the tools left. cache/ is untouched."
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "error: dm-inspect needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." \
+	         "Install one, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "dm-inspect: making .venv with $$($(PYTHON) --version) (first time only)" >&2
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "error: '$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "dm-inspect: installing pinned packages into .venv (torch is the big one; one to three minutes on a fast line)" >&2
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+	@echo "dm-inspect: installed" >&2
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "dm-inspect: installing pinned packages and test tools into .venv (torch is the big one; one to three minutes on a fast line)" >&2
+	@$(PIP) install -c constraints.txt -e '.[dev,figures]'
+	@touch $(VENV)/.installed $@
+	@echo "dm-inspect: installed" >&2
