@@ -1,0 +1,119 @@
+"""One process: load a target, do the unavoidable work alone and the sweep, print the seconds and the peak memory.
+
+python -m benchmarks.sweep_worker --contexts 48 --repeats 2 [--model M] [--layer N] [--suite DIR] [--text FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from sae_lens import SAE
+from transformers import AutoModelForCausalLM
+
+from inspector.runner import run
+from inspector.sources.target import Loaded, open_target
+from inspector.spec import RunSpec, TargetSpec
+
+BATCH = 8
+T = TypeVar("T")
+EXPERIMENTS = ("norm-prediction", "error-vector", "fvu-nonlinear")
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--contexts", type=int, required=True)
+    parser.add_argument("--repeats", type=int, required=True)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--layer", type=int)
+    parser.add_argument("--suite")
+    parser.add_argument("--text")
+    asked, _ = parser.parse_known_args()
+    target = TargetSpec(
+        model=asked.model,
+        layers=None if asked.layer is None else (asked.layer,),
+        suite=asked.suite,
+        text=asked.text,
+        contexts=asked.contexts,
+    )
+    loaded = _finish(open_target(target))
+    spec = RunSpec(target=target, experiments=EXPERIMENTS, batch_size=BATCH)
+    loaded_mib = _peak_mib()
+    sweeps = [_seconds(lambda: _finish(run(spec, loaded)))]
+    peak_mib = _peak_mib()  # before the yardstick holds a second copy of model and SAEs
+    model, saes = _bare(loaded)
+    forwards, encodes = [], []
+    for _ in range(asked.repeats):
+        forward, encode = _unavoidable(model, saes, loaded)
+        forwards.append(forward)
+        encodes.append(encode)
+        sweeps.append(_seconds(lambda: _finish(run(spec, loaded))))
+    measured = {
+        "n_tokens": loaded.contexts.token_ids.numel(),
+        "n_saes": len(saes),
+        "forward": min(forwards),
+        "saes": min(encodes),
+        "sweep": min(sweeps),
+        "loaded_mib": loaded_mib,
+        "peak_mib": peak_mib,
+    }
+    print(json.dumps(measured))
+
+
+def _bare(loaded: Loaded) -> tuple[Any, list[Any]]:
+    """The same weights through the libraries alone. `Any`: neither library types what it returns."""
+    model = AutoModelForCausalLM.from_pretrained(
+        loaded.model.directory, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    saes = [SAE.load_from_disk(Path(sae.ref.path or ""), dtype="float32") for sae in loaded.saes]
+    return model, saes
+
+
+@torch.inference_mode()
+def _unavoidable(model: Any, saes: list[Any], loaded: Loaded) -> tuple[float, float]:
+    """Seconds of one forward pass over all tokens, and of one encode and decode of their activations by every SAE."""
+    forward = encode = 0.0
+    layer = loaded.layer or 0
+    for batch in loaded.contexts.token_ids.split(BATCH):
+        start = time.perf_counter()
+        x = model(batch, output_hidden_states=True, use_cache=False).hidden_states[layer + 1]
+        forward += time.perf_counter() - start
+        start = time.perf_counter()
+        for sae in saes:
+            sae.decode(sae.encode(x.flatten(0, 1)))
+        encode += time.perf_counter() - start
+    return forward, encode
+
+
+def _finish(work: Generator[Any, None, T]) -> T:
+    """Run a piece of work to its end and return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _peak_mib() -> float:
+    """Most memory this process has held so far. The kernel counts kilobytes, on macOS bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    main()
