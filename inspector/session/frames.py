@@ -1,7 +1,8 @@
 """How messages lie on a stream: a four-byte big-endian length, then one msgpack object.
 
-Both ends use this and nothing else, so neither trusts the other: a length over `MAX_FRAME`, a body that is not msgpack, an unknown
-message type and a field of the wrong type all raise `BadFrame`, and the caller drops that connection alone. Imports no torch.
+Both ends use this and nothing else, so neither trusts the other: a length over `MAX_FRAME`, a body that is not msgpack,
+an unknown message type and a field of the wrong type all raise `BadFrame`, and the caller drops that connection alone.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 HEADER = struct.Struct(">I")
 
 _encoder = msgspec.msgpack.Encoder()
-_view_decoder = msgspec.msgpack.Decoder(ViewMessage)
-_session_decoder = msgspec.msgpack.Decoder(SessionMessage)
+_view_decoder: msgspec.msgpack.Decoder[ViewMessage] = msgspec.msgpack.Decoder(ViewMessage)
+_session_decoder: msgspec.msgpack.Decoder[SessionMessage] = msgspec.msgpack.Decoder(SessionMessage)
 
 
 class BadFrame(ValueError):
@@ -32,7 +33,9 @@ def encode(message: Message) -> bytes:
     """One frame, header included; ValueError if the message is larger than `MAX_FRAME` (a bug on this side)."""
     body = _encoder.encode(message)
     if len(body) > MAX_FRAME:
-        raise ValueError(f"A {type(message).__name__} of {len(body)} bytes is larger than a frame may be ({MAX_FRAME}).")
+        raise ValueError(
+            f"A {type(message).__name__} of {len(body)} bytes is larger than a frame may be ({MAX_FRAME})."
+        )
     return HEADER.pack(len(body)) + body
 
 

@@ -1,0 +1,255 @@
+"""Where sessions are found: one socket, one record and one log per session, in places only the user can enter.
+
+The folder is `dm-inspect-UID` in the system's temporary directory, as tmux does it, and not $XDG_RUNTIME_DIR: systemd
+removes that one at logout, and a session has to be found again after the logout. Never trusts what it finds: the folder
+must be the user's own and closed to others, and a record counts only while its socket answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import platformdirs
+
+from inspector.errors import InspectorError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inspector.spec import TargetSpec
+
+APP = "dm-inspect"
+SOCKET_PATH_LIMIT = 103
+"""Bytes of a socket's path: 108 with the closing NUL on Linux, 104 on macOS."""
+NOT_LOADED_FROM = ("offline", "cache_dir", "accept_gate")
+"""Fields of TargetSpec that say how to fetch and not what: they do not make another session."""
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about a session from its file; written by the session, read by everybody."""
+
+    id: str
+    pid: int
+    model: str
+    layers: tuple[int, ...] | None
+    hook: str
+    """The full hook name once it is known; before that what was asked for."""
+    device: str
+    started: float
+    """Seconds since the epoch."""
+    program_version: str
+    protocol_version: int
+    state: str
+    """'loading', 'fitting', 'ready' or 'failed'."""
+    log: str
+
+
+def runtime_dir() -> Path:
+    """The folder of sockets and records, made if missing.
+
+    DM_INSPECT_RUNTIME_DIR names another one; a path too long for a socket is replaced by a short one under /tmp.
+
+    Raises:
+        InspectorError: the folder is someone else's, a link, or open to others and cannot be closed.
+    """
+    asked = os.environ.get("DM_INSPECT_RUNTIME_DIR")
+    # Under systemd and Slurm TMPDIR can differ between two logins of one user on one machine; /tmp does not.
+    system = (
+        Path("/tmp") if sys.platform.startswith("linux") and os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    )
+    folder = Path(asked).absolute() if asked else system / f"{APP}-{os.getuid()}"
+    if len(os.fsencode(folder)) > SOCKET_PATH_LIMIT - 32:
+        folder = Path("/tmp") / f"{APP}-{os.getuid()}-{_digest(str(folder))[:8]}"
+    folder.mkdir(mode=0o700, parents=bool(asked), exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise InspectorError(
+            f"The sessions' folder {folder} is not a directory of yours. "
+            "Remove it, or set DM_INSPECT_RUNTIME_DIR to another one."
+        )
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def log_dir() -> Path:
+    """Where sessions write their logs; in the runtime folder if the user's own log folder cannot be written."""
+    folder = Path(platformdirs.user_log_path(APP))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return runtime_dir()
+
+
+def socket_path(session_id: str) -> Path:
+    """The session's socket."""
+    return runtime_dir() / f"{session_id}.sock"
+
+
+def record_path(session_id: str) -> Path:
+    """The session's record."""
+    return runtime_dir() / f"{session_id}.json"
+
+
+def log_path(session_id: str) -> Path:
+    """The session's log."""
+    return log_dir() / f"session-{session_id}.log"
+
+
+def resolved(target: TargetSpec) -> TargetSpec:
+    """The same target with its local paths made absolute: a session must not depend on where it was started."""
+
+    def absolute(text: str | None) -> str | None:
+        if text is None or not os.path.exists(os.path.expanduser(text)):
+            return text
+        return str(Path(text).expanduser().resolve())
+
+    # A file that happens to be called 'demo' must not shadow the built-in names.
+    return replace(
+        target,
+        model=target.model if target.model == "demo" else absolute(target.model) or target.model,
+        suite=absolute(target.suite),
+        saes=tuple(absolute(sae) or sae for sae in target.saes),
+        text=target.text if target.text == "demo" else absolute(target.text),
+        cache_dir=absolute(target.cache_dir),
+    )
+
+
+def session_key(target: TargetSpec) -> str:
+    """Twelve hex digits that are equal exactly for targets that load the same things onto the same device."""
+    fields = {name: value for name, value in asdict(resolved(target)).items() if name not in NOT_LOADED_FROM}
+    return _digest(msgspec.json.encode(fields, order="sorted").decode())[:12]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Holds the folder's lock: whoever starts a session or removes leftovers waits for the other. Blocks; not for an
+    event loop.
+    """
+    descriptor = os.open(runtime_dir() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, timeout: float = 2.0) -> socket.socket | None:
+    """A socket connected to a live session of this user; None if nobody listens there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        return None
+    if not same_user(connection):
+        connection.close()
+        return None
+    return connection
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Whether the other end belongs to this user. Asked of the kernel on Linux; elsewhere the folder's mode has to
+    do.
+    """
+    peer = _peer(connection)
+    return peer is None or peer[1] == os.getuid()
+
+
+def peer_pid(connection: socket.socket) -> int | None:
+    """Process id of the other end as the kernel knows it; None where it cannot be asked."""
+    peer = _peer(connection)
+    return None if peer is None else peer[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    pid, uid, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return pid, uid
+
+
+def write_record(record: SessionRecord) -> None:
+    """Write it whole or not at all."""
+    path = record_path(record.id)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_bytes(msgspec.json.encode(record))
+    temporary.replace(path)
+
+
+def read_record(session_id: str) -> SessionRecord | None:
+    """The record of a session; None if there is none or it is damaged."""
+    try:
+        return msgspec.json.decode(record_path(session_id).read_bytes(), type=SessionRecord)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def remove_files(session_id: str) -> None:
+    """Remove socket and record; the log stays."""
+    for path in (socket_path(session_id), record_path(session_id)):
+        path.unlink(missing_ok=True)
+
+
+def list_sessions() -> list[SessionRecord]:
+    """Every live session of this user on this machine, oldest first; what dead ones left behind is removed. Blocks for
+    a moment.
+    """
+    with locked():
+        alive = []
+        for path in runtime_dir().glob("*.sock"):
+            connection = connect(path)
+            if connection is None:
+                remove_files(path.stem)
+                continue
+            connection.close()
+            record = read_record(path.stem)
+            if record is not None:
+                alive.append(record)
+        for path in runtime_dir().glob("*.json"):
+            if not path.with_suffix(".sock").exists():
+                path.unlink(missing_ok=True)
+    return sorted(alive, key=lambda record: (record.started, record.id))
+
+
+def find_session(session_id: str | None) -> SessionRecord:
+    """The session of that id, or the only one there is.
+
+    Raises:
+        UsageError: no such session, none at all, or several and no id.
+    """
+    sessions = list_sessions()
+    if session_id is None and len(sessions) == 1:
+        return sessions[0]
+    for record in sessions:
+        if record.id == session_id:
+            return record
+    if not sessions:
+        wanted = "There is no session" if session_id is None else f"There is no session {session_id!r}"
+        raise UsageError(f"{wanted}: none is running. Start one with `dm-inspect`.")
+    ids = [record.id for record in sessions]
+    if session_id is None:
+        raise UsageError(f"{len(sessions)} sessions are running: {', '.join(ids)}. Name the one you mean.")
+    raise UsageError(f"There is no session {session_id!r}.{nearest(session_id, ids)}")
