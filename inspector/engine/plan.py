@@ -1,0 +1,104 @@
+"""Which tokens are fitted, which are scored, and which are left out.
+
+Whole contexts are held out by default: neighbouring tokens share topic and wording, and a map tested on tokens next to
+those it was fitted on looks better than it is. The paper splits tokens at random (D-25); `split='token'` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PAPER_TRAIN, PAPER_TOKENS = 150_000, 246_900
+"""The paper fits on 150,000 of its 300 x 823 tokens; when there are fewer tokens, on the same share of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The role of every position of every context."""
+
+    included: Tensor
+    """[c, t] bool: fitted or scored."""
+    train: Tensor
+    """[c, t] bool: fitted. The included rest is held out."""
+    n_train: int
+    n_test: int
+    notes: tuple[str, ...] = ()
+    """What had to be decided differently from what was asked for."""
+
+    @property
+    def test(self) -> Tensor:
+        """[c, t] bool: included and held out."""
+        return self.included & ~self.train
+
+
+def make_plan(
+    token_ids: Tensor,
+    special_ids: Collection[int],
+    positions: tuple[int, int | None],
+    train_tokens: int,
+    split: Literal["context", "token"],
+    seed: int,
+) -> Plan:
+    """Divide the tokens into train, test and excluded.
+
+    Excluded are special tokens, positions outside the range, and always the last position of a context: it has no next
+    token, so losses would not line up (D-01). With `split='context'` so many whole contexts are fitted that their
+    number of tokens comes nearest to the goal, at least one, and one is held out; with 'token' the goal is met exactly.
+
+    Args:
+        token_ids: [c, t] int64.
+        special_ids: ids that are never fitted or scored.
+        positions: half-open range; an end of None is the end of the context.
+        train_tokens: goal for n_train. More than the paper's share of what there is becomes that share, with a note.
+        split: 'context' or 'token'.
+        seed: orders contexts or tokens; the same seed gives the same plan with any version of numpy or torch.
+    """
+    n_contexts, length = token_ids.shape
+    start, end = positions
+    place = torch.arange(length)
+    within = (place >= start) & (place < (length if end is None else end)) & (place < length - 1)
+    special = torch.isin(token_ids.cpu(), torch.tensor(sorted(special_ids), dtype=torch.int64))
+    included = within[None, :] & ~special
+    n_included = int(included.sum())
+    goal, notes = _goal(train_tokens, n_included)
+    train = torch.zeros_like(included)
+    if split == "token":
+        places = included.flatten().nonzero()[:, 0]
+        train.view(-1)[places[_permutation(len(places), seed)[:goal]]] = True
+    elif n_contexts > 1:
+        train[_contexts_for(included.sum(dim=1), goal, seed)] = True
+        train &= included
+    else:
+        notes += ("One context cannot be split by context: everything is held out and nothing fitted.",)
+    n_train = int(train.sum())
+    return Plan(included=included, train=train, n_train=n_train, n_test=n_included - n_train, notes=notes)
+
+
+def _goal(train_tokens: int, n_included: int) -> tuple[int, tuple[str, ...]]:
+    most = n_included * PAPER_TRAIN // PAPER_TOKENS
+    if train_tokens <= most:
+        return train_tokens, ()
+    note = (
+        f"{train_tokens:,} training tokens were asked for, but only {n_included:,} tokens are there: "
+        f"{PAPER_TRAIN / PAPER_TOKENS:.1%} of them are fitted, the paper's share."
+    )
+    return most, (note,)
+
+
+def _contexts_for(tokens_per_context: Tensor, goal: int, seed: int) -> Tensor:
+    """Indices of the contexts to fit, at least one and not all."""
+    order = _permutation(len(tokens_per_context), seed)
+    reached = tokens_per_context[order].cumsum(dim=0)
+    n_chosen = int((reached - goal).abs().argmin()) + 1
+    return order[: min(n_chosen, len(order) - 1)]
+
+
+def _permutation(n: int, seed: int) -> Tensor:
+    """Seeded permutation of range(n), by sorting raw bits: numpy promises those across versions, not its shuffles."""
+    return torch.from_numpy(np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable"))

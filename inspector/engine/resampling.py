@@ -1,0 +1,58 @@
+"""Uncertainty by resampling held-out contexts, with the fitted maps held fixed.
+
+Tokens of one context are not independent, so contexts are drawn, not tokens. What the interval covers is the choice of
+text that was scored; the choice of text the maps were fitted on is not in it.
+
+A bootstrap draw of contexts is a row of multinomial counts, and every score here is a function of sums over contexts:
+all draws together are one matrix product of counts with per-context sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+N_RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number and its interval; None where undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None if there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def resampling_counts(n_contexts: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
+    """[1 + n_resamples, n_contexts] float64: how often each context is drawn. Row 0 is the data as they are."""
+    draws = np.random.default_rng(seed).multinomial(n_contexts, np.full(n_contexts, 1.0 / n_contexts), size=n_resamples)
+    return torch.from_numpy(np.concatenate([np.ones((1, n_contexts)), draws.astype(np.float64)]))
+
+
+def percentile_estimate(values: Tensor, *, level: float = LEVEL) -> Estimate:
+    """The value of row 0 and the percentile interval of the others.
+
+    Args:
+        values: [1 + n_resamples] a score for each row of `resampling_counts`; NaN is undefined. No interval is given
+            if any draw is undefined, or if there are no draws: a percentile of the rest would be of other data.
+        level: share of the draws inside the interval.
+    """
+    value = float(values[0])
+    if np.isnan(value):
+        return Estimate(value=None)
+    draws = values[1:]
+    if len(draws) == 0 or bool(draws.isnan().any()):
+        return Estimate(value=value)
+    tail = (1.0 - level) / 2.0
+    low, high = torch.quantile(draws, torch.tensor([tail, 1.0 - tail], dtype=draws.dtype)).tolist()
+    return Estimate(value=value, low=low, high=high)

@@ -1,0 +1,84 @@
+"""Who is fitted, who is scored, who is left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inspector.engine.plan import make_plan
+
+TOKENS = torch.randint(3, 100, (20, 64), generator=torch.Generator().manual_seed(0))
+TOKENS[:, 0] = 1
+TOKENS[4, 30] = 2
+
+
+def test_special_tokens_early_positions_and_the_last_one_are_excluded() -> None:
+    plan = make_plan(TOKENS, {1, 2}, (8, None), 600, "context", 0)
+    expected = torch.zeros(20, 64, dtype=torch.bool)
+    expected[:, 8:63] = True
+    expected[4, 30] = False
+    assert torch.equal(plan.included, expected)
+    assert plan.n_train + plan.n_test == 20 * 55 - 1
+    assert plan.n_train == int(plan.train.sum()) and plan.n_test == int(plan.test.sum())
+
+
+def test_d01_the_last_position_is_excluded_whatever_the_range_says() -> None:
+    for end in (None, 64, 100):
+        assert not make_plan(TOKENS, (), (0, end), 500, "context", 0).included[:, 63].any()
+    assert make_plan(TOKENS, (), (0, 10), 100, "context", 0).included.sum() == 200
+
+
+def test_a_context_is_never_on_both_sides() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 3)
+    assert not (plan.train.any(dim=1) & plan.test.any(dim=1)).any()
+    assert abs(plan.n_train - 600) <= 55 / 2 + 1
+    assert plan.notes == ()
+
+
+def test_a_token_split_meets_the_goal_exactly_and_mixes_contexts() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "token", 3)
+    assert plan.n_train == 600
+    assert (plan.train.any(dim=1) & plan.test.any(dim=1)).all()
+    assert not (plan.train & ~plan.included).any()
+
+
+@pytest.mark.parametrize("split", ["context", "token"])
+def test_the_seed_decides_and_nothing_else(split: str) -> None:
+    plans = [make_plan(TOKENS, {1}, (8, None), 600, split, seed) for seed in (5, 5, 6)]  # type: ignore[arg-type]
+    assert torch.equal(plans[0].train, plans[1].train)
+    assert not torch.equal(plans[0].train, plans[2].train)
+
+
+def test_the_split_of_seed_zero_stays_what_it_is() -> None:
+    """Stored results are repeated by their seed: another order would change them all."""
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 0)
+    assert plan.train.any(dim=1).nonzero()[:, 0].tolist() == SEED_ZERO
+
+
+SEED_ZERO = [1, 2, 3, 6, 8, 11, 13, 15, 17, 18, 19]
+
+
+def test_too_large_a_goal_becomes_the_papers_share_with_a_note() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 150_000, "context", 0)
+    assert 0.55 < plan.n_train / (plan.n_train + plan.n_test) < 0.65
+    (note,) = plan.notes
+    assert note == (
+        "150,000 training tokens were asked for, but only 1,100 tokens are there: "
+        "60.8% of them are fitted, the paper's share."
+    )
+
+
+def test_the_papers_own_numbers_need_no_note() -> None:
+    tokens = torch.full((300, 1024), 5)
+    plan = make_plan(tokens, {1}, (200, None), 150_000, "token", 0)
+    assert (plan.n_train, plan.n_test, plan.notes) == (150_000, 96_900, ())
+
+
+def test_at_least_one_context_is_held_out_and_one_fitted() -> None:
+    two = TOKENS[:2]
+    for goal in (1, 10_000):
+        plan = make_plan(two, {1}, (8, None), goal, "context", 0)
+        assert plan.n_train == 55 and plan.n_test == 55
+    one = make_plan(TOKENS[:1], {1}, (8, None), 10, "context", 0)
+    assert one.n_train == 0 and one.n_test == 55
+    assert "cannot be split by context" in one.notes[-1]
