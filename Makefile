@@ -16,7 +16,7 @@ TESTS ?= tests
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PIP := $(BIN)/python -m pip --quiet --no-input
+PIP := $(BIN)/python -m pip --quiet --no-input install --use-pep517 -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help run install test lint soak bench demo test-latest clean
@@ -75,12 +75,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "dm-inspect: installing pinned packages into .venv (torch is the big one; one to three minutes on a fast line)" >&2
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) -e .
 	@touch $@
 	@echo "dm-inspect: installed" >&2
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "dm-inspect: installing pinned packages and test tools into .venv (torch is the big one; one to three minutes on a fast line)" >&2
-	@$(PIP) install -c constraints.txt -e '.[dev,figures]'
+	@$(PIP) -e '.[dev,figures]'
 	@touch $(VENV)/.installed $@
 	@echo "dm-inspect: installed" >&2

@@ -1,0 +1,121 @@
+"""`dm-inspect`: the app without a command, and the list of commands. Imports click and nothing heavier."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from inspector import __version__
+from inspector.cli.doors import AppRequest, OpenApp
+from inspector.cli.failures import DEBUG_VARIABLE
+from inspector.cli.lazy import LazyCommand, LazyGroup
+from inspector.cli.target_options import target_options
+
+if TYPE_CHECKING:
+    from inspector.spec import TargetSpec
+
+COMMANDS = {
+    "run": LazyCommand(
+        module="inspector.cli.run",
+        attribute="run",
+        summary="Measure experiments on a model and its SAEs, without a screen.",
+    ),
+    "tokens": LazyCommand(
+        module="inspector.cli.tokens", attribute="tokens", summary="Print the per-token table behind the stream."
+    ),
+    "experiments": LazyCommand(
+        module="inspector.cli.experiments",
+        attribute="experiments",
+        summary="List the experiments and what each one asks.",
+    ),
+    "suites": LazyCommand(
+        module="inspector.cli.suites", attribute="suites", summary="List the SAEs of a model's hook."
+    ),
+    "train": LazyCommand(module="inspector.cli.train", attribute="train", summary="Train a suite of SAEs on a model."),
+    "sessions": LazyCommand(
+        module="inspector.cli.sessions", attribute="sessions", summary="List, attach to or stop background sessions."
+    ),
+    "info": LazyCommand(
+        module="inspector.cli.info",
+        attribute="info",
+        summary="Show versions, devices, folders and limits, for a bug report.",
+    ),
+}
+
+EPILOG = """\b
+Examples:
+  dm-inspect                                            the embedded demo
+  dm-inspect --model ~/models/llama --layer 3 --suite ~/saes --text notes.txt
+  dm-inspect run error-vector --json                    see `dm-inspect run --help`
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 target cannot be loaded, 4 data cannot support the request, 5 out of memory
+or disk, 6 cancelled.
+"""
+
+
+def set_debug(_context: click.Context, _param: click.Parameter, value: bool) -> None:
+    """Through the environment, so that a session started from here is verbose too."""
+    if value:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND ...]",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--theme", metavar="NAME", help="Colours of the app; ctrl+p inside it lists them.")
+@click.option("--new-session", is_flag=True, help="Start a session even if one for this target runs.")
+@click.option("--in-process", is_flag=True, help="View and engine in one process, for debugging.")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, callback=set_debug, help="Show tracebacks; also DM_INSPECT_DEBUG=1."
+)
+@click.version_option(__version__, message="dm-inspect %(version)s")
+@target_options
+@click.pass_context
+def dm_inspect(
+    context: click.Context, theme: str | None, new_session: bool, in_process: bool, target: TargetSpec
+) -> None:
+    """See what sparse autoencoders fail to explain, token by token.
+
+    Without a command: the app on TARGET, and without TARGET the embedded demo. Where there is no terminal it prints the
+    same numbers as text.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_misplaced_options(context)
+        return
+    if new_session and in_process:
+        raise click.UsageError("--new-session and --in-process contradict each other. Leave one out.")
+    if has_terminal():
+        open_app: OpenApp = context.obj
+        code = open_app(AppRequest(target=target, theme=theme, new_session=new_session, in_process=in_process))
+        context.exit(code)
+    from inspector.cli.plain import print_overview
+
+    print_overview(target)
+
+
+def has_terminal() -> bool:
+    """Whether the app can be shown: keys come in, a picture goes out, and the terminal can move its cursor."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _refuse_misplaced_options(context: click.Context) -> None:
+    """Options before the command belong to the app; a target typed there must not be dropped silently."""
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    given = [name for name in given if name != "--debug"]
+    if given:
+        command = context.invoked_subcommand
+        raise click.UsageError(
+            f"{given[0]} stands before `{command}`, where only the app reads it. Write it after `{command}`."
+        )

@@ -1,0 +1,201 @@
+"""What a command says on stderr while it works: a bar on a terminal, a line now and then in a log, or nothing.
+
+stdout carries data only, so everything here goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from inspector.events import Event, Loading, PassProgress, TrainProgress, Warned
+
+Result = TypeVar("Result")
+SECONDS_BETWEEN_LINES = 5.0
+"""In a log file a line more often than this hides everything else; less often looks like a hang."""
+
+
+class Narrator(Protocol):
+    """Hears events and says something about them."""
+
+    def hear(self, event: Event) -> None:
+        """Take note of one event."""
+
+    def close(self) -> None:
+        """Leave the terminal clean; called once, also after a failure."""
+
+
+def quiet_option(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a command --quiet; its function receives `quiet: bool`."""
+    return click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; warnings still come.")(function)
+
+
+def follow(work: Generator[Event, None, Result], *, quiet: bool) -> Result:
+    """Run `work` to its end, say on stderr how far it is, and return its result."""
+    narrator = narrator_for(quiet=quiet)
+    try:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            narrator.hear(event)
+    finally:
+        work.close()
+        narrator.close()
+
+
+def narrator_for(*, quiet: bool) -> Narrator:
+    """The narrator that suits where stderr goes."""
+    if quiet:
+        return Silence()
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return Bar()
+    return Lines()
+
+
+def say(text: str) -> None:
+    """One line of narration, for what is no event."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Silence:
+    """Says nothing but warnings."""
+
+    def hear(self, event: Event) -> None:
+        """Pass a warning on."""
+        if isinstance(event, Warned):
+            say(f"warning: {event.message}")
+
+    def close(self) -> None:
+        """Nothing to clean."""
+
+
+class Lines:
+    """A plain line when something was loaded, and every few seconds of a pass."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at = float("-inf")
+        self._about = ""
+
+    def hear(self, event: Event) -> None:
+        """Say it, unless a line about the same was said a moment ago."""
+        match event:
+            case Warned():
+                say(f"warning: {event.message}")
+            case Loading():
+                say(loading_text(event))
+            case PassProgress() | TrainProgress():
+                about, now = event_name(event), self._clock()
+                if about == self._about and now - self._said_at < SECONDS_BETWEEN_LINES and not is_complete(event):
+                    return
+                self._about, self._said_at = about, now
+                say(progress_text(event))
+
+    def close(self) -> None:
+        """Nothing to clean."""
+
+
+class Bar:
+    """A bar that is redrawn in place and disappears when the work is done."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[says]}", markup=False),
+        )
+        # Twice a second: this may run over SSH.
+        self._progress = Progress(*columns, console=console, transient=True, refresh_per_second=2)
+        self._task: Any = None
+        self._about = ""
+        self._progress.start()
+
+    def hear(self, event: Event) -> None:
+        """Move the bar, or write a line above it."""
+        match event:
+            case Warned():
+                self._progress.console.print(f"warning: {event.message}")
+            case Loading(seconds=None):
+                self._show("loading", event.done, event.total, loading_text(event))
+            case Loading():
+                self._progress.console.print(loading_text(event))
+            case PassProgress() | TrainProgress():
+                done, total = amounts(event)
+                self._show(event_name(event), done, total, rate_text(event))
+
+    def _show(self, about: str, done: int, total: int, says: str) -> None:
+        if about != self._about:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._about, self._task = about, self._progress.add_task(about, total=None, says="")
+        self._progress.update(self._task, completed=done, total=total or None, says=says)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+def loading_text(event: Loading) -> str:
+    """`loading model stories260K`, and when it is there `loaded model stories260K in 3.1 s`."""
+    detail = f" {event.detail}" if event.detail else ""
+    if event.seconds is None:
+        return f"loading {event.what}{detail}"
+    return f"loaded {event.what}{detail} in {event.seconds:.1f} s"
+
+
+def event_name(event: PassProgress | TrainProgress) -> str:
+    """What is in progress."""
+    return event.name if isinstance(event, PassProgress) else "training"
+
+
+def amounts(event: PassProgress | TrainProgress) -> tuple[int, int]:
+    """How much is done, and of how much."""
+    if isinstance(event, PassProgress):
+        return event.contexts_done, event.contexts_total
+    return event.tokens_done, event.tokens_total
+
+
+def is_complete(event: PassProgress | TrainProgress) -> bool:
+    """Whether nothing is left of it."""
+    done, total = amounts(event)
+    return done >= total
+
+
+def progress_text(event: PassProgress | TrainProgress) -> str:
+    """`moments: 120 of 300 contexts, 12,345 tokens/s, 20 s left`."""
+    done, total = amounts(event)
+    unit = "contexts" if isinstance(event, PassProgress) else "tokens"
+    return f"{event_name(event)}: {done:,} of {total:,} {unit}, {rate_text(event)}"
+
+
+def rate_text(event: PassProgress | TrainProgress) -> str:
+    """`12,345 tokens/s, 20 s left`, with the mean FVU while training."""
+    rate = f"{event.tokens_per_second:,.0f} tokens/s"
+    parts = [rate] if is_complete(event) else [rate, f"{duration(event.seconds_left)} left"]
+    if isinstance(event, TrainProgress) and event.fvu:
+        parts.append(f"FVU {min(event.fvu.values()):.3f} to {max(event.fvu.values()):.3f}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`20 s`, `3 min 05 s`, `2 h 10 min`; `?` where nothing is known yet."""
+    if not 0 <= seconds < 1e7:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

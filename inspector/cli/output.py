@@ -1,0 +1,100 @@
+"""Where data leaves a command: JSON and tables on stdout, files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import UsageError
+
+
+def jsonable(value: Any) -> Any:
+    """The same data as JSON can hold it: tuples become lists, not-a-number and infinities become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def to_json(value: Any) -> str:
+    """One line of pure ASCII: whatever a token holds, nothing in it can act on a terminal."""
+    return json.dumps(jsonable(value), ensure_ascii=True, allow_nan=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on a line of its own, at once, so that a reader sees each result as it is made."""
+    sys.stdout.write(to_json(value) + "\n")
+    sys.stdout.flush()
+
+
+def print_json_list(name: str, rows: Iterable[Any]) -> None:
+    """`{"<name>": [...]}`, a row per line and written as the rows come."""
+    sys.stdout.write(f'{{"{name}": [')
+    separator = "\n"
+    for row in rows:
+        sys.stdout.write(separator + to_json(row))
+        separator = ",\n"
+    sys.stdout.write("\n]}\n" if separator != "\n" else "]}\n")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; becomes `path` if the block ends well and disappears if it does not.
+
+    Raises:
+        UsageError: if the folder does not exist or cannot be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory. Name a file in it.")
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder {path.parent} does not exist. Create it, or choose another place.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def output_folder(path: Path) -> Path:
+    """The folder, made if missing; found out before any work is done for it.
+
+    Raises:
+        UsageError: if it is a file or cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {path} cannot be made: {error.strerror}. Choose another place.") from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"The folder {path} cannot be written to. Choose another place.")
+    return path
+
+
+def columns(heading: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    """Text in columns two spaces apart, as wide as needed; numbers to the right, the columns in `left` to the left.
+
+    Meant for text whose characters are one cell wide; `drawing` has the tables that hold anything.
+    """
+    lines = [list(heading), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
+    aligned = (
+        [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)

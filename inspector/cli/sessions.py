@@ -1,0 +1,122 @@
+"""`dm-inspect sessions`: the background processes that hold models, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from inspector.cli.doors import AppRequest, OpenApp
+from inspector.cli.lazy import Command
+from inspector.cli.narration import duration, say
+from inspector.cli.output import columns, print_json_list
+from inspector.errors import InspectorError, UsageError
+from inspector.spec import TargetSpec
+
+if TYPE_CHECKING:
+    from inspector.session.discovery import SessionRecord
+
+STOP_SECONDS = 20.0
+"""A session that computes looks at its mail between two batches; one that needs longer than this hangs."""
+
+
+@click.group(epilog="\b\nExample:\n  dm-inspect sessions list")
+def sessions() -> None:
+    """List, attach to or stop background sessions.
+
+    A session holds one model on one device. The app starts it and it stays when the app is closed or the connection is
+    lost, so that the next start is quick and nothing is computed twice.
+    """
+
+
+@sessions.command("list", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions list --json")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"sessions": [...]}.')
+def list_sessions(as_json: bool) -> None:
+    """List the sessions of this user on this machine."""
+    from inspector.session import discovery
+
+    records = discovery.list_sessions()
+    if as_json:
+        print_json_list("sessions", map(_row, records))
+    elif not records:
+        say("No session is running. `dm-inspect` starts one.")
+    else:
+        heading = ("id", "pid", "model", "hook", "device", "state", "age")
+        cells = [
+            (record.id, str(record.pid), record.model, record.hook, record.device, record.state, _age(record))
+            for record in records
+        ]
+        print(columns(heading, cells, left=(0, 2, 3, 4, 5)))
+
+
+@sessions.command("attach", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions attach 0123456789ab")
+@click.argument("session_id", metavar="[ID]", required=False)
+@click.option("--theme", metavar="NAME", help="Colours of the app.")
+@click.pass_context
+def attach(context: click.Context, session_id: str | None, theme: str | None) -> None:
+    """Open the app on a running session; without ID on the only one."""
+    from inspector.cli.main import has_terminal
+    from inspector.session import discovery
+
+    record = discovery.find_session(session_id)
+    if not has_terminal():
+        raise UsageError(
+            "There is no terminal to open the app in. Use `dm-inspect run` or `dm-inspect tokens` instead."
+        )
+    open_app: OpenApp = context.obj
+    target = TargetSpec(model=record.model, layers=record.layers)
+    context.exit(open_app(AppRequest(target=target, theme=theme, session_id=record.id)))
+
+
+@sessions.command("stop", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions stop --all")
+@click.argument("session_id", metavar="[ID]", required=False)
+@click.option("--all", "stop_all", is_flag=True, help="Stop every session of this user on this machine.")
+def stop(session_id: str | None, stop_all: bool) -> None:
+    """End a session and free its memory; without ID the only one."""
+    from inspector.session import discovery
+
+    if stop_all and session_id is not None:
+        raise UsageError(f"--all and {session_id} were both given. Leave one out.")
+    records = discovery.list_sessions() if stop_all else [discovery.find_session(session_id)]
+    if not records:
+        say("No session is running.")
+    for record in records:
+        asyncio.run(_stop(record))
+        say(f"stopped {record.id} ({record.model})")
+
+
+async def _stop(record: SessionRecord) -> None:
+    from inspector.session.client import SessionClient
+    from inspector.session.protocol import Stop
+
+    client = await SessionClient.attach(record.id)
+    try:
+        await client.send(Stop())
+        async with asyncio.timeout(STOP_SECONDS):
+            async for _message in client.messages():
+                pass  # what it still has to say; it answers by hanging up
+    except TimeoutError as error:
+        raise InspectorError(
+            f"Session {record.id} did not end within {STOP_SECONDS:.0f} s. End it with `kill {record.pid}`."
+        ) from error
+    finally:
+        await client.close()
+
+
+def _row(record: SessionRecord) -> dict[str, object]:
+    return {
+        "id": record.id,
+        "pid": record.pid,
+        "model": record.model,
+        "hook": record.hook,
+        "device": record.device,
+        "state": record.state,
+        "started": record.started,
+        "log": record.log,
+    }
+
+
+def _age(record: SessionRecord) -> str:
+    return duration(time.time() - record.started)

@@ -1,0 +1,216 @@
+"""TARGET: the options that say which model, hook, SAEs and text; the same on every command.
+
+Parsing only turns text into a `TargetSpec` and refuses what contradicts itself. Whether the layer or the file exists is
+for `inspector.sources` to say.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+
+from inspector.cli.lazy import TargetOption
+from inspector.spec import TargetSpec, width_label
+
+Result = TypeVar("Result")
+Device = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_SUFFIX = {"": 1, "k": 1000, "m": 1_000_000}
+_BINARY = {"k": 1024, "m": 1024 * 1024}
+
+
+def parse_width(text: str) -> int:
+    """The number of latents a label denotes: 256, 16k = 16384, 65k = 65536, 1m = 1048576; 24000 is itself.
+
+    Raises:
+        ValueError: if it is no positive number with at most a `k` or `m` behind it.
+    """
+    match = re.fullmatch(r"(\d+)([km]?)", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise ValueError(text)
+    number, suffix = int(match[1]), match[2]
+    if not suffix:
+        return number
+    label = f"{number}{suffix}"
+    powers = [2**k for k in range(8, 31) if width_label(2**k) == label]
+    binary = number * _BINARY[suffix]
+    return powers[0] if powers else binary if width_label(binary) == label else number * _SUFFIX[suffix]
+
+
+class Widths(click.ParamType[tuple[int, ...]]):
+    """A comma-separated list of widths: 16k,65k,1m."""
+
+    name = "WIDTHS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Numbers of latents, without repetitions, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            widths = dict.fromkeys(parse_width(part) for part in str(value).split(","))
+        except ValueError as error:
+            self.fail(
+                f"{str(error)!r} is not a width. Write numbers or labels with commas, such as 256,1k,16k.", param, ctx
+            )
+        return tuple(widths)
+
+
+class Span(click.ParamType[tuple[int, int | None]]):
+    """A half-open range A:B as in Python; B may be left out, and so may A where `open_start` allows."""
+
+    name = "A:B"
+
+    def __init__(self, *, open_end: bool) -> None:
+        self.open_end = open_end
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        """The two ends; the second is None for an open end."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d*):(\d*)", str(value))
+        if match is None or not (self.open_end or (match[1] and match[2])):
+            example = "200: or 200:1000" if self.open_end else "10:14 for layers 10 to 13"
+            self.fail(f"{value!r} is not a range. Write {example}.", param, ctx)
+        start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+        if stop is not None and stop <= start:
+            self.fail(f"{value!r} is empty. The end is not included, so it must be larger than the start.", param, ctx)
+        return start, stop
+
+
+class DeviceName(click.ParamType[str]):
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    name = "DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself, if it is one."""
+        if Device.fullmatch(str(value)) is None:
+            self.fail(f"{value!r} is not a device. Write auto, cpu, mps, cuda or cuda:1.", param, ctx)
+        return str(value)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    return cast(
+        "Callable[[Callable[..., Result]], Callable[..., Result]]", click.option(*names, cls=TargetOption, **settings)
+    )
+
+
+_DEFAULTS = TargetSpec()
+_OPTIONS = (
+    _option(
+        "--model", default=_DEFAULTS.model, metavar="NAME|DIR", help="demo (default), or a Hugging Face directory."
+    ),
+    _option(
+        "--layer", type=click.IntRange(min=0), metavar="N", help="Layer, from 0. Default: the suite's, or the middle."
+    ),
+    _option(
+        "--layers", type=Span(open_end=False), metavar="A:B", help="Layers A to B, B not included, one after the other."
+    ),
+    _option("--site", type=click.Choice(["resid", "mlp", "attn"]), help="Where in the layer. Default: resid."),
+    _option("--hook", metavar="NAME", help="A full hook name instead of layer and site."),
+    _option("--suite", metavar="DIR", help="Directory tree of sae-lens SAEs. Default: the model's own."),
+    _option("--sae", "saes", multiple=True, metavar="ID|DIR", help="Exactly this SAE; repeat for more."),
+    _option("--widths", type=Widths(), metavar="LIST", help="Numbers of latents: 256,1k,16k. Default: all."),
+    _option("--l0", type=click.FloatRange(min=0), metavar="X", help="Per width, the SAE of the nearest nominal L0."),
+    _option("--text", metavar="demo|FILE", help=".txt .md .py .jsonl .jsonl.zst .parquet. Default: the demo's own."),
+    _option(
+        "--contexts",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS.contexts,
+        show_default=True,
+        metavar="N",
+        help="How many contexts.",
+    ),
+    _option(
+        "--context-length",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Tokens each, BOS included. Default: 1024 or the model's limit.",
+    ),
+    _option(
+        "--positions",
+        type=Span(open_end=True),
+        metavar="A:B",
+        help="Which are fitted and scored. Default: 200:, less if contexts are short.",
+    ),
+    _option(
+        "--train-tokens",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS.train_tokens,
+        show_default=True,
+        metavar="N",
+        help="Tokens that fit the linear map.",
+    ),
+    _option(
+        "--split",
+        type=click.Choice(["context", "token"]),
+        default=_DEFAULTS.split,
+        show_default=True,
+        help="What is held out.",
+    ),
+    _option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=_DEFAULTS.seed,
+        show_default=True,
+        metavar="N",
+        help="Of the split and of resampling.",
+    ),
+    _option(
+        "--device",
+        type=DeviceName(),
+        default=_DEFAULTS.device,
+        show_default=True,
+        help="auto, cpu, mps, cuda or cuda:N.",
+    ),
+    _option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default=_DEFAULTS.dtype,
+        show_default=True,
+        help="Of the model; SAEs are float32.",
+    ),
+    _option("--offline", is_flag=True, help="Use no network; take only what is on disk."),
+    _option("--cache-dir", metavar="DIR", help="Where downloads are kept. Default: the Hugging Face cache."),
+    _option("--accept-gate", is_flag=True, help="Go on although an SAE looks wrong for this model."),
+)
+
+
+def target_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a command the options of TARGET; its function receives them as one `target: TargetSpec`."""
+
+    @functools.wraps(function)
+    def with_target(*args: Any, **values: Any) -> Result:
+        target = target_of(values)
+        return function(*args, target=target, **values)
+
+    decorated: Callable[..., Result] = with_target
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def target_of(values: dict[str, Any]) -> TargetSpec:
+    """Take TARGET's values out of a command's parsed options.
+
+    Raises:
+        click.UsageError: if the hook or the layers are named twice in different ways.
+    """
+    layer, span, site = values.pop("layer"), values.pop("layers"), values.pop("site")
+    if layer is not None and span is not None:
+        raise click.UsageError("--layer and --layers were both given. Leave one out.")
+    if values["hook"] is not None and (layer is not None or span is not None or site is not None):
+        raise click.UsageError("--hook names the layer and site by itself. Leave out --layer, --layers and --site.")
+    layers = (layer,) if layer is not None else tuple(range(*span)) if span is not None else None
+    taken = {name: values.pop(name) for name in _PLAIN}
+    return TargetSpec(layers=layers, site=site or _DEFAULTS.site, **taken)
+
+
+_PLAIN = (
+    "model", "hook", "suite", "saes", "widths", "l0", "text", "contexts", "context_length", "positions",
+    "train_tokens", "split", "seed", "device", "dtype", "offline", "cache_dir", "accept_gate",
+)  # fmt: skip
+"""Fields of TargetSpec that an option of the same name fills as it is."""

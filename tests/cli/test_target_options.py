@@ -1,0 +1,134 @@
+"""TARGET: text in, TargetSpec out, and one clear sentence where it contradicts itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from inspector.cli.target_options import parse_width
+from inspector.spec import TargetSpec, width_label
+from tests.cli.conftest import Run
+
+pytestmark = pytest.mark.usefixtures("terminal")
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("256", 256),
+        ("1k", 1024),
+        ("2k", 2048),
+        ("4k", 4096),
+        ("16k", 16_384),
+        ("32k", 32_768),
+        ("65k", 65_536),
+        ("131k", 131_072),
+        ("262k", 262_144),
+        ("524k", 524_288),
+        ("1m", 1_048_576),
+        ("6k", 6144),
+        ("24k", 24_576),
+        ("10K", 10_240),
+        ("100k", 100_000),
+        ("24000", 24_000),
+    ],
+)
+def test_a_label_denotes_the_width_of_the_field(text: str, width: int) -> None:
+    assert parse_width(text) == width
+
+
+def test_every_power_of_two_is_found_by_its_own_label() -> None:
+    widths = [2**k for k in range(8, 22)]
+    assert [parse_width(width_label(width)) for width in widths] == widths
+
+
+def test_without_options_the_app_opens_on_the_defaults(run: Run) -> None:
+    outcome = run()
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert [request.target for request in outcome.opened] == [TargetSpec()]
+
+
+def test_every_option_reaches_its_field(run: Run) -> None:
+    outcome = run(
+        *("--model", "m", "--layer", "3", "--site", "mlp", "--suite", "s", "--sae", "a", "--sae", "b"),
+        *("--widths", "256,1k", "--l0", "60", "--text", "t.txt", "--contexts", "7", "--context-length", "64"),
+        *("--positions", "8:32", "--train-tokens", "999", "--split", "token", "--seed", "5", "--device", "cuda:1"),
+        *("--dtype", "bfloat16", "--offline", "--cache-dir", "c", "--accept-gate"),
+        *("--theme", "light", "--new-session"),
+    )
+    (request,) = outcome.opened
+    assert request.target == TargetSpec(
+        model="m",
+        layers=(3,),
+        site="mlp",
+        suite="s",
+        saes=("a", "b"),
+        widths=(256, 1024),
+        l0=60.0,
+        text="t.txt",
+        contexts=7,
+        context_length=64,
+        positions=(8, 32),
+        train_tokens=999,
+        split="token",
+        seed=5,
+        device="cuda:1",
+        dtype="bfloat16",
+        offline=True,
+        cache_dir="c",
+        accept_gate=True,
+    )
+    assert (request.theme, request.new_session, request.in_process) == ("light", True, False)
+
+
+def test_layers_are_a_half_open_range(run: Run) -> None:
+    (request,) = run("--layers", "2:5").opened
+    assert request.target.layers == (2, 3, 4)
+
+
+@pytest.mark.parametrize(("text", "span"), [("200:", (200, None)), (":50", (0, 50)), ("3:4", (3, 4))])
+def test_positions_may_be_open(run: Run, text: str, span: tuple[int, int | None]) -> None:
+    (request,) = run("--positions", text).opened
+    assert request.target.positions == span
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--layer", "1", "--layers", "1:3"), "--layer and --layers were both given. Leave one out."),
+        (
+            ("--hook", "blocks.0.hook_x", "--site", "resid"),
+            "--hook names the layer and site by itself. Leave out --layer, --layers and --site.",
+        ),
+        (("--new-session", "--in-process"), "--new-session and --in-process contradict each other. Leave one out."),
+        (
+            ("--widths", "1k,big"),
+            "--widths: 'big' is not a width. Write numbers or labels with commas, such as 256,1k,16k.",
+        ),
+        (
+            ("--widths", "0"),
+            "--widths: '0' is not a width. Write numbers or labels with commas, such as 256,1k,16k.",
+        ),
+        (
+            ("--layers", "3:"),
+            "--layers: '3:' is not a range. Write 10:14 for layers 10 to 13.",
+        ),
+        (
+            ("--positions", "9:9"),
+            "--positions: '9:9' is empty. The end is not included, so it must be larger than the start.",
+        ),
+        (
+            ("--device", "gpu"),
+            "--device: 'gpu' is not a device. Write auto, cpu, mps, cuda or cuda:1.",
+        ),
+        (
+            ("--contexts", "0"),
+            "--contexts: 0 is not in the range x>=1. See `dm-inspect --help`.",
+        ),
+        (("--modle", "x"), "There is no option '--modle'. Nearest: --model."),
+        (("rum",), "There is no command 'rum'. Nearest: run."),
+        (("--seed", "1", "info"), "--seed stands before `info`, where only the app reads it. Write it after `info`."),
+    ],
+)
+def test_a_contradiction_is_one_sentence_on_stderr_and_code_2(run: Run, args: tuple[str, ...], message: str) -> None:
+    outcome = run(*args)
+    assert (outcome.code, outcome.out, outcome.err, outcome.opened) == (2, "", f"error: {message}\n", ())
