@@ -1,19 +1,19 @@
 """From documents to the token stream the demo's language model learns from.
 
-Everything is a pure function of the documents and a seed: the batch of step `s` can be asked for without the steps before
-it, which is what makes the training resumable without storing any position.
+Everything is a pure function of the documents and a seed: the batch of step `s` can be asked for without the steps
+before it, which is what makes the training resumable without storing any position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from inspector.sources.python_text import Document
+from inspector.sources.python_text import Document, long_lines
 
 VOCAB_SIZE = 4096
 CONTEXT_LENGTH = 256
@@ -21,7 +21,7 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 
 DOCUMENT_START_SHARE = 0.1
-"""Share of the windows that begin where a document begins, as every page of the demo does; the others begin anywhere."""
+"""Share of the windows that begin where a document begins, as pages of the demo do; the others begin anywhere."""
 
 Ids = npt.NDArray[np.uint16]
 
@@ -65,6 +65,19 @@ def shuffled(documents: Iterable[Document], seed: int) -> list[Document]:
     listed = list(documents)
     order = np.random.default_rng(seed).permutation(len(listed))
     return [listed[i] for i in order]
+
+
+def without_near_copies(documents: Iterable[Document], seen: set[int], limit: float = 0.5) -> Iterator[Document]:
+    """The documents less than `limit` of whose long lines stood in documents before them.
+
+    Installed packages repeat each other (one model family after the other, vendored helpers); a small model should not
+    spend its tokens there. `seen` holds hashes of lines and grows; hand it on to filter a second set against the first.
+    """
+    for name, text in documents:
+        lines = [hash(line) for line in long_lines(text)]
+        if sum(line in seen for line in lines) <= limit * len(lines):
+            yield name, text
+            seen.update(lines)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], batch: int = 512) -> tuple[Ids, npt.NDArray[np.int64]]:

@@ -1,8 +1,8 @@
 """The demo's language model: a Gemma 2 of two million parameters, and the loop that trains it on a CPU.
 
-Gemma 2 and not something smaller in name, because the demo should exercise what the large models exercise: norms after the sublayers,
-soft caps, grouped-query attention, tied embeddings. The loop is seeded and resumable: weights and optimiser moments are kept
-in safetensors, progress in JSON, and batches depend on the step alone.
+Gemma 2 and not something simpler, because the demo should exercise what the large models exercise: norms after the
+sublayers, soft caps, grouped-query attention, tied embeddings. The loop is seeded and resumable: weights, optimiser
+moments and progress are kept in one safetensors file, and batches depend on the step alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from inspector.demo.corpus import BOS_ID, CONTEXT_LENGTH, EOS_ID, PAD_ID, VOCAB_SIZE, Windows
+from inspector.demo.fused_loss import SoftCappedLoss
 
 DECAY_SHARE = 0.4
 """The learning rate falls linearly to 0 over this many steps per step trained before (0.4: the last 29% of the run)."""
@@ -38,7 +39,7 @@ class Schedule:
     """Wall-clock budget over all resumptions; the decay begins early enough to end about then."""
     batch_size: int = 32
     """Windows per step."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     warmup_steps: int = 200
     seed: int = 0
     checkpoint_minutes: float = 3.0
@@ -85,7 +86,7 @@ def new_model(seed: int) -> Gemma2ForCausalLM:
     )
     model = Gemma2ForCausalLM(config)
     with torch.no_grad():
-        # Gemma multiplies embeddings by sqrt(d_model); 1/sqrt(d_model) gives a residual stream of unit size to begin with.
+        # Gemma multiplies embeddings by sqrt(d_model): with 1/sqrt(d_model) the residual stream begins at unit size.
         model.model.embed_tokens.weight.normal_(std=config.hidden_size**-0.5)
     return model
 
@@ -114,13 +115,14 @@ def train(
         held_out: [windows, length] token ids for the logged loss.
         folder: where the checkpoint lives.
     """
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         (decayed if parameter.ndim == 2 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-10, fused=True)
     progress = load_checkpoint(model, optimizer, folder)
-    body = torch.compile(model, dynamic=False)
+    body = torch.compile(model.model, dynamic=False)
     tokens_per_step = schedule.batch_size * CONTEXT_LENGTH
     planned_decay = int(schedule.tokens / tokens_per_step / (1 + DECAY_SHARE))
     clock = saved = time.monotonic()
@@ -150,9 +152,11 @@ def train(
             group["lr"] = learning_rate(progress.step, schedule, progress.decay_from)
         ids = torch.from_numpy(windows.batch(progress.step, schedule.batch_size))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = body(input_ids=ids).logits
-        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+            hidden = body(input_ids=ids[:, :-1]).last_hidden_state
+        loss = SoftCappedLoss.apply(
+            hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten(), torch.bfloat16, True
+        )
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -205,6 +209,14 @@ def load_checkpoint(model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, 
                 key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
             }
     return progress
+
+
+def load_weights(model: Gemma2ForCausalLM, folder: Path) -> None:
+    """Put the checkpoint's weights into `model`."""
+    tensors = load_file(folder / "checkpoint.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"weight/{name}"])
 
 
 def export(model: Gemma2ForCausalLM, folder: Path) -> None:

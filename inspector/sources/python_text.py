@@ -2,8 +2,8 @@
 
 The demo needs real text on every machine without shipping or downloading any. Every CPython 3.11+ carries a few hundred
 library sources and the language reference (`pydoc_data/topics.py`). A quarter of the library, chosen by the hash of the
-file's path, and the whole reference are *held out*: the training recipe never reads them, the demo shows only them. The rule looks at the
-path alone, so it names the same files on every Python version, whatever their content there.
+file's path, and the whole reference are *held out*: the training recipe never reads them, the demo shows only them. The
+rule looks at the path alone, so it names the same files on every Python version, whatever their content there.
 
 Nothing here imports torch, and no file is ever executed.
 """
@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from inspector.errors import NotEnoughData
+from inspector.errors import DataError
 
 Document = tuple[str, str]
 """Name (a relative posix path, or `topic:NAME`) and text."""
@@ -27,10 +27,10 @@ of the plain kind, less would leave the demo too few pages."""
 
 TEXT_SUFFIXES = (".py", ".pyi", ".md", ".rst")
 LONG_LINE = 30
-"""Stripped lines longer than this many characters identify a text; shorter ones (`return self`, `else:`) occur everywhere."""
+"""Stripped lines longer than this many characters identify a text; shorter ones (`return self`) occur everywhere."""
 
 MAX_SHARED_LINES = 0.12
-"""A training file is dropped when more than this share of its long lines also stand in held-out files: then it is a vendored or ported copy."""
+"""A training file with a larger share of its long lines in held-out files is a vendored or ported copy, and dropped."""
 
 MAX_DOCUMENT_BYTES = 400_000
 """Longer files are generated tables, which teach a small model nothing but their table."""
@@ -72,14 +72,14 @@ def demo_documents(root: Path | None = None) -> Iterator[Document]:
         root: a standard-library folder; the running Python's when `None`.
 
     Raises:
-        NotEnoughData: if the folder holds no held-out text, as in a Python whose library is zipped.
+        DataError: if the folder holds no held-out text, as in a Python whose library is zipped.
     """
     root = root or stdlib_root()
     names = [path for path in _files(root, (".py",)) if is_held_out(path) and PurePosixPath(path) != _TOPICS]
     topics = read_topics(root / _TOPICS)
     names += [f"topic:{topic}" for topic in topics]
     if not names:
-        raise NotEnoughData(
+        raise DataError(
             f"{root} holds no readable standard-library text. Use --text FILE, or a Python whose library is unpacked."
         )
     for name in sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()):
@@ -109,13 +109,13 @@ def training_documents(roots: Sequence[Path]) -> Iterator[Document]:
     Args:
         roots: standard-library and site-packages folders, read in the order given.
     """
-    held_out_lines = {line for _, text in demo_documents() for line in _long_lines(text)}
+    held_out_lines = {line for _, text in demo_documents() for line in long_lines(text)}
     for root in roots:
-        if _is_stdlib(root):
-            held_out_lines.update(line for _, text in demo_documents(root) for line in _long_lines(text))
+        if is_library(root):
+            held_out_lines.update(line for _, text in demo_documents(root) for line in long_lines(text))
     seen: set[bytes] = set()
     for root in roots:
-        library = _is_stdlib(root)
+        library = is_library(root)
         for name in _files(root, TEXT_SUFFIXES, library=library):
             if library and is_held_out(name):
                 continue
@@ -130,15 +130,17 @@ def training_documents(roots: Sequence[Path]) -> Iterator[Document]:
 
 def shared_lines(text: str, lines: set[str]) -> float:
     """Share of the long lines of `text` that are in `lines`; 0 for a text without long lines."""
-    own = _long_lines(text)
+    own = long_lines(text)
     return sum(line in lines for line in own) / len(own) if own else 0.0
 
 
-def _long_lines(text: str) -> list[str]:
+def long_lines(text: str) -> list[str]:
+    """The stripped lines of `text` that are long enough to identify it."""
     return [line for line in map(str.strip, text.splitlines()) if len(line) > LONG_LINE]
 
 
-def _is_stdlib(root: Path) -> bool:
+def is_library(root: Path) -> bool:
+    """Whether `root` is a standard library rather than a folder of installed packages."""
     return (root / "os.py").is_file()
 
 

@@ -1,0 +1,94 @@
+"""Shuffled activations in blocks: what a suite learns from.
+
+A block is a pure function of the contexts, the seed and its number. Nothing but that number has to be remembered to
+continue a run, and SAEs trained apart see the same batches as SAEs trained together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from inspector.errors import DataError
+
+ActivationSource = Callable[[Tensor], dict[str, Tensor]]
+"""Token ids [contexts, positions] to activations [contexts, positions, d_in] by hook name; heads already flattened."""
+
+Ids = npt.NDArray[np.int64]
+
+
+def is_ordinary(ids: Ids, special_ids: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Mask of the shape of `ids`: True where the token is not special."""
+    return ~np.isin(ids, special_ids)
+
+
+class ActivationBlocks:
+    """Blocks of activations, as many as `tokens` needs; contexts are reused in another order once all were read.
+
+    Args:
+        source: the model.
+        contexts: [contexts, positions] token ids.
+        tokens: activations wanted; rounded up to whole blocks.
+        block_contexts: contexts per block.
+        model_batch: contexts per model pass.
+        special_ids: tokens whose activations are left out.
+        seed: of all orders.
+
+    Raises:
+        DataError: if there are no contexts, or only special tokens in them.
+    """
+
+    def __init__(
+        self,
+        source: ActivationSource,
+        contexts: Ids,
+        *,
+        tokens: int,
+        block_contexts: int,
+        model_batch: int,
+        special_ids: tuple[int, ...],
+        seed: int,
+    ) -> None:
+        n_ordinary = int(is_ordinary(contexts, special_ids).sum())
+        if not n_ordinary:
+            raise DataError(f"{len(contexts)} contexts hold no ordinary token to train on. Give --text a longer file.")
+        self._source, self._contexts, self._special_ids = source, contexts, special_ids
+        self._block_contexts, self._model_batch, self._seed = block_contexts, model_batch, seed
+        self.tokens_per_block = max(1, n_ordinary * block_contexts // len(contexts))
+        """On average; blocks differ by their special tokens."""
+        self.n_blocks = max(1, -(-tokens // self.tokens_per_block))
+        self.epochs = self.n_blocks * block_contexts / len(contexts)
+        """How often each context is read."""
+
+    def __call__(self, block: int) -> dict[str, Tensor]:
+        """The block's activations [tokens, d_in] float32 by hook, shuffled the same way at every hook."""
+        rows = self._rows(block)
+        parts: dict[str, list[Tensor]] = {}
+        for first in range(0, len(rows), self._model_batch):
+            ids = self._contexts[rows[first : first + self._model_batch]]
+            ordinary = torch.from_numpy(is_ordinary(ids, self._special_ids))
+            for hook, x in self._source(torch.from_numpy(ids)).items():
+                parts.setdefault(hook, []).append(x[ordinary.to(x.device)].float())
+        joined = {hook: torch.cat(part) for hook, part in parts.items()}
+        n_tokens = len(next(iter(joined.values())))
+        order = torch.from_numpy(np.random.default_rng([self._seed, 1, block]).permutation(n_tokens))
+        return {hook: x[order.to(x.device)] for hook, x in joined.items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the token ids."""
+        return hashlib.sha256(np.ascontiguousarray(self._contexts).tobytes()).hexdigest()
+
+    def _rows(self, block: int) -> npt.NDArray[np.int64]:
+        total = len(self._contexts)
+        places = np.arange(block * self._block_contexts, (block + 1) * self._block_contexts)
+        epochs, within = np.divmod(places, total)
+        orders = {
+            int(epoch): np.random.default_rng([self._seed, 0, int(epoch)]).permutation(total)
+            for epoch in np.unique(epochs)
+        }
+        return np.asarray([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)])

@@ -1,0 +1,131 @@
+"""How a trained suite lies on disk: a tree of plain sae-lens folders.
+
+    SUITE/layer_3/resid/width_1k/l0_16/cfg.json, sae_weights.safetensors, quality.json
+
+An SAE's id is its path below SUITE. Any tree of sae-lens folders is a suite; only the training writes this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from inspector.errors import UsageError
+from inspector.spec import SITE_HOOKS, hook_name_of, width_label
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+QUALITY_FILE = "quality.json"
+
+DiskType = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaePlan:
+    """One SAE to be trained."""
+
+    hook_name: str
+    d_sae: int
+    k: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.d_sae:
+            raise UsageError(
+                f"L0 {self.k} is impossible with {self.d_sae} latents. Choose --l0 between 1 and the width."
+            )
+
+    @property
+    def sae_id(self) -> str:
+        """Path below the suite's root."""
+        return f"{hook_folder(self.hook_name)}/width_{width_label(self.d_sae)}/l0_{self.k}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What one SAE does on held-out text; written beside its weights."""
+
+    sae_id: str
+    d_sae: int
+    nominal_l0: int
+    n_tokens: int
+    """Held-out tokens measured, special tokens excluded."""
+    l0: float
+    """Mean number of active latents per token."""
+    fvu: float
+    """Pooled over tokens and dimensions, centred. Unitless."""
+    dead_latents: int
+    """Latents not active on any of the `n_tokens`."""
+    trained_tokens: int
+    """Activations seen in training."""
+
+
+def plan_suite(hook_names: list[str], widths: list[int], l0s: list[int]) -> tuple[SaePlan, ...]:
+    """Every combination of hook, width and L0, without those that would need more active latents than there are."""
+    return tuple(
+        SaePlan(hook_name=hook, d_sae=width, k=l0)
+        for hook in hook_names
+        for width in widths
+        for l0 in l0s
+        if l0 <= width
+    )
+
+
+def hook_folder(hook_name: str) -> str:
+    """`layer_3/resid` for the three named sites, the hook name itself for any other."""
+    if layer := re.search(r"\.(\d+)\.", hook_name):
+        for site in SITE_HOOKS:
+            if hook_name_of(site, int(layer[1])) == hook_name:
+                return f"layer_{layer[1]}/{site}"
+    return hook_name
+
+
+def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) -> None:
+    """Write a sae-lens training SAE as an inference SAE.
+
+    Args:
+        sae: a `TrainingSAE` of sae-lens (untyped there).
+        folder: is created.
+        dtype: of the weights on disk. float16 halves the size; unit decoder rows and biases of ordinary activations
+            lose about 3e-4 of themselves.
+        metadata: joins `cfg.json`'s metadata: model_name, hook_name and whatever the reader should know.
+
+    Raises:
+        UsageError: if a weight exceeds float16's range, instead of writing an infinity.
+    """
+    for key, value in metadata.items():
+        sae.cfg.metadata[key] = value
+    sae.save_inference_model(folder)
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+    wide = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if wide:
+        raise UsageError(f"{', '.join(wide)} of {folder} exceed what {dtype} can hold. Save the suite in float32.")
+    save_file(weights, folder / WEIGHTS_FILE)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config |= {"dtype": dtype, "device": "cpu"}
+    write_json(folder / CONFIG_FILE, config)
+
+
+def save_quality(root: Path, quality: Quality) -> None:
+    """Write `quality.json` beside the SAE's weights."""
+    write_json(root / quality.sae_id / QUALITY_FILE, asdict(quality))
+
+
+def read_qualities(root: Path) -> list[Quality]:
+    """The quality of every SAE below `root`, narrow to wide, in the order of their hooks."""
+    found = [Quality(**json.loads(path.read_text())) for path in root.rglob(QUALITY_FILE)]
+    return sorted(found, key=lambda quality: (quality.sae_id.split("/width_")[0], quality.d_sae, quality.nominal_l0))
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write through a temporary neighbour, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)

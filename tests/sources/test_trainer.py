@@ -1,0 +1,242 @@
+"""The suite trainer: its gradients, its budget of randomness, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
+from torch import Tensor
+
+from inspector.errors import DataError, UsageError
+from inspector.events import TrainProgress, Warned
+from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
+from inspector.sources.topk_learner import LearnerSettings, TopKLearner, topk_gradients
+from inspector.sources.trainer import CHECKPOINT_FILE, TrainSettings, train_suite
+
+D_IN, VOCAB, LENGTH = 16, 50, 24
+HOOK = "blocks.3.hook_resid_post"
+OTHER = "blocks.1.hook_mlp_out"
+PLANS = (SaePlan(hook_name=HOOK, d_sae=64, k=4), SaePlan(hook_name=OTHER, d_sae=48, k=2))
+SETTINGS = TrainSettings(tokens=4000, batch_tokens=128, block_contexts=16, special_ids=(1,))
+
+
+def token_table(seed: int) -> Tensor:
+    return torch.randn(VOCAB, D_IN, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def source(ids: Tensor) -> dict[str, Tensor]:
+    """A 'model' whose activations are sums of two token vectors: sparse by construction."""
+    return {
+        hook: token_table(seed)[ids] + 0.5 * token_table(seed)[ids.roll(1, dims=1)]
+        for seed, hook in enumerate((HOOK, OTHER))
+    }
+
+
+def contexts(n: int, seed: int = 0) -> np.ndarray:
+    ids = np.random.default_rng(seed).integers(3, VOCAB, (n, LENGTH))
+    ids[:, 0] = 1
+    return ids
+
+
+def train(out: Path, settings: TrainSettings = SETTINGS, plans=PLANS, stop_after: int | None = None):  # type: ignore[no-untyped-def]
+    """Events and, if it was not stopped, qualities."""
+    work = train_suite(source, contexts(64), contexts(16, seed=9), plans, settings, out, {"model_name": "toy"})
+    events = []
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as finished:
+            return events, finished.value
+        if stop_after is not None and len(events) >= stop_after:
+            work.close()
+            return events, None
+
+
+def test_gradients_equal_those_of_the_dense_formulation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, target = torch.randn(300, 8, generator=generator), torch.randn(300, 8, generator=generator)
+    encoder, decoder = (torch.randn(40, 8, generator=generator, requires_grad=True) for _ in range(2))
+    b_enc = torch.randn(40, generator=generator, requires_grad=True)
+    with torch.no_grad():
+        lean = topk_gradients(inputs, target, encoder, b_enc, decoder, 5, torch.float32)
+    pre = inputs @ encoder.t() + b_enc
+    top = pre.topk(5)
+    dense = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    (target - dense @ decoder).square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
+    # float32 sums in another order.
+    torch.testing.assert_close(lean.encoder, encoder.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lean.decoder, decoder.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lean.b_enc, b_enc.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_do_not_depend_on_how_many_entries_are_sorted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    inputs, encoder, decoder = (torch.randn(n, 8, generator=generator) for n in (100, 30, 30))
+    arguments = (inputs, inputs, encoder, torch.zeros(30), decoder, 4, torch.float32)
+    whole = topk_gradients(*arguments)
+    monkeypatch.setattr("inspector.sources.topk_learner.MAX_SORTED", 28)
+    torch.testing.assert_close(topk_gradients(*arguments).decoder, whole.decoder, rtol=1e-4, atol=1e-5)
+
+
+def test_bias_gradient_counts_both_places_of_b_dec() -> None:
+    settings = LearnerSettings(learning_rate=0.0, auxiliary_weight=0.0)
+    learner = TopKLearner("a", 32, 4, seed=0, settings=settings, center=torch.full((8,), 0.3))
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(2))
+    learner.step(x, 0.5)
+    reference = learner.b_dec.detach().clone().requires_grad_()
+    pre = (x - reference) @ learner.encoder.detach().t()
+    top = pre.topk(4)
+    x_hat = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu()) @ learner.decoder.detach() + reference
+    (x - x_hat).square().sum(1).mean().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(learner.b_dec.grad, reference.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_reconstruction_on_disk_equals_the_learners(tmp_path: Path) -> None:
+    """The scaling of inputs is folded, rows have unit norm, and sae-lens' own inference agrees."""
+    learner = TopKLearner("a", 32, 4, seed=0, settings=LearnerSettings(), center=torch.full((8,), 0.3))
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)) * 5
+    scale = 0.25
+    for i in range(20):
+        learner.step(x * scale, i / 40)
+    sae = TopKTrainingSAE(
+        TopKTrainingSAEConfig(d_in=8, d_sae=32, k=4, rescale_acts_by_decoder_norm=False, decoder_init_norm=None)
+    )
+    learner.write_into(sae, scale)
+    sae.save_inference_model(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path, dtype="float32")
+    with torch.no_grad():
+        main = topk_gradients(
+            x * scale - learner.b_dec,
+            x * scale - learner.b_dec,
+            learner.encoder,
+            learner.b_enc,
+            learner.decoder,
+            4,
+            torch.float32,
+        )
+        x_hat = x - main.residual / scale
+        torch.testing.assert_close(loaded(x), x_hat, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(sae(x), x_hat, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(loaded.W_dec.norm(dim=1), torch.ones(32))
+
+
+def test_suite_has_the_promised_layout_and_loads_with_plain_sae_lens(tmp_path: Path) -> None:
+    _, qualities = train(tmp_path)
+    assert sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("cfg.json")) == [
+        "layer_1/mlp/width_48/l0_2",
+        "layer_3/resid/width_64/l0_4",
+    ]
+    assert not list(tmp_path.glob(CHECKPOINT_FILE + "*"))
+    folder = tmp_path / "layer_3/resid/width_64/l0_4"
+    config = json.loads((folder / "cfg.json").read_text())
+    assert (config["k"], config["dtype"]) == (4, "float16")
+    assert (config["metadata"]["hook_name"], config["metadata"]["model_name"]) == (HOOK, "toy")
+    sae = SAE.load_from_disk(folder, dtype="float32")
+    assert sae.cfg.metadata.hook_name == HOOK
+    assert sorted(qualities, key=lambda quality: quality.sae_id) == read_qualities(tmp_path)
+
+
+def test_training_beats_an_untrained_sae_and_shuffled_weights_do_not(tmp_path: Path) -> None:
+    _, trained = train(
+        tmp_path / "long", TrainSettings(tokens=30_000, batch_tokens=128, block_contexts=16, special_ids=(1,))
+    )
+    _, untrained = train(
+        tmp_path / "short", TrainSettings(tokens=128, batch_tokens=16, block_contexts=1, special_ids=(1,))
+    )
+    for quality, control in zip(trained, untrained, strict=True):
+        assert quality.fvu < 0.6 * control.fvu
+        assert quality.n_tokens == 16 * (LENGTH - 1)
+    sae = SAE.load_from_disk(tmp_path / "long" / trained[0].sae_id, dtype="float32")
+    x = source(torch.from_numpy(contexts(16, seed=9)))[HOOK][:, 1:].flatten(0, 1)
+    with torch.no_grad():
+        error, variance = (x - sae(x)).square().sum(), (x - x.mean(0)).square().sum()
+        assert trained[0].fvu == pytest.approx(float(error / variance), rel=1e-4)
+        sae.W_dec.data = sae.W_dec.data[torch.randperm(64, generator=torch.Generator().manual_seed(0))]
+        assert (x - sae(x)).square().sum() > variance
+
+
+@pytest.mark.parametrize("stop_after", [2, 4, 11])
+def test_a_stopped_run_continues_to_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", stop_after=stop_after)
+    assert (tmp_path / "parts" / CHECKPOINT_FILE).exists()
+    train(tmp_path / "parts")
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes(), path
+
+
+def test_an_sae_does_not_depend_on_what_is_trained_beside_it(tmp_path: Path) -> None:
+    train(tmp_path / "both")
+    train(tmp_path / "one", plans=PLANS[:1])
+    weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
+    assert (tmp_path / "both" / weights).read_bytes() == (tmp_path / "one" / weights).read_bytes()
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    train(tmp_path / "b", TrainSettings(tokens=4000, seed=1, batch_tokens=128, block_contexts=16, special_ids=(1,)))
+    weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
+    assert (tmp_path / "a" / weights).read_bytes() != (tmp_path / "b" / weights).read_bytes()
+
+
+def test_progress_counts_tokens_and_names_every_sae(tmp_path: Path) -> None:
+    events, _ = train(tmp_path)
+    assert isinstance(events[0], Warned)
+    assert "read 2.8 times" in events[0].message
+    steps = [event for event in events if isinstance(event, TrainProgress)]
+    assert [event.tokens_done for event in steps[:2]] == [128, 256]
+    assert steps[-1].tokens_done == steps[-1].tokens_total
+    assert set(steps[0].fvu) == {plan.sae_id for plan in PLANS}
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=2)
+    with pytest.raises(UsageError, match=r"checkpoint of a different training run. Choose another --out"):
+        train(tmp_path, TrainSettings(tokens=5000, batch_tokens=128, block_contexts=16, special_ids=(1,)))
+
+
+def test_dead_latents_are_revived_by_the_auxiliary_loss() -> None:
+    def alive(weight: float) -> int:
+        settings = LearnerSettings(dead_after_tokens=500, auxiliary_weight=weight, learning_rate=1e-2)
+        learner = TopKLearner("a", 64, 2, seed=0, settings=settings, center=torch.zeros(8))
+        with torch.no_grad():
+            learner.b_enc[8:] -= 3.0
+        generator = torch.Generator().manual_seed(4)
+        for i in range(150):
+            learner.step(torch.randn(128, 8, generator=generator), i / 300)
+        return 64 - learner.n_dead
+
+    assert alive(0.0) <= 16
+    assert alive(1.0) > 32
+
+
+def test_text_of_special_tokens_only_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="hold no ordinary token"):
+        next(train_suite(source, np.ones((4, 8), dtype=np.int64), contexts(2), PLANS, SETTINGS, tmp_path, {}))
+
+
+def test_plan_names_sites_and_leaves_out_the_impossible() -> None:
+    hooks = ["blocks.3.hook_resid_post", "blocks.3.attn.hook_z", "blocks.0.ln1.hook_scale"]
+    assert [plan.sae_id for plan in plan_suite(hooks, [1024, 8], [16])] == [
+        "layer_3/resid/width_1k/l0_16",
+        "layer_3/attn/width_1k/l0_16",
+        "blocks.0.ln1.hook_scale/width_1k/l0_16",
+    ]
+    with pytest.raises(UsageError, match="L0 16 is impossible with 8 latents"):
+        SaePlan(hook_name=HOOK, d_sae=8, k=16)
+
+
+def test_qualities_are_sorted_by_width(tmp_path: Path) -> None:
+    for width in (4096, 256):
+        folder = tmp_path / f"layer_3/resid/width_{width}/l0_8"
+        folder.mkdir(parents=True)
+        quality = Quality(
+            sae_id=folder.relative_to(tmp_path).as_posix(), d_sae=width, nominal_l0=8, n_tokens=1, l0=8.0, fvu=0.1,
+            dead_latents=0, trained_tokens=1,
+        )  # fmt: skip
+        (folder / "quality.json").write_text(json.dumps(quality.__dict__))
+    assert [quality.d_sae for quality in read_qualities(tmp_path)] == [256, 4096]
