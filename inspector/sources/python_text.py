@@ -89,14 +89,18 @@ def demo_documents(root: Path | None = None) -> Iterator[Document]:
 
 
 def read_topics(path: Path) -> dict[str, str]:
-    """The language reference's topics, from the literal in `pydoc_data/topics.py`; empty if the file is not there."""
+    """The language reference's topics, from the literal in `pydoc_data/topics.py`.
+
+    Empty if the file is not there, or is one day written in another way: the demo then shows sources only.
+    """
     source = _read(path)
-    if source is None:
-        return {}
-    for statement in ast.parse(source).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            value = ast.literal_eval(statement.value)
-            return {str(key): str(text) for key, text in sorted(value.items())}
+    try:
+        for statement in ast.parse(source or "").body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+                value = ast.literal_eval(statement.value)
+                return {str(key): str(text) for key, text in sorted(value.items())}
+    except (SyntaxError, ValueError):
+        pass
     return {}
 
 

@@ -1,0 +1,149 @@
+"""Loads a language model from files, and says in one sentence why it cannot.
+
+The Hugging Face model is loaded here and handed to TransformerBridge, rather than by it, for three refusals that the
+bridge does not make: pickled weights, missing weights (they would be random), and code that comes with a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
+from inspector.sources.model import LanguageModel
+from inspector.sources.model_files import ModelFiles, find_model
+from inspector.sources.quiet import quiet_libraries
+from inspector.sources.tokenizer import Tokenizer, load_tokenizer
+from inspector.spec import TargetSpec
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_model(target: TargetSpec) -> LanguageModel:
+    """The target's model, on its device, in its dtype.
+
+    Raises:
+        TargetError: when it is missing, incomplete, of an unknown architecture, or gives numbers that are not finite.
+        ResourceError: when it does not fit into memory.
+    """
+    quiet_libraries(offline=target.offline)
+    files = find_model(target.model, target.cache_dir)
+    device = pick_device(target.device)
+    with _explained(files):
+        tokenizer = load_tokenizer(files.directory)
+        # Before transformer-lens sees it, which makes the end-of-text token the BOS of models that have none.
+        text = Tokenizer(tokenizer)
+        hf_model, warnings = _load_weights(files, device, pick_dtype(target.dtype))
+        quiet_libraries(offline=target.offline)
+        bridge = _bridge(files, hf_model, tokenizer, device)
+        model = LanguageModel(bridge, text, files, warnings)
+        _check(model)
+    return model
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA if there is one, else the CPU (Apple's GPU has no float64, which the sums need).
+
+    Raises:
+        UsageError: if it is not a device at all.
+        TargetError: if this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name} is not a device. Use auto, cpu, cuda, cuda:N or mps.") from error
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= n_cuda:
+        raise TargetError(f"--device {name}: this machine has {n_cuda} usable CUDA devices. Use --device cpu or auto.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise TargetError("--device mps: this machine has no Apple GPU that torch can use. Use --device cpu or auto.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name} is not supported. Use auto, cpu, cuda, cuda:N or mps.")
+    return device
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """`auto` is float32: errors are differences of nearly equal vectors, where half precision shows."""
+    return _DTYPES["float32" if name == "auto" else name]
+
+
+def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:
+    """The Hugging Face model with every weight from the files."""
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        str(files.directory),
+        dtype=dtype,
+        attn_implementation="eager",  # the one implementation that Gemma 2 and every hook accept
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise TargetError(
+            f"{files.directory} lacks {len(missing)} weights that config.json asks for, {missing[0]} first. "
+            "They would be random; copy the model again."
+        )
+    model.eval().requires_grad_(False).to(device)
+    unused = sorted(info.get("unexpected_keys") or ())
+    if unused:
+        return model, (
+            f"{len(unused)} stored weights of {files.name} are not used by its architecture ({unused[0]}, ...).",
+        )
+    return model, ()
+
+
+def _bridge(files: ModelFiles, hf_model: Any, tokenizer: Any, device: torch.device) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return TransformerBridge.boot_transformers(
+        str(files.directory),
+        hf_model=hf_model,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=hf_model.dtype,
+        trust_remote_code=False,
+    ).eval()
+
+
+def _check(model: LanguageModel) -> None:
+    """Refuse a model whose tokenizer is another's, or that computes NaN."""
+    if len(model.tokenizer) > model.vocab_size:
+        raise TargetError(
+            f"The tokenizer of {model.name} has {len(model.tokenizer):,} tokens but the model {model.vocab_size:,}. "
+            "They do not belong together."
+        )
+    ids = model.encode("The model is asked for a few words.")[: model.n_ctx]
+    logits = model.forward(torch.tensor([ids], dtype=torch.int64)).logits
+    if not bool(torch.isfinite(logits).all()):
+        raise TargetError(
+            f"{model.name} gives logits that are not finite. Its weights are damaged, or --dtype does not suit it."
+        )
+
+
+@contextmanager
+def _explained(files: ModelFiles) -> Iterator[None]:
+    """Turn what libraries raise on bad files into one sentence."""
+    try:
+        yield
+    except InspectorError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ResourceError(
+            f"{files.name} does not fit into memory. Use --dtype bfloat16, a smaller model, or another --device."
+        ) from error
+    except Exception as error:  # transformers, safetensors and transformer-lens raise some twenty kinds
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "can't allocate memory" in first or "out of memory" in first:
+            raise ResourceError(f"{files.name} does not fit into memory ({first}). Use --dtype bfloat16.") from error
+        raise TargetError(
+            f"{files.directory} cannot be loaded as a language model: {first.rstrip('.')}. "
+            "Check that it is a complete model of an architecture that transformer-lens knows."
+        ) from error

@@ -1,0 +1,291 @@
+"""The language model: activations, logits, splices and live generation. The only place that knows TransformerBridge.
+
+Weights are used as published: no folding, no centring, no compatibility mode, because Gemma Scope and Llama Scope were
+trained on the plain Hugging Face numbers. Values leave in float32 with heads flattened, whatever the model computes in.
+
+Every forward pass runs **one context at a time**. Matrix products round differently for different numbers of rows, so
+a batch of eight may give other last bits than eight of one; with one shape per context length an activation depends on
+its context alone, and a caller's batch size changes speed and memory but no number. `activations.py` has measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inspector.errors import DataError, TargetError, UsageError
+from inspector.sources import hooks
+from inspector.sources.model_files import ModelFiles
+from inspector.sources.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inspector.sources.generation import Step
+    from inspector.spec import TargetSpec
+
+_LOSS_ROWS = 256
+"""Positions whose logits are in float32 at once: 256 x 256k entries are 0.3 GB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardPass:
+    """What one forward pass gave."""
+
+    logits: Tensor
+    """[c, t, v] float32."""
+    activations: dict[str, Tensor]
+    """[c, t, d] float32 by hook name, heads flattened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPass:
+    """A forward pass of which only the losses were kept."""
+
+    loss: Tensor
+    """[c, t] float32, nats for the next token; NaN at the last position."""
+    activations: dict[str, Tensor]
+    """[c, t, d] float32 by hook name, heads flattened."""
+
+
+class LanguageModel:
+    """A loaded model. Made by `load_model`; not safe to use from two threads at once.
+
+    Args:
+        bridge: a TransformerBridge in evaluation mode.
+        tokenizer: of the same model.
+        files: where both came from.
+        warnings: what was odd about loading it.
+    """
+
+    def __init__(self, bridge: Any, tokenizer: Tokenizer, files: ModelFiles, warnings: tuple[str, ...] = ()) -> None:
+        self._bridge = bridge
+        self._points: dict[str, Any] = bridge.hook_dict
+        self._widths: dict[str, int] = {}
+        self._files = files
+        self.tokenizer = tokenizer
+        self.warnings = warnings
+        self.name = files.name
+        self.directory: Path = files.directory
+        self.d_model = int(bridge.cfg.d_model)
+        self.n_layers = int(bridge.cfg.n_layers)
+        self.n_ctx = int(bridge.cfg.n_ctx)
+        self.vocab_size = int(bridge.original_model.get_input_embeddings().weight.shape[0])
+        self.device = torch.device(bridge.cfg.device)
+        self.dtype: torch.dtype = next(bridge.original_model.parameters()).dtype
+        self.bos_id = tokenizer.bos_id
+        self.special_ids = tokenizer.special_ids
+        generation = getattr(bridge.original_model, "generation_config", None)
+        ends = getattr(generation, "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        self.end_ids = frozenset(int(i) for i in (*ends, tokenizer.eos_id) if i is not None)
+        """Tokens after which generation ends."""
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """sha256 of configuration and weights; computed at first use, because it reads every byte."""
+        return self._files.digest()
+
+    # ---- text -----------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, BOS exactly once at the front if the model has one. Never cut: running them checks `n_ctx`."""
+        return self.tokenizer.encode(text)
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token alone; may hold any character."""
+        return self.tokenizer.token_text(token_id)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token alone."""
+        return self.tokenizer.token_texts(ids)
+
+    # ---- numbers --------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def check_hook(self, hook_name: str) -> int:
+        """Width of the hook's value with heads flattened.
+
+        Raises:
+            TargetError: for an unknown name (with the nearest), a hook that never fires, or one that does not carry
+                one vector per token.
+        """
+        if hook_name not in self._widths:
+            shapes = []
+            for length in (2, 3):  # two lengths, to tell the token axis from an axis that happens to be as long
+                tokens = torch.zeros(1, length, dtype=torch.int64, device=self.device)
+                with hooks.capture(self._points, [hook_name], stop=True) as taken:
+                    self._run(tokens)
+                value = taken[hook_name]
+                shapes.append(list(value.shape))
+            per_token = (
+                len(shapes[0]) >= 3
+                and [shape[1] for shape in shapes] == [2, 3]
+                and shapes[0][2:] == shapes[1][2:]
+                and value.is_floating_point()
+            )
+            if not per_token:
+                raise TargetError(
+                    f"Hook {hook_name!r} gives a value of shape {shapes[1]} for 3 tokens, not one vector per token. "
+                    "Choose a hook such as hook_resid_post, hook_mlp_out or attn.hook_z."
+                )
+            self._widths[hook_name] = value[0, 0].numel()
+        return self._widths[hook_name]
+
+    @torch.inference_mode()
+    def activations(self, tokens: Tensor, hook_name: str) -> Tensor:
+        """The hook's values, [c, t] int64 -> [c, t, d] float32. The pass ends once the hook has fired."""
+        tokens = self.check_tokens(tokens)
+        rows = []
+        for row in tokens.split(1):
+            with hooks.capture(self._points, [hook_name], stop=True) as taken:
+                self._run(row)
+            rows.append(_flat(taken[hook_name]))
+        return torch.cat(rows)
+
+    @torch.inference_mode()
+    def forward(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ForwardPass:
+        """Logits and the hooks' values. All logits are kept: c x t x v x 4 bytes; `score` keeps none."""
+        passes = list(self._passes(tokens, hook_names))
+        return ForwardPass(
+            logits=torch.cat([logits.float() for logits, _ in passes]),
+            activations={name: torch.cat([taken[name] for _, taken in passes]) for name in hook_names},
+        )
+
+    @torch.inference_mode()
+    def score(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ScoredPass:
+        """Losses and the hooks' values; never holds the logits of more than one context."""
+        tokens = self.check_tokens(tokens)
+        losses, values = [], []
+        for i, (logits, taken) in enumerate(self._passes(tokens, hook_names)):
+            losses.append(loss_per_token(logits, tokens[i : i + 1]))
+            values.append(taken)
+        return ScoredPass(
+            loss=torch.cat(losses),
+            activations={name: torch.cat([taken[name] for taken in values]) for name in hook_names},
+        )
+
+    @torch.inference_mode()
+    def splice(self, tokens: Tensor, hook_name: str, replacement: Tensor) -> Tensor:
+        """Logits with the hook's value replaced.
+
+        Args:
+            tokens: [c, t] int64.
+            hook_name: checked; an unknown one raises instead of splicing nothing.
+            replacement: [c, t, d], heads flattened.
+
+        Returns:
+            [c, t, v] float32.
+        """
+        tokens = self.check_tokens(tokens)
+        if replacement.shape[:2] != tokens.shape:
+            raise TargetError(
+                f"The replacement has shape {list(replacement.shape)} but the tokens {list(tokens.shape)}. "
+                "Give one vector per token."
+            )
+        logits = []
+        for i, row in enumerate(tokens.split(1)):
+            with hooks.replace(self._points, hook_name, replacement[i : i + 1].to(self.device)):
+                logits.append(self._run(row).float())
+        return torch.cat(logits)
+
+    def generate(
+        self, tokens: Sequence[int], hook_name: str, *, max_tokens: int, temperature: float, seed: int
+    ) -> Iterator[Step]:
+        """Sample after the prompt `tokens`; see `generation.generate`."""
+        from inspector.sources.generation import generate
+
+        return generate(self, tokens, hook_name, max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, hook_name: str, cache: Any) -> tuple[Tensor, Tensor, Any]:
+        """Feed the next tokens of one sequence, with a key-value cache.
+
+        Args:
+            tokens: [1, n] int64, those the cache does not hold yet.
+            hook_name: the hook to read.
+            cache: what the step before returned; `None` at the start.
+
+        Returns:
+            logits [n, v] float32, the hook's values [n, d] float32, and the cache.
+        """
+        with hooks.capture(self._points, [hook_name]) as taken:
+            logits, cache = self._bridge.forward(
+                tokens.to(self.device),
+                return_type="logits_and_cache",
+                output_attentions=False,
+                use_past_kv_cache=True,
+                past_key_values=cache,
+            )
+        if cache is None:
+            raise TargetError(f"{self.name} keeps no key-value cache, so it cannot generate here.")
+        return logits[0].float(), _flat(taken[hook_name])[0], cache
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _passes(self, tokens: Tensor, hook_names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Logits [1, t, v] in the model's dtype and flat activations, context by context."""
+        for row in self.check_tokens(tokens).split(1):
+            with hooks.capture(self._points, hook_names) as taken:
+                logits = self._run(row)
+            yield logits, {name: _flat(value) for name, value in taken.items()}
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        """One forward pass, [1, t] -> [1, t, v] in the model's dtype.
+
+        `output_attentions=False` is said each time: transformer-lens sets it to True in the model's configuration, and
+        then every attention pattern is kept (1.4 GB for 1024 tokens of Gemma 2 9B).
+        """
+        logits: Tensor = self._bridge.forward(tokens, return_type="logits", output_attentions=False, use_cache=False)
+        return logits
+
+    def check_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens on the model's device, or an error where the model would compute nonsense or crash."""
+        if tokens.ndim != 2 or tokens.numel() == 0:
+            raise DataError(f"Tokens have shape {list(tokens.shape)}. Give at least one context of at least one token.")
+        if tokens.shape[1] > self.n_ctx:
+            raise DataError(
+                f"The text has {tokens.shape[1]:,} tokens but {self.name} takes {self.n_ctx:,}. Give it less text."
+            )
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise UsageError(f"Token id {wrong} is outside the vocabulary. Use ids from 0 to {self.vocab_size - 1}.")
+        return tokens.to(self.device)
+
+
+def load_model(target: TargetSpec) -> LanguageModel:
+    """The target's model; see `loading.load_model`, which knows the files."""
+    from inspector.sources import loading
+
+    return loading.load_model(target)
+
+
+@torch.inference_mode()
+def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Nats to predict the next token: -log softmax(logits)[next], computed in float32 from logits of any dtype.
+
+    Args:
+        logits: [c, t, v].
+        tokens: [c, t] int64.
+
+    Returns:
+        [c, t] float32; NaN at the last position, whose next token is not known.
+    """
+    loss = torch.full(tokens.shape, float("nan"), dtype=torch.float32, device=logits.device)
+    for c in range(tokens.shape[0]):
+        for start in range(0, tokens.shape[1] - 1, _LOSS_ROWS):
+            stop = min(start + _LOSS_ROWS, tokens.shape[1] - 1)
+            part = logits[c, start:stop].float()
+            following = tokens[c, start + 1 : stop + 1, None].to(logits.device)
+            loss[c, start:stop] = part.logsumexp(dim=-1) - part.gather(-1, following)[:, 0]
+    return loss
+
+
+def _flat(value: Tensor) -> Tensor:
+    """[c, t, ...] -> [c, t, d] float32."""
+    return value.flatten(2).float()

@@ -1,0 +1,189 @@
+"""Where a language model's files are, and what can be known from them before anything heavy is imported.
+
+Reads JSON and file names only: neither torch nor the hub client. A wrong name, a missing shard or a layer out of range
+is reported in milliseconds instead of after the imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import TargetError, nearest
+
+DEMO = "demo"
+_DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.gguf")
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model's folder in the Hugging Face layout, complete as far as names can tell."""
+
+    name: str
+    """As the user gave it."""
+    directory: Path
+    config: dict[str, Any]
+    """config.json, as it stands."""
+    weights: tuple[Path, ...]
+    """The safetensors files, sorted by name."""
+
+    @property
+    def n_layers(self) -> int | None:
+        """Number of layers if the configuration says so under a usual name."""
+        return _first_int(self.config, _LAYER_KEYS)
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Longest context in tokens if the configuration says so under a usual name."""
+        return _first_int(self.config, _CONTEXT_KEYS)
+
+    def digest(self) -> str:
+        """sha256 over config.json and the weights, names and sizes included. Reads every byte: 1-2 s per GB."""
+        return digest_files([self.directory / "config.json", *self.weights])
+
+
+def demo_folder() -> Path:
+    """Where the demo's model and suite are installed."""
+    return _DEMO_FOLDER
+
+
+def find_model(name: str, cache_dir: str | None = None) -> ModelFiles:
+    """The files of `demo`, of a directory, or of a Hugging Face id that is in the local cache.
+
+    Args:
+        name: as typed after --model.
+        cache_dir: hub cache to look into; the hub client's own when `None`.
+
+    Raises:
+        TargetError: with what is missing and what to do.
+    """
+    directory = _locate(name, cache_dir)
+    config = _read_config(name, directory)
+    return ModelFiles(name=name, directory=directory, config=config, weights=_weights(directory))
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """sha256 over names, sizes and contents of the files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hub_cache(cache_dir: str | None = None) -> Path:
+    """The hub client's cache folder, by its own rules, without importing it."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    if explicit := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def _locate(name: str, cache_dir: str | None) -> Path:
+    if name == DEMO:
+        directory = demo_folder() / "model"
+        if not (directory / "config.json").is_file():
+            raise TargetError(
+                f"The demo's weights are not at {directory}. Reinstall dm-inspect, or name a model with --model DIR."
+            )
+        return directory
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise TargetError(f"--model {name} is a file. Give the directory that holds config.json and the weights.")
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or not name.strip():
+        raise TargetError(f"There is no model directory {name!r}.{_siblings(path)}")
+    return _from_cache(name, hub_cache(cache_dir))
+
+
+def _from_cache(name: str, cache: Path) -> Path:
+    """The newest snapshot of a hub id in the cache."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    reference = repository / "refs" / "main"
+    if reference.is_file():
+        snapshot = repository / "snapshots" / reference.read_text().strip()
+        if snapshot.is_dir():
+            return snapshot
+    cached = [path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")]
+    raise TargetError(
+        f"Model {name!r} is neither a directory nor in the Hugging Face cache {cache}. "
+        f"Give a directory, or fetch it first with `hf download {name}`.{nearest(name, [DEMO, *cached])}"
+    )
+
+
+def _read_config(name: str, directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        inside = ", ".join(sorted(child.name for child in directory.iterdir())[:5]) or "nothing"
+        raise TargetError(
+            f"{directory} is not a model directory: it has no config.json (it holds {inside}). "
+            "Give the folder of a Hugging Face model with config.json, safetensors and a tokenizer."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{path} cannot be read as JSON ({error}). Copy the model again.") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        hint = " It looks like an SAE: use --sae for it." if isinstance(config, dict) and "d_sae" in config else ""
+        raise TargetError(f"{path} does not describe a transformers model: it has no model_type.{hint}")
+    if "vision_config" in config or "audio_config" in config:
+        raise TargetError(
+            f"{name} is a multimodal checkpoint ({config['model_type']}). Save its text model on its own and give that."
+        )
+    return config
+
+
+def _weights(directory: Path) -> tuple[Path, ...]:
+    """The safetensors files; a clear refusal of pickled ones, which can run code as they load."""
+    if (directory / _SINGLE).is_file():
+        return (directory / _SINGLE,)
+    index = directory / _INDEX
+    if not index.is_file():
+        pickled = sorted(path.name for pattern in _PICKLED for path in directory.glob(pattern))
+        if pickled:
+            raise TargetError(
+                f"{directory} has its weights in {pickled[0]}, which is not loaded because such a file can run code. "
+                "Convert it with transformers: save_pretrained(DIR) writes safetensors."
+            )
+        raise TargetError(f"{directory} has a config.json but no model.safetensors. Copy the weights there as well.")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise TargetError(f"{index} is not a list of weight files ({error}). Copy the model again.") from error
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise TargetError(
+            f"{directory} lacks {len(missing)} of {len(names)} weight files, {missing[0]} first. Finish the download."
+        )
+    return tuple(directory / name for name in names)
+
+
+def _siblings(path: Path) -> str:
+    """Nearest existing directories, so that a typing error shows at once."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f" {parent} does not exist either."
+    return nearest(path.name, [child.name for child in parent.iterdir() if child.is_dir()])
+
+
+def _first_int(config: dict[str, Any], keys: Iterable[str]) -> int | None:
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            for key in keys:
+                if isinstance(part.get(key), int):
+                    return int(part[key])
+    return None

@@ -1,0 +1,32 @@
+"""Keeps libraries from writing to the terminal: stderr belongs to our progress bar, and in the session to its log.
+
+Must be called before transformers, datasets or sae-lens are imported, because they read the environment as they load.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "WANDB_SILENT": "true",
+}
+"""What a user has set stays as it is."""
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def quiet_libraries(*, offline: bool = False) -> None:
+    """Switch off progress bars, advice and telemetry; with `offline`, the hub as well, for the rest of the process."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if offline:
+        os.environ.update(_OFFLINE)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

@@ -1,0 +1,116 @@
+"""Text to token ids and back, with the two rules every number here depends on: BOS once, and no token lost.
+
+Wraps a Hugging Face tokenizer. Nothing is cut to the model's length here; that is for callers to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from inspector.errors import TargetError
+
+_ANCHOR_TEXT = "a"
+"""Decoded before each token, because some decoders strip the space in front of the first token they see."""
+
+
+class Tokenizer:
+    """A tokenizer with one beginning-of-sequence token in front of every text.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.eos_id: int | None = tokenizer.eos_token_id
+        special = set(tokenizer.all_special_ids)
+        special.update(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.special_ids = frozenset(int(i) for i in special if i is not None)
+        self._bos_text: str | None = tokenizer.bos_token if self.bos_id is not None else None
+        self._texts: dict[int, str] = {}
+        self._anchor = self._ids([_ANCHOR_TEXT])[0][-1:]
+        self._anchor_text = self._decode(self._anchor)
+
+    def __len__(self) -> int:
+        """Number of token ids it can produce, added ones included."""
+        return len(self._tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, BOS exactly once at the front if the model has one. See `encode_batch`."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text.
+
+        Literal BOS strings in front of a text are the BOS; anywhere else they are text, and are spelled in ordinary
+        tokens (Llama's `<s>` is also an HTML tag). Other special strings keep their meaning, as in chat prompts.
+        """
+        bodies = [self._strip_bos(text) for text in texts]
+        encoded = self._ids(bodies)
+        if self.bos_id is None:
+            return encoded
+        for i, ids in enumerate(encoded):
+            if self.bos_id in ids:
+                ids = self._ids([bodies[i]], split_special_tokens=True)[0]
+                if self.bos_id in ids:  # tokenizers that cannot spell it: better missing there than counted twice
+                    ids = [token for token in ids if token != self.bos_id]
+            encoded[i] = [self.bos_id, *ids]
+        return encoded
+
+    def token_text(self, token_id: int) -> str:
+        """The token's text on its own: leading space kept, half characters as U+FFFD, special tokens by name."""
+        known = self._texts.get(token_id)
+        if known is None:
+            text = self._decode([*self._anchor, token_id])
+            known = text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else text
+            self._texts[token_id] = known
+        return known
+
+    def token_texts(self, token_ids: Iterable[int]) -> list[str]:
+        """`token_text` of each."""
+        return [self.token_text(int(token_id)) for token_id in token_ids]
+
+    def _strip_bos(self, text: str) -> str:
+        while self._bos_text and text.startswith(self._bos_text):
+            text = text[len(self._bos_text) :]
+        return text
+
+    def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self._tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False, **options
+        )
+        return [list(map(int, ids)) for ids in encoded["input_ids"]]
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return str(
+            self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
+
+def load_tokenizer(directory: Any) -> Any:
+    """The Hugging Face tokenizer of a model folder, never running code from it.
+
+    Raises:
+        TargetError: when the folder has none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        try:
+            # As transformer-lens loads it, so that it need not load it again.
+            return AutoTokenizer.from_pretrained(str(directory), add_bos_token=True, trust_remote_code=False)
+        except ValueError:  # it has no BOS
+            return AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        raise TargetError(
+            f"{directory} has no tokenizer that can be loaded ({_first_line(error)}). "
+            "Copy tokenizer.json and tokenizer_config.json there."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
