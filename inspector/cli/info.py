@@ -86,6 +86,7 @@ def folders() -> Section:
         "cache": platformdirs.user_cache_dir(discovery.APP),
         "logs": str(discovery.log_dir()),
         "sessions": sessions,
+        "themes": str(platformdirs.user_config_path(discovery.APP) / "themes"),
         "hugging face": hub,
     }
 

@@ -16,7 +16,7 @@ import click
 from inspector.errors import nearest
 
 if TYPE_CHECKING:
-    from click.core import OptionHelpExtra
+    from click.types import OptionHelpExtra
 
 
 @dataclass(frozen=True, kw_only=True)
