@@ -1,0 +1,167 @@
+"""From a number to one of a few levels, with edges a reader can say aloud.
+
+The edges come from robust quantiles of the included tokens of the documents shown so far, over all SAEs together: if
+every SAE had its own scale, a wider SAE could not look better than a narrow one. They are refreshed when the number of
+documents has doubled, so colours settle instead of flickering.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite, log10
+
+from inspector.drawing.token_document import TokenDocument
+from inspector.drawing.token_modes import MEASURES, Measure
+
+LOW_QUANTILE, HIGH_QUANTILE = 0.03, 0.97
+"""Three in a hundred tokens may lie beyond the last edge at either end: error norms have long upper tails."""
+TOKENS_PER_DOCUMENT = 64
+"""Sampled from each document and SAE, evenly spaced. With 40 SAEs and all measures about 10 ms of Python."""
+MAX_SAMPLE = 8192
+_NICE = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelScale:
+    """Edges between levels, ascending: a value below edges[0] has level 0, from edges[-1] on the highest level."""
+
+    edges: tuple[float, ...]
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels: one more than there are edges."""
+        return len(self.edges) + 1
+
+    def level(self, value: float) -> int | None:
+        """Level of a value; None for NaN."""
+        return None if value != value else bisect_right(self.edges, value)
+
+    def labels(self, *, percent: bool = False) -> tuple[str, ...]:
+        """The edges as short numbers, all with the same decimals, multiplied by 100 if percent."""
+        factor = 100.0 if percent else 1.0
+        values = [edge * factor for edge in self.edges]
+        for decimals in range(5):
+            if all(abs(round(value, decimals) - value) <= 1e-6 * max(1.0, abs(value)) for value in values):
+                break
+        return tuple(f"{value:.{decimals}f}" for value in values)
+
+
+def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | None = None) -> LevelScale:
+    """Equal steps of a round width that cover the bulk of the values.
+
+    Args:
+        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty gives steps from 0 to 1.
+        n_levels: At least 2.
+        upper_limit: No edge reaches it (1 for a share).
+    """
+    known = sorted(value for value in values if isfinite(value))
+    if not known:
+        known = [0.0, 1.0]
+    low, high = _quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE)
+    if not high > low:  # One value, or none that differ: steps around it.
+        low, high = (0.5 * high, 1.5 * high) if high > 0 else (0.0, 1.0)
+    n_edges = n_levels - 1
+    step = _nice_step((high - low) / max(n_edges - 1, 1))
+    while True:
+        first = max(round((low + high - step * (n_edges - 1)) / 2 / step), 1)
+        edges = tuple(round((first + index) * step, 12) for index in range(n_edges))
+        if upper_limit is None or edges[-1] < upper_limit:
+            return LevelScale(edges=edges)
+        if edges[0] > step * 1.5:  # Slide down before shrinking.
+            first = max(ceil(upper_limit / step) - n_edges, 1)
+            edges = tuple(round((first + index) * step, 12) for index in range(n_edges))
+            if edges[-1] < upper_limit:
+                return LevelScale(edges=edges)
+        step = _nice_step(step * 0.79)
+
+
+def _nice_step(raw: float) -> float:
+    """The round number nearest to raw in ratio; two digits at most."""
+    magnitude = 10.0 ** floor(log10(raw))
+    return min((nice * magnitude for nice in _NICE), key=lambda nice: abs(log10(nice / raw)))
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """Linear interpolation between order statistics."""
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+class ScaleBook:
+    """The scales of all measures, learnt from the documents shown."""
+
+    def __init__(self) -> None:
+        """Start empty: every scale covers 0 to 1 until a document was observed."""
+        self._epoch = 0
+        self._samples: dict[str, _Sample] = {measure.id: _Sample() for measure in MEASURES}
+        self._scales: dict[tuple[str, int], tuple[_Sample, int, LevelScale]] = {}
+        self._seen: set[tuple[str, int, int]] = set()
+
+    def observe(self, document: TokenDocument) -> None:
+        """Learn from the included tokens of a document; the same document and epoch counts once.
+
+        Scores from a newer linear map replace what older maps said.
+        """
+        key = (document.source, document.context, document.epoch)
+        if document.source == "context":
+            if key in self._seen:
+                return
+            self._seen.add(key)
+        if document.epoch < self._epoch:
+            return
+        positions = list(document.included())
+        positions = positions[:: max(1, len(positions) // TOKENS_PER_DOCUMENT)]
+        if not positions or not document.saes:
+            return
+        if document.epoch > self._epoch:
+            self._epoch = document.epoch
+            for measure in MEASURES:
+                if measure.needs_map:
+                    self._samples[measure.id] = _Sample()
+        for sae in range(len(document.saes)):
+            rows = [document.scalars(position, sae) for position in positions]
+            for measure in MEASURES:
+                if measure.per_sae or sae == 0:
+                    self._samples[measure.id].add([measure.value(row) for row in rows])
+        for sample in self._samples.values():
+            sample.documents += 1
+
+    def scale(self, measure: Measure, n_levels: int) -> LevelScale:
+        """The scale of a measure with this many levels. Cheap: computed when the documents observed have doubled."""
+        sample = self._samples[measure.id]
+        key = (measure.id, n_levels)
+        known = self._scales.get(key)
+        if known is not None and known[0] is sample and (sample.documents == known[1] or 0 < sample.documents < 2 * known[1]):
+            return known[2]
+        limit = 1.0 if measure.id == "share" else None
+        scale = nice_scale(sample.values, n_levels, upper_limit=limit)
+        self._scales[key] = (sample, sample.documents, scale)
+        return scale
+
+
+class _Sample:
+    """A bounded, evenly thinned sample."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.documents = 0
+        self._stride = 1
+        self._skip = 0
+
+    def add(self, values: Sequence[float]) -> None:
+        """Take every stride-th finite value; thin out when full."""
+        for value in values:
+            if not isfinite(value):
+                continue
+            if self._skip:
+                self._skip -= 1
+                continue
+            self._skip = self._stride - 1
+            self.values.append(value)
+        while len(self.values) > MAX_SAMPLE:
+            self.values = self.values[::2]
+            self._stride *= 2

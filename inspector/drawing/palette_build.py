@@ -1,0 +1,189 @@
+"""Builds a `TokenPalette` from a theme's endpoints for each colour depth.
+
+24-bit: 8 sizes times 5 shares. 256 colours: fewer, each the nearest of the 240 fixed colours that keeps the order of
+lightness and a distance from those taken. 16 colours: two hues that no colour blindness confuses, cyan and yellow, five
+sizes made of hue, bold and reversed cells. None: the mark carries the size, underline and bold carry the share.
+"""
+
+from __future__ import annotations
+
+from inspector.drawing.colour import (
+    FIXED_256,
+    RGB,
+    Lab,
+    contrast,
+    distance,
+    from_oklab,
+    mix,
+    parse_hex,
+    to_hex,
+    to_oklab,
+)
+from inspector.drawing.palette import MIN_CONTRAST, CellStyle, Depth, Endpoints, TokenPalette
+
+SIZES, SHARES = 8, 5
+SIZES_256, SHARES_256 = 6, 3
+N_SHARE_LEVELS = 5
+"""Levels of the mode that shows share alone."""
+CHROMA_EXPONENT = 0.6
+"""Colourfulness rises faster than lightness, so that the hue can be told at small sizes too."""
+
+
+def build_palette(endpoints: Endpoints, depth: Depth) -> TokenPalette:
+    """The palette of a theme at one colour depth."""
+    match depth:
+        case "truecolor":
+            return _rgb_palette(endpoints, depth, SIZES, SHARES, fixed=False)
+        case "256":
+            return _rgb_palette(endpoints, depth, SIZES_256, SHARES_256, fixed=True)
+        case "16":
+            return _sixteen_palette()
+        case "none":
+            return _colourless_palette(endpoints)
+
+
+def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *, fixed: bool) -> TokenPalette:
+    ground = parse_hex(endpoints.background)
+    names = (endpoints.linear, endpoints.middle, endpoints.nonlinear)
+    linear, middle, nonlinear = (to_oklab(parse_hex(name)) for name in names)
+    loss = to_oklab(parse_hex(endpoints.loss))
+    top = (linear[0] + middle[0] + nonlinear[0]) / 3
+
+    def hue(share: float) -> Lab:
+        return mix(linear, middle, 2 * share) if share < 0.5 else mix(middle, nonlinear, 2 * share - 1)
+
+    def cells(targets: list[list[Lab]]) -> list[list[CellStyle]]:
+        colours = [[from_oklab(lab) for lab in row] for row in targets]
+        if fixed:
+            colours = _nearest_fixed(targets, ground)
+        return [[_filled(endpoints, colour) for colour in row] for row in colours]
+
+    def level(end: Lab, size: int) -> Lab:
+        return _towards(to_oklab(ground), end, top, size / (sizes - 1))
+
+    plain = CellStyle(foreground=endpoints.foreground, background=endpoints.background)
+    steps = [step / (shares - 1) for step in range(shares)]
+    rows = cells([[level(hue(share), size) for share in steps] for size in range(1, sizes)])
+    mixed = ((plain,) * shares, *(tuple(row) for row in rows))
+    ramps = {
+        name: (plain, *(row[0] for row in cells([[level(end, size)] for size in range(1, sizes)])))
+        for name, end in (("total", middle), ("linear", linear), ("nonlinear", nonlinear), ("loss", loss))
+    }
+    half = N_SHARE_LEVELS // 2
+    sides = [
+        [_towards(to_oklab(ground), end, top, (1.0, 0.55)[step]) for step in range(half)] for end in (linear, nonlinear)
+    ]
+    both = cells([[near, far] for near, far in zip(reversed(sides[0]), reversed(sides[1]), strict=True)])
+    share_styles = (both[1][0], both[0][0], plain, both[0][1], both[1][1])
+    return TokenPalette(
+        depth=depth,
+        mixed=mixed,
+        ramps=ramps,
+        shares=share_styles,
+        plain=plain,
+        excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background),
+        cursor=CellStyle(foreground=endpoints.background, background=endpoints.foreground, bold=True),
+        hit_underline=True,
+        marks_by_default=False,
+    )
+
+
+def _towards(ground: Lab, end: Lab, top: float, part: float) -> Lab:
+    """A colour `part` of the way from the background to an endpoint: lightness evenly, colourfulness sooner."""
+    keep = part**CHROMA_EXPONENT
+    return (ground[0] + (top - ground[0]) * part, end[1] * keep, end[2] * keep)
+
+
+def _filled(endpoints: Endpoints, background: RGB) -> CellStyle:
+    """Text on a filled cell: the theme's own text colours if they can be read there, else black or white."""
+    candidates = [endpoints.foreground, endpoints.background]
+    best = max(candidates, key=lambda name: contrast(parse_hex(name), background))
+    if contrast(parse_hex(best), background) < MIN_CONTRAST:
+        best = max(("#000000", "#ffffff"), key=lambda name: contrast(parse_hex(name), background))
+    return CellStyle(foreground=best, background=to_hex(background))
+
+
+def _nearest_fixed(targets: list[list[Lab]], ground: RGB) -> list[list[RGB]]:
+    """For each target one of the fixed colours: in order of lightness down each column, apart from all taken."""
+    down = to_oklab(ground)[0] > targets[-1][0][0]
+    taken: list[RGB] = [ground]
+    rows: list[list[RGB]] = []
+    for row in targets:
+        chosen: list[RGB] = []
+        for column, target in enumerate(row):
+            before = to_oklab(rows[-1][column] if rows else ground)[0]
+            wish = from_oklab(target)
+
+            def cost(colour: RGB, wish: RGB = wish, before: float = before) -> float:
+                lightness = to_oklab(colour)[0]
+                rise = before - lightness if down else lightness - before
+                crowding = max(0.0, 0.05 - min(distance(colour, other) for other in taken))
+                return distance(colour, wish) + 20 * max(0.0, 0.02 - rise) + 5 * crowding
+
+            best = min(FIXED_256, key=cost)
+            taken.append(best)
+            chosen.append(best)
+        rows.append(chosen)
+    return rows
+
+
+def _sixteen_palette() -> TokenPalette:
+    black, white = "ansi_black", "ansi_white"
+    plain = CellStyle(foreground=white, background=black)
+
+    def ramp(colour: str) -> tuple[CellStyle, ...]:
+        normal, bright = f"ansi_{colour}", f"ansi_bright_{colour}"
+        first = bright if colour == "white" else normal
+        return (
+            plain,
+            CellStyle(foreground=first, background=black),
+            CellStyle(foreground=bright, background=black, bold=True),
+            CellStyle(foreground=black, background=normal),
+            CellStyle(foreground=black, background=bright),
+        )
+
+    linear, nonlinear = ramp("cyan"), ramp("yellow")
+    return TokenPalette(
+        depth="16",
+        mixed=tuple(zip(linear, nonlinear, strict=True)),
+        ramps={"total": ramp("white"), "linear": linear, "nonlinear": nonlinear, "loss": ramp("magenta")},
+        shares=(linear[4], linear[1], plain, nonlinear[1], nonlinear[4]),
+        plain=plain,
+        excluded=CellStyle(foreground="ansi_bright_black", background=black),
+        cursor=CellStyle(foreground=black, background="ansi_bright_white", bold=True, underline=True),
+        hit_underline=True,
+        marks_by_default=True,
+    )
+
+
+def _colourless_palette(endpoints: Endpoints) -> TokenPalette:
+    plain = CellStyle(foreground=endpoints.foreground, background=endpoints.background)
+
+    def emphasised(*, underline: bool, bold: bool) -> CellStyle:
+        return CellStyle(foreground=plain.foreground, background=plain.background, underline=underline, bold=bold)
+
+    shares = (plain, emphasised(underline=True, bold=False), emphasised(underline=True, bold=True))
+    ramp = (plain,) * SIZES
+    return TokenPalette(
+        depth="none",
+        mixed=(shares,) * SIZES,
+        ramps={"total": ramp, "linear": ramp, "nonlinear": ramp, "loss": ramp},
+        shares=(plain,) * N_SHARE_LEVELS,
+        plain=plain,
+        excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background, dim=True),
+        cursor=CellStyle(foreground=plain.foreground, background=plain.background, bold=True, reverse=True),
+        hit_underline=False,
+        marks_by_default=True,
+    )
+
+
+DEFAULT_ENDPOINTS = Endpoints(
+    background="#12161c",
+    foreground="#d7dde4",
+    muted="#66707c",
+    linear="#5fb4f5",
+    middle="#c9a3c9",
+    nonlinear="#f5a623",
+    loss="#7fc9a8",
+)
+"""Those of the default theme, for widgets and tests that have no theme at hand."""

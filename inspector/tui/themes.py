@@ -1,0 +1,236 @@
+"""Themes: one TOML per theme, from the package, and from the user's own folder.
+
+A file says what the screen's colours are and where the token palette ends; levels and contrast are derived from that
+(`inspector.drawing.palette_build`), so a theme cannot make a level unreadable. A file that is wrong is reported with its
+name, the key and the nearest known one, and left out; it never stops the program.
+
+    title = "Okabe"                     shown in lists
+    summary = "Dark, safe for ..."      one line
+    dark = true
+    ansi = false                        true: only the names ansi_black ... ansi_bright_white, never #rrggbb
+
+    [colours]                           background surface panel foreground primary secondary accent success warning error
+    [variables]                         optional: any Textual theme variable, such as border-blurred
+    [tokens]                            muted; and, unless ansi: linear middle nonlinear loss
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import inspector
+from inspector.drawing.palette import Depth, Endpoints, TokenPalette
+from inspector.drawing.palette_build import build_palette
+from inspector.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from textual.app import App
+    from textual.theme import Theme as TextualTheme
+
+DEFAULT_THEME = "okabe"
+SIXTEEN_THEME = "sixteen"
+COLOURS = (
+    "background",
+    "surface",
+    "panel",
+    "foreground",
+    "primary",
+    "secondary",
+    "accent",
+    "success",
+    "warning",
+    "error",
+)
+TOKEN_COLOURS = ("muted", "linear", "middle", "nonlinear", "loss")
+_TOP = ("title", "summary", "dark", "ansi", "colours", "variables", "tokens")
+_HEX = re.compile(r"#[0-9a-fA-F]{6}")
+ANSI_NAMES = tuple(
+    f"ansi_{bright}{name}"
+    for bright in ("", "bright_")
+    for name in ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """A theme file, checked."""
+
+    name: str
+    """File name without .toml; what --theme takes."""
+    title: str
+    summary: str
+    dark: bool
+    ansi: bool
+    """Uses only the terminal's 16 colours."""
+    colours: Mapping[str, str]
+    """The keys of COLOURS."""
+    variables: Mapping[str, str]
+    """Textual theme variables."""
+    tokens: Mapping[str, str]
+    """The keys of TOKEN_COLOURS; with ansi only 'muted'."""
+
+    def textual(self) -> TextualTheme:
+        """The theme as Textual wants it registered."""
+        from textual.theme import Theme as TextualTheme
+
+        return TextualTheme(
+            name=self.name,
+            primary=self.colours["primary"],
+            secondary=self.colours["secondary"],
+            accent=self.colours["accent"],
+            warning=self.colours["warning"],
+            error=self.colours["error"],
+            success=self.colours["success"],
+            foreground=self.colours["foreground"],
+            background=self.colours["background"],
+            surface=self.colours["surface"],
+            panel=self.colours["panel"],
+            dark=self.dark,
+            ansi=self.ansi,
+            variables=dict(self.variables),
+        )
+
+    def palette(self, depth: Depth) -> TokenPalette:
+        """The token palette at a colour depth; a theme of 16 colours has no other but none."""
+        return _palette(self._endpoints(), "16" if self.ansi and depth != "none" else depth)
+
+    def _endpoints(self) -> Endpoints:
+        ground, text = self.colours["surface"], self.colours["foreground"]
+        return Endpoints(
+            background=ground,
+            foreground=text,
+            muted=self.tokens["muted"],
+            linear=self.tokens.get("linear", text),
+            middle=self.tokens.get("middle", text),
+            nonlinear=self.tokens.get("nonlinear", text),
+            loss=self.tokens.get("loss", text),
+        )
+
+
+@lru_cache(maxsize=32)
+def _palette(endpoints: Endpoints, depth: Depth) -> TokenPalette:
+    return build_palette(endpoints, depth)
+
+
+def load_theme(path: Path) -> Theme:
+    """Read and check one file; UsageError names the file, the key and the nearest known one."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"Theme {path} cannot be read: {error}. Mend the file or remove it.") from error
+    _check_keys(path, "", content, _TOP, ("title", "dark", "colours", "tokens"))
+    for key, kind in (("title", str), ("summary", str), ("dark", bool), ("ansi", bool)):
+        if key in content and not isinstance(content[key], kind):
+            word = "true or false" if kind is bool else "text in quotes"
+            raise UsageError(f"Theme {path}: '{key}' is {content[key]!r}. It must be {word}.")
+    ansi = content.get("ansi", False)
+    colours = _table(path, content, "colours", COLOURS, COLOURS, ansi)
+    required = TOKEN_COLOURS[:1] if ansi else TOKEN_COLOURS
+    tokens = _table(path, content, "tokens", TOKEN_COLOURS, required, ansi)
+    variables = content.get("variables", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise UsageError(f"Theme {path}: [variables] must hold names with text in quotes. Found {variables!r}.")
+    return Theme(
+        name=path.stem,
+        title=content["title"],
+        summary=content.get("summary", ""),
+        dark=content["dark"],
+        ansi=ansi,
+        colours=colours,
+        variables=variables,
+        tokens=tokens,
+    )
+
+
+def _table(
+    path: Path,
+    content: Mapping[str, object],
+    name: str,
+    known: Iterable[str],
+    required: Iterable[str],
+    ansi: bool,
+) -> dict[str, str]:
+    table = content[name]
+    if not isinstance(table, dict):
+        raise UsageError(f"Theme {path}: '{name}' is {table!r}. It must be a table, [{name}].")
+    _check_keys(path, f"[{name}] ", table, known, required)
+    for key, value in table.items():
+        if ansi and value not in ANSI_NAMES:
+            raise UsageError(
+                f"Theme {path}: [{name}] {key} is {value!r}, but the theme says ansi = true."
+                f"{nearest(str(value), ANSI_NAMES)}"
+            )
+        if not ansi and not (isinstance(value, str) and _HEX.fullmatch(value)):
+            raise UsageError(f"Theme {path}: [{name}] {key} is {value!r}. Write a colour as '#rrggbb'.")
+    return {key: value for key, value in table.items() if isinstance(value, str)}
+
+
+def _check_keys(
+    path: Path, where: str, table: Mapping[str, object], known: Iterable[str], required: Iterable[str]
+) -> None:
+    for key in table:
+        if key not in known:
+            raise UsageError(f"Theme {path}: {where}has no key '{key}'.{nearest(key, known)}")
+    for key in required:
+        if key not in table:
+            raise UsageError(f"Theme {path}: {where}lacks the key '{key}'. Add it; docs/themes.md shows a whole file.")
+
+
+def shipped_folder() -> Path:
+    """Where the program's own themes are: inside the installed package, or beside it in a checkout."""
+    package = Path(inspector.__file__).parent
+    inside = package / "themes"
+    return inside if inside.is_dir() else package.parent / "themes"
+
+
+def user_folder() -> Path:
+    """Where people put their own."""
+    from platformdirs import user_config_path
+
+    return user_config_path("dm-inspect") / "themes"
+
+
+def find_themes(folders: Iterable[Path] | None = None) -> tuple[dict[str, Theme], list[str]]:
+    """All themes by name, the user's replacing ours, and what was wrong with those left out."""
+    themes: dict[str, Theme] = {}
+    problems: list[str] = []
+    for folder in (shipped_folder(), user_folder()) if folders is None else folders:
+        for path in sorted(folder.glob("*.toml")):
+            try:
+                themes[path.stem] = load_theme(path)
+            except UsageError as error:
+                problems.append(str(error))
+    return themes, problems
+
+
+def theme_named(name: str, themes: Mapping[str, Theme]) -> Theme:
+    """The theme of that name; UsageError with the nearest names otherwise."""
+    if name not in themes:
+        raise UsageError(f"There is no theme '{name}'.{nearest(name, themes)}")
+    return themes[name]
+
+
+def depth_of(app: App[object]) -> Depth:
+    """How many colours this terminal shows: what Rich found out, or none with NO_COLOR."""
+    if app.no_color:
+        return "none"
+    match app.console.color_system:
+        case "truecolor":
+            return "truecolor"
+        case "256":
+            return "256"
+        case None:
+            return "none"
+        case _:
+            return "16"
+
+
+def theme_for(depth: Depth, wanted: Theme, themes: Mapping[str, Theme]) -> Theme:
+    """The wanted theme, or the one of 16 colours where a terminal has no more: rounding to 16 mixes levels up."""
+    return themes.get(SIXTEEN_THEME, wanted) if depth == "16" else wanted
