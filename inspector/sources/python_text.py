@@ -38,6 +38,8 @@ MAX_DOCUMENT_BYTES = 400_000
 _TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "__pycache__"})
 _TOPICS = PurePosixPath("pydoc_data/topics.py")
+_NOT_SHOWN = ("pydoc_data/", "encodings/")
+"""Held out but no page of the demo: the topics are shown one by one, and the encodings are generated tables."""
 
 
 def stdlib_root() -> Path:
@@ -75,7 +77,7 @@ def demo_documents(root: Path | None = None) -> Iterator[Document]:
         DataError: if the folder holds no held-out text, as in a Python whose library is zipped.
     """
     root = root or stdlib_root()
-    names = [path for path in _files(root, (".py",)) if is_held_out(path) and PurePosixPath(path) != _TOPICS]
+    names = [path for path in _files(root, (".py",)) if is_held_out(path) and not path.startswith(_NOT_SHOWN)]
     topics = read_topics(root / _TOPICS)
     names += [f"topic:{topic}" for topic in topics]
     if not names:
