@@ -1,0 +1,280 @@
+"""Which SAEs there are, known from their cfg.json and file sizes alone.
+
+The command line lists thousands of them while the user waits, so nothing here imports torch or numpy and no weight is
+read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import TargetError, UsageError, nearest
+from inspector.spec import SITE_HOOKS, SaeRef, TargetSpec, hook_name_of, width_label
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+DEMO_LAYER = 3
+"""The demo's middle layer, which has every width and L0."""
+FAR_L0 = 0.2
+"""A pick whose nominal L0 is farther than this share from the one asked for is reported."""
+
+_L0_IN_PATH = re.compile(r"(?:^|[/_-])(?:average_)?l0_(\d+(?:\.\d+)?)(?=$|[/_-])")
+_LAYER_IN_HOOK = re.compile(r"^blocks\.(\d+)\.")
+
+
+def demo_suite_dir() -> Path:
+    """Where the demo's SAEs are installed."""
+    return Path(__file__).parent.parent / "demo" / "suite"
+
+
+def list_suite(directory: Path) -> list[SaeRef]:
+    """Every SAE in the sae-lens layout at or below a directory, ordered by layer, hook, width and L0.
+
+    A folder without both files is passed over: training leaves such behind when it is interrupted.
+
+    Raises:
+        TargetError: when the directory is not there, holds no SAE, or a cfg.json cannot be understood.
+    """
+    directory = directory.expanduser()
+    if not directory.is_dir():
+        raise TargetError(f"There is no SAE directory {directory}.{_siblings(directory)}")
+    refs = [_read(Path(folder), directory) for folder in _folders(directory)]
+    if not refs:
+        raise TargetError(
+            f"{directory} holds no SAE in the sae-lens layout. Each is a folder with {CONFIG} and {WEIGHTS}."
+        )
+    return sorted(refs, key=lambda ref: (-1 if ref.layer is None else ref.layer, ref.hook_name, *_by_size(ref)))
+
+
+def known_saes(target: TargetSpec) -> list[SaeRef]:
+    """The suite's SAEs and those given as directories after --sae.
+
+    Raises:
+        TargetError: when there is neither, or one of them cannot be read.
+    """
+    refs: list[SaeRef] = []
+    if target.suite is not None:
+        refs += list_suite(Path(target.suite))
+    elif target.model == "demo":
+        if not demo_suite_dir().is_dir():
+            raise TargetError(
+                f"The demo's SAEs are not at {demo_suite_dir()}. Reinstall dm-inspect, or give --suite DIR."
+            )
+        refs += list_suite(demo_suite_dir())
+    ids = {ref.sae_id for ref in refs}
+    for given in target.saes:
+        if given not in ids and Path(given).expanduser().is_dir():
+            refs.append(_single(given))
+    if not refs:
+        if target.saes:
+            raise TargetError(
+                f"{target.saes[0]!r} is not an SAE directory, and there is no suite to look it up in. "
+                "Give --suite DIR as well, or the SAE's own directory."
+            )
+        raise TargetError(f"No SAEs are known for model {target.model!r}. Give --suite DIR or --sae DIR.")
+    return refs
+
+
+def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | None = None) -> tuple[str, int | None]:
+    """The hook that the target means and its layer, every default decided.
+
+    --hook wins; then --layer with the site; then the hook of the SAEs named by --sae; then the demo's middle layer or
+    the only layer that has SAEs at the site.
+
+    Args:
+        refs: all SAEs known.
+        target: as asked.
+        n_layers: of the model, if known already, to say that a layer does not exist.
+
+    Raises:
+        TargetError: when the layer does not exist, or none can be chosen.
+        UsageError: when several are asked for.
+    """
+    if target.hook is not None:
+        return target.hook, layer_of(target.hook)
+    if target.layers is not None:
+        if len(target.layers) != 1:
+            raise UsageError(f"{len(target.layers)} layers were asked for at once. Take one, with --layer N.")
+        layer = target.layers[0]
+        if layer < 0 or (n_layers is not None and layer >= n_layers):
+            last = f" Its layers are 0 to {n_layers - 1}." if n_layers is not None else " Layers count from 0."
+            raise TargetError(f"Model {target.model!r} has no layer {layer}.{last}")
+        return hook_name_of(target.site, layer), layer
+    if target.saes:
+        hooks = sorted({ref.hook_name for ref in _exact(refs, target.saes)})
+        if len(hooks) > 1:
+            raise TargetError(f"The SAEs given read different hooks: {', '.join(hooks[:3])}. Give SAEs of one hook.")
+        return hooks[0], layer_of(hooks[0])
+    layers = sorted({ref.layer for ref in refs if ref.layer is not None and _at_site(ref, target)})
+    if target.model == "demo" and target.suite is None and DEMO_LAYER in layers:
+        return hook_name_of(target.site, DEMO_LAYER), DEMO_LAYER
+    if len(layers) == 1:
+        return hook_name_of(target.site, layers[0]), layers[0]
+    if not layers:
+        sites = ", ".join(sorted({ref.hook_name for ref in refs})[:3])
+        raise TargetError(f"The suite has no SAE at site {target.site!r}. It has: {sites}; choose with --hook.")
+    listed = ", ".join(map(str, layers[:12])) + (", ..." if len(layers) > 12 else "")
+    raise TargetError(f"The suite has SAEs at {len(layers)} layers. Choose one with --layer: {listed}.")
+
+
+def select(refs: list[SaeRef], target: TargetSpec) -> list[SaeRef]:
+    """The SAEs that the target means: of its hook, its widths, nearest its L0 per width, or exactly those named.
+
+    Args:
+        refs: all SAEs known; see `known_saes`.
+        target: with --layer, --hook or --sae given, or a suite that leaves no choice; see `resolve_hook`.
+
+    Returns:
+        At least one, sorted by d_sae, then nominal L0 (unknown first).
+
+    Raises:
+        TargetError: naming what there is, when nothing fits.
+    """
+    hook_name, _ = resolve_hook(refs, target)
+    if target.saes:
+        chosen = _exact(refs, target.saes)
+        for ref in chosen:
+            if ref.hook_name != hook_name:
+                raise TargetError(
+                    f"SAE {ref.sae_id!r} reads {ref.hook_name}, but the target is {hook_name}. "
+                    "Leave --layer and --hook out, or name an SAE of that hook."
+                )
+        return _sorted(chosen)
+    here = [ref for ref in refs if ref.hook_name == hook_name]
+    if not here:
+        hooks = {ref.hook_name for ref in refs}
+        raise TargetError(f"The suite has no SAE at {hook_name}.{nearest(hook_name, sorted(hooks))}")
+    here = _of_widths(here, target.widths)
+    return _sorted(here if target.l0 is None else _nearest_l0(here, target.l0))
+
+
+def l0_notes(refs: Iterable[SaeRef], l0: float | None) -> list[str]:
+    """One sentence per pick whose nominal L0 is more than 20% from the one asked for (spec 1.3)."""
+    notes = []
+    for ref in refs if l0 is not None else ():
+        if ref.nominal_l0 is None or l0 is None:
+            notes.append(f"The nominal L0 of {ref.sae_id} is not known, so it could not be compared with --l0 {l0:g}.")
+        elif abs(ref.nominal_l0 - l0) > FAR_L0 * l0:
+            gap = abs(ref.nominal_l0 - l0) / l0
+            notes.append(
+                f"Nearest to --l0 {l0:g} at width {width_label(ref.d_sae)} is {ref.nominal_l0:g}, {gap:.0%} away."
+            )
+    return notes
+
+
+def layer_of(hook_name: str) -> int | None:
+    """The layer in a hook name; `None` if it has none."""
+    match = _LAYER_IN_HOOK.match(hook_name)
+    return int(match[1]) if match else None
+
+
+def _folders(directory: Path) -> list[str]:
+    """Folders below `directory` that hold both files of an SAE. `os.walk`, as it does not stat each file."""
+    found = []
+    for folder, _, files in os.walk(directory):
+        if CONFIG in files and WEIGHTS in files:
+            found.append(folder)
+    return found
+
+
+def _read(folder: Path, root: Path) -> SaeRef:
+    """The reference of one SAE folder."""
+    path = folder / CONFIG
+    try:
+        cfg = json.loads(path.read_text(encoding="utf-8"))
+        metadata = cfg.get("metadata") or {}
+        d_in, d_sae = int(cfg["d_in"]), int(cfg["d_sae"])
+        hook_name = str(metadata.get("hook_name") or cfg.get("hook_name") or cfg.get("hook_point") or "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise TargetError(
+            f"{path} is not the configuration of an SAE: {reason}. Repair or remove that folder."
+        ) from error
+    if not hook_name:
+        raise TargetError(f"{path} does not say which hook the SAE reads. Add metadata.hook_name to it.")
+    below = folder.relative_to(root).as_posix()
+    return SaeRef(
+        sae_id=folder.name if below == "." else below,
+        release=str(root),
+        layer=layer_of(hook_name),
+        hook_name=hook_name,
+        d_in=d_in,
+        d_sae=d_sae,
+        nominal_l0=_nominal_l0(cfg, folder.relative_to(root.parent).as_posix()),
+        n_bytes=(folder / WEIGHTS).stat().st_size,
+        path=str(folder),
+    )
+
+
+def _nominal_l0(cfg: dict[str, Any], path: str) -> float | None:
+    """The k of a TopK SAE, else the L0 in its path; a missing one is `None`, never 0."""
+    k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
+    if isinstance(k, int | float) and k > 0:
+        return float(k)
+    found = _L0_IN_PATH.findall(path)
+    return float(found[-1]) if found else None
+
+
+def _single(given: str) -> SaeRef:
+    """The SAE of a directory named after --sae; its id is the directory as given, so that two do not share a name."""
+    refs = list_suite(Path(given))
+    if len(refs) > 1 or Path(refs[0].path or "") != Path(given).expanduser():
+        raise TargetError(f"{given} holds {len(refs)} SAEs below it. Name one of them, {refs[0].path}, or use --suite.")
+    return SaeRef(**{**{name: getattr(refs[0], name) for name in refs[0].__dataclass_fields__}, "sae_id": given})
+
+
+def _exact(refs: Sequence[SaeRef], names: Iterable[str]) -> list[SaeRef]:
+    by_id = {ref.sae_id: ref for ref in refs}
+    for name in names:
+        if name not in by_id:
+            where = refs[0].release if refs else "the suite"
+            raise TargetError(f"sae_id {name!r} is not in {where}, and is no SAE directory.{nearest(name, by_id)}")
+    return list({name: by_id[name] for name in names}.values())
+
+
+def _of_widths(refs: list[SaeRef], widths: Sequence[int] | None) -> list[SaeRef]:
+    if widths is None:
+        return refs
+    known = sorted({ref.d_sae for ref in refs})
+    missing = [width for width in widths if width not in known]
+    if missing:
+        raise TargetError(
+            f"There is no SAE of width {missing[0]:,} at {refs[0].hook_name}. "
+            f"Widths there: {', '.join(f'{width_label(width)} ({width:,})' for width in known)}."
+        )
+    return [ref for ref in refs if ref.d_sae in widths]
+
+
+def _nearest_l0(refs: list[SaeRef], l0: float) -> list[SaeRef]:
+    """Per width the SAE nearest in nominal L0; the smaller of a tie, an unknown one only if there is no other."""
+    picks = []
+    for d_sae in {ref.d_sae for ref in refs}:
+        same = [ref for ref in refs if ref.d_sae == d_sae]
+        known = [
+            (abs(ref.nominal_l0 - l0), ref.nominal_l0, ref.sae_id, ref) for ref in same if ref.nominal_l0 is not None
+        ]
+        picks.append(min(known)[-1] if known else min(same, key=lambda ref: ref.sae_id))
+    return picks
+
+
+def _at_site(ref: SaeRef, target: TargetSpec) -> bool:
+    return ref.layer is not None and ref.hook_name == SITE_HOOKS[target.site].format(layer=ref.layer)
+
+
+def _by_size(ref: SaeRef) -> tuple[int, float, str]:
+    return ref.d_sae, -1.0 if ref.nominal_l0 is None else ref.nominal_l0, ref.sae_id
+
+
+def _sorted(refs: Iterable[SaeRef]) -> list[SaeRef]:
+    return sorted(refs, key=_by_size)
+
+
+def _siblings(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return f" {parent} does not exist either."
+    return nearest(path.name, [child.name for child in parent.iterdir() if child.is_dir()])
