@@ -1,0 +1,178 @@
+"""One sparse autoencoder, through sae-lens: x to x_hat, l0, and the latents that are active.
+
+Always float32: in half precision the SAE's own rounding would be counted as its error. Tokens go through in chunks of
+one fixed size, the last one padded, so that a token's reconstruction does not depend on how many came with it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.errors import ResourceError, TargetError
+from inspector.sources.model_files import digest_files
+from inspector.sources.suites import CONFIG, WEIGHTS
+from inspector.spec import SaeRef
+
+ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
+"""sae-lens architectures that reconstruct a token from itself alone. BatchTopK and Matryoshka are stored as JumpReLU;
+transcoders reconstruct something else; temporal SAEs look at other tokens."""
+
+_CHUNK_BYTES = 4 << 30
+"""Dense temporaries of one chunk: encode and decode make four of tokens x d_sae x 4 bytes."""
+_MAX_CHUNK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What an SAE makes of some tokens."""
+
+    x_hat: Tensor
+    """[n, d] float32."""
+    l0: Tensor
+    """[n] int32, strictly positive latents."""
+
+
+class LoadedSae:
+    """An SAE in memory. Made by `load_sae`.
+
+    Args:
+        ref: which one it is.
+        sae: the sae-lens object, float32, on its device.
+        notes: what a user should know about it.
+    """
+
+    def __init__(self, ref: SaeRef, sae: Any, notes: tuple[str, ...] = ()) -> None:
+        self.ref = ref
+        self.notes = notes
+        self._sae = sae
+        self._device = torch.device(sae.W_dec.device)
+        self.chunk_tokens = chunk_tokens(ref.d_sae)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """sha256 of configuration and weights; computed at first use, because it reads every byte."""
+        folder = Path(self.ref.path or "")
+        return digest_files([folder / CONFIG, folder / WEIGHTS])
+
+    @torch.inference_mode()
+    def reconstruct(self, x: Tensor) -> Reconstruction:
+        """Reconstruct tokens x [n, d] float32, heads flattened. Each row's result depends on that row alone."""
+        x_hat = torch.empty(x.shape, dtype=torch.float32, device=self._device)
+        l0 = torch.empty(x.shape[0], dtype=torch.int32, device=self._device)
+        for start, latents in self._encoded(x):
+            stop = min(start + self.chunk_tokens, x.shape[0])
+            l0[start:stop] = (latents > 0).sum(dim=-1, dtype=torch.int32)[: stop - start]
+            # Decode after each encode: layer_norm and constant_norm_rescale keep the last input's scale in between.
+            x_hat[start:stop] = self._sae.decode(latents)[: stop - start]
+        return Reconstruction(x_hat=x_hat, l0=l0)
+
+    @torch.inference_mode()
+    def active_latents(self, x: Tensor) -> list[tuple[int, float]]:
+        """Index and activation of the latents that are positive at one token x [d], strongest first."""
+        ((_, latents),) = self._encoded(x.reshape(1, -1))
+        row = latents[0].cpu()
+        indices = torch.nonzero(row > 0)[:, 0]
+        order = row[indices].argsort(descending=True, stable=True)
+        return [(int(i), float(row[i])) for i in indices[order]]
+
+    def _encoded(self, x: Tensor) -> Any:
+        """Yield (first row, latents [chunk, d_sae]); the last chunk is filled up with copies of its first row.
+
+        A single token goes as it is: it is a step of live generation, where 256 times the work would be felt, and its
+        last bits may differ (1e-6 relative).
+        """
+        if x.ndim != 2 or x.shape[1] != self.ref.d_in:
+            raise TargetError(
+                f"x has shape {list(x.shape)} but SAE {self.ref.sae_id} reads [n, {self.ref.d_in}]. "
+                "Are model and SAE from the same family?"
+            )
+        for start in range(0, x.shape[0], self.chunk_tokens):
+            part = x[start : start + self.chunk_tokens].to(self._device, torch.float32)
+            if 1 < x.shape[0] and len(part) < self.chunk_tokens:
+                part = torch.cat([part, part[:1].expand(self.chunk_tokens - len(part), -1)])
+            yield start, self._sae.encode(part)
+
+
+def chunk_tokens(d_sae: int) -> int:
+    """Tokens per chunk: 256, fewer only where the temporaries would pass 4 GB. A function of the width alone."""
+    return max(1, min(_MAX_CHUNK, _CHUNK_BYTES // (16 * d_sae)))
+
+
+def load_sae(ref: SaeRef, device: torch.device, d_in_expected: int) -> LoadedSae:
+    """Load one SAE from its folder.
+
+    Args:
+        ref: with `path` set.
+        device: where it goes.
+        d_in_expected: width of the activation it will read.
+
+    Raises:
+        TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
+        ResourceError: when it does not fit into memory.
+    """
+    if ref.path is None:
+        raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
+    if ref.d_in != d_in_expected:
+        raise TargetError(
+            f"SAE {ref.sae_id!r} reads vectors of size {ref.d_in} (d_in {ref.d_in} x d_sae {ref.d_sae}) but "
+            f"{ref.hook_name} gives {d_in_expected}. Are model and SAE from the same family?"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes below
+            sae = _read(ref, device)
+    except TargetError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ResourceError(
+            f"SAE {ref.sae_id!r} ({4 * 2 * ref.d_in * ref.d_sae / 1e9:.1f} GB in float32) does not fit into memory. "
+            "Choose fewer --widths, or another --device."
+        ) from error
+    except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise TargetError(f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. Copy or train it again.") from error
+    return LoadedSae(ref, sae, _notes(ref, sae))
+
+
+def _read(ref: SaeRef, device: torch.device) -> Any:
+    """The sae-lens object, checked."""
+    from sae_lens import SAE
+
+    sae = SAE.load_from_disk(ref.path or "", device=str(device), dtype="float32")
+    architecture = sae.cfg.architecture()
+    if architecture not in ARCHITECTURES:
+        raise TargetError(
+            f"SAE {ref.sae_id!r} is a {architecture}, which does not reconstruct its own input token by token. "
+            f"Supported are {', '.join(sorted(ARCHITECTURES))}."
+        )
+    normalisation = sae.cfg.normalize_activations
+    if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
+        # sae-lens leaves both out at inference, with at most a warning: plausible numbers of another function.
+        raise TargetError(
+            f"SAE {ref.sae_id!r} was trained with normalize_activations={normalisation!r}, whose factor is not in the "
+            "weights. Fold it with sae-lens before saving (fold_activation_norm_scaling_factor)."
+        )
+    broken = [name for name, weight in sae.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise TargetError(
+            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}. Copy or train it again."
+        )
+    sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
+    return sae.eval().requires_grad_(False)
+
+
+def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:
+    processing = sae.cfg.metadata.model_from_pretrained_kwargs
+    if processing:
+        return (
+            f"SAE {ref.sae_id} was trained on a processed model ({processing}), but the model here is as published; "
+            "its error may be too large.",
+        )
+    return ()
