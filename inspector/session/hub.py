@@ -57,12 +57,10 @@ class Hub:
         """A view is there; it is told at once what the others already know. Returns its number."""
         with self._lock:
             view = next(self._numbers)
-            known = (
-                (self._failed,)
-                if self._failed
-                else (self._progress if not self._ready else None, self._ready, self._improved)
-            )
-            for message in known:
+            # Loading is history once it is over, well or badly; a failure after it is told beside what can still be
+            # seen.
+            progress = None if self._ready or self._failed else self._progress
+            for message in (progress, self._ready, self._improved, self._failed):
                 if message is not None:
                     tell(message)
             self._tells[view] = tell

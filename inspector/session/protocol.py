@@ -1,7 +1,8 @@
 """The words a view and a session exchange over a private Unix-domain socket.
 
-Each message is a msgpack array tagged with its type, behind a four-byte big-endian length. Numbers per token travel as packed little-endian
-float32 (`Floats`), so that a view without numpy reads them with `array.array`. Never pickle. Nothing here imports torch.
+Each message is a msgpack array tagged with its type, behind a four-byte big-endian length. Numbers per token travel as
+packed little-endian float32 (`Floats`), so that a view without numpy reads them with `array.array`. Never pickle.
+Nothing here imports torch.
 
 A request carries the `request` number the view chose; every answer to it repeats that number, and `Failed` or the
 answer marked "last" below ends it. Messages with `request == 0` are told to every view unasked.
@@ -55,7 +56,9 @@ class Hello(Message, frozen=True, kw_only=True):
 
 
 class GetContext(Message, frozen=True, kw_only=True):
-    """Scores of every token of one context. Answered by ContextScores (last); again, unasked, when the map improves and it is still watched."""
+    """Scores of every token of one context. Answered by ContextScores (last); again, unasked, when the map improves and
+    it is still watched.
+    """
 
     context: int
 
@@ -251,7 +254,8 @@ class TokenDetail(Message, frozen=True, kw_only=True):
     """Strongest first, at most 64."""
     n_active: int
     guesses: dict[str, list[Guess]]
-    """Next-token guesses, likeliest first, for 'model' and, with the SAE's output spliced in at every included position, 'Sae', 'Sae + linear', 'Sae + nonlinear'."""
+    """Next-token guesses, likeliest first, for 'model' and, with the SAE's output spliced in at every included
+    position, 'Sae', 'Sae + linear', 'Sae + nonlinear'."""
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,12 +278,15 @@ class Pairs(Message, frozen=True, kw_only=True):
 
     sae_ids: list[str]
     r2: list[list[float | None]]
-    """r2[i][j]: squared norm of SAE j's error from SAE i's, through the origin, held-out tokens; None below the diagonal or if undefined."""
+    """r2[i][j]: squared norm of SAE j's error from SAE i's, through the origin, held-out tokens; None below the
+    diagonal or if undefined."""
     n_tokens: int
 
 
 class Generated(Message, frozen=True, kw_only=True):
-    """The next token or tokens of a generation, with the scores of each. The first message holds the prompt's tokens."""
+    """The next token or tokens of a generation, with the scores of each. The first message holds the prompt's
+    tokens.
+    """
 
     start: int
     """Position of the first token here."""
@@ -287,7 +294,8 @@ class Generated(Message, frozen=True, kw_only=True):
     tokens: list[str]
     split: str
     loss: Floats
-    """Nats of the NEXT token, known one step later: a message may repeat the position before `start` in `loss_before`."""
+    """Nats of the NEXT token, known one step later: a message may repeat the position before `start` in
+    `loss_before`."""
     loss_before: float | None = None
     """The loss of position start - 1, which was not known when it was sent."""
     x_norm: Floats

@@ -1,0 +1,291 @@
+"""Answers what a view asks about texts, with the maps as they are now. One question at a time, in the thread that
+computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from inspector.engine.decomposition import decompose, squared_norm
+from inspector.errors import DataError, UsageError, nearest
+from inspector.session import documents, generating
+from inspector.session.documents import Document, Guesses, Kept
+from inspector.session.pairing import ErrorNorms
+from inspector.session.protocol import (
+    AnalysePrompt,
+    ContextScores,
+    Find,
+    Found,
+    Generate,
+    Generated,
+    GetContext,
+    GetDetail,
+    GetPairs,
+    Latent,
+    Pairs,
+    TokenDetail,
+)
+from inspector.session.searching import TextIndex
+from inspector.sources.model import loss_per_token
+
+if TYPE_CHECKING:
+    from inspector.engine.regression import LinearMap
+    from inspector.sources.sae import LoadedSae
+    from inspector.sources.target import Loaded
+
+N_LATENTS = 64
+LOGITS_BYTES = 1 << 30
+"""Of one forward pass with replacements, in float32; above it they are made one after the other."""
+REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
+
+
+class Browser:
+    """Everything that is looked at. `maps` and `epoch` are replaced by the background fit through `improve`."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.maps: Mapping[str, LinearMap] = {}
+        self.epoch = 0
+        self.norms = ErrorNorms([sae.ref.sae_id for sae in loaded.saes])
+        self.kept = Kept()
+        self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
+        self._generated: dict[int, list[int]] = {}
+        self._index: TextIndex | None = None
+
+    def improve(self, maps: Mapping[str, LinearMap], epoch: int) -> None:
+        """From now on answer with these maps."""
+        self.maps = maps
+        self.epoch = epoch
+
+    def forget(self, view: int) -> None:
+        """The view has gone: its prompt and its generation go too."""
+        self.kept.drop(lambda key: key[1] == view)
+        self._generated.pop(view, None)
+
+    # ---- whole texts ------------------------------------------------------------------------------------------
+
+    def context(self, asked: GetContext) -> ContextScores:
+        """Scores of one context."""
+        return self._scores(self._context(asked.context), asked.request)
+
+    def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
+        """Scores of typed text."""
+        ids = self.loaded.model.encode(asked.text)
+        self._require_length(len(ids), at_least=1)
+        document = self._free_text("prompt", ids, name=_title(asked.text))
+        self.kept.put(("prompt", view, 0), document)
+        return self._scores(document, asked.request)
+
+    def prompt_again(self, view: int) -> ContextScores | None:
+        """The view's prompt with the maps of now; None if it has none or it was dropped for room."""
+        document = self.kept.get(("prompt", view, 0))
+        return None if document is None else self._scores(document, 0)
+
+    def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
+        """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
+        ids = list(asked.prompt_ids) or self.loaded.model.encode(asked.prompt)
+        self._require_length(len(ids), at_least=1, room=1)
+        out_of_range = [token for token in ids if not 0 <= token < self.loaded.model.vocab_size]
+        if out_of_range:
+            raise UsageError(
+                f"prompt_ids holds {out_of_range[0]}, but the model has {self.loaded.model.vocab_size} tokens. "
+                "Send the ids of a context."
+            )
+        steps = self.loaded.model.generate(
+            ids,
+            self.loaded.hook_name,
+            max_tokens=max(1, min(asked.max_tokens, self.loaded.model.n_ctx - len(ids))),
+            temperature=asked.temperature,
+            seed=asked.seed,
+        )
+        told: list[int] = []
+        self._generated[view] = told
+        self.kept.drop(lambda key: key[:2] == ("generated", view))
+
+        def score(token_ids: list[int], x: Tensor, start: int) -> generating.Scored:
+            documents.require_finite(x, self.loaded.hook_name, f"the generated text from position {start}")
+            told.extend(token_ids)
+            document = self._document("generated", token_ids, x, torch.full((len(token_ids),), torch.nan))
+            return generating.Scored(
+                tokens=document.tokens,
+                split=document.split,
+                x_norm=documents.packed(squared_norm(x).sqrt()),
+                saes=documents.scores_of(document, self.loaded.saes, self.maps),
+            )
+
+        return generating.messages(steps, score, request=asked.request, epoch=self.epoch)
+
+    # ---- one token --------------------------------------------------------------------------------------------
+
+    def detail(self, view: int, asked: GetDetail) -> TokenDetail:
+        """Latents and guesses at one token."""
+        sae = self._sae(asked.sae_id)
+        document = self._named(view, asked)
+        if not 0 <= asked.position < len(document.token_ids):
+            raise UsageError(
+                f"Position {asked.position} is not in a text of {len(document.token_ids)} tokens. "
+                "Ask for one that was shown."
+            )
+        latents = sae.active_latents(document.x[asked.position])
+        replaced = self._with_sae(document, sae)
+        text_of = self.loaded.model.token_text
+        guesses = {"model": document.guesses.at(asked.position, text_of)}
+        guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}
+        return TokenDetail(
+            request=asked.request,
+            source=asked.source,
+            context=asked.context,
+            position=asked.position,
+            sae_id=asked.sae_id,
+            latents=[Latent(index=index, activation=activation) for index, activation in latents[:N_LATENTS]],
+            n_active=len(latents),
+            guesses=guesses,
+        )
+
+    # ---- all texts --------------------------------------------------------------------------------------------
+
+    def find(self, asked: Find) -> Found:
+        """Search the contexts."""
+        if self._index is None:
+            self._index = TextIndex(self.loaded.contexts.token_ids.tolist(), self.loaded.model.token_text)
+        return self._index.find(asked)
+
+    def pairs(self, asked: GetPairs) -> Pairs:
+        """R-squared between the SAEs' errors."""
+        for sae_id in asked.sae_ids:
+            self._sae(sae_id)
+        return self.norms.pairs(asked)
+
+    # ---- how --------------------------------------------------------------------------------------------------
+
+    def _scores(self, document: Document, request: int) -> ContextScores:
+        message = documents.scores_message(document, self.loaded.saes, self.maps, self.epoch, request)
+        self.kept.shrink()  # reconstructions have been added to it
+        return message
+
+    def _context(self, index: int) -> Document:
+        contexts = self.loaded.contexts
+        if not 0 <= index < len(contexts.token_ids):
+            raise UsageError(f"There is no context {index}. The contexts are 0 to {len(contexts.token_ids) - 1}.")
+        document = self.kept.get(("context", 0, index))
+        if document is None:
+            plan = self.loaded.plan
+            split = "".join(
+                "t" if train else "h" if included else "x"
+                for included, train in zip(plan.included[index].tolist(), plan.train[index].tolist(), strict=True)
+            )
+            document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], split, index)
+            self.kept.put(("context", 0, index), document)
+        return document
+
+    def _free_text(self, source: str, ids: list[int], name: str) -> Document:
+        """A text that is not among the contexts: all of it held out, except special tokens."""
+        return self._run(source, ids, name, self._free_split(ids), 0)
+
+    def _free_split(self, ids: list[int]) -> str:
+        return "".join("x" if token in self.loaded.model.special_ids else "h" for token in ids)
+
+    def _run(self, source: str, ids: list[int], name: str, split: str, index: int) -> Document:
+        hook_name = self.loaded.hook_name
+        tokens = torch.tensor([ids], dtype=torch.int64)
+        with torch.inference_mode():
+            done = self.loaded.model.forward(tokens, (hook_name,))
+            x = done.activations[hook_name][0]
+            where = f"context {index} ({name})" if source == "context" else f"the {source}"
+            documents.require_finite(x, hook_name, where)
+            loss = loss_per_token(done.logits, tokens.to(done.logits.device))[0].float().cpu()
+            guesses = documents.guesses_of(done.logits[0])
+        return self._document(source, ids, x, loss, name=name, split=split, index=index, guesses=guesses)
+
+    def _document(
+        self,
+        source: str,
+        ids: list[int],
+        x: Tensor,
+        loss: Tensor,
+        *,
+        name: str = "",
+        split: str | None = None,
+        index: int = 0,
+        guesses: Guesses | None = None,
+    ) -> Document:
+        split = self._free_split(ids) if split is None else split
+        nothing = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0))
+        return Document(
+            source=source,
+            context=index,
+            name=name,
+            token_ids=ids,
+            tokens=self.loaded.model.token_texts(ids),
+            split=split,
+            spliced=torch.tensor([letter != "x" for letter in split]),
+            x=x,
+            loss=loss,
+            guesses=guesses or nothing,
+        )
+
+    def _named(self, view: int, asked: GetDetail) -> Document:
+        """The document a view means; run again if it was dropped for room or has grown."""
+        if asked.source == "context":
+            return self._context(asked.context)
+        key = (asked.source, view, 0)
+        document = self.kept.get(key)
+        if asked.source == "generated":
+            ids = self._generated.get(view, [])
+            if ids and (document is None or len(document.token_ids) != len(ids)):
+                document = self._free_text("generated", list(ids), name="generated")
+                self.kept.put(key, document)
+        if document is None:
+            raise UsageError(f"There is no text {asked.source!r} of this view. Send the prompt again.")
+        return document
+
+    @torch.inference_mode()
+    def _with_sae(self, document: Document, sae: LoadedSae) -> dict[str, Guesses]:
+        """Guesses with each replacement spliced in at the document's scored positions; kept per SAE and fit."""
+        sae_id = sae.ref.sae_id
+        error_map = self.maps.get(sae_id)
+        known = document.with_sae.get((sae_id, self.epoch))
+        if known is not None:
+            return known
+        _, x_hat = documents.reconstruct(document, sae, len(self.loaded.saes))
+        outputs = [x_hat]
+        if error_map is not None:
+            parts = decompose(document.x, x_hat, error_map)
+            outputs += [x_hat + parts.linear_error, x_hat + parts.nonlinear_error]
+        inside = document.spliced.to(document.x.device)[:, None]
+        rows = torch.stack([torch.where(inside, output, document.x) for output in outputs])
+        n_tokens, model = len(document.token_ids), self.loaded.model
+        at_once = max(1, LOGITS_BYTES // (4 * n_tokens * model.vocab_size))
+        tokens = torch.tensor([document.token_ids], dtype=torch.int64)
+        made: list[Guesses] = []
+        for part in torch.split(rows, at_once):
+            logits = model.splice(tokens.expand(len(part), -1), self.loaded.hook_name, part)
+            made += [documents.guesses_of(row) for row in logits]
+        guesses = dict(zip(REPLACEMENTS, made, strict=False))
+        document.with_sae = {key: value for key, value in document.with_sae.items() if key[1] == self.epoch}
+        document.with_sae[(sae_id, self.epoch)] = guesses
+        return guesses
+
+    def _sae(self, sae_id: str) -> LoadedSae:
+        if sae_id not in self._saes:
+            raise UsageError(f"The SAE {sae_id!r} is not loaded.{nearest(sae_id, self._saes)}")
+        return self._saes[sae_id]
+
+    def _require_length(self, n_tokens: int, *, at_least: int, room: int = 0) -> None:
+        limit = self.loaded.model.n_ctx - room
+        if n_tokens < at_least:
+            raise DataError("The text has no tokens and the model no token to begin with. Type something.")
+        if n_tokens > limit:
+            what = " and needs room for at least one more" if room else ""
+            raise DataError(
+                f"The text has {n_tokens} tokens, but the model reads {self.loaded.model.n_ctx}{what}. Shorten it."
+            )
+
+
+def _title(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else line[:59] + "…"

@@ -1,0 +1,238 @@
+"""Fits the linear maps while nobody asks anything, from more and more training tokens, and says how well they do.
+
+A generator of short steps. The maps are fitted after 1, 2, 4, 8, ... contexts and at the end, each time measured on a
+few held-out contexts whose activations are kept; after the last fit on all of them. What it ends with is what
+`dm-inspect run error-vector fvu-nonlinear` prints.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.engine.decomposition import sae_error, squared_norm
+from inspector.engine.resampling import percentile_estimate, resampling_counts
+from inspector.session.protocol import MapImproved, SaeQuality
+from inspector.sources.activations import stream
+from inspector.statistics import held_out
+from inspector.statistics.first_pass import FirstPass, Reconstruction, SaeMaps
+from inspector.statistics.second_pass import HookSums, SecondPass
+
+if TYPE_CHECKING:
+    from inspector.engine.regression import LinearMap
+    from inspector.session.pairing import ErrorNorms
+    from inspector.sources.activations import ActivationBatch
+    from inspector.sources.target import Loaded
+
+N_EVALUATED = 16
+"""Held-out contexts that measure every fit but the last; an interval needs some, patience allows few."""
+TOKENS_PER_DIMENSION = 2
+"""No fit before there are so many tokens per dimension of x: below, a map repeats its training tokens and predicts
+nothing else."""
+STEP_SECONDS = 0.06
+"""What a step should take; a view's question waits for the end of one."""
+EVALUATION_BYTES = 256 * 1024 * 1024
+"""For reconstructions of the evaluated contexts; if they take more, they are made anew for every fit."""
+WIDE = 512
+"""From this d on, a fit takes long enough to be done in a thread while questions are answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Improvement:
+    """A fit and what to tell about it."""
+
+    maps: Mapping[str, LinearMap]
+    """x to sae_error, by sae_id."""
+    message: MapImproved
+
+
+def background_fit(loaded: Loaded, norms: ErrorNorms) -> Iterator[Improvement | None]:
+    """One item per step: None, or a better map. Nothing at all if there is nothing to fit on.
+
+    Args:
+        loaded: the target.
+        norms: gets the error norms of every token that comes by.
+    """
+    fit = _Fit(loaded, norms)
+    return fit.run()
+
+
+class _Fit:
+    """State of one background fit."""
+
+    def __init__(self, loaded: Loaded, norms: ErrorNorms) -> None:
+        self.loaded = loaded
+        self.norms = norms
+        self.sae_ids = [sae.ref.sae_id for sae in loaded.saes]
+        self.seed = loaded.target.seed
+        self.train_contexts = _shuffled(loaded.plan.train.any(dim=1), self.seed)
+        self.test_contexts = _shuffled(loaded.plan.test.any(dim=1), self.seed + 1)
+        self.d = loaded.model.check_hook(loaded.hook_name)
+        self.first = FirstPass(self.d, self.sae_ids)
+        self.epoch = 0
+        self.rows = 256
+        """Tokens per step, adapted to STEP_SECONDS."""
+        n_tokens = min(N_EVALUATED, len(self.test_contexts)) * loaded.plan.included.shape[1]
+        self.keeps_reconstructions = 4 * n_tokens * self.d * len(self.sae_ids) <= EVALUATION_BYTES
+        self.evaluated: dict[int, list[tuple[ActivationBatch, dict[str, Reconstruction]]]] = {}
+        """By context, the parts it is scored in; without reconstructions where they would take too much."""
+        self.measured: set[int] = set()
+        """Contexts whose error norms were added."""
+
+    def run(self) -> Iterator[Improvement | None]:
+        """The whole work."""
+        due = 1
+        fit_seconds, last_fit = 0.0, 0.0
+        for n_done, index in enumerate(self.train_contexts, start=1):
+            yield from self._train(index)
+            enough = self.first.n_train >= TOKENS_PER_DIMENSION * self.d
+            # Among thousands of dimensions a fit takes seconds: a fifth of the time may go into fits, not more.
+            rested = time.monotonic() - last_fit >= 4 * fit_seconds
+            if n_done >= due and enough and rested and n_done < len(self.train_contexts):
+                due = 2 * n_done
+                began = time.monotonic()
+                maps = yield from self._fitted()
+                fit_seconds, last_fit = time.monotonic() - began, time.monotonic()
+                second = SecondPass(maps)
+                yield from self._evaluate(second, self.test_contexts[: min(N_EVALUATED, 2 * n_done)])
+                yield self._improvement(maps, second, finished=False)
+        if self.first.n_train == 0:
+            return
+        maps = yield from self._fitted()
+        second = SecondPass(maps)
+        yield from self._evaluate(second, self.test_contexts[:N_EVALUATED])
+        if len(self.test_contexts) > N_EVALUATED:
+            yield self._improvement(maps, second, finished=False)
+            yield from self._evaluate(second, self.test_contexts[N_EVALUATED:])
+        self.evaluated.clear()
+        yield self._improvement(maps, second, finished=True)
+
+    def _train(self, index: int) -> Iterator[None]:
+        """Add one context's training tokens."""
+        plan = self.loaded.plan
+        batch = self._activations(index)
+        yield None
+        for part in self._parts(batch):
+            with torch.inference_mode():
+                self.first.update(part, self._reconstructions(part), plan.train[part.contexts.cpu(), part.positions.cpu()])
+            yield None
+        self.measured.add(index)
+
+    def _fitted(self) -> Generator[None, None, dict[str, SaeMaps]]:
+        """Maps from what was added so far."""
+        self.epoch += 1
+        if self.d < WIDE:
+            with torch.inference_mode():
+                return self.first.fit()
+
+        def fit() -> dict[str, SaeMaps]:
+            with torch.inference_mode():  # a thread has its own mode
+                return self.first.fit()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="fit") as pool:
+            future = pool.submit(fit)
+            while not future.done():
+                wait([future], timeout=STEP_SECONDS)
+                yield None
+            return future.result()
+
+    def _evaluate(self, second: SecondPass, contexts: Sequence[int]) -> Iterator[None]:
+        """Score held-out contexts; the first N_EVALUATED are kept for the next fit."""
+        for index in contexts:
+            parts = self.evaluated.get(index)
+            if parts is None:
+                batch = self._activations(index)
+                yield None
+                parts = [(part, {}) for part in self._parts(batch)]
+                if index in self.test_contexts[:N_EVALUATED]:
+                    self.evaluated[index] = parts
+            for part, known in parts:
+                with torch.inference_mode():
+                    if self.keeps_reconstructions and not known:
+                        known.update(self._reconstructions(part))
+                    second.update(part, known or self._reconstructions(part), self.loaded.plan)
+                yield None
+            self.measured.add(index)
+
+    def _activations(self, index: int) -> ActivationBatch:
+        with torch.inference_mode():
+            return next(iter(stream(self.loaded.model, self.loaded.contexts, self.loaded.hook_name, [index], 1)))
+
+    def _parts(self, batch: ActivationBatch) -> Iterator[ActivationBatch]:
+        """The batch in parts that take about STEP_SECONDS each, as long as the caller does with them what it does."""
+        start, n_tokens = 0, len(batch.positions)
+        while start < n_tokens:
+            stop = min(start + self.rows, n_tokens)
+            began = time.monotonic()
+            yield replace(
+                batch,
+                contexts=batch.contexts[start:stop],
+                positions=batch.positions[start:stop],
+                token_ids=batch.token_ids[start:stop],
+                x=batch.x[start:stop],
+            )
+            seconds = time.monotonic() - began
+            if seconds > 2 * STEP_SECONDS:
+                self.rows = max(32, self.rows // 2)
+            elif seconds < STEP_SECONDS / 3 and stop - start == self.rows:
+                self.rows = min(4096, self.rows * 2)
+            start = stop
+
+    def _reconstructions(self, batch: ActivationBatch) -> Iterator[tuple[str, Reconstruction]]:
+        """One SAE after the other; the errors' norms are noted in passing."""
+        plan, places = self.loaded.plan, (batch.contexts.cpu(), batch.positions.cpu())
+        new = int(batch.contexts[0]) not in self.measured
+        norms_sq: dict[str, Tensor] = {}
+        for sae in self.loaded.saes:
+            made = sae.reconstruct(batch.x)
+            if new:
+                norms_sq[sae.ref.sae_id] = squared_norm(sae_error(batch.x, made.x_hat))
+            yield sae.ref.sae_id, made
+        if new:
+            self.norms.add(norms_sq, train=plan.train[places], test=plan.test[places])
+
+    def _improvement(self, maps: Mapping[str, SaeMaps], second: SecondPass, *, finished: bool) -> Improvement:
+        plan = self.loaded.plan
+        with torch.inference_mode():
+            sums = second.finish()
+            qualities = [_quality(sums, sae_id, self.seed) for sae_id in self.sae_ids]
+        return Improvement(
+            maps={sae_id: fitted.error_map for sae_id, fitted in maps.items()},
+            message=MapImproved(
+                epoch=self.epoch,
+                n_tokens=self.first.n_train,
+                n_tokens_goal=plan.n_train,
+                n_held_out=0 if sums is None else int(sums.n.sum()),
+                qualities=qualities,
+                finished=finished,
+            ),
+        )
+
+
+def _quality(sums: HookSums | None, sae_id: str, seed: int) -> SaeQuality:
+    """Held-out scores of one SAE; nothing known if nothing is held out."""
+    if sums is None:
+        return SaeQuality(r2=None, r2_low=None, r2_high=None, fvu=None, fvu_nonlinear=None, l0=None)
+    counts = resampling_counts(len(sums.n), seed=seed)
+    r2 = percentile_estimate(held_out.r2_pooled(sums, sae_id, counts))
+    return SaeQuality(
+        r2=r2.value,
+        r2_low=r2.low,
+        r2_high=r2.high,
+        fvu=percentile_estimate(held_out.fvu(sums, sae_id, counts[:1])).value,
+        fvu_nonlinear=percentile_estimate(held_out.fvu_nonlinear(sums, sae_id, counts[:1])).value,
+        l0=held_out.l0(sums, sae_id),
+    )
+
+
+def _shuffled(chosen: Tensor, seed: int) -> list[int]:
+    """Indices where `chosen` [c] is True, in seeded order: the first few must not all be of one file."""
+    indices: list[int] = chosen.nonzero()[:, 0].tolist()
+    return [indices[i] for i in np.random.default_rng(seed).permutation(len(indices))]

@@ -1,0 +1,339 @@
+"""The computing side of a session: loads the target, answers views, and fits the maps in the time that is left.
+
+One thread, one loop, one thing at a time: what a view asked first, then one token of each running generation, then one
+step of the background work. Work is a generator, so it is put aside between any two steps at no cost; its steps are
+kept short, so that nobody waits for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from inspector.errors import Cancelled, ExitCode, UsageError
+from inspector.events import Loading, Warned
+from inspector.session.failures import failed
+from inspector.session.hub import Asked, Hub, Left
+from inspector.session.protocol import (
+    AnalysePrompt,
+    Cancel,
+    Find,
+    Generate,
+    Generated,
+    GetContext,
+    GetDetail,
+    GetPairs,
+    LoadProgress,
+    Ready,
+    SaeInfo,
+    SessionMessage,
+    Stop,
+)
+
+if TYPE_CHECKING:
+    from inspector.session.browser import Browser
+    from inspector.session.fitting import Improvement
+    from inspector.sources.target import Loaded
+    from inspector.spec import TargetSpec
+
+N_WATCHED = 3
+"""Contexts sent again to a view after a fit: the one it shows and the two it may have asked for ahead."""
+FAILED_SECONDS = 30.0
+"""For the view that started a session to attach and hear why loading failed."""
+GRACE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One loaded target and everybody who looks at it.
+
+    Args:
+        target: what to load.
+        hub: where views ask and are told.
+        on_state: told 'loading', 'fitting', 'ready' or 'failed', with Ready once it is known.
+        n_threads: for torch.
+        idle_seconds: to stay without any view, counted from the end of the fit if that is later.
+    """
+
+    def __init__(
+        self,
+        target: TargetSpec,
+        hub: Hub,
+        *,
+        on_state: Callable[[str, Ready | None], None],
+        n_threads: int,
+        idle_seconds: float,
+    ) -> None:
+        self.target = target
+        self.hub = hub
+        self._on_state = on_state
+        self._n_threads = n_threads
+        self._idle_seconds = idle_seconds
+        self._questions: deque[Asked] = deque()
+        self._again: deque[tuple[int, str, int]] = deque()
+        """(view, source, context) to be sent again with the newest maps."""
+        self._generations: OrderedDict[tuple[int, int], Iterator[Generated | None]] = OrderedDict()
+        """By view and request."""
+        self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
+        """By view: the last texts it was sent."""
+        self._fit: Iterator[Improvement | None] = iter(())
+        self._busy_until = 0.0
+
+    def run(self) -> int:
+        """Load, then serve until there is a reason to end; the exit code."""
+        self._on_state("loading", None)
+        try:
+            loaded, warnings = self._load()
+            ready = ready_message(loaded, warnings)
+        except Exception as error:
+            return self._fail(error)
+        from inspector.session.browser import Browser
+        from inspector.session.fitting import background_fit
+
+        browser = Browser(loaded)
+        self._fit = background_fit(loaded, browser.norms)
+        self.hub.tell_all(ready)
+        self._on_state("fitting", ready)
+        log.info("ready: %s, %s, %d SAEs on %s", ready.model, ready.hook_name, len(ready.saes), ready.device)
+        fitting = True
+        while not self.hub.stopping.is_set():
+            self._collect(0.0)
+            if self._questions:
+                self._answer(browser, self._questions.popleft())
+            elif self._again:
+                self._send_again(browser, *self._again.popleft())
+            elif self._generations:
+                self._generate_one()
+            elif fitting:
+                fitting = self._fit_one_step(browser)
+                if not fitting:
+                    self._busy_until = time.monotonic()
+                    self._on_state("ready", ready)
+            elif self._is_idle():
+                log.info("no view for %g s: the session ends", self._idle_seconds)
+                break
+            else:
+                self._collect(min(5.0, max(0.05, self._idle_seconds / 10)))
+        return ExitCode.DONE
+
+    # ---- loading ----------------------------------------------------------------------------------------------
+
+    def _load(self) -> tuple[Loaded, list[str]]:
+        """Everything of the target, telling how far it is."""
+        began = time.monotonic()
+        self._tell_loading(Loading(what="libraries", detail="torch, transformer-lens, sae-lens"))
+        import torch
+
+        from inspector.sources.target import open_target
+
+        torch.set_num_threads(self._n_threads)
+        self._tell_loading(
+            Loading(what="libraries", detail=f"torch {torch.__version__}", seconds=time.monotonic() - began)
+        )
+        warnings: list[str] = []
+        loading = open_target(first_layer(self.target))
+        while True:
+            if self.hub.stopping.is_set():
+                raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
+            try:
+                event = next(loading)
+            except StopIteration as done:
+                loaded: Loaded = done.value
+                return loaded, warnings
+            if isinstance(event, Loading):
+                self._tell_loading(event)
+            elif isinstance(event, Warned):
+                warnings.append(event.message)
+
+    def _tell_loading(self, event: Loading) -> None:
+        self.hub.tell_all(
+            LoadProgress(
+                what=event.what, detail=event.detail, seconds=event.seconds, done=event.done, total=event.total
+            )
+        )
+
+    def _fail(self, error: Exception) -> int:
+        """Tell everybody why, wait until somebody has heard it, and give the exit code."""
+        message = failed(error)
+        self.hub.tell_all(message)
+        deadline = time.monotonic() + FAILED_SECONDS
+        while not self.hub.n_views and time.monotonic() < deadline and not self.hub.stopping.is_set():
+            time.sleep(0.02)
+        self._on_state("failed", None)
+        # What was asked meanwhile ends the same way.
+        self._collect(0.0)
+        for asked in self._questions:
+            self._tell(asked, failed(error, asked.message.request))
+        self.hub.stopping.wait(GRACE_SECONDS)
+        return message.exit_code
+
+    # ---- questions --------------------------------------------------------------------------------------------
+
+    def _collect(self, wait: float) -> None:
+        """Take in what has arrived; wait for the first that long."""
+        while True:
+            try:
+                item = self.hub.inbox.get(timeout=wait) if wait else self.hub.inbox.get_nowait()
+            except queue.Empty:
+                return
+            wait = 0.0
+            if isinstance(item, Left):
+                self._left(item.view)
+            elif isinstance(item.message, Cancel):
+                self._cancel(item.view, item.message)
+            elif isinstance(item.message, Stop):
+                self.hub.stopping.set()
+            else:
+                self._questions.append(item)
+
+    def _left(self, view: int) -> None:
+        self._questions = deque(asked for asked in self._questions if asked.view != view)
+        self._again = deque(item for item in self._again if item[0] != view)
+        for key in [key for key in self._generations if key[0] == view]:
+            del self._generations[key]
+        self._watched.pop(view, None)
+        self._questions.append(Asked(view=view, message=Stop()))  # the browser forgets it when its turn comes
+
+    def _cancel(self, view: int, message: Cancel) -> None:
+        """End a request that has not been answered; one that has is over, and nothing is said."""
+        waiting = [a for a in self._questions if a.view == view and a.message.request == message.target]
+        running = self._generations.pop((view, message.target), None)
+        if waiting or running is not None:
+            self._questions = deque(asked for asked in self._questions if asked not in waiting)
+            self.hub.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
+
+    def _answer(self, browser: Browser, asked: Asked) -> None:
+        began = time.monotonic()
+        view, message = asked.view, asked.message
+        try:
+            answer: SessionMessage
+            match message:
+                case GetContext():
+                    answer = browser.context(message)
+                    self._watch(view, "context", message.context)
+                case GetDetail():
+                    answer = browser.detail(view, message)
+                case Find():
+                    answer = browser.find(message)
+                case GetPairs():
+                    answer = browser.pairs(message)
+                case AnalysePrompt():
+                    answer = browser.prompt(view, message)
+                    self._watch(view, "prompt", 0)
+                case Generate():
+                    self._generations[(view, message.request)] = browser.generate(view, message)
+                    return
+                case Stop():
+                    browser.forget(view)
+                    return
+                case _:
+                    raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")
+        except Exception as error:
+            self._tell(asked, failed(error, message.request))
+            return
+        self._tell(asked, answer)
+        log.debug("%s answered in %.0f ms", type(message).__name__, 1000 * (time.monotonic() - began))
+
+    def _tell(self, asked: Asked, message: SessionMessage) -> None:
+        self.hub.tell(asked.view, message)
+
+    def _watch(self, view: int, source: str, context: int) -> None:
+        watched = self._watched.setdefault(view, OrderedDict())
+        watched[(source, context)] = None
+        watched.move_to_end((source, context))
+        while len(watched) > N_WATCHED:
+            watched.popitem(last=False)
+
+    # ---- work in steps ----------------------------------------------------------------------------------------
+
+    def _generate_one(self) -> None:
+        """One token of the generation that has waited longest."""
+        key, generation = self._generations.popitem(last=False)
+        view, request = key
+        try:
+            message = next(generation)
+        except StopIteration:
+            return
+        except Exception as error:
+            self.hub.tell(view, failed(error, request))
+            return
+        if message is not None:
+            self.hub.tell(view, message)
+        if message is None or not message.finished:
+            self._generations[key] = generation
+
+    def _fit_one_step(self, browser: Browser) -> bool:
+        """Whether there is more to do."""
+        try:
+            improved = next(self._fit)
+        except StopIteration:
+            return False
+        except Exception as error:
+            # What was fitted before stays in use; every view has to know that it will not get better.
+            self.hub.tell_all(failed(error))
+            return False
+        if improved is not None:
+            message = improved.message
+            if message.epoch > browser.epoch:
+                browser.improve(improved.maps, message.epoch)
+                texts = [(view, *text) for view, texts in self._watched.items() for text in reversed(texts)]
+                self._again = deque(texts)
+            self.hub.tell_all(message)
+            log.info("fit %d from %d tokens%s", message.epoch, message.n_tokens, ", the last" * message.finished)
+        return True
+
+    def _send_again(self, browser: Browser, view: int, source: str, context: int) -> None:
+        try:
+            message = (
+                browser.context(GetContext(context=context)) if source == "context" else browser.prompt_again(view)
+            )
+        except Exception as error:
+            log.warning("context %d could not be sent again: %s", context, error)
+            return
+        if message is not None:
+            self.hub.tell(view, message)
+
+    def _is_idle(self) -> bool:
+        since_busy = time.monotonic() - self._busy_until
+        return min(self.hub.seconds_alone(), since_busy) > self._idle_seconds
+
+
+def first_layer(target: TargetSpec) -> TargetSpec:
+    """A session looks at one hook: of several layers, the first."""
+    from dataclasses import replace
+
+    return replace(target, layers=target.layers[:1]) if target.layers else target
+
+
+def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
+    """What is loaded, as a view gets it."""
+    target, contexts = loaded.target, loaded.contexts
+    n_contexts, length = contexts.token_ids.shape
+    start, stop = target.positions or (0, None)
+    return Ready(
+        model=loaded.model.name,
+        hook_name=loaded.hook_name,
+        layer=loaded.layer,
+        device=str(loaded.model.device),
+        d_model=loaded.model.d_model,
+        n_contexts=n_contexts,
+        context_length=length,
+        positions=(start, length if stop is None else min(stop, length)),
+        saes=[
+            SaeInfo(
+                sae_id=sae.ref.sae_id,
+                d_sae=sae.ref.d_sae,
+                nominal_l0=sae.ref.nominal_l0,
+                layer=sae.ref.layer,
+                hook_name=sae.ref.hook_name,
+            )
+            for sae in loaded.saes
+        ],
+        text=target.text or "",
+        warnings=list(dict.fromkeys([*loaded.warnings, *warnings])),
+    )
