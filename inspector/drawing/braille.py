@@ -1,0 +1,80 @@
+"""A small canvas of braille dots: two by four in every character cell, one colour per cell.
+
+Draws lines for the live plots, where plotext would be too slow and its one global figure would be shared. A cell that two
+series cross keeps the dots of both and the number of the one drawn last, so draw what matters most last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bit of the dot in line y, column x of a cell (Unicode 'Braille Patterns', U+2800)."""
+
+PATTERNS: tuple[tuple[bool, ...], ...] = (
+    (True,),
+    (True, True, True, False, False),
+    (True, False, False),
+    (True, True, True, True, True, True, False, False),
+    (True, False, True, False, False, False),
+)
+"""Line styles by series: solid, dashed, dotted, long dashes, sparse dots; they tell series apart without colour."""
+
+
+class Canvas:
+    """Dots on a grid; x to the right, y down, both from 0. What falls outside is not drawn."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.columns = columns
+        self.lines = lines
+        self._bits = [[0] * columns for _ in range(lines)]
+        self._series: list[list[int | None]] = [[None] * columns for _ in range(lines)]
+
+    @property
+    def width(self) -> int:
+        """Dots across."""
+        return 2 * self.columns
+
+    @property
+    def height(self) -> int:
+        """Dots down."""
+        return 4 * self.lines
+
+    def dot(self, x: int, y: int, series: int) -> None:
+        """Set one dot."""
+        if 0 <= x < self.width and 0 <= y < self.height:
+            self._bits[y // 4][x // 2] |= DOTS[y % 4][x % 2]
+            self._series[y // 4][x // 2] = series
+
+    def path(self, points: Sequence[tuple[int, int] | None], series: int, pattern: Sequence[bool] = (True,)) -> None:
+        """Connect the points by straight lines; None is a gap.
+
+        Args:
+            points: Dots to pass through, x ascending.
+            series: Number reported for the cells touched.
+            pattern: Which dots along the path are set, repeated; see PATTERNS.
+        """
+        count = 0
+        before: tuple[int, int] | None = None
+        for point in points:
+            if point is not None:
+                dots = _line(before, point) if before is not None else [point]
+                for x, y in dots:
+                    if pattern[count % len(pattern)]:
+                        self.dot(x, y, series)
+                    count += 1
+            before = point
+
+    def cells(self, line: int) -> list[tuple[str, int | None]]:
+        """Characters of one line with the series each belongs to; an empty cell is a space without one."""
+        return [
+            (chr(0x2800 + bits), series) if bits else (" ", None)
+            for bits, series in zip(self._bits[line], self._series[line], strict=True)
+        ]
+
+
+def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """Dots from after `start` to `end`, without gaps (the larger step decides)."""
+    (x0, y0), (x1, y1) = start, end
+    steps = max(abs(x1 - x0), abs(y1 - y0))
+    return [(x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps)) for i in range(1, steps + 1)]

@@ -1,0 +1,114 @@
+"""Every action of the Stream screen, once: key bindings, command palette, footer and help are all made from this table.
+
+Keys come only from what arrives through every terminal, tmux and editor console: letters, digits, arrows, Enter,
+Escape, Tab, Space and plain punctuation. Ids are stable; a later keymap refers to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something the user can do."""
+
+    id: str
+    keys: tuple[str, ...]
+    """As typed; () for what only the palette offers."""
+    call: str
+    """Textual's action string, run on the screen."""
+    title: str
+    """What the palette and the help say."""
+    hint: str = ""
+    """The word in the footer; '' if it is not shown there."""
+
+
+def _width(index: int) -> Action:
+    return Action(
+        id=f"stream.width-{index + 1}",
+        keys=(str(index + 1),),
+        call=f"press_width({index})",
+        title=f"Width {index + 1}: enable and colour by it; again: disable it",
+    )
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="stream.mode", keys=("m",), call="mode(1)", title="Next colour mode", hint="mode"),
+    Action(id="stream.mode-back", keys=("M",), call="mode(-1)", title="Previous colour mode"),
+    *(_width(index) for index in range(9)),
+    Action(id="stream.l0-less", keys=("[",), call="step_l0(-1)", title="Sparser SAE: next smaller L0", hint="L0"),
+    Action(id="stream.l0-more", keys=("]",), call="step_l0(1)", title="Denser SAE: next larger L0"),
+    Action(id="stream.worst", keys=("n",), call="walk(1)", title="Next worst token in this mode, or next place found", hint="worst"),
+    Action(id="stream.worst-back", keys=("N",), call="walk(-1)", title="Previous worst token, or previous place found"),
+    Action(id="stream.find", keys=("/",), call="find", title="Find text in all contexts", hint="find"),
+    Action(id="stream.page-down", keys=("}",), call="page(1)", title="One page down in the tokens"),
+    Action(id="stream.page-up", keys=("{",), call="page(-1)", title="One page up in the tokens"),
+    Action(id="stream.context-next", keys=(">", "."), call="context(1)", title="Next context", hint="context"),
+    Action(id="stream.context-back", keys=("<", ","), call="context(-1)", title="Previous context"),
+    Action(id="stream.prompt", keys=("p",), call="prompt", title="Type a text and analyse it", hint="prompt"),
+    Action(id="stream.generate", keys=("g",), call="generate", title="Generate from the text up to the cursor", hint="generate"),
+    Action(id="stream.escape", keys=("escape",), call="leave", title="Cancel generation, end the search, back to the contexts"),
+    Action(id="stream.detail", keys=("d",), call="detail", title="Show or hide the detail pane", hint="detail"),
+    Action(id="stream.marks", keys=("u",), call="marks", title="Show or hide the marks that say the same without colour"),
+    Action(id="stream.zoom-in", keys=("+",), call="zoom(-1)", title="Plot: fewer tokens, wider", hint="zoom"),
+    Action(id="stream.zoom-out", keys=("-",), call="zoom(1)", title="Plot: more tokens, narrower"),
+    Action(id="stream.enlarge", keys=("x",), call="enlarge", title="Plot on the whole screen", hint="enlarge"),
+    Action(id="stream.copy-token", keys=("c",), call="copy_token", title="Copy this token's numbers (TSV)", hint="copy"),
+    Action(id="stream.copy-context", keys=("C",), call="copy_context", title="Copy the numbers of all tokens of this text (TSV)"),
+    Action(id="stream.theme", keys=("t",), call="theme", title="Next theme", hint="theme"),
+    Action(id="stream.palette", keys=(":",), call="commands", title="All commands"),
+    Action(id="stream.help", keys=("?",), call="help", title="Help for this pane", hint="help"),
+    Action(id="stream.retry", keys=("r",), call="retry", title="Connect again after a failure"),
+    Action(id="stream.quit", keys=("q",), call="quit", title="Quit; the session stays for a while", hint="quit"),
+    Action(id="stream.redraw", keys=(), call="redraw", title="Redraw the whole screen"),
+    Action(id="stream.screenshot", keys=(), call="screenshot", title="Save the screen as an SVG picture"),
+)  # fmt: skip
+
+MOVES: tuple[tuple[str, str], ...] = (
+    ("← → h l", "previous and next token"),
+    ("↑ ↓ k j", "line up and down"),
+    ("PgUp PgDn { }", "page up and down"),
+    ("Home End", "first and last token"),
+    ("Tab", "next pane"),
+)
+"""Keys that the panes bind themselves, for the help."""
+
+KEY_NAMES = {"escape": "Esc"}
+
+
+def by_id(action_id: str) -> Action:
+    """The action of this id; KeyError if there is none."""
+    return _BY_ID[f"stream.{action_id}"]
+
+
+_BY_ID = {action.id: action for action in ACTIONS}
+
+
+def shown_keys(action: Action) -> str:
+    """Keys as the help shows them."""
+    return " ".join(KEY_NAMES.get(key, key) for key in action.keys)
+
+
+def footer_hints(pane: str, n_widths: int) -> list[tuple[str, str]]:
+    """Keys and words for the footer of a pane, the most useful first.
+
+    Args:
+        pane: 'tokens', 'detail', 'trace', 'load' or 'failed'.
+        n_widths: How many number keys do something.
+    """
+    widths = (f"1-{min(n_widths, 9)}" if n_widths > 1 else "1", "width")
+    tokens = [("←→", "token"), _hint("mode"), widths, ("[ ]", "L0"), _hint("worst"), _hint("find"), _hint("prompt"), _hint("generate"), ("< >", "context")]
+    hints = {
+        "tokens": tokens,
+        "detail": [widths, ("[ ]", "L0"), _hint("detail"), _hint("copy-token"), _hint("worst"), ("Tab", "pane")],
+        "trace": [("+ -", "zoom"), _hint("enlarge"), _hint("mode"), widths, ("[ ]", "L0"), _hint("detail"), ("Tab", "pane")],
+        "load": [("q", "quit")],
+        "failed": [("r", "try again"), ("q", "quit")],
+    }
+    return hints.get(pane, tokens)
+
+
+def _hint(action_id: str) -> tuple[str, str]:
+    action = by_id(action_id)
+    return action.keys[0], action.hint

@@ -1,0 +1,166 @@
+"""The scored texts the view holds: messages made into documents, and one number per token for plots and rankings.
+
+A few dozen contexts stay in memory, the least recently used go first. No Textual, no numpy: a context of 1,024 tokens
+and 40 SAEs is some hundred kilobytes of `array`, and a measure's values are made once per SAE and kept.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from inspector.drawing.token_document import SaeColumns, TokenDocument
+from inspector.session.protocol import ContextScores, Generated, unpack
+from inspector.tui.view_state import ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from inspector.drawing.token_modes import Measure, TokenMode
+    from inspector.session.protocol import SaeScores
+
+MAX_DOCUMENTS = 48
+"""Contexts kept: browsing back a page or two is instant; 48 x 0.7 MB at the largest suites."""
+
+
+def sae_columns(scores: SaeScores) -> SaeColumns:
+    """Unpack one SAE's part of a message."""
+    return SaeColumns(
+        l0=unpack(scores.l0),
+        sae_error_norm=unpack(scores.sae_error_norm),
+        linear_error_norm=unpack(scores.linear_error_norm),
+        nonlinear_error_norm=unpack(scores.nonlinear_error_norm),
+    )
+
+
+def main_measure(mode: TokenMode) -> Measure:
+    """The one number a mode ranks and plots tokens by: its size, or its share if it shows nothing else."""
+    measure = mode.size or mode.share
+    assert measure is not None, "a mode shows something"
+    return measure
+
+
+class ScoredText:
+    """A document with what was derived from it. The document grows while it is generated; what is derived follows."""
+
+    def __init__(self, document: TokenDocument, finished: bool = True) -> None:
+        self.document = document
+        self.finished = finished
+        """False while it is being generated."""
+        self._values: dict[tuple[int, str], array[float]] = {}
+        self._tops: dict[tuple[int, str], float] = {}
+
+    @classmethod
+    def of(cls, message: ContextScores) -> ScoredText:
+        """From a context or a prompt."""
+        return cls(
+            TokenDocument(
+                source=message.source,
+                context=message.context,
+                epoch=message.epoch,
+                name=message.name,
+                token_ids=list(message.token_ids),
+                tokens=list(message.tokens),
+                split=list(message.split),
+                loss=unpack(message.loss),
+                x_norm=unpack(message.x_norm),
+                saes=tuple(map(sae_columns, message.saes)),
+            )
+        )
+
+    @classmethod
+    def generated(cls, message: Generated, name: str) -> ScoredText:
+        """From the first message of a generation, which holds its prompt."""
+        document = TokenDocument(
+            source="generated",
+            epoch=message.epoch,
+            name=name,
+            token_ids=list(message.token_ids),
+            tokens=list(message.tokens),
+            split=list(message.split),
+            loss=unpack(message.loss),
+            x_norm=unpack(message.x_norm),
+            saes=tuple(map(sae_columns, message.saes)),
+        )
+        return cls(document, message.finished)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.document)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(source, number of the context)."""
+        return (self.document.source, self.document.context)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the errors are split into linear and nonlinear."""
+        return self.document.epoch > 0
+
+    def extend(self, message: Generated) -> None:
+        """Append generated tokens; ValueError if they do not follow the last one."""
+        self.document.extend(
+            start=message.start,
+            token_ids=message.token_ids,
+            tokens=message.tokens,
+            split=message.split,
+            loss=unpack(message.loss),
+            x_norm=unpack(message.x_norm),
+            saes=[sae_columns(scores) for scores in message.saes],
+            loss_before=message.loss_before,
+        )
+        self.finished = message.finished
+        self._values.clear()
+        self._tops.clear()
+
+    def values(self, row: int, measure: Measure) -> array[float]:
+        """The measure of every token for the SAE in this row; NaN where it is not known."""
+        key = (row, measure.id)
+        if key not in self._values:
+            document = self.document
+            self._values[key] = array("f", [measure.value(document.scalars(p, row)) for p in range(len(document))])
+        return self._values[key]
+
+    def top(self, rows: Iterable[int], measure: Measure) -> float:
+        """The largest value among the included tokens of these SAEs; NaN if there is none."""
+        tops = [self._top(row, measure) for row in rows]
+        return max((top for top in tops if top == top), default=float("nan"))
+
+    def _top(self, row: int, measure: Measure) -> float:
+        key = (row, measure.id)
+        if key not in self._tops:
+            values = self.values(row, measure)
+            kept = [values[p] for p in self.document.included() if values[p] == values[p]]
+            self._tops[key] = max(kept, default=float("nan"))
+        return self._tops[key]
+
+    def ranked(self, row: int, mode: TokenMode) -> list[int]:
+        """Positions of the worst tokens in this mode, worst first."""
+        return ranking(self.values(row, main_measure(mode)), self.document.split)
+
+
+class Texts:
+    """The texts at hand, by source and number."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], ScoredText] = OrderedDict()
+
+    def put(self, text: ScoredText) -> None:
+        """Keep a text; an older one of the same name goes."""
+        self._kept[text.key] = text
+        self._kept.move_to_end(text.key)
+        while len(self._kept) > MAX_DOCUMENTS:
+            self._kept.popitem(last=False)
+
+    def get(self, source: str, context: int) -> ScoredText | None:
+        """A text, if it is at hand."""
+        text = self._kept.get((source, context))
+        if text is not None:
+            self._kept.move_to_end((source, context))
+        return text
+
+    def __len__(self) -> int:
+        """How many texts are at hand."""
+        return len(self._kept)

@@ -1,0 +1,109 @@
+"""Lines of styled text as plain data: what a pane draws, before any terminal is involved.
+
+A `Line` is a list of (text, style name) pieces; the names are component classes of `LinePane`. Widths are terminal
+columns, not characters. Nothing here knows Textual, so every line can be tested as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+
+Piece = tuple[str, str]
+Line = list[Piece]
+
+ELLIPSIS = "…"
+
+
+def width_of(line: Sequence[Piece]) -> int:
+    """Columns a line takes."""
+    return sum(cell_len(text) for text, _ in line)
+
+
+def text_of(line: Sequence[Piece]) -> str:
+    """The characters alone."""
+    return "".join(text for text, _ in line)
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` columns; what was cut off is marked by an ellipsis. For words, never for numbers."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    return set_cell_size(text, width - 1).rstrip() + ELLIPSIS
+
+
+def left(text: str, width: int) -> str:
+    """Cut or padded on the right to exactly `width` columns."""
+    text = cut(text, width)
+    return text + " " * (width - cell_len(text))
+
+
+def cut_line(line: Sequence[Piece], width: int) -> Line:
+    """The pieces that fit; the first that does not is cut and the rest left out."""
+    out: Line = []
+    for text, style in line:
+        size = cell_len(text)
+        if size > width:
+            if width > 0:
+                out.append((cut(text, width), style))
+            break
+        out.append((text, style))
+        width -= size
+    return out
+
+
+def spread(start: Sequence[Piece], end: Sequence[Piece], width: int) -> Line:
+    """Two groups at the two ends of a line; if there is no room for both, the second is left out."""
+    room = width - width_of(start) - width_of(end)
+    if room < 1:
+        return cut_line(start, width)
+    return [*start, (" " * room, ""), *end]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Something a crowded line may say at length, in short, or not at all."""
+
+    variants: tuple[Line, ...]
+    """From long to short; an empty last one means that it can be left out."""
+    weight: int
+    """The lightest part shrinks first."""
+
+
+def fit(parts: Sequence[Part], width: int, separator: str = "  ", measure: Callable[[Line], int] = width_of) -> list[Line]:
+    """Choose a variant of every part so that all fit side by side: the lightest parts go short, then go.
+
+    The result keeps the order of the parts and leaves out the empty ones. Nothing is ever cut in the middle; if even the
+    shortest variants are too long, the result is too, and the caller decides.
+    """
+    level = [0] * len(parts)
+
+    def chosen() -> list[Line]:
+        return [line for part, n in zip(parts, level, strict=True) if (line := part.variants[n])]
+
+    def size() -> int:
+        lines = chosen()
+        return sum(measure(line) for line in lines) + len(separator) * max(0, len(lines) - 1)
+
+    while size() > width:
+        able = [i for i, part in enumerate(parts) if level[i] + 1 < len(part.variants)]
+        if not able:
+            break
+        level[min(able, key=lambda i: (parts[i].weight, -i))] += 1
+    return chosen()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """About `digits` significant digits without an exponent: 98.1, 8.24, 0.17, 1,204; '-' if missing or not a number."""
+    if value is None or value != value:
+        return "-"
+    if value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    size = abs(value)
+    before = len(str(int(size)))
+    places = max(0, digits - (before if size >= 1 else 1))
+    return f"{value:,.{places}f}"

@@ -1,0 +1,93 @@
+"""What is shown before there are tokens: what loads and for how long, or why it failed and what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from inspector.drawing.safe_text import visible
+from inspector.tui.lines import Line, cut, left
+from inspector.tui.widgets.line_pane import LinePane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inspector.tui.session_view import LoadStep, SessionView
+
+COLUMN = 44
+"""Width of the names before the seconds."""
+
+
+def load_lines(session: SessionView, model: str, now: float, started: float, width: int, height: int) -> list[Line]:
+    """The whole picture of a stage.
+
+    Args:
+        session: As known.
+        model: What was asked for, for the first line.
+        now: Clock time, seconds.
+        started: Clock time at which the program began to connect.
+        width: Columns.
+        height: Lines; with less room the earliest steps go.
+    """
+    if session.stage in ("failed", "lost"):
+        return failed_lines(session, width)
+    doing = "starting a session for" if session.stage == "connecting" else "loading"
+    head: list[Line] = [[(f"{doing} ", "muted"), (model, "strong"), (f"   {now - started:.0f} s", "muted")], []]
+    steps = [step_line(step, now, width) for step in session.steps]
+    if session.stage == "ready":
+        steps.append([("… ", "accent"), ("scoring the first tokens", "")])
+    room = max(1, height - len(head))
+    return [*head, *steps[-room:]]
+
+
+def step_line(step: LoadStep, now: float, width: int) -> Line:
+    """A step with its mark, name, detail and seconds."""
+    done = step.seconds is not None
+    seconds = step.seconds if step.seconds is not None else now - step.started
+    name_width = max(8, min(COLUMN, width - 12))
+    detail = f"  {step.detail}" if step.detail else ""
+    name = cut(step.what, name_width)
+    return [
+        ("✓ " if done else "… ", "good" if done else "accent"),
+        (name, "" if done else "strong"),
+        (left(visible(detail) if detail else "", max(0, name_width - len(name))), "muted"),
+        (f"{seconds:7.1f} s", "muted"),
+    ]
+
+
+def failed_lines(session: SessionView, width: int) -> list[Line]:
+    """The error's sentences, where the log is, and the two ways on."""
+    what = "the session could not load its target" if session.log_path else "no session could be started"
+    lines: list[Line] = [[(what, "error")], []]
+    text = session.error or "No reason was given."
+    for part in text.splitlines():
+        lines += [[(visible(line), "strong")] for line in textwrap.wrap(part, max(20, min(width, 100)))]
+    if session.log_path:
+        lines += [[], [("log  ", "muted"), (session.log_path, "")]]
+    lines += [[], [("r", "key"), (" try again   ", "muted"), ("q", "key"), (" quit", "muted")]]
+    return lines
+
+
+class LoadPane(LinePane):
+    """Told by the screen twice a second while something loads."""
+
+    DEFAULT_CSS = """
+    LoadPane { padding: 1 3; }
+    """
+
+    def __init__(self, model: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._model = model
+        self._shown: tuple[SessionView, float, float] | None = None
+
+    def show(self, session: SessionView, now: float, started: float) -> None:
+        """Draw this."""
+        self._shown = (session, now, started)
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """The picture."""
+        if self._shown is None:
+            return [[("starting", "muted")]]
+        session, now, started = self._shown
+        return load_lines(session, self._model, now, started, width, height)

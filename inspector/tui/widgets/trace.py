@@ -1,0 +1,244 @@
+"""Norm against token for every enabled width, live (the paper's Figs. 5 and 12), around the cursor.
+
+The window of tokens follows the cursor in steps, not token by token: within a step only the marker moves, which is what
+keeps a key press cheap over a slow line. Own braille canvas: plotext takes 12 ms and a global figure per drawing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.message import Message
+
+from inspector.drawing.braille import PATTERNS, Canvas
+from inspector.tui.documents import main_measure
+from inspector.tui.lines import Line, number, width_of
+from inspector.tui.widgets.line_pane import LinePane
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
+
+    from textual import events
+
+    from inspector.drawing.token_modes import TokenMode
+    from inspector.tui.documents import ScoredText
+    from inspector.tui.view_state import Choice
+
+AXIS = 7
+"""Columns of the y axis: six for a number, one for the line."""
+ZOOMS = (1, 2, 4)
+"""Tokens per column."""
+MARKER = "▲"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceData:
+    """What is plotted."""
+
+    text: ScoredText
+    choice: Choice
+    mode: TokenMode
+    position: int
+
+
+def follow(start: int, position: int, shown: int, length: int) -> int:
+    """First token of the window, so that `position` is in it: as before if it still is, else moved by about half a window.
+
+    Args:
+        start: The window's first token so far.
+        position: Where the cursor is.
+        shown: Tokens the window shows, at least 1.
+        length: Tokens of the text.
+    """
+    last = max(0, length - shown)
+    start = min(max(start, 0), last)
+    if start <= position < start + shown:
+        return start
+    return min(max(position - (shown // 4 if position >= start + shown else shown * 3 // 4), 0), last)
+
+
+def round_up(value: float) -> float:
+    """The next of 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten; 1 if there is no positive value."""
+    if not 0 < value < math.inf:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10):
+        if value <= step * power * (1 + 1e-9):
+            return step * power
+    return 10 * power
+
+
+def points(values: Sequence[float], split: Sequence[str], start: int, per_column: int, canvas: Canvas, top: float) -> list[tuple[int, int] | None]:
+    """Dots of one series; None where a token is excluded or its value unknown. Above the scale: at its upper edge.
+
+    With more than two tokens per column a dot stands for the largest of its tokens.
+    """
+    per_dot = max(1, per_column // 2)
+    step = max(1, 2 // per_column)
+    out: list[tuple[int, int] | None] = []
+    for index in range(canvas.width // step):
+        first = start + index * per_dot
+        group = [
+            values[p] for p in range(first, min(first + per_dot, len(values))) if split[p] != "x" and values[p] == values[p]
+        ]
+        if not group:
+            out.append(None)
+            continue
+        height = min(max(max(group) / top, 0.0), 1.0)
+        out.append((index * step, round((canvas.height - 1) * (1 - height))))
+    return out
+
+
+class TracePane(LinePane, can_focus=True):
+    """The plot with its axes; posts `Chosen` when a token in it is clicked."""
+
+    HELP: ClassVar[str] = "trace"
+
+    class Chosen(Message):
+        """A token was clicked."""
+
+        def __init__(self, position: int) -> None:
+            super().__init__()
+            self.position = position
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._data: TraceData | None = None
+        self._start = 0
+        self._zoom = 0
+        self._drawn: tuple[object, list[Line]] = (None, [])
+
+    def show(self, data: TraceData | None) -> None:
+        """Draw this."""
+        if data is not None and (self._data is None or data.text.key != self._data.text.key):
+            self._start = 0
+        self._data = data
+        self.rebuild()
+
+    def zoom(self, step: int) -> None:
+        """More (+1) or fewer (-1) tokens per column."""
+        self._zoom = min(max(self._zoom + step, 0), len(ZOOMS) - 1)
+        self.rebuild()
+
+    @property
+    def data(self) -> TraceData | None:
+        """What is drawn."""
+        return self._data
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Half-open range of the tokens shown."""
+        shown = max(1, self.size.width - AXIS - 1) * ZOOMS[self._zoom]
+        length = len(self._data.text) if self._data is not None else 0
+        return self._start, min(self._start + shown, length)
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """Title, plot, axis with the marker."""
+        data = self._data
+        if data is None:
+            return [self.title_line([("norm against token", "")], [], width), [(" no tokens yet", "muted")]]
+        measure = main_measure(data.mode)
+        legend = legend_pieces(data)
+        name = measure.title if measure.id != "total" else "norm of the SAE error"
+        title = self.title_line([(f"{name} against token", "")], legend, width)
+        columns, lines = width - AXIS - 1, height - 2
+        if columns < 8 or lines < 1:
+            return [title]
+        shown = columns * ZOOMS[self._zoom]
+        self._start = follow(self._start, data.position, shown, len(data.text))
+        body = self._body(data, columns, lines)
+        column = (data.position - self._start) // ZOOMS[self._zoom]
+        return [title, *body, axis_line(self._start, column, columns, ZOOMS[self._zoom], data)]
+
+    def _body(self, data: TraceData, columns: int, lines: int) -> list[Line]:
+        """The plot itself; kept until something else than the cursor changes."""
+        measure = main_measure(data.mode)
+        key = (id(data.text), len(data.text), data.choice, measure.id, self._start, self._zoom, columns, lines)
+        if self._drawn[0] == key:
+            return self._drawn[1]
+        shown = data.choice.shown if measure.per_sae else data.choice.shown[:1]
+        peak = data.text.top([row for _, row in shown], measure)
+        unknown = peak != peak
+        top = round_up(peak)
+        canvas = Canvas(columns, lines)
+        # The active width is drawn last: its colour wins where lines cross.
+        for index, row in sorted(shown, key=lambda pair: pair[0] == data.choice.active):
+            values = data.text.values(row, measure)
+            series = data.choice.series(index)
+            path = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, top)
+            canvas.path(path, series, PATTERNS[index % len(PATTERNS)])
+        factor = 100.0 if measure.percent else 1.0
+        labels = {0: top, (lines - 1) // 2: top * (1 - ((lines - 1) // 2) / max(1, lines - 1)), lines - 1: 0.0}
+        body: list[Line] = []
+        for y in range(lines):
+            label = number(labels[y] * factor, 3) if y in labels and not unknown else ""
+            line: Line = [(f"{label:>{AXIS - 1}}", "muted"), ("┤" if label else "│", "muted")]
+            line += merge_cells(canvas.cells(y))
+            body.append(line)
+        if unknown:
+            middle = lines // 2
+            body[middle] = [(" " * (AXIS - 1) + "│", "muted"), ("  no linear map yet: total and loss are known, press m", "warning")]
+        self._drawn = (key, body)
+        return body
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on the plot moves the cursor there."""
+        column = event.x - AXIS
+        start, stop = self.window
+        position = start + column * ZOOMS[self._zoom]
+        if event.y >= 1 and column >= 0 and position < stop:
+            self.post_message(self.Chosen(position))
+
+
+def merge_cells(cells: Sequence[tuple[str, int | None]]) -> Line:
+    """Neighbouring cells of one series as one piece."""
+    line: Line = []
+    for text, series in cells:
+        look = "" if series is None else f"series-{series}"
+        if line and (line[-1][1] == look or text == " "):
+            line[-1] = (line[-1][0] + text, line[-1][1])
+        else:
+            line.append((text, look))
+    return line
+
+
+def sample(index: int) -> str:
+    """Two columns of a width's line style."""
+    canvas = Canvas(2, 1)
+    canvas.path([(-8, 1), (3, 1)], 0, PATTERNS[index % len(PATTERNS)])
+    return "".join(text for text, _ in canvas.cells(0))
+
+
+def legend_pieces(data: TraceData) -> Line:
+    """Each width with its line style and colour."""
+    if not main_measure(data.mode).per_sae:
+        return []
+    line: Line = []
+    for index, _ in data.choice.shown:
+        bold = " bold" if index == data.choice.active else ""
+        line += [(sample(index), f"series-{data.choice.series(index)}"), (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}")]
+    return line
+
+
+def axis_line(start: int, marker: int, columns: int, per_column: int, data: TraceData) -> Line:
+    """Positions below the plot, with the marker under the cursor's token."""
+    cells = [" "] * columns
+    step = 20
+    for column in range(0, columns, step):
+        label = f"╵{start + column * per_column}"
+        if column + len(label) <= columns:
+            cells[column : column + len(label)] = label
+    text = "".join(cells)
+    line: Line = [(" " * (AXIS - 1) + "└", "muted")]
+    if 0 <= marker < columns:
+        value = f"{MARKER}{data.position}"
+        if marker + len(value) > columns:
+            value = MARKER
+        line += [(text[:marker], "muted"), (value, "marker"), (text[marker + len(value) :], "muted")]
+    else:
+        line.append((text, "muted"))
+    assert width_of(line) == AXIS + columns
+    return line
