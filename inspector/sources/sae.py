@@ -95,7 +95,7 @@ class LoadedSae:
             )
         for start in range(0, x.shape[0], self.chunk_tokens):
             part = x[start : start + self.chunk_tokens].to(self._device, torch.float32)
-            if 1 < x.shape[0] and len(part) < self.chunk_tokens:
+            if x.shape[0] > 1 and len(part) < self.chunk_tokens:
                 part = torch.cat([part, part[:1].expand(self.chunk_tokens - len(part), -1)])
             yield start, self._sae.encode(part)
 

@@ -1,0 +1,191 @@
+"""From TARGET as typed to everything loaded: one door for commands, session and tests.
+
+Whatever can be refused without the heavy imports is refused before them: a wrong name is then answered in a blink and
+not after ten seconds. So nothing here imports torch at module level.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from inspector.errors import TargetError, UsageError
+from inspector.events import Event, Loading
+from inspector.sources import suites
+from inspector.sources.limits import check_length, default_positions
+from inspector.sources.model_files import DEMO, ModelFiles, find_model
+from inspector.sources.quiet import quiet_libraries
+from inspector.sources.readers import check_text
+from inspector.spec import DEFAULT_TEXT, SaeRef, TargetSpec
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.sources.contexts import Contexts
+    from inspector.sources.model import LanguageModel
+    from inspector.sources.sae import LoadedSae
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A target, ready to be computed on."""
+
+    target: TargetSpec
+    """As asked, with every default decided: layers (unless the hook has none), text, context_length, positions."""
+    model: LanguageModel
+    hook_name: str
+    layer: int | None
+    saes: tuple[LoadedSae, ...]
+    """At least one, sorted by d_sae, then nominal L0."""
+    contexts: Contexts
+    plan: Plan
+    warnings: tuple[str, ...]
+    """What the user should know that is not an error, in the order it was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a target means, known from names and small files alone."""
+
+    target: TargetSpec
+    """With layers and text decided."""
+    files: ModelFiles
+    hook_name: str
+    layer: int | None
+    refs: tuple[SaeRef, ...]
+
+
+def choose(target: TargetSpec) -> Choice:
+    """Find the target's files and decide its layer, hook and SAEs, without importing torch.
+
+    Raises:
+        TargetError: when model, layer, hook or SAEs do not exist; the nearest names are given.
+        UsageError: when values contradict each other or are out of range.
+        DataError: when the text's file cannot be used.
+    """
+    _check_values(target)
+    files = find_model(target.model, target.cache_dir)
+    known = suites.known_saes(target)
+    hook_name, layer = suites.resolve_hook(known, target, files.n_layers)
+    if layer is not None and files.n_layers is not None and layer >= files.n_layers:
+        raise TargetError(
+            f"{hook_name} is at layer {layer}, but model {target.model!r} has layers 0 to {files.n_layers - 1}. "
+            "Choose a layer the model has, or the SAE's own model."
+        )
+    text = target.text or (DEMO if target.model == DEMO else DEFAULT_TEXT)
+    decided = replace(target, layers=None if layer is None else (layer,), text=text)
+    # By hook, because the site alone would lose a hook that --sae or --hook named.
+    refs = suites.select(known, replace(decided, hook=hook_name))
+    _check_text(decided, files)
+    return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs))
+
+
+def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
+    """Load everything the target names, telling what is being loaded.
+
+    Raises:
+        InspectorError: of the kind and exit code that fits; see `choose`, `load_model`, `load_sae`, `load_contexts`.
+    """
+    choice = choose(target)
+    quiet_libraries(offline=target.offline)
+    yield from _importing("torch", "torch")
+    yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
+
+    from inspector.engine.plan import make_plan
+    from inspector.sources.contexts import load_contexts
+    from inspector.sources.model import load_model
+
+    started = time.perf_counter()
+    yield Loading(what="model", detail=target.model)
+    model = load_model(target)
+    d_in = model.check_hook(choice.hook_name)
+    yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
+
+    started = time.perf_counter()
+    yield Loading(what="text", detail=choice.target.text or "")
+    contexts = load_contexts(choice.target, model)
+    length = contexts.token_ids.shape[1]
+    positions = default_positions(length) if target.positions is None else target.positions
+    decided = replace(choice.target, context_length=length, positions=positions)
+    plan = make_plan(
+        contexts.token_ids, model.special_ids, positions, decided.train_tokens, decided.split, decided.seed
+    )
+    yield Loading(
+        what="text",
+        detail=f"{len(contexts.names):,} contexts of {length:,} tokens",
+        seconds=time.perf_counter() - started,
+    )
+
+    yield from _importing("sae-lens", "sae_lens")
+    saes = yield from _load_saes(choice.refs, model, d_in)
+    warnings = (
+        *model.warnings,
+        *suites.l0_notes(choice.refs, target.l0),
+        *(note for sae in saes for note in sae.notes),
+        *contexts.notes,
+        *plan.notes,
+    )
+    return Loaded(
+        target=decided,
+        model=model,
+        hook_name=choice.hook_name,
+        layer=choice.layer,
+        saes=saes,
+        contexts=contexts,
+        plan=plan,
+        warnings=warnings,
+    )
+
+
+def _load_saes(
+    refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int
+) -> Generator[Event, None, tuple[LoadedSae, ...]]:
+    from inspector.sources.sae import load_sae
+
+    loaded: list[LoadedSae] = []
+    for i, ref in enumerate(refs):
+        started = time.perf_counter()
+        yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, done=i, total=len(refs))
+        loaded.append(load_sae(ref, model.device, d_in))
+        seconds = time.perf_counter() - started
+        yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, seconds=seconds, done=i + 1, total=len(refs))
+    return tuple(loaded)
+
+
+def _importing(name: str, module: str) -> Generator[Event, None, None]:
+    """Import a module between two events; most of a cold start is this, so the screen says so."""
+    import importlib
+
+    started = time.perf_counter()
+    yield Loading(what=f"importing {name}")
+    importlib.import_module(module)
+    yield Loading(what=f"importing {name}", seconds=time.perf_counter() - started)
+
+
+def _check_values(target: TargetSpec) -> None:
+    if target.positions is not None:
+        start, end = target.positions
+        if start < 0 or (end is not None and end <= start):
+            shown = f"{start}:{'' if end is None else end}"
+            raise UsageError(f"--positions {shown} holds no position. Use START:END with START below END.")
+    if target.train_tokens < 1:
+        raise UsageError(f"--train-tokens {target.train_tokens} leaves nothing to fit. Use 1 or more.")
+    if target.l0 is not None and not 0 < target.l0 < float("inf"):
+        raise UsageError(f"--l0 {target.l0:g} is not a number of active latents. Use a number above 0.")
+
+
+def _check_text(target: TargetSpec, files: ModelFiles) -> None:
+    """Refuse impossible lengths and unusable files before anything is loaded."""
+    n_ctx = files.n_ctx
+    length = target.context_length
+    if length is not None:
+        check_length(length, target.contexts, n_ctx)
+    start = target.positions[0] if target.positions is not None else 0
+    longest = length if length is not None else n_ctx
+    if longest is not None and start >= longest - 1:
+        raise UsageError(
+            f"--positions {start}: begins after the last token of a context of {longest:,}. Use an earlier START."
+        )
+    if target.text not in (None, DEMO):
+        check_text(target.text or "")
