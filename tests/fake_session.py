@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from inspector import __version__
 from inspector.session import frames
 from inspector.session.protocol import (
     PROTOCOL_VERSION,
@@ -395,7 +396,7 @@ class FakeView:
         welcome = Welcome(
             request=hello.request,
             version=session.version,
-            program_version="0",
+            program_version=__version__,
             pid=os.getpid(),
             log_path=session.log_path,
         )

@@ -34,10 +34,7 @@ def main() -> int:
     try:
         launch = msgspec.json.decode(sys.stdin.buffer.read(), type=Launch)
         with discovery.locked():
-            path = discovery.socket_path(launch.session_id)
-            alive = discovery.connect(path)
-            if alive is not None:
-                alive.close()
+            if discovery.is_alive(discovery.socket_path(launch.session_id)):
                 return ExitCode.DONE
             listening = listen(launch.session_id)
             log = discovery.log_path(launch.session_id)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 N_LATENTS = 64
 LOGITS_BYTES = 1 << 30
 """Of one forward pass with replacements, in float32; above it they are made one after the other."""
+FEW_TOKENS = 32
+"""An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
@@ -110,6 +112,8 @@ class Browser:
             documents.require_finite(x, self.loaded.hook_name, f"the generated text from position {start}")
             told.extend(token_ids)
             document = self._document("generated", token_ids, x, torch.full((len(token_ids),), torch.nan))
+            if len(token_ids) <= FEW_TOKENS:
+                documents.reconstruct_singly(document, self.loaded.saes)
             return generating.Scored(
                 tokens=document.tokens,
                 split=document.split,

@@ -16,6 +16,7 @@ import stat
 import struct
 import sys
 import tempfile
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,18 +155,41 @@ def locked() -> Iterator[None]:
 
 
 def connect(path: Path, timeout: float = 2.0) -> socket.socket | None:
-    """A socket connected to a live session of this user; None if nobody listens there."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout)
+    """A socket connected to a live session of this user; None if nobody listens there.
+
+    Raises:
+        TimeoutError: somebody listens but accepts nobody for that long. Not the same as None: its files must stay.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except (BlockingIOError, TimeoutError) as error:  # the queue of those who wait to be accepted is full
+            connection.close()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The session at {path} accepts no view. Stop it, or wait.") from error
+            time.sleep(0.01)
+        except OSError:
+            connection.close()
+            return None
+        else:
+            if same_user(connection):
+                return connection
+            connection.close()
+            return None
+
+
+def is_alive(path: Path) -> bool:
+    """Whether a session listens there, even one too busy to accept."""
     try:
-        connection.connect(str(path))
-    except OSError:
+        connection = connect(path)
+    except TimeoutError:
+        return True
+    if connection is not None:
         connection.close()
-        return None
-    if not same_user(connection):
-        connection.close()
-        return None
-    return connection
+    return connection is not None
 
 
 def same_user(connection: socket.socket) -> bool:
@@ -220,11 +244,9 @@ def list_sessions() -> list[SessionRecord]:
     with locked():
         alive = []
         for path in runtime_dir().glob("*.sock"):
-            connection = connect(path)
-            if connection is None:
+            if not is_alive(path):
                 remove_files(path.stem)
                 continue
-            connection.close()
             record = read_record(path.stem)
             if record is not None:
                 alive.append(record)

@@ -117,6 +117,19 @@ def reconstruct(document: Document, sae: LoadedSae, n_saes: int) -> tuple[Recons
     return known, made.x_hat
 
 
+def reconstruct_singly(document: Document, saes: Sequence[LoadedSae]) -> None:
+    """`reconstruct` for all SAEs on a document of a few tokens, one by one."""
+    rows = torch.split(document.x, 1)
+    for sae in saes:
+        made = [sae.reconstruct(row) for row in rows]
+        x_hat = torch.cat([one.x_hat for one in made])
+        document.reconstructed[sae.ref.sae_id] = Reconstructed(
+            l0=packed(torch.cat([one.l0 for one in made])),
+            sae_error_norm=packed(squared_norm(sae_error(document.x, x_hat)).sqrt()),
+            x_hat=x_hat,
+        )
+
+
 def scores_of(document: Document, saes: Sequence[LoadedSae], maps: Mapping[str, LinearMap]) -> list[SaeScores]:
     """Scores of every token for every SAE, with NaN for the two parts of the error where no map is there yet."""
     return [_scores(document, sae, maps.get(sae.ref.sae_id), len(saes)) for sae in saes]

@@ -87,10 +87,10 @@ class Endpoint:
         self._started.set()
         await self._ended.wait()
         server.close()
-        for task in self._connections:
+        for task in list(self._connections):
             task.cancel()
         if self._connections:
-            await asyncio.wait(self._connections, timeout=1.5)
+            await asyncio.wait(list(self._connections), timeout=1.5)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -106,8 +106,10 @@ class Endpoint:
         except asyncio.CancelledError:
             pass  # the session ends; the finally clause is all that is left to do
         finally:
-            self._connections.discard(task)
             writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self._connections.discard(task)
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         body = await asyncio.wait_for(frames.read_frame(reader, VIEW_FRAME), HELLO_SECONDS)

@@ -36,6 +36,9 @@ N_EVALUATED = 16
 TOKENS_PER_DIMENSION = 2
 """No fit before there are so many tokens per dimension of x: below, a map repeats its training tokens and predicts
 nothing else."""
+PART_TOKENS = 256
+"""Tokens that all SAEs see before the next ones: an SAE takes no fewer at once, and what 40 of them make of more is
+large."""
 STEP_SECONDS = 0.06
 """What a step should take; a view's question waits for the end of one."""
 EVALUATION_BYTES = 256 * 1024 * 1024
@@ -77,8 +80,6 @@ class _Fit:
         self.d = loaded.model.check_hook(loaded.hook_name)
         self.first = FirstPass(self.d, self.sae_ids)
         self.epoch = 0
-        self.rows = 256
-        """Tokens per step, adapted to STEP_SECONDS."""
         n_tokens = min(N_EVALUATED, len(self.test_contexts)) * loaded.plan.included.shape[1]
         self.keeps_reconstructions = 4 * n_tokens * self.d * len(self.sae_ids) <= EVALUATION_BYTES
         self.evaluated: dict[int, list[tuple[ActivationBatch, dict[str, Reconstruction]]]] = {}
@@ -119,9 +120,10 @@ class _Fit:
         plan = self.loaded.plan
         batch = self._activations(index)
         yield None
-        for part in self._parts(batch):
+        for part in _parts(batch):
+            made = yield from self._reconstructed(part)
             with torch.inference_mode():
-                self.first.update(part, self._reconstructions(part), plan.train[part.contexts.cpu(), part.positions.cpu()])
+                self.first.update(part, made, plan.train[part.contexts.cpu(), part.positions.cpu()])
             yield None
         self.measured.add(index)
 
@@ -150,14 +152,15 @@ class _Fit:
             if parts is None:
                 batch = self._activations(index)
                 yield None
-                parts = [(part, {}) for part in self._parts(batch)]
+                parts = [(part, {}) for part in _parts(batch)]
                 if index in self.test_contexts[:N_EVALUATED]:
                     self.evaluated[index] = parts
             for part, known in parts:
+                made = known or (yield from self._reconstructed(part))
+                if self.keeps_reconstructions:
+                    known.update(made)
                 with torch.inference_mode():
-                    if self.keeps_reconstructions and not known:
-                        known.update(self._reconstructions(part))
-                    second.update(part, known or self._reconstructions(part), self.loaded.plan)
+                    second.update(part, made, self.loaded.plan)
                 yield None
             self.measured.add(index)
 
@@ -165,38 +168,21 @@ class _Fit:
         with torch.inference_mode():
             return next(iter(stream(self.loaded.model, self.loaded.contexts, self.loaded.hook_name, [index], 1)))
 
-    def _parts(self, batch: ActivationBatch) -> Iterator[ActivationBatch]:
-        """The batch in parts that take about STEP_SECONDS each, as long as the caller does with them what it does."""
-        start, n_tokens = 0, len(batch.positions)
-        while start < n_tokens:
-            stop = min(start + self.rows, n_tokens)
-            began = time.monotonic()
-            yield replace(
-                batch,
-                contexts=batch.contexts[start:stop],
-                positions=batch.positions[start:stop],
-                token_ids=batch.token_ids[start:stop],
-                x=batch.x[start:stop],
-            )
-            seconds = time.monotonic() - began
-            if seconds > 2 * STEP_SECONDS:
-                self.rows = max(32, self.rows // 2)
-            elif seconds < STEP_SECONDS / 3 and stop - start == self.rows:
-                self.rows = min(4096, self.rows * 2)
-            start = stop
-
-    def _reconstructions(self, batch: ActivationBatch) -> Iterator[tuple[str, Reconstruction]]:
-        """One SAE after the other; the errors' norms are noted in passing."""
+    def _reconstructed(self, batch: ActivationBatch) -> Generator[None, None, dict[str, Reconstruction]]:
+        """What every SAE makes of some tokens, in steps of about STEP_SECONDS; notes the errors' norms in passing."""
         plan, places = self.loaded.plan, (batch.contexts.cpu(), batch.positions.cpu())
-        new = int(batch.contexts[0]) not in self.measured
-        norms_sq: dict[str, Tensor] = {}
+        made: dict[str, Reconstruction] = {}
+        began = time.monotonic()
         for sae in self.loaded.saes:
-            made = sae.reconstruct(batch.x)
-            if new:
-                norms_sq[sae.ref.sae_id] = squared_norm(sae_error(batch.x, made.x_hat))
-            yield sae.ref.sae_id, made
-        if new:
+            made[sae.ref.sae_id] = sae.reconstruct(batch.x)
+            if time.monotonic() - began > STEP_SECONDS:
+                yield None
+                began = time.monotonic()
+        if int(batch.contexts[0]) not in self.measured:
+            with torch.inference_mode():
+                norms_sq = {sae_id: squared_norm(sae_error(batch.x, one.x_hat)) for sae_id, one in made.items()}
             self.norms.add(norms_sq, train=plan.train[places], test=plan.test[places])
+        return made
 
     def _improvement(self, maps: Mapping[str, SaeMaps], second: SecondPass, *, finished: bool) -> Improvement:
         plan = self.loaded.plan
@@ -230,6 +216,19 @@ def _quality(sums: HookSums | None, sae_id: str, seed: int) -> SaeQuality:
         fvu_nonlinear=percentile_estimate(held_out.fvu_nonlinear(sums, sae_id, counts[:1])).value,
         l0=held_out.l0(sums, sae_id),
     )
+
+
+def _parts(batch: ActivationBatch) -> Iterator[ActivationBatch]:
+    """The batch in parts of PART_TOKENS."""
+    for start in range(0, len(batch.positions), PART_TOKENS):
+        part = slice(start, start + PART_TOKENS)
+        yield replace(
+            batch,
+            contexts=batch.contexts[part],
+            positions=batch.positions[part],
+            token_ids=batch.token_ids[part],
+            x=batch.x[part],
+        )
 
 
 def _shuffled(chosen: Tensor, seed: int) -> list[int]:

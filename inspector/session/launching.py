@@ -86,14 +86,17 @@ def stop_session(session_id: str | None, seconds: float = 15.0) -> SessionRecord
     """
     record = discovery.find_session(session_id)
     path = discovery.socket_path(record.id)
-    connection = discovery.connect(path)
-    if connection is None:
-        return record
-    pid = discovery.peer_pid(connection) or record.pid
-    with contextlib.closing(connection), contextlib.suppress(OSError):
-        connection.sendall(frames.encode(Hello(request=1)) + frames.encode(Stop(request=2)))
-        if _gone(pid, seconds / 2):
+    pid = record.pid
+    with contextlib.suppress(OSError):
+        connection = discovery.connect(path)
+        if connection is None:
             return record
+        with contextlib.closing(connection):
+            # As the kernel knows it: the record could be of a process that died, and its number another's by now.
+            pid = discovery.peer_pid(connection) or pid
+            connection.sendall(frames.encode(Hello(request=1)) + frames.encode(Stop(request=2)))
+            if _gone(pid, seconds / 2):
+                return record
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         if not _gone(pid, seconds / 2):

@@ -135,7 +135,7 @@ def test_finding_names_what_there_is(folder: Path) -> None:
     with listen("aaaa"):
         discovery.write_record(record("aaaa"))
         assert discovery.find_session(None).id == "aaaa"
-        with pytest.raises(UsageError, match="no session 'aaab'. Nearest: aaaa"):
+        with pytest.raises(UsageError, match=r"no session 'aaab'\. Nearest: aaaa"):
             discovery.find_session("aaab")
         with listen("bbbb"):
             discovery.write_record(record("bbbb"))

@@ -1,0 +1,279 @@
+"""The views' thread: who may talk, who is dropped, who hears what. No engine: the hub's other side is this test."""
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from inspector.errors import InspectorError
+from inspector.session import discovery, endpoint, frames
+from inspector.session.client import SessionClient
+from inspector.session.endpoint import Endpoint
+from inspector.session.hub import Asked, Hub, Left
+from inspector.session.protocol import (
+    Failed,
+    Find,
+    Found,
+    GetContext,
+    Hello,
+    Hit,
+    LoadProgress,
+    MapImproved,
+    Ready,
+    SessionMessage,
+    Stop,
+    Welcome,
+)
+
+READY = Ready(
+    model="m",
+    hook_name="blocks.0.hook_resid_post",
+    layer=0,
+    device="cpu",
+    d_model=4,
+    n_contexts=1,
+    context_length=8,
+    positions=(1, 8),
+    saes=[],
+    text="t",
+)
+
+
+class Served:
+    """A running endpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hub = Hub()
+        self.stops = 0
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listening.bind(str(path))
+        self.listening.listen(16)
+        self.endpoint = Endpoint(
+            self.hub, self.listening, session_id="abc", log_path="/log", on_stop=lambda: setattr(self, "stops", 1)
+        )
+        self.endpoint.start()
+
+    def raw(self) -> socket.socket:
+        connection = discovery.connect(self.path)
+        assert connection is not None
+        return connection
+
+    async def asked(self) -> Asked | Left:
+        return await asyncio.to_thread(self.hub.inbox.get, timeout=5.0)
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    made = Served(tmp_path / "s")
+    yield made
+    made.endpoint.stop()
+
+
+@asynccontextmanager
+async def attached(served: Served) -> AsyncIterator[SessionClient]:
+    client = await SessionClient.connect(served.path)
+    yield client
+    await client.close()
+
+
+async def take(client: SessionClient, n: int) -> list[SessionMessage]:
+    taken: list[SessionMessage] = []
+    async with asyncio.timeout(5):
+        async for message in client.messages():
+            taken.append(message)
+            if len(taken) == n:
+                break
+    return taken
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the other end has closed, after it has said what it had to say."""
+    connection.settimeout(5)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+async def test_welcome_comes_before_anything_is_loaded(served: Served) -> None:
+    async with attached(served) as client:
+        (welcome,) = await take(client, 1)
+        assert isinstance(welcome, Welcome)
+        assert (welcome.request, welcome.log_path) == (1, "/log")
+        assert client.welcome == welcome
+        assert served.hub.n_views == 1
+
+
+async def test_questions_carry_their_view_and_answers_come_back_to_it_alone(served: Served) -> None:
+    async with attached(served) as first, attached(served) as second:
+        await until(lambda: served.hub.n_views == 2)
+        number = await first.send(GetContext(context=5))
+        asked = await served.asked()
+        assert asked == Asked(view=1, message=GetContext(request=number, context=5))
+        served.hub.tell(1, Found(request=number, hits=[Hit(context=1, position=2)]))
+        served.hub.tell_all(READY)
+        assert [type(m) for m in await take(first, 3)] == [Welcome, Found, Ready]
+        assert [type(m) for m in await take(second, 2)] == [Welcome, Ready]
+
+
+async def test_a_view_that_comes_late_is_told_what_the_others_know(served: Served) -> None:
+    improved = MapImproved(epoch=1, n_tokens=10, n_tokens_goal=20, n_held_out=5, qualities=[])
+    served.hub.tell_all(LoadProgress(what="model"))
+    async with attached(served) as client:
+        assert [type(m) for m in await take(client, 2)] == [Welcome, LoadProgress]
+    served.hub.tell_all(READY)
+    served.hub.tell_all(improved)
+    async with attached(served) as client:
+        assert (await take(client, 3))[1:] == [READY, improved]
+    broken = Failed(exit_code=4, message="NaN")
+    served.hub.tell_all(broken)
+    async with attached(served) as client:
+        assert (await take(client, 4))[1:] == [READY, improved, broken]
+
+
+async def test_a_failed_loading_is_told_to_those_who_come_later(served: Served) -> None:
+    served.hub.tell_all(LoadProgress(what="model"))
+    failure = Failed(exit_code=3, message="No model. Give one.")
+    served.hub.tell_all(failure)
+    async with attached(served) as client:
+        assert (await take(client, 2))[1:] == [failure]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack(">I", endpoint.VIEW_FRAME + 1),
+        struct.pack(">I", 3) + b"\x81\xa4t",
+        frames.encode(GetContext(request=1, context=0)),  # a fine message, but not the first
+        frames.encode(Hello(request=1)) + struct.pack(">I", 4) + b"\xff\xff\xff\xff",
+        frames.encode(Hello(request=1)) + b"\x00\x00",
+    ],
+)
+async def test_a_view_that_breaks_the_protocol_is_dropped_and_no_other(served: Served, data: bytes) -> None:
+    async with attached(served) as good:
+        bad = served.raw()
+        bad.sendall(data)
+        bad.shutdown(socket.SHUT_WR)
+        assert await asyncio.to_thread(gone, bad)
+        bad.close()
+        await until(lambda: served.hub.n_views == 1)
+        number = await good.send(Find(text="x"))
+        heard = await served.asked()
+        if isinstance(heard, Left):  # the bad one got as far as Hello
+            heard = await served.asked()
+        assert heard == Asked(view=1, message=Find(request=number, text="x"))
+
+
+async def test_a_thousand_hostile_connections_change_nothing(served: Served) -> None:
+    def hostile() -> None:
+        for i in range(1000):
+            with served.raw() as bad:
+                bad.sendall(struct.pack(">I", 6) + bytes((i * k) % 256 for k in range(6)))
+
+    async with attached(served) as good:
+        await asyncio.to_thread(hostile)
+        await until(lambda: served.hub.n_views == 1)
+        served.hub.tell_all(READY)
+        assert (await take(good, 2))[1] == READY
+
+
+async def test_another_version_is_told_apart_and_what_to_do(served: Served) -> None:
+    with served.raw() as old:
+        old.sendall(frames.encode(Hello(request=9, version=99)))
+        old.settimeout(5)
+        head = old.recv(4)
+        answer = frames.decode_session(old.recv(struct.unpack(">I", head)[0]))
+    assert isinstance(answer, Failed)
+    assert (answer.request, answer.exit_code) == (9, 1)
+    assert "protocol 99" in answer.message
+    assert "dm-inspect sessions stop abc" in answer.message
+    assert served.hub.n_views == 0
+
+
+async def test_the_client_refuses_a_session_of_another_version(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "__version__", "0.0.1")
+    with pytest.raises(InspectorError, match=r"runs dm-inspect 0\.0\.1 .*sessions stop.*--new-session"):
+        await SessionClient.connect(served.path)
+
+
+async def test_another_users_connection_is_closed_unheard(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "same_user", lambda _: False)
+    with served.raw() as other:
+        other.sendall(frames.encode(Hello(request=1)))
+        assert await asyncio.to_thread(gone, other)
+
+
+async def test_a_view_that_leaves_is_forgotten(served: Served) -> None:
+    async with attached(served):
+        await until(lambda: served.hub.n_views == 1)
+        assert served.hub.seconds_alone() == 0.0
+    assert await served.asked() == Left(view=1)
+    assert served.hub.n_views == 0
+    time.sleep(0.01)
+    assert served.hub.seconds_alone() > 0.0
+
+
+async def test_stop_is_heard_while_the_engine_is_busy(served: Served) -> None:
+    async with attached(served) as client:
+        await client.send(Stop())
+        await until(lambda: served.stops == 1)
+
+
+async def test_a_view_that_does_not_read_is_dropped_before_it_fills_the_memory(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_WAITING", 1_000_000)
+    with served.raw() as asleep:
+        asleep.sendall(frames.encode(Hello(request=1)))
+        await until(lambda: served.hub.n_views == 1)
+        for _ in range(50):
+            served.hub.tell(1, Failed(exit_code=1, message="x" * 100_000))
+        await until(lambda: served.hub.n_views == 0)
+
+
+async def test_the_client_says_why_messages_ended(served: Served) -> None:
+    client = await SessionClient.connect(served.path)
+    assert client.lost is None
+    served.endpoint.stop()
+    assert [type(m) async for m in client.messages()] == [Welcome]
+    assert client.lost == "The session ended."
+    assert await client.send(GetContext(context=0)) == 2  # nothing raised
+    closed = await _closed_by_this_side(served)
+    assert closed.lost is None
+
+
+async def _closed_by_this_side(served: Served) -> SessionClient:
+    again = Served(served.path.with_name("t"))
+    client = await SessionClient.connect(again.path)
+    await client.close()
+    assert [m async for m in client.messages()] == []
+    await asyncio.to_thread(again.endpoint.stop)
+    return client
+
+
+async def test_what_is_no_session_is_named(tmp_path: Path) -> None:
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(babble, tmp_path / "x")
+    with pytest.raises(InspectorError, match="no session of this program"):
+        await SessionClient.connect(tmp_path / "x")
+    server.close()
+    with pytest.raises(OSError, match="No such file"):
+        await SessionClient.connect(tmp_path / "nobody")
