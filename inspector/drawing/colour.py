@@ -31,7 +31,7 @@ def to_hex(rgb: RGB) -> str:
 
 
 def linear_light(channel: float) -> float:
-    """sRGB channel, 0 to 1, as linear light."""
+    """A channel of sRGB, 0 to 1, as linear light."""
     return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
 
 
@@ -42,7 +42,7 @@ def gamma(light: float) -> float:
 
 @cache
 def to_oklab(rgb: RGB) -> Lab:
-    """SRGB to OKLab."""
+    """From sRGB to OKLab."""
     red, green, blue = (linear_light(channel / 255) for channel in rgb)
     long = (0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue) ** (1 / 3)
     medium = (0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue) ** (1 / 3)

@@ -52,7 +52,7 @@ def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | N
     """Equal steps of a round width that cover the bulk of the values.
 
     Args:
-        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty gives steps from 0 to 1.
+        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty: steps from 0 to 1.
         n_levels: At least 2.
         upper_limit: No edge reaches it (1 for a share).
     """
@@ -135,8 +135,10 @@ class ScaleBook:
         sample = self._samples[measure.id]
         key = (measure.id, n_levels)
         known = self._scales.get(key)
-        if known is not None and known[0] is sample and (sample.documents == known[1] or 0 < sample.documents < 2 * known[1]):
-            return known[2]
+        if known is not None and known[0] is sample:
+            documents = known[1]
+            if sample.documents == documents or sample.documents < 2 * documents:
+                return known[2]
         limit = 1.0 if measure.id == "share" else None
         scale = nice_scale(sample.values, n_levels, upper_limit=limit)
         self._scales[key] = (sample, sample.documents, scale)

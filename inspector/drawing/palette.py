@@ -26,7 +26,7 @@ MIN_CONTRAST = 4.5
 
 @dataclass(frozen=True, kw_only=True)
 class CellStyle:
-    """How a cell looks, in words a terminal library can translate. Colours are '#rrggbb', 'ansi_blue' or 'ansi_default'."""
+    """How a cell looks, in words a terminal library can translate. Colours are '#rrggbb' or names like 'ansi_blue'."""
 
     foreground: str
     background: str

@@ -38,7 +38,7 @@ class SaeColumns:
 
 
 class TokenScalars(NamedTuple):
-    """What is known about one token under one SAE; the fields a colour mode reads. A tuple, since each repaint makes thousands."""
+    """What is known about one token under one SAE. A tuple and not a dataclass: each repaint makes a thousand."""
 
     loss: float
     x_norm: float

@@ -1,15 +1,15 @@
 """Themes: one TOML per theme, from the package, and from the user's own folder.
 
 A file says what the screen's colours are and where the token palette ends; levels and contrast are derived from that
-(`inspector.drawing.palette_build`), so a theme cannot make a level unreadable. A file that is wrong is reported with its
-name, the key and the nearest known one, and left out; it never stops the program.
+(`inspector.drawing.palette_build`), so a theme cannot make a level unreadable. A file that is wrong is reported with
+its name, the key and the nearest known one, and left out; it never stops the program.
 
     title = "Okabe"                     shown in lists
     summary = "Dark, safe for ..."      one line
     dark = true
     ansi = false                        true: only the names ansi_black ... ansi_bright_white, never #rrggbb
 
-    [colours]                           background surface panel foreground primary secondary accent success warning error
+    [colours]                           the ten keys of COLOURS
     [variables]                         optional: any Textual theme variable, such as border-blurred
     [tokens]                            muted; and, unless ansi: linear middle nonlinear loss
 """

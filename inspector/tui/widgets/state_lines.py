@@ -1,4 +1,4 @@
-"""The designed message of a pane that has nothing to draw: empty, loading or failed. Centred, still, never a spinner."""
+"""The message of a pane that has nothing to draw: empty, loading or failed. Centred and still, never a spinner."""
 
 from __future__ import annotations
 

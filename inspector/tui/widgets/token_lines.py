@@ -19,7 +19,7 @@ from inspector.tui.widgets.token_layout import Piece
 
 @lru_cache(maxsize=1024)
 def rich_style(cell: CellStyle) -> Style:
-    """A cell's style in Rich's words, with every attribute said, so that nothing shines through and NO_COLOR is safe."""
+    """A cell's style in Rich's words; always one, since a segment without style stops Textual's NO_COLOR filter."""
     return Style(
         color=cell.foreground.removeprefix("ansi_"),
         bgcolor=cell.background.removeprefix("ansi_"),

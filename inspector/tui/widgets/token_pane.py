@@ -184,6 +184,10 @@ class TokenPane(TokenView, can_focus=True):
         if token is not None:
             self.move_to(token)
 
+    def on_mount(self) -> None:
+        """Tell the legend what colours mean from the start."""
+        self._recolour()
+
     def on_focus(self) -> None:
         """Show the cursor as active."""
         self._refresh_token(self.cursor)
