@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inspector.engine.moments import TargetMoments
+from inspector.engine.moments import Moments, TargetMoments
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import ratio
 
@@ -81,3 +81,23 @@ def pca_of_fvu(n: int, mean_x: Tensor, s_xx: Tensor, fvu: float) -> PcaMap:
     left = torch.cat([values.sum().reshape(1), values.sum() - values.flip(0).cumsum(dim=0)]) / values.sum()
     rank = int((left - fvu).abs().argmin())
     return PcaMap(mean=mean_x.clone(), basis=vectors.flip(1)[:, :rank])
+
+
+def pca_moments(moments: Moments) -> TargetMoments:
+    """Moments of the error of projecting x on the leading half of its components: x - x_hat is then exactly affine.
+
+    In closed form from those of x: with P the projection, s_xy = S (I - P), s_yy = diag((I - P) S (I - P)).
+    """
+    _, vectors = torch.linalg.eigh(moments.s_xx)
+    rest = vectors[:, : max(1, moments.d // 2)]
+    complement = rest @ rest.T
+    s_xy = moments.s_xx @ complement
+    return TargetMoments(
+        n=moments.n,
+        mean_x=moments.mean_x,
+        mean_y=torch.zeros_like(moments.mean_x),
+        s_xx=moments.s_xx,
+        s_xy=s_xy,
+        s_yy=(complement @ s_xy).diagonal(),
+        s_yy_full=None,
+    )

@@ -7,7 +7,7 @@ it wants all tokens at once. See `Factorisation` for what is done instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -91,25 +91,30 @@ class Factorisation:
         )
 
     def fit(self, name: str, *, intercept: bool = True) -> LinearMap:
-        """Least-squares map from x to one target of the moments.
+        """Least-squares map from x to one target of the moments."""
+        fitted = self.fit_moments(self.moments.target(name))
+        return fitted if intercept else self.without_intercept(fitted)
 
-        Without an intercept the solution follows from the one with it: the best linear stand-in for the constant,
-        `g x` (see `constant_direction`), takes the intercept's place, so `weight = W + b g`.
-        """
-        target = self.moments.target(name)
+    def fit_moments(self, target: TargetMoments) -> LinearMap:
+        """As `fit`, for a target whose moments with this x came from elsewhere."""
         weight = (self._root @ (self._root.T @ target.s_xy)).T
-        bias = target.mean_y - weight @ target.mean_x
-        if not intercept:
-            weight, bias = weight + torch.outer(bias, self._constant_direction), torch.zeros_like(bias)
         return LinearMap(
             weight=weight,
-            bias=bias,
+            bias=target.mean_y - weight @ target.mean_x,
             centre=target.mean_x.clone(),
             effective_rank=self.effective_rank,
             condition_number=self.condition_number,
             n_train=self.n_train,
-            intercept=intercept,
         )
+
+    def without_intercept(self, fitted: LinearMap) -> LinearMap:
+        """The least-squares map without an intercept, from the one with it.
+
+        The best linear stand-in for the constant, `g x` (see `constant_direction`), takes the intercept's place:
+        the weight becomes W + b g.
+        """
+        weight = fitted.weight + torch.outer(fitted.bias, self._constant_direction)
+        return replace(fitted, weight=weight, bias=torch.zeros_like(fitted.bias), intercept=False)
 
     @property
     def constant_direction(self) -> Tensor:

@@ -1,0 +1,135 @@
+"""What an experiment is, and what its result looks like when it leaves the program.
+
+An experiment is a file in `inspector/experiments` that declares one `Experiment`. Its `compute` is pure: the same
+statistics and parameters give the same outcome; no model, no disk, no clock. Its `draw` starts from the result as
+it is stored and sent, so that a screen, a terminal and a file all draw the same thing without computing anything.
+No torch and no numpy: listing experiments must cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from inspector.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    # Types only: defining the dataclasses behind these names costs more than listing every experiment may.
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.needs import Need
+
+Interval = tuple[float, float] | None
+Json = Any
+"""A number, string, None, or lists and string-keyed dictionaries of them: read back as it was written."""
+
+
+class ResultObject(TypedDict):
+    """One result as `--json` prints it; scripts depend on these keys."""
+
+    experiment: str
+    profile: str
+    definition: str
+    provenance: dict[str, Json]
+    saes: list[dict[str, Json]]
+    """Per SAE: sae, layer, hook_name, d_sae, nominal_l0, l0, n_train, n_test, then what was measured and nothing else."""
+    result: dict[str, Json]
+    intervals: dict[str, dict[str, list[float] | None]]
+    """By sae and score: [low, high]."""
+    controls: dict[str, Json]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitParams:
+    """Parameters of every experiment that fits affine maps."""
+
+    intercept: bool | None = None
+    """Fit with an intercept; None: as the profile says."""
+    resamples: int = 1000
+    """Bootstrap draws of held-out contexts; 0 gives no intervals. Below a few hundred, intervals jump with the seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What `compute` returns."""
+
+    rows: tuple[object, ...]
+    """One dataclass per SAE, in the order of the statistics: the fields are the keys of the result's `saes`."""
+    result: object
+    """A dataclass: the fields are the keys of `result`."""
+    intervals: Mapping[str, Mapping[str, Interval]]
+    controls: Mapping[str, Json] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One measurement of the paper, with all that is said about it."""
+
+    id: str
+    """The file's name with dashes."""
+    title: str
+    question: str
+    """One sentence, ending in a question mark."""
+    reference: str
+    """Where in the paper: section, equation, figures."""
+    definition: str
+    """What exactly is measured; printed with every number."""
+    contradicted_by: str
+    """What would contradict the paper's claim."""
+    params: type[FitParams]
+    needs: tuple[Need, ...]
+    compute: Callable[[Statistics, Any], Outcome]
+    """(statistics, params) to outcome."""
+    draw: Callable[[ResultObject], Sequence[Figure]]
+
+
+def parse_params(experiments: Sequence[Experiment], given: Mapping[str, str]) -> dict[str, FitParams]:
+    """The Params of every experiment, by id, from `-p KEY=VALUE`; each takes the keys it knows.
+
+    Raises:
+        UsageError: no experiment knows a key, or a value is not of its type.
+    """
+    known = {name.name for experiment in experiments for name in fields(experiment.params)}
+    for key in given:
+        if key not in known:
+            ids = ", ".join(experiment.id for experiment in experiments)
+            raise UsageError(f"'{key}' is not a parameter of {ids}.{nearest(key, sorted(known))}")
+    return {experiment.id: _params(experiment, given) for experiment in experiments}
+
+
+def _params(experiment: Experiment, given: Mapping[str, str]) -> FitParams:
+    values: dict[str, Any] = {}  # as typed as the command line is; `_parsed` makes each what its field says
+    for name in fields(experiment.params):
+        if name.name in given:
+            values[name.name] = _parsed(name.name, given[name.name], str(name.type))
+    return experiment.params(**values)
+
+
+def _parsed(key: str, text: str, kind: str) -> bool | int | float | str:
+    """A value from the command line; `kind` is the annotation of the field."""
+    if kind.startswith("bool"):
+        words = {
+            "on": True,
+            "true": True,
+            "yes": True,
+            "1": True,
+            "off": False,
+            "false": False,
+            "no": False,
+            "0": False,
+        }
+        if text.lower() not in words:
+            raise UsageError(f"'{key}={text}' is neither on nor off. Write -p {key}=on or -p {key}=off.")
+        return words[text.lower()]
+    if kind.startswith(("int", "float")):
+        try:
+            number = int(text) if kind.startswith("int") else float(text)
+        except ValueError:
+            raise UsageError(f"'{key}={text}' is not a number. Write for example -p {key}=100.") from None
+        if number < 0:
+            raise UsageError(f"'{key}={text}' is negative. Write for example -p {key}=100.")
+        return number
+    return text

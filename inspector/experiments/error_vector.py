@@ -1,0 +1,108 @@
+"""How much of sae_error is an affine function of x?  Paper, Sec. 4.2, Eq. 11."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.statistics.needs import ERROR_MAP
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+
+NAMES = ("r2_pooled", "r2_mean_dims")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured per SAE. Unitless, at most 1; None for a perfect SAE."""
+
+    r2_pooled: float | None
+    """Variance-weighted over dimensions, held-out tokens."""
+    r2_mean_dims: float | None
+    """Unweighted mean over dimensions; comparable with the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs. None without any defined score."""
+
+    lowest_r2_mean_dims: float | None
+    highest_r2_mean_dims: float | None
+    train_r2_pooled: dict[str, float | None]
+    """On the training tokens, by sae; what exceeds the held-out value is overfitting."""
+    train_r2_mean_dims: dict[str, float | None]
+    undefined_dims: dict[str, int]
+    """Dimensions without an R-squared because the error is constant there; left out of r2_mean_dims."""
+    paper_range: tuple[float, float] = (0.15, 0.72)
+    """The paper's range of r2_mean_dims over its SAEs."""
+
+
+def compute(statistics: Statistics, params: FitParams) -> Outcome:
+    """Collect both averages, with the intercept's effect and the shuffled expectation as controls."""
+    saes = statistics.saes
+    rows = tuple(Row(r2_pooled=sae.scores.r2_pooled, r2_mean_dims=sae.scores.r2_mean_dims) for sae in saes)
+    defined = [row.r2_mean_dims for row in rows if row.r2_mean_dims is not None]
+    return Outcome(
+        rows=rows,
+        result=Result(
+            lowest_r2_mean_dims=min(defined, default=None),
+            highest_r2_mean_dims=max(defined, default=None),
+            train_r2_pooled={sae.ref.sae_id: sae.train.r2_pooled for sae in saes},
+            train_r2_mean_dims={sae.ref.sae_id: sae.train.r2_mean_dims for sae in saes},
+            undefined_dims={sae.ref.sae_id: sae.undefined_dims for sae in saes},
+        ),
+        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes},
+        controls={
+            "shuffled_targets": {
+                "definition": "R-squared to expect if x said nothing about the error: -p/n_train (S-06).",
+                "r2_pooled": statistics.shuffled_r2,
+            },
+            "intercept": {
+                "definition": f"Scores {'without' if statistics.intercept else 'with'} an intercept (D-05).",
+                "constant_share": statistics.constant_share,
+                "r2_pooled": {sae.ref.sae_id: sae.switched.r2_pooled for sae in saes},
+                "r2_mean_dims": {sae.ref.sae_id: sae.switched.r2_mean_dims for sae in saes},
+            },
+        },
+        warnings=tuple(
+            f"{sae.ref.sae_id}: the error is constant in {sae.undefined_dims} of {statistics.d} dimensions; "
+            "r2_mean_dims is over the others."
+            for sae in saes
+            if 0 < sae.undefined_dims < statistics.d
+        ),
+    )
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """All SAEs in a table, and both averages against L0 for each width."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+
+    scores = (Score(key="r2_pooled", title="pooled R²"), Score(key="r2_mean_dims", title="mean R² of dims"))
+    rows, intervals = result["saes"], result["intervals"]
+    table = sae_table("SAE error predicted from x", rows, intervals, scores, result["definition"])
+    curves = [curve_by_width(f"Error vector, {score.title}", rows, intervals, score) for score in scores]
+    return table, *curves
+
+
+EXPERIMENT = Experiment(
+    id="error-vector",
+    title="Error vector",
+    question="How much of the error vector is an affine function of the activation?",
+    reference="Sec. 4.2, Eq. 11, Figs. 2 (middle), 10, 11",
+    definition=(
+        "r2_pooled = 1 - sum |e - W x - b|^2 / sum |e - mean(e)|^2 over held-out tokens, with e = x - x_hat and W, b "
+        "fitted by least squares on the training tokens; r2_mean_dims is the unweighted mean of the R-squared of each "
+        "dimension, the paper's number. Interval: 95% bootstrap over held-out contexts, the map held fixed."
+    ),
+    contradicted_by=(
+        "r2_mean_dims outside 0.15 to 0.72, or a collapse when contexts instead of tokens are held out (C2)."
+    ),
+    params=FitParams,
+    needs=(ERROR_MAP,),
+    compute=compute,
+    draw=draw,
+)

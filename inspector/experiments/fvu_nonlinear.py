@@ -1,0 +1,105 @@
+"""What share of the variance of x do x_hat and the affine part of its error leave?  Paper, Sec. 4.3, Eq. 12."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.statistics.needs import ERROR_MAP
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+
+NAMES = ("fvu", "fvu_nonlinear")
+INTERPRETATION = (
+    "nonlinear_error is minus the part of x_hat that is not affine in x (S-09), so fvu_nonlinear is 0 for any affine "
+    "map in the SAE's place, x_hat = 0 and a principal-component projection included (S-10): a low value alone is no "
+    "virtue, read it beside fvu."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured per SAE. Unitless, at least 0, no upper bound; None if x is constant."""
+
+    fvu: float | None
+    """Of x_hat."""
+    fvu_nonlinear: float | None
+    """Of x_hat + linear_error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Training tokens beside the scored ones: the gap measures overfitting, about d / n_train on either side."""
+
+    scored_tokens: str
+    """'held-out' or 'all'."""
+    train_fvu: dict[str, float | None]
+    train_fvu_nonlinear: dict[str, float | None]
+    test_fvu: dict[str, float | None]
+    """As in `saes`."""
+    test_fvu_nonlinear: dict[str, float | None]
+    interpretation: str = INTERPRETATION
+
+
+def compute(statistics: Statistics, params: FitParams) -> Outcome:
+    """Collect both fractions on training and scored tokens, with the affine map and the intercept as controls."""
+    saes = statistics.saes
+    return Outcome(
+        rows=tuple(Row(fvu=sae.scores.fvu, fvu_nonlinear=sae.scores.fvu_nonlinear) for sae in saes),
+        result=Result(
+            scored_tokens=statistics.fvu_on,
+            train_fvu={sae.ref.sae_id: sae.train.fvu for sae in saes},
+            train_fvu_nonlinear={sae.ref.sae_id: sae.train.fvu_nonlinear for sae in saes},
+            test_fvu={sae.ref.sae_id: sae.scores.fvu for sae in saes},
+            test_fvu_nonlinear={sae.ref.sae_id: sae.scores.fvu_nonlinear for sae in saes},
+        ),
+        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes},
+        controls={
+            "affine_map": {
+                "definition": (
+                    "A projection on half the principal components in the SAE's place, training tokens: it has an fvu, "
+                    "and its fvu_nonlinear must be 0 to 1e-10 (S-10)."
+                ),
+                "fvu": statistics.affine_fvu,
+                "fvu_nonlinear": statistics.affine_fvu_nonlinear,
+            },
+            "intercept": {
+                "definition": f"fvu_nonlinear {'without' if statistics.intercept else 'with'} an intercept (D-05).",
+                "constant_share": statistics.constant_share,
+                "fvu_nonlinear": {sae.ref.sae_id: sae.switched.fvu_nonlinear for sae in saes},
+            },
+        },
+    )
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """All SAEs in a table, and fvu_nonlinear against L0 for each width."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+
+    fvu, nonlinear = Score(key="fvu", title="FVU"), Score(key="fvu_nonlinear", title="nonlinear FVU")
+    rows, intervals = result["saes"], result["intervals"]
+    note = f"{result['definition']}\n{INTERPRETATION}"
+    table = sae_table("Variance of x left unexplained", rows, intervals, (fvu, nonlinear), note)
+    return table, curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, INTERPRETATION)
+
+
+EXPERIMENT = Experiment(
+    id="fvu-nonlinear",
+    title="Nonlinear FVU",
+    question="What share of the variance of x is left after the SAE and the affine prediction of its error?",
+    reference="Sec. 4.3, Eq. 12, Figs. 2 (right), 10, 11",
+    definition=(
+        "fvu_nonlinear = sum |e - W x - b|^2 / sum |x - mean(x)|^2, pooled over held-out tokens and dimensions, with "
+        "e = x - x_hat and W, b fitted by least squares on the training tokens; fvu is the same without W x + b. "
+        "Interval: 95% bootstrap over the scored contexts, the map held fixed."
+    ),
+    contradicted_by="At fixed L0, a slope of fvu_nonlinear on log width that differs from 0 beyond its interval (C3).",
+    params=FitParams,
+    needs=(ERROR_MAP,),
+    compute=compute,
+    draw=draw,
+)

@@ -1,0 +1,115 @@
+"""How much of the size of the SAE error is an affine function of x?  Paper, Sec. 4.1, Eq. 10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.statistics.needs import ERROR_COVARIANCE, NORM_MAP
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured per SAE."""
+
+    r2_norm: float | None
+    """R-squared of |sae_error|^2 on x, held-out tokens. Unitless, at most 1; None if all errors have one size."""
+    fvu: float | None
+    """Fraction of the variance of x the SAE leaves unexplained; read r2_norm beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs. None without any defined score."""
+
+    lowest_r2_norm: float | None
+    highest_r2_norm: float | None
+    train_r2_norm: dict[str, float | None]
+    """On the training tokens, by sae; what exceeds the held-out value is overfitting."""
+    paper_range: tuple[float, float] = (0.70, 0.95)
+    """The paper's range over all its SAEs (E-06: its own Fig. 3 has layers outside)."""
+
+
+def compute(statistics: Statistics, params: FitParams) -> Outcome:
+    """Collect the scores, with the Gaussian null and the intercept's effect as controls."""
+    rows = tuple(Row(r2_norm=sae.scores.r2_norm, fvu=sae.scores.fvu) for sae in statistics.saes)
+    defined = [row.r2_norm for row in rows if row.r2_norm is not None]
+    return Outcome(
+        rows=rows,
+        result=Result(
+            lowest_r2_norm=min(defined, default=None),
+            highest_r2_norm=max(defined, default=None),
+            train_r2_norm={sae.ref.sae_id: sae.train.r2_norm for sae in statistics.saes},
+        ),
+        intervals={
+            sae.ref.sae_id: {name: sae.intervals.get(name) for name in ("r2_norm", "fvu")} for sae in statistics.saes
+        },
+        controls={
+            "gaussian_null": {
+                "definition": "r2_norm were x and sae_error jointly Gaussian with the same mean and covariance (S-20).",
+                "r2_norm": {sae.ref.sae_id: sae.gaussian_r2_norm for sae in statistics.saes},
+            },
+            "shuffled_targets": {
+                "definition": "r2_norm to expect if x said nothing about the error: -p/n_train (S-06).",
+                "r2_norm": statistics.shuffled_r2,
+            },
+            "intercept": {
+                "definition": f"r2_norm {'without' if statistics.intercept else 'with'} an intercept (D-05).",
+                "constant_share": statistics.constant_share,
+                "r2_norm": {sae.ref.sae_id: sae.switched.r2_norm for sae in statistics.saes},
+            },
+        },
+        warnings=tuple(_below_null(statistics)),
+    )
+
+
+def _below_null(statistics: Statistics) -> list[str]:
+    """The case that contradicts the paper is said aloud."""
+    return [
+        f"{sae.ref.sae_id}: r2_norm {sae.scores.r2_norm:.3f} is not above the {sae.gaussian_r2_norm:.3f} "
+        "of a Gaussian with the same moments."
+        for sae in statistics.saes
+        if sae.scores.r2_norm is not None
+        and sae.gaussian_r2_norm is not None
+        and sae.scores.r2_norm <= sae.gaussian_r2_norm
+    ]
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """All SAEs in a table, and r2_norm against L0 for each width."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+
+    score = Score(key="r2_norm", title="norm R²")
+    rows, intervals = result["saes"], result["intervals"]
+    table = sae_table(
+        "Squared norm of the SAE error predicted from x",
+        rows,
+        intervals,
+        (score, Score(key="fvu", title="FVU")),
+        result["definition"],
+    )
+    return table, curve_by_width("Norm prediction", rows, intervals, score)
+
+
+EXPERIMENT = Experiment(
+    id="norm-prediction",
+    title="Norm prediction",
+    question="How much of the per-token variation of the squared error norm is an affine function of the activation?",
+    reference="Sec. 4.1, Eq. 10, Figs. 2 (left), 3, 10, 11",
+    definition=(
+        "r2_norm = 1 - sum (y - a x - c)^2 / sum (y - mean(y))^2 over held-out tokens, with y = |x - x_hat|^2 "
+        "and a, c fitted by least squares on the training tokens. "
+        "Interval: 95% bootstrap over held-out contexts, the map held fixed."
+    ),
+    contradicted_by="r2_norm at or below that of the Gaussian null, or no better than predicted from |x| alone (C1).",
+    params=FitParams,
+    needs=(NORM_MAP, ERROR_COVARIANCE),
+    compute=compute,
+    draw=draw,
+)
