@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,3 @@ def output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UsageError(f"The folder {path} cannot be written to. Choose another place.")
     return path
-
-
-def columns(heading: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """Text in columns two spaces apart, as wide as needed; numbers to the right, the columns in `left` to the left.
-
-    Meant for text whose characters are one cell wide; `drawing` has the tables that hold anything.
-    """
-    lines = [list(heading), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    aligned = (
-        [
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    )
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)

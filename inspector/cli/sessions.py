@@ -11,11 +11,13 @@ import click
 from inspector.cli.doors import AppRequest, OpenApp
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
-from inspector.cli.output import columns, print_json_list
+from inspector.cli.output import print_json_list
 from inspector.errors import InspectorError, UsageError
 from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inspector.session.discovery import SessionRecord
 
 STOP_SECONDS = 20.0
@@ -43,12 +45,7 @@ def list_sessions(as_json: bool) -> None:
     elif not records:
         say("No session is running. `dm-inspect` starts one.")
     else:
-        heading = ("id", "pid", "model", "hook", "device", "state", "age")
-        cells = [
-            (record.id, str(record.pid), record.model, record.hook, record.device, record.state, _age(record))
-            for record in records
-        ]
-        print(columns(heading, cells, left=(0, 2, 3, 4, 5)))
+        print(_table(records), end="")
 
 
 @sessions.command("attach", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions attach 0123456789ab")
@@ -103,6 +100,18 @@ async def _stop(record: SessionRecord) -> None:
         ) from error
     finally:
         await client.close()
+
+
+def _table(records: Sequence[SessionRecord]) -> str:
+    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.text import render_table
+
+    titles = ("session", "pid", "model", "hook", "device", "state", "age")
+    rows = [
+        (record.id, str(record.pid), record.model, record.hook, record.device, record.state, _age(record))
+        for record in records
+    ]
+    return render_table(Table(title="", columns=tuple(Column(title=title) for title in titles), rows=tuple(rows)))
 
 
 def _row(record: SessionRecord) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.cli.output import columns, output_folder, print_json_list, to_json, whole_file
+from inspector.cli.output import output_folder, print_json_list, to_json, whole_file
 from inspector.errors import UsageError
 
 
@@ -62,9 +62,3 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"^The folder .*/file cannot be made: File exists\. Choose another place\.$"):
         output_folder(tmp_path / "file")
-
-
-def test_columns_put_numbers_to_the_right() -> None:
-    assert columns(("sae", "L0"), [("width_1k", "16.0"), ("b", "128.5")]) == (
-        "sae          L0\nwidth_1k   16.0\nb         128.5"
-    )
