@@ -33,7 +33,7 @@ class ResultObject(TypedDict):
     definition: str
     provenance: dict[str, Json]
     saes: list[dict[str, Json]]
-    """Per SAE: sae, layer, hook_name, d_sae, nominal_l0, l0, n_train, n_test, then what was measured and nothing else."""
+    """Per SAE: sae, layer, hook_name, d_sae, nominal_l0, l0, n_train, n_test, then what was measured, nothing else."""
     result: dict[str, Json]
     intervals: dict[str, dict[str, list[float] | None]]
     """By sae and score: [low, high]."""

@@ -74,6 +74,7 @@ class Moments:
         """Targets seen so far, in the order they first came."""
         return tuple(self._targets)
 
+    @torch.inference_mode()  # sums made in one mode cannot be added to in another: always this one
     def update(self, x: Tensor, targets: Targets = ()) -> None:
         """Add a batch: x [n, d] and, for every target of the first batch, y [n, q] or [n].
 
@@ -103,6 +104,7 @@ class Moments:
         self.mean_x += share * delta_x
         self.n += n_new
 
+    @torch.inference_mode()
     def merge(self, other: Moments) -> None:
         """Add what another accumulator has seen, as if its batches had come here."""
         if other.d != self.d:

@@ -76,14 +76,14 @@ class SecondPass:
 
     def __init__(self, maps: Mapping[str, SaeMaps], *, scored: Literal["test", "all"] = "test") -> None:
         self.maps = dict(maps)
-        self._scored = scored
+        self.scored = scored
         self._hook: list[dict[str, Tensor]] = []
         self._saes: dict[str, list[dict[str, Tensor]]] = {sae_id: [] for sae_id in maps}
 
     def mask(self, batch: ActivationBatch, plan: Plan) -> Tensor:
         """[n] bool: the batch's tokens that this pass scores."""
         places = batch.contexts.cpu(), batch.positions.cpu()
-        return (plan.test if self._scored == "test" else plan.included)[places]
+        return (plan.test if self.scored == "test" else plan.included)[places]
 
     def update(self, batch: ActivationBatch, reconstructions: Reconstructions, plan: Plan) -> None:
         """Add a batch's scored tokens; a context may come in several batches.

@@ -1,0 +1,93 @@
+"""What makes a number: everything a run needs to be repeated, and one hash of it.
+
+Device, batch size and shards are left out because they change no number (to 1e-6); versions of libraries stand in the
+provenance but not in the hash, because a result is not another measurement for having been repeated next year.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from inspector import __version__
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.sources.target import Loaded
+    from inspector.spec import RunSpec, Split
+
+NAMES = ("model", "text")
+"""Say where weights and tokens are, not what they are: their hashes do. Not hashed, because a path is no content."""
+LIBRARIES = ("torch", "numpy", "transformers", "transformer-lens", "sae-lens")
+
+
+def digest(value: Any) -> str:
+    """sha256 of plain data, the same for the same content whatever the order of its keys.
+
+    Raises:
+        TypeError: for anything JSON has no word for.
+        ValueError: for a NaN or an infinity.
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) -> dict[str, Any]:
+    """What the numbers of a run follow from, and the names of it in NAMES. `Any`: plain JSON data."""
+    target, model = loaded.target, loaded.model
+    return {
+        "model": model.name,
+        "weights_hash": model.weights_hash,
+        "hook_name": loaded.hook_name,
+        "saes": {sae.ref.sae_id: sae.weights_hash for sae in loaded.saes},
+        "text": target.text,
+        "tokens_sha256": loaded.contexts.sha256,
+        "n_contexts": int(loaded.contexts.token_ids.shape[0]),
+        "context_length": int(loaded.contexts.token_ids.shape[1]),
+        "positions": list(target.positions) if target.positions is not None else None,
+        "train_tokens": target.train_tokens,
+        "split": split,
+        "seed": target.seed,
+        "dtype": str(getattr(model, "dtype", target.dtype)).removeprefix("torch."),
+        "profile": spec.profile,
+        "intercept": intercept,
+        "null": spec.null,
+    }
+
+
+def provenance(made_from: Mapping[str, Any], plan: Plan, *, d: int, fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """The `provenance` of a result: its identity, the hash of that, and what the fit was like.
+
+    Args:
+        made_from: of `identity`.
+        plan: of the run.
+        d: width of x.
+        fitted: effective_rank, condition_number and constant_share of the fit.
+    """
+    return {
+        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
+        **made_from,
+        "d": d,
+        "n_train": plan.n_train,
+        "n_test": plan.n_test,
+        "n_train_per_d": plan.n_train / d,
+        "effective_rank": fitted["effective_rank"],
+        "condition_number": fitted["condition_number"],
+        "q": fitted["constant_share"],
+        "program_version": __version__,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that compute, by distribution name; imports none of them."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
