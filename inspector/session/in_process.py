@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from inspector import __version__
 from inspector.session.hub import Hub
-from inspector.session.process import computing_threads
+from inspector.session.process import limit_threads
 from inspector.session.protocol import PROTOCOL_VERSION, SessionMessage, Stop, ViewMessage, Welcome
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def start(target: TargetSpec) -> Parts:
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[SessionMessage | None] = asyncio.Queue()
     hub = Hub()
-    n_threads = computing_threads()
+    limit_threads()
 
     def tell(message: SessionMessage | None) -> None:
         if not loop.is_closed():
@@ -43,7 +43,7 @@ def start(target: TargetSpec) -> Parts:
         try:
             from inspector.session.service import Service
 
-            Service(target, hub, on_state=lambda *_: None, n_threads=n_threads, idle_seconds=0.0).run()
+            Service(target, hub, on_state=lambda *_: None, idle_seconds=0.0).run()
         finally:
             tell(None)
 

@@ -47,8 +47,7 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
     """Serve until stopped, idle, or loading failed; returns the exit code. Leaves no file behind but the log."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faulthandler.enable()
-    n_threads = computing_threads()
-    log.info("session %s, pid %d, %d threads, %s", session_id, os.getpid(), n_threads, target)
+    log.info("session %s, pid %d, %d threads, %s", session_id, os.getpid(), limit_threads(), target)
     hub = Hub()
     endpoint = Endpoint(
         hub, listening, session_id=session_id, log_path=log_path, on_stop=lambda: _stop_from_any_thread(session_id)
@@ -56,7 +55,7 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
     endpoint.start()
     code = int(ExitCode.UNEXPECTED)
     try:
-        code = _serve(target, hub, session_id, n_threads)
+        code = _serve(target, hub, session_id)
     except Ended:
         code = ExitCode.CANCELLED
     except BaseException:
@@ -69,7 +68,7 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
     return code
 
 
-def _serve(target: TargetSpec, hub: Hub, session_id: str, n_threads: int) -> int:
+def _serve(target: TargetSpec, hub: Hub, session_id: str) -> int:
     loading = True
 
     def on_term(_signal: int, _frame: FrameType | None) -> None:
@@ -89,7 +88,7 @@ def _serve(target: TargetSpec, hub: Hub, session_id: str, n_threads: int) -> int
     signal.signal(signal.SIGTERM, on_term)
     from inspector.session.service import Service
 
-    return Service(target, hub, on_state=on_state, n_threads=n_threads, idle_seconds=idle_seconds()).run()
+    return Service(target, hub, on_state=on_state, idle_seconds=idle_seconds()).run()
 
 
 def update_record(session_id: str, state: str, ready: Ready | None) -> None:
@@ -104,18 +103,19 @@ def update_record(session_id: str, state: str, ready: Ready | None) -> None:
         discovery.write_record(record)
 
 
-def computing_threads() -> int:
-    """Threads for torch: all cores but one, which the view and this process's own views thread need to stay quick.
+def limit_threads() -> int:
+    """Leave torch all cores but one, which the view and this process's own views thread need to stay quick.
 
-    OMP_NUM_THREADS wins. Must be called before torch is imported: OpenMP's threads otherwise spin while they wait and
-    take from the view what they do not use.
+    OMP_NUM_THREADS wins. Works through the environment, which torch reads when it is imported: OpenMP's threads must
+    also be told then not to spin while they wait, or they take from the view what they do not use.
+
+    Returns:
+        The number of threads.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_THREADS, cores - 1))
+    asked = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(MAX_THREADS, cores - 1))))
+    return int(asked) if asked.isdigit() else cores
 
 
 def idle_seconds() -> float:

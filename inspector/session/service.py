@@ -56,7 +56,6 @@ class Service:
         target: what to load.
         hub: where views ask and are told.
         on_state: told 'loading', 'fitting', 'ready' or 'failed', with Ready once it is known.
-        n_threads: for torch.
         idle_seconds: to stay without any view, counted from the end of the fit if that is later.
     """
 
@@ -66,13 +65,11 @@ class Service:
         hub: Hub,
         *,
         on_state: Callable[[str, Ready | None], None],
-        n_threads: int,
         idle_seconds: float,
     ) -> None:
         self.target = target
         self.hub = hub
         self._on_state = on_state
-        self._n_threads = n_threads
         self._idle_seconds = idle_seconds
         self._questions: deque[Asked] = deque()
         self._again: deque[tuple[int, str, int]] = deque()
@@ -125,16 +122,9 @@ class Service:
 
     def _load(self) -> tuple[Loaded, list[str]]:
         """Everything of the target, telling how far it is."""
-        began = time.monotonic()
-        self._tell_loading(Loading(what="libraries", detail="torch, transformer-lens, sae-lens"))
-        import torch
-
+        # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
         from inspector.sources.target import open_target
 
-        torch.set_num_threads(self._n_threads)
-        self._tell_loading(
-            Loading(what="libraries", detail=f"torch {torch.__version__}", seconds=time.monotonic() - began)
-        )
         warnings: list[str] = []
         loading = open_target(first_layer(self.target))
         while True:
