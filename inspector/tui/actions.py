@@ -56,13 +56,13 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="stream.enlarge", keys=("x",), call="enlarge", title="Plot on the whole screen", hint="enlarge"),
     Action(id="stream.copy-token", keys=("c",), call="copy_token", title="Copy this token's numbers (TSV)", hint="copy"),
     Action(id="stream.copy-context", keys=("C",), call="copy_context", title="Copy the numbers of all tokens of this text (TSV)"),
-    Action(id="stream.theme", keys=("t",), call="theme", title="Next theme", hint="theme"),
+    Action(id="stream.theme", keys=("t",), call="app.next_theme", title="Next theme", hint="theme"),
     Action(id="stream.palette", keys=(":",), call="commands", title="All commands"),
     Action(id="stream.help", keys=("?",), call="help", title="Help for this pane", hint="help"),
     Action(id="stream.retry", keys=("r",), call="retry", title="Connect again after a failure"),
     Action(id="stream.quit", keys=("q",), call="quit", title="Quit; the session stays for a while", hint="quit"),
-    Action(id="stream.redraw", keys=(), call="redraw", title="Redraw the whole screen"),
-    Action(id="stream.screenshot", keys=(), call="screenshot", title="Save the screen as an SVG picture"),
+    Action(id="stream.redraw", keys=(), call="app.redraw", title="Redraw the whole screen"),
+    Action(id="stream.screenshot", keys=(), call="app.screenshot", title="Save the screen as an SVG picture"),
 )  # fmt: skip
 
 MOVES: tuple[tuple[str, str], ...] = (

@@ -38,7 +38,7 @@ def load_state() -> UiState:
         state = UiState(**{key: value for key, value in saved.items() if key in known})
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return UiState()
-    good = (state.theme is None or isinstance(state.theme, str)) and state.marks in (None, True, False)
+    good = isinstance(saved.get("theme"), str | None) and isinstance(saved.get("marks"), bool | None)
     return state if good else UiState()
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import get_character_cell_size
 from rich.color import ColorSystem
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
-from textual.strip import Strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rich.console import Console
     from rich.style import Style
+    from textual.strip import Strip
 
 MERGE_GAP = 3
 """Unchanged cells between two changed ones that are sent again: moving over them costs four bytes or more."""
@@ -210,19 +210,19 @@ class _Pen:
             codes = ";".join(part for part in ("0" if old[:3] != PLAIN[:3] else "", *look[:3]) if part)
             self.out.append(f"\x1b[{codes}m")
         else:
-            codes = []
+            changed = []
             if old.foreground != look.foreground:
-                codes.append(look.foreground or "39")
+                changed.append(look.foreground or "39")
             if old.background != look.background:
-                codes.append(look.background or "49")
-            self.out.append(f"\x1b[{';'.join(codes)}m")
+                changed.append(look.background or "49")
+            self.out.append(f"\x1b[{';'.join(changed)}m")
 
 
 def _painted(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Iterable[Strip]]]:
     """Line, first column and strips of everything the update may have changed."""
     if isinstance(update, LayoutUpdate):
         for y, line in enumerate(update.strips, update.region.y):
-            yield y, update.region.x, [line] if isinstance(line, Strip) else line
+            yield y, update.region.x, line
         return
     lines = {y: (x1, x2) for y, x1, x2 in update.spans}
     for y, x1, x2 in update.spans:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from inspector.drawing.token_modes import next_mode
 from inspector.session.protocol import AnalysePrompt, Find, Generate
@@ -43,10 +44,17 @@ class StreamScreen(StreamTalk):
         if action.keys
     ]
 
+    class MarksChosen(Message):
+        """The user wants the second channel, or not; worth keeping for the next time."""
+
+        def __init__(self, marks: bool) -> None:
+            super().__init__()
+            self.marks = marks
+
     def on_mount(self) -> None:
         """Paint first; connect when that is done."""
         self.tokens.set_marks(self._marks)
-        self.arrange()
+        self.arrange_panes()
         self.show_session()
         self.call_after_refresh(self.start)
 
@@ -109,14 +117,22 @@ class StreamScreen(StreamTalk):
         if self.choice is not None:
             self._choose(self.choice.step_l0(step))
 
+    def choose_sae(self, row: int) -> None:
+        """Colour by this SAE; the other widths take their nearest L0."""
+        if self.choice is not None:
+            width = next(index for index, group in enumerate(self.choice.rows) if row in group)
+            choice = self.choice if width == self.choice.active else self.choice.press(width)
+            self._choose(choice.pick(row))
+
     def _choose(self, choice: Choice) -> None:
-        if choice == self.choice:
+        before = self.choice
+        if choice == before or before is None:
             return
-        self.choice, before = choice, self.choice
-        if before is None or before.row != choice.row:
+        self.choice = choice
+        if before.row != choice.row:
             self.tokens.set_sae(choice.row)
             self._ask_detail_soon()
-        if before is None or before.shown != choice.shown:
+        if before.shown != choice.shown:
             self._ask_pairs_soon()
         self.show_all()
 
@@ -197,6 +213,7 @@ class StreamScreen(StreamTalk):
         """The second channel."""
         self._marks = not self._marks
         self.tokens.set_marks(self._marks)
+        self.post_message(self.MarksChosen(self._marks))
 
     def show_palette(self, palette: TokenPalette) -> None:
         """The theme changed; marks stay as the user set them unless the palette needs them."""
@@ -210,7 +227,7 @@ class StreamScreen(StreamTalk):
         """Show or hide the detail pane; in a narrow window it takes turns with the plot."""
         self._show_detail = not self._show_detail
         self._low = "detail" if self._low == "trace" else "trace"
-        self.arrange()
+        self.arrange_panes()
         self._ask_detail_soon()
 
     def action_zoom(self, step: int) -> None:
@@ -268,7 +285,7 @@ class StreamScreen(StreamTalk):
             else:
                 self.notify(f"{what} is too long for the clipboard, and {error}.", severity="error", markup=False)
             return
-        self.notify(f"{'Copied' if fits else 'Saved'} {what}.\nAlso in {path}" if fits else f"Saved {what}:\n{path}", markup=False)
+        self.notify(f"Copied {what}.\nAlso in {path}" if fits else f"Saved {what}:\n{path}", markup=False)
 
     # ---- the program --------------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class StreamTalk(StreamView):
         """The cursor stays on the last token of what is being generated."""
         self._n_generations = 0
         """Each has its own seed."""
-        self._timers: dict[str, Timer] = {}
+        self._delays: dict[str, Timer] = {}
 
     # ---- connection -------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class StreamTalk(StreamView):
         self.show_hits()
         self.tokens.set_document(text.document, cursor=position)
         if is_first:
-            self.arrange()
+            self.arrange_panes()
         self.show_all()
         self._ask_detail_soon()
 
@@ -250,7 +250,7 @@ class StreamTalk(StreamView):
         self._generated.append(message)
         if message.start == 0 or message.finished:
             self._flush()
-        elif "flush" not in self._timers:
+        elif "flush" not in self._delays:
             self._after("flush", FLUSH_DELAY)
         if message.finished:
             self._talk.done(message.request)
@@ -326,7 +326,7 @@ class StreamTalk(StreamView):
             self._after("detail", DETAIL_DELAY)
 
     def _ask_pairs_soon(self) -> None:
-        if "pairs" not in self._timers:
+        if "pairs" not in self._delays:
             self._after("pairs", PAIRS_DELAY)
 
     async def _ask_detail(self) -> None:
@@ -345,13 +345,13 @@ class StreamTalk(StreamView):
 
     def _after(self, name: Literal["detail", "pairs", "flush"], seconds: float) -> None:
         call = {"detail": self._ask_detail, "pairs": self._ask_pairs, "flush": self._flush}[name]
-        self._timers[name] = self.set_timer(seconds, call)
+        self._delays[name] = self.set_timer(seconds, call)
 
     def _every(self, name: Literal["load"], seconds: float) -> None:
-        if name not in self._timers:
-            self._timers[name] = self.set_interval(seconds, self.show_loading)
+        if name not in self._delays:
+            self._delays[name] = self.set_interval(seconds, self.show_loading)
 
     def _stop(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
+        timer = self._delays.pop(name, None)
         if timer is not None:
             timer.stop()

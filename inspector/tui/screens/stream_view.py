@@ -130,9 +130,9 @@ class StreamView(Screen[int]):
 
     def on_resize(self, _: events.Resize) -> None:
         """Another size may have room for other panes."""
-        self.arrange()
+        self.arrange_panes()
 
-    def arrange(self) -> None:
+    def arrange_panes(self) -> None:
         """Decide what is on the screen: by its size, and by whether there is a text yet."""
         width, height = self.app.size
         fits = width >= SMALLEST[0] and height >= SMALLEST[1]

@@ -114,9 +114,15 @@ class LinePane(Widget):
     def look(self, name: str) -> Style:
         """The style of a name; '' is the pane's own."""
         if name not in self._looks:
-            component, _, rest = name.partition(" ")
-            style = self.get_component_rich_style(f"pane--{component}") if component else self.rich_style
-            self._looks[name] = style + Style.parse(rest) if rest else style
+            style = self.rich_style
+            for place, word in enumerate(name.split()):
+                if f"pane--{word}" not in self.COMPONENT_CLASSES:
+                    style += Style.parse(word)
+                    continue
+                component = self.get_component_rich_style(f"pane--{word}")
+                # A second component lends its colour only: what stands on a title keeps the title's background.
+                style += component if place == 0 else Style(color=component.color, bold=component.bold)
+            self._looks[name] = style
         return self._looks[name]
 
     def render_line(self, y: int) -> Strip:

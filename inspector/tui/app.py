@@ -1,0 +1,68 @@
+"""The door to the app: settles what must be known before Textual is imported, then runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from inspector.spec import TargetSpec
+    from inspector.tui.session_link import Client
+
+REMOTE_FPS = "15"
+"""Frames per second over SSH; Textual's 60 only make a slow line later."""
+
+
+def prepare_environment(environment: MutableMapping[str, str]) -> None:
+    """What Textual reads once, while it is imported: fewer frames over SSH, and no animations. The user's own wish wins."""
+    if is_remote(environment):
+        environment.setdefault("TEXTUAL_FPS", REMOTE_FPS)
+    environment.setdefault("TEXTUAL_ANIMATIONS", "none")
+
+
+def is_remote(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal is at the other end of an SSH connection."""
+    return bool(environment.get("SSH_CONNECTION") or environment.get("SSH_TTY"))
+
+
+def open_app(
+    target: TargetSpec,
+    *,
+    theme: str | None = None,
+    new_session: bool = False,
+    in_process: bool = False,
+    session_id: str | None = None,
+) -> int:
+    """Show the app until the user leaves it; returns the exit code.
+
+    Args:
+        target: What to look at.
+        theme: Name of a theme; None: the last one chosen, or the default.
+        new_session: Start a session of its own even if one for this target runs.
+        in_process: View and engine in one process, for debugging.
+        session_id: Attach to this running session, whatever its target.
+
+    Raises:
+        UsageError: there is no theme of that name.
+    """
+    prepare_environment(os.environ)
+    from inspector.tui.inspector_app import InspectorApp
+
+    async def connect() -> Client:
+        # Only now, after the first paint.
+        from inspector.session.client import SessionClient
+
+        if session_id is not None:
+            return await SessionClient.attach(session_id)
+        return await SessionClient.open(target, new_session=new_session, in_process=in_process)
+
+    app = InspectorApp(session_id or target.model, connect, theme=theme)
+    app.run()
+    return app.return_code or 0
+
+
+def run_app(target: TargetSpec, theme: str | None, new_session: bool, in_process: bool) -> int:
+    """`open_app` with its arguments in order."""
+    return open_app(target, theme=theme, new_session=new_session, in_process=in_process)

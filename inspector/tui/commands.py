@@ -1,0 +1,51 @@
+"""The command palette: every action of the table, the themes, and the SAEs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from inspector.tui.actions import ACTIONS, shown_keys
+
+if TYPE_CHECKING:
+    from inspector.tui.inspector_app import InspectorApp
+
+Command = tuple[str, Callable[[], object], str]
+"""Title, what to call, and a line of help."""
+
+
+class ActionCommands(Provider):
+    """What the palette offers."""
+
+    @property
+    def _app(self) -> InspectorApp:
+        return cast("InspectorApp", self.app)
+
+    def _all(self) -> Iterator[Command]:
+        home = self._app.home
+        for action in ACTIONS:
+            if action.id in ("stream.palette", "stream.escape"):
+                continue
+            keys = shown_keys(action)
+            yield action.title, partial(home.run_action, action.call), f"key {keys}" if keys else "no key"
+        for theme in self._app.themes.values():
+            yield f"Theme: {theme.title}", partial(self._app.choose_theme, theme.name), theme.summary
+        if home.choice is not None:
+            for row, sae in enumerate(home.choice.saes):
+                yield f"SAE: {sae.sae_id}", partial(home.choose_sae, row), f"{sae.d_sae:,} latents, colour by it"
+
+    async def discover(self) -> Hits:
+        """Everything, before anything is typed."""
+        for title, call, text in self._all():
+            yield DiscoveryHit(title, call, help=text)
+
+    async def search(self, query: str) -> Hits:
+        """What fits the typed letters."""
+        matcher = self.matcher(query)
+        for title, call, text in self._all():
+            score = matcher.match(title)
+            if score > 0:
+                yield Hit(score, matcher.highlight(title), call, help=text)

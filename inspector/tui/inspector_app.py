@@ -1,0 +1,188 @@
+"""The Textual application: themes, the command palette, thrifty output, and what happens when something breaks.
+
+What is on the screen is the screens' business. This touches three private parts of Textual, each guarded by a test:
+`_display` (to send only changed cells), `_fatal_error` (to end with one line instead of a traceback) and
+`_exit_renderables` (where that line goes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import traceback
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.text import Text
+from textual._compositor import CompositorUpdate
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import Provider
+
+from inspector.tui.screens.stream import StreamScreen
+from inspector.tui.state import UiState, load_state, save_state, state_directory
+from inspector.tui.terminal_diff import TerminalDiff
+from inspector.tui.theme_variables import DEFAULTS, textual_theme
+from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, theme_for, theme_named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+    from textual.screen import Screen
+
+    from inspector.drawing.palette import Depth
+    from inspector.tui.session_link import Connect
+
+
+def _commands() -> type[Provider]:
+    """Imported when the palette is opened, not before the first paint."""
+    from inspector.tui.commands import ActionCommands
+
+    return ActionCommands
+
+
+class InspectorApp(App[int]):
+    """dm-inspect."""
+
+    TITLE = "dm-inspect"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = {_commands}  # noqa: RUF012 - Textual's own declaration
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit")]
+    CSS = """
+    Screen { background: $background; color: $foreground; }
+    Toast { width: 64; max-width: 90%; }
+    * { scrollbar-size-vertical: 1; }
+    """
+
+    def __init__(self, model: str, connect: Connect, *, theme: str | None = None, remember: bool = True) -> None:
+        """An app that has not started.
+
+        Args:
+            model: What was asked for.
+            connect: Makes a connection to the session.
+            theme: Name of a theme; None: the last one, or the default.
+            remember: Whether to read and write what is kept between runs.
+
+        Raises:
+            UsageError: there is no theme of that name.
+        """
+        super().__init__()
+        self.animation_level = "none"
+        self._model = model
+        self._connect = connect
+        self._remember = remember
+        self._diff = TerminalDiff()
+        self._shown_cursor: tuple[int, int] | None = None
+        self._state = load_state() if remember else UiState()
+        self.themes, self._theme_problems = find_themes()
+        remembered = self._state.theme if self._state.theme in self.themes else None
+        wanted = theme_named(theme, self.themes) if theme is not None else self.themes[remembered or DEFAULT_THEME]
+        for known in self.themes.values():
+            self.register_theme(textual_theme(known))
+        self.theme = theme_for(self.depth, wanted, self.themes).name
+
+    # ---- themes -----------------------------------------------------------------------------------------------------
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours our widgets need and a foreign theme lacks."""
+        return DEFAULTS
+
+    @property
+    def chosen_theme(self) -> Theme:
+        """The theme in use."""
+        return self.themes.get(self.theme, self.themes[DEFAULT_THEME])
+
+    def choose_theme(self, name: str) -> None:
+        """Use a theme from now on, and the next time."""
+        self.theme = name
+        self.home.show_palette(self.chosen_theme.palette(self.depth))
+        self._keep(UiState(theme=name, marks=self._state.marks))
+
+    def action_next_theme(self) -> None:
+        """The theme after this one, by name."""
+        names = sorted(self.themes)
+        at = names.index(self.theme) if self.theme in names else -1
+        self.choose_theme(names[(at + 1) % len(names)])
+        self.notify(f"{self.chosen_theme.title}: {self.chosen_theme.summary}", timeout=2, markup=False)
+
+    def on_stream_screen_marks_chosen(self, message: StreamScreen.MarksChosen) -> None:
+        """Show or hide the second channel the next time too."""
+        self._keep(UiState(theme=self._state.theme, marks=message.marks))
+
+    def _keep(self, state: UiState) -> None:
+        self._state = state
+        if self._remember:
+            save_state(state)
+
+    @property
+    def depth(self) -> Depth:
+        """How many colours this terminal shows."""
+        return depth_of(cast("App[object]", self))
+
+    # ---- the screen -------------------------------------------------------------------------------------------------
+
+    def get_default_screen(self) -> Screen[int]:
+        """The Stream screen."""
+        palette = self.chosen_theme.palette(self.depth)
+        self.home = StreamScreen(self._model, self._connect, palette, self._state.marks)
+        return self.home
+
+    def on_mount(self) -> None:
+        """Say which theme files are wrong; end in order when the terminal goes away."""
+        for problem in self._theme_problems:
+            self.notify(problem, severity="warning", markup=False)
+        self.app_resume_signal.subscribe(self, lambda _: self._diff.forget())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Not in the main thread, or not on this system: then the default action stands.
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: int) -> None:
+        self.exit(128 + number, return_code=128 + number)
+
+    def action_redraw(self) -> None:
+        """Send the whole screen again, for when something else wrote to the terminal."""
+        self._diff.forget()
+        self.refresh(layout=True)
+
+    # ---- output -------------------------------------------------------------------------------------------------------
+
+    def _display(self, screen: Screen[object], renderable: object) -> None:
+        """Send what differs from what the terminal shows; nothing if nothing does."""
+        if isinstance(renderable, CompositorUpdate) and self._writes():
+            cursor = self.cursor_position
+            renderable = self._diff.reduce(renderable, self.console, (self.size.width, self.size.height))
+            if renderable is None:
+                if cursor == self._shown_cursor:
+                    self.post_display_hook()
+                    return
+                renderable = CompositorUpdate()
+            self._shown_cursor = cursor
+        super()._display(screen, cast("RenderableType | None", renderable))
+
+    def _writes(self) -> bool:
+        """Whether Textual would write to a terminal now; the same conditions as its own."""
+        return bool(self._running) and not (self._closed or self.is_headless or self.is_inline or self._batch_count)
+
+    # ---- when something breaks ------------------------------------------------------------------------------------------
+
+    def _fatal_error(self) -> None:
+        """An unexpected error: the traceback goes to a file, one line to the terminal. The exit code is 1."""
+        error = self._exception
+        kind = type(error).__name__
+        line = f"dm-inspect stopped unexpectedly: {kind}: {error}".splitlines()[0]
+        where = self._write_log(error)
+        self._exit_renderables.append(Text(f"{line}. {where}"))
+        self._close_messages_no_wait()
+
+    def _write_log(self, error: BaseException | None) -> str:
+        path: Path = state_directory() / "view.log"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with path.open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)) if error else "no exception\n")
+        except OSError as problem:
+            return f"The log could not be written: {problem}."
+        return f"The log is {path}; please report it."
