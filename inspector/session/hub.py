@@ -41,7 +41,7 @@ class Hub:
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Asked | Left] = queue.SimpleQueue()
         self.stopping = threading.Event()
-        """Set when somebody asked the session to end."""
+        """Set by `stop`: somebody asked the session to end."""
         self._lock = threading.Lock()
         self._tells: dict[int, Tell] = {}
         self._numbers = itertools.count(1)
@@ -79,6 +79,11 @@ class Hub:
     def ask(self, view: int, message: ViewMessage) -> None:
         """Put a question before the engine."""
         self.inbox.put(Asked(view=view, message=message))
+
+    def stop(self) -> None:
+        """Ask the session to end; wakes the engine if it waits. May be called from a signal handler."""
+        self.stopping.set()
+        self.inbox.put(Left(view=0))
 
     # ---- the side of the engine -------------------------------------------------------------------------------
 

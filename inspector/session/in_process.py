@@ -54,12 +54,13 @@ def start(target: TargetSpec) -> Parts:
 
     async def transmit(message: ViewMessage) -> None:
         if isinstance(message, Stop):
-            hub.stopping.set()
-        hub.ask(view, message)
+            hub.stop()
+        else:
+            hub.ask(view, message)
 
     def hang_up() -> None:
         hub.detach(view)
-        hub.stopping.set()
+        hub.stop()
         arrived.put_nowait(None)
 
     return welcome, arrived.get, transmit, hang_up

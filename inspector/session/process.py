@@ -72,7 +72,7 @@ def _serve(target: TargetSpec, hub: Hub, session_id: str) -> int:
     loading = True
 
     def on_term(_signal: int, _frame: FrameType | None) -> None:
-        hub.stopping.set()
+        hub.stop()
         if loading:
             raise Ended
 

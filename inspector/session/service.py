@@ -31,7 +31,6 @@ from inspector.session.protocol import (
     Ready,
     SaeInfo,
     SessionMessage,
-    Stop,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Service:
         self._on_state = on_state
         self._idle_seconds = idle_seconds
         self._questions: deque[Asked] = deque()
+        self._gone: deque[int] = deque()
+        """Views that left and whose texts are to be forgotten."""
         self._again: deque[tuple[int, str, int]] = deque()
         """(view, source, context) to be sent again with the newest maps."""
         self._generations: OrderedDict[tuple[int, int], Iterator[Generated | None]] = OrderedDict()
@@ -100,7 +101,9 @@ class Service:
         fitting = True
         while not self.hub.stopping.is_set():
             self._collect(0.0)
-            if self._questions:
+            if self._gone:
+                browser.forget(self._gone.popleft())
+            elif self._questions:
                 self._answer(browser, self._questions.popleft())
             elif self._again:
                 self._send_again(browser, *self._again.popleft())
@@ -176,8 +179,6 @@ class Service:
                 self._left(item.view)
             elif isinstance(item.message, Cancel):
                 self._cancel(item.view, item.message)
-            elif isinstance(item.message, Stop):
-                self.hub.stopping.set()
             else:
                 self._questions.append(item)
 
@@ -187,7 +188,7 @@ class Service:
         for key in [key for key in self._generations if key[0] == view]:
             del self._generations[key]
         self._watched.pop(view, None)
-        self._questions.append(Asked(view=view, message=Stop()))  # the browser forgets it when its turn comes
+        self._gone.append(view)
 
     def _cancel(self, view: int, message: Cancel) -> None:
         """End a request that has not been answered; one that has is over, and nothing is said."""
@@ -217,9 +218,6 @@ class Service:
                     self._watch(view, "prompt", 0)
                 case Generate():
                     self._generations[(view, message.request)] = browser.generate(view, message)
-                    return
-                case Stop():
-                    browser.forget(view)
                     return
                 case _:
                     raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")

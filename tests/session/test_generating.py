@@ -1,0 +1,70 @@
+"""Steps of a generation become messages: how many, when, and with which losses."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from inspector.session import generating
+from inspector.session.protocol import Generated, unpack
+from inspector.sources.generation import Step
+
+NAN = float("nan")
+
+
+def steps(n: int) -> Iterator[Step]:
+    """A prompt of 3 tokens, then n; the loss of position p is p."""
+    yield Step(token_ids=[100, 101, 102], x=torch.zeros(3, 2), loss_before=None, loss=torch.tensor([0.0, 1.0, NAN]))
+    for p in range(3, 3 + n):
+        yield Step(token_ids=[100 + p], x=torch.full((1, 2), p), loss_before=float(p - 1), loss=torch.tensor([NAN]))
+
+
+def score(ids: list[int], x: torch.Tensor, start: int) -> generating.Scored:
+    assert x.shape == (len(ids), 2)
+    return generating.Scored(tokens=[str(i) for i in ids], split="h" * len(ids), x_norm=b"", saes=[])
+
+
+def told(n: int, seconds_per_step: float) -> tuple[list[Generated], int]:
+    """The messages, and how many items there were."""
+    now = [0.0]
+
+    def timed() -> Iterator[Step]:
+        for step in steps(n):
+            now[0] += seconds_per_step
+            yield step
+
+    items = list(generating.messages(timed(), score, request=9, epoch=2, clock=lambda: now[0]))
+    return [item for item in items if item is not None], len(items)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 40])
+@pytest.mark.parametrize("seconds", [0.0, 0.03, 1.0])
+def test_every_token_is_told_once_in_order_and_every_loss_arrives(n: int, seconds: float) -> None:
+    messages, _ = told(n, seconds)
+    ids = [token for message in messages for token in message.token_ids]
+    assert ids == list(range(100, 103 + n))
+    assert [m.start for m in messages] == [sum(len(m.token_ids) for m in messages[:i]) for i in range(len(messages))]
+    assert [m.finished for m in messages] == [False] * (len(messages) - 1) + [True]
+    assert all(len(m.token_ids) for m in messages)
+    assert {(m.request, m.epoch) for m in messages} == {(9, 2)}
+    losses: list[float] = []
+    for message in messages:
+        if message.loss_before is not None:
+            losses[-1] = message.loss_before
+        losses += unpack(message.loss)
+    assert losses[:-1] == [float(p) for p in range(2 + n)]
+    assert losses[-1] != losses[-1]
+
+
+def test_the_prompt_is_told_alone_and_first() -> None:
+    assert told(5, 0.0)[0][0].token_ids == [100, 101, 102]
+
+
+def test_a_fast_generation_is_told_eight_times_a_second() -> None:
+    messages, n_items = told(200, 0.01)
+    assert len(messages) <= 2 + 2.0 * 8  # two seconds, the prompt and the end
+    assert n_items == 201 + 1  # one per step, so that questions come between any two
+
+
+def test_a_slow_one_token_by_token() -> None:
+    assert [len(m.token_ids) for m in told(4, 1.0)[0]] == [3, 1, 1, 1, 1]
