@@ -30,16 +30,16 @@ class LegendData:
 def legend_runs(legend: LegendData, width: int) -> list[Run]:
     """The legend as runs of text, at most `width` cells: swatches with the edges between them.
 
-    Every edge is kept; what goes first when there is little room is the swatches' second cell, then the words.
+    Every edge is kept; what goes when there is little room are the gaps, the swatches' second cell, then the words.
     """
-    for words, swatch in ((True, 2), (True, 1), (False, 1)):
-        runs = _runs(legend, words=words, swatch=swatch)
+    for gap, swatch, words in ((" ", 2, True), ("", 2, True), ("", 1, True), ("", 1, False)):
+        runs = _runs(legend, words=words, swatch=swatch, gap=gap)
         if sum(len(text) for text, _ in runs) <= width:
             return runs
     return _clip(runs, width)
 
 
-def _runs(legend: LegendData, *, words: bool, swatch: int) -> list[Run]:
+def _runs(legend: LegendData, *, words: bool, swatch: int, gap: str) -> list[Run]:
     mode, palette = legend.mode, legend.palette
     plain = palette.plain
     runs: list[Run] = []
@@ -47,7 +47,7 @@ def _runs(legend: LegendData, *, words: bool, swatch: int) -> list[Run]:
         runs.append((_heading(mode.size, short=mode.share is not None) if words else "", plain))
         styles = [palette.style(mode, level, None) for level in range(palette.n_sizes)]
         glyphs = [palette.mark(mode, level, None) if legend.marks else " " for level in range(palette.n_sizes)]
-        runs += _scale(legend.size_scale.labels(percent=mode.size.percent), styles, glyphs, swatch, plain)
+        runs += _scale(legend.size_scale.labels(percent=mode.size.percent), styles, [glyph * swatch for glyph in glyphs], gap, plain)
         runs.append((_unit(mode.size), plain))
     if mode.share is not None and legend.share_scale is not None:
         both = mode.size is not None
@@ -55,12 +55,12 @@ def _runs(legend: LegendData, *, words: bool, swatch: int) -> list[Run]:
             runs.append((" │ linear " if words else " │ ", plain))
             top = palette.n_sizes - 1
             styles = [palette.style(mode, top, level) for level in range(palette.n_shares)]
-            glyphs = [" "] * palette.n_shares if palette.depth != "none" else ["a"] * palette.n_shares
+            glyphs = ["a" if palette.depth == "none" else " "] * palette.n_shares
         else:
             runs.append((f"{mode.share.title}  " if words else "", plain))
             styles = list(palette.shares)
             glyphs = [palette.mark(mode, None, level) if legend.marks else " " for level in range(len(styles))]
-        runs += _scale(legend.share_scale.labels(percent=mode.share.percent), styles, glyphs, swatch, plain)
+        runs += _scale(legend.share_scale.labels(percent=mode.share.percent), styles, [glyph * swatch for glyph in glyphs], gap, plain)
         runs.append((_unit(mode.share), plain))
         if both and words:
             runs.append((" nonlinear", plain))
@@ -76,13 +76,13 @@ def _unit(measure: Measure) -> str:
 
 
 def _scale(
-    labels: Sequence[str], styles: Sequence[CellStyle], glyphs: Sequence[str], swatch: int, plain: CellStyle
+    labels: Sequence[str], styles: Sequence[CellStyle], swatches: Sequence[str], gap: str, plain: CellStyle
 ) -> list[Run]:
     runs: list[Run] = []
-    for level, (style, glyph) in enumerate(zip(styles, glyphs, strict=True)):
+    for level, (style, swatch) in enumerate(zip(styles, swatches, strict=True)):
         if level:
-            runs.append((labels[level - 1], plain))
-        runs.append((glyph * swatch, style))
+            runs.append((gap + labels[level - 1] + gap, plain))
+        runs.append((swatch, style))
     return runs
 
 

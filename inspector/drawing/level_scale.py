@@ -15,8 +15,10 @@ from math import ceil, floor, isfinite, log10
 from inspector.drawing.token_document import TokenDocument
 from inspector.drawing.token_modes import MEASURES, Measure
 
-LOW_QUANTILE, HIGH_QUANTILE = 0.03, 0.97
-"""Three in a hundred tokens may lie beyond the last edge at either end: error norms have long upper tails."""
+LOW_QUANTILE, HIGH_QUANTILE = 0.2, 0.97
+"""A fifth of the tokens stays plain, so that the others stand out; the upper tail of error norms is long and few."""
+SHARE_QUANTILE = 0.03
+"""A share has two interesting ends: its edges cover the bulk between this quantile and its mirror."""
 TOKENS_PER_DOCUMENT = 64
 """Sampled from each document and SAE, evenly spaced. With 40 SAEs and all measures about 10 ms of Python."""
 MAX_SAMPLE = 8192
@@ -43,38 +45,45 @@ class LevelScale:
         factor = 100.0 if percent else 1.0
         values = [edge * factor for edge in self.edges]
         for decimals in range(5):
-            if all(abs(round(value, decimals) - value) <= 1e-6 * max(1.0, abs(value)) for value in values):
-                break
-        return tuple(f"{value:.{decimals}f}" for value in values)
+            if all(abs(round(value, decimals) - value) <= 1e-6 * abs(value) for value in values):
+                return tuple(f"{value:.{decimals}f}" for value in values)
+        return tuple(f"{value:.2g}" for value in values)
 
 
 def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | None = None) -> LevelScale:
     """Equal steps of a round width that cover the bulk of the values.
 
     Args:
-        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty: steps from 0 to 1.
+        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty: as if from 0 to 1.
         n_levels: At least 2.
-        upper_limit: No edge reaches it (1 for a share).
+        upper_limit: What a measure with two interesting ends never exceeds (1 for a share). Without it the first edge
+            is near the low quantile and the last near the high one; with it the levels split the bulk evenly.
     """
-    known = sorted(value for value in values if isfinite(value))
-    if not known:
-        known = [0.0, 1.0]
-    low, high = _quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE)
-    if not high > low:  # One value, or none that differ: steps around it.
-        low, high = (0.5 * high, 1.5 * high) if high > 0 else (0.0, 1.0)
+    known = sorted(value for value in values if isfinite(value)) or [0.0, 1.0]
     n_edges = n_levels - 1
-    step = _nice_step((high - low) / max(n_edges - 1, 1))
+    if upper_limit is None:
+        low, high = _spread(_quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE))
+        step = _nice_step((high - low) / max(n_edges - 1, 1))
+        grid = step if n_edges > 1 else _nice_step(step / 5)
+    else:
+        low, high = _spread(_quantile(known, SHARE_QUANTILE), _quantile(known, 1 - SHARE_QUANTILE))
+        step = _nice_step(min(high - low, upper_limit) / n_levels)
+        grid = min(step, upper_limit / 20)
     while True:
-        first = max(round((low + high - step * (n_edges - 1)) / 2 / step), 1)
-        edges = tuple(round((first + index) * step, 12) for index in range(n_edges))
-        if upper_limit is None or edges[-1] < upper_limit:
-            return LevelScale(edges=edges)
-        if edges[0] > step * 1.5:  # Slide down before shrinking.
-            first = max(ceil(upper_limit / step) - n_edges, 1)
-            edges = tuple(round((first + index) * step, 12) for index in range(n_edges))
-            if edges[-1] < upper_limit:
-                return LevelScale(edges=edges)
-        step = _nice_step(step * 0.79)
+        reach = step * (n_edges - 1)
+        first = max(round((low + high - reach) / 2 / grid), 1) * grid
+        if upper_limit is not None:
+            first = min(first, (ceil((upper_limit - reach) / grid - 1e-9) - 1) * grid)
+        if first > 1e-9 * step:
+            return LevelScale(edges=tuple(round(first + index * step, 12) for index in range(n_edges)))
+        step = _nice_step(step * 0.79)  # Too wide to fit below the limit.
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    """Two different ends, also of values that are all the same."""
+    if high > low:
+        return low, high
+    return (0.5 * high, 1.5 * high) if high > 0 else (0.0, 1.0)
 
 
 def _nice_step(raw: float) -> float:
@@ -139,8 +148,7 @@ class ScaleBook:
             documents = known[1]
             if sample.documents == documents or sample.documents < 2 * documents:
                 return known[2]
-        limit = 1.0 if measure.id == "share" else None
-        scale = nice_scale(sample.values, n_levels, upper_limit=limit)
+        scale = nice_scale(sample.values, n_levels, upper_limit=measure.upper_limit)
         self._scales[key] = (sample, sample.documents, scale)
         return scale
 

@@ -7,6 +7,8 @@ sizes made of hue, bold and reversed cells. None: the mark carries the size, und
 
 from __future__ import annotations
 
+from math import hypot
+
 from inspector.drawing.colour import (
     FIXED_256,
     RGB,
@@ -23,6 +25,8 @@ from inspector.drawing.palette import MIN_CONTRAST, CellStyle, Depth, Endpoints,
 
 SIZES, SHARES = 8, 5
 SIZES_256, SHARES_256 = 6, 3
+QUIET_SIZES = 2
+"""Up to this size 24-bit palettes show three shares instead of five."""
 N_SHARE_LEVELS = 5
 """Levels of the mode that shows share alone."""
 CHROMA_EXPONENT = 0.6
@@ -62,8 +66,7 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
         return _towards(to_oklab(ground), end, top, size / (sizes - 1))
 
     plain = CellStyle(foreground=endpoints.foreground, background=endpoints.background)
-    steps = [step / (shares - 1) for step in range(shares)]
-    rows = cells([[level(hue(share), size) for share in steps] for size in range(1, sizes)])
+    rows = cells([[level(hue(share), size) for share in _share_steps(size, shares)] for size in range(1, sizes)])
     mixed = ((plain,) * shares, *(tuple(row) for row in rows))
     ramps = {
         name: (plain, *(row[0] for row in cells([[level(end, size)] for size in range(1, sizes)])))
@@ -71,7 +74,7 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
     }
     half = N_SHARE_LEVELS // 2
     sides = [
-        [_towards(to_oklab(ground), end, top, (1.0, 0.55)[step]) for step in range(half)] for end in (linear, nonlinear)
+        [_towards(to_oklab(ground), end, top, (0.85, 0.45)[step]) for step in range(half)] for end in (linear, nonlinear)
     ]
     both = cells([[near, far] for near, far in zip(reversed(sides[0]), reversed(sides[1]), strict=True)])
     share_styles = (both[1][0], both[0][0], plain, both[0][1], both[1][1])
@@ -86,6 +89,15 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
         hit_underline=True,
         marks_by_default=False,
     )
+
+
+def _share_steps(size: int, shares: int) -> list[float]:
+    """Shares from 0 to 1 that a row of the palette tells apart: fewer at the smallest sizes, where the share is noise."""
+    if shares == SHARES_256 and size == 1:  # The cube of 256 colours has no dark blue and no brown.
+        return [0.5] * shares
+    if shares == SHARES and size <= QUIET_SIZES:
+        return [0.0, 0.0, 0.5, 1.0, 1.0]
+    return [step / (shares - 1) for step in range(shares)]
 
 
 def _towards(ground: Lab, end: Lab, top: float, part: float) -> Lab:
@@ -111,20 +123,28 @@ def _nearest_fixed(targets: list[list[Lab]], ground: RGB) -> list[list[RGB]]:
     for row in targets:
         chosen: list[RGB] = []
         for column, target in enumerate(row):
+            if column and target == row[column - 1]:
+                chosen.append(chosen[-1])
+                continue
             before = to_oklab(rows[-1][column] if rows else ground)[0]
-            wish = from_oklab(target)
 
-            def cost(colour: RGB, wish: RGB = wish, before: float = before) -> float:
+            def cost(colour: RGB, wish: Lab = target, before: float = before) -> float:
                 lightness = to_oklab(colour)[0]
                 rise = before - lightness if down else lightness - before
-                crowding = max(0.0, 0.05 - min(distance(colour, other) for other in taken))
-                return distance(colour, wish) + 20 * max(0.0, 0.02 - rise) + 5 * crowding
+                crowding = max(0.0, 0.06 - min(distance(colour, other) for other in taken))
+                return _strangeness(colour, wish) + 20 * max(0.0, 0.03 - rise) + 5 * crowding
 
             best = min(FIXED_256, key=cost)
             taken.append(best)
             chosen.append(best)
         rows.append(chosen)
     return rows
+
+
+def _strangeness(colour: RGB, wish: Lab) -> float:
+    """Distance that forgives lightness (the order is kept apart from this) before hue: olive is no dark orange."""
+    lightness, a, b = to_oklab(colour)
+    return hypot(0.7 * (lightness - wish[0]), 1.5 * (a - wish[1]), 1.5 * (b - wish[2]))
 
 
 def _sixteen_palette() -> TokenPalette:
@@ -181,9 +201,9 @@ DEFAULT_ENDPOINTS = Endpoints(
     background="#12161c",
     foreground="#d7dde4",
     muted="#66707c",
-    linear="#5fb4f5",
-    middle="#c9a3c9",
-    nonlinear="#f5a623",
+    linear="#5eb2fb",
+    middle="#c89eaa",
+    nonlinear="#f98d1a",
     loss="#7fc9a8",
 )
 """Those of the default theme, for widgets and tests that have no theme at hand."""

@@ -30,6 +30,8 @@ class Measure:
     """Whether it changes when the linear map is refitted."""
     per_sae: bool = True
     """False: the same for every SAE."""
+    upper_limit: float | None = None
+    """For a measure with two interesting ends: what it never exceeds."""
 
     @property
     def percent(self) -> bool:
@@ -101,6 +103,7 @@ SHARE = Measure(
     meaning="|nonlinear_error|^2 / (|linear_error|^2 + |nonlinear_error|^2); 0 is all linear, 100 % is all nonlinear.",
     value=_share,
     needs_map=True,
+    upper_limit=1.0,
 )
 FVU = Measure(
     id="fvu",

@@ -16,16 +16,17 @@ its name, the key and the nearest known one, and left out; it never stops the pr
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import inspector
-from inspector.drawing.palette import Depth, Endpoints, TokenPalette
+from inspector.drawing.palette import DIGITS, Depth, Endpoints, TokenPalette
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest
 
@@ -79,6 +80,10 @@ class Theme:
         """The theme as Textual wants it registered."""
         from textual.theme import Theme as TextualTheme
 
+        variables = dict(self.variables)
+        if self.ansi:  # Textual's own style sheet asks themes of 16 colours for these two.
+            variables = {"ansi-background": self.colours["background"], "ansi-foreground": self.colours["foreground"]}
+            variables |= self.variables
         return TextualTheme(
             name=self.name,
             primary=self.colours["primary"],
@@ -93,12 +98,14 @@ class Theme:
             panel=self.colours["panel"],
             dark=self.dark,
             ansi=self.ansi,
-            variables=dict(self.variables),
+            variables=variables,
         )
 
     def palette(self, depth: Depth) -> TokenPalette:
         """The token palette at a colour depth; a theme of 16 colours has no other but none."""
-        return _palette(self._endpoints(), "16" if self.ansi and depth != "none" else depth)
+        palette = _palette(self._endpoints(), "16" if self.ansi and depth != "none" else depth)
+        # The font of the Linux console has no eighth blocks.
+        return replace(palette, marks=DIGITS) if os.environ.get("TERM") == "linux" else palette
 
     def _endpoints(self) -> Endpoints:
         ground, text = self.colours["surface"], self.colours["foreground"]

@@ -34,7 +34,7 @@ from textual.message import Message
 
 from inspector.drawing.legend import LegendData
 from inspector.drawing.token_document import TokenDocument
-from inspector.tui.widgets.token_view import TokenView
+from inspector.tui.widgets.token_view import SLICE, TokenView
 
 
 class TokenPane(TokenView, can_focus=True):
@@ -147,7 +147,7 @@ class TokenPane(TokenView, can_focus=True):
         """One view further or back; the cursor keeps its place in the view."""
         height = max(self.size.height, 1)
         if self.document is not None and len(self.document):
-            self._lay_out_until(len(self.document) - 1)
+            self._lay_out_until(min(self.cursor + SLICE, len(self.document) - 1))
             self._scroll(min(self.scroll_offset.y + step * height, max(self._wrapped.n_lines - height, 0)))
         self._move_lines(step * height)
 
@@ -164,7 +164,7 @@ class TokenPane(TokenView, can_focus=True):
         if self._goal_column is None:
             self._goal_column = column
         if step > 0:
-            self._lay_out_until(len(self.document) - 1)
+            self._lay_out_until(min(self.cursor + SLICE, len(self.document) - 1))
         last, _ = self._wrapped.place_of(self._wrapped.n_tokens - 1)
         if (step > 0 and line >= last) or (step < 0 and line <= 0):
             self.post_message(self.EdgeReached(self, 1 if step > 0 else -1))
@@ -196,7 +196,13 @@ class TokenPane(TokenView, can_focus=True):
         """Show the cursor as resting."""
         self._refresh_token(self.cursor)
 
-    # ---- telling the legend -----------------------------------------------------------------------------------
+    # ---- telling others -------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        was_empty = self.state is not None
+        super()._flush()
+        if was_empty and self.state is None:
+            self.post_message(self.CursorMoved(self, self.cursor))
 
     def _recolour(self) -> None:
         super()._recolour()

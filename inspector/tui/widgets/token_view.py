@@ -50,6 +50,9 @@ class TokenView(ScrollView):
         overflow-x: hidden;
         overflow-y: scroll;
         scrollbar-size-vertical: 1;
+        scrollbar-color: $border-blurred;
+        scrollbar-color-hover: $border;
+        scrollbar-color-active: $border;
         scrollbar-background: $surface;
         scrollbar-background-hover: $surface;
         scrollbar-background-active: $surface;
@@ -193,9 +196,10 @@ class TokenView(ScrollView):
             self.refresh()
 
     def _lay_out_until(self, token: int) -> None:
-        """Wrap at once what is needed to know where a token stands."""
-        if self.document is not None and token >= self._wrapped.n_tokens:
-            self._forget_from(self._wrapped.extend(self.document.tokens[self._wrapped.n_tokens :]))
+        """Wrap at once what is needed to know where a token stands, and a slice beyond."""
+        start = self._wrapped.n_tokens
+        if self.document is not None and start <= token < len(self.document):
+            self._forget_from(self._wrapped.extend(self.document.tokens[start : token + SLICE]))
             self._fit_height()
             self.refresh()
 
@@ -224,10 +228,12 @@ class TokenView(ScrollView):
             self._scroll(last - 2 * height // 3)
         else:
             column = min(column, wrapped.line_width(line))  # A word that moved down left a gap.
-            self.refresh(
-                Region(column, line - top, self.size.width - column, 1),
-                *(Region(0, row - top, self.size.width, 1) for row in range(line + 1, min(last + 1, top + height))),
-            )
+            changed = [(line, column), *((row, 0) for row in range(line + 1, last + 1))]
+            regions = [
+                Region(left, row - top, self.size.width - left, 1) for row, left in changed if 0 <= row - top < height
+            ]
+            if regions:
+                self.refresh(*regions)
 
     def _fit_height(self) -> None:
         """Tell the scroll bar how many lines there are; a third of the view stays free below a growing document."""
