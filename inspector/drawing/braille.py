@@ -11,14 +11,14 @@ from collections.abc import Sequence
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bit of the dot in line y, column x of a cell (Unicode 'Braille Patterns', U+2800)."""
 
+SOLID: tuple[bool, ...] = (True,)
 PATTERNS: tuple[tuple[bool, ...], ...] = (
-    (True,),
     (True, True, True, False, False),
-    (True, False, False),
+    (True, False),
     (True, True, True, True, True, True, False, False),
-    (True, False, True, False, False, False),
+    (True, False, False),
 )
-"""Line styles by series: solid, dashed, dotted, long dashes, sparse dots; they tell series apart without colour."""
+"""Line styles beside the solid one: dashed, dotted, long dashes, sparse dots; they tell series apart without colour."""
 
 
 class Canvas:

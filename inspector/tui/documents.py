@@ -49,7 +49,7 @@ class ScoredText:
         self.finished = finished
         """False while it is being generated."""
         self._values: dict[tuple[int, str], array[float]] = {}
-        self._tops: dict[tuple[int, str], float] = {}
+        self._extents: dict[tuple[int, str], tuple[float, float]] = {}
 
     @classmethod
     def of(cls, message: ContextScores) -> ScoredText:
@@ -113,7 +113,7 @@ class ScoredText:
         )
         self.finished = message.finished
         self._values.clear()
-        self._tops.clear()
+        self._extents.clear()
 
     def values(self, row: int, measure: Measure) -> array[float]:
         """The measure of every token for the SAE in this row; NaN where it is not known."""
@@ -125,16 +125,21 @@ class ScoredText:
 
     def top(self, rows: Iterable[int], measure: Measure) -> float:
         """The largest value among the included tokens of these SAEs; NaN if there is none."""
-        tops = [self._top(row, measure) for row in rows]
-        return max((top for top in tops if top == top), default=float("nan"))
+        return self.extent(rows, measure)[1]
 
-    def _top(self, row: int, measure: Measure) -> float:
+    def extent(self, rows: Iterable[int], measure: Measure) -> tuple[float, float]:
+        """The smallest and the largest value among the included tokens of these SAEs; NaN if there is none."""
+        known = [extent for row in rows if (extent := self._extent(row, measure))[0] == extent[0]]
+        nan = float("nan")
+        return min((low for low, _ in known), default=nan), max((high for _, high in known), default=nan)
+
+    def _extent(self, row: int, measure: Measure) -> tuple[float, float]:
         key = (row, measure.id)
-        if key not in self._tops:
-            values = self.values(row, measure)
+        if key not in self._extents:
+            values, nan = self.values(row, measure), float("nan")
             kept = [values[p] for p in self.document.included() if values[p] == values[p]]
-            self._tops[key] = max(kept, default=float("nan"))
-        return self._tops[key]
+            self._extents[key] = min(kept, default=nan), max(kept, default=nan)
+        return self._extents[key]
 
     def ranked(self, row: int, mode: TokenMode) -> list[int]:
         """Positions of the worst tokens in this mode, worst first."""

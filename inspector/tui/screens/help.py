@@ -27,7 +27,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("j", "scroll(1)", "down", show=False, id="help.down"),
         Binding("k", "scroll(-1)", "up", show=False, id="help.up"),
     ]
-    CSS = """
+    DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
     HelpScreen > VerticalScroll { width: 88; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background: $surface; }
     """

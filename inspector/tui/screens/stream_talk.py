@@ -136,6 +136,7 @@ class StreamTalk(StreamView):
                 await self._take_ready(told)
             case MapImproved():
                 self._ask_pairs_soon()
+                self._ask_detail_soon()
                 self.show_session()
             case ContextScores():
                 self._talk.done(told.request)

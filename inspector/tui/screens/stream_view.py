@@ -58,7 +58,7 @@ def detail_width(width: int) -> int:
 class StreamView(Screen[int]):
     """State and picture."""
 
-    CSS = """
+    DEFAULT_CSS = """
     StreamView { layers: base; }
     #body { height: 1fr; display: none; }
     #left { width: 1fr; }
@@ -209,17 +209,14 @@ class StreamView(Screen[int]):
             return
         document = self.text.document
         known = self.text.has_map or not main_measure(self.mode).needs_map
-        label = self.choice.labels[self.choice.active]
-        sae = f"{label} latents" if main_measure(self.mode).per_sae else ""
-        if sae and self.choice.sae.nominal_l0 is not None:
-            sae = f"{label}, L0 {self.choice.sae.nominal_l0:g}"
-        parts = ["tokens", self.mode.title if known else f"{self.mode.title}: no linear map yet", sae]
+        label = f"{self.choice.labels[self.choice.active]} · " if main_measure(self.mode).per_sae else ""
+        meaning = f"{label}{self.mode.title}{'' if known else ': no linear map yet'}"
         end = document.name
         if self.search is not None:
             end = f"'{self.search.text}' {self.search.summary()} · n next · Esc ends"
         elif not self.text.finished:
             end = f"generating · {len(self.text)} tokens · Esc stops"
-        start = [(" · ".join(part for part in parts if part), "")]
+        start = [(f"tokens · {meaning}", "")]
         self.query_one(TitleBar).show(start, end, self.focused_pane() == "tokens")
 
     def show_token(self) -> None:

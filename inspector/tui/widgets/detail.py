@@ -7,6 +7,7 @@ parts do not add up (`|a + b| <= |a| + |b|`). The two parts differ in glyph as w
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +33,8 @@ GUESS_COLUMNS = (
 )
 """Keys of TokenDetail.guesses, and their headings."""
 N_GUESSES = 3
+LINK = "⇗"
+"""After a latent about which a page is known; terminals that know OSC 8 open it on a click."""
 TWO_COLUMNS = 78
 """From this width on, a low pane puts latents and guesses beside the norms."""
 
@@ -101,8 +104,13 @@ class DetailPane(LinePane, can_focus=True):
 def title_pieces(facts: TokenFacts) -> tuple[Line, Line]:
     """The token, and where it is."""
     document, position = facts.text.document, facts.position
-    token = cut(f"'{visible(document.tokens[position])}'", 24)
+    token = cut(f"'{compact(document.tokens[position])}'", 24)
     return [(token, "bold")], [(f"position {position} · id {document.token_ids[position]}", "")]
+
+
+def compact(token: str) -> str:
+    """Token text in few columns: safe, and a run of spaces counted instead of shown."""
+    return re.sub(" {2,}", lambda run: f"␣×{len(run[0])}", visible(token))
 
 
 def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
@@ -184,9 +192,12 @@ def latent_lines(detail: TokenDetail | None, facts: TokenFacts | None, width: in
     heading: Line = [(label, "muted"), (f" · {detail.n_active} active", "")]
     if not detail.latents:
         return [heading, [("none is active", "muted")]]
-    cells = [(f"{latent.index}", f"+{number(latent.activation, 2)}") for latent in detail.latents]
-    index_width = max(len(index) for index, _ in cells)
-    activation_width = max(len(activation) for _, activation in cells)
+    cells = [
+        (f"{latent.index}", f"+{number(latent.activation, 2)}{LINK if latent.link else ''}", latent.link)
+        for latent in detail.latents
+    ]
+    index_width = max(len(index) for index, _, _ in cells)
+    activation_width = max(len(activation) for _, activation, _ in cells)
     column = index_width + 1 + activation_width + 2
     per_line = max(1, (width + 2) // column)
     n_lines = min(room - 1, -(-len(cells) // per_line))
@@ -196,8 +207,10 @@ def latent_lines(detail: TokenDetail | None, facts: TokenFacts | None, width: in
     lines: list[Line] = [heading]
     for start in range(0, len(shown), per_line):
         line: Line = []
-        for index, activation in shown[start : start + per_line]:
-            line += [(f"{index:>{index_width}} ", "muted"), (f"{activation:<{activation_width}}  ", "")]
+        for index, activation, link in shown[start : start + per_line]:
+            look = f"link={link}" if link and " " not in link else ""
+            line += [(f"{index:>{index_width}} ", "muted"), (activation, look)]
+            line.append((" " * (activation_width - len(activation) + 2), ""))
         lines.append(line)
     return lines
 
@@ -227,7 +240,7 @@ def _guess(guess: Guess | None, column: int, first: str | None) -> list[Piece]:
     if guess is None:
         return [(" " * column, "")]
     probability = f"{guess.probability:.2f}".removeprefix("0") if guess.probability < 0.995 else "1.0"
-    word = left(visible(guess.token), column - 5)
+    word = left(compact(guess.token), column - 5)
     return [(word, "strong" if guess.token == first else ""), (f" {probability} ", "muted")]
 
 

@@ -5,6 +5,7 @@ On a narrow screen parts are shortened or left out, the least important first; a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.tui.lines import Line, Part, fit, number, width_of
@@ -26,6 +27,11 @@ def site_name(hook_name: str) -> str:
     if parts[0] == "blocks" and len(parts) > 2:
         parts = parts[2:]
     return ".".join(parts).replace("hook_", "", 1) if len(parts) == 1 else ".".join(parts)
+
+
+def short_name(model: str) -> str:
+    """The model's name; of a directory its last part."""
+    return Path(model).name or model if model.startswith(("/", ".", "~")) else model
 
 
 def positions_text(positions: tuple[int, int], context_length: int) -> str:
@@ -56,9 +62,9 @@ def first_line(session: SessionView, model: str, choice: Choice | None, width: i
     name: tuple[Line, ...] = ([("dm-inspect", "accent")], [])
     left: list[Part] = [Part(variants=name, weight=1)]
     if ready is None:
-        left.append(Part(variants=([(model, "strong")],), weight=9))
+        left.append(Part(variants=([(short_name(model), "strong")],), weight=9))
         return _joined(fit(left, width), "  ")
-    where: list[Line] = [[(ready.model, "strong")]]
+    where: list[Line] = [[(short_name(ready.model), "strong")]]
     layer = "" if ready.layer is None else f"{SEPARATOR}layer {ready.layer}"
     site = f"{SEPARATOR}{site_name(ready.hook_name)}"
     variants = (

@@ -116,6 +116,9 @@ class LinePane(Widget):
         if name not in self._looks:
             style = self.rich_style
             for place, word in enumerate(name.split()):
+                if word.startswith("link="):
+                    style += Style(link=word.removeprefix("link="))
+                    continue
                 if f"pane--{word}" not in self.COMPONENT_CLASSES:
                     style += Style.parse(word)
                     continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.message import Message
 
-from inspector.drawing.braille import PATTERNS, Canvas
+from inspector.drawing.braille import PATTERNS, SOLID, Canvas
 from inspector.tui.documents import main_measure
 from inspector.tui.lines import Line, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
@@ -32,6 +32,8 @@ AXIS = 7
 ZOOMS = (1, 2, 4)
 """Tokens per column."""
 MARKER = "▲"
+LEAD = 4
+"""Excluded tokens shown before the first that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +73,29 @@ def round_up(value: float) -> float:
     return 10 * power
 
 
-def points(values: Sequence[float], split: Sequence[str], start: int, per_column: int, canvas: Canvas, top: float) -> list[tuple[int, int] | None]:
-    """Dots of one series; None where a token is excluded or its value unknown. Above the scale: at its upper edge.
+def scale_of(low: float, high: float) -> tuple[float, float]:
+    """Round ends of the y axis for values from `low` to `high`; from 0, unless that would waste a quarter of the plot."""
+    if not (high > 0 and low > high / 4):
+        step = round_up(high / 4)
+        return 0.0, max(1, math.ceil(high / step - 1e-9)) * step if high > 0 else 1.0
+    step = round_up((high - low) / 4) if high > low else round_up(high / 4)
+    bottom = math.floor(low / step + 1e-9) * step
+    return bottom, max(math.ceil(high / step - 1e-9) * step, bottom + step)
+
+
+def points(
+    values: Sequence[float],
+    split: Sequence[str],
+    start: int,
+    per_column: int,
+    canvas: Canvas,
+    scale: tuple[float, float],
+) -> list[tuple[int, int] | None]:
+    """Dots of one series; None where a token is excluded or its value unknown. Off the scale: at its edge.
 
     With more than two tokens per column a dot stands for the largest of its tokens.
     """
+    bottom, top = scale
     per_dot = max(1, per_column // 2)
     step = max(1, 2 // per_column)
     out: list[tuple[int, int] | None] = []
@@ -87,7 +107,7 @@ def points(values: Sequence[float], split: Sequence[str], start: int, per_column
         if not group:
             out.append(None)
             continue
-        height = min(max(max(group) / top, 0.0), 1.0)
+        height = min(max((max(group) - bottom) / (top - bottom), 0.0), 1.0)
         out.append((index * step, round((canvas.height - 1) * (1 - height))))
     return out
 
@@ -114,7 +134,7 @@ class TracePane(LinePane, can_focus=True):
     def show(self, data: TraceData | None) -> None:
         """Draw this."""
         if data is not None and (self._data is None or data.text.key != self._data.text.key):
-            self._start = 0
+            self._start = max(0, next(data.text.document.included(), 0) - LEAD)
         self._data = data
         self.rebuild()
 
@@ -160,26 +180,26 @@ class TracePane(LinePane, can_focus=True):
         if self._drawn[0] == key:
             return self._drawn[1]
         shown = data.choice.shown if measure.per_sae else data.choice.shown[:1]
-        peak = data.text.top([row for _, row in shown], measure)
-        unknown = peak != peak
-        top = round_up(peak)
+        low, high = data.text.extent([row for _, row in shown], measure)
+        unknown = high != high
+        bottom, top = scale = scale_of(low, high)
         canvas = Canvas(columns, lines)
         # The active width is drawn last: its colour wins where lines cross.
         for index, row in sorted(shown, key=lambda pair: pair[0] == data.choice.active):
             values = data.text.values(row, measure)
             series = data.choice.series(index)
-            path = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, top)
-            canvas.path(path, series, PATTERNS[index % len(PATTERNS)])
+            path = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, scale)
+            canvas.path(path, series, pattern_of(data.choice, index))
         factor = 100.0 if measure.percent else 1.0
-        labels = {0: top, (lines - 1) // 2: top * (1 - ((lines - 1) // 2) / max(1, lines - 1)), lines - 1: 0.0}
+        middle = (lines - 1) // 2
+        labels = {lines - 1: bottom, middle: top - (top - bottom) * middle / max(1, lines - 1), 0: top}
         body: list[Line] = []
         for y in range(lines):
-            label = number(labels[y] * factor, 3) if y in labels and not unknown else ""
+            label = tick(labels[y] * factor) if y in labels and not unknown else ""
             line: Line = [(f"{label:>{AXIS - 1}}", "muted"), ("┤" if label else "│", "muted")]
             line += merge_cells(canvas.cells(y))
             body.append(line)
         if unknown:
-            middle = lines // 2
             body[middle] = [(" " * (AXIS - 1) + "│", "muted"), ("  no linear map yet: total and loss are known, press m", "warning")]
         self._drawn = (key, body)
         return body
@@ -205,10 +225,21 @@ def merge_cells(cells: Sequence[tuple[str, int | None]]) -> Line:
     return line
 
 
-def sample(index: int) -> str:
-    """Two columns of a width's line style."""
-    canvas = Canvas(2, 1)
-    canvas.path([(-8, 1), (3, 1)], 0, PATTERNS[index % len(PATTERNS)])
+def tick(value: float) -> str:
+    """A number of an axis: 40, 22.5, 0.15."""
+    text = number(value, 3)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def pattern_of(choice: Choice, index: int) -> tuple[bool, ...]:
+    """Line style of a width: the active one is solid."""
+    return SOLID if index == choice.active else PATTERNS[index % len(PATTERNS)]
+
+
+def sample(pattern: tuple[bool, ...]) -> str:
+    """Three columns of a line style."""
+    canvas = Canvas(3, 1)
+    canvas.path([(-len(pattern), 1), (5, 1)], 0, (*pattern[-1:], *pattern[:-1]))
     return "".join(text for text, _ in canvas.cells(0))
 
 
@@ -219,24 +250,26 @@ def legend_pieces(data: TraceData) -> Line:
     line: Line = []
     for index, _ in data.choice.shown:
         bold = " bold" if index == data.choice.active else ""
-        line += [(sample(index), f"series-{data.choice.series(index)}"), (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}")]
+        line += [(sample(pattern_of(data.choice, index)), f"series-{data.choice.series(index)}"), (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}")]
     return line
 
 
 def axis_line(start: int, marker: int, columns: int, per_column: int, data: TraceData) -> Line:
     """Positions below the plot, with the marker under the cursor's token."""
+    value = f"{MARKER}{data.position}"
+    if marker + len(value) > columns:
+        value = MARKER
     cells = [" "] * columns
-    step = 20
-    for column in range(0, columns, step):
-        label = f"╵{start + column * per_column}"
-        if column + len(label) <= columns:
+    spacing = 20 * per_column
+    for position in range(-(-start // spacing) * spacing, start + columns * per_column, spacing):
+        column = (position - start) // per_column
+        label = f"╵{position}"
+        covered = column <= marker + len(value) and marker <= column + len(label)
+        if column + len(label) <= columns and not covered:
             cells[column : column + len(label)] = label
     text = "".join(cells)
     line: Line = [(" " * (AXIS - 1) + "└", "muted")]
     if 0 <= marker < columns:
-        value = f"{MARKER}{data.position}"
-        if marker + len(value) > columns:
-            value = MARKER
         line += [(text[:marker], "muted"), (value, "marker"), (text[marker + len(value) :], "muted")]
     else:
         line.append((text, "muted"))
