@@ -89,7 +89,7 @@ def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -
     if missing:
         raise TargetError(
             f"{files.directory} lacks {len(missing)} weights that config.json asks for, {missing[0]} first. "
-            "They would be random; copy the model again."
+            "Copy the model again, with the config.json that belongs to it."
         )
     model.eval().requires_grad_(False).to(device)
     unused = sorted(info.get("unexpected_keys") or ())

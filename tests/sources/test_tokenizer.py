@@ -1,0 +1,95 @@
+"""BOS once, no token lost, and each token's text as it stands in the text."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.sources.tokenizer import Tokenizer
+from inspector.sources.toy import BOS_ID, EOS_ID, toy_tokenizer
+
+
+def byte_level(**special: str) -> Tokenizer:
+    from transformers import PreTrainedTokenizerFast
+
+    fast: Any = PreTrainedTokenizerFast
+    return Tokenizer(fast(tokenizer_object=toy_tokenizer(), **special))
+
+
+def sentence_piece() -> Tokenizer:
+    """A tokenizer as Llama's: a space in front of the text, spaces as U+2581, unknown characters as bytes."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", "<s>", "</s>", "▁", "a", "t", "<", "s", ">", "▁a", "▁t"]
+    vocab = {token: i for i, token in enumerate([*letters, *(f"<0x{byte:02X}>" for byte in range(256))])}
+    backend = Backend(models.BPE(vocab, [("▁", "a"), ("▁", "t")], unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    fast: Any = PreTrainedTokenizerFast
+    return Tokenizer(fast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
+
+
+GEMMA_LIKE = byte_level(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a token", "<bos>a token", "<bos><bos>a token", "a <bos> token", "a token<bos>", "<bos>", " <bos>"]
+)
+def test_bos_stands_once_and_in_front_whatever_the_text_holds(text: str) -> None:
+    ids = GEMMA_LIKE.encode(text)
+    assert ids[0] == BOS_ID
+    assert ids.count(BOS_ID) == 1
+
+
+def test_a_bos_in_front_is_the_bos_and_one_within_is_text() -> None:
+    assert GEMMA_LIKE.encode("<bos>a token") == GEMMA_LIKE.encode("a token")
+    within = GEMMA_LIKE.encode("a <bos> token")
+    assert "".join(GEMMA_LIKE.token_texts(within[1:])) == "a <bos> token"
+
+
+def test_other_special_tokens_keep_their_meaning() -> None:
+    assert EOS_ID in GEMMA_LIKE.encode("a token<eos>")
+    assert GEMMA_LIKE.special_ids == {0, 1, 2}
+
+
+def test_a_model_without_bos_gets_none() -> None:
+    plain = byte_level(eos_token="<eos>")
+    assert plain.bos_id is None
+    assert plain.token_texts(plain.encode("a t")) == ["a", " t"]
+
+
+@given(st.text())
+def test_tokens_of_a_batch_are_those_of_each_text(text: str) -> None:
+    first, second = GEMMA_LIKE.encode_batch([text, "other"])
+    assert first == GEMMA_LIKE.encode(text)
+    assert second == GEMMA_LIKE.encode("other")
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_token_texts_put_together_are_the_text(text: str) -> None:
+    ids = GEMMA_LIKE.encode(text)
+    shown = "".join(GEMMA_LIKE.token_texts(ids[1:]))
+    assert shown == text.removeprefix("<bos>") or "<" in text
+
+
+def test_leading_spaces_survive_where_the_decoder_strips_them() -> None:
+    tokenizer = sentence_piece()
+    ids = tokenizer.encode("a t <s>")
+    assert tokenizer.token_texts(ids) == ["<s>", " a", " t", " ", "<", "s", ">"]
+
+
+def test_half_characters_and_special_tokens_have_a_text() -> None:
+    for tokenizer in (GEMMA_LIKE, sentence_piece()):
+        ids = tokenizer.encode("日\n")
+        texts = tokenizer.token_texts(ids)
+        assert texts[0] in ("<bos>", "<s>")
+        assert texts[-4:] == ["\ufffd", "\ufffd", "\ufffd", "\n"]
+
+
+def test_lengths_beyond_the_models_limit_are_not_cut_here() -> None:
+    assert len(GEMMA_LIKE.encode("x" * 5000)) == 5001
