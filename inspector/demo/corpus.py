@@ -114,7 +114,7 @@ class Windows:
         self._ids = ids
         self._starts = starts[starts <= len(ids) - length]
         self._seed = seed
-        self._length = length
+        self.length = length
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
         plain = (len(ids) - 2 * length) // (length - 1)
@@ -126,14 +126,14 @@ class Windows:
     def batch(self, step: int, size: int) -> npt.NDArray[np.int64]:
         """The `step`-th batch: [size, length] token ids, the first column `<bos>`."""
         chosen = [self._window_start(i) for i in range(step * size, (step + 1) * size)]
-        rows = np.stack([self._ids[start : start + self._length - 1] for start in chosen]).astype(np.int64)
+        rows = np.stack([self._ids[start : start + self.length - 1] for start in chosen]).astype(np.int64)
         return np.concatenate([np.full((size, 1), BOS_ID), rows], axis=1)
 
     def _window_start(self, index: int) -> int:
         epoch, place = divmod(index, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            stride = self._length - 1
+            stride = self.length - 1
             plain = rng.integers(stride) + stride * np.arange(self.per_epoch - self._n_at_start)
             at_start = rng.choice(self._starts, self._n_at_start)
             self._order = rng.permutation(np.concatenate([plain, at_start]))

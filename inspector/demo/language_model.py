@@ -7,6 +7,7 @@ moments and progress are kept in one safetensors file, and batches depend on the
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -14,10 +15,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -43,6 +46,8 @@ class Schedule:
     warmup_steps: int = 200
     seed: int = 0
     checkpoint_minutes: float = 3.0
+    compiled: bool = True
+    """Whether torch may compile model and loss: half a minute at the start, twice the speed after it."""
 
 
 @dataclass(kw_only=True)
@@ -59,31 +64,38 @@ class Progress:
     """Nats per token on held-out windows."""
 
 
-def new_model(seed: int) -> Gemma2ForCausalLM:
-    """The untrained model: 6 layers, d_model 128, 4 heads over 2 key-value heads, 1.99 M parameters."""
+ARCHITECTURE = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "max_position_embeddings": CONTEXT_LENGTH,
+    # Windows never exceed the context, so a sliding window of the same length changes nothing; full attention in every
+    # layer says so and saves building a second mask.
+    "sliding_window": CONTEXT_LENGTH,
+    "layer_types": ["full_attention"] * 6,
+    "pad_token_id": PAD_ID,
+    "bos_token_id": BOS_ID,
+    "eos_token_id": EOS_ID,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.02,
+    "attn_implementation": "eager",
+}
+
+
+def new_model(seed: int, **changed: Any) -> Gemma2ForCausalLM:
+    """The untrained model: 6 layers, d_model 128, 4 heads over 2 key-value heads, 2.0 M parameters.
+
+    Args:
+        seed: of the weights.
+        changed: entries of `Gemma2Config` to set otherwise, for a smaller one in tests.
+    """
     torch.manual_seed(seed)
-    config = Gemma2Config(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        max_position_embeddings=CONTEXT_LENGTH,
-        # Windows never exceed the context, so a sliding window of the same length changes nothing; full attention in
-        # every layer says so and saves building a second mask.
-        sliding_window=CONTEXT_LENGTH,
-        layer_types=["full_attention"] * 6,
-        pad_token_id=PAD_ID,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
-        tie_word_embeddings=True,
-        initializer_range=0.02,
-        use_cache=False,
-        attn_implementation="eager",
-    )
+    config = Gemma2Config(**{**ARCHITECTURE, **changed})
     model = Gemma2ForCausalLM(config)
     with torch.no_grad():
         # Gemma multiplies embeddings by sqrt(d_model): with 1/sqrt(d_model) the residual stream begins at unit size.
@@ -122,8 +134,8 @@ def train(
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-10, fused=True)
     progress = load_checkpoint(model, optimizer, folder)
-    body = torch.compile(model.model, dynamic=False)
-    tokens_per_step = schedule.batch_size * CONTEXT_LENGTH
+    body = torch.compile(model.model, dynamic=False) if schedule.compiled else model.model
+    tokens_per_step = schedule.batch_size * windows.length
     planned_decay = int(schedule.tokens / tokens_per_step / (1 + DECAY_SHARE))
     clock = saved = time.monotonic()
     losses: list[float] = []
@@ -154,7 +166,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             hidden = body(input_ids=ids[:, :-1]).last_hidden_state
         loss = SoftCappedLoss.apply(
-            hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten(), torch.bfloat16, True
+            hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten(), torch.bfloat16, schedule.compiled
         )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -194,8 +206,6 @@ def save_checkpoint(
 
 def load_checkpoint(model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
     """Restore what `save_checkpoint` wrote; a fresh `Progress` when there is none."""
-    from safetensors import safe_open
-
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return Progress()
@@ -220,7 +230,11 @@ def load_weights(model: Gemma2ForCausalLM, folder: Path) -> None:
 
 
 def export(model: Gemma2ForCausalLM, folder: Path) -> None:
-    """Write the model in the Hugging Face layout, weights in float16."""
-    import copy
+    """Write the model in the Hugging Face layout: weights in float16, to be computed with in float32.
 
+    Gemma overflows in float16 arithmetic, so the configuration asks loaders for float32.
+    """
     copy.deepcopy(model).half().eval().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+    (folder / "model.safetensors").chmod(0o644)

@@ -4,6 +4,7 @@
     language-model  --minutes M        train, or continue training, the language model
     export          --out DIR          write model and tokenizer in the Hugging Face layout
     suite           --model DIR --out DIR --sae-tokens N      train the SAE suite on the exported model
+    card            --model DIR --suite DIR --out FILE        write the model card from what the steps before left
 
 Each step reads and writes only the work folder (and `--out`). Killed at any time, a step given again continues.
 """
@@ -22,10 +23,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from inspector.demo import corpus, language_model, suite
+from inspector.demo import card, corpus, language_model, suite
 from inspector.events import TrainProgress
 from inspector.sources.python_text import demo_documents, is_library, training_documents
-from inspector.sources.suite_files import SaePlan, read_qualities
+from inspector.sources.suite_files import SaePlan, read_qualities, write_json
 
 SEED = 0
 LIBRARY_REPEATS = 3
@@ -101,19 +102,52 @@ def train_suite(work: Path, model: Path, out: Path, tokens: int, plans: tuple[Sa
     windows = corpus.Windows(data["ids"], data["starts"], SEED + 1)
     contexts = windows.batch(0, tokens // (corpus.CONTEXT_LENGTH - 1) + 512)
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
-    last = 0.0
+    started = last = time.monotonic()
     for event in suite.train_demo_suite(model, contexts, held_out, plans, tokens, SEED, out):
         if isinstance(event, TrainProgress) and time.monotonic() - last > 10:
             last = time.monotonic()
             print(json.dumps({**asdict(event), "at": time.strftime("%H:%M:%S")}), flush=True)
-    for quality in read_qualities(out):
-        print(json.dumps(asdict(quality)), flush=True)
+    write_json(work / "suite.json", {"asked_tokens": tokens, "minutes": (time.monotonic() - started) / 60})
+
+
+def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) -> None:
+    """Write the card of a finished model and suite."""
+    from transformers import AutoModelForCausalLM
+
+    held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
+    qualities = read_qualities(suite_folder)
+    log = card.read_log(work / "language_model.jsonl")
+    text, run = (json.loads((work / name).read_text()) for name in ("corpus.json", "suite.json"))
+    steps = log[-1]["step"]
+    model = AutoModelForCausalLM.from_pretrained(model_folder, local_files_only=True)
+    windows_per_epoch = text["tokens"] / (corpus.CONTEXT_LENGTH - 1) / (1 - corpus.DOCUMENT_START_SHARE)
+    facts = {
+        "parameters": f"{model.num_parameters():,}",
+        "n_saes": len(qualities),
+        "tokens": f"{steps * 32 * corpus.CONTEXT_LENGTH:,}",
+        "steps": f"{steps:,}",
+        "epochs": f"{steps * 32 / windows_per_epoch:.2f}",
+        "decay_from": f"{log[-1]['decay_from']:,}",
+        "train_loss": f"{log[-1]['train_loss']:.3f}",
+        "last_steps": steps - log[-2]["step"],
+        "held_out_loss": f"{language_model.loss_on(model, held_out):.3f}",
+        "minutes": f"{log[-1]['seconds'] / 60:.0f}",
+        "stream_tokens": f"{text['tokens']:,}",
+        "characters_per_token": f"{text['characters_per_token']:.2f}",
+        "sae_tokens": f"{qualities[0].trained_tokens:,}",
+        "asked_sae_tokens": run["asked_tokens"],
+        "sae_minutes": f"{run['minutes']:.0f}",
+        "n_held_out": f"{qualities[0].n_tokens:,}",
+        "table": card.table(qualities, suite.predictabilities(model_folder, suite_folder, qualities, held_out)),
+    }
+    counts = ("library_documents", "library_characters", "package_documents", "package_characters")
+    card.write_card(out, facts | {name: f"{text[name]:,}" for name in counts})
 
 
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["prepare", "language-model", "export", "suite"])
+    parser.add_argument("step", choices=["prepare", "language-model", "export", "suite", "card"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--root", type=Path, action="append", default=[])
     parser.add_argument("--tokens", type=int, default=60_000_000)
@@ -121,6 +155,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--suite", type=Path)
     parser.add_argument("--sae-tokens", type=int, default=4_000_000)
     parser.add_argument("--small", action="store_true", help="only a few SAEs")
     arguments = parser.parse_args()
@@ -131,6 +166,8 @@ def main() -> None:
         train_language_model(arguments.work, arguments.tokens, arguments.minutes)
     elif arguments.step == "export":
         export(arguments.work, arguments.out)
+    elif arguments.step == "card":
+        write_card(arguments.work, arguments.model, arguments.suite, arguments.out)
     else:
         plans = suite.SMALL if arguments.small else suite.FULL
         train_suite(arguments.work, arguments.model, arguments.out, arguments.sae_tokens, plans)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from inspector.demo.card import Predictability, predictability
 from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
 from inspector.events import TrainProgress, Warned
 from inspector.sources.activation_blocks import Ids
 from inspector.sources.bridge_source import BridgeSource
-from inspector.sources.suite_files import Quality, SaePlan, plan_suite
+from inspector.sources.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
 from inspector.sources.topk_learner import LearnerSettings
 from inspector.sources.trainer import TrainSettings, train_suite
 from inspector.spec import hook_name_of
@@ -19,7 +21,7 @@ LAYER, N_LAYERS = 3, 6
 MODEL_NAME = "dm-inspect-demo"
 
 FULL = (
-    *plan_suite([hook_name_of("resid", LAYER)], [256, 512, 1024, 2048, 4096], [8, 16, 32]),
+    *plan_suite([hook_name_of("resid", LAYER)], [256, 512, 1024, 2048, 4096, 8192], [8, 16, 32]),
     *plan_suite([hook_name_of("resid", layer) for layer in range(N_LAYERS) if layer != LAYER], [1024], [16]),
     *plan_suite([hook_name_of("mlp", LAYER), hook_name_of("attn", LAYER)], [1024], [16]),
 )
@@ -28,6 +30,7 @@ FULL = (
 SMALL = plan_suite([hook_name_of("resid", LAYER)], [256, 512, 1024, 2048, 4096], [16])
 """One L0 at the middle layer: enough to try things."""
 
+SPECIAL_IDS = (PAD_ID, BOS_ID, EOS_ID)
 LEARNER = LearnerSettings(selection_dtype="bfloat16")
 
 
@@ -35,12 +38,9 @@ def train_demo_suite(
     model_folder: Path, contexts: Ids, held_out: Ids, plans: tuple[SaePlan, ...], tokens: int, seed: int, out: Path
 ) -> Generator[TrainProgress | Warned, None, tuple[Quality, ...]]:
     """Train `plans` on the exported model in `model_folder`; see `train_suite`."""
-    from transformer_lens.model_bridge import TransformerBridge
-
-    bridge: Any = TransformerBridge.boot_transformers(str(model_folder))
-    source = BridgeSource(bridge, [plan.hook_name for plan in plans])
+    source = _source(model_folder, [plan.hook_name for plan in plans])
     settings = TrainSettings(
-        tokens=tokens, seed=seed, block_contexts=512, special_ids=(PAD_ID, BOS_ID, EOS_ID), learner=LEARNER
+        tokens=tokens, seed=seed, batch_tokens=1024, block_contexts=512, special_ids=SPECIAL_IDS, learner=LEARNER
     )
     metadata = {
         "model_name": MODEL_NAME,
@@ -49,3 +49,25 @@ def train_demo_suite(
         "dataset": "installed Python, see CARD.md",
     }
     return (yield from train_suite(source, contexts, held_out, plans, settings, out, metadata))
+
+
+def predictabilities(
+    model_folder: Path, suite_folder: Path, qualities: Sequence[Quality], held_out: Ids
+) -> dict[str, Predictability]:
+    """What an affine map predicts of each SAE's error, by SAE id; see `card.predictability`."""
+    by_hook: dict[str, list[str]] = {}
+    for quality in qualities:
+        config = json.loads((suite_folder / quality.sae_id / CONFIG_FILE).read_text())
+        by_hook.setdefault(config["metadata"]["hook_name"], []).append(quality.sae_id)
+    found: dict[str, Predictability] = {}
+    for hook, sae_ids in by_hook.items():
+        source = _source(model_folder, [hook])
+        found |= predictability(source, held_out, suite_folder, hook, sae_ids, SPECIAL_IDS)
+    return found
+
+
+def _source(model_folder: Path, hook_names: list[str]) -> BridgeSource:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge: Any = TransformerBridge.boot_transformers(str(model_folder))
+    return BridgeSource(bridge, hook_names)
