@@ -149,8 +149,8 @@ def require_enough(loaded: Loaded, plan: Plan) -> None:
     if plan.n_train < TOKENS_PER_DIMENSION * d:
         raise DataError(
             f"The regression needs {TOKENS_PER_DIMENSION * d:,} training tokens ({TOKENS_PER_DIMENSION} for each of "
-            f"the {d:,} dimensions at {loaded.hook_name}) and has {plan.n_train:,}. Raise --contexts or --train-tokens, "
-            "give a longer --text, or let --positions begin earlier."
+            f"the {d:,} dimensions at {loaded.hook_name}) and has {plan.n_train:,}. "
+            "Raise --contexts or --train-tokens, give a longer --text, or let --positions begin earlier."
         )
     if plan.n_test == 0:
         raise DataError("No token is left to test on. Lower --train-tokens or give a longer --text.")

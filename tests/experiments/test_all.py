@@ -1,0 +1,156 @@
+"""Every experiment in the folder keeps the rules, a new one from the day it is added."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from inspector.drawing.figures import Curve, Table
+from inspector.errors import UsageError
+from inspector.experiment import Experiment, FitParams, parse_params
+from inspector.experiments import choose, discover, find, ids
+from inspector.runner import result_object
+from inspector.spec import RunSpec, SaeRef, TargetSpec
+from inspector.statistics.measured import SaeStatistics, Scores, Statistics
+from inspector.statistics.needs import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP
+
+NAMES = ("fvu", "fvu_nonlinear", "r2_norm", "r2_pooled", "r2_mean_dims")
+MEASURES = {
+    "norm-prediction": {"r2_norm", "fvu"},
+    "error-vector": {"r2_pooled", "r2_mean_dims"},
+    "fvu-nonlinear": {"fvu", "fvu_nonlinear"},
+}
+"""Keys of the contract; scripts depend on them."""
+
+
+def statistics(*, undefined: bool = False) -> Statistics:
+    scores = (
+        Scores() if undefined else Scores(fvu=0.2, fvu_nonlinear=0.1, r2_norm=0.8, r2_pooled=0.5, r2_mean_dims=-0.4)
+    )
+    saes = tuple(
+        SaeStatistics(
+            ref=SaeRef(
+                sae_id=f"sae{i}", release="made", layer=3, hook_name="blocks.3.x", d_in=4, d_sae=2**i, nominal_l0=None
+            ),
+            l0=7.5,
+            scores=scores,
+            intervals={name: None if undefined else (0.1, 0.9) for name in NAMES},
+            train=scores,
+            switched=scores,
+            gaussian_r2_norm=None if undefined else 0.3,
+            undefined_dims=4 if undefined else 0,
+        )
+        for i in (4, 8)
+    )
+    return Statistics(
+        d=4,
+        n_train=100,
+        n_test=50,
+        n_test_contexts=12,
+        intercept=True,
+        fvu_on="held-out",
+        effective_rank=4,
+        condition_number=2.0,
+        constant_share=0.5,
+        affine_fvu=0.5,
+        affine_fvu_nonlinear=0.0,
+        saes=saes,
+    )
+
+
+def outcome_object(experiment: Experiment, of: Statistics) -> dict[str, Any]:
+    outcome = experiment.compute(of, experiment.params())
+    spec = RunSpec(target=TargetSpec(), experiments=(experiment.id,))
+    return dict(result_object(experiment, outcome, of, spec, {"fingerprint": "f"}, list(outcome.warnings)))
+
+
+@pytest.fixture(params=ids())
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    return find(request.param)
+
+
+def test_the_id_is_the_name_of_the_file(experiment: Experiment) -> None:
+    assert experiment.id in ids() and re.fullmatch(r"[a-z]+(-[a-z]+)*", experiment.id)
+
+
+def test_it_says_what_it_is(experiment: Experiment) -> None:
+    assert experiment.question.endswith("?") and "\n" not in experiment.question
+    assert re.search(r"Sec|Eq|Fig|App", experiment.reference)
+    assert experiment.definition.endswith(".") and experiment.contradicted_by.endswith(".")
+    assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and experiment.needs
+    assert dataclasses.is_dataclass(experiment.params)
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_its_result_is_json_with_the_keys_of_the_contract(experiment: Experiment, undefined: bool) -> None:
+    found = outcome_object(experiment, statistics(undefined=undefined))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert list(found) == [
+        "experiment", "profile", "definition", "provenance", "saes", "result", "intervals", "controls", "warnings",
+    ]  # fmt: skip
+    common = {"sae", "layer", "hook_name", "d_sae", "nominal_l0", "l0", "n_train", "n_test"}
+    measured = MEASURES.get(experiment.id)
+    for row in found["saes"]:
+        assert set(row) >= common
+        if measured is not None:
+            assert set(row) - common == measured
+        assert set(found["intervals"][row["sae"]]) <= set(row)
+    assert found["controls"]
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_it_draws_a_table_and_a_curve_from_its_stored_result(experiment: Experiment, undefined: bool) -> None:
+    stored = json.loads(json.dumps(outcome_object(experiment, statistics(undefined=undefined))))
+    figures = experiment.draw(stored)
+    assert any(isinstance(figure, Table) for figure in figures)
+    assert any(isinstance(figure, Curve) for figure in figures)
+    for figure in figures:
+        assert figure.title
+        if isinstance(figure, Table):
+            assert len(figure.rows) == 2 and all(len(row) == len(figure.columns) for row in figure.rows)
+
+
+def test_compute_is_pure(experiment: Experiment) -> None:
+    of = statistics()
+    assert experiment.compute(of, experiment.params()) == experiment.compute(of, experiment.params())
+
+
+def test_listing_them_loads_neither_torch_nor_numpy_nor_a_screen() -> None:
+    code = (
+        "import sys, inspector.experiments as e; e.discover();"
+        "print(sorted({'torch', 'numpy', 'rich', 'textual', 'pyarrow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"no experiment 'norm-predict'\. Nearest: norm-prediction"):
+        choose(["norm-predict"])
+    with pytest.raises(UsageError, match="No experiment was named"):
+        choose([])
+    assert [each.id for each in choose(["error-vector", "all"])] == [
+        "error-vector",
+        *[each for each in ids() if each != "error-vector"],
+    ]
+    assert list(discover()) == ids()
+
+
+def test_parameters_are_read_and_refused() -> None:
+    chosen = choose(["norm-prediction", "error-vector"])
+    read = parse_params(chosen, {"intercept": "off", "resamples": "50"})
+    assert set(read.values()) == {FitParams(intercept=False, resamples=50)}
+    assert parse_params(chosen, {})["error-vector"] == FitParams()
+    for given, message in (
+        ({"intercpt": "on"}, "Nearest: intercept"),
+        ({"intercept": "maybe"}, "neither on nor off"),
+        ({"resamples": "many"}, "is not a number"),
+        ({"resamples": "-1"}, "is negative"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_params(chosen, given)
