@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inspector.tui.themes import Theme
 
 SERIES_DARK = ("#a6d96a", "#7fbc41", "#b8e186", "#dbe8c8", "#e8e8e8", "#f1d3e6", "#f1a7d6", "#e377b8", "#d6409f")
-SERIES_LIGHT = ("#276419", "#3b7d1f", "#4d9221", "#6b8a52", "#6a6a6a", "#94597f", "#b0418a", "#c51b7d", "#8e0152")
+SERIES_LIGHT = ("#276419", "#3b7d1f", "#4d9221", "#5c7a45", "#444444", "#94597f", "#b0418a", "#c51b7d", "#8e0152")
 SERIES_ANSI = (
     "ansi_green",
     "ansi_green",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
+from inspector.drawing.safe_text import visible
 from inspector.drawing.token_modes import DEFAULT_MODE, TOTAL, TokenMode
 from inspector.tui.actions import footer_hints
 from inspector.tui.documents import ScoredText, Texts, main_measure
@@ -211,13 +212,12 @@ class StreamView(Screen[int]):
         known = self.text.has_map or not main_measure(self.mode).needs_map
         label = f"{self.choice.labels[self.choice.active]} · " if main_measure(self.mode).per_sae else ""
         meaning = f"{label}{self.mode.title}{'' if known else ': no linear map yet'}"
-        end = document.name
+        start, end = f"tokens · {meaning}", document.name
         if self.search is not None:
-            end = f"'{self.search.text}' {self.search.summary()} · n next · Esc ends"
+            start, end = f"find '{self.search.text}' {self.search.summary()}", "n next · N back · Esc ends"
         elif not self.text.finished:
-            end = f"generating · {len(self.text)} tokens · Esc stops"
-        start = [(f"tokens · {meaning}", "")]
-        self.query_one(TitleBar).show(start, end, self.focused_pane() == "tokens")
+            start, end = f"generating · {len(self.text)} tokens", "Esc stops"
+        self.query_one(TitleBar).show([(visible(start), "")], visible(end), self.focused_pane() == "tokens")
 
     def show_token(self) -> None:
         """The detail panes that are visible."""

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
 Purpose = Literal["find", "prompt"]
-LABELS: dict[Purpose, tuple[str, str]] = {
-    "find": (" find ", "text in any context · Enter finds it, Esc closes"),
-    "prompt": (" prompt ", "a text of your own · Enter scores its tokens, Esc closes"),
+LABELS: dict[Purpose, tuple[str, str, str]] = {
+    "find": (" find ", "text in any context", " Enter finds it · Esc closes "),
+    "prompt": (" prompt ", "a text of your own", " Enter scores its tokens · Esc closes "),
 }
+"""Name, what to type, and what the keys do."""
 
 
 class CommandBar(Horizontal):
@@ -26,7 +27,8 @@ class CommandBar(Horizontal):
     DEFAULT_CSS = """
     CommandBar {
         height: 1; dock: bottom; display: none; background: $surface;
-        & > Static { width: auto; background: $accent; color: $background; text-style: bold; }
+        & > .bar--name { width: auto; background: $accent; color: $background; text-style: bold; }
+        & > .bar--keys { width: auto; background: $panel; color: $foreground-muted; }
         & > Input { width: 1fr; height: 1; border: none; padding: 0 1; background: $surface; }
         & > Input:focus { border: none; background-tint: $foreground 0%; }
     }
@@ -50,16 +52,18 @@ class CommandBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         """A label and the input."""
-        yield Static("", markup=False)
+        yield Static("", markup=False, classes="bar--name")
         field = Input(compact=True, select_on_focus=True)
         field.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
         yield field
+        yield Static("", markup=False, classes="bar--keys")
 
     def open(self, purpose: Purpose) -> None:
         """Show it, with what was typed the last time."""
         self._purpose = purpose
-        label, placeholder = LABELS[purpose]
-        self.query_one(Static).update(label)
+        label, placeholder, keys = LABELS[purpose]
+        self.query_one(".bar--name", Static).update(label)
+        self.query_one(".bar--keys", Static).update(keys)
         field = self.query_one(Input)
         field.placeholder = placeholder
         field.value = self._texts[purpose]
