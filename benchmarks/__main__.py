@@ -49,7 +49,8 @@ def _group(name: str, target: Sequence[str], runs: int) -> list[Measure]:
     try:
         return GROUPS[name](target, runs)
     except Exception as error:  # whatever a measured program does, the table is printed
-        return [unmeasured(name, f"the group '{name}'", "-", f"{type(error).__name__}: {error}")]
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        return [unmeasured(name, f"the group '{name}'", "-", why[:200])]
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _idle_with_model(target: Sequence[str]) -> Measure:
 
 
 def _streaming() -> Measure:
-    options = {"tokens_per_second": TOKENS_PER_SECOND, "messages_per_second": 30}
+    options = {"tokens_per_second": TOKENS_PER_SECOND}
     with Home() as home, FakeServer(home, **options) as server, open_view(home, extra=server.environment) as view:
         wait_for_colours(view)
         view.send(GENERATE)
