@@ -53,8 +53,7 @@ def main() -> int:
         return ExitCode.USAGE
     except OSError as error:
         sys.stderr.write(
-            f"No session can be started in {discovery.runtime_dir()}: {error}. "
-            "Set DM_INSPECT_RUNTIME_DIR to another folder.\n"
+            f"No session can be started: {error}. Free some memory or disk, or set DM_INSPECT_RUNTIME_DIR.\n"
         )
         return ExitCode.RESOURCE
     from inspector.session.process import run_process

@@ -42,7 +42,7 @@ class SessionClient:
         welcome: Welcome,
         receive: Callable[[], Awaitable[SessionMessage | None]],
         transmit: Callable[[ViewMessage], Awaitable[None]],
-        hang_up: Callable[[], None],
+        hang_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.welcome = welcome
         """The session's first words; `messages` yields them too."""
@@ -123,7 +123,7 @@ class SessionClient:
             writer.write(frames.encode(Hello(request=1)))
             welcome = await _welcomed(reader, str(path))
         except BaseException:
-            writer.close()
+            await _closed(writer)
             raise
         pending: list[SessionMessage] = [welcome]
 
@@ -137,7 +137,7 @@ class SessionClient:
             writer.write(frames.encode(message))
             await writer.drain()
 
-        client = cls(welcome, receive, transmit, writer.close)
+        client = cls(welcome, receive, transmit, lambda: _closed(writer))
         client._requests = 1
         return client
 
@@ -160,13 +160,13 @@ class SessionClient:
             try:
                 message = await self._receive()
             except frames.BadFrame as error:
-                self._lose(f"The session said something that is not understood: {error}")
+                await self._lose(f"The session said something that is not understood: {error}")
                 return
             except ConnectionError as error:
-                self._lose(f"The connection to the session broke: {error}.")
+                await self._lose(f"The connection to the session broke: {error}.")
                 return
             if message is None:
-                self._lose("The session ended.")
+                await self._lose("The session ended.")
                 return
             yield message
 
@@ -174,12 +174,21 @@ class SessionClient:
         """Leave; the session goes on. Harmless the second time."""
         if not self._closed:
             self._closed = True
-            self._hang_up()
+            await self._hang_up()
 
-    def _lose(self, why: str) -> None:
+    async def _lose(self, why: str) -> None:
         if not self._closed:
             self.lost = why
-            self._hang_up()
+            await self._hang_up()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Close, and wait until what was sent is on its way; not for ever, for a session that does not read."""
+    writer.close()
+    try:
+        await asyncio.wait_for(writer.wait_closed(), 1.0)
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 async def _welcomed(reader: asyncio.StreamReader, where: str) -> Welcome:

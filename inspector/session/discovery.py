@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import platformdirs
 
-from inspector.errors import InspectorError, UsageError, nearest
+from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,8 @@ def runtime_dir() -> Path:
     DM_INSPECT_RUNTIME_DIR names another one; a path too long for a socket is replaced by a short one under /tmp.
 
     Raises:
-        InspectorError: the folder is someone else's, a link, or open to others and cannot be closed.
+        InspectorError: the folder is someone else's or a link.
+        ResourceError: it cannot be made.
     """
     asked = os.environ.get("DM_INSPECT_RUNTIME_DIR")
     # Under systemd and Slurm TMPDIR can differ between two logins of one user on one machine; /tmp does not.
@@ -73,8 +74,15 @@ def runtime_dir() -> Path:
     folder = Path(asked).absolute() if asked else system / f"{APP}-{os.getuid()}"
     if len(os.fsencode(folder)) > SOCKET_PATH_LIMIT - 32:
         folder = Path("/tmp") / f"{APP}-{os.getuid()}-{_digest(str(folder))[:8]}"
-    folder.mkdir(mode=0o700, parents=bool(asked), exist_ok=True)
-    found = folder.lstat()
+    try:
+        with contextlib.suppress(FileExistsError):  # looked at below
+            folder.mkdir(mode=0o700, parents=bool(asked))
+        found = folder.lstat()
+    except OSError as error:
+        raise ResourceError(
+            f"The sessions' folder {folder} cannot be made ({error.strerror}). "
+            "Set DM_INSPECT_RUNTIME_DIR to one that can."
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise InspectorError(
             f"The sessions' folder {folder} is not a directory of yours. "

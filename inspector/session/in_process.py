@@ -23,7 +23,7 @@ Parts = tuple[
     Welcome,
     Callable[[], Awaitable[SessionMessage | None]],
     Callable[[ViewMessage], Awaitable[None]],
-    Callable[[], None],
+    Callable[[], Awaitable[None]],
 ]
 """What a SessionClient is made of: first words, receive, transmit, hang up."""
 
@@ -58,7 +58,7 @@ def start(target: TargetSpec) -> Parts:
         else:
             hub.ask(view, message)
 
-    def hang_up() -> None:
+    async def hang_up() -> None:
         hub.detach(view)
         hub.stop()
         arrived.put_nowait(None)

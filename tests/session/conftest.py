@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +13,10 @@ from inspector.spec import TargetSpec
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
-WORDS = "the error of a token is split into linear and nonlinear part model reads dark matter é 日本 x = f(y)\n".split(" ")
+WORDS = [
+    "the", "error", "of", "a", "token", "is", "split", "into", "linear", "and", "nonlinear", "part",
+    "model", "reads", "dark", "matter", "é", "日本", "x", "=", "f(y)\n",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

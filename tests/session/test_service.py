@@ -1,0 +1,342 @@
+"""The loop: who is answered when, what is cancelled, and that no failure of one request is anybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from inspector.session import fitting, service
+from inspector.session.browser import Browser
+from inspector.session.client import SessionClient
+from inspector.session.hub import Hub
+from inspector.session.protocol import (
+    Cancel,
+    ContextScores,
+    Failed,
+    Find,
+    Found,
+    Generate,
+    Generated,
+    GetContext,
+    Hello,
+    MapImproved,
+    Ready,
+    SessionMessage,
+    ViewMessage,
+    Welcome,
+)
+from inspector.session.service import Service
+from inspector.spec import TargetSpec
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+
+SECONDS = 20.0
+"""For anything to happen; nothing here takes one."""
+
+
+class Running:
+    """A service in a thread, and the messages of each of its views."""
+
+    def __init__(self, target: TargetSpec, idle_seconds: float = 1e9) -> None:
+        self.hub = Hub()
+        self.states: list[str] = []
+        self.told: list[list[SessionMessage]] = []
+        self.changed = threading.Condition()
+        self.code: int | None = None
+        self.service = Service(
+            target, self.hub, on_state=lambda state, _: self.states.append(state), idle_seconds=idle_seconds
+        )
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.code = self.service.run()
+
+    def start(self) -> Running:
+        self.thread.start()
+        return self
+
+    def attach(self) -> int:
+        messages: list[SessionMessage] = []
+        self.told.append(messages)
+
+        def tell(message: SessionMessage) -> None:
+            with self.changed:
+                messages.append(message)
+                self.changed.notify_all()
+
+        return self.hub.attach(tell)
+
+    def until(self, view: int, condition: Callable[[SessionMessage], bool]) -> SessionMessage:
+        """The first message to a view that fulfils the condition."""
+        deadline = time.monotonic() + SECONDS
+        with self.changed:
+            while True:
+                for message in self.told[view - 1]:
+                    if condition(message):
+                        return message
+                assert self.changed.wait(deadline - time.monotonic()), self.told[view - 1][-3:]
+
+    def ask(self, view: int, message: ViewMessage) -> SessionMessage:
+        """Ask and wait for the first answer."""
+        self.hub.ask(view, message)
+        return self.until(view, lambda told: told.request == message.request)
+
+    def end(self) -> None:
+        self.hub.stop()
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """Ready at once: what is loaded was loaded before."""
+
+    def at_once(self: Service) -> tuple[Loaded, list[str]]:
+        return loaded, ["odd"]
+
+    monkeypatch.setattr(Service, "_load", at_once)
+    made = Running(TargetSpec())
+    made.attach()
+    yield made.start()  # type: ignore[misc]
+    made.end()
+
+
+def finished(message: SessionMessage) -> bool:
+    return isinstance(message, MapImproved) and message.finished
+
+
+def test_ready_tells_what_is_loaded(running: Running, loaded: Loaded) -> None:
+    ready = running.until(1, lambda message: isinstance(message, Ready))
+    assert isinstance(ready, Ready)
+    assert (ready.n_contexts, ready.context_length, ready.positions) == (40, 32, (4, 32))
+    assert (ready.hook_name, ready.layer, ready.d_model, ready.device) == ("blocks.1.hook_resid_post", 1, 16, "cpu")
+    assert [sae.sae_id for sae in ready.saes] == [sae.ref.sae_id for sae in loaded.saes]
+    assert ready.warnings[-1] == "odd"
+    running.until(1, finished)
+    for _ in range(100):
+        if running.states[-1] == "ready":
+            break
+        time.sleep(0.01)
+    assert running.states == ["loading", "fitting", "ready"]
+
+
+def test_a_watched_context_is_sent_again_after_every_fit(running: Running) -> None:
+    running.ask(1, GetContext(request=1, context=3))
+    last = running.until(1, finished)
+    assert isinstance(last, MapImproved)
+    running.until(1, lambda m: isinstance(m, ContextScores) and m.request == 0 and m.epoch == last.epoch)
+    again = [m for m in running.told[0] if isinstance(m, ContextScores) and m.request == 0]
+    epochs = [message.epoch for message in again]
+    assert epochs == sorted(set(epochs))  # each once, in order
+    assert {(message.source, message.context) for message in again} == {("context", 3)}
+
+
+def test_only_the_last_few_contexts_are_watched_and_only_by_their_view(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    original = fitting._Fit._fitted
+
+    def held(self: fitting._Fit) -> object:
+        while not gate.is_set():
+            time.sleep(0.001)
+            yield None
+        return (yield from original(self))
+
+    monkeypatch.setattr(fitting._Fit, "_fitted", held)
+    second = running.attach()
+    for number in range(5):
+        running.ask(1, GetContext(request=10 + number, context=number))
+    running.ask(second, GetContext(request=3, context=30))
+    before = len(running.told[0]), len(running.told[1])
+    gate.set()
+    running.until(1, finished)
+    running.ask(1, Find(request=99, text="?"))
+    again = [m.context for m in running.told[0][before[0] :] if isinstance(m, ContextScores)]
+    assert set(again) <= {2, 3, 4}
+    assert 4 in again
+    assert {m.context for m in running.told[1][before[1] :] if isinstance(m, ContextScores)} <= {30}
+
+
+def test_a_question_is_answered_while_the_fit_goes_on(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def endless(*_: object) -> object:
+        nonlocal steps
+        while True:
+            steps += 1
+            time.sleep(0.01)
+            yield None
+
+    monkeypatch.setattr(fitting, "background_fit", endless)
+    other = Running(TargetSpec())
+    view = other.attach()
+    other.start()
+    other.ask(view, GetContext(request=1, context=0))
+    before = steps
+    assert isinstance(other.ask(view, Find(request=2, text="error")), Found)
+    assert steps - before <= 2  # it waited for the step under way, not for more
+    other.end()
+
+
+def test_one_failure_is_told_to_its_request_and_everything_goes_on(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: dict[str, Exception] = {
+        "bug": ZeroDivisionError("division by zero"),
+        "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        "python": MemoryError(),
+    }
+
+    def breaking(self: Browser, asked: Find) -> Found:
+        if asked.text in failures:
+            raise failures[asked.text]
+        return Found(request=asked.request, hits=[])
+
+    monkeypatch.setattr(Browser, "find", breaking)
+    codes = {}
+    for number, text in enumerate(failures, start=1):
+        answer = running.ask(1, Find(request=number, text=text))
+        assert isinstance(answer, Failed)
+        codes[text] = answer.exit_code
+        if text == "bug":
+            assert "ZeroDivisionError: division by zero" in answer.message
+    assert codes == {"bug": 1, "cuda": 5, "cpu": 5, "python": 5}
+    assert isinstance(running.ask(1, Find(request=9, text="fine")), Found)
+    answer = running.ask(1, GetContext(request=10, context=4000))
+    assert answer == Failed(request=10, exit_code=2, message="There is no context 4000. The contexts are 0 to 39.")
+    answer = running.ask(1, Hello(request=11))
+    assert isinstance(answer, Failed)
+    assert answer.exit_code == 2
+
+
+def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.until(1, finished)
+    steps = 0
+
+    def endless(self: Browser, view: int, asked: Generate) -> object:
+        nonlocal steps
+        while True:
+            steps += 1
+            time.sleep(0.01)
+            yield None
+
+    monkeypatch.setattr(Browser, "generate", endless)
+    running.hub.ask(1, Generate(request=5, prompt=""))
+    while not steps:
+        time.sleep(0.001)
+    before = steps
+    running.hub.ask(1, Cancel(request=6, target=5))
+    answer = running.until(1, lambda message: message.request == 5)
+    assert isinstance(answer, Failed)
+    assert answer.exit_code == 6
+    assert steps - before <= 2
+    running.ask(1, Find(request=7, text="x"))
+    after = steps
+    time.sleep(0.05)
+    assert steps == after
+    # Of a request that is over, or of another's, nothing is said.
+    running.hub.ask(1, Cancel(request=8, target=5))
+    running.ask(1, Find(request=9, text="x"))
+    assert not [m for m in running.told[0] if m.request == 8]
+
+
+def test_two_views_generate_side_by_side_and_one_that_leaves_stops(running: Running) -> None:
+    second = running.attach()
+    running.hub.ask(1, Generate(request=1, prompt="the error", max_tokens=40, seed=1))
+    running.hub.ask(second, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    third = running.attach()
+    running.hub.ask(third, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    running.hub.detach(third)
+    for view in (1, second):
+        running.until(view, lambda message: isinstance(message, Generated) and message.finished)
+    assert not any(isinstance(m, Generated) and m.finished for m in running.told[third - 1])
+
+
+def test_a_broken_fit_is_told_to_all_and_browsing_goes_on(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspector.errors import DataError
+
+    def broken(*_: object) -> object:
+        yield None
+        raise DataError("NaN at context 3. Look at it.")
+
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    monkeypatch.setattr(fitting, "background_fit", broken)
+    running = Running(TargetSpec())
+    view = running.attach()
+    running.start()
+    told = running.until(view, lambda message: isinstance(message, Failed))
+    assert told == Failed(exit_code=4, message="NaN at context 3. Look at it.")
+    assert isinstance(running.ask(view, GetContext(request=1, context=0)), ContextScores)
+    late = running.attach()
+    assert [type(message) for message in running.told[late - 1]] == [Ready, Failed]
+    running.end()
+
+
+def test_loading_that_fails_is_told_and_ends_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
+    running = Running(TargetSpec(model=f"{tmp_path}/nothing", suite=f"{tmp_path}"))
+    view = running.attach()
+    running.hub.ask(view, GetContext(request=7, context=0))
+    running.start()
+    running.thread.join(SECONDS)
+    assert running.code == 3
+    assert running.states == ["loading", "failed"]
+    failures = [message for message in running.told[view - 1] if isinstance(message, Failed)]
+    assert [(m.request, m.exit_code) for m in failures] == [(0, 3), (7, 3)]
+
+
+def test_without_views_it_ends_when_the_fit_is_done_and_not_before(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    slow = threading.Event()
+
+    def fit(*_: object) -> object:
+        while not slow.is_set():
+            time.sleep(0.005)
+            yield None
+
+    monkeypatch.setattr(fitting, "background_fit", fit)
+    running = Running(TargetSpec(), idle_seconds=0.1).start()
+    time.sleep(0.5)
+    assert running.thread.is_alive()
+    slow.set()
+    running.thread.join(SECONDS)
+    assert running.code == 0
+    # With a view it stays.
+    running = Running(TargetSpec(), idle_seconds=0.1)
+    view = running.attach()
+    running.start()
+    time.sleep(0.5)
+    assert running.thread.is_alive()
+    running.hub.detach(view)
+    running.thread.join(SECONDS)
+    assert running.code == 0
+
+
+async def test_in_process_speaks_the_same_messages(toy_target: TargetSpec, loaded: Loaded) -> None:
+    client = await SessionClient.open(toy_target, in_process=True)
+    kinds: list[str] = []
+    async with asyncio.timeout(60):
+        async for message in client.messages():
+            kinds.append(type(message).__name__)
+            if isinstance(message, Ready):
+                await client.send(GetContext(context=1))
+            if isinstance(message, ContextScores):
+                await client.close()
+    assert isinstance(client.welcome, Welcome)
+    assert kinds[0] == "Welcome"
+    assert kinds.index("LoadProgress") < kinds.index("Ready") < kinds.index("ContextScores")
+    assert client.lost is None
+    for thread in threading.enumerate():
+        if thread.name == "session":
+            await asyncio.to_thread(thread.join, SECONDS)
