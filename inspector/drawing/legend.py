@@ -30,60 +30,50 @@ class LegendData:
 def legend_runs(legend: LegendData, width: int) -> list[Run]:
     """The legend as runs of text, at most `width` cells: swatches with the edges between them.
 
-    Every edge is kept; what goes when there is little room are the gaps, the swatches' second cell, then the words.
+    Every edge is kept. When there is little room the gaps go first, then the swatches' second cell, the heading, and
+    at last all words.
     """
-    for gap, swatch, words in ((" ", 2, True), ("", 2, True), ("", 1, True), ("", 1, False)):
+    for gap, swatch, words in ((" ", 2, 2), ("", 2, 2), ("", 1, 2), ("", 1, 1), ("", 1, 0)):
         runs = _runs(legend, words=words, swatch=swatch, gap=gap)
         if sum(len(text) for text, _ in runs) <= width:
             return runs
     return _clip(runs, width)
 
 
-def _runs(legend: LegendData, *, words: bool, swatch: int, gap: str) -> list[Run]:
-    mode, palette = legend.mode, legend.palette
+def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]:
+    mode, palette, marks = legend.mode, legend.palette, legend.marks
     plain = palette.plain
     runs: list[Run] = []
     if mode.size is not None and legend.size_scale is not None:
-        runs.append((_heading(mode.size, short=mode.share is not None) if words else "", plain))
-        styles = [palette.style(mode, level, None) for level in range(palette.n_sizes)]
-        glyphs = [palette.mark(mode, level, None) if legend.marks else " " for level in range(palette.n_sizes)]
-        runs += _scale(legend.size_scale.labels(percent=mode.size.percent), styles, [glyph * swatch for glyph in glyphs], gap, plain)
-        runs.append((_unit(mode.size), plain))
+        heading = "|error| " if mode.share is not None else f"{mode.size.title}  "
+        levels = range(palette.n_sizes)
+        swatches = [
+            ((palette.mark(mode, level, None) if marks else " ") * swatch, palette.style(mode, level, None))
+            for level in levels
+        ]
+        runs += [(heading if words > 1 else "", plain), *_scale(legend.size_scale, mode.size, swatches, gap, plain)]
     if mode.share is not None and legend.share_scale is not None:
-        both = mode.size is not None
-        if both:
-            runs.append((" │ linear " if words else " │ ", plain))
-            top = palette.n_sizes - 1
-            styles = [palette.style(mode, top, level) for level in range(palette.n_shares)]
-            glyphs = ["a" if palette.depth == "none" else " "] * palette.n_shares
+        if mode.size is not None:
+            letter = "a" if palette.depth == "none" else " "  # Underlines need something to be under.
+            swatches = [(letter * swatch, palette.style(mode, palette.n_sizes - 1, k)) for k in range(palette.n_shares)]
+            before, after = (" │ linear ", " nonlinear") if words else (" │ ", "")
         else:
-            runs.append((f"{mode.share.title}  " if words else "", plain))
-            styles = list(palette.shares)
-            glyphs = [palette.mark(mode, None, level) if legend.marks else " " for level in range(len(styles))]
-        runs += _scale(legend.share_scale.labels(percent=mode.share.percent), styles, [glyph * swatch for glyph in glyphs], gap, plain)
-        runs.append((_unit(mode.share), plain))
-        if both and words:
-            runs.append((" nonlinear", plain))
+            swatches = [
+                ((palette.mark(mode, None, k) if marks else " ") * swatch, style)
+                for k, style in enumerate(palette.shares)
+            ]
+            before, after = (f"{mode.share.title}  ", "") if words else ("", "")
+        runs += [(before, plain), *_scale(legend.share_scale, mode.share, swatches, gap, plain), (after, plain)]
     return [run for run in runs if run[0]]
 
 
-def _heading(measure: Measure, *, short: bool) -> str:
-    return "|error| " if short else f"{measure.title}  "
-
-
-def _unit(measure: Measure) -> str:
-    return f" {measure.unit}" if measure.unit else ""
-
-
-def _scale(
-    labels: Sequence[str], styles: Sequence[CellStyle], swatches: Sequence[str], gap: str, plain: CellStyle
-) -> list[Run]:
-    runs: list[Run] = []
-    for level, (style, swatch) in enumerate(zip(styles, swatches, strict=True)):
-        if level:
-            runs.append((gap + labels[level - 1] + gap, plain))
-        runs.append((swatch, style))
-    return runs
+def _scale(scale: LevelScale, measure: Measure, swatches: Sequence[Run], gap: str, plain: CellStyle) -> list[Run]:
+    """Swatches with the edges between them, then the unit."""
+    labels = scale.labels(percent=measure.percent)
+    runs: list[Run] = [swatches[0]]
+    for label, swatch in zip(labels, swatches[1:], strict=True):
+        runs += [(gap + label + gap, plain), swatch]
+    return [*runs, (f" {measure.unit}" if measure.unit else "", plain)]
 
 
 def _clip(runs: list[Run], width: int) -> list[Run]:

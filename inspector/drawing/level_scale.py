@@ -22,6 +22,8 @@ SHARE_QUANTILE = 0.03
 TOKENS_PER_DOCUMENT = 64
 """Sampled from each document and SAE, evenly spaced. With 40 SAEs and all measures about 10 ms of Python."""
 MAX_SAMPLE = 8192
+TINY = 1e-6
+"""Values below this are nothing, and values that differ by less than this part of themselves are the same."""
 _NICE = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
@@ -75,15 +77,15 @@ def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | N
         if upper_limit is not None:
             first = min(first, (ceil((upper_limit - reach) / grid - 1e-9) - 1) * grid)
         if first > 1e-9 * step:
-            return LevelScale(edges=tuple(round(first + index * step, 12) for index in range(n_edges)))
+            return LevelScale(edges=tuple(float(f"{first + index * step:.10g}") for index in range(n_edges)))
         step = _nice_step(step * 0.79)  # Too wide to fit below the limit.
 
 
 def _spread(low: float, high: float) -> tuple[float, float]:
-    """Two different ends, also of values that are all the same."""
-    if high > low:
-        return low, high
-    return (0.5 * high, 1.5 * high) if high > 0 else (0.0, 1.0)
+    """Two ends well apart, also of values that are all the same or all nothing."""
+    if high < TINY:
+        return 0.0, 1.0
+    return (low, high) if high - low > TINY * high else (0.5 * high, 1.5 * high)
 
 
 def _nice_step(raw: float) -> float:

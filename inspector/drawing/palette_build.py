@@ -28,7 +28,9 @@ SIZES_256, SHARES_256 = 6, 3
 QUIET_SIZES = 2
 """Up to this size 24-bit palettes show three shares instead of five."""
 N_SHARE_LEVELS = 5
-"""Levels of the mode that shows share alone."""
+"""Levels of the mode that shows share alone: the middle one is plain, two on either side are filled."""
+SHARE_STRENGTHS = (0.45, 0.85)
+"""How far the two go towards the endpoint's lightness."""
 CHROMA_EXPONENT = 0.6
 """Colourfulness rises faster than lightness, so that the hue can be told at small sizes too."""
 
@@ -72,17 +74,14 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
         name: (plain, *(row[0] for row in cells([[level(end, size)] for size in range(1, sizes)])))
         for name, end in (("total", middle), ("linear", linear), ("nonlinear", nonlinear), ("loss", loss))
     }
-    half = N_SHARE_LEVELS // 2
-    sides = [
-        [_towards(to_oklab(ground), end, top, (0.85, 0.45)[step]) for step in range(half)] for end in (linear, nonlinear)
-    ]
-    both = cells([[near, far] for near, far in zip(reversed(sides[0]), reversed(sides[1]), strict=True)])
-    share_styles = (both[1][0], both[0][0], plain, both[0][1], both[1][1])
+    weak, strong = cells(
+        [[_towards(to_oklab(ground), end, top, part) for end in (linear, nonlinear)] for part in SHARE_STRENGTHS]
+    )
     return TokenPalette(
         depth=depth,
         mixed=mixed,
         ramps=ramps,
-        shares=share_styles,
+        shares=(strong[0], weak[0], plain, weak[1], strong[1]),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background),
         cursor=CellStyle(foreground=endpoints.background, background=endpoints.foreground, bold=True),
@@ -92,7 +91,7 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
 
 
 def _share_steps(size: int, shares: int) -> list[float]:
-    """Shares from 0 to 1 that a row of the palette tells apart: fewer at the smallest sizes, where the share is noise."""
+    """Shares from 0 to 1 that a row of the palette tells apart: fewer where the size is small, the share noise."""
     if shares == SHARES_256 and size == 1:  # The cube of 256 colours has no dark blue and no brown.
         return [0.5] * shares
     if shares == SHARES and size <= QUIET_SIZES:
