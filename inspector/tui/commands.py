@@ -26,8 +26,10 @@ class ActionCommands(Provider):
 
     def _all(self) -> Iterator[Command]:
         home = self._app.home
+        n_widths = len(home.choice.rows) if home.choice is not None else 0
+        absent = {f"stream.width-{number}" for number in range(n_widths + 1, 10)}
         for action in ACTIONS:
-            if action.id in ("stream.palette", "stream.escape"):
+            if action.id == "stream.palette" or action.id in absent:
                 continue
             keys = shown_keys(action)
             yield action.title, partial(home.run_action, action.call), f"key {keys}" if keys else "no key"

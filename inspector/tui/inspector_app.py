@@ -51,6 +51,8 @@ class InspectorApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit")]
     CSS = """
     Screen { background: $background; color: $foreground; }
+    CommandPalette { background: $background 0%; }
+    CommandPalette SearchIcon { display: none; }
     Toast { width: 64; max-width: 90%; }
     * { scrollbar-size-vertical: 1; }
     """

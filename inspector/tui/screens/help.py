@@ -43,13 +43,15 @@ class HelpScreen(ModalScreen[None]):
 
     def _text(self) -> Text:
         text = Text(f"{self._help.title}\n\n", style="bold")
-        for paragraph in self._help.paragraphs:
-            text.append(f"{paragraph}\n\n", style="not bold")
         rows = list(MOVES) + [(shown_keys(by_id(name)), by_id(name).title) for name in self._help.actions]
         for keys, title in rows:
             text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
             text.append(f"{title}\n", style="not bold")
-        text.append("\nEsc closes. Everything else: : or Ctrl+P lists all commands.", style="not bold")
+        text.append(f"{': Ctrl+P':<{KEY_COLUMN}}", style="bold")
+        text.append("every command by name\n", style="not bold")
+        for paragraph in self._help.paragraphs:
+            text.append(f"\n{paragraph}\n", style="not bold")
+        text.append("\nEsc closes.", style="not bold")
         return text
 
     def on_mount(self) -> None:

@@ -42,6 +42,8 @@ DETAIL_DELAY = 0.12
 """Seconds the cursor must rest before latents and guesses are asked for: a held key asks once, at its end."""
 FLUSH_DELAY = 1 / 6
 """Seconds between two drawings of a text that is being generated."""
+FOLLOW_DELAY = 0.5
+"""Seconds between two drawings of detail pane and plot while their token is the one just generated."""
 PAIRS_DELAY = 0.5
 """Seconds after the first change of widths before their pairs are asked for."""
 LOAD_TICK = 0.5
@@ -278,7 +280,7 @@ class StreamTalk(StreamView):
             if self._following:
                 self.tokens.move_to(len(text) - 1)
             self.show_title()
-            self.show_trace()
+            self._show_panes_soon()
 
     def _end_generation(self) -> None:
         """The last token is there, or nobody wants more."""
@@ -287,6 +289,7 @@ class StreamTalk(StreamView):
             text.finished = True
         self._following = False
         self.show_title()
+        self._show_panes()
         self._ask_detail_soon()
 
     async def _take_found(self, found: Found) -> None:
@@ -316,8 +319,10 @@ class StreamTalk(StreamView):
             return
         self.place = replace(self.place, position=position)
         self._following = not self.text.finished and position == len(self.text) - 1
-        self.show_token()
-        self.show_trace()
+        if self._following:
+            self._show_panes_soon()
+        else:
+            self._show_panes()
         self._ask_detail_soon()
 
     def _ask_detail_soon(self) -> None:
@@ -325,6 +330,16 @@ class StreamTalk(StreamView):
         self._stop("detail")
         if self.detail_is_visible and not self._following:
             self._after("detail", DETAIL_DELAY)
+
+    def _show_panes_soon(self) -> None:
+        """While the cursor runs along with a generation, what hangs on it follows more slowly."""
+        if "panes" not in self._delays:
+            self._after("panes", FOLLOW_DELAY)
+
+    def _show_panes(self) -> None:
+        self._stop("panes")
+        self.show_token()
+        self.show_trace()
 
     def _ask_pairs_soon(self) -> None:
         if "pairs" not in self._delays:
@@ -344,9 +359,16 @@ class StreamTalk(StreamView):
 
     # ---- timers: one of each name at most ------------------------------------------------------------------------------------
 
-    def _after(self, name: Literal["detail", "pairs", "flush"], seconds: float) -> None:
-        call = {"detail": self._ask_detail, "pairs": self._ask_pairs, "flush": self._flush}[name]
-        self._delays[name] = self.set_timer(seconds, call)
+    def _after(self, name: Literal["detail", "pairs", "flush", "panes"], seconds: float) -> None:
+        match name:
+            case "detail":
+                self._delays[name] = self.set_timer(seconds, self._ask_detail)
+            case "pairs":
+                self._delays[name] = self.set_timer(seconds, self._ask_pairs)
+            case "flush":
+                self._delays[name] = self.set_timer(seconds, self._flush)
+            case "panes":
+                self._delays[name] = self.set_timer(seconds, self._show_panes)
 
     def _every(self, name: Literal["load"], seconds: float) -> None:
         if name not in self._delays:

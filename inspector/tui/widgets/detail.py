@@ -209,7 +209,8 @@ def latent_lines(detail: TokenDetail | None, facts: TokenFacts | None, width: in
         line: Line = []
         for index, activation, link in shown[start : start + per_line]:
             look = f"link={link}" if link and " " not in link else ""
-            line += [(f"{index:>{index_width}} ", "muted"), (activation, look)]
+            # One colour: a change of it between any two would cost 40 bytes per latent at every step of the cursor.
+            line += [(f"{index:>{index_width}} {activation}", look)]
             line.append((" " * (activation_width - len(activation) + 2), ""))
         lines.append(line)
     return lines
