@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Series, Table
-from inspector.spec import width_label
 
 Row = Mapping[str, Any]
 """One entry of a result's `saes`; user data, hence Any."""
@@ -53,8 +52,18 @@ def sae_table(title: str, rows: Sequence[Row], intervals: Intervals, scores: Seq
     return Table(title=title, columns=tuple(columns), rows=tuple(lines), note=note)
 
 
-def curve_by_width(title: str, rows: Sequence[Row], intervals: Intervals, score: Score, note: str = "") -> Curve:
-    """The score against measured L0, one line per width, a point per SAE; nothing between the points is claimed."""
+def curve_by_width(
+    title: str,
+    rows: Sequence[Row],
+    intervals: Intervals,
+    score: Score,
+    width_label: Callable[[int], str],
+    note: str = "",
+) -> Curve:
+    """The score against measured L0, one line per width, a point per SAE; nothing between the points is claimed.
+
+    `width_label` makes the short name of a number of latents, as in `spec.width_label`.
+    """
     series = []
     for d_sae in sorted({row["d_sae"] for row in rows}):
         points = sorted((row for row in rows if row["d_sae"] == d_sae), key=lambda row: float(row["l0"]))

@@ -71,7 +71,7 @@ class PcaMap:
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """[n, d] in the precision of x."""
-        mean, basis = self.mean.to(x), self.basis.to(x)
+        mean, basis = self.mean.to(x.dtype).to(x.device), self.basis.to(x.dtype).to(x.device)
         return mean + ((x - mean) @ basis) @ basis.T
 
 

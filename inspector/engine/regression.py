@@ -49,9 +49,11 @@ class LinearMap:
         Computed around the mean of x: with a mean of a thousand standard deviations, `weight x` and `bias` are huge
         and cancel, and float32 would lose the difference.
         """
-        centre = self.centre.to(x)
-        bias = self.bias + self.weight @ centre.to(self.weight)
-        return (x - centre) @ self.weight.to(x).T + bias.to(x)
+        centre = self.centre.to(x.dtype)
+        bias = self.bias + self.weight @ centre.double()
+        # First the precision, then the device: Apple's has no float64 to convert from.
+        bias, weight = bias.to(x.dtype).to(x.device), self.weight.to(x.dtype).to(x.device)
+        return (x - centre.to(x.device)) @ weight.T + bias
 
 
 class Factorisation:

@@ -79,12 +79,13 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, and fvu_nonlinear against L0 for each width."""
     from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    from inspector.spec import width_label
 
     fvu, nonlinear = Score(key="fvu", title="FVU"), Score(key="fvu_nonlinear", title="nonlinear FVU")
     rows, intervals = result["saes"], result["intervals"]
     note = f"{result['definition']}\n{INTERPRETATION}"
     table = sae_table("Variance of x left unexplained", rows, intervals, (fvu, nonlinear), note)
-    return table, curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, INTERPRETATION)
+    return table, curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, INTERPRETATION)
 
 
 EXPERIMENT = Experiment(

@@ -84,6 +84,7 @@ def _below_null(statistics: Statistics) -> list[str]:
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, and r2_norm against L0 for each width."""
     from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    from inspector.spec import width_label
 
     score = Score(key="r2_norm", title="norm R²")
     rows, intervals = result["saes"], result["intervals"]
@@ -94,7 +95,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         (score, Score(key="fvu", title="FVU")),
         result["definition"],
     )
-    return table, curve_by_width("Norm prediction", rows, intervals, score)
+    return table, curve_by_width("Norm prediction", rows, intervals, score, width_label)
 
 
 EXPERIMENT = Experiment(

@@ -101,7 +101,8 @@ class SecondPass:
         contexts, counts = torch.unique_consecutive(batch.contexts.cpu()[mask], return_counts=True)
         runs: list[int] = counts.tolist()
         any_maps = next(iter(self.maps.values()))
-        wide = to_float64(x) - any_maps.error_map.centre.to(x.device)
+        wide = to_float64(x)
+        wide = wide - any_maps.error_map.centre.to(wide.device)
         # h = 1 - g x, computed around the mean of x like every prediction.
         g = any_maps.constant_direction.to(wide.device)
         h = 1.0 - g @ any_maps.error_map.centre.to(wide.device) - wide @ g

@@ -6,6 +6,7 @@ from typing import Any
 
 from inspector.drawing.figures import Axis, Series
 from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+from inspector.spec import width_label
 
 ROWS: list[dict[str, Any]] = [
     {"sae": "a", "d_sae": 16384, "nominal_l0": None, "l0": 30.5, "r2": 0.4},
@@ -32,7 +33,7 @@ def test_without_any_interval_there_is_no_column_for_it() -> None:
 
 
 def test_curves_are_sorted_by_l0_within_a_width_and_nothing_is_clipped() -> None:
-    curve = curve_by_width("T", ROWS, INTERVALS, R2)
+    curve = curve_by_width("T", ROWS, INTERVALS, R2, width_label)
     assert curve.x == Axis(label="L0", log=True)
     assert curve.series == (
         Series(name="16k", x=(10.0, 30.5), y=(None, 0.4), low=(None, 0.3), high=(None, 0.5)),
