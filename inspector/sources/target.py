@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from inspector.errors import TargetError, UsageError
 from inspector.events import Event, Loading
 from inspector.sources import suites
-from inspector.sources.limits import check_length, default_positions
+from inspector.sources.limits import check_length, default_context_length, default_positions
 from inspector.sources.model_files import DEMO, ModelFiles, find_model
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.readers import check_text
@@ -156,10 +156,13 @@ def _load_saes(
 def _importing(name: str, module: str) -> Generator[Event, None, None]:
     """Import a module between two events; most of a cold start is this, so the screen says so."""
     import importlib
+    import warnings
 
     started = time.perf_counter()
     yield Loading(what=f"importing {name}")
-    importlib.import_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries deprecating each other, nothing a user could act on
+        importlib.import_module(module)
     yield Loading(what=f"importing {name}", seconds=time.perf_counter() - started)
 
 
@@ -179,13 +182,13 @@ def _check_text(target: TargetSpec, files: ModelFiles) -> None:
     """Refuse impossible lengths and unusable files before anything is loaded."""
     n_ctx = files.n_ctx
     length = target.context_length
-    if length is not None:
-        check_length(length, target.contexts, n_ctx)
+    if length is None and n_ctx is not None:
+        length = default_context_length(n_ctx)
+    check_length(3 if length is None else length, target.contexts, n_ctx)
     start = target.positions[0] if target.positions is not None else 0
-    longest = length if length is not None else n_ctx
-    if longest is not None and start >= longest - 1:
+    if length is not None and start >= length - 1:
         raise UsageError(
-            f"--positions {start}: begins after the last token of a context of {longest:,}. Use an earlier START."
+            f"--positions {start}: begins after the last token of a context of {length:,}. Use an earlier START."
         )
     if target.text not in (None, DEMO):
         check_text(target.text or "")

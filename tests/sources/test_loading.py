@@ -193,7 +193,7 @@ def test_devices() -> None:
         pick_device("gpu")
     with pytest.raises(UsageError, match="--device meta is not supported"):
         pick_device("meta")
-    with pytest.raises(TargetError, match="usable CUDA devices. Use --device cpu or auto."):
+    with pytest.raises(TargetError, match=r"usable CUDA devices. Use --device cpu or auto."):
         pick_device("cuda:77")
 
 

@@ -164,7 +164,7 @@ def test_text_longer_than_the_model_is_refused_and_not_cut(model: LanguageModel)
 
 
 def test_token_ids_outside_the_vocabulary_are_refused(model: LanguageModel) -> None:
-    with pytest.raises(UsageError, match="Token id 300 is outside the vocabulary. Use ids from 0 to 299."):
+    with pytest.raises(UsageError, match=r"Token id 300 is outside the vocabulary. Use ids from 0 to 299."):
         model.forward(torch.tensor([[1, 300]]))
     with pytest.raises(DataError, match=r"shape \[1, 0\]"):
         model.forward(torch.zeros(1, 0, dtype=torch.int64))

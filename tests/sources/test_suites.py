@@ -131,9 +131,9 @@ def test_broken_configurations_are_named(tmp_path: Path, content: str, says: str
 
 def test_the_only_layer_of_a_site_needs_no_naming(suite: Path) -> None:
     assert resolve_hook(list_suite(suite), asked(suite, site="attn")) == ("blocks.1.attn.hook_z", 1)
-    with pytest.raises(TargetError, match="The suite has SAEs at 2 layers. Choose one with --layer: 1, 2."):
+    with pytest.raises(TargetError, match=r"The suite has SAEs at 2 layers. Choose one with --layer: 1, 2."):
         resolve_hook(list_suite(suite), asked(suite))
-    with pytest.raises(TargetError, match="no SAE at site 'mlp'. It has: blocks.1.attn.hook_z,"):
+    with pytest.raises(TargetError, match=r"no SAE at site 'mlp'. It has: blocks.1.attn.hook_z,"):
         resolve_hook(list_suite(suite), asked(suite, site="mlp"))
 
 
@@ -145,9 +145,9 @@ def test_the_demo_opens_at_its_middle_layer(suite: Path) -> None:
 
 def test_layers_that_do_not_exist(suite: Path) -> None:
     refs = list_suite(suite)
-    with pytest.raises(TargetError, match="Model 'toy' has no layer 9. Its layers are 0 to 4."):
+    with pytest.raises(TargetError, match=r"Model 'toy' has no layer 9. Its layers are 0 to 4."):
         resolve_hook(refs, asked(suite, layers=(9,)), n_layers=5)
-    with pytest.raises(TargetError, match="no layer -1. Layers count from 0"):
+    with pytest.raises(TargetError, match=r"no layer -1. Layers count from 0"):
         resolve_hook(refs, asked(suite, layers=(-1,)))
     with pytest.raises(UsageError, match="3 layers were asked for at once"):
         resolve_hook(refs, asked(suite, layers=(1, 2, 3)))
@@ -222,12 +222,12 @@ def test_directories_after_sae_need_no_suite(tmp_path: Path, suite: Path) -> Non
     target = TargetSpec(model="toy", saes=(first, second))
     assert [ref.sae_id for ref in select(known_saes(target), target)] == [first, second]
     several = TargetSpec(model="toy", saes=(str(suite),))
-    with pytest.raises(TargetError, match="holds 13 SAEs below it. Name one of them"):
+    with pytest.raises(TargetError, match=r"holds 13 SAEs below it. Name one of them"):
         known_saes(several)
 
 
 def test_without_suite_or_sae_it_says_which_to_give() -> None:
-    with pytest.raises(TargetError, match="No SAEs are known for model 'gemma'. Give --suite DIR or --sae DIR."):
+    with pytest.raises(TargetError, match=r"No SAEs are known for model 'gemma'. Give --suite DIR or --sae DIR."):
         known_saes(TargetSpec(model="gemma"))
     with pytest.raises(TargetError, match="'l0_5' is not an SAE directory, and there is no suite"):
         known_saes(TargetSpec(model="gemma", saes=("l0_5",)))
@@ -237,7 +237,8 @@ def test_listing_imports_neither_torch_nor_numpy(suite: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from inspector.sources.suites import list_suite, demo_suite_dir\n"
         f"assert len(list_suite(Path({str(suite)!r}))) == 13\n"
-        "heavy = {'torch', 'numpy', 'transformers', 'sae_lens', 'huggingface_hub'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'numpy', 'transformers', 'sae_lens', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     assert demo_suite_dir().parts[-3:] == ("inspector", "demo", "suite")
