@@ -17,7 +17,6 @@ from rich.text import Text
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 
 from inspector.tui.screens.stream import StreamScreen
 from inspector.tui.state import UiState, load_state, save_state, state_directory
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import RenderableType
+    from textual.command import Provider
     from textual.screen import Screen
 
     from inspector.drawing.palette import Depth

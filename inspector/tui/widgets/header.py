@@ -41,8 +41,9 @@ def positions_text(positions: tuple[int, int], context_length: int) -> str:
 
 
 def width_parts(choice: Choice) -> tuple[Line, ...]:
-    """The widths with their keys, at length and in short: '1 256●' enabled, '2 512○' not, the active one marked '◉'."""
+    """The widths with their keys, from long to short: '1 256●' enabled, '2 512○' not, the active one marked '◉'."""
     long: Line = [("widths ", "muted")]
+    middle: Line = []
     short: Line = []
     for index, label in enumerate(choice.labels):
         active, enabled = index == choice.active, index in choice.enabled
@@ -51,9 +52,11 @@ def width_parts(choice: Choice) -> tuple[Line, ...]:
         key = str(index + 1) if index < 9 else "·"
         gap = [] if index == 0 else [("  ", "")]
         long += [*gap, (f"{key} ", "key" if index < 9 else "muted"), (f"{label}{mark}", look)]
-        short += [*([] if index == 0 else [(" ", "")]), (f"{key}{mark}", look)]
+        gap = [] if index == 0 else [(" ", "")]
+        short += [*gap, (f"{key}{mark}", look)]
+        middle += [*gap, (f"{key} {label}{mark}" if enabled else f"{key}{mark}", look)]
     only: Line = [(f"{choice.labels[choice.active]}◉", f"series-{choice.series(choice.active)} bold")]
-    return long, short, only, []
+    return long, middle, short, only, []
 
 
 def first_line(session: SessionView, model: str, choice: Choice | None, width: int) -> Line:
