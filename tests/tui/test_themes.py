@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.app import App
+from textual.widgets import Static
+
+from inspector.drawing.palette import DIGITS, MARKS
+from inspector.errors import UsageError
+from inspector.tui.themes import (
+    ANSI_NAMES,
+    DEFAULT_THEME,
+    SIXTEEN_THEME,
+    depth_of,
+    find_themes,
+    load_theme,
+    shipped_folder,
+    theme_for,
+    theme_named,
+    user_folder,
+)
+
+FILES = sorted(shipped_folder().glob("*.toml"))
+GOOD = (shipped_folder() / f"{DEFAULT_THEME}.toml").read_text(encoding="utf-8")
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_themes_are_a_default_a_dark_a_light_and_a_16_colour_one() -> None:
+    themes, problems = find_themes([shipped_folder()])
+    assert not problems
+    assert {DEFAULT_THEME, "dark", "light", SIXTEEN_THEME} <= set(themes)
+    assert [theme.name for theme in themes.values() if not theme.dark] == ["light"]
+    assert [theme.name for theme in themes.values() if theme.ansi] == [SIXTEEN_THEME]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_each_theme_paints(path: Path) -> None:
+    class Bare(App[None]):
+        def compose(self):  # type: ignore[no-untyped-def]
+            yield Static("text")
+
+    theme = load_theme(path)
+    assert theme.summary
+    app = Bare()
+    async with app.run_test() as pilot:
+        app.register_theme(theme.textual())
+        app.theme = theme.name
+        await pilot.pause()
+        assert app.current_theme.dark is theme.dark
+        assert app.native_ansi_color is theme.ansi
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_text_can_be_read_on_background_surface_and_panel(path: Path) -> None:
+    from inspector.drawing.colour import contrast, parse_hex
+
+    theme = load_theme(path)
+    if theme.ansi:
+        assert theme.colours["foreground"] != theme.colours["background"]
+        return
+    text = parse_hex(theme.colours["foreground"])
+    for ground in ("background", "surface", "panel"):
+        assert contrast(text, parse_hex(theme.colours[ground])) >= 7.0  # WCAG AAA: it is read all day.
+    for name in ("primary", "accent", "success", "warning", "error"):
+        assert contrast(parse_hex(theme.colours[name]), parse_hex(theme.colours["surface"])) >= 4.5, name
+    assert contrast(parse_hex(theme.tokens["muted"]), parse_hex(theme.colours["surface"])) >= 3.0  # Excluded tokens.
+
+
+def test_an_ansi_theme_has_the_16_colour_palette_at_every_depth_but_none() -> None:
+    theme = load_theme(shipped_folder() / "sixteen.toml")
+    assert [theme.palette(depth).depth for depth in ("truecolor", "256", "16", "none")] == ["16", "16", "16", "none"]
+    names = {cell.foreground for row in theme.palette("16").mixed for cell in row}
+    assert names <= set(ANSI_NAMES)
+
+
+def test_the_linux_console_gets_digits_for_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    theme = load_theme(shipped_folder() / "okabe.toml")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert theme.palette("16").marks == MARKS
+    monkeypatch.setenv("TERM", "linux")
+    assert theme.palette("16").marks == DIGITS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('title = "Okabe"', 'titel = "Okabe"', r"has no key 'titel'\. Nearest: title"),
+        ('title = "Okabe"', "title = 3", r"'title' is 3\. It must be text in quotes"),
+        ("dark = true", 'dark = "yes"', r"'dark' is 'yes'\. It must be true or false"),
+        ("dark = true", "", r"lacks the key 'dark'"),
+        ("surface =", "surfaces =", r"\[colours\] has no key 'surfaces'\. Nearest: surface"),
+        ('muted = "#66707c"', 'muted = "grey"', r"\[tokens\] muted is 'grey'\. Write a colour as '#rrggbb'"),
+        ('loss = "#7fc9a8"', "", r"\[tokens\] lacks the key 'loss'"),
+        ("[tokens]", "tokens = 1\n[tokken]", "cannot be read|has no key|must be a table"),
+        ("dark = true", "dark = true\nansi = true", r"says ansi = true\. Known: ansi_black|says ansi = true"),
+        ('border = "#56b4e9"', "border = 7", r"\[variables\] must hold names with text"),
+        ("dark = true", "dark = = true", r"cannot be read: .*Mend the file"),
+    ],
+)
+def test_a_wrong_file_is_reported_with_file_key_and_nearest(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(UsageError, match=message) as caught:
+        load_theme(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_users_themes_come_last_and_broken_ones_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, GOOD.replace('"Okabe"', '"My own"'), "okabe.toml")
+    write(tmp_path, "title =", "broken.toml")
+    themes, problems = find_themes([shipped_folder(), tmp_path])
+    assert themes["okabe"].title == "My own"
+    assert "broken" not in themes
+    assert len(problems) == 1
+    assert "broken.toml" in problems[0]
+
+
+def test_missing_folders_are_no_problem(tmp_path: Path) -> None:
+    assert find_themes([tmp_path / "nowhere"]) == ({}, [])
+    assert user_folder().name == "themes"
+
+
+def test_an_unknown_theme_gets_the_nearest() -> None:
+    themes, _ = find_themes([shipped_folder()])
+    assert theme_named("light", themes).name == "light"
+    with pytest.raises(UsageError, match=r"no theme 'lihgt'\. Nearest: light"):
+        theme_named("lihgt", themes)
+
+
+def test_a_terminal_of_16_colours_gets_the_theme_made_for_it() -> None:
+    themes, _ = find_themes([shipped_folder()])
+    okabe = themes["okabe"]
+    assert theme_for("16", okabe, themes).name == "sixteen"
+    assert [theme_for(depth, okabe, themes).name for depth in ("truecolor", "256", "none")] == ["okabe"] * 3
+    assert theme_for("16", okabe, {}) is okabe
+
+
+@pytest.mark.parametrize(
+    ("term", "colorterm", "no_color", "depth"),
+    [
+        ("xterm-256color", "truecolor", None, "truecolor"),
+        ("xterm-256color", "", None, "256"),
+        ("xterm", "", None, "16"),
+        ("tmux-256color", "", None, "256"),
+        ("xterm-256color", "truecolor", "1", "none"),
+    ],
+)
+def test_depth_follows_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, term: str, colorterm: str, no_color: str | None, depth: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLORTERM", colorterm)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    assert depth_of(App()) == depth

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from inspector.drawing.level_scale import LevelScale
+from inspector.drawing.palette import CellStyle, TokenPalette
+from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+from inspector.drawing.token_document import TokenDocument
+from inspector.drawing.token_modes import mode_named
+from inspector.tui.widgets.token_layout import TokenLayout
+from inspector.tui.widgets.token_lines import Colouring, hit_style, line_strip, rich_style
+from tests.drawing.documents import document
+
+PALETTE = build_palette(DEFAULT_ENDPOINTS, "truecolor")
+SIZES = LevelScale(edges=tuple(float(edge) for edge in range(1, 8)))
+SHARES = LevelScale(edges=(0.2, 0.4, 0.6, 0.8))
+
+
+def colouring(doc: TokenDocument, mode: str = "mixed", palette: TokenPalette = PALETTE) -> Colouring:
+    return Colouring(
+        document=doc,
+        sae=0,
+        mode=mode_named(mode),
+        palette=palette,
+        size_scale=SIZES if mode_named(mode).size else None,
+        share_scale=SHARES if mode_named(mode).share else None,
+    )
+
+
+def drawn(doc: TokenDocument, width: int = 12, *, marks: bool = False, **kwargs: object) -> list[tuple[str, object]]:
+    layout = TokenLayout(width, marks=marks)
+    layout.extend(doc.tokens)
+    strip = line_strip(layout.line(0), colouring(doc), width, **kwargs)  # type: ignore[arg-type]
+    return [(segment.text, segment.style) for segment in strip]
+
+
+def style(cell: CellStyle) -> object:
+    return rich_style(cell)
+
+
+def test_exact_cells_of_a_line() -> None:
+    doc = document(["<s>", "a", " b", "c"], linear=[0, 5.5, 0, 0.5], nonlinear=[0, 0, 5.5, 0], excluded=1)
+    assert drawn(doc) == [
+        ("<s>", style(PALETTE.excluded)),
+        ("a", style(PALETTE.mixed[5][0])),
+        (" b", style(PALETTE.mixed[5][4])),
+        ("c", style(PALETTE.plain)),
+        (" " * 5, style(PALETTE.plain)),
+    ]
+
+
+def test_neighbours_of_equal_style_are_one_segment() -> None:
+    doc = document(["a", "b", "c"], linear=[5.5] * 3, nonlinear=[0] * 3)
+    assert [text for text, _ in drawn(doc)] == ["abc", " " * 9]
+
+
+def test_marks_follow_their_tokens_and_excluded_ones_have_none() -> None:
+    doc = document(["<s>", "a", " b"], linear=[0, 5.5, 0.5], nonlinear=[0] * 3, excluded=1)
+    assert "".join(text for text, _ in drawn(doc, marks=True)) == "<s> a▆ b▁   "
+
+
+def test_without_a_map_the_hue_is_that_of_the_total() -> None:
+    doc = document(["a"])  # Total 5, nothing else known.
+    assert drawn(doc)[0] == ("a", style(PALETTE.ramps["total"][5]))
+
+
+def test_cursor_focused_and_resting() -> None:
+    doc = document(["a", "b"], linear=[5.5] * 2, nonlinear=[0] * 2)
+    assert drawn(doc, cursor=1)[1] == ("b", style(PALETTE.cursor))
+    resting = drawn(doc, cursor=1, focused=False)[1][1]
+    assert (resting.underline, resting.bold) == (True, True)  # type: ignore[attr-defined]
+    assert resting.bgcolor == rich_style(PALETTE.mixed[5][0]).bgcolor  # type: ignore[attr-defined]
+
+
+def test_hits_keep_their_colour_and_are_underlined() -> None:
+    doc = document(["a", "b", "c"], linear=[5.5] * 3, nonlinear=[0] * 3)
+    hit = drawn(doc, hits=[range(1, 2)])[1]
+    assert hit == ("b", style(hit_style(PALETTE.mixed[5][0], True)))
+    assert hit_style(PALETTE.plain, False).reverse
+
+
+def test_a_document_without_saes_is_plain() -> None:
+    assert drawn(document(["a"], n_saes=0))[0] == ("a", style(PALETTE.plain))
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=20), st.integers(4, 40), st.booleans(), st.integers(0, 19))
+def test_every_line_is_exactly_as_wide_as_the_pane_and_every_segment_has_a_style(
+    tokens: list[str], width: int, marks: bool, cursor: int
+) -> None:
+    doc = document(tokens, linear=[1.5] * len(tokens), nonlinear=[2.5] * len(tokens))
+    layout = TokenLayout(width, marks=marks)
+    layout.extend(tokens)
+    for line in range(layout.n_lines):
+        strip = line_strip(layout.line(line), colouring(doc), width, cursor=cursor)
+        assert strip.cell_length == width == sum(cell_len(segment.text) for segment in strip)
+        assert all(segment.style is not None and segment.text for segment in strip)
