@@ -13,7 +13,6 @@ from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
 from inspector.cli.output import print_json_list
 from inspector.errors import InspectorError, UsageError
-from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +62,7 @@ def attach(context: click.Context, session_id: str | None, theme: str | None) ->
             "There is no terminal to open the app in. Use `dm-inspect run` or `dm-inspect tokens` instead."
         )
     open_app: OpenApp = context.obj
-    target = TargetSpec(model=record.model, layers=record.layers)
+    target = record.target
     context.exit(open_app(AppRequest(target=target, theme=theme, session_id=record.id)))
 
 

@@ -90,6 +90,7 @@ def first_record(launch: Launch, pid: int, log: str) -> discovery.SessionRecord:
         protocol_version=PROTOCOL_VERSION,
         state="loading",
         log=log,
+        target=target,
     )
 
 

@@ -25,11 +25,10 @@ import msgspec
 import platformdirs
 
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
+from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from inspector.spec import TargetSpec
 
 APP = "dm-inspect"
 SOCKET_PATH_LIMIT = 103
@@ -55,6 +54,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """'loading', 'fitting', 'ready' or 'failed'."""
     log: str
+    target: TargetSpec = TargetSpec()
+    """What it was asked to load, with absolute paths."""
 
 
 def runtime_dir() -> Path:

@@ -323,5 +323,18 @@ def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
             for sae in loaded.saes
         ],
         text=target.text or "",
-        warnings=list(dict.fromkeys([*loaded.warnings, *warnings])),
+        warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
     )
+
+
+def too_few_tokens(loaded: Loaded) -> list[str]:
+    """What `dm-inspect run` refuses to compute, a view shows with a warning: errors can be looked at all the same."""
+    from inspector.runner import TOKENS_PER_DIMENSION
+
+    d, n_train = loaded.model.check_hook(loaded.hook_name), loaded.plan.n_train
+    if n_train >= TOKENS_PER_DIMENSION * d:
+        return []
+    return [
+        f"{n_train:,} training tokens are too few to split errors of {d:,} dimensions: linear parts look too large. "
+        f"At least {TOKENS_PER_DIMENSION * d:,} are needed; use more --contexts or a longer --text."
+    ]

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from inspector.errors import DataError
+from inspector.runner import run
 from inspector.session import fitting
 from inspector.session.fitting import Improvement, background_fit
 from inspector.session.pairing import ErrorNorms
 from inspector.session.protocol import GetPairs
+from inspector.spec import RunSpec
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -76,6 +78,26 @@ def test_the_last_map_and_its_scores_are_those_of_least_squares(
     assert quality.r2_low is not None and quality.r2_high is not None
     assert quality.r2_low < quality.r2 < quality.r2_high
     assert quality.l0 == pytest.approx(loaded.saes[row].ref.nominal_l0, rel=0.2)
+
+
+def test_the_last_numbers_are_those_of_a_headless_run(
+    fitted: tuple[list[Improvement], ErrorNorms], loaded: Loaded
+) -> None:
+    spec = RunSpec(target=loaded.target, experiments=("error-vector", "fvu-nonlinear"), batch_size=3)
+    running = run(spec, loaded)
+    while True:
+        try:
+            next(running)
+        except StopIteration as done:
+            vector, fvu = done.value
+            break
+    for quality, r2, unexplained in zip(fitted[0][-1].message.qualities, vector["saes"], fvu["saes"], strict=True):
+        # 1e-6 is the promise; the sums of both are float64 and over the same float32 numbers.
+        assert quality.r2 == pytest.approx(r2["r2_pooled"], abs=1e-6)
+        assert [quality.r2_low, quality.r2_high] == pytest.approx(vector["intervals"][r2["sae"]]["r2_pooled"], abs=1e-6)
+        assert quality.fvu == pytest.approx(unexplained["fvu"], abs=1e-6)
+        assert quality.fvu_nonlinear == pytest.approx(unexplained["fvu_nonlinear"], abs=1e-6)
+        assert quality.l0 == pytest.approx(r2["l0"], abs=1e-9)
 
 
 def test_pairs_are_of_all_held_out_tokens_each_once(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +126,14 @@ def test_ready_tells_what_is_loaded(running: Running, loaded: Loaded) -> None:
             break
         time.sleep(0.01)
     assert running.states == ["loading", "fitting", "ready"]
+
+
+def test_too_few_training_tokens_are_warned_of(loaded: Loaded) -> None:
+    assert service.too_few_tokens(loaded) == []
+    few = replace(loaded, plan=replace(loaded.plan, n_train=319))
+    (warning,) = service.too_few_tokens(few)
+    assert "319 training tokens are too few" in warning
+    assert "At least 320" in warning
 
 
 def test_a_watched_context_is_sent_again_after_every_fit(running: Running) -> None:
