@@ -6,6 +6,7 @@ newer version, is as good as none: the program never refuses to start because of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
@@ -51,4 +52,5 @@ def save_state(state: UiState) -> None:
         temporary.write_text(json.dumps({"version": VERSION, **asdict(state)}), encoding="utf-8")
         os.replace(temporary, directory / "view.json")
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -46,14 +46,15 @@ class Emulator:
 
 def random_strip(rng: random.Random, width: int) -> Strip:
     segments: list[Segment] = []
-    room = width
+    room = width - 1
     while room:
         text = rng.choice(TEXTS)
         size = Segment(text).cell_length
         if size <= room:
             segments.append(Segment(text, rng.choice(STYLES)))
             room -= size
-    return Strip(segments, width)
+    # pyte wraps before a combining mark in the last column, which terminals do not: keep marks out of it.
+    return Strip([*segments, Segment(".")], width)
 
 
 def whole(strips: list[Strip]) -> LayoutUpdate:

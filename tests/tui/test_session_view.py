@@ -1,0 +1,63 @@
+"""What the view knows after each message."""
+
+from __future__ import annotations
+
+from inspector.session.protocol import Failed, LoadProgress, MapImproved, SaeQuality, Welcome
+from inspector.tui.session_view import SessionView
+from tests.fake_session import FakeSession
+
+WELCOME = Welcome(version=1, program_version="0", pid=1, log_path="/x/log")
+
+
+def step(what: str, seconds: float | None = None) -> LoadProgress:
+    return LoadProgress(what=what, seconds=seconds)
+
+
+def test_from_connecting_to_ready() -> None:
+    view = SessionView()
+    assert view.stage == "connecting"
+    view = view.told(WELCOME, 0.0)
+    assert (view.stage, view.log_path) == ("loading", "/x/log")
+    view = view.told(FakeSession().ready(), 1.0)
+    assert (view.stage, view.exit_code) == ("ready", 0)
+
+
+def test_a_step_reported_again_is_one_step() -> None:
+    view = SessionView().told(step("model"), 2.0).told(step("model", 1.5), 3.5)
+    assert [(s.what, s.started, s.seconds) for s in view.steps] == [("model", 2.0, 1.5)]
+
+
+def test_counted_steps_are_one_that_lasts_until_the_last() -> None:
+    view = SessionView().told(step("text", 0.1), 0.0)
+    view = view.told(step("SAE 1/3"), 1.0).told(step("SAE 1/3", 0.5), 1.5)
+    view = view.told(step("SAE 2/3", 0.5), 2.0)
+    assert [(s.what, s.seconds) for s in view.steps] == [("text", 0.1), ("SAE 2/3", None)]
+    view = view.told(step("SAE 3/3", 0.5), 2.5)
+    assert [(s.what, s.seconds) for s in view.steps] == [("text", 0.1), ("SAE 3/3", 1.5)]
+
+
+def test_a_failed_load_keeps_its_exit_code_though_the_connection_then_ends() -> None:
+    view = SessionView().told(WELCOME, 0.0).told(Failed(exit_code=3, message="No such layer."), 1.0)
+    assert (view.stage, view.error, view.exit_code) == ("failed", "No such layer.", 3)
+    assert view.lost("The session ended.") == view
+
+
+def test_a_request_that_failed_is_no_failed_load() -> None:
+    view = SessionView().told(WELCOME, 0.0)
+    assert view.told(Failed(request=4, exit_code=6, message="Cancelled."), 1.0) == view
+
+
+def test_no_connection_is_a_failure_and_a_broken_one_is_not() -> None:
+    assert (SessionView().lost("No.", 5).stage, SessionView().lost("No.", 5).exit_code) == ("failed", 5)
+    ready = SessionView().told(FakeSession().ready(), 0.0)
+    assert (ready.lost("Gone.").stage, ready.lost("Gone.").exit_code) == ("lost", 0)
+
+
+def test_quality_is_that_of_the_row() -> None:
+    assert SessionView().quality(0) is None
+    quality = SaeQuality(r2=0.5, r2_low=None, r2_high=None, fvu=0.1, fvu_nonlinear=0.05, l0=15.0)
+    view = SessionView().told(
+        MapImproved(epoch=1, n_tokens=10, n_tokens_goal=20, n_held_out=5, qualities=[quality]), 0.0
+    )
+    assert view.quality(0) == quality
+    assert view.quality(1) is None
