@@ -72,8 +72,10 @@ def report(error: BaseException) -> ExitCode:
         import traceback
 
         sys.stderr.write("".join(traceback.format_exception(error)))
+    from inspector.drawing.safe_text import visible
+
     with contextlib.suppress(OSError, ValueError):
-        print(f"error: {message}", file=sys.stderr)
+        print(visible(f"error: {message}"), file=sys.stderr)
     return code
 
 

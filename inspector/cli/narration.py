@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from inspector.errors import Cancelled
 from inspector.events import Event, Loading, PassProgress, TrainProgress, Warned
 
 Result = TypeVar("Result")
@@ -35,8 +36,19 @@ def quiet_option(function: Callable[..., Result]) -> Callable[..., Result]:
     return click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; warnings still come.")(function)
 
 
-def follow(work: Generator[Event, None, Result], *, quiet: bool) -> Result:
-    """Run `work` to its end, say on stderr how far it is, and return its result."""
+def follow(
+    work: Generator[Event, None, Result], *, quiet: bool, should_stop: Callable[[], bool] = lambda: False
+) -> Result:
+    """Run `work` to its end, say on stderr how far it is, and return its result.
+
+    Args:
+        work: yields events and returns the result.
+        quiet: say nothing but warnings.
+        should_stop: asked between two events; once it says yes the work is closed, so that it can save what it has.
+
+    Raises:
+        Cancelled: `should_stop` said yes.
+    """
     narrator = narrator_for(quiet=quiet)
     try:
         while True:
@@ -46,6 +58,8 @@ def follow(work: Generator[Event, None, Result], *, quiet: bool) -> Result:
                 result: Result = end.value
                 return result
             narrator.hear(event)
+            if should_stop():
+                raise Cancelled("Stopped at your request. The same command goes on where it stopped.")
     finally:
         work.close()
         narrator.close()
@@ -61,8 +75,14 @@ def narrator_for(*, quiet: bool) -> Narrator:
 
 
 def say(text: str) -> None:
-    """One line of narration, for what is no event."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on stderr. Names of files and SAEs come from outside, so nothing in it may act on the terminal."""
+    print(_visible(text), file=sys.stderr, flush=True)
+
+
+def _visible(text: str) -> str:
+    from inspector.drawing.safe_text import visible  # brings Rich, which `--help` need not pay for
+
+    return visible(text)
 
 
 class Silence:
@@ -90,14 +110,18 @@ class Lines:
         match event:
             case Warned():
                 say(f"warning: {event.message}")
-            case Loading():
+            case Loading(total=0):
                 say(loading_text(event))
+            case Loading():
+                self._now_and_then("loading", loading_text(event), is_last=event.done == event.total)
             case PassProgress() | TrainProgress():
-                about, now = event_name(event), self._clock()
-                if about == self._about and now - self._said_at < SECONDS_BETWEEN_LINES and not is_complete(event):
-                    return
-                self._about, self._said_at = about, now
-                say(progress_text(event))
+                self._now_and_then(event_name(event), progress_text(event), is_last=is_complete(event))
+
+    def _now_and_then(self, about: str, text: str, *, is_last: bool) -> None:
+        now = self._clock()
+        if about != self._about or is_last or now - self._said_at >= SECONDS_BETWEEN_LINES:
+            self._about, self._said_at = about, now
+            say(text)
 
     def close(self) -> None:
         """Nothing to clean."""
@@ -126,11 +150,13 @@ class Bar:
         """Move the bar, or write a line above it."""
         match event:
             case Warned():
-                self._progress.console.print(f"warning: {event.message}")
+                self._progress.console.print(_visible(f"warning: {event.message}"))
             case Loading(seconds=None):
-                self._show("loading", event.done, event.total, loading_text(event))
+                self._show("loading", event.done, event.total, _visible(loading_text(event)))
+            case Loading(total=0):
+                self._progress.console.print(_visible(loading_text(event)))
             case Loading():
-                self._progress.console.print(loading_text(event))
+                self._show("loading", event.done, event.total, _visible(loading_text(event)))
             case PassProgress() | TrainProgress():
                 done, total = amounts(event)
                 self._show(event_name(event), done, total, rate_text(event))
@@ -148,11 +174,9 @@ class Bar:
 
 
 def loading_text(event: Loading) -> str:
-    """`loading model stories260K`, and when it is there `loaded model stories260K in 3.1 s`."""
-    detail = f" {event.detail}" if event.detail else ""
-    if event.seconds is None:
-        return f"loading {event.what}{detail}"
-    return f"loaded {event.what}{detail} in {event.seconds:.1f} s"
+    """`model stories260K ...`, and when it is there `model stories260K: 3.1 s`."""
+    what = f"{event.what} {event.detail}".rstrip()
+    return f"{what} ..." if event.seconds is None else f"{what}: {event.seconds:.1f} s"
 
 
 def event_name(event: PassProgress | TrainProgress) -> str:

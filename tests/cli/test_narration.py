@@ -29,8 +29,8 @@ def test_a_log_gets_a_line_when_something_begins_and_ends_and_none_in_between(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "loading model toy\n"
-        "loaded model toy in 1.3 s\n"
+        "model toy ...\n"
+        "model toy: 1.3 s\n"
         "warning: SAE 2 has L0 400.\n"
         "moments: 1 of 3 contexts, 12,346 tokens/s, 2 s left\n"
         "moments: 3 of 3 contexts, 12,346 tokens/s\n"
@@ -45,6 +45,19 @@ def test_a_line_comes_again_after_five_seconds(capsys: pytest.CaptureFixture[str
             PassProgress(name="s", contexts_done=done, contexts_total=9, tokens_per_second=1.0, seconds_left=1.0)
         )
     assert [line.split(" of")[0] for line in capsys.readouterr().err.splitlines()] == ["s: 1", "s: 3"]
+
+
+def test_of_many_saes_the_first_and_the_last_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(clock=lambda: 0.0)
+    for i in range(3):
+        lines.hear(Loading(what=f"SAE {i + 1}/3", detail="a", done=i, total=3))
+        lines.hear(Loading(what=f"SAE {i + 1}/3", detail="a", done=i + 1, total=3, seconds=0.25))
+    assert capsys.readouterr().err == "SAE 1/3 a ...\nSAE 3/3 a: 0.2 s\n"
+
+
+def test_nothing_in_a_name_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines().hear(Loading(what="text", detail="a\x1b[2Jb\nc"))
+    assert capsys.readouterr().err == "text a␛[2Jb⏎c ...\n"
 
 
 def test_quiet_leaves_only_warnings(capsys: pytest.CaptureFixture[str]) -> None:

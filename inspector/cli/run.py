@@ -1,0 +1,148 @@
+"""`dm-inspect run`: experiments without a screen; results as tables, as JSON, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli.lazy import Command
+from inspector.cli.narration import follow, quiet_option, say
+from inspector.cli.opening import one_by_one, opened
+from inspector.cli.output import output_folder, print_json, to_json, whole_file
+from inspector.cli.target_options import target_options
+from inspector.errors import UsageError
+from inspector.spec import RunSpec
+
+if TYPE_CHECKING:
+    from inspector.events import Event
+    from inspector.experiment import Experiment
+    from inspector.spec import Null, Profile, TargetSpec
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  dm-inspect run all
+  dm-inspect run norm-prediction error-vector --widths 256,4k --json > results.jsonl
+  dm-inspect run error-vector -p intercept=off --profile paper-code --out results
+""",
+)
+@click.argument("experiments", nargs=-1, metavar="EXPERIMENT...|all")
+@click.option("-p", "--param", "params", multiple=True, metavar="KEY=VALUE", help="Parameter of an experiment; repeat.")
+@click.option(
+    "--profile",
+    type=click.Choice(["careful", "paper-text", "paper-code"]),
+    default="careful",
+    show_default=True,
+    help="How tokens are split, fitted and scored.",
+)
+@click.option("--null", type=click.Choice(["shuffle", "gaussian", "affine"]), help="Measure a control instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line and experiment.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write each result there as JSON.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=RunSpec.batch_size,
+    show_default=True,
+    metavar="N",
+    help="Contexts at once: speed and memory, no number.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    default=RunSpec.shards,
+    show_default=True,
+    metavar="N",
+    help="Add up in N parts and merge; changes no number.",
+)
+@quiet_option
+@target_options
+def run(
+    experiments: tuple[str, ...],
+    params: tuple[str, ...],
+    profile: Profile,
+    null: Null | None,
+    as_json: bool,
+    out: Path | None,
+    batch_size: int,
+    shards: int,
+    quiet: bool,
+    target: TargetSpec,
+) -> None:
+    """Measure experiments on a model and its SAEs, without a screen.
+
+    All experiments share one pass over the tokens, for all SAEs of the hook. `dm-inspect experiments` lists them.
+    """
+    chosen = check(experiments, params)
+    if out is not None:
+        output_folder(out)
+    targets = one_by_one(target)
+    for each in targets:
+        spec = RunSpec(
+            target=each,
+            experiments=tuple(experiment.id for experiment in chosen),
+            params=as_pairs(params),
+            profile=profile,
+            null=null,
+            batch_size=batch_size,
+            shards=shards,
+        )
+        for experiment, result in zip(chosen, follow(measured(spec), quiet=quiet), strict=True):
+            if out is not None:
+                _write(out / file_name(result, several_layers=len(targets) > 1), result)
+            if as_json:
+                print_json(result)
+            else:
+                from inspector.cli.report import report
+
+                print(report(experiment, result), end="")
+
+
+def check(experiments: tuple[str, ...], params: tuple[str, ...]) -> list[Experiment]:
+    """The experiments, after everything that can be wrong about them was looked at; loads nothing heavy.
+
+    Raises:
+        UsageError: an experiment or a parameter that there is not.
+    """
+    from inspector.experiment import parse_params
+    from inspector.experiments import choose
+
+    chosen = choose(experiments)
+    parse_params(chosen, as_pairs(params))
+    return chosen
+
+
+def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
+    """`-p KEY=VALUE` as a dictionary; the last of a key counts.
+
+    Raises:
+        UsageError: something without an equals sign.
+    """
+    for param in params:
+        if not param.partition("=")[0] or "=" not in param:
+            raise UsageError(f"-p {param} is not a parameter. Write -p KEY=VALUE, for example -p intercept=off.")
+    return {key: value for key, _, value in (param.partition("=") for param in params)}
+
+
+def measured(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]]:
+    """Load the spec's target and run its experiments."""
+    loaded = yield from opened(spec.target)
+    from inspector import runner  # imports torch, which `opened` has just told about
+
+    return (yield from runner.run(spec, loaded))
+
+
+def file_name(result: dict[str, Any], *, several_layers: bool) -> str:
+    """`error-vector.json`; `error-vector.layer_3.json` where one command measures several layers."""
+    layer = f".layer_{result['saes'][0]['layer']}" if several_layers else ""
+    return f"{result['experiment']}{layer}.json"
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(to_json(result) + "\n", encoding="ascii")
+    say(f"wrote {path}")
