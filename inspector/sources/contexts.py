@@ -31,7 +31,8 @@ _GROUP = 32
 """Documents tokenised at once: enough to use the tokenizer's threads, few enough to stop early."""
 _BYTES_PER_TOKEN = 8
 """Generous for any tokenizer of any language it was made for; only says how much of a large file is read."""
-_MIN_READ = 4 << 20
+_MIN_READ, _MAX_READ = 1 << 20, 1 << 28
+"""Bytes of one text. A tokenizer without word boundaries takes 5 s for a megabyte."""
 _MARGIN = 16
 """Tokens beyond a context that a shortened text must hold, so that the cut cannot change the context's last tokens."""
 
@@ -73,14 +74,14 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
             found = cutter.heads(records, path.name, target.contexts)
             notes = problems.notes(path)
         else:
-            body, notes = read_text(path, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN))
+            body, notes = read_text(path, min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN)))
             found = sorted(
                 cutter.windows([(path.name, body)], target.contexts, target.seed), key=lambda item: item.start
             )
     if not found:
         raise DataError(
             f"{name} has no text of {length:,} tokens; the longest has {cutter.longest:,}. "
-            f"Use --context-length {max(2, cutter.longest):,} or less, or a longer --text."
+            f"Give a longer --text, or --context-length {max(3, cutter.longest):,} or less."
         )
     if len(found) < target.contexts:
         notes += (f"{target.contexts:,} contexts were asked for; {name} has {len(found):,} of {length:,} tokens.",)

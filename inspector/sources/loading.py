@@ -15,11 +15,10 @@ import torch
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import ModelFiles, find_model
+from inspector.sources.paths import shown
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.spec import TargetSpec
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_model(target: TargetSpec) -> LanguageModel:
@@ -68,8 +67,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str) -> torch.dtype:
-    """`auto` is float32: errors are differences of nearly equal vectors, where half precision shows."""
-    return _DTYPES["float32" if name == "auto" else name]
+    """`auto` is float32: errors are differences of nearly equal vectors, where half precision shows.
+
+    Raises:
+        UsageError: for any other name; float16 overflows in Gemma.
+    """
+    known = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise UsageError(f"--dtype {shown(name)} is not supported. Use auto, float32 or bfloat16.")
+    return known[name]
 
 
 def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError, nearest
+from inspector.sources.paths import is_directory, nearest_siblings, shown
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.gguf")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 
@@ -40,6 +42,11 @@ class ModelFiles:
     def n_layers(self) -> int | None:
         """Number of layers if the configuration says so under a usual name."""
         return _first_int(self.config, _LAYER_KEYS)
+
+    @property
+    def d_model(self) -> int | None:
+        """Width of the residual stream if the configuration says so under a usual name."""
+        return _first_int(self.config, _WIDTH_KEYS)
 
     @property
     def n_ctx(self) -> int | None:
@@ -100,13 +107,17 @@ def _locate(name: str, cache_dir: str | None) -> Path:
                 f"The demo's weights are not at {directory}. Reinstall dm-inspect, or name a model with --model DIR."
             )
         return directory
+    if not name.strip():
+        raise TargetError("--model is empty. Give a directory, a Hugging Face id, or demo.")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if is_directory(path):
         return path
-    if path.exists():
-        raise TargetError(f"--model {name} is a file. Give the directory that holds config.json and the weights.")
-    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or not name.strip():
-        raise TargetError(f"There is no model directory {name!r}.{_siblings(path)}")
+    if os.path.exists(path):
+        raise TargetError(
+            f"--model {shown(name)} is a file. Give the directory that holds config.json and the weights."
+        )
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
+        raise TargetError(f"There is no model directory {shown(name)}.{nearest_siblings(path)}")
     return _from_cache(name, hub_cache(cache_dir))
 
 
@@ -114,20 +125,22 @@ def _from_cache(name: str, cache: Path) -> Path:
     """The newest snapshot of a hub id in the cache."""
     repository = cache / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / "main"
-    if reference.is_file():
+    if is_directory(repository) and reference.is_file():
         snapshot = repository / "snapshots" / reference.read_text().strip()
         if snapshot.is_dir():
             return snapshot
     cached = [path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")]
     raise TargetError(
-        f"Model {name!r} is neither a directory nor in the Hugging Face cache {cache}. "
-        f"Give a directory, or fetch it first with `hf download {name}`.{nearest(name, [DEMO, *cached])}"
+        f"Model {shown(name)} is neither a directory nor in the Hugging Face cache {cache}. "
+        f"Give a directory, or fetch it first with `hf download ORGANISATION/NAME`.{nearest(name, [DEMO, *cached])}"
     )
 
 
 def _read_config(name: str, directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
+        if (directory / "cfg.json").is_file():
+            raise TargetError(f"{directory} is an SAE, not a model. Use --sae for it, and --model for its model.")
         inside = ", ".join(sorted(child.name for child in directory.iterdir())[:5]) or "nothing"
         raise TargetError(
             f"{directory} is not a model directory: it has no config.json (it holds {inside}). "
@@ -170,14 +183,6 @@ def _weights(directory: Path) -> tuple[Path, ...]:
             f"{directory} lacks {len(missing)} of {len(names)} weight files, {missing[0]} first. Finish the download."
         )
     return tuple(directory / name for name in names)
-
-
-def _siblings(path: Path) -> str:
-    """Nearest existing directories, so that a typing error shows at once."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f" {parent} does not exist either."
-    return nearest(path.name, [child.name for child in parent.iterdir() if child.is_dir()])
 
 
 def _first_int(config: dict[str, Any], keys: Iterable[str]) -> int | None:

@@ -5,8 +5,10 @@ Files are streamed and never trusted: a missing, empty, binary, broken or endles
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from inspector.errors import DataError, nearest
+from inspector.sources.paths import is_directory, shown
 
 Record = tuple[int, str]
 """Number of the record in its file, from 1, and its text."""
@@ -23,6 +26,8 @@ _PACKED_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".zip", ".tar", ".7z")
 FORMATS = "Use UTF-8 text (.txt, .md, .py, ...), .jsonl, .jsonl.zst or .parquet."
 MAX_LINE = 64 << 20
 """Bytes. A longer line of .jsonl is not one document but a file of another kind."""
+_HEAD = 1 << 16
+"""Bytes looked at before anything is loaded."""
 SHUFFLE_RECORDS = 10_000
 """As the paper's streaming shuffle (spec 1.2)."""
 SHUFFLE_CHARACTERS = 64 << 20
@@ -42,8 +47,12 @@ class Problems:
         """A sentence for each kind."""
         found = []
         if self.broken:
-            lines = "line" if self.broken == 1 else "lines"
-            found.append(f"{path.name}: {self.broken:,} {lines} could not be read and were left out; {self.first}.")
+            lines = (
+                "1 line could not be read and was"
+                if self.broken == 1
+                else f"{self.broken:,} lines could not be read and were"
+            )
+            found.append(f"{path.name}: {lines} left out; {self.first}.")
         if self.without_text:
             found.append(f"{path.name}: {self.without_text:,} records without text were left out.")
         return tuple(found)
@@ -69,26 +78,25 @@ def check_file(given: str) -> Path:
     Raises:
         DataError: when it is missing, empty, not a regular file, or compressed in a way that is not read here.
     """
-    path = Path(given).expanduser()
+    path, name = Path(given).expanduser(), shown(given)
     try:
-        if path.is_dir():
-            raise DataError(f"--text {given} is a directory. Give one file of it. {FORMATS}")
-        if not path.exists():
-            siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise DataError(f"There is no text file {given!r}.{nearest(path.name, siblings)}")
+        if is_directory(path):
+            raise DataError(f"--text {name} is a directory. Give one file of it, of UTF-8 text, .jsonl or .parquet.")
+        if not os.path.exists(path):
+            siblings = [child.name for child in path.parent.iterdir()] if is_directory(path.parent) else []
+            raise DataError(f"There is no text file {name}.{nearest(path.name, siblings)}")
         if not path.is_file():
-            raise DataError(f"--text {given} is not a regular file. Save the text in one first.")
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
+            raise DataError(f"--text {name} is not a regular file. Save the text in one first.")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
     except OSError as error:
-        raise DataError(
-            f"--text {given} cannot be opened ({error.strerror}). Check the path and its permissions."
-        ) from error
-    if size == 0:
-        raise DataError(f"--text {given} is empty. Give a file with text in it.")
-    if path.name.endswith(_PACKED_SUFFIXES) and not path.name.endswith(RECORD_SUFFIXES):
-        raise DataError(f"--text {given} is compressed in a way that is not read here. {FORMATS}")
+        raise DataError(f"--text {name} cannot be opened ({error.strerror}). Check its permissions.") from error
+    if not head.strip():
+        raise DataError(f"--text {name} is empty. Give a file with text in it.")
+    if path.name.endswith(_PACKED_SUFFIXES) and not has_records(path):
+        raise DataError(f"--text {name} is compressed in a way that is not read here. {FORMATS}")
+    if not path.name.endswith((".zst", ".parquet")):
+        _decode(head, path, cut=len(head) == _HEAD)  # a binary file is refused now, and not after the model is there
     return path
 
 
@@ -109,9 +117,7 @@ def read_text(path: Path, max_bytes: int) -> tuple[str, tuple[str, ...]]:
     if len(data) > max_bytes:
         end = data.rfind(b"\n", 0, max_bytes)
         data = data[: end + 1 if end > 0 else max_bytes]
-        notes = (
-            f"Only the first {len(data) / 1e6:.1f} MB of {path.name} were read; there are enough contexts in them.",
-        )
+        notes = (f"Only the first {len(data) / 1e6:.1f} MB of {path.name} were read.",)
     cut = bool(notes) and not data.endswith(b"\n")
     return _decode(data, path, cut=cut), notes
 
@@ -153,6 +159,8 @@ def shuffled(records: Iterable[Record], seed: int) -> Iterator[Record]:
 
 
 def _decode(data: bytes, path: Path, *, cut: bool) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is UTF-16 text. Save it as UTF-8.")
     if b"\0" in data:
         raise DataError(f"{path} is a binary file: byte {data.index(0):,} is NUL. {FORMATS}")
     try:
@@ -182,7 +190,12 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[Record]:
                     record = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     problems.broken += 1
-                    problems.first = problems.first or f"line {number:,}: {str(error)[:120]}"
+                    why = (
+                        f"{error.msg} at column {error.colno}"
+                        if isinstance(error, json.JSONDecodeError)
+                        else str(error)
+                    )
+                    problems.first = problems.first or f"line {number:,}: {why[:120]}"
                     continue
                 name = name or _text_field(record)
                 text = record if isinstance(record, str) else record.get(name) if isinstance(record, dict) else None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inspector.errors import ResourceError, TargetError
 from inspector.sources.model_files import digest_files
-from inspector.sources.suites import CONFIG, WEIGHTS
+from inspector.sources.suites import CONFIG, WEIGHTS, mismatch
 from inspector.spec import SaeRef
 
 ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
@@ -120,10 +120,7 @@ def load_sae(ref: SaeRef, device: torch.device, d_in_expected: int) -> LoadedSae
     if ref.path is None:
         raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
     if ref.d_in != d_in_expected:
-        raise TargetError(
-            f"SAE {ref.sae_id!r} reads vectors of size {ref.d_in} (d_in {ref.d_in} x d_sae {ref.d_sae}) but "
-            f"{ref.hook_name} gives {d_in_expected}. Are model and SAE from the same family?"
-        )
+        raise mismatch(ref, d_in_expected)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes below

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError, UsageError, nearest
+from inspector.sources.paths import is_directory, nearest_siblings, shown
 from inspector.spec import SITE_HOOKS, SaeRef, TargetSpec, hook_name_of, width_label
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -40,8 +41,8 @@ def list_suite(directory: Path) -> list[SaeRef]:
         TargetError: when the directory is not there, holds no SAE, or a cfg.json cannot be understood.
     """
     directory = directory.expanduser()
-    if not directory.is_dir():
-        raise TargetError(f"There is no SAE directory {directory}.{_siblings(directory)}")
+    if not is_directory(directory):
+        raise TargetError(f"There is no SAE directory {shown(directory)}.{nearest_siblings(directory)}")
     refs = [_read(Path(folder), directory) for folder in _folders(directory)]
     if not refs:
         raise TargetError(
@@ -67,12 +68,12 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
         refs += list_suite(demo_suite_dir())
     ids = {ref.sae_id for ref in refs}
     for given in target.saes:
-        if given not in ids and Path(given).expanduser().is_dir():
+        if given not in ids and is_directory(Path(given).expanduser()):
             refs.append(_single(given))
     if not refs:
         if target.saes:
             raise TargetError(
-                f"{target.saes[0]!r} is not an SAE directory, and there is no suite to look it up in. "
+                f"{shown(target.saes[0])} is not an SAE directory, and there is no suite to look it up in. "
                 "Give --suite DIR as well, or the SAE's own directory."
             )
         raise TargetError(f"No SAEs are known for model {target.model!r}. Give --suite DIR or --sae DIR.")
@@ -166,6 +167,14 @@ def l0_notes(refs: Iterable[SaeRef], l0: float | None) -> list[str]:
     return notes
 
 
+def mismatch(ref: SaeRef, d_in_expected: int) -> TargetError:
+    """The error of an SAE that reads vectors of another size than its hook gives."""
+    return TargetError(
+        f"SAE {ref.sae_id!r} reads vectors of size {ref.d_in} (d_in {ref.d_in} x d_sae {ref.d_sae}) but "
+        f"{ref.hook_name} gives {d_in_expected}. Are model and SAE from the same family?"
+    )
+
+
 def layer_of(hook_name: str) -> int | None:
     """The layer in a hook name; `None` if it has none."""
     match = _LAYER_IN_HOOK.match(hook_name)
@@ -232,7 +241,7 @@ def _exact(refs: Sequence[SaeRef], names: Iterable[str]) -> list[SaeRef]:
     for name in names:
         if name not in by_id:
             where = refs[0].release if refs else "the suite"
-            raise TargetError(f"sae_id {name!r} is not in {where}, and is no SAE directory.{nearest(name, by_id)}")
+            raise TargetError(f"sae_id {shown(name)} is not in {where}, and is no SAE directory.{nearest(name, by_id)}")
     return list({name: by_id[name] for name in names}.values())
 
 
@@ -271,10 +280,3 @@ def _by_size(ref: SaeRef) -> tuple[int, float, str]:
 
 def _sorted(refs: Iterable[SaeRef]) -> list[SaeRef]:
     return sorted(refs, key=_by_size)
-
-
-def _siblings(path: Path) -> str:
-    parent = path.parent
-    if not parent.is_dir():
-        return f" {parent} does not exist either."
-    return nearest(path.name, [child.name for child in parent.iterdir() if child.is_dir()])

@@ -6,6 +6,7 @@ not after ten seconds. So nothing here imports torch at module level.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from inspector.sources.contexts import Contexts
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
+
+
+_OF_D_MODEL = re.compile(r"\.hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out)$")
+"""Hooks whose width is the residual stream's, in every architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,9 @@ def choose(target: TargetSpec) -> Choice:
     decided = replace(target, layers=None if layer is None else (layer,), text=text)
     # By hook, because the site alone would lose a hook that --sae or --hook named.
     refs = suites.select(known, replace(decided, hook=hook_name))
+    for ref in refs:
+        if files.d_model is not None and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
+            raise suites.mismatch(ref, files.d_model)
     _check_text(decided, files)
     return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs))
 
@@ -172,6 +180,8 @@ def _check_values(target: TargetSpec) -> None:
         if start < 0 or (end is not None and end <= start):
             shown = f"{start}:{'' if end is None else end}"
             raise UsageError(f"--positions {shown} holds no position. Use START:END with START below END.")
+    if target.seed < 0:
+        raise UsageError(f"--seed {target.seed} is negative. Use 0 or more.")
     if target.train_tokens < 1:
         raise UsageError(f"--train-tokens {target.train_tokens} leaves nothing to fit. Use 1 or more.")
     if target.l0 is not None and not 0 < target.l0 < float("inf"):

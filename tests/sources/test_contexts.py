@@ -136,7 +136,7 @@ def test_too_short_a_text_says_how_long_it_is(toy: LanguageModel, tmp_path: Path
     path = tmp_path / "a.txt"
     path.write_text("abcdefg")
     n = len(toy.encode("abcdefg"))
-    says = rf"^a.txt has no text of 16 tokens; the longest has {n}\. Use --context-length {n} or less, or a longer"
+    says = rf"^a.txt has no text of 16 tokens; the longest has {n}\. Give a longer --text, or --context-length {n} or"
     with pytest.raises(DataError, match=says):
         load_contexts(spec(text=str(path)), toy)
     assert load_contexts(spec(text=str(path), context_length=n), toy).token_ids.shape == (1, n)

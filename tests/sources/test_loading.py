@@ -189,6 +189,8 @@ def test_half_precision_on_disk_is_computed_in_float32(broken: Path) -> None:
 def test_devices() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_dtype("auto") == torch.float32
+    with pytest.raises(UsageError, match="--dtype 'float16' is not supported"):
+        pick_dtype("float16")
     with pytest.raises(UsageError, match=r"--device gpu is not a device\. Use auto, cpu"):
         pick_device("gpu")
     with pytest.raises(UsageError, match="--device meta is not supported"):

@@ -27,7 +27,7 @@ def test_large_text_files_are_read_up_to_the_last_whole_line_and_say_so(tmp_path
     path.write_text("abc\n" * 1000)
     text, notes = read_text(path, 1003)
     assert text == "abc\n" * 250
-    assert notes == ("Only the first 0.0 MB of a.txt were read; there are enough contexts in them.",)
+    assert notes == ("Only the first 0.0 MB of a.txt were read.",)
     assert read_text(path, 4000) == ("abc\n" * 1000, ())
 
 
@@ -42,7 +42,8 @@ def test_a_cut_through_a_character_is_not_an_error(tmp_path: Path) -> None:
     [
         (b"text\x00more", r"is a binary file: byte 4 is NUL\."),
         (b"caf\xe9 noir", r"is not UTF-8 text: byte 3 is 0xe9\."),
-        ("hello".encode("utf-16"), "is not UTF-8 text|is a binary file"),
+        ("hello".encode("utf-16"), r"is UTF-16 text\. Save it as UTF-8\."),
+        ("hello".encode("utf-16-le"), "is a binary file: byte 1 is NUL"),
     ],
 )
 def test_what_is_not_text_is_refused_with_the_place(tmp_path: Path, data: bytes, says: str) -> None:
@@ -55,8 +56,14 @@ def test_what_is_not_text_is_refused_with_the_place(tmp_path: Path, data: bytes,
 def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("")
     (tmp_path / "corpus.tar.gz").write_text("x")
+    (tmp_path / "spaces.txt").write_text(" \n ")
+    (tmp_path / "binary.py").write_bytes(b"x" * 3000 + b"\0")
     for given, says in (
         ("corpus.txt", "is empty"),
+        ("spaces.txt", "is empty"),
+        ("binary.py", "is a binary file: byte 3,000 is NUL"),
+        ("x" * 5000, r"There is no text file '.*x\.\.\.'"),
+        ("a\0b", "There is no text file"),
         ("corpos.txt", r"There is no text file .*Nearest: corpus\.txt"),
         (".", "is a directory. Give one file of it"),
         ("corpus.tar.gz", "compressed in a way that is not read"),

@@ -108,6 +108,11 @@ def test_demo_text_is_the_demos_default_only(toy_dirs: dict[str, Path], suite: P
         ({"positions": (-1, None)}, UsageError, "--positions -1: holds no position"),
         ({"positions": (63, None)}, UsageError, "begins after the last token of a context of 64"),
         ({"train_tokens": 0}, UsageError, "--train-tokens 0"),
+        ({"seed": -1}, UsageError, "--seed -1 is negative"),
+        ({"model": "x" * 5000}, TargetError, "neither a directory nor in the Hugging Face cache"),
+        ({"model": ""}, TargetError, "--model is empty"),
+        ({"suite": "x" * 5000}, TargetError, "There is no SAE directory"),
+        ({"saes": ("x" * 5000,)}, TargetError, "is no SAE directory"),
     ],
 )
 def test_wrong_words_are_answered_before_anything_is_loaded(
@@ -137,12 +142,15 @@ def test_choosing_imports_nothing_heavy(toy_dirs: dict[str, Path], suite: Path, 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_an_sae_of_another_models_size_is_refused_after_the_model_is_known(
-    toy_dirs: dict[str, Path], suite: Path, text: Path, tmp_path: Path
+def test_an_sae_of_another_models_size_is_refused_with_both_sizes(
+    toy_dirs: dict[str, Path], text: Path, tmp_path: Path
 ) -> None:
-    write_toy_suite(tmp_path, d_in=20)
+    write_toy_suite(tmp_path / "resid", d_in=20)
     with pytest.raises(TargetError, match=r"size 20 \(d_in 20 x d_sae 32\) but blocks.1.hook_resid_post gives 16"):
-        opened(spec(toy_dirs, tmp_path, text, contexts=2))
+        choose(spec(toy_dirs, tmp_path / "resid", text))
+    write_toy_suite(tmp_path / "attn", d_in=20, site="attn")  # whose width only the model knows
+    with pytest.raises(TargetError, match=r"size 20 \(d_in 20 x d_sae 32\) but blocks.1.attn.hook_z gives 24"):
+        opened(spec(toy_dirs, tmp_path / "attn", text, site="attn", contexts=2))
 
 
 def test_an_sae_of_a_layer_the_model_lacks(toy_dirs: dict[str, Path], text: Path, tmp_path: Path) -> None:
@@ -159,4 +167,7 @@ def test_notes_about_the_text_and_far_l0s_become_warnings(
     loaded, _ = opened(spec(toy_dirs, suite, path, l0=3, contexts=2))
     far = "Nearest to --l0 3 at width 32 is 2, 33% away."
     assert far in loaded.warnings
-    assert any(warning.startswith("a.jsonl: 1 line could not be read") for warning in loaded.warnings)
+    assert any(
+        warning.startswith("a.jsonl: 1 line could not be read and was left out; line 1: Expecting value at column 1.")
+        for warning in loaded.warnings
+    )
