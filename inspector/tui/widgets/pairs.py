@@ -27,7 +27,7 @@ def pair_lines(pairs: Pairs | None, choice: Choice | None, width: int, height: i
     place = {choice.saes[row].sae_id: index for index, row in choice.shown}
     order = [(i, place[sae_id]) for i, sae_id in enumerate(pairs.sae_ids) if sae_id in place]
     columns = order[1:][: max(1, (width - LABEL) // CELL)]
-    rows = order[:-1][: max(1, height - 2)]
+    rows = order[:-1][: max(1, height - 1)]
     heading: Line = [(" " * LABEL, "")]
     heading += [(f"{choice.labels[index]:>{CELL}}", f"series-{choice.series(index)}") for _, index in columns]
     lines: list[Line] = [heading]

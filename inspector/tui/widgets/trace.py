@@ -239,7 +239,7 @@ def pattern_of(choice: Choice, index: int) -> tuple[bool, ...]:
 def sample(pattern: tuple[bool, ...]) -> str:
     """Three columns of a line style."""
     canvas = Canvas(3, 1)
-    canvas.path([(-len(pattern), 1), (5, 1)], 0, (*pattern[-1:], *pattern[:-1]))
+    canvas.path([(-len(pattern), 1), (5, 1)], 0, pattern)
     return "".join(text for text, _ in canvas.cells(0))
 
 

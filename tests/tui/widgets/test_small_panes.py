@@ -1,0 +1,117 @@
+"""Pairs, footer, loading: lines to the character."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inspector.session.protocol import Failed, GetPairs, LoadProgress, Pairs, Welcome
+from inspector.tui.actions import ACTIONS, footer_hints
+from inspector.tui.lines import text_of, width_of
+from inspector.tui.session_view import SessionView
+from inspector.tui.view_state import Choice
+from inspector.tui.widgets.footer import hint_line
+from inspector.tui.widgets.load_pane import load_lines
+from inspector.tui.widgets.pairs import pair_lines
+from tests.fake_session import FakeSession
+
+SESSION = FakeSession()
+CHOICE = Choice.of(SESSION.saes)
+WELCOME = Welcome(version=1, program_version="0", pid=1, log_path="/x/session.log")
+
+
+def pairs_of(choice: Choice) -> Pairs:
+    return SESSION.pairs(GetPairs(sae_ids=[choice.saes[row].sae_id for _, row in choice.shown]))
+
+
+def test_pairs_are_the_upper_triangle() -> None:
+    assert [text_of(line) for line in pair_lines(pairs_of(CHOICE), CHOICE, 36, 10)] == [
+        "         1k   4k",
+        "256     .84  .78",
+        "1k           .84",
+        "on 2,560 held-out tokens",
+    ]
+
+
+def test_undefined_and_perfect_pairs() -> None:
+    pairs = Pairs(sae_ids=[CHOICE.saes[row].sae_id for _, row in CHOICE.shown], r2=[[1.0, None, -0.2], [None, 1.0, 1.0], [None, None, 1.0]], n_tokens=7)
+    assert [text_of(line) for line in pair_lines(pairs, CHOICE, 36, 3)] == [
+        "         1k   4k",
+        "256       - -.20",
+        "1k           1.0",
+    ]
+
+
+def test_pairs_of_widths_that_were_disabled_since_are_left_out() -> None:
+    now = CHOICE.press(0).press(0)
+    assert [text_of(line) for line in pair_lines(pairs_of(CHOICE), now, 36, 2)] == ["         4k", "1k      .84"]
+
+
+def test_pairs_say_what_to_do_when_there_are_none() -> None:
+    one = replace(CHOICE, enabled=frozenset({2}))
+    assert [text_of(line) for line in pair_lines(None, one, 36, 9)] == ["enable two widths:", "press their number keys"]
+    assert [text_of(line) for line in pair_lines(None, CHOICE, 36, 9)] == ["…"]
+
+
+def test_the_footer_fits_and_always_ends_with_help() -> None:
+    hints = footer_hints("tokens", 5)
+    assert text_of(hint_line(hints, ("?", "help"), 78)) == (
+        "←→ token   m mode   1-5 width   [ ] L0   n worst   / find   p prompt   ? help"
+    )
+    for width in range(10, 130):
+        line = hint_line(hints, ("?", "help"), width)
+        assert width_of(line) <= width
+        assert text_of(line).endswith("? help")
+
+
+def test_every_pane_has_five_to_eight_hints_in_eighty_columns() -> None:
+    for pane in ("tokens", "detail", "trace"):
+        shown = text_of(hint_line(footer_hints(pane, 7), ("?", "help"), 78)).split("   ")
+        assert 5 <= len(shown) <= 8, pane
+
+
+def test_keys_are_those_that_always_arrive_and_none_is_taken_twice() -> None:
+    keys = [key for action in ACTIONS for key in action.keys]
+    assert len(keys) == len(set(keys))
+    for key in keys:
+        assert key == "escape" or (len(key) == 1 and (key.isalnum() or key in "/?:[]{}<>+-,.")), key
+    assert not set(keys) & set("hjkl"), "these move the cursor"
+    assert len({action.id for action in ACTIONS}) == len(ACTIONS)
+
+
+def lines(view: SessionView, height: int = 20) -> list[str]:
+    return [text_of(line) for line in load_lines(view, "demo", 12.34, 2.0, 60, height)]
+
+
+def test_while_connecting() -> None:
+    assert lines(SessionView()) == ["starting a session for demo   10 s", ""]
+
+
+def test_while_loading_every_step_has_its_seconds() -> None:
+    view = SessionView().told(WELCOME, 3.0)
+    view = view.told(LoadProgress(what="model", detail="gemma2", seconds=1.5), 5.0).told(LoadProgress(what="SAE 3/15"), 11.0)
+    assert lines(view) == [
+        "loading demo   10 s",
+        "",
+        "✓ model  gemma2                                   1.5 s",
+        "… SAE 3/15                                        1.3 s",
+    ]
+    assert lines(view, height=3)[2:] == ["… SAE 3/15                                        1.3 s"], "the latest step stays"
+
+
+def test_a_failure_says_why_where_the_log_is_and_what_to_press() -> None:
+    message = "hook_name 'blocks.9.hook_resid_post' does not exist in this model, which has 6 layers. Use --layer 0 to 5."
+    view = SessionView().told(WELCOME, 3.0).told(Failed(exit_code=3, message=message), 4.0)
+    assert lines(view) == [
+        "the session could not load its target",
+        "",
+        "hook_name 'blocks.9.hook_resid_post' does not exist in this",
+        "model, which has 6 layers. Use --layer 0 to 5.",
+        "",
+        "log  /x/session.log",
+        "",
+        "r try again   q quit",
+    ]
+
+
+def test_no_session_at_all() -> None:
+    assert lines(SessionView().lost("No socket."))[0] == "no session could be started"
