@@ -144,6 +144,10 @@ class InspectorApp(App[int]):
     def _signalled(self, number: int) -> None:
         self.exit(128 + number, return_code=128 + number)
 
+    def on_resize(self) -> None:
+        """A window that shrank and grew again has lost what was cut off, though its size is the same as before."""
+        self._diff.forget()
+
     def action_redraw(self) -> None:
         """Send the whole screen again, for when something else wrote to the terminal."""
         self._diff.forget()

@@ -108,6 +108,8 @@ class TerminalDiff:
         cells: Row = []
         for strip in strips:
             self._cells(strip, cells)
+        if not 0 <= x < self._width:  # While a window shrinks, an update may still be about the larger one.
+            return
         row = self._rows[y]
         cells = cells[: self._width - x]
         end = x + len(cells)

@@ -163,3 +163,12 @@ def test_after_a_wide_character_the_column_is_stated() -> None:
     update = diff.reduce(whole(lines), console(), (WIDTH, HEIGHT))
     assert update is not None
     assert update.render_segments(console()) == "\x1b[1;1H日\x1b[1;11Hz"
+
+
+def test_an_update_for_a_larger_window_than_there_is_now_paints_what_fits() -> None:
+    diff = TerminalDiff()
+    assert diff.reduce(whole([random_strip(random.Random(1), WIDTH)]), console(), (WIDTH // 2, 1)) is not None
+    beside = LayoutUpdate([[Strip([Segment("beyond")])]], Region(WIDTH, 0, 6, 1))
+    assert diff.reduce(beside, console(), (WIDTH // 2, 1)) is None
+    below = LayoutUpdate([[Strip([Segment("beyond")])]], Region(0, 1, 6, 1))
+    assert diff.reduce(below, console(), (WIDTH // 2, 1)) is None

@@ -81,6 +81,14 @@ def test_hits_keep_their_colour_and_are_underlined() -> None:
     assert hit_style(PALETTE.plain, False).reverse
 
 
+def test_indentation_shows_its_level_in_its_last_cell_only() -> None:
+    doc = document(["    ", "a"], linear=[5.5] * 2, nonlinear=[0] * 2)
+    filled = style(PALETTE.mixed[5][0])
+    assert drawn(doc) == [("   ", style(PALETTE.plain)), (" a", filled), (" " * 7, style(PALETTE.plain))]
+    assert drawn(doc, cursor=0)[0] == ("    ", style(PALETTE.cursor))
+    assert drawn(doc, marks=True)[1] == (" ▆a▆", filled)
+
+
 def test_a_document_without_saes_is_plain() -> None:
     assert drawn(document(["a"], n_saes=0))[0] == ("a", style(PALETTE.plain))
 
