@@ -21,6 +21,9 @@ from inspector.session import discovery
 from inspector.session.protocol import PROTOCOL_VERSION
 from inspector.spec import TargetSpec
 
+NICENESS = 5
+"""Behind the view, which must answer a key within a frame while this computes with every core it can get."""
+
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """What stdin brings."""
@@ -107,6 +110,7 @@ def detach(log: str) -> None:
         os.dup2(descriptor, standard)
     os.close(nothing)
     os.close(written)
+    os.nice(NICENESS)
     os.chdir("/")  # not to keep a file system busy; every path of the target is absolute
 
 

@@ -80,7 +80,6 @@ def _serve(target: TargetSpec, hub: Hub, session_id: str) -> int:
         nonlocal loading
         loading = state == "loading"
         if state == "failed":
-            # Whoever starts the same target next, with the cause repaired, must not meet this one.
             discovery.remove_files(session_id)
         else:
             update_record(session_id, state, ready)

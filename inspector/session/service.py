@@ -151,14 +151,14 @@ class Service:
         )
 
     def _fail(self, error: Exception) -> int:
-        """Tell everybody why, wait until somebody has heard it, and give the exit code."""
+        """Tell everybody why, once there is somebody, and give the exit code."""
         message = failed(error)
-        self.hub.tell_all(message)
         deadline = time.monotonic() + FAILED_SECONDS
         while not self.hub.n_views and time.monotonic() < deadline and not self.hub.stopping.is_set():
             time.sleep(0.02)
+        # Before it is told: who tries again at once, with the cause repaired, must not find this session.
         self._on_state("failed", None)
-        # What was asked meanwhile ends the same way.
+        self.hub.tell_all(message)
         self._collect(0.0)
         for asked in self._questions:
             self._tell(asked, failed(error, asked.message.request))

@@ -184,9 +184,8 @@ async def test_a_view_that_breaks_the_protocol_is_dropped_and_no_other(served: S
 async def test_a_thousand_hostile_connections_change_nothing(served: Served) -> None:
     def hostile() -> None:
         for i in range(1000):
-            with served.raw() as bad:
-                with contextlib.suppress(ConnectionError):
-                    bad.sendall(struct.pack(">I", 6) + bytes((i * k) % 256 for k in range(6)))
+            with served.raw() as bad, contextlib.suppress(ConnectionError):
+                bad.sendall(struct.pack(">I", 6) + bytes((i * k) % 256 for k in range(6)))
 
     async with attached(served) as good:
         await asyncio.to_thread(hostile)
