@@ -30,8 +30,8 @@ class LegendData:
 def legend_runs(legend: LegendData, width: int) -> list[Run]:
     """The legend as runs of text, at most `width` cells: swatches with the edges between them.
 
-    Every edge is kept. When there is little room the gaps go first, then the swatches' second cell, the heading, and
-    at last all words.
+    Every edge is kept. When there is little room the gaps go first, then the swatches' second cell, the heading and
+    long words, and at last all words.
     """
     for gap, swatch, words in ((" ", 2, 2), ("", 2, 2), ("", 1, 2), ("", 1, 1), ("", 1, 0)):
         runs = _runs(legend, words=words, swatch=swatch, gap=gap)
@@ -56,7 +56,7 @@ def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]
         if mode.size is not None:
             letter = "a" if palette.depth == "none" else " "  # Underlines need something to be under.
             swatches = [(letter * swatch, palette.style(mode, palette.n_sizes - 1, k)) for k in range(palette.n_shares)]
-            before, after = (" │ linear ", " nonlinear") if words else (" │ ", "")
+            before, after = ((" │ ", ""), (" │ lin ", " nonlin"), (" │ linear ", " nonlinear"))[words]
         else:
             swatches = [
                 ((palette.mark(mode, None, k) if marks else " ") * swatch, style)

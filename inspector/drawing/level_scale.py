@@ -65,11 +65,11 @@ def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | N
     n_edges = n_levels - 1
     if upper_limit is None:
         low, high = _spread(_quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE))
-        step = _nice_step((high - low) / max(n_edges - 1, 1))
-        grid = step if n_edges > 1 else _nice_step(step / 5)
+        step = _nice_step((high - low) / max(n_edges - 1, 1), 1.0)
+        grid = step if n_edges > 1 else _nice_step(step / 5, 1.0)
     else:
         low, high = _spread(_quantile(known, SHARE_QUANTILE), _quantile(known, 1 - SHARE_QUANTILE))
-        step = _nice_step(min(high - low, upper_limit) / n_levels)
+        step = _nice_step(min(high - low, upper_limit) / n_levels, 0.01)
         grid = min(step, upper_limit / 20)
     while True:
         reach = step * (n_edges - 1)
@@ -78,7 +78,7 @@ def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | N
             first = min(first, (ceil((upper_limit - reach) / grid - 1e-9) - 1) * grid)
         if first > 1e-9 * step:
             return LevelScale(edges=tuple(float(f"{first + index * step:.10g}") for index in range(n_edges)))
-        step = _nice_step(step * 0.79)  # Too wide to fit below the limit.
+        step = _nice_step(step * 0.79, 0.01)  # Too wide to fit below the limit.
 
 
 def _spread(low: float, high: float) -> tuple[float, float]:
@@ -88,10 +88,15 @@ def _spread(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high - low > TINY * high else (0.5 * high, 1.5 * high)
 
 
-def _nice_step(raw: float) -> float:
-    """The round number nearest to raw in ratio; two digits at most."""
+def _nice_step(raw: float, unit: float) -> float:
+    """The round number nearest to raw in ratio: two digits at most, and if it is above the unit a multiple of it.
+
+    A legend reads 18 20 22 rather than 18.0 19.5 21.0.
+    """
     magnitude = 10.0 ** floor(log10(raw))
-    return min((nice * magnitude for nice in _NICE), key=lambda nice: abs(log10(nice / raw)))
+    candidates = [nice * magnitude for nice in _NICE]
+    short = [nice for nice in candidates if nice <= unit or abs(nice / unit - round(nice / unit)) < 1e-6]
+    return min(short, key=lambda nice: abs(log10(nice / raw)))
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 from rich.segment import Segment
 from rich.style import Style
@@ -77,26 +79,23 @@ def line_strip(
 ) -> Strip:
     """One line, exactly `width` cells, every segment styled; neighbours of equal style are one segment."""
     palette = colouring.palette
-    segments: list[Segment] = []
-    run: list[str] = []
-    run_style: CellStyle | None = None
+    runs: list[tuple[str, CellStyle]] = []
     used = 0
     for piece in pieces:
         cell, mark = colouring.look(piece.token)
-        if hits and is_hit(piece.token, hits):
-            cell = hit_style(cell, palette.hit_underline)
+        text = piece.text + mark if piece.marked else piece.text
+        used += piece.width
         if piece.token == cursor:
             cell = palette.cursor if focused else replace(cell, underline=True, bold=True)
-        if cell is not run_style and cell != run_style:
-            if run_style is not None:
-                segments.append(Segment("".join(run), rich_style(run_style)))
-            run, run_style = [], cell
-        run.append(piece.text)
-        if piece.marked:
-            run.append(mark)
-        used += piece.width
-    if run_style is not None:
-        segments.append(Segment("".join(run), rich_style(run_style)))
-    if used < width:
-        segments.append(Segment(" " * (width - used), rich_style(palette.plain)))
-    return Strip(segments, max(used, width))
+        elif hits and is_hit(piece.token, hits):
+            cell = hit_style(cell, palette.hit_underline)
+        elif len(piece.text) > 1 and piece.text.isspace():
+            # Indentation: a wide bar would outshout the words, so the last cell alone says the level.
+            runs.append((piece.text[:-1], palette.plain))
+            text = text[len(piece.text) - 1 :]
+        runs.append((text, cell))
+    runs.append((" " * (width - used), palette.plain))
+    segments = [
+        Segment("".join(text for text, _ in group), rich_style(cell)) for cell, group in groupby(runs, itemgetter(1))
+    ]
+    return Strip([segment for segment in segments if segment.text], max(used, width))

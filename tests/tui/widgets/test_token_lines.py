@@ -46,8 +46,7 @@ def test_exact_cells_of_a_line() -> None:
         ("<s>", style(PALETTE.excluded)),
         ("a", style(PALETTE.mixed[5][0])),
         (" b", style(PALETTE.mixed[5][4])),
-        ("c", style(PALETTE.plain)),
-        (" " * 5, style(PALETTE.plain)),
+        ("c" + " " * 5, style(PALETTE.plain)),
     ]
 
 
@@ -90,7 +89,7 @@ def test_indentation_shows_its_level_in_its_last_cell_only() -> None:
 
 
 def test_a_document_without_saes_is_plain() -> None:
-    assert drawn(document(["a"], n_saes=0))[0] == ("a", style(PALETTE.plain))
+    assert drawn(document(["a"], n_saes=0)) == [("a" + " " * 11, style(PALETTE.plain))]
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=20), st.integers(4, 40), st.booleans(), st.integers(0, 19))
