@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,12 @@ from inspector.cli.doors import AppRequest, OpenApp
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
 from inspector.cli.output import print_json_list
-from inspector.errors import InspectorError, UsageError
+from inspector.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inspector.session.discovery import SessionRecord
-
-STOP_SECONDS = 20.0
-"""A session that computes looks at its mail between two batches; one that needs longer than this hangs."""
 
 
 @click.group(epilog="\b\nExample:\n  dm-inspect sessions list")
@@ -71,34 +67,16 @@ def attach(context: click.Context, session_id: str | None, theme: str | None) ->
 @click.option("--all", "stop_all", is_flag=True, help="Stop every session of this user on this machine.")
 def stop(session_id: str | None, stop_all: bool) -> None:
     """End a session and free its memory; without ID the only one."""
-    from inspector.session import discovery
+    from inspector.session import discovery, launching
 
     if stop_all and session_id is not None:
         raise UsageError(f"--all and {session_id} were both given. Leave one out.")
-    records = discovery.list_sessions() if stop_all else [discovery.find_session(session_id)]
-    if not records:
+    ids = [record.id for record in discovery.list_sessions()] if stop_all else [session_id]
+    if not ids:
         say("No session is running.")
-    for record in records:
-        asyncio.run(_stop(record))
+    for each in ids:
+        record = launching.stop_session(each)
         say(f"stopped {record.id} ({record.model})")
-
-
-async def _stop(record: SessionRecord) -> None:
-    from inspector.session.client import SessionClient
-    from inspector.session.protocol import Stop
-
-    client = await SessionClient.attach(record.id)
-    try:
-        await client.send(Stop())
-        async with asyncio.timeout(STOP_SECONDS):
-            async for _message in client.messages():
-                pass  # what it still has to say; it answers by hanging up
-    except TimeoutError as error:
-        raise InspectorError(
-            f"Session {record.id} did not end within {STOP_SECONDS:.0f} s. End it with `kill {record.pid}`."
-        ) from error
-    finally:
-        await client.close()
 
 
 def _table(records: Sequence[SessionRecord]) -> str:

@@ -48,8 +48,8 @@ class L0s(Widths):
     cls=Command,
     epilog="""\b
 Examples:
-  dm-inspect train --model ~/models/llama --layer 3 --text corpus.txt --widths 512,2k --l0 16,32 --out ~/saes
-  dm-inspect --model ~/models/llama --layer 3 --text notes.txt --suite ~/saes     afterwards
+  dm-inspect train --model ~/llama --layer 3 --text corpus.txt --widths 512,2k --l0 16 --out ~/saes
+  dm-inspect --model ~/llama --layer 3 --text notes.txt --suite ~/saes
 """,
 )
 @click.option(
@@ -102,7 +102,7 @@ def train(
 ) -> None:
     """Train a suite of SAEs on a model.
 
-    TopK SAEs of every width and L0 learn in lockstep from one pass over the text and are written in the sae-lens layout,
+    TopK SAEs of every width and L0 learn in lockstep from one pass over the text and are written in sae-lens layout,
     each with its measured quality. Ctrl-C saves; the same command goes on where it stopped.
     """
     output_folder(out)

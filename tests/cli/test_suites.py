@@ -1,0 +1,91 @@
+"""The list of SAEs of a suite that was written by hand: names and sizes, no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inspector.spec import hook_name_of
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Layers 1 and 2 with widths 256 and 1k at L0 8 and 32; layer 2 lacks the 1k ones. 2,000 bytes each."""
+    root = tmp_path / "suite"
+    for layer, widths in ((1, (256, 1024)), (2, (256,))):
+        for width in widths:
+            for k in (8, 32):
+                folder = root / f"layer_{layer}" / f"width_{width}" / f"l0_{k}"
+                folder.mkdir(parents=True)
+                config = {"d_in": 16, "d_sae": width, "k": k, "metadata": {"hook_name": hook_name_of("resid", layer)}}
+                (folder / "cfg.json").write_text(json.dumps(config))
+                (folder / "sae_weights.safetensors").write_bytes(b"\0" * 2000)
+    return root
+
+
+def ids(out: str) -> list[str]:
+    return [row["sae"] for row in json.loads(out)["saes"]]
+
+
+def test_without_a_hook_every_sae_is_listed(run: Run, suite: Path) -> None:
+    outcome = run("suites", "--suite", str(suite), "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert ids(outcome.out) == [
+        "layer_1/width_256/l0_8",
+        "layer_1/width_256/l0_32",
+        "layer_1/width_1024/l0_8",
+        "layer_1/width_1024/l0_32",
+        "layer_2/width_256/l0_8",
+        "layer_2/width_256/l0_32",
+    ]
+    assert json.loads(outcome.out)["saes"][0] == {
+        "sae": "layer_1/width_256/l0_8",
+        "release": str(suite),
+        "layer": 1,
+        "hook_name": "blocks.1.hook_resid_post",
+        "d_sae": 256,
+        "nominal_l0": 8.0,
+        "bytes": 2000,
+        "on_disk": True,
+    }
+
+
+def test_l0_leaves_the_pick_per_width_and_hook(run: Run, suite: Path) -> None:
+    outcome = run("suites", "--suite", str(suite), "--l0", "10", "--json")
+    assert ids(outcome.out) == ["layer_1/width_256/l0_8", "layer_1/width_1024/l0_8", "layer_2/width_256/l0_8"]
+
+
+def test_a_width_that_only_one_layer_has_is_found_there(run: Run, suite: Path) -> None:
+    outcome = run("suites", "--suite", str(suite), "--widths", "1k", "--json")
+    assert ids(outcome.out) == ["layer_1/width_1024/l0_8", "layer_1/width_1024/l0_32"]
+
+
+def test_the_table_adds_up_and_tells_the_gap(run: Run, suite: Path) -> None:
+    outcome = run("suites", "--suite", str(suite), "--layer", "2", "--l0", "60")
+    assert (outcome.code, outcome.err) == (0, "note: Nearest to --l0 60 at width 256 is 32, 47% away.\n")
+    assert outcome.out == (
+        "SAE                      hook                      width  latents  nominal L0  size (MB)  on disk\n"
+        "───────────────────────  ────────────────────────  ─────  ───────  ──────────  ─────────  ───────\n"
+        "layer_2/width_256/l0_32  blocks.2.hook_resid_post  256        256          32    2.0e-03  yes\n"
+        "\n"
+        "1 SAEs, 0.0 MB\n"
+    )
+
+
+def test_a_layer_without_saes_is_an_error_with_the_nearest(run: Run, suite: Path) -> None:
+    outcome = run("suites", "--suite", str(suite), "--layer", "3")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err == (
+        "error: The suite has no SAE at blocks.3.hook_resid_post. "
+        "Nearest: blocks.2.hook_resid_post, blocks.1.hook_resid_post.\n"
+    )
+
+
+def test_no_suite_is_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "saes").mkdir()
+    outcome = run("suites", "--suite", str(tmp_path / "sae"))
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err == f"error: There is no SAE directory '{tmp_path / 'sae'}'. Nearest: saes.\n"
