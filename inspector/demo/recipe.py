@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,8 @@ PACKAGE_CHARACTERS = 130_000_000
 """Characters of installed packages that enter the stream; about what can be read once within the budget."""
 TOKENIZER_CHARACTERS = 60_000_000
 HELD_OUT_WINDOWS = 256
+SAE_CONTEXTS = 10_707
+"""Windows the SAEs learn from; 2.7 million tokens."""
 
 
 def prepare(work: Path, roots: list[Path]) -> None:
@@ -96,14 +99,18 @@ def export(work: Path, out: Path) -> None:
     corpus.save_tokenizer(Tokenizer.from_file(str(work / "tokenizer.json")), out)
 
 
-def train_suite(work: Path, model: Path, out: Path, tokens: int, plans: tuple[SaePlan, ...]) -> None:
+def train_suite(
+    work: Path, model: Path, out: Path, tokens: int, minutes: float | None, plans: tuple[SaePlan, ...]
+) -> None:
     """Train the SAEs on training windows in a random order, measure them on 512 held-out windows."""
     data = load_file(work / "tokens.safetensors")
     windows = corpus.Windows(data["ids"], data["starts"], SEED + 1)
-    contexts = windows.batch(0, tokens // (corpus.CONTEXT_LENGTH - 1) + 512)
+    contexts = windows.batch(0, SAE_CONTEXTS)
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
     started = last = time.monotonic()
-    for event in suite.train_demo_suite(model, contexts, held_out, plans, tokens, SEED, out):
+    for event in suite.train_demo_suite(
+        model, contexts, held_out, plans, out, tokens=tokens, minutes=minutes, seed=SEED
+    ):
         if isinstance(event, TrainProgress) and time.monotonic() - last > 10:
             last = time.monotonic()
             print(json.dumps({**asdict(event), "at": time.strftime("%H:%M:%S")}), flush=True)
@@ -151,26 +158,28 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--root", type=Path, action="append", default=[])
     parser.add_argument("--tokens", type=int, default=60_000_000)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, help="wall-clock budget; 60 for the model, none for SAEs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--suite", type=Path)
     parser.add_argument("--sae-tokens", type=int, default=4_000_000)
     parser.add_argument("--small", action="store_true", help="only a few SAEs")
+    parser.add_argument("--only", default="", help="regular expression: only SAEs whose id it matches somewhere")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.step == "prepare":
         prepare(arguments.work, arguments.root)
     elif arguments.step == "language-model":
-        train_language_model(arguments.work, arguments.tokens, arguments.minutes)
+        train_language_model(arguments.work, arguments.tokens, arguments.minutes or 60.0)
     elif arguments.step == "export":
         export(arguments.work, arguments.out)
     elif arguments.step == "card":
         write_card(arguments.work, arguments.model, arguments.suite, arguments.out)
     else:
-        plans = suite.SMALL if arguments.small else suite.FULL
-        train_suite(arguments.work, arguments.model, arguments.out, arguments.sae_tokens, plans)
+        offered = suite.SMALL if arguments.small else suite.FULL
+        plans = tuple(plan for plan in offered if re.search(arguments.only, plan.sae_id))
+        train_suite(arguments.work, arguments.model, arguments.out, arguments.sae_tokens, arguments.minutes, plans)
 
 
 if __name__ == "__main__":

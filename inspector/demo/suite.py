@@ -21,7 +21,7 @@ LAYER, N_LAYERS = 3, 6
 MODEL_NAME = "dm-inspect-demo"
 
 FULL = (
-    *plan_suite([hook_name_of("resid", LAYER)], [256, 512, 1024, 2048, 4096, 8192], [8, 16, 32]),
+    *plan_suite([hook_name_of("resid", LAYER)], [256, 512, 1024, 2048, 4096], [8, 16, 32]),
     *plan_suite([hook_name_of("resid", layer) for layer in range(N_LAYERS) if layer != LAYER], [1024], [16]),
     *plan_suite([hook_name_of("mlp", LAYER), hook_name_of("attn", LAYER)], [1024], [16]),
 )
@@ -35,12 +35,26 @@ LEARNER = LearnerSettings(selection_dtype="bfloat16")
 
 
 def train_demo_suite(
-    model_folder: Path, contexts: Ids, held_out: Ids, plans: tuple[SaePlan, ...], tokens: int, seed: int, out: Path
+    model_folder: Path,
+    contexts: Ids,
+    held_out: Ids,
+    plans: tuple[SaePlan, ...],
+    out: Path,
+    *,
+    tokens: int,
+    minutes: float | None,
+    seed: int,
 ) -> Generator[TrainProgress | Warned, None, tuple[Quality, ...]]:
     """Train `plans` on the exported model in `model_folder`; see `train_suite`."""
     source = _source(model_folder, [plan.hook_name for plan in plans])
     settings = TrainSettings(
-        tokens=tokens, seed=seed, batch_tokens=1024, block_contexts=512, special_ids=SPECIAL_IDS, learner=LEARNER
+        tokens=tokens,
+        minutes=minutes,
+        seed=seed,
+        batch_tokens=1024,
+        block_contexts=512,
+        special_ids=SPECIAL_IDS,
+        learner=LEARNER,
     )
     metadata = {
         "model_name": MODEL_NAME,

@@ -28,12 +28,11 @@ def is_ordinary(ids: Ids, special_ids: tuple[int, ...]) -> npt.NDArray[np.bool_]
 
 
 class ActivationBlocks:
-    """Blocks of activations, as many as `tokens` needs; contexts are reused in another order once all were read.
+    """Blocks of activations without end; contexts are read again in another order once all were read.
 
     Args:
         source: the model.
         contexts: [contexts, positions] token ids.
-        tokens: activations wanted; rounded up to whole blocks.
         block_contexts: contexts per block.
         model_batch: contexts per model pass.
         special_ids: tokens whose activations are left out.
@@ -48,7 +47,6 @@ class ActivationBlocks:
         source: ActivationSource,
         contexts: Ids,
         *,
-        tokens: int,
         block_contexts: int,
         model_batch: int,
         special_ids: tuple[int, ...],
@@ -59,11 +57,8 @@ class ActivationBlocks:
             raise DataError(f"{len(contexts)} contexts hold no ordinary token to train on. Give --text a longer file.")
         self._source, self._contexts, self._special_ids = source, contexts, special_ids
         self._block_contexts, self._model_batch, self._seed = block_contexts, model_batch, seed
-        self.tokens_per_block = max(1, n_ordinary * block_contexts // len(contexts))
-        """On average; blocks differ by their special tokens."""
-        self.n_blocks = max(1, -(-tokens // self.tokens_per_block))
-        self.epochs = self.n_blocks * block_contexts / len(contexts)
-        """How often each context is read."""
+        self.tokens_per_epoch = n_ordinary
+        """Activations before contexts repeat."""
 
     def __call__(self, block: int) -> dict[str, Tensor]:
         """The block's activations [tokens, d_in] float32 by hook, shuffled the same way at every hook."""

@@ -1,18 +1,14 @@
-"""Where training activations come from: a bare TransformerBridge, or the application's `LanguageModel`."""
+"""Training activations from a bare TransformerBridge, several hooks in one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inspector.sources import hooks
-
-if TYPE_CHECKING:
-    from inspector.sources.activation_blocks import ActivationSource
-    from inspector.sources.model import LanguageModel
 
 
 class BridgeSource:
@@ -38,11 +34,3 @@ class BridgeSource:
             # The bridge keeps every attention pattern otherwise: more memory than all that is asked for.
             self._bridge.forward(ids.to(device), return_type="logits", output_attentions=False, use_cache=False)
         return {name: taken[name].flatten(2) for name in self._hook_names}
-
-
-def model_source(model: LanguageModel, hook_names: Sequence[str]) -> ActivationSource:
-    """The application's model as a source: one pass per context and hook, each ending at its hook."""
-    names = list(dict.fromkeys(hook_names))
-    for name in names:
-        model.check_hook(name)
-    return lambda ids: {name: model.activations(ids, name) for name in names}

@@ -30,10 +30,10 @@ class LearnerSettings:
 
     learning_rate: float = 2e-3
     """Adam's, after warm-up. Ten times more kills latents, ten times less leaves them near their start."""
-    warmup_share: float = 0.03
-    """Share of the tokens during which the learning rate rises."""
+    warmup_tokens: int = 75_000
+    """The learning rate rises over the first so many tokens, or over a tenth of all if that is less."""
     decay_share: float = 0.3
-    """Share of the tokens during which it falls linearly to 0."""
+    """Share of the tokens, at the end, during which it falls linearly to 0."""
     dead_after_tokens: int = 150_000
     """A latent that did not fire for so long is dead, and the auxiliary loss tries to revive it."""
     auxiliary_weight: float = 1 / 32
@@ -41,6 +41,12 @@ class LearnerSettings:
     selection_dtype: str = "float32"
     """Precision in which the k largest pre-activations are searched; bfloat16 is faster on some CPUs and picks a
     near-tie differently now and then. The activations themselves are always float32."""
+
+    def rate(self, tokens_done: int, total: int) -> float:
+        """Learning rate after `tokens_done` of `total` tokens."""
+        rise = tokens_done / min(self.warmup_tokens, 0.1 * total)
+        fall = (total - tokens_done) / (self.decay_share * total) if self.decay_share else 1.0
+        return self.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +171,12 @@ class TopKLearner:
         return int((self.silent_tokens > self.settings.dead_after_tokens).sum())
 
     @torch.no_grad()
-    def step(self, x: Tensor, progress: float) -> float:
+    def step(self, x: Tensor, learning_rate: float) -> float:
         """One Adam step on scaled activations [tokens, d_in]; returns the batch's FVU before it.
 
         Args:
             x: the batch.
-            progress: share of the training done, 0 to 1; sets the learning rate.
+            learning_rate: Adam's, for this step.
         """
         dtype = getattr(torch, self.settings.selection_dtype)
         inputs = x - self.b_dec
@@ -182,17 +188,12 @@ class TopKLearner:
         decoder_slope = self.decoder.grad
         decoder_slope -= (decoder_slope * self.decoder).sum(1, keepdim=True) * self.decoder
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self._rate(progress)
+            group["lr"] = learning_rate
         self.optimizer.step()
         self.decoder /= self.decoder.norm(dim=1, keepdim=True)
         self.silent_tokens += len(x)
         self.silent_tokens[main.fired[main.fired >= 0].unique()] = 0
         return float(main.residual.square().sum() / (x - x.mean(0)).square().sum())
-
-    def _rate(self, progress: float) -> float:
-        rise = min(1.0, (progress + 1e-3) / max(self.settings.warmup_share, 1e-3))
-        fall = min(1.0, (1 - progress) / max(self.settings.decay_share, 1e-9))
-        return rise * fall
 
     def _add_auxiliary(self, inputs: Tensor, residual: Tensor, dtype: torch.dtype) -> None:
         """Let the dead latents explain the residual (Gao et al. 2024, appendix A.2), and add that loss's gradients."""

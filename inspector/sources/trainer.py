@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Generator, Sequence
@@ -32,10 +33,13 @@ CHECKPOINT_FILE = ".training.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a suite is trained; all of it but `checkpoint_minutes` is part of the run's fingerprint."""
+    """How a suite is trained; all of it but the minutes is part of the run's fingerprint."""
 
     tokens: int
-    """Activations each SAE sees; rounded up to whole blocks."""
+    """Activations each SAE sees; rounded up to whole batches."""
+    minutes: float | None = None
+    """Wall-clock budget over all resumptions: the learning rate begins to fall early enough to end about then, which
+    makes the run one of fewer tokens. None: as long as it takes."""
     seed: int = 0
     batch_tokens: int = 2048
     block_contexts: int = 256
@@ -76,19 +80,18 @@ def train_suite(
         DataError: if there is no text.
     """
     run = _Run(source, contexts, plans, settings, out)
-    if run.blocks.epochs > 1:
-        yield Warned(
-            message=f"{len(contexts)} contexts are read {run.blocks.epochs:.1f} times to reach "
-            f"{settings.tokens} tokens."
-        )
-    started = saved = time.monotonic()
+    epochs = settings.tokens / run.blocks.tokens_per_epoch
+    if epochs > 1:
+        yield Warned(message=f"{len(contexts)} contexts are read {epochs:.1f} times to reach {settings.tokens} tokens.")
+    started = saved = clock = time.monotonic()
     already = run.tokens_done
     try:
-        while run.block < run.blocks.n_blocks:
+        while run.tokens_done < run.total:
             fvu = run.step()
             now = time.monotonic()
-            rate = (run.tokens_done - already) / max(now - started, 1e-9)
-            yield run.progress(fvu, rate)
+            run.add_time(now - clock)
+            clock = now
+            yield run.progress(fvu, (run.tokens_done - already) / max(now - started, 1e-9))
             if now - saved > settings.checkpoint_minutes * 60:
                 run.save()
                 saved = now
@@ -117,13 +120,13 @@ class _Run:
         self.blocks = ActivationBlocks(
             source,
             contexts,
-            tokens=settings.tokens,
             block_contexts=settings.block_contexts,
             model_batch=settings.model_batch,
             special_ids=settings.special_ids,
             seed=settings.seed,
         )
-        self.block, self.tokens_done, self._offset = 0, 0, 0
+        self.tokens_done, self.total = 0, settings.tokens
+        self._block, self._offset, self._seconds = 0, 0, 0.0
         self._held: dict[str, Tensor] | None = self.blocks(0)
         self._scales = {hook: mean_norm_scale(x) for hook, x in self._held.items()}
         self.learners = {
@@ -140,31 +143,37 @@ class _Run:
     def step(self) -> dict[str, float]:
         """Show the next batch to every learner; returns each SAE's FVU on it."""
         if self._held is None:
-            self._held = self.blocks(self.block)
+            self._held = self.blocks(self._block)
         n_tokens = len(next(iter(self._held.values())))
         batch = min(self._settings.batch_tokens, n_tokens)
         here = slice(self._offset, self._offset + batch)
-        share = (self.block + self._offset / n_tokens) / self.blocks.n_blocks
+        rate = self._settings.learner.rate(self.tokens_done + batch, self.total)
         scaled = {hook: x[here] * self._scales[hook] for hook, x in self._held.items()}
         fvu = {
-            sae_id: learner.step(scaled[self._plans[sae_id].hook_name], share)
+            sae_id: learner.step(scaled[self._plans[sae_id].hook_name], rate)
             for sae_id, learner in self.learners.items()
         }
         self._offset += batch
         self.tokens_done += batch
         if self._offset + batch > n_tokens:
-            self.block, self._offset, self._held = self.block + 1, 0, None
+            self._block, self._offset, self._held = self._block + 1, 0, None
         return fvu
+
+    def add_time(self, seconds: float) -> None:
+        """Count the time of a step; bring the end forward once the time left is needed for the decay."""
+        self._seconds += seconds
+        constant = 1 - self._settings.learner.decay_share
+        late = self._settings.minutes is not None and self._seconds >= constant * self._settings.minutes * 60
+        if late and self.tokens_done < constant * self.total:
+            self.total = math.ceil(self.tokens_done / constant)
 
     def progress(self, fvu: dict[str, float], tokens_per_second: float) -> TrainProgress:
         """The event of one step."""
-        total = self.blocks.n_blocks * self.blocks.tokens_per_block
-        done = min(total, self.block * self.blocks.tokens_per_block + self._offset)
         return TrainProgress(
-            tokens_done=done,
-            tokens_total=total,
+            tokens_done=min(self.tokens_done, self.total),
+            tokens_total=self.total,
             tokens_per_second=tokens_per_second,
-            seconds_left=(total - done) / max(tokens_per_second, 1e-9),
+            seconds_left=max(0, self.total - self.tokens_done) / max(tokens_per_second, 1e-9),
             fvu=fvu,
         )
 
@@ -196,7 +205,13 @@ class _Run:
             for sae_id, learner in self.learners.items()
             for name, tensor in learner.state().items()
         }
-        place = {"block": self.block, "offset": self._offset, "tokens_done": self.tokens_done}
+        place = {
+            "block": self._block,
+            "offset": self._offset,
+            "tokens_done": self.tokens_done,
+            "total": self.total,
+            "seconds": self._seconds,
+        }
         self._out.mkdir(parents=True, exist_ok=True)
         partial = self._out / f"{CHECKPOINT_FILE}.partial"
         save_file(tensors, partial, metadata={"fingerprint": self._fingerprint(), "place": json.dumps(place)})
@@ -220,11 +235,12 @@ class _Run:
         for sae_id, learner in self.learners.items():
             learner.load_state(states[sae_id])
         place = json.loads(about["place"])
-        self.block, self._offset, self.tokens_done = place["block"], place["offset"], place["tokens_done"]
+        self._block, self._offset, self._seconds = place["block"], place["offset"], place["seconds"]
+        self.tokens_done, self.total = place["tokens_done"], place["total"]
         self._held = None
 
     def _fingerprint(self) -> str:
-        asked = asdict(replace(self._settings, checkpoint_minutes=0.0))
+        asked = asdict(replace(self._settings, checkpoint_minutes=0.0, minutes=None))
         asked |= {"plans": [asdict(plan) for plan in self._plans.values()], "text": self.blocks.fingerprint()}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

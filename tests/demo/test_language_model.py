@@ -95,7 +95,7 @@ def test_training_learns_and_spends_its_token_budget(tmp_path: Path) -> None:
     reports = run(tmp_path, Schedule(tokens=16 * 16 * 84, minutes=60, batch_size=16, warmup_steps=4, compiled=False))
     assert reports[-1].step == 84
     assert reports[-1].decay_from == 60
-    # Untrained, every one of 64 tokens is about equally likely, give or take logits of unit size; the stream is certain.
+    # Untrained, all 64 tokens are about equally likely, give or take logits of unit size; the stream is certain.
     assert reports[0].held_out_loss == pytest.approx(np.log(64), abs=1.0)
     assert reports[-1].held_out_loss < 1.0
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from inspector.errors import TargetError
-from inspector.sources.bridge_source import BridgeSource, model_source
+from inspector.sources.bridge_source import BridgeSource
 from inspector.sources.model import LanguageModel, load_model
 from inspector.sources.toy import write_toy_model
 from inspector.spec import TargetSpec
@@ -50,15 +50,13 @@ def test_bridge_gives_what_hugging_face_computes(bridge: Any, folder: Path) -> N
 
 
 def test_bridge_and_model_agree(bridge: Any, model: LanguageModel) -> None:
-    fast, exact = BridgeSource(bridge, HOOKS)(ids()), model_source(model, HOOKS)(ids())
+    fast = BridgeSource(bridge, HOOKS)(ids())
     for hook in HOOKS:
-        torch.testing.assert_close(fast[hook], exact[hook], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fast[hook], model.activations(ids(), hook), rtol=1e-4, atol=1e-5)
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(fast[HOOKS[0]], exact[HOOKS[1]])
+        torch.testing.assert_close(fast[HOOKS[0]], fast[HOOKS[1]])
 
 
-def test_an_unknown_hook_is_refused_by_both(bridge: Any, model: LanguageModel) -> None:
+def test_an_unknown_hook_is_refused(bridge: Any) -> None:
     with pytest.raises(TargetError, match=r"has no hook 'blocks.1.hook_resid_pots'. Nearest: blocks.1.hook_resid_p"):
         BridgeSource(bridge, ["blocks.1.hook_resid_pots"])(ids())
-    with pytest.raises(TargetError, match="has no hook"):
-        model_source(model, ["blocks.9.hook_resid_post"])

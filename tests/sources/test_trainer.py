@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,10 @@ def test_gradients_do_not_depend_on_how_many_entries_are_sorted_at_once(monkeypa
 
 
 def test_bias_gradient_counts_both_places_of_b_dec() -> None:
-    settings = LearnerSettings(learning_rate=0.0, auxiliary_weight=0.0)
+    settings = LearnerSettings(auxiliary_weight=0.0)
     learner = TopKLearner("a", 32, 4, seed=0, settings=settings, center=torch.full((8,), 0.3))
     x = torch.randn(64, 8, generator=torch.Generator().manual_seed(2))
-    learner.step(x, 0.5)
+    learner.step(x, 0.0)
     reference = learner.b_dec.detach().clone().requires_grad_()
     pre = (x - reference) @ learner.encoder.detach().t()
     top = pre.topk(4)
@@ -101,7 +102,7 @@ def test_reconstruction_on_disk_equals_the_learners(tmp_path: Path) -> None:
     x = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)) * 5
     scale = 0.25
     for i in range(20):
-        learner.step(x * scale, i / 40)
+        learner.step(x * scale, 1e-3 * (1 + i / 40))
     sae = TopKTrainingSAE(
         TopKTrainingSAEConfig(d_in=8, d_sae=32, k=4, rescale_acts_by_decoder_norm=False, decoder_init_norm=None)
     )
@@ -186,10 +187,9 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
 def test_progress_counts_tokens_and_names_every_sae(tmp_path: Path) -> None:
     events, _ = train(tmp_path)
     assert isinstance(events[0], Warned)
-    assert "read 2.8 times" in events[0].message
+    assert "read 2.7 times" in events[0].message
     steps = [event for event in events if isinstance(event, TrainProgress)]
-    # A block has 16 x 23 tokens: two batches, and a rest too small for a third.
-    assert [event.tokens_done for event in steps[:3]] == [128, 368, 496]
+    assert [event.tokens_done for event in steps[:3]] == [128, 256, 384]
     assert steps[-1].tokens_done == steps[-1].tokens_total
     assert set(steps[0].fvu) == {plan.sae_id for plan in PLANS}
 
@@ -202,17 +202,36 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_dead_latents_are_revived_by_the_auxiliary_loss() -> None:
     def alive(weight: float) -> int:
-        settings = LearnerSettings(dead_after_tokens=500, auxiliary_weight=weight, learning_rate=1e-2)
+        settings = LearnerSettings(dead_after_tokens=500, auxiliary_weight=weight)
         learner = TopKLearner("a", 64, 2, seed=0, settings=settings, center=torch.zeros(8))
         with torch.no_grad():
             learner.b_enc[8:] -= 3.0
         generator = torch.Generator().manual_seed(4)
-        for i in range(150):
-            learner.step(torch.randn(128, 8, generator=generator), i / 300)
+        for _ in range(150):
+            learner.step(torch.randn(128, 8, generator=generator), 1e-2)
         return 64 - learner.n_dead
 
     assert alive(0.0) <= 16
     assert alive(1.0) > 32
+
+
+def test_learning_rate_rises_holds_and_falls() -> None:
+    settings = LearnerSettings(learning_rate=1.0, warmup_tokens=100, decay_share=0.3)
+    assert [settings.rate(done, 10_000) for done in (50, 100, 7000)] == [0.5, 1.0, 1.0]
+    assert settings.rate(8500, 10_000) == pytest.approx(0.5)
+    assert settings.rate(10_050, 10_000) == 0.0
+    assert settings.rate(5, 100) == 0.5, "a short run warms up over a tenth of itself"
+
+
+def test_a_time_budget_makes_the_run_one_of_fewer_tokens(tmp_path: Path) -> None:
+    """Out of time from the first batch on, the run decays at once: 128 tokens are 70% of 183, so two batches."""
+    hurried, _ = train(tmp_path / "hurried", replace(SETTINGS, minutes=1e-9))
+    assert hurried[-1].tokens_total == 183
+    assert [event.tokens_done for event in hurried if isinstance(event, TrainProgress)] == [128, 183]
+    train(tmp_path / "relaxed", replace(SETTINGS, minutes=1e9))
+    train(tmp_path / "unlimited")
+    weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
+    assert (tmp_path / "relaxed" / weights).read_bytes() == (tmp_path / "unlimited" / weights).read_bytes()
 
 
 def test_text_of_special_tokens_only_is_refused(tmp_path: Path) -> None:
