@@ -53,7 +53,7 @@ class StreamScreen(StreamTalk):
 
     def on_mount(self) -> None:
         """Paint first; connect when that is done."""
-        self.tokens.set_marks(self._marks)
+        self.tokens.set_marks(self.marks)
         self.arrange_panes()
         self.show_session()
         self.call_after_refresh(self.start)
@@ -211,16 +211,15 @@ class StreamScreen(StreamTalk):
 
     def action_marks(self) -> None:
         """The second channel."""
-        self._marks = not self._marks
-        self.tokens.set_marks(self._marks)
-        self.post_message(self.MarksChosen(self._marks))
+        self._marks_wanted = not self.marks
+        self.tokens.set_marks(self.marks)
+        self.post_message(self.MarksChosen(self.marks))
 
     def show_palette(self, palette: TokenPalette) -> None:
-        """The theme changed; marks stay as the user set them unless the palette needs them."""
+        """The theme changed; marks stay as the user set them."""
         self._palette = palette
         self.tokens.set_palette(palette)
-        self._marks = self._marks or palette.marks_by_default
-        self.tokens.set_marks(self._marks)
+        self.tokens.set_marks(self.marks)
         self.show_all()
 
     def action_detail(self) -> None:

@@ -46,7 +46,7 @@ SOURCE_NAMES = {"prompt": "your text", "generated": "generated text"}
 
 def lower_height(width: int, height: int) -> int:
     """Lines of the lower pane in a window of this size; 0: there is no room for it."""
-    if height < 20 or width < 70:
+    if height < 22 or width < 70:
         return 0
     return 8 if height < 30 else 11 if height < 50 else 16
 
@@ -59,6 +59,8 @@ def detail_width(width: int) -> int:
 class StreamView(Screen[int]):
     """State and picture."""
 
+    AUTO_FOCUS = ""
+    """Nothing while there are no tokens: Textual's choice would be the hidden line to type into, which eats the keys."""
     DEFAULT_CSS = """
     StreamView { layers: base; }
     #body { height: 1fr; display: none; }
@@ -76,7 +78,8 @@ class StreamView(Screen[int]):
         super().__init__()
         self._model = model
         self._palette = palette
-        self._marks = palette.marks_by_default if marks is None else marks
+        self._marks_wanted = marks
+        """None: as the palette needs."""
         self.session = SessionView()
         self.choice: Choice | None = None
         self.mode: TokenMode = DEFAULT_MODE
@@ -121,6 +124,11 @@ class StreamView(Screen[int]):
     def trace(self) -> TracePane:
         """The plot."""
         return self.query_one("#trace", TracePane)
+
+    @property
+    def marks(self) -> bool:
+        """Whether tokens carry marks that say the same without colour."""
+        return self._palette.marks_by_default if self._marks_wanted is None else self._marks_wanted
 
     @property
     def row(self) -> int:

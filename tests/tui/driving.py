@@ -1,0 +1,82 @@
+"""The app on an invented session, driven by the pilot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from textual.pilot import Pilot
+
+from inspector.session.protocol import ViewMessage
+from inspector.tui.inspector_app import InspectorApp
+from inspector.tui.screens.stream import StreamScreen
+from tests.fake_session import FakeClient, FakeSession
+
+
+@dataclass
+class Driven:
+    """An app under test, its pilot, and the sessions it connected to."""
+
+    app: InspectorApp
+    pilot: Pilot[int]
+    clients: list[FakeClient] = field(default_factory=list)
+
+    @property
+    def home(self) -> StreamScreen:
+        return self.app.home
+
+    @property
+    def client(self) -> FakeClient:
+        """The latest connection."""
+        return self.clients[-1]
+
+    def asked(self, kind: type[ViewMessage]) -> list[ViewMessage]:
+        """Requests of one type, in order."""
+        return [message for message in self.client.received if isinstance(message, kind)]
+
+    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+        """Wait for something to become true; AssertionError if it does not."""
+        for _ in range(int(seconds / 0.02)):
+            if condition():
+                await self.pilot.pause()
+                return
+            await self.pilot.pause(0.02)
+        raise AssertionError(f"not true after {seconds:g} s: {condition}")
+
+    async def press(self, *keys: str) -> None:
+        """Keys, one after the other, and all that follows at once."""
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    def screen_text(self) -> list[str]:
+        """What is on the screen, line by line."""
+        strips = self.app.screen._compositor.render_strips()
+        return [strip.text for strip in strips]
+
+
+@asynccontextmanager
+async def driven(
+    session: FakeSession | None = None,
+    *,
+    size: tuple[int, int] = (120, 40),
+    theme: str | None = None,
+    wait: bool = True,
+    app_class: type[InspectorApp] = InspectorApp,
+    notifications: bool = False,
+) -> AsyncIterator[Driven]:
+    """An app that has its first text (unless `wait` is false)."""
+    clients: list[FakeClient] = []
+    session = session if session is not None else FakeSession(hostile_share=0.0, epochs=1)
+
+    async def connect() -> FakeClient:
+        clients.append(FakeClient(session))
+        return clients[-1]
+
+    app = app_class("demo", connect, theme=theme, remember=False)
+    async with app.run_test(size=size, notifications=notifications) as pilot:
+        driver = Driven(app=app, pilot=pilot, clients=clients)
+        if wait:
+            await driver.until(lambda: driver.home.text is not None)
+            await driver.until(lambda: driver.home.session.improved is not None)
+        yield driver

@@ -1,0 +1,453 @@
+"""The Stream screen from the keyboard, against an invented session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from inspector.drawing.token_modes import MODES
+from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Generate, GetContext, GetDetail, GetPairs
+from inspector.tui.screens.enlarged import EnlargedTrace
+from inspector.tui.screens.help import HelpScreen
+from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.detail import DetailPane
+from inspector.tui.widgets.trace import TracePane
+from tests.fake_session import WORDS, FakeSession
+from tests.tui.driving import Driven, driven
+
+
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def plain(**options: object) -> FakeSession:
+    return FakeSession(**{"hostile_share": 0.0, "epochs": 1, **options})  # type: ignore[arg-type]
+
+
+# ---- what is there -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_text_comes_by_itself_with_the_cursor_on_the_first_token_that_counts() -> None:
+    async with driven() as app:
+        assert app.home.place.position == app.home.tokens.cursor == 32
+        lines = app.screen_text()
+        assert lines[0] == (
+            " dm-inspect  demo · layer 3 · resid_post                       widths 1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16 (16.0) "
+        )
+        assert lines[2].startswith("▌tokens · 1k · linear and nonlinear error  fake/module_0.py tok…   '")
+        assert lines[-1].startswith(" ←→ token   m mode   1-5 width   [ ] L0   n worst   / find   p prompt   g generate")
+
+
+async def test_before_the_session_answers_the_screen_says_what_is_going_on() -> None:
+    async with driven(plain(load_seconds=30.0), wait=False) as app:
+        await app.until(lambda: app.home.session.stage == "loading")
+        lines = app.screen_text()
+        assert lines[0].startswith(" dm-inspect  demo ")
+        assert any(line.startswith("   loading demo   0 s") for line in lines)
+        assert lines[-1].rstrip() == " q quit   ? help"
+
+
+async def test_better_scores_of_the_same_text_keep_the_cursor() -> None:
+    async with driven(plain(epochs=3, epoch_seconds=0.15)) as app:
+        await app.press("right", "right")
+        assert app.home.place.position == 34
+        await app.until(lambda: app.home.text is not None and app.home.text.document.epoch == 3)
+        assert app.home.place.position == app.home.tokens.cursor == 34
+        assert app.home.tokens.document is app.home.text.document  # type: ignore[union-attr]
+
+
+# ---- cursor and detail ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_of_steps_asks_for_one_detail() -> None:
+    async with driven() as app:
+        await app.until(lambda: app.asked(GetDetail) and app.home._detail is not None)
+        before = len(app.asked(GetDetail))
+        await app.pilot.press("right", "l", "right", "left", "h", "right")
+        await app.until(lambda: len(app.asked(GetDetail)) > before)
+        await app.pilot.pause(0.3)
+        asked = app.asked(GetDetail)[before:]
+        assert [(a.source, a.context, a.position) for a in asked] == [("context", 0, 34)]  # type: ignore[union-attr]
+        assert asked[0].sae_id == app.home.choice.sae.sae_id  # type: ignore[union-attr]
+
+
+async def test_an_error_about_a_token_is_shown_in_its_pane() -> None:
+    failure = Failed(exit_code=5, message="There is no memory left for the splice. Use a smaller batch.")
+    async with driven(plain(failures={GetDetail: failure})) as app:
+        await app.until(lambda: app.home._problem)
+        assert any("There is no memory left" in line for line in app.screen_text())
+
+
+async def test_walking_past_the_end_of_a_context_leads_to_the_next_and_back() -> None:
+    async with driven(plain(context_length=40)) as app:
+        await app.press("end")
+        assert app.home.place.position == 39
+        await app.press("right")
+        await app.until(lambda: app.home.place.context == 1)
+        assert app.home.place.position == 0
+        await app.press("left")
+        await app.until(lambda: app.home.place.context == 0)
+        assert app.home.place.position == 39
+
+
+async def test_contexts_page_round_and_round() -> None:
+    async with driven(plain(n_contexts=3)) as app:
+        for key, context in ((">", 1), (".", 2), (".", 0), ("<", 2), (",", 1)):
+            await app.press({">": "greater_than_sign", "<": "less_than_sign", ",": "comma", ".": "full_stop"}[key])
+            await app.until(lambda context=context: app.home.place.context == context and app.home.text.document.context == context)
+        assert "context 2/3" in app.screen_text()[1]
+
+
+# ---- widths, L0, modes ---------------------------------------------------------------------------------------------------
+
+
+async def test_number_keys_enable_and_colour() -> None:
+    async with driven() as app:
+        await app.press("2")
+        choice = app.home.choice
+        assert choice is not None
+        assert (choice.active, sorted(choice.enabled)) == (1, [0, 1, 2, 4])
+        assert app.home.tokens.sae == choice.row
+        assert "2 512◉" in app.screen_text()[0]
+        await app.press("2")
+        assert "2 512○" in app.screen_text()[0]
+        await app.press("9")
+        assert app.home.choice.enabled == {0, 2, 4}  # type: ignore[union-attr]
+
+
+async def test_brackets_step_the_l0() -> None:
+    async with driven() as app:
+        await app.press("right_square_bracket")
+        assert app.home.choice is not None
+        assert app.home.choice.sae.sae_id == "layer_3/resid/width_1024/l0_32"
+        assert app.home.tokens.sae == app.home.choice.row
+        assert "L0≈32" in app.screen_text()[0]
+        await app.press("left_square_bracket", "left_square_bracket", "left_square_bracket")
+        assert app.home.choice.sae.nominal_l0 == 8
+
+
+async def test_pairs_are_asked_for_what_is_enabled() -> None:
+    async with driven() as app:
+        await app.until(lambda: app.home._pairs is not None)
+        await app.press("2")
+        await app.until(lambda: len(app.home._pairs.sae_ids) == 4)  # type: ignore[union-attr]
+        assert app.asked(GetPairs)[-1].sae_ids == [f"layer_3/resid/width_{w}/l0_16" for w in (256, 512, 1024, 4096)]  # type: ignore[union-attr]
+
+
+async def test_modes_go_round_in_both_directions() -> None:
+    async with driven() as app:
+        seen = []
+        for _ in MODES:
+            seen.append(app.home.mode.id)
+            await app.press("m")
+        assert seen == [mode.id for mode in MODES]
+        assert app.home.mode is MODES[0]
+        await app.press("M")
+        assert app.home.mode is app.home.tokens.mode is MODES[-1]
+        assert "tokens · loss" in app.screen_text()[2]
+
+
+# ---- worst tokens and search -----------------------------------------------------------------------------------------------
+
+
+async def test_n_walks_over_the_worst_tokens_and_on_to_the_next_context() -> None:
+    async with driven() as app:
+        text = app.home.text
+        assert text is not None
+        ranked = text.ranked(app.home.row, app.home.mode)
+        for position in ranked:
+            await app.press("n")
+            assert app.home.place.position == position
+        await app.press("n")
+        await app.until(lambda: app.home.place.context == 1)
+        assert app.home.place.position == app.home.text.ranked(app.home.row, app.home.mode)[0]  # type: ignore[union-attr]
+        await app.press("N")
+        await app.until(lambda: app.home.place.context == 0)
+        assert app.home.place.position == ranked[-1]
+
+
+async def find(app: Driven, text: str) -> None:
+    await app.press("slash")
+    app.app.screen.query_one(Input).value = text
+    await app.press("enter")
+
+
+async def test_find_goes_to_the_first_hit_and_n_to_the_next_until_escape() -> None:
+    async with driven() as app:
+        await find(app, "Dark matter")
+        await app.until(lambda: app.home.search is not None and app.home.search.hit is not None)
+        hits = app.home.search.hits  # type: ignore[union-attr]
+        tokens = [WORDS[i] if i < len(WORDS) else "" for i in app.client.session.token_ids(hits[0].context)]
+        assert "".join(tokens[hits[0].position : hits[0].position + 2]) == " dark matter"
+        await app.until(lambda: (app.home.place.context, app.home.place.position) == (hits[0].context, hits[0].position))
+        assert app.screen_text()[2].startswith(f"▌find 'Dark matter' 1/{len(hits)}")
+        await app.press("n")
+        await app.until(lambda: (app.home.place.context, app.home.place.position) == (hits[1].context, hits[1].position))
+        await app.press("escape")
+        assert app.home.search is None
+        assert app.home.tokens.has_focus
+
+
+async def test_what_is_nowhere_is_said_to_be_nowhere() -> None:
+    async with driven(notifications=True) as app:
+        await find(app, "zzz")
+        await app.until(lambda: app.asked(Find) and app.home.search is None)
+        assert [n.message for n in app.app._notifications] == ["'zzz' is in none of the contexts."]
+
+
+async def test_escape_closes_the_line_and_nothing_is_asked() -> None:
+    async with driven() as app:
+        await app.press("slash")
+        assert app.home.query_one(CommandBar).display
+        await app.press("q", "escape")
+        assert not app.home.query_one(CommandBar).display
+        assert app.asked(Find) == []
+        assert app.home.tokens.has_focus
+
+
+# ---- prompts and generation -------------------------------------------------------------------------------------------------
+
+
+async def test_a_prompt_is_scored_and_escape_leads_back() -> None:
+    async with driven() as app:
+        await app.press("right", "right", "p")
+        await app.press(*"self", "space", *"dark")
+        assert any("Enter scores its tokens · Esc closes" in line for line in app.screen_text())
+        await app.press("enter")
+        await app.until(lambda: app.home.place.source == "prompt")
+        assert app.asked(AnalysePrompt)[0].text == "self dark"  # type: ignore[union-attr]
+        assert app.home.text.document.tokens == ["<bos>", " self", " dark"]  # type: ignore[union-attr]
+        assert app.screen_text()[1].rstrip().endswith("your text")
+        await app.press("escape")
+        await app.until(lambda: app.home.place.source == "context")
+        assert app.home.place.position == 34
+
+
+async def test_generation_streams_after_the_tokens_up_to_the_cursor() -> None:
+    async with driven(plain(tokens_per_second=200.0, messages_per_second=20.0)) as app:
+        ids = app.home.text.document.token_ids[:33]  # type: ignore[union-attr]
+        await app.press("g")
+        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        assert app.asked(Generate)[0].prompt_ids == ids  # type: ignore[union-attr]
+        text = app.home.text
+        assert text is not None
+        assert not text.finished
+        assert app.screen_text()[2].startswith("▌generating · ")
+        await app.until(lambda: text.finished)
+        assert len(text) == 33 + 200
+        assert app.home.tokens.cursor == app.home.place.position == 232, "the cursor runs along"
+        assert text.document.token_ids[:33] == ids
+        await app.press("escape")
+        await app.until(lambda: app.home.place.source == "context")
+
+
+async def test_escape_stops_a_generation_and_what_came_stays() -> None:
+    async with driven(plain(tokens_per_second=60.0, messages_per_second=20.0)) as app:
+        await app.press("g")
+        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        await app.press("escape")
+        await app.until(lambda: app.home.text.finished)  # type: ignore[union-attr]
+        assert len(app.asked(Cancel)) == 1
+        assert 40 < len(app.home.text) < 233  # type: ignore[arg-type]
+        assert app.home.place.source == "generated"
+
+
+async def test_a_cursor_that_is_moved_away_stays_where_it_was_put() -> None:
+    async with driven(plain(tokens_per_second=100.0, messages_per_second=20.0)) as app:
+        await app.press("g")
+        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        await app.press("home")
+        length = len(app.home.text)  # type: ignore[arg-type]
+        await app.until(lambda: len(app.home.text) > length + 20)  # type: ignore[arg-type]
+        assert app.home.place.position == app.home.tokens.cursor == 0
+
+
+# ---- other panes and screens ---------------------------------------------------------------------------------------------------
+
+
+async def test_tab_visits_the_panes_and_the_footer_follows() -> None:
+    async with driven() as app:
+        footers = []
+        for _ in range(3):
+            await app.press("tab")
+            footers.append((app.home.focused.id, app.screen_text()[-1].split("   ")[0].strip()))  # type: ignore[union-attr]
+        assert footers == [("detail", "1-5 width"), ("trace", "+ - zoom"), ("tokens", "←→ token")]
+
+
+async def test_d_hides_the_detail_pane_and_shows_it_again() -> None:
+    async with driven() as app:
+        assert app.home.query_one("#detail").region.width == 54
+        await app.press("d")
+        assert app.home.query_one("#detail").region.width == 0
+        assert app.home.tokens.region.width == 120
+        await app.press("d")
+        assert app.home.query_one("#detail").region.width == 54
+
+
+async def test_in_a_narrow_window_d_swaps_plot_and_detail() -> None:
+    async with driven(size=(80, 24)) as app:
+        assert app.home.query_one(TracePane).region.height == 8
+        await app.press("d")
+        low = app.home.query_one("#detail-low", DetailPane)
+        assert low.region.size == (80, 8)
+        assert app.home.query_one(TracePane).region.height == 0
+        await app.until(lambda: any("latents of" in line or "next token" in line for line in app.screen_text()))
+
+
+async def test_help_is_about_the_focused_pane() -> None:
+    async with driven() as app:
+        for pane, title in (("tokens", "Tokens"), ("detail", "The token under the cursor"), ("trace", "Norm against token")):
+            await app.press("question_mark")
+            assert isinstance(app.app.screen, HelpScreen)
+            assert any(title in line for line in app.screen_text()), pane
+            await app.press("escape", "tab")
+            assert app.app.screen is app.home
+
+
+async def test_the_enlarged_plot_takes_its_token_back() -> None:
+    async with driven() as app:
+        await app.press("x")
+        assert isinstance(app.app.screen, EnlargedTrace)
+        await app.press("right", "right", "m", "enter")
+        assert app.app.screen is app.home
+        assert app.home.place.position == app.home.tokens.cursor == 34
+        await app.press("x", "right", "escape")
+        assert app.home.place.position == 34
+
+
+async def test_the_palette_offers_every_action_theme_and_sae() -> None:
+    from inspector.tui.actions import ACTIONS
+    from inspector.tui.commands import ActionCommands
+
+    async with driven() as app:
+        titles = [hit.text async for hit in ActionCommands(app.home).discover()]
+        missing = {a.title for a in ACTIONS if not a.id.startswith("stream.width-")} - set(titles) - {"All commands"}
+        assert missing == set()
+        assert "Width 6: enable and colour by it; again: disable it" not in titles
+        assert "SAE: layer_3/resid/width_256/l0_8" in titles
+        assert "Theme: Okabe" in titles
+
+
+async def test_an_sae_can_be_chosen_by_name() -> None:
+    async with driven() as app:
+        app.home.choose_sae(0)
+        assert app.home.choice is not None
+        assert (app.home.choice.active, app.home.choice.sae.sae_id) == (0, "layer_3/resid/width_256/l0_8")
+
+
+async def test_copying_puts_a_table_on_the_clipboard_and_in_a_file(state_home: Path) -> None:
+    async with driven() as app:
+        await app.press("c")
+        copied = app.app.clipboard
+        assert copied.splitlines()[1].startswith("0\t32\t")
+        assert len(copied.splitlines()) == 1 + 3
+        assert (state_home / "dm-inspect" / "exports" / "token.tsv").read_text() == copied
+        await app.press("C")
+        table = (state_home / "dm-inspect" / "exports" / "context-0.tsv").read_text()
+        assert len(table.splitlines()) == 1 + 3 * 256
+        assert app.app.clipboard == copied, "too long for a terminal's clipboard: only the file"
+
+
+async def test_marks_and_themes_change_at_once() -> None:
+    async with driven(theme="okabe") as app:
+        before = app.home.tokens.marks
+        await app.press("u")
+        assert app.home.tokens.marks is not before
+        palette = app.home.tokens.palette
+        await app.press("t")
+        assert app.app.theme != "okabe"
+        assert app.home.tokens.palette is not palette
+        assert app.home.tokens.marks is not before, "a theme does not undo what the user chose"
+
+
+# ---- when things go wrong ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_target_that_cannot_be_loaded_can_be_retried_or_left_with_its_exit_code() -> None:
+    message = "Model directory '/nowhere' does not exist. Give a directory with a config.json."
+    async with driven(plain(fail_loading=Failed(exit_code=3, message=message)), wait=False) as app:
+        await app.until(lambda: app.home.session.stage == "failed")
+        text = "\n".join(app.screen_text())
+        assert "the session could not load its target" in text
+        assert "'/nowhere'" in text
+        assert "/nowhere/session.log" in text
+        await app.press("r")
+        await app.until(lambda: len(app.clients) == 2 and app.home.session.stage == "failed")
+        await app.press("q")
+    assert app.app.return_code == 3
+
+
+async def test_a_session_that_ends_leaves_the_picture_and_can_be_reconnected() -> None:
+    async with driven() as app:
+        await app.press("right")
+        app.client.lose("The session ended.")
+        await app.until(lambda: app.home.session.stage == "lost")
+        assert app.screen_text()[1].startswith(" The session ended.  r reconnects")
+        await app.press("right", "2", "g")
+        assert app.home.place.position == 34
+        await app.press("r")
+        await app.until(lambda: len(app.clients) == 2 and app.home.session.stage == "ready")
+        await app.until(lambda: app.asked(GetContext))
+        assert app.home.place.position == 34
+        assert app.home.choice.active == 1  # type: ignore[union-attr]
+
+
+async def test_a_request_that_fails_is_told_and_nothing_else_changes() -> None:
+    failure = Failed(exit_code=4, message="The prompt is empty. Type some text.")
+    async with driven(plain(failures={AnalysePrompt: failure}), notifications=True) as app:
+        await app.press("p", "a", "enter")
+        await app.until(lambda: len(app.app._notifications))
+        assert [n.message for n in app.app._notifications] == [failure.message]
+        assert app.home.place.source == "context"
+
+
+async def test_quitting_returns_zero_and_leaves_the_session() -> None:
+    async with driven() as app:
+        await app.press("q")
+    assert app.app.return_code == 0
+    assert not app.client.view.stopped
+
+
+# ---- any window ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(60, 16), (70, 20), (80, 24), (100, 24), (120, 40), (300, 80)])
+async def test_every_size_shows_header_tokens_legend_and_footer(size: tuple[int, int]) -> None:
+    async with driven(size=size) as app:
+        lines = app.screen_text()
+        assert len(lines) == size[1]
+        assert "demo" in lines[0]
+        assert lines[-1].rstrip().endswith("? help")
+        assert app.home.tokens.region.height >= 8
+        assert app.home.query_one("#legend").region.height == 1
+
+
+async def test_too_small_a_window_says_which_size_is_needed_and_recovers() -> None:
+    async with driven(size=(59, 16)) as app:
+        assert app.screen_text()[0].rstrip() == "This window is 59x16. dm-inspect needs 60x16. q quits."
+        await app.pilot.resize_terminal(60, 16)
+        await app.pilot.pause()
+        assert "demo" in app.screen_text()[0]
+
+
+async def test_resizing_all_the_time_while_generating_breaks_nothing() -> None:
+    async with driven(plain(tokens_per_second=100.0, messages_per_second=20.0)) as app:
+        await app.press("g")
+        for size in [(120, 40), (20, 5), (80, 24), (1, 1), (300, 80), (61, 17), (99, 30), (100, 20), (120, 40)] * 2:
+            await app.pilot.resize_terminal(*size)
+            await app.press("right", "n", "d")
+        await app.until(lambda: app.home.text is not None and len(app.home.text) > 40)
+
+
+@pytest.mark.parametrize("session", [FakeSession(hostile_share=1.0), FakeSession(widths=(256,), l0s=(16,)), FakeSession(epochs=0)])
+async def test_hostile_tokens_a_single_sae_and_no_map_are_all_browsable(session: FakeSession) -> None:
+    async with driven(session, wait=False) as app:
+        await app.until(lambda: app.home.text is not None)
+        for key in ("right", "down", "1", "2", "m", "m", "m", "n", "right_square_bracket", "x", "escape", "d", "plus", "minus", "C"):
+            await app.press(key)
+        for line in app.screen_text():
+            assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in line)
