@@ -29,7 +29,6 @@ from inspector.session.protocol import (
     GetPairs,
     LoadProgress,
     Ready,
-    SaeInfo,
     SessionMessage,
 )
 
@@ -87,6 +86,8 @@ class Service:
         self._on_state("loading", None)
         try:
             loaded, warnings = self._load()
+            from inspector.session.opening import ready_message
+
             ready = ready_message(loaded, warnings)
         except Exception as error:
             return self._fail(error)
@@ -126,6 +127,7 @@ class Service:
     def _load(self) -> tuple[Loaded, list[str]]:
         """Everything of the target, telling how far it is."""
         # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
+        from inspector.session.opening import first_layer
         from inspector.sources.target import open_target
 
         warnings: list[str] = []
@@ -289,52 +291,3 @@ class Service:
     def _is_idle(self) -> bool:
         since_busy = time.monotonic() - self._busy_until
         return min(self.hub.seconds_alone(), since_busy) > self._idle_seconds
-
-
-def first_layer(target: TargetSpec) -> TargetSpec:
-    """A session looks at one hook: of several layers, the first."""
-    from dataclasses import replace
-
-    return replace(target, layers=target.layers[:1]) if target.layers else target
-
-
-def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
-    """What is loaded, as a view gets it."""
-    target, contexts = loaded.target, loaded.contexts
-    n_contexts, length = contexts.token_ids.shape
-    start, stop = target.positions or (0, None)
-    return Ready(
-        model=loaded.model.name,
-        hook_name=loaded.hook_name,
-        layer=loaded.layer,
-        device=str(loaded.model.device),
-        d_model=loaded.model.d_model,
-        n_contexts=n_contexts,
-        context_length=length,
-        positions=(start, length if stop is None else min(stop, length)),
-        saes=[
-            SaeInfo(
-                sae_id=sae.ref.sae_id,
-                d_sae=sae.ref.d_sae,
-                nominal_l0=sae.ref.nominal_l0,
-                layer=sae.ref.layer,
-                hook_name=sae.ref.hook_name,
-            )
-            for sae in loaded.saes
-        ],
-        text=target.text or "",
-        warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
-    )
-
-
-def too_few_tokens(loaded: Loaded) -> list[str]:
-    """What `dm-inspect run` refuses to compute, a view shows with a warning: errors can be looked at all the same."""
-    from inspector.runner import TOKENS_PER_DIMENSION
-
-    d, n_train = loaded.model.check_hook(loaded.hook_name), loaded.plan.n_train
-    if n_train >= TOKENS_PER_DIMENSION * d:
-        return []
-    return [
-        f"{n_train:,} training tokens are too few to split errors of {d:,} dimensions: linear parts look too large. "
-        f"At least {TOKENS_PER_DIMENSION * d:,} are needed; use more --contexts or a longer --text."
-    ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inspector.session import fitting, service
+from inspector.session import fitting, opening, service
 from inspector.session.browser import Browser
 from inspector.session.client import SessionClient
 from inspector.session.hub import Hub
@@ -129,9 +129,9 @@ def test_ready_tells_what_is_loaded(running: Running, loaded: Loaded) -> None:
 
 
 def test_too_few_training_tokens_are_warned_of(loaded: Loaded) -> None:
-    assert service.too_few_tokens(loaded) == []
+    assert opening.too_few_tokens(loaded) == []
     few = replace(loaded, plan=replace(loaded.plan, n_train=319))
-    (warning,) = service.too_few_tokens(few)
+    (warning,) = opening.too_few_tokens(few)
     assert "319 training tokens are too few" in warning
     assert "At least 320" in warning
 

@@ -19,7 +19,7 @@ from tests.drawing.documents import columns, document, floats
 
 
 class Bare(App[None]):
-    CSS = "TokenPane { height: 1fr; }"
+    CSS = "TokenPane { height: 1fr; padding: 0; }\nLegend { padding: 0; }"
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self) -> None:
@@ -202,6 +202,11 @@ async def test_a_click_moves_the_cursor() -> None:
         pane = await started(pilot, scored(100))
         await pilot.click(TokenPane, offset=(12, 2))
         assert pane.cursor == 14
+        pane.styles.padding = (0, 0, 0, 5)
+        await pilot.resize_terminal(36, 6)
+        await pilot.pause()
+        await pilot.click(TokenPane, offset=(12, 2))  # Seven cells into lines of six tokens.
+        assert pane.cursor == 13
 
 
 async def test_mouse_selection_has_offsets_and_copies_text() -> None:

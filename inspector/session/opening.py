@@ -1,0 +1,59 @@
+"""What of a target a session loads, and how it introduces what was loaded to a view. Imports no torch by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from inspector.session.protocol import Ready, SaeInfo
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+    from inspector.spec import TargetSpec
+
+
+def first_layer(target: TargetSpec) -> TargetSpec:
+    """A session looks at one hook: of several layers, the first."""
+    return replace(target, layers=target.layers[:1]) if target.layers else target
+
+
+def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
+    """What is loaded, as a view gets it."""
+    target, contexts = loaded.target, loaded.contexts
+    n_contexts, length = contexts.token_ids.shape
+    start, stop = target.positions or (0, None)
+    return Ready(
+        model=loaded.model.name,
+        hook_name=loaded.hook_name,
+        layer=loaded.layer,
+        device=str(loaded.model.device),
+        d_model=loaded.model.d_model,
+        n_contexts=n_contexts,
+        context_length=length,
+        positions=(start, length if stop is None else min(stop, length)),
+        saes=[
+            SaeInfo(
+                sae_id=sae.ref.sae_id,
+                d_sae=sae.ref.d_sae,
+                nominal_l0=sae.ref.nominal_l0,
+                layer=sae.ref.layer,
+                hook_name=sae.ref.hook_name,
+            )
+            for sae in loaded.saes
+        ],
+        text=target.text or "",
+        warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
+    )
+
+
+def too_few_tokens(loaded: Loaded) -> list[str]:
+    """What `dm-inspect run` refuses to compute, a view shows with a warning: errors can be looked at all the same."""
+    from inspector.runner import TOKENS_PER_DIMENSION
+
+    d, n_train = loaded.model.check_hook(loaded.hook_name), loaded.plan.n_train
+    if n_train >= TOKENS_PER_DIMENSION * d:
+        return []
+    return [
+        f"{n_train:,} training tokens are too few to split errors of {d:,} dimensions: linear parts look too large. "
+        f"At least {TOKENS_PER_DIMENSION * d:,} are needed; use more --contexts or a longer --text."
+    ]
