@@ -186,7 +186,9 @@ def _check_keys(
             raise UsageError(f"Theme {path}: {where}has no key '{key}'.{nearest(key, known)}")
     for key in required:
         if key not in table:
-            raise UsageError(f"Theme {path}: {where}lacks the key '{key}'. Add it; docs/themes.md shows a whole file.")
+            raise UsageError(
+                f"Theme {path}: {where}lacks the key '{key}'. Add it, as in {shipped_folder() / 'okabe.toml'}."
+            )
 
 
 def shipped_folder() -> Path:

@@ -15,7 +15,7 @@ class Legend(Widget):
     """Feed it TokenPane.LegendChanged.legend. One line high; blank until then."""
 
     DEFAULT_CSS = """
-    Legend { height: 1; width: 1fr; background: $surface; }
+    Legend { height: 1; width: 1fr; padding: 0 1; background: $surface; }
     """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:

@@ -47,6 +47,7 @@ class TokenView(ScrollView):
     }
     DEFAULT_CSS = """
     TokenView {
+        padding: 0 0 0 1;
         overflow-x: hidden;
         overflow-y: scroll;
         scrollbar-size-vertical: 1;
