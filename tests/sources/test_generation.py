@@ -23,7 +23,7 @@ def test_generated_tokens_equal_a_full_run(model: LanguageModel, hook: str) -> N
     assert ids.shape[1] == model.n_ctx
     full = model.forward(ids, [hook])
     x = torch.cat([step.x for step in steps])
-    # 1e-4 is the promise (facts 2.1 measured 3e-6): another order of float32 sums, through three layers.
+    # 1e-4 is the promise (3e-6 was measured): another order of float32 sums, through three layers.
     torch.testing.assert_close(x, full.activations[hook][0], rtol=1e-4, atol=1e-4)
     loss = loss_per_token(full.logits, ids)[0]
     n_prompt = len(steps[0].token_ids)
