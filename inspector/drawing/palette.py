@@ -14,7 +14,6 @@ from typing import Literal
 from inspector.drawing.token_modes import TokenMode
 
 Depth = Literal["truecolor", "256", "16", "none"]
-Ramp = Literal["total", "linear", "nonlinear", "loss"]
 
 MARKS = "▁▂▃▄▅▆▇█"
 """Second channel: level 0 to 7 as a bar of that height."""
