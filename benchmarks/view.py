@@ -28,9 +28,9 @@ def open_view(
     return Terminal(python(*start, *target), home, extra=extra)
 
 
-def wait_for_colours(view: Terminal, limit: float = 120.0) -> None:
+def wait_for_colours(view: Terminal, limit: float = 120.0, *, cells: int = 100) -> None:
     """Read until tokens are coloured and the screen has come to rest; TimeoutError if that does not happen."""
-    if not view.wait_until(lambda _: coloured_cells(view) >= 100, limit):
+    if not view.wait_until(lambda _: coloured_cells(view) >= cells, limit):
         shown = "\n".join(line.rstrip() for line in view.lines).strip()
         raise TimeoutError(f"no coloured tokens after {limit:g} s; the screen showed: {shown[-200:] or 'nothing'}")
     view.read_until_silent(silence=1.0, limit=15.0)
