@@ -1,7 +1,8 @@
 """Hook points of a loaded model: reading values as they pass, and putting others in their place.
 
 transformer-lens ignores a hook name it does not know, which turns a typing error into a perfect-looking result
-(a splice that splices nothing recovers all of the loss). So names are resolved here, once, and every read is checked to have happened.
+(a splice that splices nothing recovers all of the loss). So names are resolved here, once, and every read is checked to
+have happened.
 """
 
 from __future__ import annotations
