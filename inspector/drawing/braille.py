@@ -1,7 +1,7 @@
 """A small canvas of braille dots: two by four in every character cell, one colour per cell.
 
-Draws lines for the live plots, where plotext would be too slow and its one global figure would be shared. A cell that two
-series cross keeps the dots of both and the number of the one drawn last, so draw what matters most last.
+Draws lines for the live plots, where plotext would be too slow and its one global figure would be shared. A cell that
+two series cross keeps the dots of both and the number of the one drawn last, so draw what matters most last.
 """
 
 from __future__ import annotations

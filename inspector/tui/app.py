@@ -16,7 +16,9 @@ REMOTE_FPS = "15"
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
-    """What Textual reads once, while it is imported: fewer frames over SSH, and no animations. The user's own wish wins."""
+    """What Textual reads once, while it is imported: fewer frames over SSH, and no animations. The user's own wish
+    wins.
+    """
     if is_remote(environment):
         environment.setdefault("TEXTUAL_FPS", REMOTE_FPS)
     environment.setdefault("TEXTUAL_ANIMATIONS", "none")

@@ -24,29 +24,47 @@ HELP: dict[str, PaneHelp] = {
     "tokens": PaneHelp(
         title="Tokens",
         paragraphs=(
-            "Every token of a text, coloured by what the active SAE leaves unexplained of its activation x. The error is "
-            "sae_error = x - x_hat. The part that an affine map of x predicts is the linear error, the rest is the nonlinear error.",
-            "The map is fitted in the background on training contexts; the header says from how many tokens, and how well it "
-            "predicts on held-out ones: R² pooled over dimensions, with a 95% interval from resampling contexts. The colours "
-            "sharpen as it improves. In the header L0≈ is the nominal L0 of the active SAE, in brackets the one measured here.",
-            "Dimmed tokens are excluded from fits and scales: special tokens and early positions. The line below the tokens is "
+            "Every token of a text, coloured by what the active SAE leaves unexplained of its activation x. "
+            "The error is sae_error = x - x_hat. The part that an affine map of x predicts is the linear "
+            "error, the rest is the nonlinear error.",
+            "The map is fitted in the background on training contexts; the header says from how many tokens, "
+            "and how well it predicts on held-out ones: R² pooled over dimensions, with a 95% interval from "
+            "resampling contexts. The colours sharpen as it improves. In the header L0≈ is the nominal L0 of "
+            "the active SAE, in brackets the one measured here.",
+            "Dimmed tokens are excluded from fits and scales: special tokens and early positions. The line "
+            "below the tokens is "
             "the legend. Colour modes:",
             *_MODES,
-            "n walks over the ten worst tokens of this text in the present mode, then goes on to the next context. During a "
+            "n walks over the ten worst tokens of this text in the present mode, then goes on to the next "
+            "context. During a "
             "search it walks over the places found.",
         ),
-        actions=("mode", "mode-back", "width-1", "l0-less", "l0-more", "worst", "worst-back", "page-up", "page-down", "marks", *_GENERAL),
+        actions=(
+            "mode",
+            "mode-back",
+            "width-1",
+            "l0-less",
+            "l0-more",
+            "worst",
+            "worst-back",
+            "page-up",
+            "page-down",
+            "marks",
+            *_GENERAL,
+        ),
     ),
     "detail": PaneHelp(
         title="The token under the cursor",
         paragraphs=(
             "loss: nats the model needs for the next token. ‖x‖: L2 norm of the activation.",
-            "One bar per enabled width. Its length is the norm of sae_error, on one scale for the whole text; › marks one that "
-            "is longer. Its two parts show linear and nonlinear error by their share of squared norms: norms themselves do not "
-            "add up, since ‖a + b‖ is at most ‖a‖ + ‖b‖ (triangle inequality). The numbers behind are the norms.",
+            "One bar per enabled width. Its length is the norm of sae_error, on one scale for the whole text;"
+            " › marks one that is longer. Its two parts show linear and nonlinear error by their share of "
+            "squared norms: norms themselves do not add up, since ‖a + b‖ is at most ‖a‖ + ‖b‖ (triangle "
+            "inequality). The numbers behind are the norms.",
             "Latents: those of the active SAE that are on at this token, strongest first, as index and activation.",
-            "Next token: the model's own guesses, and what they become when the SAE's output is put in the activation's place, "
-            "alone, with the linear error added back, with the nonlinear error added back. The model's first guess is bold "
+            "Next token: the model's own guesses, and what they become when the SAE's output is put in the "
+            "activation's place, alone, with the linear error added back, with the nonlinear error added "
+            "back. The model's first guess is bold "
             "wherever it stands.",
         ),
         actions=("detail", "copy-token", "copy-context", "width-1", "l0-less", "l0-more", "worst", *_GENERAL),
@@ -54,25 +72,29 @@ HELP: dict[str, PaneHelp] = {
     "trace": PaneHelp(
         title="Norm against token, and pairs of widths",
         paragraphs=(
-            "The measure of the present mode for each token around the cursor, one line per enabled width, told apart by colour "
-            "and by line style (the paper's Figs. 5 and 12, live). If wider SAEs fail on the same tokens, the lines run in "
-            "parallel. Excluded tokens are gaps. The window moves in steps; ▲ marks the cursor's token.",
-            "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts the wider one's, "
-            "token by token, on held-out tokens (Eq. 13).",
+            "The measure of the present mode for each token around the cursor, one line per enabled width, "
+            "told apart by colour and by line style (the paper's Figs. 5 and 12, live). If wider SAEs fail on"
+            " the same tokens, the lines run in parallel. Excluded tokens are gaps. The window moves in "
+            "steps; ▲ marks the cursor's token.",
+            "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts"
+            " the wider one's, token by token, on held-out tokens (Eq. 13).",
         ),
         actions=("zoom-in", "zoom-out", "enlarge", "mode", "width-1", "l0-less", "l0-more", "detail", *_GENERAL),
     ),
     "load": PaneHelp(
         title="Loading",
         paragraphs=(
-            "A session in the background loads the model, the SAEs and the text. It goes on when this view is closed, and the "
+            "A session in the background loads the model, the SAEs and the text. It goes on when this view is"
+            " closed, and the "
             "next view finds it ready.",
         ),
         actions=("theme", "palette", "quit"),
     ),
     "failed": PaneHelp(
         title="Loading failed",
-        paragraphs=("The session could not load what was asked for. Its log says more. Quitting returns its exit code.",),
+        paragraphs=(
+            "The session could not load what was asked for. Its log says more. Quitting returns its exit code.",
+        ),
         actions=("retry", "quit"),
     ),
 }

@@ -48,7 +48,9 @@ class InspectorApp(App[int]):
     TITLE = "dm-inspect"
     ENABLE_COMMAND_PALETTE = True
     COMMANDS = {_commands}  # noqa: RUF012 - Textual's own declaration
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit")
+    ]
     CSS = """
     Screen { background: $background; color: $foreground; }
     CommandPalette { background: $background 0%; }
@@ -153,7 +155,7 @@ class InspectorApp(App[int]):
         self._diff.forget()
         self.refresh(layout=True)
 
-    # ---- output -------------------------------------------------------------------------------------------------------
+    # ---- output -----------------------------------------------------------------------------------------------------
 
     def _display(self, screen: Screen[object], renderable: object) -> None:
         """Send what differs from what the terminal shows; nothing if nothing does."""
@@ -172,7 +174,7 @@ class InspectorApp(App[int]):
         """Whether Textual would write to a terminal now; the same conditions as its own."""
         return bool(self._running) and not (self._closed or self.is_headless or self.is_inline or self._batch_count)
 
-    # ---- when something breaks ------------------------------------------------------------------------------------------
+    # ---- when something breaks --------------------------------------------------------------------------------------
 
     def _fatal_error(self) -> None:
         """An unexpected error: the traceback goes to a file, one line to the terminal. The exit code is 1."""

@@ -74,11 +74,13 @@ class Part:
     """The lightest part shrinks first."""
 
 
-def fit(parts: Sequence[Part], width: int, separator: str = "  ", measure: Callable[[Line], int] = width_of) -> list[Line]:
+def fit(
+    parts: Sequence[Part], width: int, separator: str = "  ", measure: Callable[[Line], int] = width_of
+) -> list[Line]:
     """Choose a variant of every part so that all fit side by side: the lightest parts go short, then go.
 
-    The result keeps the order of the parts and leaves out the empty ones. Nothing is ever cut in the middle; if even the
-    shortest variants are too long, the result is too, and the caller decides.
+    The result keeps the order of the parts and leaves out the empty ones. Nothing is ever cut in the middle; if even
+    the shortest variants are too long, the result is too, and the caller decides.
     """
     level = [0] * len(parts)
 
@@ -98,7 +100,7 @@ def fit(parts: Sequence[Part], width: int, separator: str = "  ", measure: Calla
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """About `digits` significant digits without an exponent: 98.1, 8.24, 0.17, 1,204; '-' if missing or not a number."""
+    """About `digits` significant digits, no exponent: 98.1, 8.24, 0.17, 1,204; '-' if missing or not a number."""
     if value is None or value != value:
         return "-"
     if value in (float("inf"), float("-inf")):

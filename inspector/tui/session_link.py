@@ -1,7 +1,8 @@
 """The view's side of the conversation: what it needs of a client, and which request was asked for what.
 
-`SessionClient` and the tests' fake both fit `Client`. The screen asks through `Conversation`, which remembers the purpose
-of each request until its last answer, so that an answer nobody waits for any more can be told from the current one.
+`SessionClient` and the tests' fake both fit `Client`. The screen asks through `Conversation`, which remembers the
+purpose of each request until its last answer, so that an answer nobody waits for any more can be told from the current
+one.
 """
 
 from __future__ import annotations

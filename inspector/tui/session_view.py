@@ -75,20 +75,18 @@ class SessionView:
 
 
 def _with_step(steps: tuple[LoadStep, ...], message: LoadProgress, now: float) -> tuple[LoadStep, ...]:
-    """A step reported again replaces its earlier report; 'SAE 3/15' replaces 'SAE 2/15' and lasts until 'SAE 15/15' is there."""
+    """A step reported again replaces its earlier report; 'SAE 3/15' replaces 'SAE 2/15' and lasts until 'SAE 15/15' is
+    there.
+    """
     name, count, of = _counted(message.what)
     started = now - (message.seconds or 0.0)
     seconds = message.seconds
-    for index, known in enumerate(steps):
-        if _counted(known.what)[0] == name:
-            started = known.started
-            if of:
-                seconds = now - started if count == of and message.seconds is not None else None
-            break
-    else:
-        index = len(steps)
-        if of and count != of:
-            seconds = None
+    names = [_counted(known.what)[0] for known in steps]
+    index = names.index(name) if name in names else len(steps)
+    if index < len(steps):
+        started = steps[index].started
+    if of:
+        seconds = now - started if count == of and message.seconds is not None else None
     step = LoadStep(
         what=message.what,
         detail=message.detail,

@@ -1,7 +1,7 @@
 """What the view remembers between runs: one small versioned JSON file in the user's state directory.
 
-Written whole to a temporary file and renamed, so that a crash leaves the old one. A file that cannot be read, or is of a
-newer version, is as good as none: the program never refuses to start because of it.
+Written whole to a temporary file and renamed, so that a crash leaves the old one. A file that cannot be read, or is of
+a newer version, is as good as none: the program never refuses to start because of it.
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class TerminalDiff:
         """The terminal was cleared, resized or written to by somebody else: send everything next time."""
         self._rows = []
 
-    def reduce(
-        self, update: CompositorUpdate, console: Console, size: tuple[int, int]
-    ) -> CompositorUpdate | None:
+    def reduce(self, update: CompositorUpdate, console: Console, size: tuple[int, int]) -> CompositorUpdate | None:
         """The smallest update with the same effect; None if the terminal already shows it.
 
         Args:

@@ -46,6 +46,8 @@ def textual_theme(theme: Theme) -> TextualTheme:
     if theme.ansi:
         ours = _variables("ansi_cyan", "ansi_yellow", SERIES_ANSI)
     else:
-        ours = _variables(theme.tokens["linear"], theme.tokens["nonlinear"], SERIES_DARK if theme.dark else SERIES_LIGHT)
+        ours = _variables(
+            theme.tokens["linear"], theme.tokens["nonlinear"], SERIES_DARK if theme.dark else SERIES_LIGHT
+        )
     made.variables = {**ours, **made.variables}
     return made

@@ -87,7 +87,9 @@ class Choice:
         return tuple((index, self.picked[index]) for index in sorted(self.enabled))
 
     def series(self, index: int) -> int:
-        """Number, 0 to 8, of a width's colour: the colours run from the narrowest to the widest, however many there are."""
+        """Number, 0 to 8, of a width's colour: the colours run from the narrowest to the widest, however many there
+        are.
+        """
         return round(index * (N_SERIES - 1) / max(1, len(self.rows) - 1))
 
     def press(self, index: int) -> Choice:
@@ -160,7 +162,7 @@ class Search:
         return self.hits[self.index] if 0 <= self.index < len(self.hits) else None
 
     def walk(self, step: int, place: Place) -> Search:
-        """The next hit (+1) or the previous one (-1), round and round; the first time, the first at or after `place`."""
+        """The next hit (+1) or the previous (-1), round and round; the first time, the first at or after `place`."""
         if not self.hits:
             return self
         if self.index < 0:

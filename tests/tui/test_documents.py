@@ -34,11 +34,14 @@ def test_a_message_becomes_a_text() -> None:
     assert list(text.values(0, TOTAL)) == [1, 2]
 
 
-def generated(start: int, totals: tuple[float, ...], finished: bool = False, loss_before: float | None = None) -> Generated:
+def generated(
+    start: int, totals: tuple[float, ...], finished: bool = False, loss_before: float | None = None
+) -> Generated:
     n = len(totals)
     return Generated(
-        start=start, token_ids=[9] * n, tokens=["g"] * n, split="h" * n, loss=pack(floats(*[nan] * n)), loss_before=loss_before,
-        x_norm=pack(floats(*[1.0] * n)), saes=[scores(*totals)], epoch=1, finished=finished,
+        start=start, token_ids=[9] * n, tokens=["g"] * n, split="h" * n,
+        loss=pack(floats(*[nan] * n)), loss_before=loss_before, x_norm=pack(floats(*[1.0] * n)),
+        saes=[scores(*totals)], epoch=1, finished=finished,
     )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from tests.tui.texts import scored_text, two_widths
 
 def test_the_whole_table() -> None:
     text = scored_text(3, has_map=False)
-    text.document.tokens[1] = "\t\n\"é\x1b"
+    text.document.tokens[1] = '\t\n"é\x1b'
     assert table(text, [1, 2], [0], two_widths().saes) == (
         "context\tposition\ttoken_id\ttoken\tsplit\tloss\tx_norm\tsae\tl0\tsae_error_norm\tlinear_error_norm\tnonlinear_error_norm\n"
-        "0\t1\t101\t\\t\\n\\\"\\u00e9\\u001b\ttest\t0.5\t10\tw256\t16\t10\t\t\n"
+        '0\t1\t101\t\\t\\n\\"\\u00e9\\u001b\ttest\t0.5\t10\tw256\t16\t10\t\t\n'
         "0\t2\t102\t t2\ttest\t\t10\tw256\t16\t15\t\t\n"
     )
 

@@ -24,8 +24,18 @@ def test_what_is_saved_is_loaded() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"version": 99, "theme": "light"}', '{"theme": "light"}', '{"version": 1, "theme": 3}', '{"version": 1, "marks": "x"}', "\x00"],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\x00",
+        '{"version": 99, "theme": "light"}',
+        '{"theme": "light"}',
+        '{"version": 1, "theme": 3}',
+        '{"version": 1, "marks": "x"}',
+    ],
+)
 def test_a_file_that_makes_no_sense_is_as_good_as_none(content: str) -> None:
     state_directory().mkdir(parents=True)
     (state_directory() / "view.json").write_text(content)

@@ -17,7 +17,10 @@ from textual.strip import Strip
 from inspector.tui.terminal_diff import TerminalDiff
 
 WIDTH, HEIGHT = 40, 6
-STYLES = [Style.parse(text) for text in ("", "bold", "red", "red on blue", "bold red on #102030", "underline", "reverse #aabbcc")]
+STYLES = [
+    Style.parse(text)
+    for text in ("", "bold", "red", "red on blue", "bold red on #102030", "underline", "reverse #aabbcc")
+]
 TEXTS = ["a", " ", "xyz", "日", "e\u0301", "語本", "-----"]
 HYPERLINK = re.compile("\x1b]8;[^\x1b]*\x1b\\\\")
 
@@ -39,9 +42,7 @@ class Emulator:
         return len(text)
 
     def cells(self) -> list[list[tuple[object, ...]]]:
-        return [
-            [tuple(self.screen.buffer[y][x]) for x in range(WIDTH)] for y in range(HEIGHT)
-        ]
+        return [[tuple(self.screen.buffer[y][x]) for x in range(WIDTH)] for y in range(HEIGHT)]
 
 
 def random_strip(rng: random.Random, width: int) -> Strip:

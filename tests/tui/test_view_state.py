@@ -15,7 +15,11 @@ from inspector.tui.view_state import Choice, Place, Search, match_end, ranking, 
 
 def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeInfo:
     return SaeInfo(
-        sae_id=f"w{d_sae}/l0_{nominal_l0}{name}", d_sae=d_sae, nominal_l0=nominal_l0, layer=3, hook_name="blocks.3.hook_resid_post"
+        sae_id=f"w{d_sae}/l0_{nominal_l0}{name}",
+        d_sae=d_sae,
+        nominal_l0=nominal_l0,
+        layer=3,
+        hook_name="blocks.3.hook_resid_post",
     )
 
 
@@ -154,7 +158,7 @@ def test_a_match_ends_with_the_token_that_completes_it() -> None:
     assert match_end(tokens, 4, "!") == 5
 
 
-# ---- worst tokens ------------------------------------------------------------------------------------------------------
+# ---- worst tokens ---------------------------------------------------------------------------------------------------
 
 
 def test_the_ranking_leaves_out_what_is_excluded_or_unknown() -> None:

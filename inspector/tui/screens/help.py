@@ -29,7 +29,8 @@ class HelpScreen(ModalScreen[None]):
     ]
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
-    HelpScreen > VerticalScroll { width: 88; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background: $surface; }
+    HelpScreen > VerticalScroll { width: 88; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background:
+    $surface; }
     """
 
     def __init__(self, pane: str) -> None:

@@ -136,7 +136,7 @@ class StreamScreen(StreamTalk):
             self._ask_pairs_soon()
         self.show_all()
 
-    # ---- where ----------------------------------------------------------------------------------------------------------
+    # ---- where ------------------------------------------------------------------------------------------------------
 
     def action_page(self, step: int) -> None:
         """A page of tokens, whichever pane has the focus."""
@@ -185,7 +185,7 @@ class StreamScreen(StreamTalk):
         elif self.place.source != "context" and self.text is not None:
             await self.go("context", self._home.context, self._home.position)
 
-    # ---- texts ------------------------------------------------------------------------------------------------------------
+    # ---- texts ------------------------------------------------------------------------------------------------------
 
     def action_find(self) -> None:
         """Open the line for a text to find."""
@@ -207,7 +207,7 @@ class StreamScreen(StreamTalk):
         if await self._talk.ask("generate", request):
             self.notify("Generating from the text up to the cursor. Esc stops.", timeout=3)
 
-    # ---- appearance -------------------------------------------------------------------------------------------------------
+    # ---- appearance -------------------------------------------------------------------------------------------------
 
     def action_marks(self) -> None:
         """The second channel."""
@@ -254,7 +254,7 @@ class StreamScreen(StreamTalk):
         """The command palette."""
         self.app.action_command_palette()
 
-    # ---- taking things along ------------------------------------------------------------------------------------------------
+    # ---- taking things along ----------------------------------------------------------------------------------------
 
     def action_copy_token(self) -> None:
         """The numbers of the token under the cursor, for each enabled SAE."""
@@ -286,7 +286,7 @@ class StreamScreen(StreamTalk):
             return
         self.notify(f"Copied {what}.\nAlso in {path}" if fits else f"Saved {what}:\n{path}", markup=False)
 
-    # ---- the program --------------------------------------------------------------------------------------------------------
+    # ---- the program ------------------------------------------------------------------------------------------------
 
     def action_retry(self) -> None:
         """Connect again, if there is no connection."""

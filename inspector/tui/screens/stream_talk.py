@@ -127,7 +127,7 @@ class StreamTalk(StreamView):
         self.session = self.session.lost(message.why, message.exit_code)
         self.show_session()
 
-    # ---- what the session says ------------------------------------------------------------------------------------------
+    # ---- what the session says --------------------------------------------------------------------------------------
 
     async def on_stream_talk_told(self, message: Told) -> None:
         """One message."""
@@ -191,7 +191,7 @@ class StreamTalk(StreamView):
             if purpose is not None and failed.exit_code != 6:
                 self.notify(failed.message, severity="error", markup=False)
 
-    # ---- texts ------------------------------------------------------------------------------------------------------------
+    # ---- texts ------------------------------------------------------------------------------------------------------
 
     async def go(self, source: Source, context: int, where: Where) -> None:
         """Show a text: now if it is at hand, else when it comes."""
@@ -311,7 +311,7 @@ class StreamTalk(StreamView):
         if hit is not None:
             await self.go("context", hit.context, hit.position)
 
-    # ---- asking when things have settled ------------------------------------------------------------------------------------
+    # ---- asking when things have settled ----------------------------------------------------------------------------
 
     def cursor_moved(self, position: int) -> None:
         """The cursor is on another token of the same text."""
@@ -355,9 +355,11 @@ class StreamTalk(StreamView):
     async def _ask_pairs(self) -> None:
         self._stop("pairs")
         if self.choice is not None and len(self.choice.enabled) > 1:
-            await self._talk.ask("pairs", GetPairs(sae_ids=[self.choice.saes[row].sae_id for _, row in self.choice.shown]))
+            await self._talk.ask(
+                "pairs", GetPairs(sae_ids=[self.choice.saes[row].sae_id for _, row in self.choice.shown])
+            )
 
-    # ---- timers: one of each name at most ------------------------------------------------------------------------------------
+    # ---- timers: one of each name at most ---------------------------------------------------------------------------
 
     def _after(self, name: Literal["detail", "pairs", "flush", "panes"], seconds: float) -> None:
         match name:

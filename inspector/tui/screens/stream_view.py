@@ -60,7 +60,8 @@ class StreamView(Screen[int]):
     """State and picture."""
 
     AUTO_FOCUS = ""
-    """Nothing while there are no tokens: Textual's choice would be the hidden line to type into, which eats the keys."""
+    """Nothing while there are no tokens: Textual's choice would be the hidden line to type into, which eats the keys.
+    """
     DEFAULT_CSS = """
     StreamView { layers: base; }
     #body { height: 1fr; display: none; }

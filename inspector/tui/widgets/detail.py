@@ -1,8 +1,8 @@
 """The side pane: everything known about the token under the cursor.
 
-The norms come from the scores at hand and follow the cursor at once; latents and guesses are asked for and arrive later.
-Bars: the length is the norm of sae_error on one scale per text; the split is by share of squared norms, since norms of
-parts do not add up (`|a + b| <= |a| + |b|`). The two parts differ in glyph as well as in hue.
+The norms come from the scores at hand and follow the cursor at once; latents and guesses are asked for and arrive
+later. Bars: the length is the norm of sae_error on one scale per text; the split is by share of squared norms, since
+norms of parts do not add up (`|a + b| <= |a| + |b|`). The two parts differ in glyph as well as in hue.
 """
 
 from __future__ import annotations
@@ -221,7 +221,9 @@ def guess_lines(detail: TokenDetail | None, width: int) -> list[Line]:
     column = max(9, width // len(GUESS_COLUMNS))
     n_columns = min(len(GUESS_COLUMNS), max(1, width // column))
     heads = GUESS_COLUMNS[:n_columns]
-    lines: list[Line] = [[("next token, with the SAE's output spliced in", "muted")] if width >= 46 else [("next token", "muted")]]
+    lines: list[Line] = [
+        [("next token, with the SAE's output spliced in", "muted")] if width >= 46 else [("next token", "muted")]
+    ]
     lines.append([(left(title, column), "strong" if key == "model" else "") for key, title in heads])
     if detail is None:
         return [*lines, [("…", "muted")], [], []]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
+
 class LinePane(Widget):
     """Draws what `build` returns, one line of the terminal each."""
 

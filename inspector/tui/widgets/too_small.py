@@ -21,9 +21,10 @@ class TooSmall(LinePane):
     def build(self, width: int, height: int) -> Sequence[Line]:
         """A sentence, broken where it must."""
         columns, lines = self._needed
-        words = f"This window is {self.app.size.width}x{self.app.size.height}. dm-inspect needs {columns}x{lines}. q quits.".split()
+        window = self.app.size
+        sentence = f"This window is {window.width}x{window.height}. dm-inspect needs {columns}x{lines}. q quits."
         rows: list[str] = [""]
-        for word in words:
+        for word in sentence.split():
             if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
                 rows.append("")
             rows[-1] = f"{rows[-1]} {word}".strip()

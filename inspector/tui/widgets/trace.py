@@ -18,7 +18,6 @@ from inspector.tui.lines import Line, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Sequence
 
     from textual import events
@@ -47,7 +46,8 @@ class TraceData:
 
 
 def follow(start: int, position: int, shown: int, length: int) -> int:
-    """First token of the window, so that `position` is in it: as before if it still is, else moved by about half a window.
+    """First token of the window, so that `position` is in it: as before if it still is, else moved by about half a
+    window.
 
     Args:
         start: The window's first token so far.
@@ -74,7 +74,7 @@ def round_up(value: float) -> float:
 
 
 def scale_of(low: float, high: float) -> tuple[float, float]:
-    """Round ends of the y axis for values from `low` to `high`; from 0, unless that would waste a quarter of the plot."""
+    """Round ends of the y axis for values from `low` to `high`; from 0, unless that wastes a quarter of the plot."""
     if not (high > 0 and low > high / 4):
         step = round_up(high / 4)
         return 0.0, max(1, math.ceil(high / step - 1e-9)) * step if high > 0 else 1.0
@@ -102,7 +102,9 @@ def points(
     for index in range(canvas.width // step):
         first = start + index * per_dot
         group = [
-            values[p] for p in range(first, min(first + per_dot, len(values))) if split[p] != "x" and values[p] == values[p]
+            values[p]
+            for p in range(first, min(first + per_dot, len(values)))
+            if split[p] != "x" and values[p] == values[p]
         ]
         if not group:
             out.append(None)
@@ -200,7 +202,10 @@ class TracePane(LinePane, can_focus=True):
             line += merge_cells(canvas.cells(y))
             body.append(line)
         if unknown:
-            body[middle] = [(" " * (AXIS - 1) + "│", "muted"), ("  no linear map yet: total and loss are known, press m", "warning")]
+            body[middle] = [
+                (" " * (AXIS - 1) + "│", "muted"),
+                ("  no linear map yet: total and loss are known, press m", "warning"),
+            ]
         self._drawn = (key, body)
         return body
 
@@ -250,7 +255,10 @@ def legend_pieces(data: TraceData) -> Line:
     line: Line = []
     for index, _ in data.choice.shown:
         bold = " bold" if index == data.choice.active else ""
-        line += [(sample(pattern_of(data.choice, index)), f"series-{data.choice.series(index)}"), (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}")]
+        line += [
+            (sample(pattern_of(data.choice, index)), f"series-{data.choice.series(index)}"),
+            (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}"),
+        ]
     return line
 
 

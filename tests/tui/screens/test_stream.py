@@ -28,7 +28,7 @@ def plain(**options: object) -> FakeSession:
     return FakeSession(**{"hostile_share": 0.0, "epochs": 1, **options})  # type: ignore[arg-type]
 
 
-# ---- what is there -----------------------------------------------------------------------------------------------------
+# ---- what is there --------------------------------------------------------------------------------------------------
 
 
 async def test_the_first_text_comes_by_itself_with_the_cursor_on_the_first_token_that_counts() -> None:
@@ -36,10 +36,13 @@ async def test_the_first_text_comes_by_itself_with_the_cursor_on_the_first_token
         assert app.home.place.position == app.home.tokens.cursor == 32
         lines = app.screen_text()
         assert lines[0] == (
-            " dm-inspect  demo · layer 3 · resid_post                       widths 1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16 (16.0) "
+            " dm-inspect  demo · layer 3 · resid_post                     "
+            "  widths 1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16 (16.0) "
         )
         assert lines[2].startswith("▌tokens · 1k · linear and nonlinear error  fake/module_0.py tok…   '")
-        assert lines[-1].startswith(" ←→ token   m mode   1-5 width   [ ] L0   n worst   / find   p prompt   g generate")
+        assert lines[-1].startswith(
+            " ←→ token   m mode   1-5 width   [ ] L0   n worst   / find   p prompt   g generate"
+        )
 
 
 async def test_before_the_session_answers_the_screen_says_what_is_going_on() -> None:
@@ -60,7 +63,7 @@ async def test_better_scores_of_the_same_text_keep_the_cursor() -> None:
         assert app.home.tokens.document is app.home.text.document  # type: ignore[union-attr]
 
 
-# ---- cursor and detail ---------------------------------------------------------------------------------------------------
+# ---- cursor and detail ----------------------------------------------------------------------------------------------
 
 
 async def test_a_run_of_steps_asks_for_one_detail() -> None:
@@ -98,11 +101,13 @@ async def test_contexts_page_round_and_round() -> None:
     async with driven(plain(n_contexts=3)) as app:
         for key, context in ((">", 1), (".", 2), (".", 0), ("<", 2), (",", 1)):
             await app.press({">": "greater_than_sign", "<": "less_than_sign", ",": "comma", ".": "full_stop"}[key])
-            await app.until(lambda context=context: app.home.place.context == context and app.home.text.document.context == context)
+            await app.until(
+                lambda context=context: app.home.place.context == context and app.home.text.document.context == context
+            )
         assert "context 2/3" in app.screen_text()[1]
 
 
-# ---- widths, L0, modes ---------------------------------------------------------------------------------------------------
+# ---- widths, L0, modes ----------------------------------------------------------------------------------------------
 
 
 async def test_number_keys_enable_and_colour() -> None:
@@ -151,7 +156,7 @@ async def test_modes_go_round_in_both_directions() -> None:
         assert "tokens · loss" in app.screen_text()[2]
 
 
-# ---- worst tokens and search -----------------------------------------------------------------------------------------------
+# ---- worst tokens and search ----------------------------------------------------------------------------------------
 
 
 async def test_n_walks_over_the_worst_tokens_and_on_to_the_next_context() -> None:
@@ -183,10 +188,14 @@ async def test_find_goes_to_the_first_hit_and_n_to_the_next_until_escape() -> No
         hits = app.home.search.hits  # type: ignore[union-attr]
         tokens = [WORDS[i] if i < len(WORDS) else "" for i in app.client.session.token_ids(hits[0].context)]
         assert "".join(tokens[hits[0].position : hits[0].position + 2]) == " dark matter"
-        await app.until(lambda: (app.home.place.context, app.home.place.position) == (hits[0].context, hits[0].position))
+        await app.until(
+            lambda: (app.home.place.context, app.home.place.position) == (hits[0].context, hits[0].position)
+        )
         assert app.screen_text()[2].startswith(f"▌find 'Dark matter' 1/{len(hits)}")
         await app.press("n")
-        await app.until(lambda: (app.home.place.context, app.home.place.position) == (hits[1].context, hits[1].position))
+        await app.until(
+            lambda: (app.home.place.context, app.home.place.position) == (hits[1].context, hits[1].position)
+        )
         await app.press("escape")
         assert app.home.search is None
         assert app.home.tokens.has_focus
@@ -209,7 +218,7 @@ async def test_escape_closes_the_line_and_nothing_is_asked() -> None:
         assert app.home.tokens.has_focus
 
 
-# ---- prompts and generation -------------------------------------------------------------------------------------------------
+# ---- prompts and generation -----------------------------------------------------------------------------------------
 
 
 async def test_a_prompt_is_scored_and_escape_leads_back() -> None:
@@ -266,7 +275,7 @@ async def test_a_cursor_that_is_moved_away_stays_where_it_was_put() -> None:
         assert app.home.place.position == app.home.tokens.cursor == 0
 
 
-# ---- other panes and screens ---------------------------------------------------------------------------------------------------
+# ---- other panes and screens ----------------------------------------------------------------------------------------
 
 
 async def test_tab_visits_the_panes_and_the_footer_follows() -> None:
@@ -300,7 +309,11 @@ async def test_in_a_narrow_window_d_swaps_plot_and_detail() -> None:
 
 async def test_help_is_about_the_focused_pane() -> None:
     async with driven() as app:
-        for pane, title in (("tokens", "Tokens"), ("detail", "The token under the cursor"), ("trace", "Norm against token")):
+        for pane, title in (
+            ("tokens", "Tokens"),
+            ("detail", "The token under the cursor"),
+            ("trace", "Norm against token"),
+        ):
             await app.press("question_mark")
             assert isinstance(app.app.screen, HelpScreen)
             assert any(title in line for line in app.screen_text()), pane
@@ -364,7 +377,7 @@ async def test_marks_and_themes_change_at_once() -> None:
         assert app.home.tokens.marks is not before, "a theme does not undo what the user chose"
 
 
-# ---- when things go wrong ----------------------------------------------------------------------------------------------------------
+# ---- when things go wrong -------------------------------------------------------------------------------------------
 
 
 async def test_a_target_that_cannot_be_loaded_can_be_retried_or_left_with_its_exit_code() -> None:
@@ -412,7 +425,7 @@ async def test_quitting_returns_zero_and_leaves_the_session() -> None:
     assert not app.client.view.stopped
 
 
-# ---- any window ----------------------------------------------------------------------------------------------------------------------
+# ---- any window -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(60, 16), (70, 20), (80, 24), (100, 24), (120, 40), (300, 80)])
@@ -443,11 +456,29 @@ async def test_resizing_all_the_time_while_generating_breaks_nothing() -> None:
         await app.until(lambda: app.home.text is not None and len(app.home.text) > 40)
 
 
-@pytest.mark.parametrize("session", [FakeSession(hostile_share=1.0), FakeSession(widths=(256,), l0s=(16,)), FakeSession(epochs=0)])
+@pytest.mark.parametrize(
+    "session", [FakeSession(hostile_share=1.0), FakeSession(widths=(256,), l0s=(16,)), FakeSession(epochs=0)]
+)
 async def test_hostile_tokens_a_single_sae_and_no_map_are_all_browsable(session: FakeSession) -> None:
     async with driven(session, wait=False) as app:
         await app.until(lambda: app.home.text is not None)
-        for key in ("right", "down", "1", "2", "m", "m", "m", "n", "right_square_bracket", "x", "escape", "d", "plus", "minus", "C"):
+        for key in (
+            "right",
+            "down",
+            "1",
+            "2",
+            "m",
+            "m",
+            "m",
+            "n",
+            "right_square_bracket",
+            "x",
+            "escape",
+            "d",
+            "plus",
+            "minus",
+            "C",
+        ):
             await app.press(key)
         for line in app.screen_text():
             assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in line)

@@ -73,11 +73,15 @@ def test_hostile_tokens_are_shown_harmless() -> None:
 
 
 def detail(latents: list[Latent]) -> TokenDetail:
-    return TokenDetail(source="context", context=0, position=0, sae_id="x", latents=latents, n_active=len(latents), guesses={})
+    return TokenDetail(
+        source="context", context=0, position=0, sae_id="x", latents=latents, n_active=len(latents), guesses={}
+    )
 
 
 def test_latents_in_columns_and_how_many_are_not_shown() -> None:
-    latents = [Latent(index=10**k, activation=12.0 / (k + 1), link="https://e.org/1" if k == 0 else "") for k in range(5)]
+    latents = [
+        Latent(index=10**k, activation=12.0 / (k + 1), link="https://e.org/1" if k == 0 else "") for k in range(5)
+    ]
     assert texts(latent_lines(detail(latents), facts(), 26, 3)) == [
         "latents of 1k, L0 16 · 5 active, strongest 4",
         "    1 +12⇗     10 +6.0  ",

@@ -19,11 +19,17 @@ from inspector.tui.widgets.header import (
 from tests.fake_session import FakeSession
 
 SESSION = FakeSession()
-READY = SessionView().told(Welcome(version=1, program_version="0", pid=1, log_path="/x/log"), 0.0).told(SESSION.ready(), 0.0)
+READY = (
+    SessionView()
+    .told(Welcome(version=1, program_version="0", pid=1, log_path="/x/log"), 0.0)
+    .told(SESSION.ready(), 0.0)
+)
 FITTING = READY.told(SESSION.map_improved(4), 0.0)
 FINISHED = READY.told(SESSION.map_improved(8), 0.0)
 CHOICE = Choice.of(SESSION.saes)
 PLACE = Place(context=11)
+LONG_FITTING = "linear map from 9,375 of 150,000 tokens · held-out R² 0.29 [0.26, 0.31]             context 12/300"
+LONG_FINISHED = "linear map from 150,000 tokens · held-out R² 0.30 [0.30, 0.31] · 1k: FVU 0.119      context 12/300"
 
 
 def second(view: SessionView, width: int, place: Place = PLACE) -> str:
@@ -46,9 +52,9 @@ def test_the_first_line(width: int, line: str) -> None:
     ("view", "width", "line"),
     [
         (READY, 78, "no linear map yet: showing total error         context 12/300 · positions ≥ 32"),
-        (FITTING, 98, "linear map from 9,375 of 150,000 tokens · held-out R² 0.29 [0.26, 0.31]             context 12/300"),
+        (FITTING, 98, LONG_FITTING),
         (FITTING, 58, "map 9.4k/150k · held-out R² 0.29 [0.26, 0.31]       12/300"),
-        (FINISHED, 98, "linear map from 150,000 tokens · held-out R² 0.30 [0.30, 0.31] · 1k: FVU 0.119      context 12/300"),
+        (FINISHED, 98, LONG_FINISHED),
         (FINISHED, 58, "map 150k · held-out R² 0.30 [0.30, 0.31]    context 12/300"),
         (FINISHED, 40, "held-out R² 0.30 [0.30, 0.31]     12/300"),
     ],

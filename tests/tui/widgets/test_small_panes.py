@@ -33,7 +33,11 @@ def test_pairs_are_the_upper_triangle() -> None:
 
 
 def test_undefined_and_perfect_pairs() -> None:
-    pairs = Pairs(sae_ids=[CHOICE.saes[row].sae_id for _, row in CHOICE.shown], r2=[[1.0, None, -0.2], [None, 1.0, 1.0], [None, None, 1.0]], n_tokens=7)
+    pairs = Pairs(
+        sae_ids=[CHOICE.saes[row].sae_id for _, row in CHOICE.shown],
+        r2=[[1.0, None, -0.2], [None, 1.0, 1.0], [None, None, 1.0]],
+        n_tokens=7,
+    )
     assert [text_of(line) for line in pair_lines(pairs, CHOICE, 36, 3)] == [
         "         1k   4k",
         "256       - -.20",
@@ -88,18 +92,24 @@ def test_while_connecting() -> None:
 
 def test_while_loading_every_step_has_its_seconds() -> None:
     view = SessionView().told(WELCOME, 3.0)
-    view = view.told(LoadProgress(what="model", detail="gemma2", seconds=1.5), 5.0).told(LoadProgress(what="SAE 3/15"), 11.0)
+    view = view.told(LoadProgress(what="model", detail="gemma2", seconds=1.5), 5.0).told(
+        LoadProgress(what="SAE 3/15"), 11.0
+    )
     assert lines(view) == [
         "loading demo   10 s",
         "",
         "✓ model  gemma2                                   1.5 s",
         "… SAE 3/15                                        1.3 s",
     ]
-    assert lines(view, height=3)[2:] == ["… SAE 3/15                                        1.3 s"], "the latest step stays"
+    assert lines(view, height=3)[2:] == ["… SAE 3/15                                        1.3 s"], (
+        "the latest step stays"
+    )
 
 
 def test_a_failure_says_why_where_the_log_is_and_what_to_press() -> None:
-    message = "hook_name 'blocks.9.hook_resid_post' does not exist in this model, which has 6 layers. Use --layer 0 to 5."
+    message = (
+        "hook_name 'blocks.9.hook_resid_post' does not exist in this model, which has 6 layers. Use --layer 0 to 5."
+    )
     view = SessionView().told(WELCOME, 3.0).told(Failed(exit_code=3, message=message), 4.0)
     assert lines(view) == [
         "the session could not load its target",

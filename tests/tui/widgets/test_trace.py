@@ -42,14 +42,22 @@ def test_the_window_stays_while_the_cursor_is_in_it_and_then_jumps() -> None:
     assert follow(100, 99, 100, 300) == 24
 
 
-@pytest.mark.parametrize(("value", "rounded"), [(0.17, 0.2), (1.0, 1.0), (11.0, 12.0), (13, 15), (81, 100), (0.0, 1.0), (nan, 1.0)])
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(0.17, 0.2), (1.0, 1.0), (11.0, 12.0), (13, 15), (81, 100), (0.0, 1.0), (nan, 1.0)]
+)
 def test_rounding_up(value: float, rounded: float) -> None:
     assert round_up(value) == pytest.approx(rounded)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "scale"),
-    [(0.1, 12.0, (0.0, 12.0)), (11.0, 31.0, (10.0, 35.0)), (7.0, 7.0, (6.0, 8.0)), (0.0, 0.0, (0.0, 1.0)), (nan, nan, (0.0, 1.0))],
+    [
+        (0.1, 12.0, (0.0, 12.0)),
+        (11.0, 31.0, (10.0, 35.0)),
+        (7.0, 7.0, (6.0, 8.0)),
+        (0.0, 0.0, (0.0, 1.0)),
+        (nan, nan, (0.0, 1.0)),
+    ],
 )
 def test_the_scale_starts_at_zero_unless_that_wastes_room(low: float, high: float, scale: tuple[float, float]) -> None:
     assert scale_of(low, high) == pytest.approx(scale)
@@ -96,6 +104,8 @@ def test_the_legend_names_each_width_with_its_line() -> None:
     assert legend_pieces(data(mode="loss")) == [], "the loss is the same for every width"
 
 
-@pytest.mark.parametrize(("value", "text"), [(40.0, "40"), (22.5, "22.5"), (0.15, "0.15"), (1200.0, "1,200"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(40.0, "40"), (22.5, "22.5"), (0.15, "0.15"), (1200.0, "1,200"), (0.0, "0")]
+)
 def test_numbers_at_the_axis(value: float, text: str) -> None:
     assert tick(value) == text
