@@ -47,10 +47,12 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
     """Serve until stopped, idle, or loading failed; returns the exit code. Leaves no file behind but the log."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faulthandler.enable()
+    # While libraries are imported the interpreter is busy for seconds; a view that attaches needs it a dozen times.
+    sys.setswitchinterval(0.001)
     log.info("session %s, pid %d, %d threads, %s", session_id, os.getpid(), limit_threads(), target)
     hub = Hub()
     endpoint = Endpoint(
-        hub, listening, session_id=session_id, log_path=log_path, on_stop=lambda: _stop_from_any_thread(session_id)
+        hub, listening, session_id=session_id, log_path=log_path, on_stop=lambda: _stop_from_any_thread(hub, session_id)
     )
     endpoint.start()
     code = int(ExitCode.UNEXPECTED)
@@ -127,8 +129,12 @@ def idle_seconds() -> float:
     return minutes * 60.0 if minutes > 0 else float("inf")
 
 
-def _stop_from_any_thread(session_id: str) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+def _stop_from_any_thread(hub: Hub, session_id: str) -> None:
+    hub.stop()
+    # To the main thread by name: any other would take it, and the main thread go on waiting for what it waits for.
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGTERM)
 
     def end_all_the_same() -> None:
         log.error("the step under way did not end within %g s; the session ends without it", STOP_SECONDS)

@@ -119,7 +119,7 @@ class Service:
                 log.info("no view for %g s: the session ends", self._idle_seconds)
                 break
             else:
-                self._collect(min(5.0, max(0.05, self._idle_seconds / 10)))
+                self._collect(min(60.0, max(0.05, self._idle_seconds / 10)))
         return ExitCode.DONE
 
     # ---- loading ----------------------------------------------------------------------------------------------
