@@ -44,7 +44,7 @@ def test_over_ssh_there_are_fewer_frames_unless_the_user_wants_more() -> None:
 
 
 def test_an_unknown_theme_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no theme 'okabo'. Nearest: okabe"):
+    with pytest.raises(UsageError, match=r"no theme .okabo.\. Nearest: okabe"):
         InspectorApp("demo", no_session, theme="okabo", remember=False)
 
 
