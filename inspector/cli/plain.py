@@ -9,6 +9,7 @@ from inspector.cli.narration import follow
 from inspector.cli.opening import one_by_one, opened
 from inspector.cli.tokens import first_context, print_first
 from inspector.drawing.figures import Cell, Column, Table
+from inspector.drawing.safe_text import visible
 from inspector.drawing.text import render_table
 from inspector.spec import RunSpec, width_label
 
@@ -51,10 +52,8 @@ def overview(results: list[dict[str, Any]]) -> str:
         results: of EXPERIMENTS on one target, in any order.
     """
     made, first = results[0]["provenance"], results[0]["saes"][0]
-    title = (
-        f"{made['model']} · {first['hook_name']} · affine map from {first['n_train']:,} tokens, "
-        f"scored on {first['n_test']:,} held out"
-    )
+    where = visible(f"{made['model']} · {first['hook_name']}")
+    title = f"{where} · affine map from {first['n_train']:,} tokens, scored on {first['n_test']:,} held out"
     columns = [Column(title="SAE"), Column(title="width"), Column(title="L0", digits=1)]
     columns += [Column(title=score) for score in SCORES]
     rows = tuple(_row(results, entry["sae"]) for entry in results[0]["saes"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.drawing.figures import Column, Table
+from inspector.drawing.safe_text import visible
 from inspector.drawing.text import render_table
 
 Row = Mapping[str, Any]
@@ -42,7 +43,7 @@ def token_table_text(rows: Sequence[Row], sae: str, title: str) -> str:
         for row in rows
         if row["sae"] == sae
     )
-    return render_table(Table(title=f"{title} · SAE {sae}", columns=COLUMNS, rows=lines))
+    return render_table(Table(title=visible(f"{title} · SAE {sae}"), columns=COLUMNS, rows=lines))
 
 
 def _quoted(token: str) -> str:

@@ -1,4 +1,4 @@
-"""A process that is found, welcomes and stops like a session, and loads nothing: `python -m tests.cli.stand_in_session ID`."""
+"""A process that is found, welcomes and stops like a session and loads nothing: `-m tests.cli.stand_in_session ID`."""
 
 from __future__ import annotations
 

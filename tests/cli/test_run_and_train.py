@@ -1,0 +1,175 @@
+"""Commands that compute, on toy models: several layers, files, and a suite trained, interrupted and gone on with.
+
+What the numbers are is the contract test's business; here it is where they go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inspector.sources import toy
+from tests.cli.conftest import Run
+
+WORDS = "the model reads a token and the error of the token is split in two parts a linear part and the rest "
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    toy.write_toy_model(root / "model", "llama", n_layers=2, d_model=16, context=64)
+    toy.write_toy_suite(root / "suite", d_in=16, layers=(0, 1), site="resid")
+    (root / "text.txt").write_text(WORDS * 300, encoding="utf-8")
+    return root
+
+
+def target(world: Path, *more: str) -> tuple[str, ...]:
+    text = str(world / "text.txt")
+    return ("--model", str(world / "model"), "--text", text, "--device", "cpu", "--quiet", *more)
+
+
+def test_every_layer_gives_a_line_and_a_file(run: Run, world: Path, tmp_path: Path) -> None:
+    picks = ("--suite", str(world / "suite"), "--widths", "32", "--l0", "2", "--contexts", "20")
+    outcome = run(
+        "run", "norm-prediction", *target(world), *picks, "--layers", "0:2", "--json", "--out", str(tmp_path / "r")
+    )
+    assert outcome.code == 0, outcome.err
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["saes"][0]["layer"] for line in lines] == [0, 1]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
+        "norm-prediction.layer_0.json",
+        "norm-prediction.layer_1.json",
+    ]
+    for layer, line in enumerate(lines):
+        assert json.loads((tmp_path / "r" / f"norm-prediction.layer_{layer}.json").read_text()) == line
+    assert f"wrote {tmp_path / 'r' / 'norm-prediction.layer_0.json'}\n" in outcome.err
+
+
+def test_a_wrong_experiment_is_refused_before_anything_is_made(run: Run, world: Path, tmp_path: Path) -> None:
+    outcome = run("run", "error-vectr", *target(world), "--out", str(tmp_path / "r"))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: There is no experiment 'error-vectr'. Nearest: error-vector, norm-prediction.\n"
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-p", "intercept"), "-p intercept is not a parameter. Write -p KEY=VALUE, for example -p intercept=off."),
+        (("-p", "intercpt=off"), "'intercpt' is not a parameter of error-vector. Nearest: intercept."),
+        (
+            ("-p", "intercept=maybe"),
+            "'intercept=maybe' is neither on nor off. Write -p intercept=on or -p intercept=off.",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_refused_at_once(run: Run, args: tuple[str, ...], message: str) -> None:
+    outcome = run("run", "error-vector", *args)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--json", "--out", "a.parquet"), "--json and --out were both given. Leave one out."),
+        (
+            ("--out", "a.csv"),
+            "--out a.csv does not end in .parquet, the only format of this table. Rename it, or use --json.",
+        ),
+        (("--out", "/no/a.parquet"), "The folder /no does not exist. Create it, or choose another place."),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_refused_at_once(run: Run, args: tuple[str, ...], message: str) -> None:
+    outcome = run("tokens", *args)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+
+
+def training(world: Path, out: Path) -> tuple[str, ...]:
+    sizes = ("--widths", "32,64", "--l0", "4", "--tokens", "12000")
+    return ("train", *target(world, "--layer", "1", *sizes, "--out", str(out)))
+
+
+def test_a_trained_suite_is_measured_listed_and_used(run: Run, world: Path, tmp_path: Path) -> None:
+    trained = run(*training(world, tmp_path / "saes"), "--json")
+    assert trained.code == 0, trained.err
+    rows = json.loads(trained.out)["saes"]
+    ids = ["layer_1/resid/width_32/l0_4", "layer_1/resid/width_64/l0_4"]
+    assert [row["sae_id"] for row in rows] == ids
+    assert all(0 < row["fvu"] < 1 and row["l0"] <= 4 for row in rows)
+    listed = run("suites", "--model", str(world / "model"), "--suite", str(tmp_path / "saes"), "--json")
+    assert [row["sae"] for row in json.loads(listed.out)["saes"]] == ids
+    picks = ("--suite", str(tmp_path / "saes"), "--contexts", "20", "--json")
+    measured = run("run", "fvu-nonlinear", *target(world), *picks)
+    assert measured.code == 0, measured.err
+    assert [row["sae"] for row in json.loads(measured.out)["saes"]] == ids
+
+    again = run(*training(world, tmp_path / "saes"))
+    assert (again.code, again.out) == (2, "")
+    assert again.err == (
+        f"error: {tmp_path / 'saes' / ids[0]} holds an SAE already. Choose another --out, or remove that folder.\n"
+    )
+
+
+def test_a_stopped_training_goes_on_to_the_same_bytes(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C on the way; the same command again must end as if nothing had happened."""
+    from contextlib import contextmanager
+
+    whole = run(*training(world, tmp_path / "whole"))
+    assert whole.code == 0, whole.err
+
+    asked = []
+
+    @contextmanager
+    def after_six() -> object:
+        def should_stop() -> bool:
+            asked.append(True)
+            return len(asked) == 6  # after the events of loading and a step or two of six
+
+        yield should_stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inspector.cli.train.interruptible", after_six)
+        stopped = run(*training(world, tmp_path / "parts"))
+    assert (stopped.code, stopped.out) == (6, "")
+    assert stopped.err.endswith("error: Stopped at your request. The same command goes on where it stopped.\n")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [".training.safetensors"]
+    resumed = run(*training(world, tmp_path / "parts"))
+    assert resumed.code == 0, resumed.err
+    for path in sorted((tmp_path / "whole").rglob("*.safetensors")):
+        assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (lambda _: ("--layer", "2"), 3, "has no layer 2. Its layers are 0 to 1.\n"),
+        (lambda _: ("--l0", "64", "--widths", "32"), 2, "Every L0 of 64 is larger than every width. Lower --l0.\n"),
+        (
+            lambda _: ("--widths", "1024,1025"),
+            2,
+            "Two of the widths have the same short name, so both would be layer_1/resid/width_1k/l0_16.",
+        ),
+        (lambda out: ("--text", str(out / "no.txt")), 4, "no.txt"),
+    ],
+    ids=["layer", "l0", "widths", "text"],
+)
+def test_what_cannot_be_trained_is_refused(
+    run: Run, world: Path, tmp_path: Path, more: Callable[[Path], tuple[str, ...]], code: int, message: str
+) -> None:
+    outcome = run("train", *target(world), "--out", str(tmp_path / "saes"), *more(tmp_path))
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+    assert list((tmp_path / "saes").iterdir()) == []
+
+
+def test_without_a_text_there_is_nothing_to_learn_from(run: Run, world: Path, tmp_path: Path) -> None:
+    outcome = run("train", "--model", str(world / "model"), "--out", str(tmp_path))
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: There is no text to learn from. Give --text FILE, or --text demo for installed Python's.\n",
+    )
