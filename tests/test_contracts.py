@@ -154,7 +154,12 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs(wheel: Path, tmp_
 
     def run(program: str, *args: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            [str(environment / "bin" / program), *args], capture_output=True, text=True, cwd=tmp_path, env=variables
+            [str(environment / "bin" / program), *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=variables,
+            check=False,
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -46,23 +46,32 @@ def print_json_list(name: str, rows: Iterable[Any]) -> None:
     sys.stdout.write("\n]}\n" if separator != "\n" else "]}\n")
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; becomes `path` if the block ends well and disappears if it does not.
+def check_file_place(path: Path) -> None:
+    """Find out before any work is done whether a file can be written there.
 
     Raises:
-        UsageError: if the folder does not exist or cannot be written to.
+        UsageError: it is a directory, or its folder is missing or cannot be written to.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a directory. Name a file in it.")
     if not path.parent.is_dir():
         raise UsageError(f"The folder {path.parent} does not exist. Create it, or choose another place.")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"The folder {path.parent} cannot be written to. Choose another place.")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; becomes `path` if the block ends well and disappears if it does not.
+
+    Raises:
+        UsageError: see `check_file_place`.
+    """
+    check_file_place(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
-    except PermissionError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

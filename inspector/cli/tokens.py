@@ -11,7 +11,7 @@ import click
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import one_context, opened
-from inspector.cli.output import print_json_list, whole_file
+from inspector.cli.output import check_file_place, print_json_list, whole_file
 from inspector.cli.target_options import target_options
 from inspector.errors import UsageError
 from inspector.spec import RunSpec
@@ -77,8 +77,7 @@ def tokens(
             f"--out {out} does not end in .parquet, the only format of this table. Rename it, or use --json."
         )
     if out is not None:
-        with whole_file(out):  # finds out now, and not after an hour, whether the place can be written to
-            pass
+        check_file_place(out)
     as_text = not as_json and out is None
     loaded, table = follow(
         _table(target, prompt, generate, temperature, batch_size, only_first=as_text and prompt is None), quiet=quiet
