@@ -74,14 +74,14 @@ def predictability(
 def table(qualities: Sequence[Quality], predicted: Mapping[str, Predictability]) -> str:
     """One Markdown row per SAE."""
     lines = [
-        "| SAE | latents | nominal L0 | L0 | FVU | dead | R² norm | R² vector | FVU nonlinear |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| SAE | latents | nominal L0 | tokens trained | L0 | FVU | dead | R² norm | R² vector | FVU nonlinear |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for quality in qualities:
         other = predicted[quality.sae_id]
         lines.append(
-            f"| {quality.sae_id} | {quality.d_sae} | {quality.nominal_l0} | {quality.l0:.2f} | {quality.fvu:.4f} "
-            f"| {quality.dead_latents} | {_number(other.r2_norm)} | {_number(other.r2_pooled)} "
+            f"| {quality.sae_id} | {quality.d_sae} | {quality.nominal_l0} | {quality.trained_tokens:,} "
+            f"| {quality.l0:.2f} | {quality.fvu:.4f} | {quality.dead_latents} | {_number(other.r2_norm)} | {_number(other.r2_pooled)} "
             f"| {_number(other.fvu_nonlinear, 4)} |"
         )
     return "\n".join(lines)

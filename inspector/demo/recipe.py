@@ -118,7 +118,7 @@ def train_suite(
 
 
 def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) -> None:
-    """Write the card of a finished model and suite."""
+    """Write the card of a finished model and suite; `remarks.md` in the work folder joins it, if there is one."""
     from transformers import AutoModelForCausalLM
 
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
@@ -128,7 +128,9 @@ def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) ->
     steps = log[-1]["step"]
     model = AutoModelForCausalLM.from_pretrained(model_folder, local_files_only=True)
     windows_per_epoch = text["tokens"] / (corpus.CONTEXT_LENGTH - 1) / (1 - corpus.DOCUMENT_START_SHARE)
+    remarks = work / "remarks.md"
     facts = {
+        "remarks": remarks.read_text() if remarks.exists() else "",
         "parameters": f"{model.num_parameters():,}",
         "n_saes": len(qualities),
         "tokens": f"{steps * 32 * corpus.CONTEXT_LENGTH:,}",
@@ -141,7 +143,6 @@ def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) ->
         "minutes": f"{log[-1]['seconds'] / 60:.0f}",
         "stream_tokens": f"{text['tokens']:,}",
         "characters_per_token": f"{text['characters_per_token']:.2f}",
-        "sae_tokens": f"{qualities[0].trained_tokens:,}",
         "asked_sae_tokens": run["asked_tokens"],
         "sae_minutes": f"{run['minutes']:.0f}",
         "n_held_out": f"{qualities[0].n_tokens:,}",

@@ -50,7 +50,7 @@ def test_predictability_equals_numpy_least_squares(tmp_path: Path) -> None:
 def test_table_has_a_row_per_sae_and_says_when_a_number_is_undefined() -> None:
     predicted = {"a": Predictability(r2_norm=0.5, r2_pooled=None, fvu_nonlinear=0.2)}
     assert table([quality("a")], predicted).splitlines()[-1] == (
-        "| a | 32 | 4 | 4.00 | 0.2500 | 3 | 0.500 | undefined | 0.2000 |"
+        "| a | 32 | 4 | 10 | 4.00 | 0.2500 | 3 | 0.500 | undefined | 0.2000 |"
     )
     with pytest.raises(KeyError):
         table([quality("b")], predicted)
