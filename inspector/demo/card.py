@@ -81,8 +81,8 @@ def table(qualities: Sequence[Quality], predicted: Mapping[str, Predictability])
         other = predicted[quality.sae_id]
         lines.append(
             f"| {quality.sae_id} | {quality.d_sae} | {quality.nominal_l0} | {quality.trained_tokens:,} "
-            f"| {quality.l0:.2f} | {quality.fvu:.4f} | {quality.dead_latents} | {_number(other.r2_norm)} | {_number(other.r2_pooled)} "
-            f"| {_number(other.fvu_nonlinear, 4)} |"
+            f"| {quality.l0:.2f} | {quality.fvu:.4f} | {quality.dead_latents} "
+            f"| {_number(other.r2_norm)} | {_number(other.r2_pooled)} | {_number(other.fvu_nonlinear, 4)} |"
         )
     return "\n".join(lines)
 
