@@ -39,13 +39,15 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
 
 DETAIL_DELAY = 0.12
-"""Seconds the cursor must rest before latents and guesses are asked for: a held key asks once, at its end."""
+"""Seconds between two questions for latents and guesses: the first key is answered at once, a held one at its end."""
 FLUSH_DELAY = 1 / 6
 """Seconds between two drawings of a text that is being generated."""
 FOLLOW_DELAY = 0.5
 """Seconds between two drawings of detail pane and plot while their token is the one just generated."""
-PAIRS_DELAY = 0.5
-"""Seconds after the first change of widths before their pairs are asked for."""
+PAIRS_DELAY = 0.25
+"""Seconds between two questions for the pairs of widths."""
+AT_ONCE = 0.001
+"""Seconds: as soon as the present message is dealt with."""
 LOAD_TICK = 0.5
 """Seconds between two drawings of the elapsed time while something loads."""
 
@@ -86,6 +88,8 @@ class StreamTalk(StreamView):
         self._n_generations = 0
         """Each has its own seed."""
         self._delays: dict[str, Timer] = {}
+        self._asked: dict[str, float] = {}
+        """When detail and pairs were last asked for; `time.monotonic`."""
 
     # ---- connection -------------------------------------------------------------------------------------------------
 
@@ -326,10 +330,10 @@ class StreamTalk(StreamView):
         self._ask_detail_soon()
 
     def _ask_detail_soon(self) -> None:
-        """Ask for latents and guesses when the cursor has rested; not while it runs along with a generation."""
+        """Ask for latents and guesses, when the cursor has rested if it moves; not while it runs along with a text."""
         self._stop("detail")
         if self.detail_is_visible and not self._following:
-            self._after("detail", DETAIL_DELAY)
+            self._after("detail", DETAIL_DELAY if self._asked_within("detail", DETAIL_DELAY) else AT_ONCE)
 
     def _show_panes_soon(self) -> None:
         """While the cursor runs along with a generation, what hangs on it follows more slowly."""
@@ -343,7 +347,13 @@ class StreamTalk(StreamView):
 
     def _ask_pairs_soon(self) -> None:
         if "pairs" not in self._delays:
-            self._after("pairs", PAIRS_DELAY)
+            self._after("pairs", PAIRS_DELAY if self._asked_within("pairs", PAIRS_DELAY) else AT_ONCE)
+
+    def _asked_within(self, name: str, seconds: float) -> bool:
+        """Whether the last question of this name is no older, and counts this one as asked."""
+        now, before = time.monotonic(), self._asked.get(name, -seconds)
+        self._asked[name] = now
+        return now - before < seconds
 
     async def _ask_detail(self) -> None:
         self._stop("detail")
