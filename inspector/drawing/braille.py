@@ -54,14 +54,21 @@ class Canvas:
             series: Number reported for the cells touched.
             pattern: Which dots along the path are set, repeated; see PATTERNS.
         """
-        count = 0
+        dot, length, count = self.dot, len(pattern), 0
         before: tuple[int, int] | None = None
         for point in points:
             if point is not None:
-                dots = _line(before, point) if before is not None else [point]
-                for x, y in dots:
-                    if pattern[count % len(pattern)]:
-                        self.dot(x, y, series)
+                x1, y1 = point
+                x0, y0 = before if before is not None else (x1 - 1, y1)
+                # The larger step decides, so that there are no gaps; the first dot was drawn by the line before.
+                steps = max(abs(x1 - x0), abs(y1 - y0))
+                for i in range(1, steps + 1):
+                    if pattern[count % length]:
+                        dot(
+                            x0 + (2 * (x1 - x0) * i + steps) // (2 * steps),
+                            y0 + (2 * (y1 - y0) * i + steps) // (2 * steps),
+                            series,
+                        )
                     count += 1
             before = point
 
@@ -71,10 +78,3 @@ class Canvas:
             (chr(0x2800 + bits), series) if bits else (" ", None)
             for bits, series in zip(self._bits[line], self._series[line], strict=True)
         ]
-
-
-def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """Dots from after `start` to `end`, without gaps (the larger step decides)."""
-    (x0, y0), (x1, y1) = start, end
-    steps = max(abs(x1 - x0), abs(y1 - y0))
-    return [(x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps)) for i in range(1, steps + 1)]
