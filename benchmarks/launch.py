@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PERIOD = 0.010
 """Seconds between two beats."""
-BEAT = struct.Struct("<dd")
-"""When the beat came (`time.perf_counter`) and how late it was, seconds."""
+BEAT = struct.Struct("<ddd")
+"""Seconds: when a beat came (`time.perf_counter`), how late, and what the loop's thread computed since the last."""
 
 
 def record_imports(path: str) -> None:
@@ -42,12 +42,12 @@ def record_lag(path: str) -> None:
     run_forever: Callable[[asyncio.BaseEventLoop], None] = asyncio.BaseEventLoop.run_forever
 
     def with_heartbeat(self: asyncio.BaseEventLoop) -> None:
-        def beat(due: float) -> None:
-            now = self.time()
-            sink.write(BEAT.pack(time.perf_counter(), now - due))
-            self.call_at(now + PERIOD, beat, now + PERIOD)
+        def beat(due: float, computed: float) -> None:
+            now, computed_now = self.time(), time.thread_time()
+            sink.write(BEAT.pack(time.perf_counter(), now - due, computed_now - computed))
+            self.call_at(now + PERIOD, beat, now + PERIOD, computed_now)
 
-        self.call_soon(beat, self.time())
+        self.call_soon(beat, self.time(), time.thread_time())
         run_forever(self)
 
     asyncio.BaseEventLoop.run_forever = with_heartbeat  # type: ignore[method-assign]

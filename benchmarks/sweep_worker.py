@@ -6,6 +6,8 @@ python -m benchmarks.sweep_worker --contexts 48 --repeats 2 [--model M] [--layer
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import json
 import resource
 import sys
@@ -46,20 +48,23 @@ def main() -> None:
     )
     loaded = _finish(open_target(target))
     spec = RunSpec(target=target, experiments=EXPERIMENTS, batch_size=BATCH)
+    _forget_peak()
     loaded_mib = _peak_mib()
     sweeps = [_seconds(lambda: _finish(run(spec, loaded)))]
     peak_mib = _peak_mib()  # before the yardstick holds a second copy of model and SAEs
     model, saes = _bare(loaded)
-    forwards, encodes = [], []
+    forwards, stopped, encodes = [], [], []
     for _ in range(asked.repeats):
-        forward, encode = _unavoidable(model, saes, loaded)
-        forwards.append(forward)
+        forwards.append(_seconds(lambda: _forward(model, loaded)))
+        seconds, encode = _unavoidable(model, saes, loaded)
+        stopped.append(seconds)
         encodes.append(encode)
         sweeps.append(_seconds(lambda: _finish(run(spec, loaded))))
     measured = {
         "n_tokens": loaded.contexts.token_ids.numel(),
         "n_saes": len(saes),
         "forward": min(forwards),
+        "forward_to_layer": min(stopped),
         "saes": min(encodes),
         "sweep": min(sweeps),
         "loaded_mib": loaded_mib,
@@ -78,13 +83,21 @@ def _bare(loaded: Loaded) -> tuple[Any, list[Any]]:
 
 
 @torch.inference_mode()
+def _forward(model: Any, loaded: Loaded) -> None:
+    """One bare forward pass over all tokens, to the logits."""
+    for batch in torch.split(loaded.contexts.token_ids, BATCH):
+        model(batch, use_cache=False)
+
+
+@torch.inference_mode()
 def _unavoidable(model: Any, saes: list[Any], loaded: Loaded) -> tuple[float, float]:
-    """Seconds of one forward pass over all tokens, and of one encode and decode of their activations by every SAE."""
+    """Seconds of one pass that stops after the layer, and of an encode and decode of its activations by every SAE."""
     forward = encode = 0.0
-    layer = loaded.layer or 0
-    for batch in loaded.contexts.token_ids.split(BATCH):
+    body = copy.copy(model.model)
+    body._modules = {**body._modules, "layers": body.layers[: (loaded.layer or 0) + 1], "norm": torch.nn.Identity()}
+    for batch in torch.split(loaded.contexts.token_ids, BATCH):
         start = time.perf_counter()
-        x = model(batch, output_hidden_states=True, use_cache=False).hidden_states[layer + 1]
+        x = body(batch, use_cache=False).last_hidden_state
         forward += time.perf_counter() - start
         start = time.perf_counter()
         for sae in saes:
@@ -109,8 +122,18 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def _forget_peak() -> None:
+    """Let the peak start again from what is held now: importing the libraries takes more than a small sweep."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def _peak_mib() -> float:
-    """Most memory this process has held so far. The kernel counts kilobytes, on macOS bytes."""
+    """Most memory this process has held since. Without /proc, since it began: in kilobytes, on macOS in bytes."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
