@@ -7,8 +7,12 @@ The numbers are recomputed with transformers, NumPy and scikit-learn from the to
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -515,3 +519,56 @@ def test_nothing_is_written_to_out_after_an_error(dm, world, tmp_path):
     says(dm("tokens", *world.target(contexts=2), "--out", path), 4)
     assert not path.exists()
     assert list(tmp_path.glob(".*tmp*")) == []
+
+
+# ---- as a process of its own --------------------------------------------------------------------------------------
+
+
+def start(world: World, tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "DM_INSPECT_RUNTIME_DIR": str(tmp_path / "run")}
+    command = [sys.executable, "-m", "inspector", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_interrupted_it_says_so_once_writes_nothing_and_returns_6(world, tmp_path):
+    for wait_for in ("importing", "model"):
+        out = tmp_path / f"{wait_for}.parquet"
+        process = start(world, tmp_path, "tokens", *world.target(), "--out", out)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if wait_for in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        assert process.returncode == 6, errors
+        assert rest == ""
+        assert errors.count("error: ") == 1
+        assert "Traceback" not in errors
+        assert not out.exists()
+
+
+@pytest.mark.slow
+def test_stdout_is_data_and_nothing_else(world, tmp_path):
+    """Libraries print what they like; none of it may land between the objects."""
+    process = start(world, tmp_path, "run", *EXPERIMENTS, *world.target(), "--json")
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert [json.loads(line)["experiment"] for line in out.splitlines()] == list(EXPERIMENTS)
+    assert "moments" in errors, "progress is narrated on stderr"
+    process = start(world, tmp_path, "run", "error-vector", *world.target(), "--json", "--quiet")
+    quiet_out, errors = process.communicate(timeout=300)
+    assert json.loads(quiet_out)["saes"] == json.loads(out.splitlines()[1])["saes"], "another process, the same digits"
+    assert all(line.startswith("warning: ") for line in errors.splitlines()), errors
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_is_no_error(world, tmp_path):
+    with start(world, tmp_path, "tokens", *world.target(), "--json") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(10) == '{"tokens":'
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert "error" not in errors
