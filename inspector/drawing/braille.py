@@ -11,15 +11,6 @@ from collections.abc import Sequence
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bit of the dot in line y, column x of a cell (Unicode 'Braille Patterns', U+2800)."""
 
-SOLID: tuple[bool, ...] = (True,)
-PATTERNS: tuple[tuple[bool, ...], ...] = (
-    (True, True, True, False, False),
-    (True, False),
-    (True, True, True, True, True, True, False, False),
-    (True, False, False),
-)
-"""Line styles beside the solid one: dashed, dotted, long dashes, sparse dots; they tell series apart without colour."""
-
 
 class Canvas:
     """Dots on a grid; x to the right, y down, both from 0. What falls outside is not drawn."""
@@ -46,15 +37,13 @@ class Canvas:
             self._bits[y // 4][x // 2] |= DOTS[y % 4][x % 2]
             self._series[y // 4][x // 2] = series
 
-    def path(self, points: Sequence[tuple[int, int] | None], series: int, pattern: Sequence[bool] = (True,)) -> None:
+    def path(self, points: Sequence[tuple[int, int] | None], series: int) -> None:
         """Connect the points by straight lines; None is a gap.
 
         Args:
             points: Dots to pass through, x ascending.
             series: Number reported for the cells touched.
-            pattern: Which dots along the path are set, repeated; see PATTERNS.
         """
-        dot, length, count = self.dot, len(pattern), 0
         before: tuple[int, int] | None = None
         for point in points:
             if point is not None:
@@ -63,14 +52,16 @@ class Canvas:
                 # The larger step decides, so that there are no gaps; the first dot was drawn by the line before.
                 steps = max(abs(x1 - x0), abs(y1 - y0))
                 for i in range(1, steps + 1):
-                    if pattern[count % length]:
-                        dot(
-                            x0 + (2 * (x1 - x0) * i + steps) // (2 * steps),
-                            y0 + (2 * (y1 - y0) * i + steps) // (2 * steps),
-                            series,
-                        )
-                    count += 1
+                    x = x0 + (2 * (x1 - x0) * i + steps) // (2 * steps)
+                    self.dot(x, y0 + (2 * (y1 - y0) * i + steps) // (2 * steps), series)
             before = point
+
+    def marks(self, points: Sequence[tuple[int, int] | None], series: int, width: int) -> None:
+        """Set each point alone, as a dash of `width` dots."""
+        for point in points:
+            if point is not None:
+                for x in range(point[0], point[0] + width):
+                    self.dot(x, point[1], series)
 
     def cells(self, line: int) -> list[tuple[str, int | None]]:
         """Characters of one line with the series each belongs to; an empty cell is a space without one."""

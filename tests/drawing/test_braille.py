@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspector.drawing.braille import PATTERNS, SOLID, Canvas
+from inspector.drawing.braille import Canvas
 
 
 def text(canvas: Canvas) -> list[str]:
@@ -44,13 +44,13 @@ def _bit(x: int, y: int) -> int:
     return ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))[y % 4][x % 2]
 
 
-def test_a_flat_line_solid_dashed_and_dotted() -> None:
+def test_marks_stand_alone_and_are_as_wide_as_asked() -> None:
     drawn = []
-    for pattern in (SOLID, PATTERNS[0], PATTERNS[1]):
-        canvas = Canvas(5, 1)
-        canvas.path([(0, 3), (9, 3)], 0, pattern)
+    for width in (1, 2):
+        canvas = Canvas(3, 1)
+        canvas.marks([(0, 3), None, (4, 0)], 0, width)
         drawn.append(text(canvas)[0])
-    assert drawn == ["⣀⣀⣀⣀⣀", "⣀⡀⢀⣀ ", "⡀⡀⡀⡀⡀"]
+    assert drawn == ["⡀ ⠁", "⣀ ⠉"]
 
 
 def test_none_is_a_gap() -> None:

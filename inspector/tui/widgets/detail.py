@@ -126,7 +126,7 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
             (f" {SPLITS.get(document.split[position], '')}", "muted"),
         ]
     ]
-    room = max(4, width - 7 - 7 - 8 - 9 - 4)
+    room = max(4, width - 7 - 7 - 1 - 8 - 9 - 4)
     heading: Line = [(left("", 7), ""), ("  total", "muted"), (" " * (room + 1), "")]
     if has_map:
         heading += [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.message import Message
 
-from inspector.drawing.braille import PATTERNS, SOLID, Canvas
+from inspector.drawing.braille import Canvas
 from inspector.tui.documents import main_measure
 from inspector.tui.lines import Line, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
@@ -186,12 +186,15 @@ class TracePane(LinePane, can_focus=True):
         unknown = high != high
         bottom, top = scale = scale_of(low, high)
         canvas = Canvas(columns, lines)
-        # The active width is drawn last: its colour wins where lines cross.
-        for index, row in sorted(shown, key=lambda pair: pair[0] == data.choice.active):
+        # The active width is a line, the others are marks on top: five lines through noisy values hide each other.
+        for index, row in sorted(shown, key=lambda pair: pair[0] != data.choice.active):
             values = data.text.values(row, measure)
             series = data.choice.series(index)
-            path = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, scale)
-            canvas.path(path, series, pattern_of(data.choice, index))
+            dots = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, scale)
+            if index == data.choice.active or not measure.per_sae:
+                canvas.path(dots, series)
+            else:
+                canvas.marks(dots, series, mark_width(index) if self._zoom == 0 else 1)
         factor = 100.0 if measure.percent else 1.0
         middle = (lines - 1) // 2
         labels = {lines - 1: bottom, middle: top - (top - bottom) * middle / max(1, lines - 1), 0: top}
@@ -236,15 +239,18 @@ def tick(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def pattern_of(choice: Choice, index: int) -> tuple[bool, ...]:
-    """Line style of a width: the active one is solid."""
-    return SOLID if index == choice.active else PATTERNS[index % len(PATTERNS)]
+def mark_width(index: int) -> int:
+    """Dots of a mark: neighbouring widths differ, so that they can be told apart without colour."""
+    return 2 - index % 2
 
 
-def sample(pattern: tuple[bool, ...]) -> str:
-    """Three columns of a line style."""
+def sample(choice: Choice, index: int) -> str:
+    """Three columns that show how a width is drawn."""
     canvas = Canvas(3, 1)
-    canvas.path([(-len(pattern), 1), (5, 1)], 0, pattern)
+    if index == choice.active:
+        canvas.path([(0, 1), (5, 1)], 0)
+    else:
+        canvas.marks([(0, 1), (4, 1)], 0, mark_width(index))
     return "".join(text for text, _ in canvas.cells(0))
 
 
@@ -256,7 +262,7 @@ def legend_pieces(data: TraceData) -> Line:
     for index, _ in data.choice.shown:
         bold = " bold" if index == data.choice.active else ""
         line += [
-            (sample(pattern_of(data.choice, index)), f"series-{data.choice.series(index)}"),
+            (sample(data.choice, index), f"series-{data.choice.series(index)}"),
             (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}"),
         ]
     return line

@@ -22,21 +22,21 @@ def texts(lines: list[Line]) -> list[str]:
 
 
 def test_norms_of_a_token() -> None:
-    """Norms 15 and 7.5 on a scale of 30 in 17 columns; 3:4 norms are 9:16 squared, so 36% of a bar is linear."""
+    """Norms 15 and 7.5 on a scale of 30 in 16 columns; 3:4 norms are 9:16 squared, so 36% of a bar is linear."""
     assert texts(norm_lines(facts(), 52)) == [
         "loss 1.00  ‖x‖ 10.0  held out",
         "",
-        "         total                  ▓ linear █ nonlin  L0",
-        "● 256     15.0 ▓▓▓█████             9.00     12.0  16",
-        "◉ 1k      7.50 ▓███                 4.50     6.00  16",
+        "         total                 ▓ linear █ nonlin  L0",
+        "● 256     15.0 ▓▓▓█████            9.00     12.0  16",
+        "◉ 1k      7.50 ▓███                4.50     6.00  16",
     ]
 
 
 def test_before_the_first_map_the_bars_have_no_parts() -> None:
     assert texts(norm_lines(facts(has_map=False), 52))[2:] == [
-        "         total                   no linear map yet",
-        "● 256     15.0 ▒▒▒▒▒▒▒▒         ",
-        "◉ 1k      7.50 ▒▒▒▒             ",
+        "         total                  no linear map yet",
+        "● 256     15.0 ▒▒▒▒▒▒▒▒        ",
+        "◉ 1k      7.50 ▒▒▒▒            ",
     ]
 
 

@@ -13,6 +13,7 @@ from inspector.drawing.token_modes import mode_named
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.widgets.trace import (
     TraceData,
+    TracePane,
     axis_line,
     follow,
     legend_pieces,
@@ -99,8 +100,26 @@ def test_the_axis_has_a_mark_under_the_token_and_hides_the_label_it_would_touch(
     assert text_of(axis_line(0, 0, 30, 1, data(position=0))) == "      └▲0                  ╵20       "
 
 
+def test_the_whole_plot_cell_by_cell() -> None:
+    """Norms 5, 10, ..., 60 of the narrow width as marks, half of that of the active one as a line; the first is out."""
+    lines = TracePane()._body(data(n=12), 12, 4)
+    assert [text_of(line) for line in lines] == [
+        "    60┤         ⠤⠒⠉",
+        "    40┤      ⠤⠒⠉   ",
+        "      │  ⣀⠤⠒⣉⣀⠤⠒⠒⠉⠁",
+        "     0┤ ⠭⠒⠉⠉       ",
+    ]
+    assert lines[2][2:] == [("  ", ""), ("⣀⠤⠒⣉", "series-0"), ("⣀⠤⠒⠒⠉⠁", "series-8")]
+
+
+def test_before_the_first_map_the_plot_of_a_part_says_what_is_known() -> None:
+    text = scored_text(has_map=False)
+    lines = TracePane()._body(TraceData(text=text, choice=two_widths(), mode=mode_named("linear"), position=2), 60, 5)
+    assert text_of(lines[2]) == "      │  no linear map yet: total and loss are known, press m"
+
+
 def test_the_legend_names_each_width_with_its_line() -> None:
-    assert text_of(legend_pieces(data())) == "⠒⠂⠐ 256  ⠒⠒⠒ 1k  "
+    assert text_of(legend_pieces(data())) == "⠒ ⠒ 256  ⠒⠒⠒ 1k  "
     assert legend_pieces(data(mode="loss")) == [], "the loss is the same for every width"
 
 
