@@ -1,17 +1,20 @@
 """The base of the panes that draw finished lines: header, detail, plots, footer.
 
 A pane builds `Line`s (see `inspector.tui.lines`) from its data for its present size; a rebuild repaints only the lines
-that differ. Colours come from component classes, so a theme changes them all. Style names are a component class without
-its prefix, then optional text styles: 'linear', 'muted', 'strong bold', 'series-2 reverse'.
+that differ. Style names are looks of the table below, then optional text styles: 'linear', 'muted', 'series-2 reverse'.
+
+Colours are the theme's variables, looked up here once per theme. Component classes, Textual's own way, are computed for
+every widget before the first paint: with twenty looks in a dozen panes that took longer than all the rest.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -24,49 +27,29 @@ if TYPE_CHECKING:
 
     from textual import events
 
+LOOKS: dict[str, tuple[str, str, bool]] = {
+    "muted": ("foreground-muted", "", False),
+    "strong": ("foreground", "", True),
+    "accent": ("accent", "", True),
+    "title": ("foreground-muted", "panel", False),
+    "title-focused": ("accent", "panel", True),
+    "linear": ("linear-error", "", False),
+    "nonlinear": ("nonlinear-error", "", False),
+    "good": ("success", "", False),
+    "warning": ("warning", "", False),
+    "error": ("error", "", True),
+    "key": ("accent", "", True),
+    "marker": ("accent", "", True),
+    **{f"series-{i}": (f"series-{i + 1}", "", False) for i in range(N_SERIES)},
+}
+"""Name: theme variable of the text, of the ground ('': the pane's own), and whether it is bold."""
+
 
 class LinePane(Widget):
     """Draws what `build` returns, one line of the terminal each."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "pane--muted",
-        "pane--strong",
-        "pane--accent",
-        "pane--title",
-        "pane--title-focused",
-        "pane--linear",
-        "pane--nonlinear",
-        "pane--good",
-        "pane--warning",
-        "pane--error",
-        "pane--key",
-        "pane--marker",
-        *(f"pane--series-{i}" for i in range(N_SERIES)),
-    }
-
     DEFAULT_CSS = """
     LinePane { height: 1fr; background: $background; color: $foreground; }
-    LinePane > .pane--muted { color: $foreground-muted; }
-    LinePane > .pane--strong { color: $foreground; text-style: bold; }
-    LinePane > .pane--accent { color: $accent; text-style: bold; }
-    LinePane > .pane--title { background: $panel; color: $foreground-muted; }
-    LinePane > .pane--title-focused { background: $panel; color: $accent; text-style: bold; }
-    LinePane > .pane--linear { color: $linear-error; }
-    LinePane > .pane--nonlinear { color: $nonlinear-error; }
-    LinePane > .pane--good { color: $success; }
-    LinePane > .pane--warning { color: $warning; }
-    LinePane > .pane--error { color: $error; text-style: bold; }
-    LinePane > .pane--key { color: $accent; text-style: bold; }
-    LinePane > .pane--marker { color: $accent; text-style: bold; }
-    LinePane > .pane--series-0 { color: $series-1; }
-    LinePane > .pane--series-1 { color: $series-2; }
-    LinePane > .pane--series-2 { color: $series-3; }
-    LinePane > .pane--series-3 { color: $series-4; }
-    LinePane > .pane--series-4 { color: $series-5; }
-    LinePane > .pane--series-5 { color: $series-6; }
-    LinePane > .pane--series-6 { color: $series-7; }
-    LinePane > .pane--series-7 { color: $series-8; }
-    LinePane > .pane--series-8 { color: $series-9; }
     """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
@@ -117,17 +100,27 @@ class LinePane(Widget):
         if name not in self._looks:
             style = self.rich_style
             for place, word in enumerate(name.split()):
-                if word.startswith("link="):
+                if word in LOOKS:
+                    # A second look lends its text only: what stands on a title keeps the title's ground.
+                    style += self._of_theme(*LOOKS[word], with_ground=place == 0)
+                elif word.startswith("link="):
                     style += Style(link=word.removeprefix("link="))
-                    continue
-                if f"pane--{word}" not in self.COMPONENT_CLASSES:
+                else:
                     style += Style.parse(word)
-                    continue
-                component = self.get_component_rich_style(f"pane--{word}")
-                # A second component lends its colour only: what stands on a title keeps the title's background.
-                style += component if place == 0 else Style(color=component.color, bold=component.bold)
             self._looks[name] = style
         return self._looks[name]
+
+    def _of_theme(self, text: str, ground: str, bold: bool, *, with_ground: bool) -> Style:
+        variables = self.app.theme_variables
+        below = Color.parse(variables[ground]) if ground else self.background_colors[1]
+        # A variable may be translucent; the terminal knows only solid colours.
+        colour = Color.parse(variables[text])
+        solid = colour if colour.ansi is not None or colour.a == 1 else below + colour
+        return Style(
+            color=solid.rich_color,
+            bgcolor=below.rich_color if ground and with_ground else None,
+            bold=bold or None,
+        )
 
     def render_line(self, y: int) -> Strip:
         """One finished line, padded with the pane's own style."""
