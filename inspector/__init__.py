@@ -1,6 +1,6 @@
 """dm-inspect: what sparse autoencoders fail to explain, token by token.
 
-Importing this package costs nothing: no torch, no Textual, no click. See `design` notes in CONTRIBUTING.md for who may import whom.
+Importing this package costs nothing: no torch, no Textual, no click. CONTRIBUTING.md tells who may import whom.
 """
 
 __version__ = "0.1.0"

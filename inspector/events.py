@@ -1,7 +1,8 @@
 """What a long piece of work says while it runs.
 
 Work is a generator: it yields these and returns its result. The engine calls nobody back. Each event is a small
-immutable snapshot; a newer one may replace an older one of the same type. Plain data, so they cross the socket as they are.
+immutable snapshot; a newer one may replace an older one of the same type. Plain data, so they cross the socket as they
+are.
 """
 
 from __future__ import annotations

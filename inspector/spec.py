@@ -20,7 +20,7 @@ SITE_HOOKS: dict[Site, str] = {
     "mlp": "blocks.{layer}.hook_mlp_out",
     "attn": "blocks.{layer}.attn.hook_z",
 }
-"""On Gemma 2 `hook_mlp_out` is after the post-norm, which is what Gemma Scope reads; `hook_z` is before the output projection."""
+"""On Gemma 2 `hook_mlp_out` is after the post-norm, as Gemma Scope reads it; `hook_z` is before the projection."""
 
 
 def hook_name_of(site: Site, layer: int) -> str:
