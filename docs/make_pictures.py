@@ -84,6 +84,9 @@ async def take(picture: Picture, connect: Connect) -> str:
 
 async def _until_fitted(app: InspectorApp, pause: object) -> None:
     for _ in range(int(FIT_SECONDS / 0.25)):
+        if app.home is None:
+            await asyncio.sleep(0.1)
+            continue
         session = app.home.session
         if session.stage == "failed":
             raise SystemExit(f"The session failed: {session.error}")

@@ -26,17 +26,18 @@ class ActionCommands(Provider):
 
     def _all(self) -> Iterator[Command]:
         home = self._app.home
-        n_widths = len(home.choice.rows) if home.choice is not None else 0
+        choice = home.choice if home is not None else None
+        n_widths = len(choice.rows) if choice is not None else 0
         absent = {f"stream.width-{number}" for number in range(n_widths + 1, 10)}
         for action in ACTIONS:
-            if action.id == "stream.palette" or action.id in absent:
+            if home is None or action.id == "stream.palette" or action.id in absent:
                 continue
             keys = shown_keys(action)
             yield action.title, partial(home.run_action, action.call), f"key {keys}" if keys else "no key"
         for theme in self._app.themes.values():
             yield f"Theme: {theme.title}", partial(self._app.choose_theme, theme.name), theme.summary
-        if home.choice is not None:
-            for row, sae in enumerate(home.choice.saes):
+        if home is not None and choice is not None:
+            for row, sae in enumerate(choice.saes):
                 yield f"SAE: {sae.sae_id}", partial(home.choose_sae, row), f"{sae.d_sae:,} latents, colour by it"
 
     async def discover(self) -> Hits:

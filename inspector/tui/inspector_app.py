@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 import traceback
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -18,7 +19,7 @@ from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
 
-from inspector.tui.screens.stream import StreamScreen
+from inspector.tui.screens.opening import OpeningScreen
 from inspector.tui.state import UiState, load_state, save_state, state_directory
 from inspector.tui.terminal_diff import TerminalDiff
 from inspector.tui.theme_variables import DEFAULTS, textual_theme
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from inspector.drawing.palette import Depth
+    from inspector.tui.screens.stream import StreamScreen
     from inspector.tui.session_link import Connect
 
 
@@ -76,6 +78,8 @@ class InspectorApp(App[int]):
         self._model = model
         self._connect = connect
         self._remember = remember
+        self.home: StreamScreen | None = None
+        """None until the first picture is painted."""
         self._diff = TerminalDiff()
         self._shown_cursor: tuple[int, int] | None = None
         self._state = load_state() if remember else UiState()
@@ -100,7 +104,8 @@ class InspectorApp(App[int]):
     def choose_theme(self, name: str) -> None:
         """Use a theme from now on, and the next time."""
         self.theme = name
-        self.home.show_palette(self.chosen_theme.palette(self.depth))
+        if self.home is not None:
+            self.home.show_palette(self.chosen_theme.palette(self.depth))
         self._keep(UiState(theme=name, marks=self._state.marks))
 
     def action_next_theme(self) -> None:
@@ -127,13 +132,20 @@ class InspectorApp(App[int]):
     # ---- the screen -------------------------------------------------------------------------------------------------
 
     def get_default_screen(self) -> Screen[int]:
-        """The Stream screen."""
+        """The first picture."""
+        return OpeningScreen(self._model)
+
+    async def _open_home(self) -> None:
+        """Put the Stream screen over the first picture, once that is painted."""
+        # In a thread: some 0.1 s of imports, during which the loop still answers.
+        stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
         palette = self.chosen_theme.palette(self.depth)
-        self.home = StreamScreen(self._model, self._connect, palette, self._state.marks)
-        return self.home
+        self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
+        await self.push_screen(self.home)
 
     def on_mount(self) -> None:
-        """Say which theme files are wrong; end in order when the terminal goes away."""
+        """Paint, then load the rest; say which theme files are wrong; end in order when the terminal goes away."""
+        self.call_after_refresh(self._open_home)
         for problem in self._theme_problems:
             self.notify(problem, severity="warning", markup=False)
         self.app_resume_signal.subscribe(self, lambda _: self._diff.forget())
@@ -178,11 +190,11 @@ class InspectorApp(App[int]):
 
     def _fatal_error(self) -> None:
         """An unexpected error: the traceback goes to a file, one line to the terminal. The exit code is 1."""
-        error = self._exception
-        kind = type(error).__name__
-        line = f"dm-inspect stopped unexpectedly: {kind}: {error}".splitlines()[0]
-        where = self._write_log(error)
-        self._exit_renderables.append(Text(f"{line}. {where}"))
+        if not self._exit_renderables:  # The first error; what follows from it would only be in the way.
+            error = self._exception
+            line = f"dm-inspect stopped unexpectedly: {type(error).__name__}: {error}".splitlines()[0]
+            text = Text(f"{line}. {self._write_log(error)}", no_wrap=True, overflow="ignore")
+            self._exit_renderables.append(text)
         self._close_messages_no_wait()
 
     def _write_log(self, error: BaseException | None) -> str:

@@ -24,6 +24,7 @@ class Driven:
 
     @property
     def home(self) -> StreamScreen:
+        assert self.app.home is not None
         return self.app.home
 
     @property
@@ -76,6 +77,7 @@ async def driven(
     app = app_class("demo", connect, theme=theme, remember=False)
     async with app.run_test(size=size, notifications=notifications) as pilot:
         driver = Driven(app=app, pilot=pilot, clients=clients)
+        await driver.until(lambda: app.screen is app.home)
         if wait:
             await driver.until(lambda: driver.home.text is not None)
             await driver.until(lambda: driver.home.session.improved is not None)

@@ -183,6 +183,7 @@ async def test_no_session_at_all_is_a_failure_with_its_code() -> None:
     app = InspectorApp("demo", refuse, remember=False)
     async with app.run_test() as pilot:
         await pilot.pause(0.5)
+        assert app.home is not None
         assert app.home.session.stage == "failed"
         await pilot.press("q")
     assert app.return_code == 2

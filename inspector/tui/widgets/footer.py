@@ -33,9 +33,9 @@ class FooterPane(LinePane):
     FooterPane { height: 1; dock: bottom; background: $panel; padding: 0 1; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, hints: Sequence[Hint] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._hints: Sequence[Hint] = ()
+        self._hints = hints
         self._last: Hint = ("?", "help")
 
     def show(self, hints: Sequence[Hint], last: Hint = ("?", "help")) -> None:

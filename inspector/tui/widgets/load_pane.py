@@ -40,6 +40,11 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
     return [*head, *steps[-room:]]
 
 
+def opening_lines(model: str) -> list[Line]:
+    """Before anything was begun."""
+    return [[("starting a session for ", "muted"), (model, "strong"), ("   0 s", "muted")]]
+
+
 def step_line(step: LoadStep, now: float, width: int) -> Line:
     """A step with its mark, name, detail and seconds."""
     done = step.seconds is not None
@@ -88,6 +93,6 @@ class LoadPane(LinePane):
     def build(self, width: int, height: int) -> Sequence[Line]:
         """The picture."""
         if self._shown is None:
-            return [[("starting", "muted")]]
+            return opening_lines(self._model)
         session, now, started = self._shown
         return load_lines(session, self._model, now, started, width, height)
