@@ -43,13 +43,13 @@ lint: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -q -m slow $(TESTS)
 
-# Speed, memory and terminal bytes against the budgets of docs/design.md, as one table.
+# Speed, memory and terminal bytes against the budgets in docs/design.md, as one table.
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks
 
-# Trains the embedded model and its SAE suite again, into inspector/demo. See inspector/demo/README.md for its cost.
+# Trains the embedded model and its SAE suite again, step by step; inspector/demo/CARD.md has the commands and their cost.
 demo: $(VENV)/.installed-dev
-	@$(BIN)/python -m inspector.demo $(ARGS)
+	@$(BIN)/python -m inspector.demo.recipe $(ARGS)
 
 # The newest versions pyproject.toml allows, torch excepted, in an environment of their own.
 test-latest: $(VENV)/bin/python
