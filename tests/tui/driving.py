@@ -80,5 +80,5 @@ async def driven(
         await driver.until(lambda: app.screen is app.home)
         if wait:
             await driver.until(lambda: driver.home.text is not None)
-            await driver.until(lambda: driver.home.session.improved is not None)
+            await driver.until(lambda: driver.home.text is not None and driver.home.text.has_map)
         yield driver

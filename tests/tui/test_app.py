@@ -33,7 +33,7 @@ async def no_session() -> FakeClient:
 def test_over_ssh_there_are_fewer_frames_unless_the_user_wants_more() -> None:
     local: dict[str, str] = {}
     prepare_environment(local)
-    assert local == {"TEXTUAL_ANIMATIONS": "none"}
+    assert local == {"TEXTUAL_FPS": "120", "TEXTUAL_ANIMATIONS": "none"}
     remote = {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}
     prepare_environment(remote)
     assert remote["TEXTUAL_FPS"] == "15"

@@ -107,31 +107,33 @@ class StreamScreen(StreamTalk):
         self.show_title()
         self.show_trace()
 
-    def action_press_width(self, index: int) -> None:
+    async def action_press_width(self, index: int) -> None:
         """A number key."""
         if self.choice is not None:
-            self._choose(self.choice.press(index))
+            await self._choose(self.choice.press(index))
 
-    def action_step_l0(self, step: int) -> None:
+    async def action_step_l0(self, step: int) -> None:
         """A sparser or denser SAE."""
         if self.choice is not None:
-            self._choose(self.choice.step_l0(step))
+            await self._choose(self.choice.step_l0(step))
 
-    def choose_sae(self, row: int) -> None:
+    async def choose_sae(self, row: int) -> None:
         """Colour by this SAE; the other widths take their nearest L0."""
         if self.choice is not None:
             width = next(index for index, group in enumerate(self.choice.rows) if row in group)
             choice = self.choice if width == self.choice.active else self.choice.press(width)
-            self._choose(choice.pick(row))
+            await self._choose(choice.pick(row))
 
-    def _choose(self, choice: Choice) -> None:
+    async def _choose(self, choice: Choice) -> None:
         before = self.choice
         if choice == before or before is None:
             return
         self.choice = choice
-        if before.row != choice.row:
-            self.tokens.set_sae(choice.row)
-            self._ask_detail_soon()
+        # Asked before drawing: an answer that comes quickly is painted together with the rest.
+        if before.row != choice.row and self.detail_is_visible:
+            self._stop("detail")
+            await self._ask_detail()
+        self.tokens.set_sae(choice.row)
         if before.shown != choice.shown:
             self._ask_pairs_soon()
         self.show_all()

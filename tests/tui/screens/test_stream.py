@@ -352,7 +352,7 @@ async def test_the_palette_offers_every_action_theme_and_sae() -> None:
 
 async def test_an_sae_can_be_chosen_by_name() -> None:
     async with driven() as app:
-        app.home.choose_sae(0)
+        await app.home.choose_sae(0)
         assert app.home.choice is not None
         assert (app.home.choice.active, app.home.choice.sae.sae_id) == (0, "layer_3/resid/width_256/l0_8")
 
