@@ -71,7 +71,7 @@ def test_loss_in_rows_equals_plain_cross_entropy_of_capped_logits() -> None:
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, 2 * theirs, rtol=1e-4, atol=1e-7)
     uncapped = functional.cross_entropy(hidden @ weight.t(), targets)
-    assert abs(float((uncapped - plain).detach())) > 0.1, "the cap matters at these sizes, or this test would not see it"
+    assert abs(float((uncapped - plain).detach())) > 0.1, "the cap matters at these sizes, or this test cannot see it"
 
 
 def test_loss_in_rows_equals_the_models_own_loss() -> None:
