@@ -1,7 +1,8 @@
 """A program in a pseudo-terminal of its own: what it writes, when, and what the screen then shows.
 
 A byte count is exact, a wall time is as noisy as the machine; measures that need a time therefore compare two programs
-in one run. Nothing here knows the program that is measured. Linux and macOS.
+in one run. Nothing here knows the program that is measured, but for the variable that says where its sockets are.
+Linux and macOS.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Home:
         run_dir.mkdir(mode=0o700, exist_ok=True)
         found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         found |= {"HOME": str(self.path), "TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"}
-        found |= {"LC_ALL": "C.UTF-8", "XDG_RUNTIME_DIR": str(run_dir), "HF_HUB_OFFLINE": "1"}
+        found |= {"LC_ALL": "C.UTF-8", "XDG_RUNTIME_DIR": str(run_dir), "DM_INSPECT_RUNTIME_DIR": str(run_dir)}
         for name in ("CONFIG", "DATA", "STATE", "CACHE"):
             found[f"XDG_{name}_HOME"] = str(self.path / name.lower())
         found |= dict(extra or {})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.measures import Measure
 from benchmarks.sessions import FakeServer
 from benchmarks.terminal import Home, Terminal, python
-from benchmarks.view import DOWN, GENERATE, PAGE_DOWN, RIGHT, WIDTHS, open_view, wait_for_colours
+from benchmarks.view import DOWN, GENERATE, PAGE_DOWN, RIGHT, WIDTHS, open_view, wait_for_colours, wait_for_finished_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ def measure(target: Sequence[str], runs: int) -> list[Measure]:
 def _pane_alone() -> list[Measure]:
     """The token pane in a program of its own."""
     with Home() as home, Terminal(python("-m", "benchmarks.pane_alone"), home) as view:
-        wait_for_colours(view, 30)
+        wait_for_colours(view, 30, second_line="")
         return [
             _per_key("cursor step, token pane alone", view, [RIGHT] * 25, 400),
             _per_key("page, token pane alone", view, [PAGE_DOWN] * 5, 45_000),
@@ -50,8 +50,7 @@ def _whole_screen() -> list[Measure]:
 def _idle_with_model(target: Sequence[str]) -> Measure:
     """The same silence with a real session behind the view, once its map is finished."""
     with Home() as home, open_view(home, target) as view:
-        wait_for_colours(view)
-        view.read_until_silent(silence=8.0, limit=240.0)
+        wait_for_finished_map(view)
         return _idle("idle, real session", view)
 
 

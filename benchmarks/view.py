@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 RIGHT, DOWN, PAGE_DOWN = "\x1b[C", "\x1b[B", "\x1b[6~"
 GENERATE, WIDTHS, QUIT = "g", "12345", "q"
 APP = ("-m", "inspector")
+MAP = "linear map from"
+"""In the second line once there is one, followed by its tokens, and by `of` the goal while there are more to come."""
 
 
 def open_view(
@@ -28,12 +30,19 @@ def open_view(
     return Terminal(python(*start, *target), home, extra=extra)
 
 
-def wait_for_colours(view: Terminal, limit: float = 120.0, *, cells: int = 100) -> None:
+def wait_for_colours(view: Terminal, limit: float = 120.0, *, cells: int = 100, second_line: str = MAP) -> None:
     """Read until tokens are coloured and the screen has come to rest; TimeoutError if that does not happen."""
-    if not view.wait_until(lambda _: coloured_cells(view) >= cells, limit):
+    if not view.wait_until(lambda lines: second_line in lines[1] and coloured_cells(view) >= cells, limit):
         shown = "\n".join(line.rstrip() for line in view.lines).strip()
         raise TimeoutError(f"no coloured tokens after {limit:g} s; the screen showed: {shown[-200:] or 'nothing'}")
     view.read_until_silent(silence=1.0, limit=15.0)
+
+
+def wait_for_finished_map(view: Terminal, limit: float = 300.0) -> None:
+    """Read until the map is fitted from all tokens it is to have; TimeoutError if that does not happen."""
+    if not view.wait_until(lambda lines: MAP in lines[1] and " of " not in lines[1].partition("tokens")[0], limit):
+        raise TimeoutError(f"the map was not finished after {limit:g} s: {view.lines[1].strip()}")
+    view.read_until_silent(silence=3.0, limit=30.0)
 
 
 def coloured_cells(view: Terminal) -> int:
