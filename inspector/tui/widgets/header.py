@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inspector.drawing.safe_text import visible
 from inspector.tui.lines import Line, Part, fit, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
 
@@ -110,6 +111,9 @@ def second_line(session: SessionView, choice: Choice | None, place: Place | None
         return [(f"{text}  ", "error"), ("r", "key"), (" reconnects", "muted")]
     if ready is None:
         return []
+    if session.stage in ("connecting", "loading"):
+        step = f"loading {session.steps[-1].what}" if session.steps else "connecting again"
+        return [(visible(step), "warning"), ("  what is shown stays until it is there", "muted")]
     parts = _map_parts(session, choice)
     right = _place_parts(ready, place, source_name)
     lines = fit([*parts, *right], width, SEPARATOR)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from inspector.session.protocol import Welcome
+from inspector.session.protocol import LoadProgress, Welcome
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.session_view import SessionView
 from inspector.tui.view_state import Choice, Place
@@ -80,6 +82,13 @@ def test_a_text_of_your_own_is_named_instead_of_a_context() -> None:
 
 def test_a_lost_session_says_so_and_how_to_go_on() -> None:
     assert second(FINISHED.lost("The session ended."), 78) == "The session ended.  r reconnects"
+
+
+def test_while_another_session_loads_the_header_says_what() -> None:
+    again = replace(SessionView(), ready=FINISHED.ready, improved=FINISHED.improved)
+    assert second(again, 78) == "connecting again  what is shown stays until it is there"
+    loading = again.told(LoadProgress(what="SAE 3/15"), 0.0)
+    assert second(loading, 78) == "loading SAE 3/15  what is shown stays until it is there"
 
 
 def test_before_the_session_answers_there_is_the_name() -> None:
