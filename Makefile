@@ -47,9 +47,18 @@ soak: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks
 
-# Trains the embedded model and its SAE suite again, step by step; inspector/demo/CARD.md has the commands and their cost.
+# Trains the embedded model and its suite again, into cache/demo; takes hours, and goes on where it was interrupted.
+# What is shipped is not touched: inspector/demo/CARD.md says how that was made.
+DEMO := cache/demo
+RECIPE := $(BIN)/python -m inspector.demo.recipe
 demo: $(VENV)/.installed-dev
-	@$(BIN)/python -m inspector.demo.recipe $(ARGS)
+	@$(RECIPE) prepare --work $(DEMO)/work \
+	    $$($(BIN)/python -c 'import sysconfig as s; print("--root", s.get_path("stdlib"), "--root", s.get_path("purelib"))')
+	@$(RECIPE) language-model --work $(DEMO)/work
+	@$(RECIPE) export --work $(DEMO)/work --out $(DEMO)/model
+	@$(RECIPE) suite --work $(DEMO)/work --model $(DEMO)/model --out $(DEMO)/suite
+	@$(RECIPE) card --work $(DEMO)/work --model $(DEMO)/model --suite $(DEMO)/suite --out $(DEMO)/CARD.md
+	@echo "dm-inspect: made; make run ARGS=\"--model $(DEMO)/model --suite $(DEMO)/suite --text demo --layer 3\""
 
 # The newest versions pyproject.toml allows, torch excepted, in an environment of their own.
 test-latest: $(VENV)/bin/python
