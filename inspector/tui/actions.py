@@ -71,6 +71,7 @@ MOVES: tuple[tuple[str, str], ...] = (
     ("PgUp PgDn { }", "page up and down"),
     ("Home End", "first and last token"),
     ("Tab", "next pane"),
+    ("1 to 9", "that width: enable and colour by it; again: disable it"),
 )
 """Keys that the panes bind themselves, for the help."""
 

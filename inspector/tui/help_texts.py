@@ -18,7 +18,7 @@ class PaneHelp:
 
 
 _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
-_GENERAL = ("find", "prompt", "generate", "context-next", "context-back", "theme", "palette", "retry", "quit")
+_GENERAL = ("find", "prompt", "generate", "context-next", "context-back", "theme", "retry", "quit")
 
 HELP: dict[str, PaneHelp] = {
     "tokens": PaneHelp(
@@ -42,13 +42,10 @@ HELP: dict[str, PaneHelp] = {
         actions=(
             "mode",
             "mode-back",
-            "width-1",
             "l0-less",
             "l0-more",
             "worst",
             "worst-back",
-            "page-up",
-            "page-down",
             "marks",
             *_GENERAL,
         ),
@@ -67,7 +64,7 @@ HELP: dict[str, PaneHelp] = {
             "back. The model's first guess is bold "
             "wherever it stands.",
         ),
-        actions=("detail", "copy-token", "copy-context", "width-1", "l0-less", "l0-more", "worst", *_GENERAL),
+        actions=("detail", "copy-token", "copy-context", "l0-less", "l0-more", "worst", *_GENERAL),
     ),
     "trace": PaneHelp(
         title="Norm against token, and pairs of widths",
@@ -79,7 +76,7 @@ HELP: dict[str, PaneHelp] = {
             "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts"
             " the wider one's, token by token, on held-out tokens (Eq. 13).",
         ),
-        actions=("zoom-in", "zoom-out", "enlarge", "mode", "width-1", "l0-less", "l0-more", "detail", *_GENERAL),
+        actions=("zoom-in", "zoom-out", "enlarge", "mode", "l0-less", "l0-more", "detail", *_GENERAL),
     ),
     "load": PaneHelp(
         title="Loading",
