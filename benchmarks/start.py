@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from benchmarks.measures import Measure, ratio_of, unmeasured
 from benchmarks.terminal import Home, Terminal, python
+from benchmarks.view import open_view, wait_for_colours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +30,7 @@ def measure(target: Sequence[str], runs: int) -> list[Measure]:
         runs: Runs of each program; one more is made and thrown away.
     """
     app = python("-m", "inspector", *target)
-    lines = [_first_paint(app, runs), _imports_at_paint(target)]
+    lines = [_first_paint(app, runs), _imports_at_paint(target), _reattach(target, runs)]
     for arguments in QUICK_COMMANDS:
         lines += [_quick_command(arguments, 2 * runs + 1), _imports_of_command(arguments)]
     return lines
@@ -77,6 +79,26 @@ def _imports_at_paint(target: Sequence[str]) -> Measure:
         measured=", ".join(found) or f"none of {len(lines)} imports, nor torch or numpy in the five seconds after",
         value=len(found),
         limit=0,
+    )
+
+
+def _reattach(target: Sequence[str], runs: int) -> Measure:
+    """From a new start to coloured tokens, after the terminal of the one before was lost; the session has stayed."""
+    seconds = []
+    with Home() as home:
+        for _ in range(runs // 2 + 1):
+            with open_view(home, target) as view:
+                seconds.append(wait_for_colours(view))
+                view.hang_up()
+    again = seconds[1:]  # the first start began the session, too
+    median = statistics.median(again)
+    return Measure(
+        group=GROUP,
+        what="reattach after the terminal is lost",
+        budget="1 s",
+        measured=f"{median:.2f} s median of {len(again)}; {seconds[0]:.1f} s when the session starts, too",
+        value=median,
+        limit=1.0,
     )
 
 

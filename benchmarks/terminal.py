@@ -309,8 +309,12 @@ class Terminal:
         return self.process.wait()
 
     def hang_up(self) -> None:
-        """Lose the connection: the terminal goes away under the program."""
+        """Lose the connection: the terminal goes away under the program, which has five seconds to notice."""
         os.close(self._master)
+        try:
+            self.process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
     def __enter__(self) -> Terminal:
         return self

@@ -30,12 +30,17 @@ def open_view(
     return Terminal(python(*start, *target), home, extra=extra)
 
 
-def wait_for_colours(view: Terminal, limit: float = 120.0, *, cells: int = 100, second_line: str = MAP) -> None:
-    """Read until tokens are coloured and the screen has come to rest; TimeoutError if that does not happen."""
+def wait_for_colours(view: Terminal, limit: float = 120.0, *, cells: int = 100, second_line: str = MAP) -> float:
+    """Read until tokens are coloured and the screen has come to rest; TimeoutError if that does not happen.
+
+    Returns the seconds from the start to the first colours.
+    """
     if not view.wait_until(lambda lines: second_line in lines[1] and coloured_cells(view) >= cells, limit):
         shown = "\n".join(line.rstrip() for line in view.lines).strip()
         raise TimeoutError(f"no coloured tokens after {limit:g} s; the screen showed: {shown[-200:] or 'nothing'}")
+    seconds = view.chunks[-1].at - view.started
     view.read_until_silent(silence=1.0, limit=15.0)
+    return seconds
 
 
 def wait_for_finished_map(view: Terminal, limit: float = 300.0) -> None:

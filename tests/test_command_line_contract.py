@@ -344,6 +344,24 @@ def test_a_shuffled_target_predicts_nothing(dm, world):
     assert all(value < 0.05 for value in values)
 
 
+def test_an_affine_map_in_the_saes_place_leaves_nothing(dm, world):
+    """S-10: whatever its FVU, the error of an affine map is affine in x."""
+    (found,) = dm("run", "fvu-nonlinear", *world.target(), "--null", "affine", "--json").lines
+    values = [float(v) for v in re.findall(r'"fvu_nonlinear": (-?[\d.e-]+)', json.dumps(found["controls"]))]
+    assert values
+    assert min(abs(value) for value in values) < 1e-10  # float64 sums
+
+
+def test_several_layers_give_an_object_each_and_a_layer_without_saes_is_refused(dm, world, tmp_path):
+    toy.write_toy_suite(tmp_path / "suite", layers=(0, 1), widths=(32,), l0s=(2,))
+    target = world.target(layer=None, suite=tmp_path / "suite")
+    found = dm("run", "error-vector", *target, "--layers", "0:2", "--json").lines
+    assert [{sae["layer"] for sae in one["saes"]} for one in found] == [{0}, {1}]
+    refused = dm("run", "error-vector", *target, "--layers", "1:3", "--json")
+    assert refused.code == 3
+    assert refused.err.count("error: ") == 1
+
+
 def test_lists_have_their_keys(dm, world):
     experiments = dm("experiments", "--json").data["experiments"]
     assert {e["id"] for e in experiments} >= set(EXPERIMENTS)
