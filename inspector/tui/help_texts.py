@@ -85,7 +85,7 @@ HELP: dict[str, PaneHelp] = {
             " closed, and the "
             "next view finds it ready.",
         ),
-        actions=("theme", "palette", "quit"),
+        actions=("theme", "quit"),
     ),
     "failed": PaneHelp(
         title="Loading failed",
