@@ -225,7 +225,9 @@ def test_a_real_session_on_text_full_of_escapes(harmless, tmp_path):
     """End to end: a tokenizer with escape sequences as whole tokens, a text that spells others byte by byte."""
     from inspector.sources import toy
 
-    model = toy.write_toy_model(tmp_path / "model", n_layers=2, context=64, vocab_size=300 + len(WHOLE_TOKENS))
+    model = toy.write_toy_model(
+        tmp_path / "model\x1b[2J\u202e", n_layers=2, context=64, vocab_size=300 + len(WHOLE_TOKENS)
+    )
     toy.write_toy_suite(tmp_path / "suite", layers=(1,))
     tokenizer = toy.toy_tokenizer(300)
     assert tokenizer.add_tokens(list(WHOLE_TOKENS)) == len(WHOLE_TOKENS)

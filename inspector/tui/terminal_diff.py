@@ -9,6 +9,7 @@ It must never guess: whoever clears or resizes the terminal calls `forget`, and 
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import get_character_cell_size
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.style import Style
     from textual.strip import Strip
 
+OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of control, format and surrogate characters and of separators of lines: never sent."""
 MERGE_GAP = 3
 """Unchanged cells between two changed ones that are sent again: moving over them costs four bytes or more."""
 
@@ -127,6 +130,8 @@ class TerminalDiff:
             look = looks.get(style)
             if look is None:
                 look = looks[style] = self._look(style)
+            if not text.isprintable():
+                text = _harmless(text)
             if text.isascii():
                 cells.extend([Cell(character, look) for character in text])
                 continue
@@ -161,7 +166,8 @@ class TerminalDiff:
         )
         foreground = ";".join(style.color.downgrade(system).get_ansi_codes(True)) if style.color else ""
         background = ";".join(style.bgcolor.downgrade(system).get_ansi_codes(False)) if style.bgcolor else ""
-        look = Look(attributes, foreground, background, style.link or "")
+        link = style.link if style.link and style.link.isprintable() else ""
+        look = Look(attributes, foreground, background, link)
         return self._shared.setdefault(look, look)
 
 
@@ -216,6 +222,18 @@ class _Pen:
             if old.background != look.background:
                 changed.append(look.background or "49")
             self.out.append(f"\x1b[{';'.join(changed)}m")
+
+
+def _harmless(text: str) -> str:
+    """The text without what a terminal would obey, as wide as Textual laid it out.
+
+    Panes show such characters as symbols (`drawing.safe_text`). This is the last gate before the terminal, for a name
+    that came to a message or a title on another way.
+    """
+    return "".join(
+        " " * get_character_cell_size(character) if unicodedata.category(character) in OBEYED else character
+        for character in text
+    )
 
 
 def _painted(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Iterable[Strip]]]:

@@ -173,3 +173,12 @@ def test_an_update_for_a_larger_window_than_there_is_now_paints_what_fits() -> N
     assert diff.reduce(beside, console(), (WIDTH // 2, 1)) is None
     below = LayoutUpdate([[Strip([Segment("beyond")])]], Region(0, 1, 6, 1))
     assert diff.reduce(below, console(), (WIDTH // 2, 1)) is None
+
+
+def test_the_last_gate_sends_nothing_that_a_terminal_obeys() -> None:
+    hostile = "a\x1b[2Jb\x9b31mc\u202ed\x07\u200be\u2028f\u00a0g\ue000"
+    update = TerminalDiff().reduce(whole([Strip([Segment(hostile)])]), console(), (WIDTH, 1))
+    assert update is not None
+    text = update.render_segments(console())
+    assert text.removeprefix("\x1b[1;1H").startswith("a[2Jb31mcde")
+    assert not set(text.removeprefix("\x1b[1;1H")) & set("\x1b\x9b\u202e\x07\u200b\u2028")

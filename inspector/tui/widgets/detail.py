@@ -208,7 +208,7 @@ def latent_lines(detail: TokenDetail | None, facts: TokenFacts | None, width: in
     for start in range(0, len(shown), per_line):
         line: Line = []
         for index, activation, link in shown[start : start + per_line]:
-            look = f"link={link}" if link and " " not in link else ""
+            look = f"link={link}" if link.isascii() and link.isprintable() and " " not in link and link else ""
             # One colour: a change of it between any two would cost 40 bytes per latent at every step of the cursor.
             line += [(f"{index:>{index_width}} {activation}", look)]
             line.append((" " * (activation_width - len(activation) + 2), ""))

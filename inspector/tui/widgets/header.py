@@ -32,7 +32,7 @@ def site_name(hook_name: str) -> str:
 
 def short_name(model: str) -> str:
     """The model's name; of a directory its last part."""
-    return Path(model).name or model if model.startswith(("/", ".", "~")) else model
+    return visible(Path(model).name or model if model.startswith(("/", ".", "~")) else model)
 
 
 def positions_text(positions: tuple[int, int], context_length: int) -> str:
@@ -211,7 +211,7 @@ class HeaderPane(LinePane):
 
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._model = model
+        self._model = visible(model)
         self._shown: tuple[SessionView | None, Choice | None, Place | None, str] = (None, None, None, "")
 
     def show(self, session: SessionView, choice: Choice | None, place: Place | None, source_name: str) -> None:

@@ -82,7 +82,7 @@ class LoadPane(LinePane):
 
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._model = model
+        self._model = visible(model)
         self._shown: tuple[SessionView, float, float] | None = None
 
     def show(self, session: SessionView, now: float, started: float) -> None:
