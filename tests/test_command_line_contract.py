@@ -375,14 +375,56 @@ def test_lists_have_their_keys(dm, world):
     assert dm("sessions", "list", "--json").data == {"sessions": []}
 
 
-def test_prompt_and_generation_have_rows_and_the_same_identity(dm, world):
-    for extra in (("--prompt", "the linear error"), ("--generate", 5)):
-        rows = dm("tokens", *world.target(), *extra, "--json").data["tokens"]
+def test_prompt_and_generated_tokens_split_as_a_full_recomputation_does(dm, world):
+    """Sampled step by step with a cache, recomputed in one pass: float32 sums in another order, hence 1e-4."""
+    from sklearn.linear_model import LinearRegression
+
+    target = world.target(widths="64", l0=4)
+    rows = dm("tokens", *target, "--json").data["tokens"]
+    directory = world.root / "suite-resid" / rows[0]["sae"]
+    ids, train = grid(rows, "token_id").astype(np.int64), grid(rows, "split").astype(str).ravel() == "train"
+    x = activations_by_transformers(world.root / "gemma2", "resid", ids)[0].reshape(-1, D_MODEL)[train]
+    linear_map = LinearRegression().fit(x, x - reconstruct_by_hand(directory, x)[0])
+    for extra in (("--prompt", "the linear error"), ("--generate", 8), ("--prompt", "a token", "--generate", 8)):
+        rows = dm("tokens", *target, *extra, "--json").data["tokens"]
         assert all(set(row) == TOKEN_KEYS for row in rows)
-        one = [row for row in rows if row["sae"] == rows[0]["sae"]]
-        x = activations_by_transformers(world.root / "gemma2", "resid", np.array([[r["token_id"] for r in one]]))[0][0]
-        # generated step by step with a cache, recomputed in one pass: float32 sums in another order
-        assert np.allclose([r["x_norm"] for r in one], np.linalg.norm(x, axis=-1), rtol=1e-4)
+        assert [row["position"] for row in rows] == list(range(len(rows)))
+        x = activations_by_transformers(world.root / "gemma2", "resid", np.array([[r["token_id"] for r in rows]]))[0][0]
+        error = x - reconstruct_by_hand(directory, x)[0]
+        linear = linear_map.predict(x)
+        for column, vector in (
+            ("x_norm", x),
+            ("sae_error_norm", error),
+            ("linear_error_norm", linear),
+            ("nonlinear_error_norm", error - linear),
+        ):
+            shown = np.array([row[column] for row in rows])
+            assert np.allclose(shown, np.linalg.norm(vector, axis=-1), rtol=1e-4, atol=1e-4), (extra, column)
+
+
+def test_an_sae_without_error_has_no_r2_and_one_without_output_no_nonlinear_error(dm, world, tmp_path):
+    """S-13: undefined is null, not 0 or 1.  S-10: x_hat = 0 is affine, so its error is wholly linear."""
+    from safetensors.numpy import load_file, save_file
+
+    eye = np.eye(D_MODEL, dtype=np.float32)
+    changes = {
+        "perfect": {"W_enc": np.hstack([eye, -eye]), "W_dec": np.vstack([eye, -eye]), "b_dec": 0 * eye[0]},
+        "empty": {"W_dec": 0 * np.vstack([eye, eye]), "b_dec": 0 * eye[0]},
+    }
+    scores = {}
+    for name, weights in changes.items():
+        hook = f"blocks.{LAYER}.hook_resid_post"
+        path = toy.write_toy_sae(tmp_path / name, d_in=D_MODEL, d_sae=2 * D_MODEL, threshold=0.0, hook_name=hook)
+        save_file(load_file(path / "sae_weights.safetensors") | weights, path / "sae_weights.safetensors")
+        target = world.target(suite=None, sae=path)
+        scores[name] = {
+            k: v for found in dm("run", *EXPERIMENTS, *target, "--json").lines for k, v in found["saes"][0].items()
+        }
+    assert [scores["perfect"][name] for name in ("r2_norm", "r2_pooled", "r2_mean_dims")] == [None] * 3
+    assert scores["perfect"]["fvu"] == scores["perfect"]["fvu_nonlinear"] == 0
+    assert scores["empty"]["r2_pooled"] == pytest.approx(1, abs=1e-10)  # float64 sums
+    assert scores["empty"]["fvu_nonlinear"] == pytest.approx(0, abs=1e-10)
+    assert scores["empty"]["fvu"] > 1, "uncentred x against centred variance"
 
 
 # ---- without a terminal ---------------------------------------------------------------------------------------------
