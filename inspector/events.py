@@ -25,6 +25,21 @@ class Loading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Downloading:
+    """Files are being fetched; the first event announces their size before a byte was asked for."""
+
+    what: str
+    """'model google/gemma-2-9b', 'SAE layer_20/width_16k/average_l0_58', ..."""
+    file: str
+    """Name within its repository; empty in the announcement."""
+    done_bytes: int
+    """Of all files together, those included that were there already."""
+    total_bytes: int
+    bytes_per_second: float = 0.0
+    """0 until it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PassProgress:
     """A pass over the contexts has come this far."""
 
@@ -55,4 +70,4 @@ class Warned:
     message: str
 
 
-Event = Loading | PassProgress | TrainProgress | Warned
+Event = Loading | Downloading | PassProgress | TrainProgress | Warned

@@ -13,6 +13,8 @@ Site = Literal["resid", "mlp", "attn"]
 Split = Literal["context", "token"]
 Profile = Literal["careful", "paper-text", "paper-code"]
 Null = Literal["shuffle", "gaussian", "affine"]
+SaeFormat = Literal["sae-lens", "gemma-scope", "gemma-scope-2", "llama-scope", "sparsify", "dictionary-learning"]
+LlamaGate = Literal["published", "topk"]
 
 DEFAULT_TEXT = "hf:monology/pile-uncopyrighted"
 SITE_HOOKS: dict[Site, str] = {
@@ -57,6 +59,20 @@ class SaeRef:
     on_disk: bool = True
     path: str | None = None
     """Directory or file of the weights; None until downloaded."""
+    format: SaeFormat = "sae-lens"
+    """Layout of the weights, which decides who reads them."""
+    repo: str | None = None
+    """Hugging Face repository it is published in; None if it is only on disk."""
+    file: str | None = None
+    """Its folder or file in that repository."""
+    revision: str | None = None
+    """Commit or branch of the repository; None: the newest."""
+    model: str | None = None
+    """Hugging Face id of the model it was trained on, where known."""
+    neuronpedia: str | None = None
+    """Id under which its latents are published, checked against layer and width; None: not, or not surely."""
+    norm_factor: float | None = None
+    """Factor of the data set's norm that the registry gives and the weights lack (Llama Scope)."""
 
     @property
     def label(self) -> str:
@@ -88,7 +104,8 @@ class TargetSpec:
     """Tokens per context, BOS included; None: 1024, or the model's limit if smaller."""
     positions: tuple[int, int | None] | None = None
     """Half-open range of positions that are fitted and scored; None: from 200, or an eighth of a short context."""
-    train_tokens: int = 150_000
+    train_tokens: int | None = None
+    """None: the paper's 150,000, or its share of the tokens if there are fewer."""
     split: Split = "context"
     seed: int = 0
     device: str = "auto"
@@ -96,6 +113,10 @@ class TargetSpec:
     offline: bool = False
     cache_dir: str | None = None
     accept_gate: bool = False
+    max_memory: int | None = None
+    """Bytes of the device that may be used; None: what is free."""
+    llama_gate: LlamaGate = "published"
+    """Llama Scope: thresholds as its authors' loader applies them, or the 50 largest latents."""
 
 
 @dataclass(frozen=True, kw_only=True)

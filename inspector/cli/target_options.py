@@ -143,10 +143,8 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "train_tokens": _option(
         "--train-tokens",
         type=click.IntRange(min=1),
-        default=_DEFAULTS.train_tokens,
-        show_default=True,
         metavar="N",
-        help="Tokens that fit the linear map.",
+        help="Tokens that fit the linear map. Default: 150000, or 60.7% of what there is.",
     ),
     "split": _option(
         "--split",

@@ -41,7 +41,7 @@ def make_plan(
     token_ids: Tensor,
     special_ids: Collection[int],
     positions: tuple[int, int | None],
-    train_tokens: int,
+    train_tokens: int | None,
     split: Literal["context", "token"],
     seed: int,
 ) -> Plan:
@@ -55,7 +55,8 @@ def make_plan(
         token_ids: [c, t] int64.
         special_ids: ids that are never fitted or scored.
         positions: half-open range; an end of None is the end of the context.
-        train_tokens: goal for n_train. More than the paper's share of what there is becomes that share, with a note.
+        train_tokens: goal for n_train; None: the paper's number. More than its share of what there is becomes that
+            share, with a note if a number was asked for.
         split: 'context' or 'token'.
         seed: orders contexts or tokens; the same seed gives the same plan with any version of numpy or torch.
     """
@@ -80,8 +81,10 @@ def make_plan(
     return Plan(included=included, train=train, n_train=n_train, n_test=n_included - n_train, notes=notes)
 
 
-def _goal(train_tokens: int, n_included: int) -> tuple[int, tuple[str, ...]]:
+def _goal(train_tokens: int | None, n_included: int) -> tuple[int, tuple[str, ...]]:
     most = n_included * PAPER_TRAIN // PAPER_TOKENS
+    if train_tokens is None:
+        return min(PAPER_TRAIN, most), ()
     if train_tokens <= most:
         return train_tokens, ()
     note = (

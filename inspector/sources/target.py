@@ -182,7 +182,7 @@ def _check_values(target: TargetSpec) -> None:
             raise UsageError(f"--positions {shown} holds no position. Use START:END with START below END.")
     if target.seed < 0:
         raise UsageError(f"--seed {target.seed} is negative. Use 0 or more.")
-    if target.train_tokens < 1:
+    if target.train_tokens is not None and target.train_tokens < 1:
         raise UsageError(f"--train-tokens {target.train_tokens} leaves nothing to fit. Use 1 or more.")
     if target.l0 is not None and not 0 < target.l0 < float("inf"):
         raise UsageError(f"--l0 {target.l0:g} is not a number of active latents. Use a number above 0.")
