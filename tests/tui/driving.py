@@ -36,8 +36,8 @@ class Driven:
         """Requests of one type, in order."""
         return [message for message in self.client.received if isinstance(message, kind)]
 
-    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
-        """Wait for something to become true; AssertionError if it does not."""
+    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        """Wait for something to become true; AssertionError if it does not. The limit is for a machine that crawls."""
         for _ in range(int(seconds / 0.02)):
             if condition():
                 await self.pilot.pause()
@@ -46,9 +46,23 @@ class Driven:
         raise AssertionError(f"not true after {seconds:g} s: {condition}")
 
     async def press(self, *keys: str) -> None:
-        """Keys, one after the other, and all that follows at once."""
+        """Keys, one after the other, and all that follows."""
         await self.pilot.press(*keys)
-        await self.pilot.pause()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing on the screen has changed for a while: answers and delayed painting have arrived.
+
+        Gives up silently after some seconds: a screen may have something on it that moves.
+        """
+        unchanged, before = 0, self.screen_text()
+        for _ in range(100):
+            await self.pilot.pause(0.03)
+            now = self.screen_text()
+            unchanged = unchanged + 1 if now == before else 0
+            if unchanged == 3:
+                return
+            before = now
 
     def screen_text(self) -> list[str]:
         """What is on the screen, line by line."""
@@ -81,4 +95,5 @@ async def driven(
         if wait:
             await driver.until(lambda: driver.home.text is not None)
             await driver.until(lambda: driver.home.text is not None and driver.home.text.has_map)
+            await driver.settle()
         yield driver

@@ -172,7 +172,10 @@ async def test_a_worker_that_breaks_ends_the_program() -> None:
     app = InspectorApp("demo", broken, remember=False)
     with pytest.raises(KeyError, match="a bug"):
         async with app.run_test() as pilot:
-            await pilot.pause(0.5)
+            for _ in range(300):
+                await pilot.pause(0.1)
+                if app.return_code is not None:
+                    break
     assert app.return_code == 1
 
 
@@ -182,7 +185,10 @@ async def test_no_session_at_all_is_a_failure_with_its_code() -> None:
 
     app = InspectorApp("demo", refuse, remember=False)
     async with app.run_test() as pilot:
-        await pilot.pause(0.5)
+        for _ in range(300):
+            await pilot.pause(0.1)
+            if app.home is not None and app.home.session.stage == "failed":
+                break
         assert app.home is not None
         assert app.home.session.stage == "failed"
         await pilot.press("q")

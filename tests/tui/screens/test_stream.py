@@ -34,6 +34,7 @@ def plain(**options: object) -> FakeSession:
 async def test_the_first_text_comes_by_itself_with_the_cursor_on_the_first_token_that_counts() -> None:
     async with driven() as app:
         assert app.home.place.position == app.home.tokens.cursor == 32
+        await app.until(lambda: "'" in app.screen_text()[2])  # the details of the token under the cursor
         lines = app.screen_text()
         assert lines[0] == (
             " dm-inspect  demo · layer 3 · resid_post                     "
