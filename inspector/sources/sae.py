@@ -7,6 +7,7 @@ one fixed size, the last one padded, so that a token's reconstruction does not d
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +82,24 @@ class LoadedSae:
         indices = torch.nonzero(row > 0)[:, 0]
         order = row[indices].argsort(descending=True, stable=True)
         return [(int(i), float(row[i])) for i in indices[order]]
+
+    @property
+    def decoder(self) -> tuple[Tensor, Tensor]:
+        """Rows [d_sae, d] and bias [d], float32: x_hat is the latents times the rows, plus the bias."""
+        return self._sae.W_dec.detach(), self._sae.b_dec.detach()
+
+    @torch.inference_mode()
+    def chunks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their latents [rows, d_sae] of x [n, d], a chunk at a time; `decode` each before the next."""
+        for start, latents in self._encoded(x):
+            rows = slice(start, min(start + self.chunk_tokens, x.shape[0]))
+            yield rows, latents[: rows.stop - start]
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """[n, d] reconstructions from latents [n, d_sae] that `chunks` gave, changed or not."""
+        x_hat: Tensor = self._sae.decode(latents)
+        return x_hat
 
     def _encoded(self, x: Tensor) -> Any:
         """Yield (first row, latents [chunk, d_sae]); the last chunk is filled up with copies of its first row.
