@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inspector.drawing.figures import Axis, Cell, Column, Curve, Series, Table
+from inspector.drawing.figures import Axis, Cell, Column, Curve, Dot, DotGrid, Series, Table
 
 Row = Mapping[str, Any]
 """One entry of a result's `saes`; user data, hence Any."""
@@ -78,6 +78,22 @@ def curve_by_width(
             )
         )
     return Curve(title=title, x=Axis(label="L0", log=True), y=Axis(label=score.title), series=tuple(series), note=note)
+
+
+def grid_by_width(title: str, rows: Sequence[Row], score: Score, note: str = "") -> DotGrid:
+    """The score of every SAE at its width and measured L0, both logarithmic: the layout of the paper's Fig. 2."""
+    return DotGrid(
+        title=title,
+        x=Axis(label="SAE width", unit="latents", log=True),
+        y=Axis(label="L0", log=True),
+        value=Axis(label=score.title),
+        dots=tuple(
+            Dot(x=float(row["d_sae"]), y=float(row["l0"]), value=row[score.key], label=row["sae"])
+            for row in rows
+            if row["l0"] is not None and row["l0"] > 0.0
+        ),
+        note=note,
+    )
 
 
 def _has_interval(score: Score, intervals: Intervals) -> bool:
