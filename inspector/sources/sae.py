@@ -17,17 +17,20 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ResourceError, TargetError
+from inspector.sources.loaders import FILES, read_sae
 from inspector.sources.model_files import digest_files
-from inspector.sources.suites import CONFIG, WEIGHTS, mismatch
-from inspector.spec import SaeRef
+from inspector.sources.suites import mismatch
+from inspector.spec import LlamaGate, SaeRef
 
 ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
 """sae-lens architectures that reconstruct a token from itself alone. BatchTopK and Matryoshka are stored as JumpReLU;
 transcoders reconstruct something else; temporal SAEs look at other tokens."""
 
-_CHUNK_BYTES = 4 << 30
-"""Dense temporaries of one chunk: encode and decode make four of tokens x d_sae x 4 bytes."""
+_CHUNK_BYTES = 1 << 30
+"""Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
 _MAX_CHUNK = 256
+SPARSE_FROM = 1 << 15
+"""Latents from which decoding goes over the active ones only: a hundred of a million then, and not a million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +52,22 @@ class LoadedSae:
         notes: what a user should know about it.
     """
 
-    def __init__(self, ref: SaeRef, sae: Any, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, ref: SaeRef, sae: Any, notes: tuple[str, ...] = (), gate: str | None = None) -> None:
         self.ref = ref
         self.notes = notes
+        self.gate = gate
+        """How latents are let through, where the published files leave a choice."""
         self._sae = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)
+        self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and _is_linear(sae)
 
     @cached_property
     def weights_hash(self) -> str:
         """sha256 of configuration and weights; computed at first use, because it reads every byte."""
         folder = Path(self.ref.path or "")
-        return digest_files([folder / CONFIG, folder / WEIGHTS])
+        files = [folder / name for name in FILES[self.ref.format]]
+        return digest_files([path for path in files if path.is_file()])
 
     @torch.inference_mode()
     def reconstruct(self, x: Tensor) -> Reconstruction:
@@ -71,7 +78,7 @@ class LoadedSae:
             stop = min(start + self.chunk_tokens, x.shape[0])
             l0[start:stop] = (latents > 0).sum(dim=-1, dtype=torch.int32)[: stop - start]
             # Decode after each encode: layer_norm and constant_norm_rescale keep the last input's scale in between.
-            x_hat[start:stop] = self._sae.decode(latents)[: stop - start]
+            x_hat[start:stop] = self._decoded(latents, stop - start)
         return Reconstruction(x_hat=x_hat, l0=l0)
 
     @torch.inference_mode()
@@ -101,6 +108,23 @@ class LoadedSae:
         x_hat: Tensor = self._sae.decode(latents)
         return x_hat
 
+    def _decoded(self, latents: Tensor, n: int) -> Tensor:
+        """x_hat of the first n rows of dense latents [chunk, d_sae]."""
+        if not self._decodes_sparsely:
+            decoded: Tensor = self._sae.decode(latents)
+            return decoded[:n]
+        latents = latents[:n]
+        places = torch.nonzero(latents)
+        counts = torch.bincount(places[:, 0], minlength=len(latents))
+        summed = torch.nn.functional.embedding_bag(
+            places[:, 1],
+            self._sae.W_dec,
+            offsets=counts.cumsum(0) - counts,
+            mode="sum",
+            per_sample_weights=latents[places[:, 0], places[:, 1]],
+        )
+        return summed + self._sae.b_dec
+
     def _encoded(self, x: Tensor) -> Any:
         """Yield (first row, latents [chunk, d_sae]); the last chunk is filled up with copies of its first row.
 
@@ -124,13 +148,27 @@ def chunk_tokens(d_sae: int) -> int:
     return max(1, min(_MAX_CHUNK, _CHUNK_BYTES // (16 * d_sae)))
 
 
-def load_sae(ref: SaeRef, device: torch.device, d_in_expected: int) -> LoadedSae:
+def scratch_bytes(d_in: int, d_sae: int) -> int:
+    """Bytes that `reconstruct` needs beside weights, x and x_hat, at most."""
+    return chunk_tokens(d_sae) * (16 * d_sae + 12 * d_in)
+
+
+def _is_linear(sae: Any) -> bool:
+    """Whether decoding is W_dec and b_dec and nothing else."""
+    plain = sae.cfg.normalize_activations == "none" and not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+    return plain and sae.cfg.architecture() in ("standard", "gated", "jumprelu", "topk")
+
+
+def load_sae(
+    ref: SaeRef, device: torch.device, d_in_expected: int, *, llama_gate: LlamaGate = "published"
+) -> LoadedSae:
     """Load one SAE from its folder.
 
     Args:
         ref: with `path` set.
         device: where it goes.
         d_in_expected: width of the activation it will read.
+        llama_gate: of Llama Scope.
 
     Raises:
         TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
@@ -143,7 +181,7 @@ def load_sae(ref: SaeRef, device: torch.device, d_in_expected: int) -> LoadedSae
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes below
-            sae = _read(ref, device)
+            sae, gate = _read(ref, device, llama_gate)
     except TargetError:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -154,14 +192,12 @@ def load_sae(ref: SaeRef, device: torch.device, d_in_expected: int) -> LoadedSae
     except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TargetError(f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. Copy or train it again.") from error
-    return LoadedSae(ref, sae, _notes(ref, sae))
+    return LoadedSae(ref, sae, _notes(ref, sae), gate)
 
 
-def _read(ref: SaeRef, device: torch.device) -> Any:
-    """The sae-lens object, checked."""
-    from sae_lens import SAE
-
-    sae = SAE.load_from_disk(ref.path or "", device=str(device), dtype="float32")
+def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """The sae-lens object, checked, and the name of its gate."""
+    sae, gate = read_sae(ref, device, llama_gate=llama_gate)
     architecture = sae.cfg.architecture()
     if architecture not in ARCHITECTURES:
         raise TargetError(
@@ -181,7 +217,7 @@ def _read(ref: SaeRef, device: torch.device) -> Any:
             f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}. Copy or train it again."
         )
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
-    return sae.eval().requires_grad_(False)
+    return sae.eval().requires_grad_(False), gate
 
 
 def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:

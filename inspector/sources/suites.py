@@ -15,7 +15,8 @@ from typing import Any
 
 from inspector.errors import TargetError, UsageError, nearest
 from inspector.sources.paths import is_directory, nearest_siblings, shown
-from inspector.spec import SITE_HOOKS, SaeRef, TargetSpec, hook_name_of, width_label
+from inspector.sources.recognise import format_of, read_ref
+from inspector.spec import SITE_HOOKS, SaeFormat, SaeRef, TargetSpec, hook_name_of, width_label
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 DEMO_LAYER = 3
@@ -33,9 +34,9 @@ def demo_suite_dir() -> Path:
 
 
 def list_suite(directory: Path) -> list[SaeRef]:
-    """Every SAE in the sae-lens layout at or below a directory, ordered by layer, hook, width and L0.
+    """Every SAE of a known layout at or below a directory, ordered by layer, hook, width and L0.
 
-    A folder without both files is passed over: training leaves such behind when it is interrupted.
+    A folder that lacks a file is passed over: training and downloads leave such behind when they are interrupted.
 
     Raises:
         TargetError: when the directory is not there, holds no SAE, or a cfg.json cannot be understood.
@@ -43,10 +44,13 @@ def list_suite(directory: Path) -> list[SaeRef]:
     directory = directory.expanduser()
     if not is_directory(directory):
         raise TargetError(f"There is no SAE directory {shown(directory)}.{nearest_siblings(directory)}")
-    refs = [_read(Path(folder), directory) for folder in _folders(directory)]
+    refs = [
+        _read(Path(folder), directory) if kind == "sae-lens" else read_ref(Path(folder), directory, kind)
+        for folder, kind in _folders(directory)
+    ]
     if not refs:
         raise TargetError(
-            f"{directory} holds no SAE in the sae-lens layout. Each is a folder with {CONFIG} and {WEIGHTS}."
+            f"{directory} holds no SAE of a known layout. In sae-lens', each is a folder with {CONFIG} and {WEIGHTS}."
         )
     return sorted(refs, key=lambda ref: (-1 if ref.layer is None else ref.layer, ref.hook_name, *_by_size(ref)))
 
@@ -181,12 +185,14 @@ def layer_of(hook_name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _folders(directory: Path) -> list[str]:
-    """Folders below `directory` that hold both files of an SAE. `os.walk`, as it does not stat each file."""
-    found = []
-    for folder, _, files in os.walk(directory):
+def _folders(directory: Path) -> list[tuple[str, SaeFormat]]:
+    """Folders below `directory` that hold an SAE, and its layout. `os.walk`, as it does not stat each file."""
+    found: list[tuple[str, SaeFormat]] = []
+    for folder, folders, files in os.walk(directory):
         if CONFIG in files and WEIGHTS in files:
-            found.append(folder)
+            found.append((folder, "sae-lens"))
+        elif (kind := format_of({*files, *folders})) is not None:
+            found.append((folder, kind))
     return found
 
 

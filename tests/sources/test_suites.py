@@ -106,7 +106,7 @@ def test_unfinished_folders_are_passed_over_and_empty_suites_refused(tmp_path: P
     (put(tmp_path / "whole")).with_name("half").mkdir()
     (tmp_path / "half" / "cfg.json").write_text("{}")
     assert [ref.sae_id for ref in list_suite(tmp_path)] == ["whole"]
-    with pytest.raises(TargetError, match="holds no SAE in the sae-lens layout"):
+    with pytest.raises(TargetError, match="holds no SAE of a known layout"):
         list_suite(tmp_path / "half")
     with pytest.raises(TargetError, match=r"There is no SAE directory '.*/wole'\. Nearest: whole\.$"):
         list_suite(tmp_path / "wole")

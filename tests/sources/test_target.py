@@ -49,7 +49,10 @@ def test_every_default_is_decided_and_recorded(toy_dirs: dict[str, Path], suite:
     assert [sae.ref.label for sae in loaded.saes] == ["32/2", "32/4", "64/2", "64/4"]
     assert loaded.contexts.token_ids.shape == (20, 64)
     assert loaded.plan.n_train + loaded.plan.n_test == 20 * (64 - 8 - 1)
-    assert any("training tokens were asked for" in warning for warning in loaded.warnings)
+    assert not any("training tokens were asked for" in warning for warning in loaded.warnings)
+    asked, _ = opened(spec(toy_dirs, suite, text, contexts=20, train_tokens=100_000))
+    assert any("training tokens were asked for" in warning for warning in asked.warnings)
+    assert asked.plan.n_train == loaded.plan.n_train
 
 
 def test_what_loads_is_told_at_its_start_and_at_its_end(toy_dirs: dict[str, Path], suite: Path, text: Path) -> None:
