@@ -105,8 +105,7 @@ class LoadedSae:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """[n, d] reconstructions from latents [n, d_sae] that `chunks` gave, changed or not."""
-        x_hat: Tensor = self._sae.decode(latents)
-        return x_hat
+        return self._decoded(latents, len(latents))
 
     def _decoded(self, latents: Tensor, n: int) -> Tensor:
         """x_hat of the first n rows of dense latents [chunk, d_sae]."""
