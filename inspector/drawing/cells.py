@@ -1,0 +1,93 @@
+"""A rectangle of styled cells that plots are put together in, and the cutting of text to it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from inspector.drawing.figure_palette import Line
+from inspector.drawing.palette import CellStyle
+from inspector.drawing.safe_text import cell_width, clusters, visible
+
+ELLIPSIS = "…"
+
+
+class Cells:
+    """Cells by column and line, both from 0; what falls outside is not drawn.
+
+    A character of two columns takes the cell to its right, which then holds nothing of its own.
+    """
+
+    def __init__(self, width: int, height: int, style: CellStyle) -> None:
+        self.width, self.height, self.style = width, height, style
+        self._cells: list[list[tuple[str, CellStyle]]] = [[(" ", style)] * width for _ in range(height)]
+
+    def put(self, x: int, y: int, text: str, style: CellStyle) -> None:
+        """Write text that is safe to show (`visible`) from a cell to the right, as far as there is room."""
+        if not 0 <= y < self.height:
+            return
+        for cluster, size in clusters(text):
+            if x >= 0 and x + size <= self.width:
+                self._cells[y][x] = (cluster, style)
+                for beyond in range(x + 1, x + size):
+                    self._cells[y][beyond] = ("", style)
+            x += size
+
+    def at(self, x: int, y: int) -> str:
+        """What stands in a cell."""
+        return self._cells[y][x][0]
+
+    def lines(self) -> list[Line]:
+        """All lines, neighbours of one style joined, none ending in plain spaces."""
+        return [_joined(row, self.style) for row in self._cells]
+
+
+def _joined(row: Sequence[tuple[str, CellStyle]], plain: CellStyle) -> Line:
+    line: Line = []
+    for text, style in row:
+        if line and line[-1][1] == style:
+            line[-1] = (line[-1][0] + text, style)
+        else:
+            line.append((text, style))
+    while line and line[-1][1] == plain:
+        text = line[-1][0].rstrip(" ")
+        if text:
+            line[-1] = (text, plain)
+            break
+        line.pop()
+    return line
+
+
+def cut(text: str, width: int) -> str:
+    """At most so many columns of safe text; what was cut off is marked by an ellipsis."""
+    if cell_width(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    kept, room = "", width - 1
+    for cluster, size in clusters(text):
+        if size > room:
+            break
+        kept, room = kept + cluster, room - size
+    return kept.rstrip() + ELLIPSIS
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Cut or filled up to exactly so many columns; `right`: the text stands at the right."""
+    text = cut(text, width)
+    space = " " * (width - cell_width(text))
+    return space + text if right else text + space
+
+
+def prose(text: str, width: int, style: CellStyle) -> list[Line]:
+    """A note, broken into lines; anything a terminal would obey is made visible first."""
+    lines: list[Line] = []
+    for paragraph in text.splitlines():
+        broken = textwrap.wrap(visible(paragraph), max(width, 20), break_on_hyphens=False) if paragraph.strip() else []
+        lines += [[(line, style)] for line in broken]
+    return lines
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """The characters alone."""
+    return "".join("".join(text for text, _ in line) + "\n" for line in lines)

@@ -1,0 +1,115 @@
+"""The frame of a plot in a terminal: axes with ticks, their labels, and a canvas of braille dots inside.
+
+0.8 ┤
+    │    ⢀⡠⠤⠒●
+0.4 ┤●⠔⠊⠁
+    └┬─────┬────
+     1     10
+            L0 (log)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inspector.drawing.braille import Canvas
+from inspector.drawing.cells import Cells, cut
+from inspector.drawing.figure_palette import FigurePalette
+from inspector.drawing.figures import Axis
+from inspector.drawing.safe_text import cell_width, visible
+from inspector.drawing.scales import Scale, axis_text, tick_text
+
+SMALLEST = 5
+"""Lines of a plot's inside, however little room there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A plot's cells and where its inside lies in them."""
+
+    cells: Cells
+    left: int
+    """First column of the inside."""
+    columns: int
+    lines: int
+    """Of the inside; it begins at the top."""
+    x: Scale
+    y: Scale
+    palette: FigurePalette
+
+    def canvas(self) -> Canvas:
+        """An empty canvas as large as the inside."""
+        return Canvas(self.columns, self.lines)
+
+    def dot(self, x: float, y: float | None) -> tuple[int, int] | None:
+        """The dot of a value on a canvas; what is off the scale stands outside it; None if it has no place."""
+        across = self.x.place(x)
+        up = None if y is None else self.y.place(y)
+        if across is None or up is None:
+            return None
+        return round(across * (2 * self.columns - 1)), round((1 - up) * (4 * self.lines - 1))
+
+    def cell(self, x: float, y: float | None) -> tuple[int, int] | None:
+        """The cell of a value, in `cells`; None if it has no place."""
+        dot = self.dot(x, y)
+        if dot is None or not (0 <= dot[0] < 2 * self.columns and 0 <= dot[1] < 4 * self.lines):
+            return None
+        return self.left + dot[0] // 2, dot[1] // 4
+
+    def paint(self, canvas: Canvas) -> None:
+        """Copy the dots of a canvas into the cells."""
+        for line in range(self.lines):
+            for column, (text, series) in enumerate(canvas.cells(line)):
+                if series is not None:
+                    self.cells.put(self.left + column, line, text, self.palette.of_series(series))
+
+
+def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: int, palette: FigurePalette) -> Frame:
+    """An empty plot: the inside, two lines for the ticks of x, one for its label.
+
+    The label of y stands in the first line above, which the caller writes.
+
+    Args:
+        x_axis: what runs to the right.
+        y_axis: what runs up; only its unit's ticks are drawn here.
+        x: its scale.
+        y: its scale.
+        width: columns in all.
+        height: lines in all.
+        palette: styles.
+    """
+    lines = max(height - 3, SMALLEST)
+    y_ticks = y.ticks(max(2, min(lines // 2, 7)))
+    texts = [tick_text(value) for value in y_ticks]
+    gutter = max(map(cell_width, texts), default=0) + 1
+    left = gutter + 1
+    columns = max(width - left - 1, 10)
+    cells = Cells(max(width, left + columns), lines + 3, palette.plain)
+    for line in range(lines):
+        cells.put(gutter, line, "│", palette.quiet)
+    for value, text in zip(y_ticks, texts, strict=True):
+        place = y.place(value)
+        if place is not None and -1e-9 <= place <= 1 + 1e-9:
+            line = min(max(round((1 - place) * (4 * lines - 1)) // 4, 0), lines - 1)
+            cells.put(gutter - 1 - cell_width(text), line, text, palette.quiet)
+            cells.put(gutter, line, "┤", palette.quiet)
+    cells.put(gutter, lines, "└" + "─" * columns, palette.quiet)
+    _x_ticks(cells, x, left, columns, lines, palette)
+    label = cut(visible(axis_text(x_axis)), columns)
+    cells.put(left + max(columns - cell_width(label), 0) // 2, lines + 2, label, palette.plain)
+    return Frame(cells=cells, left=left, columns=columns, lines=lines, x=x, y=y, palette=palette)
+
+
+def _x_ticks(cells: Cells, x: Scale, left: int, columns: int, lines: int, palette: FigurePalette) -> None:
+    free = 0
+    for value in x.ticks(max(2, columns // 9)):
+        place = x.place(value)
+        if place is None:
+            continue
+        column = left + round(place * (2 * columns - 1)) // 2
+        text = tick_text(value)
+        start = min(max(column - cell_width(text) // 2, left - 1), left + columns - cell_width(text))
+        cells.put(column, lines, "┬", palette.quiet)
+        if start >= free:
+            cells.put(start, lines + 1, text, palette.quiet)
+            free = start + cell_width(text) + 1

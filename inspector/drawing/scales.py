@@ -1,0 +1,117 @@
+"""Where a value stands on an axis, and which values an axis names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from inspector.drawing.figures import Axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """An interval of an axis; position 0 is its low end, 1 its high end."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, value: float) -> float | None:
+        """Position of a value, outside 0 to 1 if it lies outside; None where there is no logarithm."""
+        if not math.isfinite(value) or (self.log and value <= 0.0):
+            return None
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(value)
+        return 0.5 if high == low else (at - low) / (high - low)
+
+    def ticks(self, at_most: int) -> list[float]:
+        """Round values inside, ascending; powers of ten or their 1-2-5 on a logarithmic axis."""
+        return _log_ticks(self.low, self.high, at_most) if self.log else _even_ticks(self.low, self.high, at_most)
+
+
+def scale_of(values: Iterable[float | None], axis: Axis, *, margin: float = 0.04, zero: bool = False) -> Scale:
+    """A scale that holds all values.
+
+    Args:
+        values: None and not-finite ones do not count; on a logarithmic axis neither do those up to 0.
+        axis: says whether it is logarithmic.
+        margin: free share on either side.
+        zero: let a linear scale reach 0.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value) and (value > 0.0 or not axis.log)]
+    if not known:
+        return Scale(low=1.0, high=10.0, log=True) if axis.log else Scale(low=0.0, high=1.0)
+    low, high = min(known), max(known)
+    if axis.log:
+        if low == high:
+            return Scale(low=low / 2, high=high * 2, log=True)
+        grow = (high / low) ** margin
+        return Scale(low=low / grow, high=high * grow, log=True)
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        spread = abs(low) * 0.1 or 1.0
+        return Scale(low=low - spread, high=high + spread)
+    grow = (high - low) * margin
+    return Scale(low=low if zero and low == 0.0 else low - grow, high=high if zero and high == 0.0 else high + grow)
+
+
+def _even_ticks(low: float, high: float, at_most: int) -> list[float]:
+    if high <= low or at_most < 1:
+        return [low]
+    rough = (high - low) / max(at_most - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    for factor in (1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 25.0, 50.0):
+        step = power * factor
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= at_most:
+            return [index * step for index in range(first, last + 1)]
+    return [low]
+
+
+def _log_ticks(low: float, high: float, at_most: int) -> list[float]:
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+        found = [
+            value
+            for power in range(first, last + 1)
+            for step in steps
+            if low * (1 - 1e-9) <= (value := step * 10.0**power) <= high * (1 + 1e-9)
+        ]
+        if len(found) <= at_most:
+            return found if len(found) > 1 or at_most < 2 else [low, high]
+    every = math.ceil(len(found) / at_most)
+    return found[::every]
+
+
+def tick_text(value: float) -> str:
+    """A short number: 0.25, 16k, 1.5m, 1e-05."""
+    size = abs(value)
+    if size == 0.0:
+        return "0"
+    for limit, letter in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
+        if size >= limit and size < limit * 1000:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def number_text(value: float | None, digits: int = 3) -> str:
+    """A value as it stands beside a mark: three significant digits, 'undefined' if there is none."""
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    if value == 0.0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        return f"{value:.1e}"
+    before = max(0, math.floor(math.log10(abs(value))) + 1)
+    return f"{value:.{max(digits - before, 0) if before else digits}f}"
+
+
+def axis_text(axis: Axis) -> str:
+    """Its label with the unit, and that it is logarithmic."""
+    extra = [part for part in (axis.unit, "log" if axis.log else "") if part]
+    return f"{axis.label} ({', '.join(extra)})" if extra else axis.label

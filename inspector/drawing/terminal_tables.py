@@ -1,0 +1,82 @@
+"""Tables and strips of tokens as terminal cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inspector.drawing.cells import cut, padded
+from inspector.drawing.figure_palette import MISSING, FigurePalette, Line
+from inspector.drawing.figures import Table, TokenStrip
+from inspector.drawing.palette import MARKS as LEVELS
+from inspector.drawing.safe_text import NEWLINE, cell_width, visible
+from inspector.drawing.terminal_grids import ramp_line
+from inspector.drawing.text import format_cell
+
+GAP = "  "
+
+
+def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
+    """The table; if it is wider than the screen, in blocks of columns that each begin with the first one."""
+    header = [visible(f"{column.title} ({column.unit})" if column.unit else column.title) for column in table.columns]
+    rows = [
+        [format_cell(cell, column.digits) for cell, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
+    numeric = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(header))]
+    sizes = [max(map(cell_width, column)) for column in zip(header, *rows, strict=True)]
+    if sizes:
+        sizes[0] = min(sizes[0], max(width // 2, 8))
+    lines: list[Line] = []
+    for block in _blocks(sizes, width):
+        if lines:
+            lines.append([])
+        lines.append([(_row(header, block, sizes, numeric, width), palette.strong)])
+        lines.append([(cut(GAP.join("─" * min(sizes[i], width) for i in block), width), palette.quiet)])
+        lines += [[(_row(row, block, sizes, numeric, width), palette.plain)] for row in rows]
+    return lines
+
+
+def _blocks(sizes: Sequence[int], width: int) -> list[list[int]]:
+    """Numbers of the columns that stand beside each other."""
+    if not sizes:
+        return []
+    blocks = [[0]]
+    used = sizes[0]
+    for index in range(1, len(sizes)):
+        if used + len(GAP) + sizes[index] > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = sizes[0]
+        blocks[-1].append(index)
+        used += len(GAP) + sizes[index]
+    return blocks
+
+
+def _row(texts: Sequence[str], block: Sequence[int], sizes: Sequence[int], numeric: Sequence[bool], width: int) -> str:
+    return cut(GAP.join(padded(texts[i], sizes[i], right=numeric[i]) for i in block).rstrip(), width)
+
+
+def strip_lines(figure: TokenStrip, width: int, palette: FigurePalette) -> list[Line]:
+    """The text with every token in the colour of its value; without colours a block after it says how large."""
+    known = [value for value in figure.values if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    lines: list[Line] = [[]]
+    used = 0
+    for token, value in zip(figure.tokens, figure.values, strict=True):
+        text = cut(visible(token), width - 1)
+        style = palette.quiet if value is None else palette.of_value(value, low, high)
+        if not palette.coloured or value is None:
+            text += MISSING if value is None else LEVELS[_level(value, low, high)]
+        if used + cell_width(text) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((text, style))
+        used += cell_width(text)
+        if NEWLINE in text:
+            lines.append([])
+            used = 0
+    return [*(line for line in lines if line), ramp_line(figure.value, low, high, palette)]
+
+
+def _level(value: float, low: float, high: float) -> int:
+    share = 0.0 if high <= low else (value - low) / (high - low)
+    return min(max(int(share * len(LEVELS)), 0), len(LEVELS) - 1)
