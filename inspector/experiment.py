@@ -8,7 +8,7 @@ No torch and no numpy: listing experiments must cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -17,7 +17,9 @@ from inspector.errors import UsageError, nearest
 if TYPE_CHECKING:
     # Types only: defining the dataclasses behind these names costs more than listing every experiment may.
     from inspector.drawing.figures import Figure
+    from inspector.events import Event
     from inspector.statistics.measured import Statistics
+    from inspector.statistics.measuring import Measuring
     from inspector.statistics.needs import Need
 
 Interval = tuple[float, float] | None
@@ -56,7 +58,8 @@ class Outcome:
     """What `compute` returns."""
 
     rows: tuple[object, ...]
-    """One dataclass per SAE, in the order of the statistics: the fields are the keys of the result's `saes`."""
+    """One dataclass per SAE, in the order of the statistics: the fields are the keys of the result's `saes`. None for
+    an SAE that was not looked at; empty if nothing is per SAE."""
     result: object
     """A dataclass: the fields are the keys of `result`."""
     intervals: Mapping[str, Mapping[str, Interval]]
@@ -84,6 +87,11 @@ class Experiment:
     compute: Callable[[Statistics, Any], Outcome]
     """(statistics, params) to outcome."""
     draw: Callable[[ResultObject], Sequence[Figure]]
+    measure: Callable[[Measuring, Any], Generator[Event, None, object]] | None = None
+    """(what there is, params) to what the shared passes do not collect; `compute` finds it in `statistics.own` under
+    the experiment's id. Experiments with the same function and equal params are measured once."""
+    needs_target: bool = True
+    """False: a simulation, which looks at no model."""
 
 
 def parse_params(experiments: Sequence[Experiment], given: Mapping[str, str]) -> dict[str, FitParams]:

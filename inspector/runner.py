@@ -5,7 +5,7 @@ A generator: it yields events and returns the results. Nothing here prints, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, p
 from inspector.experiments import choose
 from inspector.spec import RunSpec
 from inspector.statistics.measured import Statistics, conclude
+from inspector.statistics.measuring import Measuring
 from inspector.statistics.needs import ERROR_COVARIANCE, Need
 from inspector.statistics.passes import (
     Activations,
@@ -67,13 +68,23 @@ def run(spec: RunSpec, loaded: Loaded) -> Generator[Event, None, list[dict[str, 
     plan = plan_of(loaded, protocol)
     require_enough(loaded, plan)
     needs: set[Need] = {need for experiment in experiments for need in experiment.needs}
-    statistics = yield from _measure(spec, loaded, plan, protocol, needs, intercept=intercept, fit=fit)
+    statistics, measuring = yield from _measure(
+        spec,
+        loaded,
+        plan,
+        protocol,
+        needs,
+        intercept=intercept,
+        fit=fit,
+        again=any(experiment.measure is not None for experiment in experiments),
+    )
+    statistics = replace(statistics, own=(yield from _own(experiments, params, measuring, spec)))
     made_from = identity(loaded, spec, split=protocol.split or loaded.target.split, intercept=intercept)
     objects: list[dict[str, Any]] = []
     for experiment in experiments:
         outcome = experiment.compute(statistics, params[experiment.id])
         own = {**made_from, "experiment": experiment.id, "params": asdict(params[experiment.id])}
-        about = provenance(own, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=())))
+        about = provenance(own, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
         found = result_object(
             experiment, outcome, statistics, spec, about, _warnings(loaded, plan, statistics, outcome)
         )
@@ -157,12 +168,22 @@ def require_enough(loaded: Loaded, plan: Plan) -> None:
 
 
 def _measure(
-    spec: RunSpec, loaded: Loaded, plan: Plan, protocol: Protocol, needs: set[Need], *, intercept: bool, fit: FitParams
-) -> Generator[Event, None, Statistics]:
-    """Both passes, and what they conclude."""
+    spec: RunSpec,
+    loaded: Loaded,
+    plan: Plan,
+    protocol: Protocol,
+    needs: set[Need],
+    *,
+    intercept: bool,
+    fit: FitParams,
+    again: bool,
+) -> Generator[Event, None, tuple[Statistics, Measuring]]:
+    """Both passes, what they conclude, and what experiments that measure for themselves may use; `again`: some do."""
     scored = plan.included if _all(protocol) else plan.test
-    both = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
-    activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=both)
+    kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
+    if again:
+        kept = frozenset(contexts_with(plan.included))
+    activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
     reconstruct: Reconstruct = by_the_sae
     if spec.null is not None:
         reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed)
@@ -179,7 +200,7 @@ def _measure(
     with torch.inference_mode():
         sums = [each.finish() for each in seconds]
         assert sums[0] is not None, "the plan has held-out tokens; `require_enough` checked"
-        return conclude(
+        statistics = conclude(
             refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
             first=first,
             factorisation=factorisation,
@@ -191,6 +212,36 @@ def _measure(
             seed=loaded.target.seed,
             n_resamples=fit.resamples,
         )
+    measuring = Measuring(
+        loaded=loaded,
+        plan=plan,
+        activations=activations,
+        maps=maps,
+        protocol=protocol,
+        intercept=intercept,
+        seed=loaded.target.seed,
+        batch_size=spec.batch_size,
+        n_resamples=fit.resamples,
+    )
+    return statistics, measuring
+
+
+def _own(
+    experiments: Sequence[Experiment], params: Mapping[str, FitParams], measuring: Measuring, spec: RunSpec
+) -> Generator[Event, None, dict[str, object]]:
+    """What experiments measure for themselves, by id; the same measurement with equal parameters once."""
+    own: dict[str, object] = {}
+    done: dict[tuple[object, FitParams], object] = {}
+    for experiment in experiments:
+        if experiment.measure is None:
+            continue
+        if spec.null is not None:
+            yield Warned(message=f"{experiment.id} measures for itself: --null {spec.null} does not reach it.")
+        key = experiment.measure, params[experiment.id]
+        if key not in done:
+            done[key] = yield from experiment.measure(measuring, params[experiment.id])
+        own[experiment.id] = done[key]
+    return own
 
 
 def result_object(
@@ -204,7 +255,9 @@ def result_object(
     """What was measured, in the form of the contract."""
     protocol = PROTOCOLS[spec.profile]
     saes = []
-    for sae, row in zip(statistics.saes, outcome.rows, strict=True):
+    for sae, row in zip(statistics.saes, outcome.rows, strict=True) if outcome.rows else ():
+        if row is None:
+            continue
         common = {
             "sae": sae.ref.sae_id,
             "layer": sae.ref.layer,

@@ -291,7 +291,7 @@ def test_unknown_experiments_and_parameters_are_refused_at_once(loaded: Loaded) 
 
 
 def test_progress_names_both_passes_and_ends_complete(loaded: Loaded) -> None:
-    events = list(run(RunSpec(target=loaded.target, experiments=("all",), batch_size=5), loaded))
+    events = list(run(RunSpec(target=loaded.target, experiments=EXPERIMENTS, batch_size=5), loaded))
     passes = [event for event in events if isinstance(event, PassProgress)]
     assert [event.name for event in passes] == sorted(event.name for event in passes)
     for name, mask in (("moments", loaded.plan.train), ("scores", loaded.plan.test)):

@@ -5,8 +5,8 @@ No tensors here, so that an experiment can be listed, tested and drawn without t
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inspector.statistics.needs import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
@@ -74,6 +74,8 @@ class Statistics:
     affine_fvu_nonlinear: float | None
     """Its fvu_nonlinear: 0 to 1e-10, or the regression is wrong (S-10)."""
     saes: tuple[SaeStatistics, ...]
+    own: Mapping[str, object] = field(default_factory=dict)
+    """By experiment id: what its own measurement returned."""
 
     @property
     def shuffled_r2(self) -> float:

@@ -76,26 +76,32 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 
 
 def test_the_id_is_the_name_of_the_file(experiment: Experiment) -> None:
-    assert experiment.id in ids() and re.fullmatch(r"[a-z]+(-[a-z]+)*", experiment.id)
+    assert experiment.id in ids() and re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", experiment.id)
 
 
 def test_it_says_what_it_is(experiment: Experiment) -> None:
     assert experiment.question.endswith("?") and "\n" not in experiment.question
     assert re.search(r"Sec|Eq|Fig|App", experiment.reference)
     assert experiment.definition.endswith(".") and experiment.contradicted_by.endswith(".")
-    assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and experiment.needs
+    assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and (experiment.needs or experiment.measure)
     assert dataclasses.is_dataclass(experiment.params)
 
 
+@pytest.fixture(params=[each for each in ids() if find(each).measure is None])
+def shared(request: pytest.FixtureRequest) -> Experiment:
+    """An experiment that computes from the shared passes alone; the others have tests with their own measurements."""
+    return find(request.param)
+
+
 @pytest.mark.parametrize("undefined", [False, True])
-def test_its_result_is_json_with_the_keys_of_the_contract(experiment: Experiment, undefined: bool) -> None:
-    found = outcome_object(experiment, statistics(undefined=undefined))
+def test_its_result_is_json_with_the_keys_of_the_contract(shared: Experiment, undefined: bool) -> None:
+    found = outcome_object(shared, statistics(undefined=undefined))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert list(found) == [
         "experiment", "profile", "definition", "provenance", "saes", "result", "intervals", "controls", "warnings",
     ]  # fmt: skip
     common = {"sae", "layer", "hook_name", "d_sae", "nominal_l0", "l0", "n_train", "n_test"}
-    measured = MEASURES.get(experiment.id)
+    measured = MEASURES.get(shared.id)
     for row in found["saes"]:
         assert set(row) >= common
         if measured is not None:
@@ -105,9 +111,9 @@ def test_its_result_is_json_with_the_keys_of_the_contract(experiment: Experiment
 
 
 @pytest.mark.parametrize("undefined", [False, True])
-def test_it_draws_a_table_and_a_curve_from_its_stored_result(experiment: Experiment, undefined: bool) -> None:
-    stored = json.loads(json.dumps(outcome_object(experiment, statistics(undefined=undefined))))
-    figures = experiment.draw(stored)
+def test_it_draws_a_table_and_a_curve_from_its_stored_result(shared: Experiment, undefined: bool) -> None:
+    stored = json.loads(json.dumps(outcome_object(shared, statistics(undefined=undefined))))
+    figures = shared.draw(stored)
     assert any(isinstance(figure, Table) for figure in figures)
     assert any(isinstance(figure, Curve) for figure in figures)
     for figure in figures:
@@ -116,9 +122,9 @@ def test_it_draws_a_table_and_a_curve_from_its_stored_result(experiment: Experim
             assert len(figure.rows) == 2 and all(len(row) == len(figure.columns) for row in figure.rows)
 
 
-def test_compute_is_pure(experiment: Experiment) -> None:
+def test_compute_is_pure(shared: Experiment) -> None:
     of = statistics()
-    assert experiment.compute(of, experiment.params()) == experiment.compute(of, experiment.params())
+    assert shared.compute(of, shared.params()) == shared.compute(of, shared.params())
 
 
 def test_listing_them_loads_neither_torch_nor_numpy_nor_a_screen() -> None:

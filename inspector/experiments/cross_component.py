@@ -1,0 +1,207 @@
+"""Do the components that feed a layer predict its SAE's error?  Paper, Sec. 6.2, Eq. 16, Fig. 9b."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from inspector.errors import UsageError, nearest
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.events import Event
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.own.components import Components
+
+LAYERS = ("same", "previous")
+TITLES = {"own": "Sae(x)", "previous": "previous residual", "mlp": "MLP", "attn": "attention", "joint": "joint"}
+READING = (
+    "nonlinear_error is minus the part of Sae(x) that is not affine in x (S-09), so what Sae(x) itself explains of it "
+    "is a property of the SAE's map and no discovery about the model; on x and Sae(x) together R-squared would be 1 "
+    "(S-12)."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(FitParams):
+    """Which SAE, how many tokens, which layer's components."""
+
+    sae: str = ""
+    """The SAE whose error is predicted; empty: the one most like its companions in width and L0."""
+    tokens: int = 0
+    """About so many, in whole contexts; 0: 20,000, or 50 per dimension of the largest regressor if that is more."""
+    components: str = "same"
+    """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """R-squared on held-out tokens. Empty where the suite has no companion."""
+
+    sae: str | None
+    """Whose error it is."""
+    layer: int | None
+    component_layer: int | None
+    companions: dict[str, dict[str, Any]]
+    """By component: sae, hook_name, d_sae, nominal_l0."""
+    n_train: int
+    n_test: int
+    r2_mean_dims: dict[str, dict[str, float | None]]
+    """By regressor, then by target; comparable with the paper."""
+    r2_pooled: dict[str, dict[str, float | None]]
+    increment_r2_mean_dims: dict[str, float | None]
+    """By target: all previous components together, beyond the previous residual alone."""
+    reading: str = READING
+    paper_own_of_nonlinear: float = 0.50
+    paper_previous_of_nonlinear: tuple[float, float] = (0.04, 0.14)
+    paper_previous_of_error: tuple[float, float] = (0.06, 0.10)
+
+
+def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Components | None]:
+    """See `measure_components`.
+
+    Raises:
+        UsageError: `components` is neither 'same' nor 'previous'.
+    """
+    from inspector.statistics.own.components import measure_components
+
+    if params.components not in LAYERS:
+        raise UsageError(f"'components={params.components}' is no layer.{nearest(params.components, LAYERS)}")
+    return (
+        yield from measure_components(
+            measuring, tokens=params.tokens, component_layer=params.components, sae_id=params.sae
+        )
+    )
+
+
+def compute(statistics: Statistics, params: Params) -> Outcome:
+    """Collect the regressions of one SAE's error and its parts."""
+    found = cast("Components | None", statistics.own["cross-component"])
+    if found is None:
+        empty = Result(sae=None, layer=None, component_layer=None, companions={}, n_train=0, n_test=0,
+                       r2_mean_dims={}, r2_pooled={}, increment_r2_mean_dims={})  # fmt: skip
+        return Outcome(rows=(), result=empty, intervals={}, controls={"companions": {"missing": list(TITLES)[1:4]}},
+                       warnings=("The hook has no layer, so no component is known to feed it.",))  # fmt: skip
+    intervals: dict[str, Interval] = {}
+    for regressor, targets in found.predictions.items():
+        for target, prediction in targets.items():
+            intervals[f"{regressor} {target}"] = prediction.r2_mean_dims.interval
+    for target, estimate in found.increments.items():
+        intervals[f"increment {target}"] = estimate.interval
+    missing = [name for name in ("previous", "mlp", "attn") if name not in {each[0] for each in found.companions}]
+    return Outcome(
+        rows=(),
+        result=Result(
+            sae=found.sae,
+            layer=found.layer,
+            component_layer=found.component_layer,
+            companions={
+                name: {"sae": sae, "hook_name": hook, "d_sae": d_sae, "nominal_l0": l0}
+                for name, sae, hook, d_sae, l0 in found.companions
+            },
+            n_train=found.n_train,
+            n_test=found.n_test,
+            r2_mean_dims={
+                name: {target: each.r2_mean_dims.value for target, each in targets.items()}
+                for name, targets in found.predictions.items()
+            },
+            r2_pooled={
+                name: {target: each.r2_pooled.value for target, each in targets.items()}
+                for name, targets in found.predictions.items()
+            },
+            increment_r2_mean_dims={target: each.value for target, each in found.increments.items()},
+        ),
+        intervals={found.sae: intervals},
+        controls={
+            "one_split": {
+                "definition": "The map that divides the error and the regressions of its parts are fitted on the same "
+                "training tokens and scored on the same held-out ones; whole contexts are held out unless the split "
+                "says otherwise.",
+                "n_train": found.n_train,
+                "n_test": found.n_test,
+            },
+            "companions": {
+                "definition": "Components for which the suite has no SAE on disk.",
+                "missing": missing,
+            },
+        },
+        warnings=(f"The suite has no SAE on disk for: {', '.join(missing)}.",) if missing else (),
+    )
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """A panel of bars per target, as Fig. 9b, and all numbers in a table."""
+    from inspector.drawing.figures import Axis, Bars, Column, Curve, Series, Table
+
+    found = result["result"]
+    intervals = result["intervals"].get(found["sae"], {})
+    names = list(found["r2_mean_dims"])
+    targets = ("nonlinear_error", "sae_error", "linear_error")
+    panels = []
+    for target in targets:
+        ends = [intervals.get(f"{name} {target}") for name in names]
+        panels.append(
+            Bars(
+                title=f"{target} of {found['sae']} from reconstructions",
+                value=Axis(label="mean R² of dims"),
+                labels=tuple(TITLES[name] for name in names),
+                values=tuple(found["r2_mean_dims"][name][target] for name in names),
+                low=tuple(None if each is None else each[0] for each in ends),
+                high=tuple(None if each is None else each[1] for each in ends),
+                note=READING if target == "nonlinear_error" else "",
+            )
+        )
+    columns = [Column(title="from")]
+    for target in targets:
+        columns += [Column(title=f"{target} mean dims"), Column(title="pooled")]
+    rows = []
+    for name in names:
+        line: list[str | float | None] = [TITLES[name]]
+        for target in targets:
+            line += [found["r2_mean_dims"][name][target], found["r2_pooled"][name][target]]
+        rows.append(tuple(line))
+    if found["increment_r2_mean_dims"]:
+        line = ["joint beyond previous residual"]
+        for target in targets:
+            line += [found["increment_r2_mean_dims"][target], None]
+        rows.append(tuple(line))
+    table = Table(
+        title="Error predicted from components", columns=tuple(columns), rows=tuple(rows), note=result["definition"]
+    )
+    curve = Curve(
+        title="R² by regressor",
+        x=Axis(label="regressor, in the table's order"),
+        y=Axis(label="mean R² of dims"),
+        series=tuple(
+            Series(
+                name=target,
+                x=tuple(float(i + 1) for i in range(len(names))),
+                y=tuple(found["r2_mean_dims"][name][target] for name in names),
+            )
+            for target in targets
+        ),
+    )
+    return table, *panels, curve
+
+
+EXPERIMENT = Experiment(
+    id="cross-component",
+    title="Cross-component prediction",
+    question="How much of the SAE error do reconstructions of the components before it predict?",
+    reference="Sec. 6.2, Eq. 16, Fig. 9b",
+    definition=(
+        "r2_mean_dims (and r2_pooled) on held-out tokens of sae_error, linear_error and nonlinear_error of one SAE, by "
+        "affine regression on one reconstruction at a time: Sae(x) itself, the residual stream one layer before, the "
+        "MLP's output, the attention heads; and on the last three jointly. Interval: 95% bootstrap over held-out "
+        "contexts, the maps held fixed."
+    ),
+    contradicted_by="The previous components predict nothing once whole contexts are held out (C12).",
+    params=Params,
+    needs=("error map",),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

@@ -1,0 +1,314 @@
+"""Which parts does the unexplained variance fall into as SAEs widen?  Paper, Sec. 4.3, Fig. 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments.pursuit import Params as PursuitParams
+from inspector.experiments.pursuit import defined, measure
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.own.pursued import Pursued, Series
+
+POINTS = 48
+"""Widths at which the bands are drawn."""
+BEYOND = 10.0
+"""How far past the largest width, as in Fig. 1: dotted, because nothing was measured there."""
+BANDS = ("absent_features", "linear_asymptotic", "encoder_error", "nonlinear_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured per SAE, held-out tokens. Unitless; None if x is constant."""
+
+    fvu: float | None
+    fvu_nonlinear: float | None
+    fvu_nonlinear_pursuit: float | None
+    """With pursued codes: the part of the nonlinear error that no encoder is to blame for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """The stacked bands over width. They add up to `total` at every width (S-15); a negative one stays negative."""
+
+    width: tuple[float, ...]
+    extrapolated: tuple[bool, ...]
+    """Beyond the largest width: drawn dotted."""
+    total: tuple[float, ...]
+    """c + A W^-m."""
+    absent_features: tuple[float, ...]
+    """total - c."""
+    linear_asymptotic: tuple[float, ...]
+    """c - mean nonlinear FVU. Not `fvu - fvu_nonlinear`, which contains the absent features too."""
+    encoder_error: tuple[float, ...]
+    """Mean nonlinear FVU minus that of pursued codes."""
+    nonlinear_error: tuple[float, ...]
+    """Nonlinear FVU of pursued codes, between widths by a straight line in log width, beyond them as at the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The fit and what it says about infinite width. None with fewer than three widths."""
+
+    fit: str
+    """How it was fitted."""
+    floor: float | None
+    """c."""
+    amplitude: float | None
+    """A at the smallest width."""
+    exponent: float | None
+    """m."""
+    floor_interval: Interval
+    """95%, over held-out contexts and the scatter of SAEs around the law."""
+    floor_identified: bool
+    floor_not_identified_because: str
+    mean_fvu_nonlinear: float | None
+    """The horizontal fit: arithmetic mean over the widths."""
+    floor_above_nonlinear: float | None
+    """c minus that mean: the linear error left at infinite width, if positive."""
+    floor_above_nonlinear_interval: Interval
+    linear_error_survives: bool | None
+    """Whether that interval lies above 0 (C5); None: cannot tell."""
+    fit_rest: float | None
+    """Root mean squared residual of the points."""
+    bands: Bands | None
+    negative_bands: dict[str, int]
+    """Number of drawn widths at which a band is below 0, of those that ever are."""
+
+
+def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
+    """Fit the law to the widths and stack the bands."""
+    found = cast("Pursued", statistics.own["dark-matter-breakdown"])
+    by_id = {each.sae: each for each in found.saes}
+    rows: list[Row | None] = []
+    intervals: dict[str, dict[str, Interval]] = {}
+    from inspector.statistics.own.plain import interval
+
+    for sae in statistics.saes:
+        one = by_id.get(sae.ref.sae_id)
+        if one is None:
+            rows.append(None)
+            continue
+        rows.append(
+            Row(
+                fvu=defined(one.encoder.fvu[0]),
+                fvu_nonlinear=defined(one.encoder.fvu_nonlinear[0]),
+                fvu_nonlinear_pursuit=defined(one.pursuit.fvu_nonlinear[0]),
+            )
+        )
+        intervals[one.sae] = {
+            "fvu": interval(one.encoder.fvu),
+            "fvu_nonlinear": interval(one.encoder.fvu_nonlinear),
+            "fvu_nonlinear_pursuit": interval(one.pursuit.fvu_nonlinear),
+        }
+    series = [(d_sae, own) for _, d_sae, own in found.published] or [(each.d_sae, each.encoder) for each in found.saes]
+    pursued = [(each.d_sae, each.pursuit) for each in found.saes]
+    published = bool(found.published)
+    if len({d_sae for d_sae, _ in series}) < 3:
+        result = Result(
+            fit="none", floor=None, amplitude=None, exponent=None, floor_interval=None, floor_identified=False,
+            floor_not_identified_because="fewer than three widths", mean_fvu_nonlinear=None,
+            floor_above_nonlinear=None, floor_above_nonlinear_interval=None, linear_error_survives=None,
+            fit_rest=None, bands=None, negative_bands={},
+        )  # fmt: skip
+        warning = "A power law with a floor needs SAEs of three widths; choose more with --widths."
+        return Outcome(rows=tuple(rows), result=result, intervals=intervals, controls=_controls(found, None),
+                       warnings=(warning,))  # fmt: skip
+    result, adam = _fitted(series, pursued, published)
+    warnings = []
+    if not result.floor_identified:
+        warnings.append(f"The floor of the power law is not identified: {result.floor_not_identified_because}.")
+    for band, count in result.negative_bands.items():
+        warnings.append(f"Band {band} is below 0 at {count} of {POINTS} widths; it is shown as it is.")
+    nominal = [each.nominal_l0 for each in found.saes if each.nominal_l0 is not None]
+    if nominal and max(nominal) > 1.2 * min(nominal):
+        warnings.append(
+            f"The widths' SAEs have nominal L0 from {min(nominal):g} to {max(nominal):g}: part of the fall with width "
+            "may be L0's."
+        )
+    return Outcome(
+        rows=tuple(rows),
+        result=result,
+        intervals=intervals,
+        controls=_controls(found, adam),
+        warnings=tuple(warnings),
+    )
+
+
+def _fitted(
+    series: Sequence[tuple[int, Series]], pursued: Sequence[tuple[int, Series]], published: bool
+) -> tuple[Result, dict[str, float | None]]:
+    import numpy as np
+
+    from inspector.engine.power_law import fit_power_law, fit_power_law_adam, power_law_interval
+
+    widths = np.array([d_sae for d_sae, _ in series], dtype=np.float64)
+    fvu = np.array([own.fvu for _, own in series])  # [k, 1 + r]
+    nonlinear = np.array([own.fvu_nonlinear for _, own in series])
+    careful = fit_power_law(widths, fvu[:, 0])
+    fitted = fit_power_law_adam(widths, fvu[:, 0], seed=0) if published else careful
+    flat = float(nonlinear[:, 0].mean())
+    draws = fvu[:, 1:].T if fvu.shape[1] > 1 else np.tile(fvu[:, 0], (200, 1))
+    floor = power_law_interval(widths, draws, careful, seed=0)
+    flats = nonlinear[:, 1:].mean(axis=0) if fvu.shape[1] > 1 else np.full(len(draws), flat)
+    low, high = (float(end) for end in np.percentile(np.asarray(floor.draws) - flats, [2.5, 97.5]))
+    bands = stacked(fitted.at, fitted.floor, flat, sorted((w, own.fvu_nonlinear[0]) for w, own in pursued))
+    survives = None if low <= 0.0 <= high else low > 0.0
+    result = Result(
+        fit="Adam from one random start (D-07)" if published else "profile least squares, c, A, m >= 0",
+        floor=fitted.floor,
+        amplitude=fitted.amplitude,
+        exponent=fitted.exponent,
+        floor_interval=(floor.low, floor.high),
+        floor_identified=floor.identified,
+        floor_not_identified_because=floor.why,
+        mean_fvu_nonlinear=flat,
+        floor_above_nonlinear=fitted.floor - flat,
+        floor_above_nonlinear_interval=(low, high),
+        linear_error_survives=survives,
+        fit_rest=fitted.rest,
+        bands=bands,
+        negative_bands={band: count for band in BANDS if (count := sum(value < 0 for value in getattr(bands, band)))},
+    )
+    return result, {"floor": careful.floor, "exponent": careful.exponent, "rest": careful.rest}
+
+
+def stacked(total_at: object, floor: float, flat: float, pursued: Sequence[tuple[float, float]]) -> Bands:
+    """The four bands from 1/1.3 of the smallest width to ten times the largest.
+
+    Args:
+        total_at: the fitted law, width to FVU.
+        floor: its c.
+        flat: mean nonlinear FVU.
+        pursued: (width, nonlinear FVU of pursued codes), by width.
+    """
+    assert callable(total_at)
+    first, last = pursued[0][0] / 1.3, pursued[-1][0] * BEYOND
+    widths = [first * (last / first) ** (i / (POINTS - 1)) for i in range(POINTS)]
+    totals = [float(total_at(width)) for width in widths]
+    nonlinear = [_between(pursued, width) for width in widths]
+    return Bands(
+        width=tuple(widths),
+        extrapolated=tuple(width > pursued[-1][0] for width in widths),
+        total=tuple(totals),
+        absent_features=tuple(total - floor for total in totals),
+        linear_asymptotic=tuple(floor - flat for _ in widths),
+        encoder_error=tuple(flat - value for value in nonlinear),
+        nonlinear_error=tuple(nonlinear),
+    )
+
+
+def _between(points: Sequence[tuple[float, float]], width: float) -> float:
+    """Linear in log width between points, constant outside."""
+    if width <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in pairwise(points):
+        if width <= right:
+            share = 1.0 if right == left else (math.log(width) - math.log(left)) / (math.log(right) - math.log(left))
+            return low + share * (high - low)
+    return points[-1][1]
+
+
+def _controls(found: Pursued, careful: dict[str, float | None] | None) -> dict[str, object]:
+    return {
+        "same_tokens": {
+            "definition": "Total, nonlinear and pursued FVU are from the same tokens and SAEs; the public code takes "
+            "the first two from positions from 1 on and from SAEs chosen by measured L0 (D-02, D-27).",
+            "as_published": bool(found.published),
+            "encoder_saes": [name for name, _, _ in found.published] or [each.sae for each in found.saes],
+            "pursuit_saes": [each.sae for each in found.saes],
+        },
+        "careful_fit": {
+            "definition": "The law by profile least squares, whatever the profile fits it by (D-07).",
+            **(careful or {}),
+        },
+    }
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """The stacked bands as their upper edges, with the points, and the table of the points and the fit."""
+    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+    from inspector.drawing.sae_figures import Score, sae_table
+
+    found = result["result"]
+    rows = [row for row in result["saes"] if "fvu_nonlinear_pursuit" in row]
+    scores = (
+        Score(key="fvu", title="FVU"),
+        Score(key="fvu_nonlinear", title="nonlinear FVU"),
+        Score(key="fvu_nonlinear_pursuit", title="nonlinear FVU pursuit"),
+    )
+    table = sae_table("FVU by width", rows, result["intervals"], scores, result["definition"])
+    interval = found["floor_interval"] or (None, None)
+    fit = Table(
+        title="Power law c + A (W/W0)^-m",
+        columns=(Column(title="what"), Column(title="value", digits=4), Column(title="95% low", digits=4),
+                 Column(title="high", digits=4)),
+        rows=(
+            ("c, FVU at infinite width", found["floor"], *interval),
+            ("A, at the smallest width", found["amplitude"], None, None),
+            ("m", found["exponent"], None, None),
+            ("mean nonlinear FVU", found["mean_fvu_nonlinear"], None, None),
+            ("c - mean nonlinear FVU", found["floor_above_nonlinear"],
+             *(found["floor_above_nonlinear_interval"] or (None, None))),
+        ),
+        note=f"Fitted by {found['fit']}. " + (
+            "" if found["floor_identified"] else f"Floor not identified: {found['floor_not_identified_because']}."
+        ),
+    )  # fmt: skip
+    ordered = sorted(rows, key=lambda row: row["d_sae"])
+    points = tuple(row["d_sae"] for row in ordered)
+    series = [Series(name=score.title, x=points, y=tuple(row[score.key] for row in ordered)) for score in scores]
+    bands = found["bands"]
+    if bands is not None:
+        for name, suffix in ((False, ""), (True, " (extrapolated)")):
+            chosen = [i for i, beyond in enumerate(bands["extrapolated"]) if beyond is name]
+            edges = {"nonlinear error": bands["nonlinear_error"]}
+            edges["+ encoder error"] = [
+                a + b for a, b in zip(bands["nonlinear_error"], bands["encoder_error"], strict=True)
+            ]
+            edges["+ linear error"] = [
+                a + b for a, b in zip(edges["+ encoder error"], bands["linear_asymptotic"], strict=True)
+            ]
+            edges["+ absent features"] = bands["total"]
+            series += [
+                Series(
+                    name=edge + suffix, x=tuple(bands["width"][i] for i in chosen), y=tuple(values[i] for i in chosen)
+                )
+                for edge, values in edges.items()
+            ]
+    curve = Curve(
+        title="Breakdown of the dark matter",
+        x=Axis(label="SAE width", unit="latents", log=True),
+        y=Axis(label="FVU"),
+        series=tuple(series),
+        note="Lines are the upper edges of the stacked bands; those called extrapolated lie beyond the widest SAE, "
+        "where nothing was measured.",
+    )
+    return table, curve, fit
+
+
+EXPERIMENT = Experiment(
+    id="dark-matter-breakdown",
+    title="Dark matter breakdown",
+    question="Into absent features, linear, encoder and nonlinear error, how does FVU divide as SAEs widen?",
+    reference="Sec. 4.3, Fig. 1; Fig. 9a",
+    definition=(
+        "At one L0, F(W) = fvu is fitted by c + A W^-m with c, A, m >= 0; absent features = F(W) - c, linear "
+        "(asymptotic) = c - mean nonlinear FVU over the widths, encoder = that mean - nonlinear FVU of pursued codes, "
+        "nonlinear = the latter. They add up to F(W). Interval of c: 95%, over held-out contexts and over the scatter "
+        "of SAEs around the law."
+    ),
+    contradicted_by="The interval of c covers the mean nonlinear FVU, so that no linear error need survive (C5).",
+    params=PursuitParams,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

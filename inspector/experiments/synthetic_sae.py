@@ -1,0 +1,276 @@
+"""Would the decomposition find noise that was planted?  Paper, App. C.3 and B.2, Fig. 15, Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from inspector.errors import UsageError, nearest
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.events import Event
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.own.synthetic import Planted, Point
+
+ENCODE = ("clean", "noisy")
+PAPER_TABLE = {
+    "dense noise, estimated dense": 0.9842,
+    "dense noise, estimated introduced": 0.1417,
+    "introduced noise, estimated dense": 0.0988,
+    "introduced noise, estimated introduced": 0.9036,
+}
+CEILING = 0.959
+"""Correlation of 0..4 with their squares: what a perfect estimate of a variance scores against sigma."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(FitParams):
+    """Which SAE, how many tokens, what noise."""
+
+    sae: str = ""
+    """Whose reconstructions are the data; empty: of the narrowest width, the one nearest `l0`."""
+    l0: float = 68.0
+    """Nominal, as the paper's SAE."""
+    tokens: int = 0
+    """About so many, in whole contexts; 0: 20,000, or 50 per dimension of x if that is more."""
+    encode: str = "clean"
+    """'clean': encode x' as the paper does; 'noisy': encode x' with its dense noise."""
+    unit: float = 0.0
+    """Standard deviation of a unit of noise; 0: noise of one unit has 5% of the variance of x'. paper-code: 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Estimates at nothing ablated over the grid of both noise levels, and two runs of ablations."""
+
+    sae: str
+    encode: str
+    unit: float
+    n_train: int
+    n_test: int
+    levels: list[float]
+    """Standard deviations of both noises, in units (E-27: the paper's labels call them variances)."""
+    dense: list[list[float | None]]
+    """Estimated dense share, FVU minus nonlinear FVU; [i][j]: dense noise levels[i], introduced noise levels[j]."""
+    introduced: list[list[float | None]]
+    """Estimated introduced share, nonlinear FVU."""
+    dense_variance: list[list[float | None]]
+    """The estimate times the variance of x, beside d sigma^2, which is the truth."""
+    introduced_variance: list[list[float | None]]
+    true_variance: list[float]
+    """d sigma^2 of each level."""
+    correlations: dict[str, float | None]
+    """Pearson over the 25 points, of sigma with each estimate: the paper's Table 1."""
+    correlations_squared: dict[str, float | None]
+    """Of sigma^2, in which a perfect estimate scores 1."""
+    correlations_variance: dict[str, float | None]
+    """Of sigma^2 with the estimates in units of variance."""
+    panels: list[dict[str, object]]
+    """Per extra combination: dense, introduced, ablated [percent], fvu, fvu_nonlinear."""
+    paper: dict[str, float]
+    ceiling: float = CEILING
+
+
+def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Planted]:
+    """See `measure_planted`.
+
+    Raises:
+        UsageError: `encode` is neither 'clean' nor 'noisy'.
+    """
+    from inspector.statistics.own.synthetic import measure_planted
+
+    if params.encode not in ENCODE:
+        raise UsageError(f"'encode={params.encode}' is not known.{nearest(params.encode, ENCODE)}")
+    return (
+        yield from measure_planted(
+            measuring,
+            sae_id=params.sae,
+            l0=params.l0,
+            tokens=params.tokens,
+            encode=params.encode,
+            unit=params.unit,
+        )
+    )
+
+
+def compute(statistics: Statistics, params: Params) -> Outcome:
+    """Both estimates over the grid, their correlations with what was planted, and the ablations."""
+    from inspector.statistics.own.plain import interval
+
+    found = cast("Planted", statistics.own["synthetic-sae"])
+    extra = {(1.0, 0.6), (0.6, 1.0)}
+    grid = [point for point in found.points if point.ablated == 0 and (point.dense, point.introduced) not in extra]
+    levels = sorted({point.dense for point in grid})
+    by_place = {(point.dense, point.introduced): point for point in grid}
+    plain, squared, variance = (correlations(grid, found, 0, kind) for kind in ("sigma", "square", "variance"))
+    n_draws = len(grid[0].fvu)
+    draws = [correlations(grid, found, i, "sigma") for i in range(n_draws)]
+
+    def at(kind: str, scale: bool = False) -> list[list[float | None]]:
+        return [
+            [_estimate(by_place[a, b], 0, kind, by_place[a, b].variance if scale else 1.0) for b in levels]
+            for a in levels
+        ]
+
+    panels: list[dict[str, object]] = []
+    for a, b in sorted(extra, reverse=True):
+        line = sorted((p for p in found.points if (p.dense, p.introduced) == (a, b)), key=lambda point: point.ablated)
+        panels.append(
+            {
+                "dense": a,
+                "introduced": b,
+                "ablated": [point.ablated for point in line],
+                "fvu": [point.fvu[0] for point in line],
+                "fvu_nonlinear": [point.fvu_nonlinear[0] for point in line],
+            }
+        )
+    intervals: dict[str, Interval] = {name: interval([draw[name] for draw in draws]) for name in PAPER_TABLE}
+    nothing = by_place[0.0, 0.0]
+    return Outcome(
+        rows=(),
+        result=Result(
+            sae=found.sae,
+            encode=found.encode,
+            unit=found.unit,
+            n_train=found.n_train,
+            n_test=found.n_test,
+            levels=levels,
+            dense=at("dense"),
+            introduced=at("introduced"),
+            dense_variance=at("dense", scale=True),
+            introduced_variance=at("introduced", scale=True),
+            true_variance=[found.d * (level * found.unit) ** 2 for level in levels],
+            correlations=plain,
+            correlations_squared=squared,
+            correlations_variance=variance,
+            panels=panels,
+            paper=dict(PAPER_TABLE),
+        ),
+        intervals={found.sae: intervals},
+        controls={
+            "no_noise": {
+                "definition": "Estimates with nothing planted and nothing ablated: what the SAE does not reconstruct "
+                "of its own reconstruction (S-26: 0 if it reconstructs it exactly).",
+                "dense": _estimate(nothing, 0, "dense", 1.0),
+                "introduced": _estimate(nothing, 0, "introduced", 1.0),
+            },
+            "ceiling": {
+                "definition": "Correlation of sigma with sigma^2 over the grid: a perfect estimate of a variance "
+                "scores this against sigma, not 1.",
+                "correlation": ceiling(levels),
+            },
+        },
+    )
+
+
+def ceiling(levels: Sequence[float]) -> float:
+    """Pearson correlation of the levels with their squares."""
+    found = _pearson(levels, [level**2 for level in levels])
+    assert found is not None
+    return found
+
+
+def correlations(grid: Sequence[Point], found: Planted, draw: int, kind: str) -> dict[str, float | None]:
+    """Table 1 for one bootstrap draw: 'sigma', its 'square', or the square with estimates as 'variance'."""
+    table: dict[str, float | None] = {}
+    for planted in ("dense", "introduced"):
+        sizes = [getattr(point, planted) for point in grid]
+        truth = sizes if kind == "sigma" else [size**2 for size in sizes]
+        for estimated in ("dense", "introduced"):
+            values = [
+                _estimate(point, draw, estimated, point.variance if kind == "variance" else 1.0) for point in grid
+            ]
+            known = all(value is not None for value in values)
+            table[f"{planted} noise, estimated {estimated}"] = (
+                _pearson(truth, [cast("float", value) for value in values]) if known else None
+            )
+    return table
+
+
+def _estimate(point: Point, draw: int, kind: str, scale: float) -> float | None:
+    value = point.fvu_nonlinear[draw]
+    if kind == "dense":
+        value = point.fvu[draw] - value
+    return None if value != value else value * scale
+
+
+def _pearson(a: Sequence[float], b: Sequence[float]) -> float | None:
+    n = len(a)
+    mean_a, mean_b = sum(a) / n, sum(b) / n
+    cov = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
+    size = (sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)) ** 0.5
+    return cov / size if size else None
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """Table 1, both maps of estimates, and both panels of ablations."""
+    from inspector.drawing.figures import Axis, Column, Curve, Heatmap, Series, Table
+
+    found = result["result"]
+    intervals = result["intervals"][found["sae"]]
+    table = Table(
+        title="Correlation of planted noise with the estimates",
+        columns=(
+            Column(title="planted, estimated"),
+            *(Column(title=title, digits=4) for title in (
+                "sigma", "95% low", "high", "paper", "sigma²", "sigma², variance units"
+            )),
+        ),
+        rows=tuple(
+            (name, value, *(intervals[name] or (None, None)), found["paper"][name],
+             found["correlations_squared"][name], found["correlations_variance"][name])
+            for name, value in found["correlations"].items()
+        ),
+        note=f"A perfect estimate of the variance scores {found['ceiling']} against sigma.\n{result['definition']}",
+    )  # fmt: skip
+    ticks = tuple(f"{level:g}" for level in found["levels"])
+    maps = [
+        Heatmap(
+            title=f"Estimated {name} noise",
+            x=Axis(label="introduced noise, sigma in units"),
+            y=Axis(label="dense noise, sigma in units"),
+            value=Axis(label="share of variance"),
+            x_ticks=ticks,
+            y_ticks=ticks,
+            values=tuple(tuple(row) for row in found[name]),
+        )
+        for name in ("dense", "introduced")
+    ]
+    curves = [
+        Curve(
+            title=f"Dense noise {panel['dense']:g}, introduced {panel['introduced']:g}",
+            x=Axis(label="latents ablated", unit="%"),
+            y=Axis(label="FVU"),
+            series=(
+                Series(name="reconstruction", x=tuple(map(float, panel["ablated"])), y=tuple(panel["fvu"])),
+                Series(name="+ linear", x=tuple(map(float, panel["ablated"])), y=tuple(panel["fvu_nonlinear"])),
+            ),
+            note="The paper: the curve with the linear prediction is horizontal.",
+        )
+        for panel in found["panels"]
+    ]
+    return table, *maps, *curves
+
+
+EXPERIMENT = Experiment(
+    id="synthetic-sae",
+    title="Planted noise",
+    question="If the truth were SAE latents plus noise, would the decomposition recover how much noise there is?",
+    reference="App. C.3, B.2, Fig. 15, Table 1",
+    definition=(
+        "x' = Sae(x); noise of sigma per dimension is added to x' (dense) and to Sae(x') (introduced); the error of "
+        "the latter is regressed on the former. Dense is estimated as FVU - nonlinear FVU and introduced as nonlinear "
+        "FVU, with no latent ablated; Table 1 is the Pearson correlation of sigma with each over a 5 x 5 grid. "
+        "Held-out tokens, means per dimension. Interval: 95% bootstrap over held-out contexts."
+    ),
+    contradicted_by="A map fitted on other tokens changes the off-diagonal correlations (C16).",
+    params=Params,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

@@ -1,0 +1,224 @@
+"""How well reconstructions of other components predict the parts of an SAE's error, by affine regression.
+
+One split serves the map that makes the parts and the regressions of the parts, so that no test token has trained
+either; in the public code the two splits are independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from inspector.engine.decomposition import decompose
+from inspector.engine.moments import Moments, to_float64
+from inspector.engine.regression import Factorisation, LinearMap
+from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
+from inspector.engine.scores import nan_if_zero
+from inspector.events import Event
+from inspector.sources.companions import Companion, load_companions
+from inspector.statistics.own.sampling import sample_plan, tokens_wanted
+from inspector.statistics.passes import Progress, contexts_with
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.sources.sae import LoadedSae
+    from inspector.statistics.measuring import Measuring
+
+TARGETS = ("sae_error", "linear_error", "nonlinear_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One target from one regressor, held-out tokens."""
+
+    r2_mean_dims: Estimate
+    r2_pooled: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """What was found for one SAE."""
+
+    sae: str
+    layer: int | None
+    component_layer: int | None
+    companions: tuple[tuple[str, str, str, int, float | None], ...]
+    """(component, sae_id, hook_name, d_sae, nominal L0)."""
+    predictions: dict[str, dict[str, Prediction]]
+    """By regressor ('own', 'previous', 'mlp', 'attn', 'joint': all that are not its own), then by target."""
+    increments: dict[str, Estimate]
+    """By target: r2_mean_dims of 'joint' minus that of 'previous'."""
+    n_train: int
+    n_test: int
+
+
+def measure_components(
+    measuring: Measuring, *, tokens: int, component_layer: str, sae_id: str
+) -> Generator[Event, None, Components | None]:
+    """Regress the parts of one SAE's error on reconstructions of what feeds its hook.
+
+    Args:
+        measuring: the target.
+        tokens: about so many; 0: see `tokens_wanted`.
+        component_layer: 'same' or 'previous', the layer of MLP and attention (D-22).
+        sae_id: of the target; empty: the one most like its companions in width and L0.
+
+    Returns:
+        None if the hook has no layer, so that nothing is before it.
+    """
+    loaded = measuring.loaded
+    assert loaded is not None, "components need a target"
+    if loaded.layer is None:
+        return None
+    layer = loaded.layer
+    of_components = layer if component_layer == "same" else layer - 1
+    middle = loaded.saes[len(loaded.saes) // 2]
+    found = load_companions(loaded, layer, of_components, middle.ref)
+    sae = _target(loaded.saes, sae_id, found)
+    if sae is not middle and found:
+        found = load_companions(loaded, layer, of_components, sae.ref)
+    widths: dict[str, int] = {companion.component: companion.sae.ref.d_in for companion in found}
+    d = loaded.model.check_hook(loaded.hook_name)
+    plan = sample_plan(measuring.plan, tokens_wanted(tokens, max(d, sum(widths.values()))))
+    regressors: dict[str, int] = {"own": d, **widths}
+    if len(widths) > 1:
+        regressors["joint"] = sum(widths.values())
+    source = _Source(measuring, sae, found)
+    training, testing = contexts_with(plan.train), contexts_with(plan.test)
+    progress = Progress("components", len(training) + len(testing), plan.train.shape[1])
+    moments = {name: Moments(width) for name, width in regressors.items()}
+    for index, (regressor, targets) in source.batches(training, plan, train=True):
+        for name, sums in moments.items():
+            sums.update(regressor[name], targets)
+        yield progress.advance_by(len(index))
+    maps: dict[str, dict[str, LinearMap]] = {}
+    with torch.inference_mode():
+        for name, sums in moments.items():
+            factorisation = Factorisation(sums)
+            maps[name] = {target: factorisation.fit(target, intercept=measuring.intercept) for target in TARGETS}
+    means = {target: next(iter(moments.values())).target(target).mean_y for target in TARGETS}
+    scores = _Scores(maps, means)
+    for index, (regressor, targets) in source.batches(testing, plan, train=False):
+        scores.update(regressor, targets)
+        yield progress.advance_by(len(index))
+    counts = resampling_counts(scores.n_contexts, seed=measuring.seed, n_resamples=measuring.n_resamples)
+    predictions, dims = scores.finish(counts)
+    return Components(
+        sae=sae.ref.sae_id,
+        layer=layer,
+        component_layer=of_components,
+        companions=tuple(
+            (each.component, each.sae.ref.sae_id, each.hook_name, each.sae.ref.d_sae, each.sae.ref.nominal_l0)
+            for each in found
+        ),
+        predictions=predictions,
+        increments={
+            target: percentile_estimate(dims["joint"][target] - dims["previous"][target])
+            for target in TARGETS
+            if "joint" in dims and "previous" in dims
+        },
+        n_train=plan.n_train,
+        n_test=plan.n_test,
+    )
+
+
+def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) -> LoadedSae:
+    from inspector.errors import TargetError, nearest
+
+    if sae_id:
+        by_id = {sae.ref.sae_id: sae for sae in saes}
+        if sae_id not in by_id:
+            raise TargetError(f"'sae={sae_id}' is not among the target's SAEs.{nearest(sae_id, by_id)}")
+        return by_id[sae_id]
+    if not found:
+        return saes[len(saes) // 2]
+    like = found[0].sae.ref
+    return min(
+        saes,
+        key=lambda sae: (abs(sae.ref.d_sae - like.d_sae), abs((sae.ref.nominal_l0 or 0.0) - (like.nominal_l0 or 0.0))),
+    )
+
+
+class _Source:
+    """Regressors and targets of the plan's tokens, one context at a time."""
+
+    def __init__(self, measuring: Measuring, sae: LoadedSae, companions: Sequence[Companion]) -> None:
+        self._measuring, self._sae, self._companions = measuring, sae, companions
+        self._map = measuring.maps[sae.ref.sae_id].error_map
+
+    def batches(
+        self, indices: Sequence[int], plan: Plan, *, train: bool
+    ) -> Iterator[tuple[list[int], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]]:
+        """([index], (regressor name to [n, p], target name to [n, d]))."""
+        loaded = self._measuring.loaded
+        assert loaded is not None
+        mask = plan.train if train else plan.test
+        names = [loaded.hook_name, *(companion.hook_name for companion in self._companions)]
+        for index in indices:
+            with torch.inference_mode():
+                rows = mask[index].to(loaded.model.device)
+                values = loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations
+                x = values[loaded.hook_name][0][rows]
+                x_hat = self._sae.reconstruct(x).x_hat
+                regressors = {"own": x_hat}
+                for each in self._companions:
+                    regressors[each.component] = each.sae.reconstruct(values[each.hook_name][0][rows]).x_hat
+                if len(regressors) > 2:
+                    regressors["joint"] = torch.cat([v for name, v in regressors.items() if name != "own"], dim=1)
+                parts = decompose(x, x_hat, self._map)
+                targets = {name: getattr(parts, name) for name in TARGETS}
+            yield [index], (regressors, targets)
+
+
+class _Scores:
+    """Per-context sums of squares of every regression's residuals and of the targets."""
+
+    def __init__(self, maps: Mapping[str, Mapping[str, LinearMap]], means: Mapping[str, Tensor]) -> None:
+        self._maps, self._means = maps, means
+        self._n: list[float] = []
+        self._sums: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
+        self._squares: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
+        self._rest: dict[tuple[str, str], list[Tensor]] = {(name, t): [] for name in maps for t in TARGETS}
+
+    @property
+    def n_contexts(self) -> int:
+        """Contexts added."""
+        return len(self._n)
+
+    @torch.inference_mode()
+    def update(self, regressors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+        """Add one context."""
+        self._n.append(float(len(next(iter(targets.values())))))
+        for target, y in targets.items():
+            wide = to_float64(y)
+            centred = wide - self._means[target].to(wide.device)
+            self._sums[target].append(centred.sum(dim=0).cpu())
+            self._squares[target].append(centred.square().sum(dim=0).cpu())
+            for name, own in self._maps.items():
+                rest = wide - own[target].predict(to_float64(regressors[name]))
+                self._rest[name, target].append(rest.square().sum(dim=0).cpu())
+
+    @torch.inference_mode()
+    def finish(self, counts: Tensor) -> tuple[dict[str, dict[str, Prediction]], dict[str, dict[str, Tensor]]]:
+        """Predictions, and the draws of r2_mean_dims, by regressor and target."""
+        n = (counts @ torch.tensor(self._n, dtype=torch.float64))[:, None]
+        predictions: dict[str, dict[str, Prediction]] = {name: {} for name in self._maps}
+        dims: dict[str, dict[str, Tensor]] = {name: {} for name in self._maps}
+        for target in TARGETS:
+            total = (
+                counts @ torch.stack(self._squares[target]) - (counts @ torch.stack(self._sums[target])).square() / n
+            )
+            total = torch.where(total > 1e-13 * (counts @ torch.stack(self._squares[target])), total, 0.0)
+            for name in self._maps:
+                rest = counts @ torch.stack(self._rest[name, target])
+                mean_dims = (1.0 - rest / nan_if_zero(total)).nanmean(dim=1)
+                pooled = 1.0 - rest.sum(dim=1) / nan_if_zero(total.sum(dim=1))
+                dims[name][target] = mean_dims
+                predictions[name][target] = Prediction(
+                    r2_mean_dims=percentile_estimate(mean_dims), r2_pooled=percentile_estimate(pooled)
+                )
+        return predictions, dims

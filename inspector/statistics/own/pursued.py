@@ -1,0 +1,209 @@
+"""FVU, split and unsplit, of the encoder's codes and of pursued ones, on the same tokens and the same SAEs.
+
+Shared by `pursuit` and `dark-matter-breakdown`. The public code compares series from different tokens, and SAEs chosen
+by different rules (D-02, D-27); only its profile does so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from inspector.engine.plan import Plan, make_plan
+from inspector.engine.pursuit import Codes, Pursuit, Variant
+from inspector.errors import DataError
+from inspector.events import Event
+from inspector.statistics.own.regressing import Scored, regress
+from inspector.statistics.own.sampling import nearest_l0, sample_plan, tokens_wanted
+from inspector.statistics.passes import contexts_with
+from inspector.statistics.profiles import PROTOCOLS
+from inspector.statistics.substitutes import Made
+
+if TYPE_CHECKING:
+    from inspector.sources.activations import ActivationBatch
+    from inspector.sources.sae import LoadedSae
+    from inspector.statistics.first_pass import Reconstruction
+    from inspector.statistics.measuring import Measuring
+
+Draws = tuple[float, ...]
+"""A score: first as measured, then on every bootstrap draw of the held-out contexts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Scores of one way to find codes."""
+
+    l0: float
+    fvu: Draws
+    fvu_nonlinear: Draws
+    r2_pooled: Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class PursuedSae:
+    """One SAE, with its encoder's codes and with pursued ones."""
+
+    sae: str
+    d_sae: int
+    nominal_l0: float | None
+    unit_norm: bool
+    """Whether the decoder's rows have length 1; otherwise the careful pick is among rescaled ones."""
+    encoder: Series
+    pursuit: Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pursued:
+    """All SAEs that were pursued, by width."""
+
+    variant: Variant
+    n_train: int
+    n_test: int
+    saes: tuple[PursuedSae, ...]
+    published: tuple[tuple[str, int, Series], ...]
+    """(sae, d_sae, encoder series) from positions 1 on, SAEs by measured L0: the public code's (D-02, D-27). Else
+    empty."""
+
+
+def measure_pursuit(
+    measuring: Measuring, *, l0: float, tokens: int, variant: Variant | None
+) -> Generator[Event, None, Pursued]:
+    """Pursue codes for the SAEs nearest an L0, and regress both errors on x.
+
+    Args:
+        measuring: the target.
+        l0: nominal L0 to be nearest to, per width; 0 takes all SAEs.
+        tokens: about so many of the plan's; 0: see `tokens_wanted`.
+        variant: of the pursuit; None: as the profile says.
+
+    Raises:
+        DataError: the published variant divided zero by zero.
+    """
+    loaded = measuring.loaded
+    assert loaded is not None, "pursuit needs a target"
+    published = measuring.protocol == PROTOCOLS["paper-code"]
+    chosen: Variant = variant or ("paper-code" if published else "careful")
+    d = loaded.model.check_hook(loaded.hook_name)
+    plan = sample_plan(measuring.plan, tokens_wanted(tokens, d))
+    picks = nearest_l0(loaded.saes, l0)
+    source = _Source(measuring, plan, picks, chosen)
+    found = yield from regress(
+        source.batches,
+        plan,
+        d,
+        [f"{way} {sae.ref.sae_id}" for sae in picks for way in ("encoder", "pursuit")],
+        label="pursuit",
+        intercept=measuring.intercept,
+        scored=measuring.protocol.fvu_on,
+        seed=measuring.seed,
+        n_resamples=measuring.n_resamples,
+    )
+    wide: tuple[tuple[str, int, Series], ...] = ()
+    if published:
+        wide = yield from _as_published(measuring, l0, tokens_wanted(tokens, d), d)
+    return Pursued(
+        variant=chosen,
+        n_train=plan.n_train,
+        n_test=plan.n_test,
+        saes=tuple(
+            PursuedSae(
+                sae=sae.ref.sae_id,
+                d_sae=sae.ref.d_sae,
+                nominal_l0=sae.ref.nominal_l0,
+                unit_norm=source.pursuits[sae.ref.sae_id].unit_norm,
+                encoder=_series(found[f"encoder {sae.ref.sae_id}"]),
+                pursuit=_series(found[f"pursuit {sae.ref.sae_id}"]),
+            )
+            for sae in picks
+        ),
+        published=wide,
+    )
+
+
+class _Source:
+    """Both reconstructions of every batch. Codes of contexts that are asked for twice are kept, which are small."""
+
+    def __init__(self, measuring: Measuring, plan: Plan, saes: Sequence[LoadedSae], variant: Variant) -> None:
+        self._activations, self._plan, self._saes = measuring.activations, plan, saes
+        self._both = frozenset(contexts_with(plan.train)).intersection(contexts_with(plan.test))
+        self._kept: dict[tuple[str, tuple[int, ...]], Codes] = {}
+        self.pursuits = {sae.ref.sae_id: Pursuit(*sae.decoder, variant=variant) for sae in saes}
+
+    def batches(self, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
+        """See `regressing.Batches`."""
+        for batch in self._activations.batches(indices):
+            made: dict[str, Reconstruction] = {}
+            wanted = self._plan.included[batch.contexts, batch.positions].to(batch.x.device)
+            for sae in self._saes:
+                by_encoder = sae.reconstruct(batch.x)
+                made[f"encoder {sae.ref.sae_id}"] = by_encoder
+                made[f"pursuit {sae.ref.sae_id}"] = self._pursued(sae, batch, by_encoder.l0 * wanted)
+            yield batch, made
+
+    def _pursued(self, sae: LoadedSae, batch: ActivationBatch, targets: Tensor) -> Made:
+        group = tuple(torch.unique_consecutive(batch.contexts).tolist())
+        key = sae.ref.sae_id, group
+        codes = self._kept.get(key)
+        if codes is None:
+            codes = self.pursuits[sae.ref.sae_id].encode(batch.x, targets.long())
+            if bool(codes.undefined.any()):
+                raise DataError(
+                    f"The published pursuit divides zero by zero at {int(codes.undefined.sum())} tokens of SAE "
+                    f"{sae.ref.sae_id} (D-17). Use -p variant=careful."
+                )
+            assert bool((codes.l0 <= targets).all()), "a pursuit never uses more latents than it may (S-16)"
+            if self._both.intersection(group):
+                self._kept[key] = codes
+        return Made(x_hat=self.pursuits[sae.ref.sae_id].decode(codes), l0=codes.l0)
+
+
+def _as_published(
+    measuring: Measuring, l0: float, tokens: int, d: int
+) -> Generator[Event, None, tuple[tuple[str, int, Series], ...]]:
+    """The encoder's series over positions from 1 on, per width of the SAE whose measured L0 is nearest."""
+    loaded = measuring.loaded
+    assert loaded is not None
+    whole = make_plan(
+        loaded.contexts.token_ids,
+        loaded.model.special_ids,
+        (1, None),
+        loaded.target.train_tokens,
+        measuring.protocol.split or loaded.target.split,
+        measuring.seed,
+    )
+    plan = sample_plan(whole, tokens)
+
+    def batches(indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
+        for batch in measuring.activations.batches(indices):
+            yield batch, {sae.ref.sae_id: sae.reconstruct(batch.x) for sae in loaded.saes}
+
+    found = yield from regress(
+        batches,
+        plan,
+        d,
+        [sae.ref.sae_id for sae in loaded.saes],
+        label="encoder, as published",
+        intercept=measuring.intercept,
+        scored=measuring.protocol.fvu_on,
+        seed=measuring.seed,
+        n_resamples=measuring.n_resamples,
+    )
+    picks = []
+    for d_sae in sorted({sae.ref.d_sae for sae in loaded.saes}):
+        same = [sae for sae in loaded.saes if sae.ref.d_sae == d_sae]
+        for sae in same if l0 == 0 else [min(same, key=lambda each: abs(found[each.ref.sae_id].l0 - l0))]:
+            picks.append((sae.ref.sae_id, d_sae, _series(found[sae.ref.sae_id])))
+    return tuple(picks)
+
+
+def _series(scored: Scored) -> Series:
+    return Series(
+        l0=scored.l0,
+        fvu=tuple(scored.fvu.tolist()),
+        fvu_nonlinear=tuple(scored.fvu_nonlinear.tolist()),
+        r2_pooled=tuple(scored.r2_pooled.tolist()),
+    )
