@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ResourceError, TargetError
-from inspector.sources.loaders import FILES, read_sae
+from inspector.sources.layouts import FILES
+from inspector.sources.loaders import read_sae
 from inspector.sources.model_files import digest_files
 from inspector.sources.suites import mismatch
 from inspector.spec import LlamaGate, SaeRef

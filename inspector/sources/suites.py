@@ -44,10 +44,7 @@ def list_suite(directory: Path) -> list[SaeRef]:
     directory = directory.expanduser()
     if not is_directory(directory):
         raise TargetError(f"There is no SAE directory {shown(directory)}.{nearest_siblings(directory)}")
-    refs = [
-        _read(Path(folder), directory) if kind == "sae-lens" else read_ref(Path(folder), directory, kind)
-        for folder, kind in _folders(directory)
-    ]
+    refs = [read_folder(Path(folder), directory, kind) for folder, kind in _folders(directory)]
     if not refs:
         raise TargetError(
             f"{directory} holds no SAE of a known layout. In sae-lens', each is a folder with {CONFIG} and {WEIGHTS}."
@@ -55,14 +52,25 @@ def list_suite(directory: Path) -> list[SaeRef]:
     return sorted(refs, key=lambda ref: (-1 if ref.layer is None else ref.layer, ref.hook_name, *_by_size(ref)))
 
 
+def read_folder(folder: Path, root: Path, kind: SaeFormat) -> SaeRef:
+    """The reference of one SAE folder of a known layout below `root`.
+
+    Raises:
+        TargetError: when its configuration or header cannot be understood.
+    """
+    return _read(folder, root) if kind == "sae-lens" else read_ref(folder, root, kind)
+
+
 def known_saes(target: TargetSpec) -> list[SaeRef]:
-    """The suite's SAEs and those given as directories after --sae.
+    """The suite's SAEs, or those the registry lists for the model, and those given as directories after --sae.
 
     Raises:
         TargetError: when there is neither, or one of them cannot be read.
     """
     refs: list[SaeRef] = []
-    if target.suite is not None:
+    if (model := registry_model(target)) is not None:
+        refs += _published(target, model)
+    elif target.suite is not None:
         refs += list_suite(Path(target.suite))
     elif target.model == "demo":
         if not demo_suite_dir().is_dir():
@@ -81,6 +89,40 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
                 "Give --suite DIR as well, or the SAE's own directory."
             )
         raise TargetError(f"No SAEs are known for model {target.model!r}. Give --suite DIR or --sae DIR.")
+    return refs
+
+
+def registry_model(target: TargetSpec) -> str | None:
+    """The Hugging Face id of the target's model, if its SAEs are to be looked up in the registry.
+
+    They are unless the suite is a directory, the model is the demo or a directory, or no published SAE is of it. With
+    SAEs given as directories alone, the registry is not asked either.
+    """
+    from inspector.sources.registry import load_registry
+
+    given = [Path(sae).expanduser() for sae in target.saes]
+    if target.suite is not None and is_directory(Path(target.suite).expanduser()):
+        return None
+    if target.suite is None and given and all(is_directory(path) for path in given):
+        return None
+    if target.model == "demo" or (is_directory(Path(target.model).expanduser()) and target.suite is None):
+        return None
+    registry = load_registry()
+    if target.suite is not None and target.suite in registry.releases():
+        return registry.model_id(target.model) or target.model
+    return registry.model_id(target.model) if target.suite is None else None
+
+
+def _published(target: TargetSpec, model: str) -> list[SaeRef]:
+    from inspector.sources.published import published_refs
+    from inspector.sources.registry import load_registry
+
+    refs = published_refs(load_registry(), model, target)
+    others = {ref.model for ref in refs} - {model}
+    if others and not is_directory(Path(target.model).expanduser()):
+        raise TargetError(
+            f"Release {target.suite!r} is of {others.pop()}, not of {model}. Name that model, or leave --suite out."
+        )
     return refs
 
 

@@ -10,16 +10,20 @@ import re
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError, UsageError
 from inspector.events import Event, Loading
 from inspector.sources import suites
+from inspector.sources.hub import fetch_model
 from inspector.sources.limits import check_length, default_context_length, default_positions
 from inspector.sources.model_files import DEMO, ModelFiles, find_model
+from inspector.sources.paths import is_directory
+from inspector.sources.published import DEFAULT_L0, fetched
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.readers import check_text
-from inspector.spec import DEFAULT_TEXT, SaeRef, TargetSpec
+from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
@@ -59,6 +63,8 @@ class Choice:
     hook_name: str
     layer: int | None
     refs: tuple[SaeRef, ...]
+    notes: tuple[str, ...] = ()
+    """What was decided that the user may not expect."""
 
 
 def choose(target: TargetSpec) -> Choice:
@@ -70,8 +76,11 @@ def choose(target: TargetSpec) -> Choice:
         DataError: when the text's file cannot be used.
     """
     _check_values(target)
-    files = find_model(target.model, target.cache_dir)
+    published = suites.registry_model(target)
+    if published is not None and not is_directory(Path(target.model).expanduser()):
+        target = replace(target, model=published)
     known = suites.known_saes(target)
+    files = find_model(target.model, target.cache_dir)
     hook_name, layer = suites.resolve_hook(known, target, files.n_layers)
     if layer is not None and files.n_layers is not None and layer >= files.n_layers:
         raise TargetError(
@@ -80,13 +89,22 @@ def choose(target: TargetSpec) -> Choice:
         )
     text = target.text or (DEMO if target.model == DEMO else DEFAULT_TEXT)
     decided = replace(target, layers=None if layer is None else (layer,), text=text)
+    notes: tuple[str, ...] = ()
+    if published is not None and target.suite is None and target.l0 is None and not target.saes:
+        decided = replace(decided, l0=DEFAULT_L0)
+        notes = (
+            f"Of the published SAEs the one nearest to L0 {DEFAULT_L0:g} is taken per width; choose with --l0, or name "
+            "the release with --suite for all of them.",
+        )
     # By hook, because the site alone would lose a hook that --sae or --hook named.
     refs = suites.select(known, replace(decided, hook=hook_name))
     for ref in refs:
-        if files.d_model is not None and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
-            raise suites.mismatch(ref, files.d_model)
+        # The registry's d_in is that of the published model; the file's own is checked when it is read.
+        is_known = ref.repo is None and files.d_model is not None
+        if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
+            raise suites.mismatch(ref, files.d_model or 0)
     _check_text(decided, files)
-    return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs))
+    return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
 
 
 def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
@@ -95,7 +113,9 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     Raises:
         InspectorError: of the kind and exit code that fits; see `choose`, `load_model`, `load_sae`, `load_contexts`.
     """
+    yield from _provide_model(target)
     choice = choose(target)
+    refs = yield from fetched(choice.refs, target)
     quiet_libraries(offline=target.offline)
     yield from _importing("torch", "torch")
     yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
@@ -106,7 +126,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
 
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
-    model = load_model(target)
+    model = load_model(choice.target)
     d_in = model.check_hook(choice.hook_name)
     yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
 
@@ -126,10 +146,11 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     )
 
     yield from _importing("sae-lens", "sae_lens")
-    saes = yield from _load_saes(choice.refs, model, d_in)
+    saes = yield from _load_saes(refs, model, d_in, target.llama_gate)
     warnings = (
+        *choice.notes,
         *model.warnings,
-        *suites.l0_notes(choice.refs, target.l0),
+        *suites.l0_notes(refs, choice.target.l0),
         *(note for sae in saes for note in sae.notes),
         *contexts.notes,
         *plan.notes,
@@ -146,8 +167,19 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     )
 
 
+def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
+    """Fetch a published model that is not in the cache. Whatever else is wrong with the target is said first."""
+    _check_values(target)
+    model = suites.registry_model(target)
+    if model is not None and not is_directory(Path(target.model).expanduser()):
+        known = suites.known_saes(replace(target, model=model))
+        hook_name, _ = suites.resolve_hook(known, target)
+        suites.select(known, replace(target, hook=hook_name))
+        yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
+
+
 def _load_saes(
-    refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int
+    refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int, llama_gate: LlamaGate
 ) -> Generator[Event, None, tuple[LoadedSae, ...]]:
     from inspector.sources.sae import load_sae
 
@@ -155,7 +187,7 @@ def _load_saes(
     for i, ref in enumerate(refs):
         started = time.perf_counter()
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, done=i, total=len(refs))
-        loaded.append(load_sae(ref, model.device, d_in))
+        loaded.append(load_sae(ref, model.device, d_in, llama_gate=llama_gate))
         seconds = time.perf_counter() - started
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, seconds=seconds, done=i + 1, total=len(refs))
     return tuple(loaded)

@@ -27,15 +27,6 @@ _READERS: dict[SaeFormat, Callable[[SaeRef, Path], Converted]] = {
     "sparsify": sparsify.read,
     "dictionary-learning": dictionary_learning.read,
 }
-FILES: dict[SaeFormat, tuple[str, ...]] = {
-    "sae-lens": sae_lens.FILES,
-    "gemma-scope": gemma_scope.FILES,
-    "gemma-scope-2": gemma_scope_2.FILES,
-    "llama-scope": llama_scope.FILES,
-    "sparsify": sparsify.FILES,
-    "dictionary-learning": dictionary_learning.FILES,
-}
-"""What belongs to an SAE, below its folder: to download, to hash, to recognise it by."""
 SHAPES = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_in",)}
 PER_LATENT = ("threshold", "b_mag", "b_gate", "r_mag")
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from inspector.errors import TargetError
+from inspector.sources import layouts
 from inspector.sources.loaders.converted import Converted, config, pick, read_json, whole_number
 from inspector.spec import SaeRef
 
-FILES = ("config.json", "ae.pt")
+FILES = layouts.FILES["dictionary-learning"]
 ARCHITECTURES = {
     "AutoEncoder": "standard",
     "AutoEncoderNew": "standard",

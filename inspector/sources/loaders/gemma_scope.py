@@ -15,10 +15,11 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from inspector.errors import TargetError
+from inspector.sources import layouts
 from inspector.sources.loaders.converted import Converted, config
 from inspector.spec import SaeRef
 
-FILES = ("params.npz",)
+FILES = layouts.FILES["gemma-scope"]
 NAMES = {"W_enc": "W_enc", "W_dec": "W_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
 _LOWER = {"w_enc": "W_enc", "w_dec": "W_dec"}
 """Some of the files spell the matrices so."""

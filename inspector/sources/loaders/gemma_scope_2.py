@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspector.errors import TargetError
+from inspector.sources import layouts
 from inspector.sources.loaders.converted import Converted, config, pick, read_json, read_safetensors
 from inspector.spec import SaeRef
 
-FILES = ("config.json", "params.safetensors")
+FILES = layouts.FILES["gemma-scope-2"]
 
 
 def read(ref: SaeRef, folder: Path) -> Converted:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from inspector.errors import TargetError
+from inspector.sources import layouts
 from inspector.sources.loaders.converted import Converted, config, pick, read_json, read_safetensors, whole_number
 from inspector.spec import LlamaGate, SaeRef
 
-FILES = ("hyperparams.json", "checkpoints/final.safetensors")
+FILES = layouts.FILES["llama-scope"]
 TOP_K = 50
 """Latents per token in the authors' training."""
 GATES: dict[LlamaGate, str] = {

@@ -7,8 +7,6 @@ from pathlib import Path
 from inspector.sources.loaders.converted import Converted
 from inspector.spec import SaeRef
 
-FILES = ("cfg.json", "sae_weights.safetensors")
-
 
 def read(ref: SaeRef, folder: Path) -> Converted:
     """The SAE of a folder."""

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from inspector.errors import TargetError
+from inspector.sources import layouts
 from inspector.sources.loaders.converted import Converted, config, pick, read_json, read_safetensors, whole_number
 from inspector.spec import SaeRef
 
-FILES = ("cfg.json", "sae.safetensors")
+FILES = layouts.FILES["sparsify"]
 
 
 def read(ref: SaeRef, folder: Path) -> Converted:
