@@ -1,0 +1,309 @@
+"""One panel per kind of figure, for matplotlib; `inspector.drawing.vector_figures` puts them together."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from inspector.drawing.cells import cut
+from inspector.drawing.figures import (
+    Axis,
+    Bands,
+    Bars,
+    Curve,
+    DotGrid,
+    Figure,
+    GroupedBars,
+    Heatmap,
+    Numbers,
+    Series,
+    Table,
+    TokenStrip,
+    TokenTrace,
+    Violin,
+)
+from inspector.drawing.safe_text import NEWLINE, visible
+from inspector.drawing.scales import Scale, number_text, scale_of, tick_text
+from inspector.drawing.text import format_cell
+from inspector.drawing.vector_figures import COLOURS, GREY, MAP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Picture
+
+POINTS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LONGEST_NAME = 26
+"""Columns of a name in a legend or at a tick."""
+STRIP_COLUMNS, STRIP_LINES = 60, 10
+"""Of a text; more lines than that make the panel fuller, not taller."""
+CROWD = 24
+"""Points of a line above which they get no marks."""
+
+
+def draw(whole: Picture, axes: Axes, figure: Figure) -> None:
+    """Draw a figure of any kind."""
+    match figure:
+        case Curve():
+            _curve(axes, figure)
+        case Bands():
+            _bands(axes, figure)
+        case DotGrid():
+            _grid(whole, axes, figure)
+        case Heatmap():
+            _heatmap(whole, axes, figure)
+        case Violin():
+            _violin(axes, figure)
+        case Bars():
+            _bars(axes, figure)
+        case GroupedBars():
+            _grouped(axes, figure)
+        case TokenTrace():
+            _trace(axes, figure)
+        case TokenStrip():
+            _strip(whole, axes, figure)
+        case Table():
+            _table(axes, figure)
+
+
+def _label(axis: Axis) -> str:
+    return visible(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)
+
+
+def _name(text: str) -> str:
+    """A name that leaves room for the plot."""
+    return cut(visible(text), LONGEST_NAME)
+
+
+def _floats(values: Numbers) -> list[float]:
+    """None as not-a-number, which matplotlib leaves out."""
+    return [math.nan if value is None else value for value in values]
+
+
+def _set_scale(axes: Axes, scale: Scale, which: str) -> None:
+    """Limits, and the same round ticks as in a terminal."""
+    getattr(axes, f"set_{which}scale")("log" if scale.log else "linear")
+    getattr(axes, f"set_{which}lim")(scale.low, scale.high)
+    ticks = scale.ticks(7)
+    getattr(axes, f"set_{which}ticks")(ticks, labels=[tick_text(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
+def _curve(axes: Axes, figure: Curve) -> None:
+    _set_scale(axes, scale_of((at for series in figure.series for at in series.x), figure.x), "x")
+    _set_scale(axes, scale_of(_all_y(figure.series), figure.y), "y")
+    _series(axes, figure.series)
+    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    if any(series.name for series in figure.series):
+        axes.legend(ncols=2 if len(figure.series) > 5 else 1)
+
+
+def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) -> None:
+    for index, series in enumerate(all_series):
+        colour = "black" if black else COLOURS[index % len(COLOURS)]
+        line = {"line": "-", "points": "", "dotted": ":"}[series.style]
+        mark = "" if len(series.x) > CROWD and line else POINTS[index % len(POINTS)]
+        y = _floats(series.y)
+        if series.low:
+            low, high = _floats(series.low), _floats(series.high)
+            if mark:
+                # Not as error bars: an interval of percentiles need not hold its own point.
+                axes.vlines(series.x, low, high, color=colour, linewidth=1.0, alpha=0.7)
+            else:
+                axes.fill_between(series.x, low, high, color=colour, alpha=0.2, linewidth=0)
+        look: dict[str, Any] = {"linestyle": line or "none", "marker": mark, "markersize": 4, "linewidth": 1.3}
+        axes.plot(series.x, y, color=colour, label=_name(series.name), **look)
+        missing = [x for x, value in zip(series.x, series.y, strict=True) if value is None]
+        if missing:
+            at = [axes.get_ylim()[0]] * len(missing)
+            axes.plot(missing, at, "x", color=colour, clip_on=False, label=f"{_name(series.name)}: undefined")
+
+
+def _all_y(all_series: Sequence[Series]) -> list[float | None]:
+    return [value for series in all_series for part in (series.y, series.low, series.high) for value in part]
+
+
+def _bands(axes: Axes, figure: Bands) -> None:
+    beyond = list(figure.extrapolated) or [False] * len(figure.at)
+    split = beyond.index(True) if True in beyond else len(beyond)
+    lower = [0.0] * len(figure.at)
+    tops = []
+    for index, band in enumerate(figure.bands):
+        upper = [low + (value or 0.0) for low, value in zip(lower, band.values, strict=True)]
+        colour = COLOURS[index % len(COLOURS)]
+        axes.fill_between(figure.at[:split], lower[:split], upper[:split], color=colour, alpha=0.75, linewidth=0,
+                          label=_name(band.name))  # fmt: skip
+        start = max(split - 1, 0)
+        axes.fill_between(figure.at[start:], lower[start:], upper[start:], facecolor=colour, alpha=0.22, linewidth=0)
+        axes.plot(figure.at[start:], upper[start:], ":", color=colour, linewidth=1.4)
+        tops += upper
+        lower = upper
+    _set_scale(
+        axes, scale_of((*figure.at, *(x for series in figure.points for x in series.x)), figure.x, margin=0.0), "x"
+    )
+    _set_scale(axes, scale_of((*tops, *_all_y(figure.points)), figure.y, zero=True), "y")
+    _series(axes, figure.points, black=True)
+    if 0 < split < len(figure.at):
+        axes.axvline(figure.at[split - 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    handles, labels = axes.get_legend_handles_labels()
+    n = len(figure.bands)
+    axes.legend([*handles[:n][::-1], *handles[n:]], [*labels[:n][::-1], *labels[n:]], ncols=2)
+
+
+def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
+    known = [dot for dot in figure.dots if dot.value is not None]
+    _set_scale(axes, scale_of((dot.x for dot in figure.dots), figure.x, margin=0.1), "x")
+    _set_scale(axes, scale_of((dot.y for dot in figure.dots), figure.y, margin=0.12), "y")
+    values = _floats(tuple(dot.value for dot in known))
+    places = [dot.x for dot in known], [dot.y for dot in known]
+    drawn = axes.scatter(*places, c=values, cmap=MAP, s=55, edgecolors=GREY, linewidths=0.5)
+    for dot in known:
+        axes.annotate(number_text(dot.value), (dot.x, dot.y), xytext=(0, 5), textcoords="offset points", ha="center",
+                      va="bottom", fontsize=7)  # fmt: skip
+    missing = [dot for dot in figure.dots if dot.value is None]
+    if missing:
+        axes.plot([dot.x for dot in missing], [dot.y for dot in missing], "x", color=GREY, label="undefined")
+        axes.legend()
+    if known:
+        whole.colorbar(drawn, ax=axes, label=_label(figure.value))
+    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+
+
+def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
+    from matplotlib import colormaps
+
+    values = [[math.nan if value is None else value for value in row] for row in figure.values]
+    shown = axes.imshow(values, cmap=MAP, aspect="auto")
+    low, high = shown.get_clim()
+    for i, row in enumerate(figure.values):
+        for j, value in enumerate(row):
+            if figure.triangle and j < i:
+                continue
+            if value is None:
+                axes.text(j, i, "×", ha="center", va="center", color=GREY)
+                continue
+            share = 0.5 if high <= low else (value - low) / (high - low)
+            red, green, blue, _ = colormaps[MAP](share)
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
+            axes.text(
+                j, i, number_text(value), ha="center", va="center", fontsize=7, color="white" if dark else "black"
+            )
+    axes.set_xticks(range(len(figure.x_ticks)), labels=list(map(_name, figure.x_ticks)))
+    axes.set_yticks(range(len(figure.y_ticks)), labels=list(map(_name, figure.y_ticks)))
+    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    whole.colorbar(shown, ax=axes, label=_label(figure.value))
+
+
+def _violin(axes: Axes, figure: Violin) -> None:
+    for index, sample in enumerate(figure.samples):
+        values = [value for value in sample if math.isfinite(value)]
+        colour = COLOURS[index % len(COLOURS)]
+        if len(values) > 1 and max(values) > min(values):
+            parts: Any = axes.violinplot([values], [index], widths=0.8, showextrema=False)
+            parts["bodies"][0].set(facecolor=colour, alpha=0.4)
+        shifts = [index + 0.06 * math.sin(12.9 * i) for i in range(len(values))]
+        axes.plot(shifts, values, ".", color=colour, markersize=3)
+        if values:
+            axes.hlines(statistics.median(values), index - 0.25, index + 0.25, color="black", linewidth=1.5)
+        else:
+            axes.text(
+                index, 0.5, "undefined", transform=axes.get_xaxis_transform(), ha="center", fontsize=7, color=GREY
+            )
+    axes.set_xticks(range(len(figure.labels)), labels=list(map(_name, figure.labels)), rotation=15)
+    axes.set_ylabel(_label(figure.value))
+
+
+def _bars(axes: Axes, figure: Bars) -> None:
+    at = range(len(figure.labels))
+    axes.barh(at, _floats(figure.values), color=COLOURS[0], alpha=0.8)
+    if figure.low:
+        axes.hlines(at, _floats(figure.low), _floats(figure.high), color="black", linewidth=1.2)
+    for index, value in enumerate(figure.values):
+        ends = [end for end in (value, *figure.high[index : index + 1]) if end is not None]
+        place = (max([0.0, *ends]), index)
+        text = number_text(value)
+        axes.annotate(text, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set_yticks(at, labels=list(map(_name, figure.labels)))
+    axes.set_ylim(len(figure.labels) - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.axvline(0.0, color=GREY, linewidth=0.8)
+    axes.set_xlabel(_label(figure.value))
+
+
+def _grouped(axes: Axes, figure: GroupedBars) -> None:
+    width = 0.8 / max(len(figure.bars), 1)
+    seen: set[str] = set()
+    for index, series in enumerate(figure.bars):
+        at = [group - 0.4 + width * (index + 0.5) for group in range(len(figure.groups))]
+        axes.bar(at, _floats(series.values), width * 0.92, color=COLOURS[index % len(COLOURS)], alpha=0.7,
+                 label=_name(series.name))  # fmt: skip
+        if series.low:
+            axes.vlines(at, _floats(series.low), _floats(series.high), color="black", linewidth=1.0)
+        for place, value in zip(at, series.values, strict=True):
+            if value is None:
+                axes.text(place, 0.0, "×", ha="center", va="bottom", color=GREY)
+        for number, mark in enumerate(series.marks):
+            colour, style = (("#b00020", "-"), ("#1f3fbf", "--"), ("black", ":"))[number % 3]
+            name = "_nolegend_" if mark.name in seen else _name(mark.name)
+            ends = [place - width * 0.46 for place in at], [place + width * 0.46 for place in at]
+            axes.hlines(_floats(mark.values), *ends, color=colour, linestyle=style, linewidth=2.0, label=name)
+            seen.add(mark.name)
+    axes.set_xticks(range(len(figure.groups)), labels=list(map(_name, figure.groups)))
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    axes.set_ylabel(_label(figure.value))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+
+
+def _trace(axes: Axes, figure: TokenTrace) -> None:
+    at = list(range(len(figure.tokens)))
+    for index, series in enumerate(figure.series):
+        axes.plot(at, _floats(series.values), color=COLOURS[index % len(COLOURS)], linewidth=1.2,
+                  label=_name(series.name))  # fmt: skip
+    every = max(1, -(-len(at) // 60))
+    names = [visible(token)[:12] for token in figure.tokens[::every]]
+    axes.set_xticks(at[::every], labels=names, rotation=90, fontsize=6)
+    axes.set(xlabel=f"token, from position {figure.first_position}", ylabel=_label(figure.value))
+    axes.legend(ncols=3)
+
+
+def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
+    from matplotlib import colormaps, colors
+
+    known = [value for value in figure.values if value is not None]
+    scale = colors.Normalize(min(known), max(known)) if known else colors.Normalize(0.0, 1.0)
+    column, line = 0, 0
+    for token, value in zip(figure.tokens, figure.values, strict=True):
+        text = visible(token)[:40]
+        if column + len(text) > STRIP_COLUMNS:
+            column, line = 0, line + 1
+        shade = colormaps[MAP](scale(value)) if value is not None else (1.0, 1.0, 1.0, 1.0)
+        dark = 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2] < 0.45
+        axes.text(column, -line, text, family="DejaVu Sans Mono", fontsize=7, color="white" if dark else "black",
+                  bbox={"facecolor": shade, "edgecolor": "none", "pad": 1.0})  # fmt: skip
+        column += len(text)
+        if NEWLINE in text:
+            column, line = 0, line + 1
+    axes.set(xlim=(0, STRIP_COLUMNS), ylim=(-max(line, STRIP_LINES) - 1, 1))
+    axes.axis("off")
+    from matplotlib.cm import ScalarMappable
+
+    whole.colorbar(
+        ScalarMappable(scale, MAP), ax=axes, label=_label(figure.value), orientation="horizontal", shrink=0.5
+    )
+
+
+def _table(axes: Axes, figure: Table) -> None:
+    axes.axis("off")
+    if not figure.rows:
+        return
+    rows = [
+        [format_cell(cell, column.digits)[:48] for cell, column in zip(row, figure.columns, strict=True)]
+        for row in figure.rows
+    ]
+    titles = [visible(column.title) for column in figure.columns]
+    drawn = axes.table(cellText=rows, colLabels=titles, loc="center", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(7)
+    drawn.auto_set_column_width(list(range(len(titles))))
