@@ -10,6 +10,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.published import Published, gemma_scope, publish, publish_gemma_scope_sae, residual_stream, text_file
+from tests.hub_server import Hub, hub_server
+from tests.published import (
+    MODEL_REPO,
+    SAE_REPO,
+    Published,
+    gemma_scope,
+    publish,
+    publish_gemma_scope_sae,
+    residual_stream,
+    text_file,
+)
 
 LAYER = 1
+TOKEN = "hf_SecretSecretSecretSecretSecretSe"
 PICK = "layer_1/width_16k/average_l0_40"
 """The registry's nearest to --l0 60 at layer 1 of the 2B and width 16k."""
 TOLERANCE = 1e-4
@@ -126,6 +139,57 @@ def test_what_is_not_in_the_cache_is_named_at_once(small: Published, tmp_path: P
     assert done.stdout == ""
     assert "layer_0/width_16k/average_l0_" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_same_comes_from_a_hub_when_nothing_is_on_disk(small: Published, tmp_path: Path) -> None:
+    with hub_server() as hub:
+        hub.publish(MODEL_REPO, small.model)
+        hub.publish(SAE_REPO, small.saes)
+        fresh = tmp_path / "cache"
+        done = run(
+            tmp_path,
+            *("tokens", "--model", "gemma-2-2b", "--layer", str(LAYER), "--l0", "60", "--widths", "16k"),
+            *("--cache-dir", str(fresh), "--text", str(text_file(tmp_path)), "--json", "--contexts", "24"),
+            blocked=False,
+            HF_ENDPOINT=hub.url,
+            HF_HUB_DISABLE_XET="1",
+            HF_TOKEN=TOKEN,
+        )
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    check(json.loads(done.stdout)["tokens"], small)
+    # And from then on without it.
+    check(tokens(replace(small, cache=fresh), tmp_path, "--contexts", "24"), small)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (lambda hub: hub.gated.add(MODEL_REPO), f"https://huggingface.co/{MODEL_REPO}"),
+        (lambda hub: hub.files.pop(SAE_REPO), f"no repository {SAE_REPO}"),
+        (lambda hub: hub.files[SAE_REPO].clear(), "does not have the file"),
+    ],
+)
+def test_each_fault_of_the_hub_is_one_line_and_exit_code_3(
+    small: Published, tmp_path: Path, fault: Callable[[Hub], object], sentence: str
+) -> None:
+    with hub_server() as hub:
+        hub.publish(MODEL_REPO, small.model)
+        hub.publish(SAE_REPO, small.saes)
+        fault(hub)
+        done = run(
+            tmp_path,
+            *("tokens", "--model", "gemma-2-2b", "--layer", str(LAYER), "--widths", "16k", "--json"),
+            *("--cache-dir", str(tmp_path / "cache"), "--text", str(text_file(tmp_path))),
+            blocked=False,
+            HF_ENDPOINT=hub.url,
+            HF_HUB_DISABLE_XET="1",
+            HF_TOKEN=TOKEN,
+        )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, done.stdout, len(errors)) == (3, "", 1), done.stderr
+    assert sentence in errors[0]
+    assert TOKEN not in done.stderr
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ from inspector.sources.quiet import quiet_libraries
 
 POLL_SECONDS = 0.2
 TRIES = 4
+ANSWER_SECONDS = 10.0
+"""For the hub to say how large a file is."""
 LONGEST_WAIT = 30.0
 """Seconds that a server may ask to wait before the next try; longer, and the user is told instead."""
 _MODEL_FILES = (
@@ -111,6 +113,7 @@ def fetch_model(hf_id: str, *, cache_dir: str | None, offline: bool) -> Generato
             ) from error
     what = f"model {hf_id}"
     quiet_libraries()
+    yield from _told(lambda: _size(hf_id, "config.json"), what, hf_id)  # is there such a model, and is it shown to us?
     names: list[str] = yield from _told(lambda: _listed(hf_id), what, hf_id)
     weights = [name for name in names if "/" not in name and name.endswith(".safetensors")]
     if not weights:
@@ -174,7 +177,7 @@ class _Count:
 
 def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str) -> Generator[Event, None, None]:
     """Announce the size of all, then fetch one after the other."""
-    sizes: dict[str, int] = yield from _told(lambda: {f: _size(repo, f, cache_dir) for f in files}, what, repo)
+    sizes: dict[str, int] = yield from _told(lambda: {file: _size(repo, file) for file in files}, what, repo)
     total, before = sum(sizes.values()), 0
     yield Downloading(what=what, file="", done_bytes=0, total_bytes=total)
     began = time.monotonic()
@@ -194,11 +197,41 @@ def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str)
     yield Downloading(what=what, file=files[-1], done_bytes=total, total_bytes=total)
 
 
-def _size(repo: str, file: str, cache_dir: str | None) -> int:
-    from huggingface_hub import hf_hub_download
+class _Refused(Exception):
+    """The hub's answer to a question about a file.
 
-    about: Any = hf_hub_download(repo, file, cache_dir=hub_cache(cache_dir), dry_run=True)
-    return int(about.file_size or 0)
+    Args:
+        status: of HTTP.
+        code: the hub's own word for what is wrong.
+        retry_after: as the header says.
+    """
+
+    def __init__(self, status: int, code: str, retry_after: str | None) -> None:
+        super().__init__(f"{status} {code}")
+        self.status, self.code, self.retry_after = status, code, retry_after
+
+
+def _size(repo: str, file: str) -> int:
+    """Bytes of a file, from one question. The library's own would be asked again for minutes by itself."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+
+    url = hf_hub_url(repo, file)
+    for _ in range(3):  # a repository that was renamed answers with its new place
+        answer: Any = get_session().head(
+            url,
+            headers=build_hf_headers() | {"Accept-Encoding": "identity"},
+            follow_redirects=False,
+            timeout=ANSWER_SECONDS,
+        )
+        place = answer.headers.get("Location", "")
+        if not (300 <= answer.status_code < 400 and place.startswith("/")):
+            break
+        url = url[: url.index("/", len("https://"))] + place
+    if answer.status_code >= 400:
+        code = answer.headers.get("X-Error-Code", "")
+        raise _Refused(answer.status_code, code, answer.headers.get("Retry-After"))
+    return int(answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or 0)
 
 
 def _listed(repo: str) -> list[str]:
@@ -259,7 +292,7 @@ def _wait_before_again(error: BaseException, attempt: int) -> float | None:
     """Seconds before another try makes sense; None if it does not."""
     status = _status(error)
     if status == 429 or (status is not None and status >= 500):
-        asked = _header(error, "Retry-After")
+        asked = error.retry_after if isinstance(error, _Refused) else None
         wait = float(asked) if asked is not None and asked.replace(".", "", 1).isdigit() else 2.0**attempt
         return wait if wait <= LONGEST_WAIT else None
     broke_off = type(error).__name__ in ("ReadError", "RemoteProtocolError", "ReadTimeout", "ChunkedEncodingError")
@@ -271,7 +304,8 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"The disk is full while {repo} is downloaded. Make room, or choose another --cache-dir.")
     kind, status = type(error).__name__, _status(error)
-    if kind == "GatedRepoError" or status == 403:
+    code = error.code if isinstance(error, _Refused) else ""
+    if kind == "GatedRepoError" or code == "GatedRepo" or status == 403:
         return TargetError(
             f"{repo} is gated: its licence must be accepted at https://huggingface.co/{repo} by the account you use. "
             "Then log in with `hf auth login`."
@@ -302,19 +336,11 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
 def _status(error: BaseException | None) -> int | None:
     """HTTP status of an error or of what caused it."""
     while error is not None:
+        if isinstance(error, _Refused):
+            return error.status
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(status, int):
             return status
-        error = error.__cause__
-    return None
-
-
-def _header(error: BaseException | None, name: str) -> str | None:
-    while error is not None:
-        headers = getattr(getattr(error, "response", None), "headers", None)
-        if headers is not None:
-            value = headers.get(name)
-            return str(value) if value is not None else None
         error = error.__cause__
     return None
 

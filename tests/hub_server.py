@@ -1,0 +1,181 @@
+"""A Hugging Face hub on the loopback interface, with the faults that a real one has.
+
+Speaks what huggingface_hub asks: HEAD and GET of /REPO/resolve/REVISION/FILE with ETag, commit and size, a redirect to
+another place for large files, ranges, and the listing of a repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
+LARGE = 4096
+"""Bytes from which a file is redirected, as the hub does with its large ones."""
+
+
+@dataclass
+class Hub:
+    """Files by repository, and what goes wrong."""
+
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    failing: dict[str, int] = field(default_factory=dict)
+    """By file: how many times it is answered `fail_status` before it is given."""
+    fail_status: int = 503
+    retry_after: str | None = None
+    cut: dict[str, int] = field(default_factory=dict)
+    """By file: how many times its body breaks off half-way."""
+    wrong_size: set[str] = field(default_factory=set)
+    """Files whose body is shorter than their head says, every time."""
+    seconds_per_chunk: float = 0.0
+    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+    """(method, path, range) of every request."""
+    tokens: list[str] = field(default_factory=list)
+    """Authorization headers that came."""
+    url: str = ""
+
+    def publish(self, repo: str, folder: Path) -> None:
+        """Every file at or below a folder."""
+        self.files[repo] = {
+            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+
+
+@contextmanager
+def hub_server() -> Iterator[Hub]:
+    """A running hub; its address is in `url`, to be given as HF_ENDPOINT."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing on stderr."""
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, *, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            hub.asked.append((self.command, path, self.headers.get("Range")))
+            if (token := self.headers.get("Authorization")) is not None:
+                hub.tokens.append(token)
+            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
+                self._list(match[1])
+            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+                self._resolve(match[1], match[2], body)
+            elif match := re.fullmatch(r"/large/([^/]+/[^/]+)/(.+)", path):
+                self._send(match[1], match[2], body)
+            else:
+                self._error(404, "EntryNotFound")
+
+        def _known(self, repo: str) -> bool:
+            if repo in hub.gated:
+                self._error(403 if self.headers.get("Authorization") else 401, "GatedRepo")
+            elif repo not in hub.files:
+                self._error(401, "RepoNotFound")
+            else:
+                return True
+            return False
+
+        def _list(self, repo: str) -> None:
+            if not self._known(repo):
+                return
+            tree = [
+                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
+                for name, path in hub.files[repo].items()
+            ]
+            data = json.dumps(tree).encode()
+            self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+            self.wfile.write(data)
+
+        def _resolve(self, repo: str, name: str, body: bool) -> None:
+            if not self._known(repo):
+                return
+            path = hub.files[repo].get(name)
+            if path is None:
+                self._error(404, "EntryNotFound", {"X-Repo-Commit": COMMIT})
+                return
+            if hub.failing.get(name, 0) > 0:
+                hub.failing[name] -= 1
+                self._error(hub.fail_status, None, {"Retry-After": hub.retry_after} if hub.retry_after else {})
+                return
+            if path.stat().st_size < LARGE:
+                self._send(repo, name, body)
+                return
+            self._head(
+                302,
+                {
+                    "Location": f"{hub.url}/large/{repo}/{name}",
+                    "X-Repo-Commit": COMMIT,
+                    "X-Linked-Etag": f'"{_etag(path)}"',
+                    "X-Linked-Size": str(path.stat().st_size),
+                    "Content-Length": "0",
+                },
+            )
+
+        def _send(self, repo: str, name: str, body: bool) -> None:
+            path = hub.files[repo][name]
+            data, status, start = path.read_bytes(), 200, 0
+            headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+                start, status = int(match[1]), 206
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            rest = data[start:]
+            self._head(status, headers | {"Content-Length": str(len(rest))})
+            if not body:
+                return
+            stop = len(rest)
+            if name in hub.wrong_size or (start == 0 and hub.cut.get(name, 0) > 0):
+                hub.cut[name] = hub.cut.get(name, 1) - 1
+                stop //= 2
+            for first in range(0, stop, 1 << 16):
+                self.wfile.write(rest[first : min(stop, first + (1 << 16))])
+                if hub.seconds_per_chunk:
+                    self.wfile.flush()
+                    time.sleep(hub.seconds_per_chunk)
+            if stop < len(rest):
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.close()
+
+        def _error(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
+            more = {"X-Error-Code": code} if code else {}
+            self._head(status, {"Content-Length": "0", **more, **(headers or {})})
+
+        def _head(self, status: int, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+    return Handler
+
+
+def _etag(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
