@@ -39,6 +39,19 @@ class Downloading:
     """0 until it is known."""
 
 
+    @property
+    def amount(self) -> str:
+        """How much has come: `1.20 of 30.07 GB, 35 MB/s, 14 min left`; `30.07 GB` before the first byte."""
+        total = f"{self.total_bytes / 1e9:.2f} GB"
+        if not self.file:
+            return total
+        parts = [f"{self.done_bytes / 1e9:.2f} of {total}"]
+        if self.bytes_per_second > 0:
+            minutes = (self.total_bytes - self.done_bytes) / self.bytes_per_second / 60
+            parts += [f"{self.bytes_per_second / 1e6:.0f} MB/s", f"{minutes:.0f} min left" if minutes >= 1 else "soon"]
+        return ", ".join(parts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PassProgress:
     """A pass over the contexts has come this far."""

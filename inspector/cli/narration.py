@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from inspector.errors import Cancelled
-from inspector.events import Event, Loading, PassProgress, TrainProgress, Warned
+from inspector.events import Downloading, Event, Loading, PassProgress, TrainProgress, Warned
 
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LINES = 5.0
@@ -114,6 +114,9 @@ class Lines:
                 say(loading_text(event))
             case Loading():
                 self._now_and_then("loading", loading_text(event), is_last=event.done == event.total)
+            case Downloading():
+                text = f"downloading {event.what}: {event.amount}"
+                self._now_and_then(event.what, text, is_last=event.done_bytes == event.total_bytes)
             case PassProgress() | TrainProgress():
                 self._now_and_then(event_name(event), progress_text(event), is_last=is_complete(event))
 
@@ -157,6 +160,8 @@ class Bar:
                 self._progress.console.print(_visible(loading_text(event)))
             case Loading():
                 self._show("loading", event.done, event.total, _visible(loading_text(event)))
+            case Downloading():
+                self._show(f"downloading {_visible(event.what)}", event.done_bytes, event.total_bytes, event.amount)
             case PassProgress() | TrainProgress():
                 done, total = amounts(event)
                 self._show(event_name(event), done, total, rate_text(event))

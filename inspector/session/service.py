@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from inspector.errors import Cancelled, ExitCode, UsageError
-from inspector.events import Loading, Warned
+from inspector.events import Downloading, Loading, Warned
 from inspector.session.failures import failed
 from inspector.session.hub import Asked, Hub, Left
 from inspector.session.protocol import (
@@ -132,6 +132,7 @@ class Service:
 
         warnings: list[str] = []
         loading = open_target(first_layer(self.target))
+        began = time.monotonic()
         while True:
             if self.hub.stopping.is_set():
                 raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
@@ -142,6 +143,10 @@ class Service:
                 return loaded, warnings
             if isinstance(event, Loading):
                 self._tell_loading(event)
+            elif isinstance(event, Downloading):
+                began = began if event.file else time.monotonic()
+                took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
+                self._tell_loading(Loading(what=f"downloading {event.what}", detail=event.amount, seconds=took))
             elif isinstance(event, Warned):
                 warnings.append(event.message)
 
