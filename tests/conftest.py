@@ -5,10 +5,17 @@ Tests run beside each other on small machines; more threads than cores make smal
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
+
+# Results that tests measure are nobody's: they never reach the checkout's own store.
+os.environ["DM_INSPECT_RESULTS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-results-")
+atexit.register(shutil.rmtree, os.environ["DM_INSPECT_RESULTS_DIR"], ignore_errors=True)

@@ -23,6 +23,7 @@ PACKAGES = (
 VARIABLES = (
     "TERM", "COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "TMUX", "STY", "SSH_CONNECTION", "HF_HOME", "HF_HUB_OFFLINE",
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", "DM_INSPECT_RUNTIME_DIR",
+    "DM_INSPECT_RESULTS_DIR",
 )  # fmt: skip
 """Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are nobody's business."""
 _PRIVATE = frozenset({"SSH_CONNECTION", "TMUX", "STY"})
@@ -73,6 +74,7 @@ def folders() -> Section:
 
     from inspector.errors import InspectorError
     from inspector.session import discovery
+    from inspector.store.results import results_folder
 
     try:
         sessions = str(discovery.runtime_dir())
@@ -84,6 +86,7 @@ def folders() -> Section:
         "package": str(package),
         "demo": "complete" if (package / "demo" / "model" / "config.json").is_file() else "missing",
         "cache": platformdirs.user_cache_dir(discovery.APP),
+        "results": str(results_folder()),
         "logs": str(discovery.log_dir()),
         "sessions": sessions,
         "themes": str(platformdirs.user_config_path(discovery.APP) / "themes"),

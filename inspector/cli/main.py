@@ -31,6 +31,9 @@ COMMANDS = {
         attribute="experiments",
         summary="List the experiments and what each one asks.",
     ),
+    "results": LazyCommand(
+        module="inspector.cli.results", attribute="results", summary="List, show and export what was measured."
+    ),
     "suites": LazyCommand(
         module="inspector.cli.suites", attribute="suites", summary="List the SAEs of a model's hook."
     ),

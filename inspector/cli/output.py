@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from inspector.errors import UsageError
+from inspector.store.jsonable import jsonable, to_json
 
-
-def jsonable(value: Any) -> Any:
-    """The same data as JSON can hold it: tuples become lists, not-a-number and infinities become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    return value
-
-
-def to_json(value: Any) -> str:
-    """One line of pure ASCII: whatever a token holds, nothing in it can act on a terminal."""
-    return json.dumps(jsonable(value), ensure_ascii=True, allow_nan=False)
+__all__ = ["check_file_place", "jsonable", "output_folder", "print_json", "print_json_list", "to_json", "whole_file"]
 
 
 def print_json(value: Any) -> None:

@@ -13,8 +13,10 @@ from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import one_by_one, opened
 from inspector.cli.output import output_folder, print_json, to_json, whole_file
 from inspector.cli.target_options import target_options
-from inspector.errors import UsageError
+from inspector.errors import ResourceError, UsageError
 from inspector.spec import RunSpec
+from inspector.store.command import command_of
+from inspector.store.results import save
 
 if TYPE_CHECKING:
     from inspector.events import Event
@@ -92,14 +94,17 @@ def run(
             shards=shards,
         )
         for experiment, result in zip(chosen, follow(measured(spec), quiet=quiet), strict=True):
+            command = command_of(spec, experiment.id)
+            _keep(result, command, quiet=quiet)
             if out is not None:
                 _write(out / file_name(result, several_layers=len(targets) > 1), result)
             if as_json:
                 print_json(result)
             else:
+                from inspector.cli.colours import look_of_stdout
                 from inspector.cli.report import report
 
-                print(report(experiment, result), end="")
+                print(report(experiment, result, look_of_stdout(), command), end="", flush=True)
 
 
 def check(experiments: tuple[str, ...], params: tuple[str, ...]) -> list[Experiment]:
@@ -136,9 +141,20 @@ def measured(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]]:
     return (yield from runner.run(spec, loaded))
 
 
+def _keep(result: dict[str, Any], command: str, *, quiet: bool) -> None:
+    """Store the result; a full disk costs the copy, not the numbers that are still to be printed."""
+    try:
+        record = save(result, command)
+    except ResourceError as error:
+        say(f"warning: the result is not kept. {error}")
+    else:
+        if not quiet:
+            say(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
+
+
 def file_name(result: dict[str, Any], *, several_layers: bool) -> str:
     """`error-vector.json`; `error-vector.layer_3.json` where one command measures several layers."""
-    layer = f".layer_{result['saes'][0]['layer']}" if several_layers else ""
+    layer = f".layer_{result['saes'][0]['layer']}" if several_layers and result["saes"] else ""
     return f"{result['experiment']}{layer}.json"
 
 

@@ -17,7 +17,7 @@ from inspector.drawing.cells import Cells, cut
 from inspector.drawing.figure_palette import FigurePalette
 from inspector.drawing.figures import Axis
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, axis_text, tick_text
+from inspector.drawing.scales import Scale, axis_text, tick_texts
 
 SMALLEST = 5
 """Lines of a plot's inside, however little room there is."""
@@ -80,7 +80,7 @@ def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: i
     """
     lines = max(height - 3, SMALLEST)
     y_ticks = y.ticks(max(2, min(lines // 2, 7)))
-    texts = [tick_text(value) for value in y_ticks]
+    texts = tick_texts(y_ticks)
     gutter = max(map(cell_width, texts), default=0) + 1
     left = gutter + 1
     columns = max(width - left - 1, 10)
@@ -102,12 +102,12 @@ def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: i
 
 def _x_ticks(cells: Cells, x: Scale, left: int, columns: int, lines: int, palette: FigurePalette) -> None:
     free = 0
-    for value in x.ticks(max(2, columns // 9)):
+    ticks = x.ticks(max(2, columns // 9))
+    for value, text in zip(ticks, tick_texts(ticks), strict=True):
         place = x.place(value)
         if place is None:
             continue
         column = left + round(place * (2 * columns - 1)) // 2
-        text = tick_text(value)
         start = min(max(column - cell_width(text) // 2, left - 1), left + columns - cell_width(text))
         cells.put(column, lines, "┬", palette.quiet)
         if start >= free:

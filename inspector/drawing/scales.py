@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.figures import Axis
@@ -72,6 +72,8 @@ def _even_ticks(low: float, high: float, at_most: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, at_most: int) -> list[float]:
+    if high < 2.5 * low:  # no room for 1-2-5: as on an even axis, which it nearly is
+        return _even_ticks(low, high, at_most)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
         found = [
@@ -86,15 +88,24 @@ def _log_ticks(low: float, high: float, at_most: int) -> list[float]:
     return found[::every]
 
 
-def tick_text(value: float) -> str:
+def tick_texts(ticks: Sequence[float]) -> list[str]:
+    """Short numbers for all of them, with as many digits as tell them apart."""
+    for digits in (3, 4, 5, 6, 8):
+        texts = [tick_text(value, digits) for value in ticks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
+
+
+def tick_text(value: float, digits: int = 3) -> str:
     """A short number: 0.25, 16k, 1.5m, 1e-05."""
     size = abs(value)
     if size == 0.0:
         return "0"
     for limit, letter in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
         if size >= limit and size < limit * 1000:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:.3g}"
+            return f"{value / limit:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"
 
 
 def number_text(value: float | None, digits: int = 3) -> str:

@@ -13,7 +13,7 @@ from inspector.drawing.figure_palette import FILLS, MARKS, FigurePalette, Line, 
 from inspector.drawing.figures import Axis, Bars, GroupedBars, Mark, Violin
 from inspector.drawing.palette import CellStyle
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, axis_text, number_text, scale_of, tick_text
+from inspector.drawing.scales import Scale, axis_text, number_text, scale_of, tick_texts
 from inspector.drawing.terminal_curves import legend_lines
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -177,12 +177,12 @@ def _value_axis(axis: Axis, scale: Scale, left: int, columns: int, palette: Figu
     cells = Cells(left + columns + 8, 3, palette.plain)
     cells.put(left, 0, "─" * columns, palette.quiet)
     free = 0
-    for value in scale.ticks(max(2, columns // 10)):
+    ticks = scale.ticks(max(2, columns // 10))
+    for value, text in zip(ticks, tick_texts(ticks), strict=True):
         place = scale.place(value)
         if place is None or not -1e-9 <= place <= 1 + 1e-9:
             continue
         column = left + min(int(place * columns), columns - 1)
-        text = tick_text(value)
         start = max(column - cell_width(text) // 2, 0)
         cells.put(column, 0, "┬", palette.quiet)
         if start >= free:

@@ -25,7 +25,7 @@ from inspector.drawing.figures import (
     Violin,
 )
 from inspector.drawing.safe_text import NEWLINE, visible
-from inspector.drawing.scales import Scale, number_text, scale_of, tick_text
+from inspector.drawing.scales import Scale, number_text, scale_of, tick_texts
 from inspector.drawing.text import format_cell
 from inspector.drawing.vector_figures import COLOURS, GREY, MAP
 
@@ -86,7 +86,7 @@ def _set_scale(axes: Axes, scale: Scale, which: str) -> None:
     getattr(axes, f"set_{which}scale")("log" if scale.log else "linear")
     getattr(axes, f"set_{which}lim")(scale.low, scale.high)
     ticks = scale.ticks(7)
-    getattr(axes, f"set_{which}ticks")(ticks, labels=[tick_text(tick) for tick in ticks])
+    getattr(axes, f"set_{which}ticks")(ticks, labels=tick_texts(ticks))
     axes.minorticks_off()
 
 
@@ -149,7 +149,9 @@ def _bands(axes: Axes, figure: Bands) -> None:
     axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
     handles, labels = axes.get_legend_handles_labels()
     n = len(figure.bands)
-    axes.legend([*handles[:n][::-1], *handles[n:]], [*labels[:n][::-1], *labels[n:]], ncols=2)
+    order = [*range(n - 1, -1, -1), *range(n, len(handles))]
+    axes.legend([handles[i] for i in order], [labels[i] for i in order], ncols=3, loc="upper center",
+                bbox_to_anchor=(0.5, -0.15))  # fmt: skip
 
 
 def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:

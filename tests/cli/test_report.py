@@ -10,6 +10,28 @@ from inspector.cli.token_text import token_table_text
 from inspector.experiments import find
 
 
+PLOT = """\
+ 0.8 ┤   ⡄
+     │   ⡇
+     │   ⡇
+0.78 ┤   ⡇
+     │   ⡇
+0.76 ┤   ⡇
+     │   ⡇
+     │   ●
+0.74 ┤   ⡇
+     │   ⡇
+0.72 ┤   ⡇
+     │   ⡇
+     │   ⡇
+ 0.7 ┤   ⠃                                                                                                       ×
+     └───┬────────────┬────────────┬────────────┬────────────┬────────────┬────────────┬────────────┬────────────┬───
+       15.96       15.965        15.97       15.975        15.98       15.985        15.99       15.995         16
+                                                         L0 (log)
+"""
+"""One point with its interval, one that is not defined."""
+
+
 def result(**changes: Any) -> dict[str, Any]:
     common = {"layer": 3, "hook_name": "blocks.3.hook_resid_post", "nominal_l0": 16.0, "n_train": 1280, "n_test": 640}
     return {
@@ -53,6 +75,11 @@ def test_a_report_has_table_counts_controls_and_what_made_it() -> None:
         "b      4,096          16  16.0  undefined  undefined  undefined  0.1250\n"
         "\n"
         "r2_norm = 1 - a / b.\n"
+        "\n"
+        "Norm prediction\n"
+        "norm R²\n"
+        "⠒●⠒ 256   ⠒■⠒ 4k   × undefined\n"
+        f"{PLOT}"
         "\n"
         "tokens: 1,280 fitted, 80 per dimension; 640 held out; split by context\n"
         "control gaussian null: r2_norm 0.2500 to 0.5000. As if Gaussian.\n"

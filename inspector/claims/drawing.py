@@ -1,0 +1,48 @@
+"""The table of claims as lines for a terminal: every verdict with its reason, wrapped and never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, interval_text
+from inspector.drawing.cells import prose
+from inspector.drawing.figure_palette import Line, figure_palette
+from inspector.drawing.palette import TokenPalette
+
+SIGNS = {CONSISTENT: "✓", CONTRADICTS: "✗", CANNOT_TELL: "?"}
+
+
+def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette) -> list[Line]:
+    """A paragraph per claim, and how many came out how.
+
+    Args:
+        verdicts: of `evaluate`.
+        width: columns.
+        palette: of the terminal.
+    """
+    styles = figure_palette(palette)
+    lines: list[Line] = []
+    indent = " " * 7
+    for each in verdicts:
+        sign = f"{SIGNS[each.verdict]} {each.id:<4} "
+        said = prose(f"{each.claim} {each.verdict[0].upper()}{each.verdict[1:]}.", width - len(indent), styles.strong)
+        lines += [[(sign if i == 0 else indent, styles.strong), *line] for i, line in enumerate(said)]
+        number = f"{each.number}{_interval(each)}" if each.number else ""
+        for text in (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _from(each)):
+            lines += [[(indent, styles.plain), *line] for line in prose(text, width - len(indent), styles.plain)]
+    counts = ", ".join(
+        f"{sum(each.verdict == answer for each in verdicts)} {answer}"
+        for answer in (CONSISTENT, CONTRADICTS, CANNOT_TELL)
+    )
+    return [*lines, [], [(counts, styles.strong)]]
+
+
+def _interval(each: Verdict) -> str:
+    """The interval says of which number it is: in a number over many SAEs it is that of the middle one."""
+    if each.interval is None or each.value is None:
+        return ""
+    return f"; of {each.value:.3g}:{interval_text(each.interval)}"
+
+
+def _from(each: Verdict) -> str:
+    return f"from {', '.join(each.results)}" if each.results else ""

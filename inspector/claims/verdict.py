@@ -1,0 +1,166 @@
+"""What is said about one claim of the paper, and what the functions that say it share."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Answer = Literal["consistent with the paper", "contradicts it", "cannot tell"]
+CONSISTENT: Answer = "consistent with the paper"
+CONTRADICTS: Answer = "contradicts it"
+CANNOT_TELL: Answer = "cannot tell"
+Result = Mapping[str, Any]
+"""An object as `--json` prints it; user data, hence Any."""
+Z = 1.959964
+"""97.5% of the normal distribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one function found in its results."""
+
+    answer: Answer
+    number: str
+    """This run's number in words a table can hold."""
+    why: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    """95%; None: there is none for this number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One line of the paper's claims, and who judges it."""
+
+    id: str
+    claim: str
+    paper: str
+    """The paper's own number."""
+    needs: tuple[str, ...]
+    """Experiments whose results it is judged by."""
+    contradicted_by: str
+    judge: Callable[[Mapping[str, Result]], Finding]
+    """Gets the results by experiment; all that it needs are there, of one target."""
+    also: tuple[str, ...] = ()
+    """Experiments that are looked at where they are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One line of the table."""
+
+    id: str
+    claim: str
+    paper: str
+    number: str
+    value: float | None
+    interval: tuple[float, float] | None
+    verdict: Answer
+    why: str
+    results: tuple[str, ...]
+    """Ids of the results it rests on."""
+
+
+def cannot(why: str, number: str = "") -> Finding:
+    """Nothing can be said."""
+    return Finding(answer=CANNOT_TELL, number=number, why=why)
+
+
+def decided(consistent: bool, contradicts: bool) -> Answer:
+    """The answer of two tests; neither: cannot tell."""
+    return CONTRADICTS if contradicts else CONSISTENT if consistent else CANNOT_TELL
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """The defined ones."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def interval_of(result: Result, sae: str, key: str) -> tuple[float, float] | None:
+    """The 95% interval of a score of an SAE."""
+    ends = result["intervals"].get(sae, {}).get(key)
+    return None if ends is None else (float(ends[0]), float(ends[1]))
+
+
+def middle(result: Result, key: str) -> tuple[float, tuple[float, float] | None, str] | None:
+    """The median of a score over SAEs as one of them has it: value, interval, name. None if none is defined."""
+    rows = sorted((row for row in result["saes"] if row.get(key) is not None), key=lambda row: float(row[key]))
+    if not rows:
+        return None
+    row = rows[(len(rows) - 1) // 2]
+    return row[key], interval_of(result, row["sae"], key), row["sae"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """'0.71 to 0.86, median 0.80'."""
+    low, high = min(values), max(values)
+    return f"{low:.3g} to {high:.3g}, median {statistics.median(values):.3g}" if len(values) > 1 else f"{low:.3g}"
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """'[0.1, 0.2]', or nothing."""
+    return "" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Whether a score rises or falls with something, other things equal: Kendall's tau within groups."""
+
+    tau: float
+    """-1: falls in every pair; 1: rises in every pair."""
+    z: float
+    """In standard deviations of tau if there were no trend."""
+    n_pairs: int
+
+
+def trend(rows: Sequence[Mapping[str, Any]], score: str, along: str, fixed: str) -> Trend | None:
+    """Kendall's trend of a score along one key within groups of equal `fixed`; None without three pairs.
+
+    Args:
+        rows: of a result's `saes`.
+        score: what may rise or fall.
+        along: e.g. d_sae.
+        fixed: e.g. nominal_l0; rows without it are left out.
+    """
+    groups: dict[Any, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.get(score) is not None and row.get(along) is not None and row.get(fixed) is not None:
+            groups.setdefault(row[fixed], []).append((row[along], row[score]))
+    agreed, pairs, variance = 0, 0, 0.0
+    for points in groups.values():
+        n = len(points)
+        for i in range(n):
+            for j in range(i):
+                dx, dy = points[i][0] - points[j][0], points[i][1] - points[j][1]
+                if dx != 0:
+                    pairs += 1
+                    agreed += (dx * dy > 0) - (dx * dy < 0)
+        variance += n * (n - 1) * (2 * n + 5) / 18
+    if pairs < 3:
+        return None
+    return Trend(tau=agreed / pairs, z=agreed / math.sqrt(variance), n_pairs=pairs)
+
+
+def slope(x: Sequence[float], y: Sequence[float], covariate: Sequence[float]) -> tuple[float, float] | None:
+    """Least-squares slope of y on x with a covariate and a constant, and its standard error; None if undetermined.
+
+    Three columns are solved by hand (normal equations of centred data), because this package loads no numpy.
+    """
+    n = len(x)
+    if n < 4:
+        return None
+    cx, cy, cz = ([value - sum(values) / n for value in values] for values in (x, y, covariate))
+    xx, zz, xz = (sum(a * b for a, b in zip(p, q, strict=True)) for p, q in ((cx, cx), (cz, cz), (cx, cz)))
+    xy, zy = (sum(a * b for a, b in zip(p, cy, strict=True)) for p in (cx, cz))
+    if zz <= 1e-12 * max(xx, 1e-300):  # one L0 only: there is nothing to hold fixed
+        zz, xz, zy = 1.0, 0.0, 0.0
+    determinant = xx * zz - xz * xz
+    if xx <= 0.0 or determinant <= 1e-9 * xx * zz:
+        return None
+    b = (zz * xy - xz * zy) / determinant
+    c = (xx * zy - xz * xy) / determinant
+    rest = sum((v - b * u - c * w) ** 2 for u, v, w in zip(cx, cy, cz, strict=True))
+    return b, math.sqrt(max(rest, 0.0) / (n - 3) * zz / determinant)

@@ -1,0 +1,227 @@
+"""`dm-inspect results`: what was measured before, as text, tables, pictures and one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from inspector.cli.lazy import Command
+from inspector.cli.narration import say
+from inspector.cli.output import check_file_place, print_json, print_json_list, whole_file
+from inspector.errors import UsageError
+
+if TYPE_CHECKING:
+    from inspector.claims import Verdict
+    from inspector.store.results import Record, Stored
+
+TEXT_FORMATS = ("csv", "json")
+PICTURES = ("svg", "png", "pdf")
+FORMATS = (*TEXT_FORMATS, "parquet", *PICTURES, "html")
+
+
+@click.group(epilog="\b\nExample:\n  dm-inspect results list")
+def results() -> None:
+    """List, show and export what was measured.
+
+    Every `dm-inspect run` keeps its results; the same measurement again replaces the older one. An ID may be shortened
+    as long as it stays the only one.
+    """
+
+
+@results.command("list", cls=Command, epilog="\b\nExample:\n  dm-inspect results list --json")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"results": [...]}.')
+def list_(as_json: bool) -> None:
+    """List the stored results, newest first."""
+    from inspector.store.index import list_results
+
+    listing = list_results()
+    for problem in listing.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        print_json_list("results", map(_row, listing.records))
+    elif not listing.records:
+        say("No result is stored. `dm-inspect run` measures and keeps them.")
+    else:
+        print(_table(listing.records), end="")
+
+
+@results.command("show", cls=Command, epilog="\b\nExample:\n  dm-inspect results show error-vector-39162c75fa")
+@click.argument("result_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="The object, as `run --json` printed it.")
+def show(result_id: str, as_json: bool) -> None:
+    """Show one result: question, figures, numbers, controls, and the command that repeats it."""
+    from inspector.store.results import load
+
+    stored = load(result_id)
+    if as_json:
+        print_json(stored.result)
+        return
+    from inspector.cli.colours import look_of_stdout
+    from inspector.cli.report import report
+    from inspector.experiments import find
+
+    look = look_of_stdout()
+    print(f"result {stored.record.id} · measured {stored.record.created}")
+    print(report(find(stored.record.experiment), stored.result, look, stored.record.command), end="")
+
+
+@results.command(
+    "export",
+    cls=Command,
+    epilog="""\b
+Examples:
+  dm-inspect results export error-vector-39162c75fa --format csv > error-vector.csv
+  dm-inspect results export error-vector-39162c75fa --format pdf --out figure.pdf
+""",
+)
+@click.argument("result_id", metavar="ID")
+@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where. Default: csv and json to stdout, else ID.FORMAT.",
+)
+def export(result_id: str, kind: str, out: Path | None) -> None:
+    """Write one result as a table (csv, parquet, json), a figure (svg, png, pdf) or a page (html).
+
+    Tables have a row per SAE and every number as it was measured. Figures need matplotlib: install dm-inspect[figures].
+    """
+    from inspector.store.results import load
+
+    stored = load(result_id)
+    if out is None and kind not in TEXT_FORMATS:
+        out = Path(f"{stored.record.id}.{kind}")
+    if out is not None:
+        check_file_place(out)
+    content = _exported(stored, kind)
+    if out is None:
+        assert isinstance(content, str), "only text goes to stdout"
+        print(content, end="")
+        return
+    with whole_file(out) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    say(f"wrote {out}")
+
+
+@results.command(
+    "report",
+    cls=Command,
+    epilog="\b\nExample:\n  dm-inspect results report --out report.html",
+)
+@click.argument("result_ids", nargs=-1, metavar="[ID...]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.html", help="The page to write.")
+def report_(result_ids: tuple[str, ...], out: Path) -> None:
+    """Write one page with figures, numbers and the paper's claims; by default of the newest of each experiment.
+
+    The page needs nothing beside it and loads nothing. Figures need matplotlib: install dm-inspect[figures].
+    """
+    from inspector.reports.page import page
+
+    check_file_place(out)
+    chosen = _chosen(result_ids)
+    text = page(chosen)
+    with whole_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    say(f"wrote {out}: {len(chosen)} {'result' if len(chosen) == 1 else 'results'}")
+
+
+@results.command("claims", cls=Command, epilog="\b\nExample:\n  dm-inspect results claims --json")
+@click.argument("result_ids", nargs=-1, metavar="[ID...]")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"claims": [...]}.')
+def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
+    """Hold the paper's claims C1-C19 against the stored results; by default the newest of each experiment."""
+    from inspector.claims import evaluate
+
+    stored = _chosen(result_ids, none_is_fine=True)
+    verdicts = evaluate({each.record.id: each.result for each in stored})
+    if as_json:
+        print_json_list("claims", map(_claim_row, verdicts))
+        return
+    from inspector.claims.drawing import claims_lines
+    from inspector.cli.colours import look_of_stdout
+    from inspector.drawing.ansi import to_ansi
+    from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+
+    look = look_of_stdout()
+    palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
+    print(to_ansi(claims_lines(verdicts, look.width or 118, palette), look.depth, palette.plain), end="")
+
+
+def _chosen(result_ids: tuple[str, ...], *, none_is_fine: bool = False) -> list[Stored]:
+    """The results named, or the newest of each experiment; damaged ones among the latter are named and left out."""
+    from inspector.store.index import list_results, newest_of_each
+    from inspector.store.results import load
+
+    if result_ids:
+        return [load(each) for each in dict.fromkeys(result_ids)]
+    listing = list_results()
+    for problem in listing.problems:
+        say(f"warning: {problem}")
+    records = newest_of_each(listing)
+    if not records and not none_is_fine:
+        raise UsageError("No result is stored yet. `dm-inspect run all` measures everything on the demo.")
+    return [load(record.id) for record in records]
+
+
+def _exported(stored: Stored, kind: str) -> str | bytes:
+    from inspector.experiments import find
+    from inspector.store import exports
+    from inspector.store.jsonable import to_json
+
+    if kind == "json":
+        return to_json(stored.result) + "\n"
+    if kind == "csv":
+        return exports.to_csv(stored.result)
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
+        pq.write_table(exports.to_arrow(stored.result), sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+    if kind == "html":
+        from inspector.reports.page import page
+
+        return page([stored])
+    from inspector.drawing.vector_figures import picture
+
+    figures = find(stored.record.experiment).draw(stored.result)  # type: ignore[arg-type]  # as it was stored
+    return picture(figures, kind)
+
+
+def _row(record: Record) -> dict[str, str]:
+    return {
+        "id": record.id,
+        "experiment": record.experiment,
+        "created": record.created,
+        "command": record.command,
+        "profile": record.profile,
+    }
+
+
+def _claim_row(verdict: Verdict) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(verdict)
+
+
+def _table(records: tuple[Record, ...]) -> str:
+    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.text import render_table
+
+    columns = ("id", "measured", "model", "hook", "profile")
+    rows = tuple(
+        (
+            each.id,
+            each.created.replace("T", " ").removesuffix("+00:00"),
+            each.model,
+            each.hook_name,
+            each.profile + (f", null {each.null}" if each.null else ""),
+        )
+        for each in records
+    )
+    return render_table(Table(title="", columns=tuple(Column(title=title) for title in columns), rows=rows))

@@ -1,0 +1,1 @@
+"""Pages about stored results: one file that needs nothing beside it."""

@@ -1,0 +1,204 @@
+"""One page about a set of results: figures, tables, controls, what made them, and the paper's claims.
+
+Everything that was measured or named by somebody else passes `text_of`: names of models and tokens are hostile until
+they are escaped. The page loads nothing; it even forbids itself to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from inspector import __version__
+from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, evaluate
+from inspector.drawing.figures import Figure, Table
+from inspector.drawing.safe_text import visible
+from inspector.drawing.text import format_cell
+from inspector.drawing.vector_figures import svg_of
+from inspector.experiment import Experiment
+from inspector.experiments import find
+from inspector.reports.style import STYLE
+from inspector.store.fingerprint import versions
+from inspector.store.results import Stored
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+CLASSES = {CONSISTENT: "good", CONTRADICTS: "bad", CANNOT_TELL: "open"}
+PAPER = "paper_"
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+_SHORT_HASH = 16
+
+
+def page(stored: Sequence[Stored]) -> str:
+    """The whole document.
+
+    Args:
+        stored: results in the order of their sections.
+
+    Raises:
+        UsageError: matplotlib is not installed, or a result is of an experiment that this program does not have.
+    """
+    verdicts = evaluate({each.record.id: each.result for each in stored})
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>dm-inspect: {len(stored)} results</title><style>{STYLE}</style></head><body>",
+        *_head(stored),
+        *_claims(verdicts),
+    ]
+    for each in stored:
+        parts += _section(each, find(each.record.experiment))
+    parts.append("</body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def text_of(value: object) -> str:
+    """Any text as the page may hold it: what a reader cannot see is made visible, what HTML would obey is escaped."""
+    return html.escape(visible(str(value))) if str(value) else ""
+
+
+def _head(stored: Sequence[Stored]) -> Iterator[str]:
+    targets = dict.fromkeys(f"{each.record.model} · {each.record.hook_name}" for each in stored if each.record.model)
+    newest = max((each.record.created for each in stored), default="")
+    yield "<h1>What sparse autoencoders leave unexplained</h1>"
+    yield f'<p class="quiet">{text_of(", ".join(targets))} · {len(stored)} results, the newest of {text_of(newest)}</p>'
+    yield '<nav><ol><li><a href="#claims">The paper\'s claims</a></li>'
+    for each in stored:
+        yield f'<li><a href="#{text_of(each.record.id)}">{text_of(find(each.record.experiment).title)}</a></li>'
+    yield "</ol></nav>"
+    yield "<h3>Environment</h3>"
+    made: dict[str, set[str]] = {}
+    for each in stored:
+        about = each.result["provenance"]
+        for name, value in {"dm-inspect": about.get("program_version"), **about.get("versions", {})}.items():
+            made.setdefault(str(name), set()).add(str(value))
+    rows = [(name, ", ".join(sorted(values))) for name, values in made.items()]
+    rows.append(("profiles", ", ".join(sorted({each.record.profile for each in stored}))))
+    now = {"dm-inspect": __version__, **versions(), "python": platform.python_version()}
+    rows.append(("this page", ", ".join(f"{name} {value}" for name, value in now.items())))
+    yield _table(("measured with", "version"), rows)
+
+
+def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    counts = ", ".join(f"{sum(each.verdict == answer for each in verdicts)} {answer}" for answer in CLASSES)
+    yield '<section id="claims"><h2>The paper\'s claims</h2>'
+    yield f'<p class="quiet">{counts}</p><div class="wide"><table><thead><tr>'
+    yield "".join(f"<th>{title}</th>" for title in ("", "claim", "the paper", "here", "verdict", "why"))
+    yield "</tr></thead><tbody>"
+    for each in verdicts:
+        number = text_of(each.number)
+        if each.interval is not None and each.value is not None:
+            number += f"; of {each.value:.3g}: [{each.interval[0]:.3g},&nbsp;{each.interval[1]:.3g}]"
+        sources = ", ".join(f'<a href="#{text_of(found)}">{text_of(found)}</a>' for found in each.results)
+        why = text_of(each.why) + (f' <span class="quiet">From {sources}.</span>' if sources else "")
+        verdict = f'<span class="verdict {CLASSES[each.verdict]}">{each.verdict}</span>'
+        cells = (each.id, text_of(each.claim), text_of(each.paper), number, verdict, why)
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table></div></section>"
+
+
+def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
+    record, result = stored.record, stored.result
+    yield f'<section id="{text_of(record.id)}"><h2>{text_of(experiment.title)}</h2>'
+    where = " · ".join(part for part in (record.model, record.hook_name, f"profile {record.profile}") if part)
+    yield f'<p class="quiet">{text_of(record.id)} · {text_of(where)} · paper: {text_of(experiment.reference)}</p>'
+    yield f"<p><strong>{text_of(experiment.question)}</strong></p><p>{text_of(result['definition'])}</p>"
+    paper = {key.removeprefix(PAPER): value for key, value in result["result"].items() if key.startswith(PAPER)}
+    if paper:
+        said = ", ".join(f"{name.replace('_', ' ')}: {_short(value)}" for name, value in paper.items())
+        yield f"<p>The paper: {text_of(said)}</p>"
+    figures = experiment.draw(result)  # type: ignore[arg-type]  # ResultObject, as it was stored
+    yield '<div class="figures">'
+    for index, figure in enumerate(figures):
+        if not isinstance(figure, Table):
+            yield _figure(figure, f"{record.id}-{index}", result["definition"])
+    yield "</div>"
+    for figure in figures:
+        if isinstance(figure, Table):
+            yield f"<h3>{text_of(figure.title)}</h3>" + _drawn_table(figure)
+            yield _notes(figure.note, result["definition"])
+    if result["controls"]:
+        yield "<h3>Controls</h3>" + _table(("control", "numbers", "definition"), list(_controls(result["controls"])))
+    for warning in result["warnings"]:
+        yield f'<p class="warning">{text_of(warning)}</p>'
+    yield f"<p>It would be contradicted by: {text_of(experiment.contradicted_by)}</p>"
+    yield f"<h3>Repeat</h3><pre>{text_of(record.command)}</pre>"
+    yield "<details><summary>What made it: hashes, split, versions</summary>"
+    yield (
+        _table(("", ""), [(key, _short(value)) for key, value in result["provenance"].items()]) + "</details></section>"
+    )
+
+
+def _figure(figure: Figure, salt: str, definition: str) -> str:
+    svg = _METADATA.sub("", svg_of(figure, salt))
+    # Ids that stand in many pictures of one page would otherwise be looked up in the first of them.
+    prefix = "f" + hashlib.sha256(salt.encode()).hexdigest()[:8]
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{text_of(figure.title)}" ', 1)
+    heading = f"<figcaption><strong>{text_of(figure.title)}</strong></figcaption>"
+    return f"<figure>{heading}{svg}{_caption(figure, definition)}</figure>"
+
+
+def _caption(figure: Figure, definition: str) -> str:
+    notes = _notes(figure.note, definition)
+    return f"<figcaption>{notes}</figcaption>" if notes else ""
+
+
+def _notes(note: str, definition: str) -> str:
+    """Lines of a note, without the definition, which the section has said."""
+    return "".join(f"<p>{text_of(line)}</p>" for line in note.splitlines() if line and line != definition)
+
+
+def _drawn_table(table: Table) -> str:
+    numeric = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
+    titles = [f"{column.title} ({column.unit})" if column.unit else column.title for column in table.columns]
+    head = "".join(
+        f"<th{' class=n' if right else ''}>{text_of(title)}</th>" for title, right in zip(titles, numeric, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=n' if right else ''}>{html.escape(format_cell(cell, column.digits))}</td>"
+            for cell, column, right in zip(row, table.columns, numeric, strict=True)
+        )
+        + "</tr>"
+        for row in table.rows
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    head = "".join(f"<th>{text_of(title)}</th>" for title in titles)
+    body = "".join("<tr>" + "".join(f"<td>{text_of(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    top = f"<thead><tr>{head}</tr></thead>" if any(titles) else ""
+    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def _controls(controls: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, control in controls.items():
+        numbers = "; ".join(f"{key} {_short(value)}" for key, value in control.items() if key != "definition")
+        yield name.replace("_", " "), numbers, str(control.get("definition", ""))
+
+
+def _short(value: Any, *, depth: int = 0) -> str:
+    """Plain data in words: numbers to four digits, hashes cut, long lists counted."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str):
+        return f"{value[:_SHORT_HASH]}…" if re.fullmatch(r"[0-9a-f]{64}", value) else value
+    if isinstance(value, Mapping):
+        words = [f"{key} {_short(item, depth=depth + 1)}" for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        words = [_short(item, depth=depth + 1) for item in value]
+    else:
+        return str(value)
+    inside = ", ".join(words[:24]) + (f", … {len(words) - 24} more" if len(words) > 24 else "")
+    return f"[{inside}]" if depth else inside

@@ -1,0 +1,67 @@
+"""The command that repeats a run, spelled from what was asked for; only what differs from the defaults is named."""
+
+from __future__ import annotations
+
+import shlex
+
+from inspector.spec import RunSpec, TargetSpec
+
+_DEFAULTS = TargetSpec()
+_PLAIN = {
+    "--model": "model",
+    "--site": "site",
+    "--hook": "hook",
+    "--suite": "suite",
+    "--l0": "l0",
+    "--text": "text",
+    "--contexts": "contexts",
+    "--context-length": "context_length",
+    "--train-tokens": "train_tokens",
+    "--split": "split",
+    "--seed": "seed",
+    "--device": "device",
+    "--dtype": "dtype",
+    "--cache-dir": "cache_dir",
+    "--max-memory": "max_memory",
+    "--llama-gate": "llama_gate",
+}
+"""Option by field of the target, for those that are written as they are."""
+
+
+def command_of(spec: RunSpec, experiment: str) -> str:
+    """`dm-inspect run EXPERIMENT ...` that gives the same numbers; batch size and shards change none and are left out.
+
+    Args:
+        spec: of the run; its target's layers should be those of one result.
+        experiment: id of the experiment.
+    """
+    words = ["dm-inspect", "run", experiment, *target_words(spec.target)]
+    for key, value in spec.params.items():
+        words += ["-p", f"{key}={value}"]
+    if spec.profile != "careful":
+        words += ["--profile", spec.profile]
+    if spec.null is not None:
+        words += ["--null", spec.null]
+    return shlex.join(words)
+
+
+def target_words(target: TargetSpec) -> list[str]:
+    """The options of TARGET that differ from the defaults."""
+    words: list[str] = []
+    for option, field in _PLAIN.items():
+        value = getattr(target, field)
+        if value != getattr(_DEFAULTS, field):
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    if target.layers is not None:
+        first, last = target.layers[0], target.layers[-1]
+        words += ["--layer", str(first)] if first == last else ["--layers", f"{first}:{last + 1}"]
+    if target.positions is not None:
+        start, stop = target.positions
+        words += ["--positions", f"{start}:{'' if stop is None else stop}"]
+    if target.widths is not None:
+        words += ["--widths", ",".join(map(str, target.widths))]
+    for sae in target.saes:
+        words += ["--sae", sae]
+    words += ["--offline"] if target.offline else []
+    words += ["--accept-gate"] if target.accept_gate else []
+    return words

@@ -1,0 +1,86 @@
+"""A result as a flat table: one row per SAE, or, where nothing was measured per SAE, one row of the whole result.
+
+Every number is the object's own, undone by nothing: CSV writes floats so that they read back the same. Intervals follow
+their score as `<score>_low` and `<score>_high`; lists and dictionaries stand as JSON text in one cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inspector.store.jsonable import jsonable, to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+def flat_rows(result: Mapping[str, Any]) -> list[Row]:
+    """Rows of one result, all with the same columns in the same order; what a row lacks is None."""
+    rows: list[Row] = []
+    for entry in result["saes"]:
+        row: Row = {"experiment": result["experiment"], "profile": result["profile"]}
+        ends = result["intervals"].get(entry["sae"], {})
+        for key, value in entry.items():
+            row[key] = _cell(value)
+            if key in ends:
+                row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
+        rows.append(row)
+    if not rows:
+        row = {"experiment": result["experiment"], "profile": result["profile"]}
+        rows = [row | {key: _cell(value) for key, value in result["result"].items()}]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def to_csv(result: Mapping[str, Any]) -> str:
+    """The rows as CSV with a header; None is an empty cell, a text is as it is, line breaks included (RFC 4180)."""
+    rows = flat_rows(result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain_text(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def to_arrow(result: Mapping[str, Any]) -> pa.Table:
+    """The rows as an Arrow table, its metadata holding the whole result as JSON under `dm_inspect_result`."""
+    import pyarrow as pa
+
+    rows = flat_rows(result)
+    arrays = {key: _column([row[key] for row in rows]) for key in rows[0]}
+    return pa.table(arrays).replace_schema_metadata({"dm_inspect_result": to_json(result)})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Whole numbers and fractions mixed become fractions; anything else mixed becomes text."""
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return pa.array(values, pa.float64())
+    if kinds == {int, float}:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    if len(kinds) > 1:
+        return pa.array([None if value is None else to_json(value) for value in values], pa.string())
+    return pa.array(values)
+
+
+def _cell(value: Any) -> Any:
+    plain = jsonable(value)
+    return to_json(plain) if isinstance(plain, dict | list) else plain
+
+
+def _plain_text(value: Any) -> str:
+    """Floats by `repr`, the shortest text that reads back as the same number."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value) if isinstance(value, float) else str(value)
+    # A spreadsheet would run a text that begins so; a number is none.
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "@", "\t", "\r") else text

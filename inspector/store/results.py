@@ -1,0 +1,173 @@
+"""Results that were measured: one JSON file each, whole and with a checksum; beside them an index to list them quickly.
+
+The files are the truth. The index is made from them, again and again where it is missing, damaged or out of date, so
+that files can be copied in or deleted by hand. A result has the same id whenever the same thing was measured the same
+way: the experiment and the beginning of the fingerprint; measuring it again replaces it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import inspector
+from inspector.errors import DataError, UsageError, nearest
+from inspector.store.atomic import write_whole
+from inspector.store.jsonable import jsonable, to_json
+
+VARIABLE = "DM_INSPECT_RESULTS_DIR"
+"""Names another folder."""
+FORMAT = 1
+ID_DIGITS = 10
+LARGEST = 256 * 2**20
+"""Bytes; a result of more was not written by this program."""
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,120}")
+KEYS = ("experiment", "profile", "definition", "provenance", "saes", "result", "intervals", "controls", "warnings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a list says about one stored result."""
+
+    id: str
+    experiment: str
+    created: str
+    """UTC, ISO 8601, whole seconds."""
+    command: str
+    """That repeats it."""
+    profile: str
+    model: str
+    hook_name: str
+    null: str = ""
+    """The control that was measured in its place, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A result that was read back."""
+
+    record: Record
+    result: dict[str, Any]
+    """The object as `--json` printed it."""
+
+
+def results_folder() -> Path:
+    """Where results are kept: in a checkout its cache/results, else the user's data folder; not made here."""
+    asked = os.environ.get(VARIABLE)
+    if asked:
+        return Path(asked).absolute()
+    checkout = Path(inspector.__file__).parents[1]
+    if (checkout / "cache" / "README.md").is_file() and (checkout / "pyproject.toml").is_file():
+        return checkout / "cache" / "results"
+    import platformdirs
+
+    return platformdirs.user_data_path("dm-inspect") / "results"
+
+
+def result_id(result: Mapping[str, Any]) -> str:
+    """The experiment and the beginning of the fingerprint, e.g. error-vector-39162c75fa."""
+    return f"{result['experiment']}-{str(result['provenance']['fingerprint'])[:ID_DIGITS]}"
+
+
+def save(result: Mapping[str, Any], command: str, *, folder: Path | None = None) -> Record:
+    """Store a result, replacing an older one of the same id.
+
+    Args:
+        result: the object of one experiment.
+        command: that repeats it.
+        folder: where; None: `results_folder()`.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written to.
+    """
+    plain = jsonable(result)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    found_id = result_id(plain)
+    content = {"format": FORMAT, "id": found_id, "created": created, "command": command, "result": plain}
+    write_whole(
+        (folder or results_folder()) / f"{found_id}.json", to_json({**content, "sha256": _checksum(content)}) + "\n"
+    )
+    return _record(content)
+
+
+def read(path: Path) -> Stored:
+    """Read one file and check that it is what was written.
+
+    Raises:
+        DataError: it is damaged, or no result; the message names the file.
+    """
+    damaged = f"{path} is damaged"
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
+        content = json.loads(path.read_bytes())
+        claimed = content.pop("sha256")
+        if claimed != _checksum(content):
+            raise ValueError("its checksum does not fit")
+        if content["format"] != FORMAT:
+            raise ValueError(f"it has format {content['format']}, and this program reads {FORMAT}")
+        if content["id"] != path.stem or any(key not in content["result"] for key in KEYS):
+            raise ValueError("it is not a result of this name")
+        return Stored(record=_record(content), result=content["result"])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Mend its permissions or remove it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} while reading it"
+        raise DataError(f"{damaged}: {reason}. Remove it and measure again.") from error
+
+
+def load(wanted: str, *, folder: Path | None = None) -> Stored:
+    """The stored result of an id, or of the beginning of one if only one begins so.
+
+    Raises:
+        UsageError: there is none, or several begin so.
+        DataError: its file is damaged.
+    """
+    folder = folder or results_folder()
+    known = stored_ids(folder)
+    found = [wanted] if wanted in known else [each for each in known if each.startswith(wanted)]
+    if len(found) > 1:
+        raise UsageError(
+            f"'{wanted}' is the beginning of {len(found)} results: {', '.join(found[:4])}. Write more of it."
+        )
+    if not found:
+        hint = nearest(wanted, known) if known else " Nothing is stored yet: `dm-inspect run` measures."
+        raise UsageError(f"There is no result {wanted!r}.{hint}")
+    return read(folder / f"{found[0]}.json")
+
+
+def stored_ids(folder: Path) -> list[str]:
+    """Ids by the names of the files, sorted; none of them is opened."""
+    try:
+        names = [path.stem for path in folder.iterdir() if path.suffix == ".json"]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if _ID.fullmatch(name))
+
+
+def _record(content: Mapping[str, Any]) -> Record:
+    result = content["result"]
+    made = result["provenance"]
+    return Record(
+        id=str(content["id"]),
+        experiment=str(result["experiment"]),
+        created=str(content["created"]),
+        command=str(content["command"]),
+        profile=str(result["profile"]),
+        model=str(made.get("model") or ""),
+        hook_name=str(made.get("hook_name") or ""),
+        null=str(made.get("null") or ""),
+    )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """sha256 of everything but itself, the order of keys not counting."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
