@@ -9,7 +9,6 @@ from inspector.cli.report import report
 from inspector.cli.token_text import token_table_text
 from inspector.experiments import find
 
-
 PLOT = """\
  0.8 ┤   ⡄
      │   ⡇
