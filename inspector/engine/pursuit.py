@@ -22,6 +22,8 @@ Variant = Literal["careful", "paper-code", "refit"]
 VARIANTS: tuple[Variant, ...] = ("careful", "paper-code", "refit")
 ATOM_BYTES = 256 << 20
 """Decoder rows of the active sets held at once; decides how many tokens go through together."""
+UNIT_WITHIN = 1e-3
+"""Rows stored in half precision have length 1 to 5e-4; scaling them would change no pick that their rounding has not."""
 REFIT_SWEEPS = 1000
 REFIT_TOLERANCE = 1e-7
 """Coordinate descent ends when no coefficient moves by more than this share of the token's largest one."""
@@ -64,7 +66,7 @@ class Pursuit:
         self._bias = bias
         self.variant = variant
         norms = decoder.norm(dim=1)
-        self.unit_norm = bool(((norms - 1).abs() < 1e-4).all())
+        self.unit_norm = bool(((norms - 1).abs() < UNIT_WITHIN).all())
         self._length: Tensor | None = None
         if variant != "paper-code" and not self.unit_norm:
             # A row of zeros reconstructs nothing: its inner products are zero, so it is never worth a step.

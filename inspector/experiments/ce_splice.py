@@ -26,8 +26,10 @@ READING = (
 class Params(FitParams):
     """How many contexts are spliced into, and where."""
 
-    contexts: int = 16
+    contexts: int = 12
     """Held-out contexts; each is run six times per SAE. 0 takes all, as the paper does."""
+    l0: float = 60.0
+    """Per width the SAE whose nominal L0 is nearest, and every one of the narrowest width, as Fig. 8; 0 takes all."""
     hook: str = ""
     """Splice here instead of where the SAEs read; an unknown name is refused."""
 
@@ -80,7 +82,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Spli
     """See `measure_splices`."""
     from inspector.statistics.own.spliced import measure_splices
 
-    return (yield from measure_splices(measuring, contexts=params.contexts, hook=params.hook))
+    return (yield from measure_splices(measuring, contexts=params.contexts, l0=params.l0, hook=params.hook))
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -91,8 +93,15 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     n = np.array(found.n, dtype=np.float64)
     draws = np.random.default_rng(0).multinomial(len(n), np.full(len(n), 1 / len(n)), size=params.resamples)
     counts = np.concatenate([np.ones((1, len(n))), draws])
-    rows, intervals, controls, warnings = [], {}, {}, []
-    for own in found.saes:
+    by_id = {own.sae: own for own in found.saes}
+    rows: list[Row | None] = []
+    intervals: dict[str, dict[str, Interval]] = {}
+    controls, warnings = {}, []
+    for sae in statistics.saes:
+        if sae.ref.sae_id not in by_id:
+            rows.append(None)
+            continue
+        own = by_id[sae.ref.sae_id]
         values = _values(found, own, counts)
         rows.append(_row(values))
         intervals[own.sae] = {name: _interval(value) for name, value in values.items() if name in ROW_SCORES}

@@ -32,7 +32,7 @@ class Params(FitParams):
     sae: str = ""
     """The SAE whose error is predicted; empty: the one most like its companions in width and L0."""
     tokens: int = 0
-    """About so many, in whole contexts; 0: 20,000, or 50 per dimension of the largest regressor if that is more."""
+    """About so many, in whole contexts; 0: 12,000, or 50 per dimension of the largest regressor if that is more."""
     components: str = "same"
     """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
 

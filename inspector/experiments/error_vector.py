@@ -78,15 +78,15 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
 
 
 def draw(result: ResultObject) -> Sequence[Figure]:
-    """All SAEs in a table, and both averages against L0 for each width."""
-    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    """All SAEs in a table, both averages against L0 for each width, and in the layout of Fig. 2."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.spec import width_label
 
     scores = (Score(key="r2_pooled", title="pooled R²"), Score(key="r2_mean_dims", title="mean R² of dims"))
     rows, intervals = result["saes"], result["intervals"]
     table = sae_table("SAE error predicted from x", rows, intervals, scores, result["definition"])
     curves = [curve_by_width(f"Error vector, {score.title}", rows, intervals, score, width_label) for score in scores]
-    return table, *curves
+    return table, *curves, grid_by_width("Pooled R² by width and L0", rows, scores[0])
 
 
 EXPERIMENT = Experiment(

@@ -77,15 +77,16 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
 
 
 def draw(result: ResultObject) -> Sequence[Figure]:
-    """All SAEs in a table, and fvu_nonlinear against L0 for each width."""
-    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    """All SAEs in a table, fvu_nonlinear against L0 for each width, and in the layout of Fig. 2."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.spec import width_label
 
     fvu, nonlinear = Score(key="fvu", title="FVU"), Score(key="fvu_nonlinear", title="nonlinear FVU")
     rows, intervals = result["saes"], result["intervals"]
     note = f"{result['definition']}\n{INTERPRETATION}"
     table = sae_table("Variance of x left unexplained", rows, intervals, (fvu, nonlinear), note)
-    return table, curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, INTERPRETATION)
+    curve = curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, INTERPRETATION)
+    return table, curve, grid_by_width("Nonlinear FVU by width and L0", rows, nonlinear)
 
 
 EXPERIMENT = Experiment(

@@ -82,8 +82,8 @@ def _below_null(statistics: Statistics) -> list[str]:
 
 
 def draw(result: ResultObject) -> Sequence[Figure]:
-    """All SAEs in a table, and r2_norm against L0 for each width."""
-    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    """All SAEs in a table, r2_norm against L0 for each width, and in the layout of Fig. 2."""
+    from inspector.drawing.sae_figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.spec import width_label
 
     score = Score(key="r2_norm", title="norm R²")
@@ -95,7 +95,8 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         (score, Score(key="fvu", title="FVU")),
         result["definition"],
     )
-    return table, curve_by_width("Norm prediction", rows, intervals, score, width_label)
+    curve = curve_by_width("Norm prediction", rows, intervals, score, width_label)
+    return table, curve, grid_by_width("Norm R² by width and L0", rows, score)
 
 
 EXPERIMENT = Experiment(

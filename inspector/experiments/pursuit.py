@@ -29,7 +29,7 @@ class Params(FitParams):
     l0: float = 60.0
     """Per width, the SAE whose nominal L0 is nearest; 0 takes all."""
     tokens: int = 0
-    """About so many, in whole contexts; 0: 20,000, or 50 per dimension of x if that is more."""
+    """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
     variant: str = ""
     """'careful', 'paper-code' (D-17) or 'refit' (careful, then non-negative least squares); empty: by profile."""
 

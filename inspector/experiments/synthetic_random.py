@@ -26,7 +26,7 @@ class Params(FitParams):
     features: int = 8000
     """Random Gaussian directions, many more than dims."""
     dims: int = 100
-    tokens: int = 12_000
+    samples: int = 12_000
     """Two thirds are fitted, the rest scored."""
     active: float = 60.0
     """Expected number of features per token."""
@@ -92,17 +92,17 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curv
     frequency = np.minimum(frequency * params.active / frequency.sum(), 1.0)
     # Rarest last: taking away from the end is what an SAE of too few latents lacks.
     cuts = [round((1.0 - share) * params.features) for share in ABLATED]
-    kept = np.zeros((len(cuts), params.tokens, params.dims))
-    for token in range(params.tokens):
+    kept = np.zeros((len(cuts), params.samples, params.dims))
+    for token in range(params.samples):
         active = np.nonzero(rng.random(params.features) < frequency)[0]
         weights = rng.exponential(size=len(active)) if params.magnitudes == "exponential" else np.ones(len(active))
         vectors = weights[:, None] * directions[active]
         running = np.concatenate([np.zeros((1, params.dims)), np.cumsum(vectors, axis=0)])
         kept[:, token] = running[np.searchsorted(active, cuts)]
         if token % 2000 == 1999:
-            yield PassProgress(name="simulation", contexts_done=token + 1, contexts_total=params.tokens,
+            yield PassProgress(name="simulation", contexts_done=token + 1, contexts_total=params.samples,
                                tokens_per_second=0.0, seconds_left=0.0)  # fmt: skip
-    n_train = 2 * params.tokens // 3
+    n_train = 2 * params.samples // 3
     x = kept[0]
     variance_all = frequency * (1 - frequency) if params.magnitudes == "equal" else 2 * frequency - frequency**2
     variance_all = variance_all * (directions**2).sum(axis=1)

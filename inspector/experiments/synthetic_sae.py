@@ -36,7 +36,7 @@ class Params(FitParams):
     l0: float = 68.0
     """Nominal, as the paper's SAE."""
     tokens: int = 0
-    """About so many, in whole contexts; 0: 20,000, or 50 per dimension of x if that is more."""
+    """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
     encode: str = "clean"
     """'clean': encode x' as the paper does; 'noisy': encode x' with its dense noise."""
     unit: float = 0.0

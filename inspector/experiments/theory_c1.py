@@ -28,9 +28,9 @@ CURVE_RATES = tuple(10 ** (-2 + i * 4 / 40) for i in range(41))
 class Params(FitParams):
     """Size of the simulation."""
 
-    samples: int = 40_000
+    draws: int = 40_000
     """Vectors per repeat."""
-    features: int = 8
+    summands: int = 8
     """Orthogonal features."""
     repeats: int = 8
     """Independent simulations; their spread is the interval."""
@@ -97,7 +97,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simu
     for done, law in enumerate(LAWS, start=1):
         slopes, scores = [], []
         for _ in range(max(params.repeats, 2)):
-            w = draw_weights(law, params.samples, params.features, rng)
+            w = draw_weights(law, params.draws, params.summands, rng)
             weights, r2 = _regressed(w, intercept=True)
             slopes.append(float(weights.mean()))
             scores.append(r2)
@@ -117,7 +117,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simu
         yield PassProgress(
             name="simulation", contexts_done=done, contexts_total=len(LAWS), tokens_per_second=0.0, seconds_left=0.0
         )
-    w = draw_weights("poisson 1", params.samples, params.features, rng)
+    w = draw_weights("poisson 1", params.draws, params.summands, rng)
     origin, _ = _regressed(w, intercept=False)
     y = (w**2).sum(axis=1)
     guess = 2.0 * w.sum(axis=1)
@@ -166,7 +166,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             correlation_poisson_1=poisson(1.0).r2 ** 0.5,
             correlation_poisson_1_simulated=max(simulated, 0.0) ** 0.5,
             paper_correlation_poisson_1=PRINTED_CORRELATION,
-            through_origin=poisson_through_origin(1.0, params.features),
+            through_origin=poisson_through_origin(1.0, params.summands),
             through_origin_simulated=found.through_origin,
             wrong_slope_r2=found.wrong_slope_r2,
             rates=list(CURVE_RATES),

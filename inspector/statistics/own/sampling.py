@@ -14,7 +14,7 @@ from inspector.engine.plan import Plan
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
 
-LEAST_TOKENS = 20_000
+LEAST_TOKENS = 12_000
 TOKENS_PER_DIMENSION = 50
 """With the paper's share of them fitted, thirty training tokens per dimension."""
 

@@ -6,7 +6,7 @@ make everything a splice of something else. Errors are those of held-out context
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from inspector.engine.decomposition import decompose, squared_norm
 from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.model import loss_per_token
+from inspector.statistics.own.sampling import nearest_l0
 from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
@@ -68,12 +69,13 @@ class Spliced:
     dtype: str = "float32"
 
 
-def measure_splices(measuring: Measuring, *, contexts: int, hook: str) -> Generator[Event, None, Spliced]:
+def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str) -> Generator[Event, None, Spliced]:
     """Splice every arm of every SAE into held-out contexts.
 
     Args:
         measuring: the target.
         contexts: held-out contexts, at most; 0 takes all.
+        l0: per width the SAE of the nearest nominal L0, and all of the narrowest width; 0 takes all.
         hook: must be the target's; a mistyped name raises instead of replacing nothing.
     """
     loaded = measuring.loaded
@@ -83,18 +85,21 @@ def measure_splices(measuring: Measuring, *, contexts: int, hook: str) -> Genera
         raise DataError(f"Hook {hook_name} and {loaded.hook_name} differ in width. Splice where the SAEs read.")
     chosen = contexts_with(measuring.plan.test)
     chosen = chosen[:contexts] if contexts else chosen
+    narrowest = min(sae.ref.d_sae for sae in loaded.saes)
+    picks = nearest_l0(loaded.saes, l0)
+    picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]
     found = Spliced(
-        saes=[SplicedSae(sae=sae.ref.sae_id) for sae in loaded.saes], dtype=str(loaded.model.dtype).split(".")[-1]
+        saes=[SplicedSae(sae=sae.ref.sae_id) for sae in picks], dtype=str(loaded.model.dtype).split(".")[-1]
     )
     progress = Progress("splices", len(chosen), measuring.plan.train.shape[1])
     for index in chosen:
-        _one_context(measuring, hook_name, index, found)
+        _one_context(measuring, picks, hook_name, index, found)
         yield progress.advance_by(1)
     return found
 
 
 @torch.inference_mode()
-def _one_context(measuring: Measuring, hook_name: str, index: int, found: Spliced) -> None:
+def _one_context(measuring: Measuring, picks: Sequence[LoadedSae], hook_name: str, index: int, found: Spliced) -> None:
     loaded = measuring.loaded
     assert loaded is not None
     tokens = loaded.contexts.token_ids[index : index + 1]
@@ -112,7 +117,7 @@ def _one_context(measuring: Measuring, hook_name: str, index: int, found: Splice
     found.n.append(len(places))
     found.original.append(float(loss[places].double().sum()))
     rows = included.to(x.device)
-    for sae, sums in zip(loaded.saes, found.saes, strict=True):
+    for sae, sums in zip(picks, found.saes, strict=True):
         arms = _arms(x, rows, sae, measuring.maps[sae.ref.sae_id], sums, (measuring.seed, index))
         for arm, value in arms.items():
             replacement = x.clone()
