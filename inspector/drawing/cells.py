@@ -72,6 +72,20 @@ def cut(text: str, width: int) -> str:
     return kept.rstrip() + ELLIPSIS
 
 
+def cut_start(text: str, width: int) -> str:
+    """As `cut`, but the end is kept: SAEs of one hook differ in the last part of their names."""
+    if cell_width(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    kept, room = "", width - 1
+    for cluster, size in reversed(list(clusters(text))):
+        if size > room:
+            break
+        kept, room = cluster + kept, room - size
+    return ELLIPSIS + kept.lstrip()
+
+
 def padded(text: str, width: int, *, right: bool = False) -> str:
     """Cut or filled up to exactly so many columns; `right`: the text stands at the right."""
     text = cut(text, width)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.braille import Canvas
-from inspector.drawing.cells import Cells, cut, padded
+from inspector.drawing.cells import Cells, cut, cut_start, padded
 from inspector.drawing.figure_palette import FILLS, MARKS, FigurePalette, Line, Run
 from inspector.drawing.figures import Axis, Bars, GroupedBars, Mark, Violin
 from inspector.drawing.palette import CellStyle
@@ -81,7 +81,7 @@ def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Lin
     cells = Cells(left + columns + right + 1, VIOLIN_LINES * len(names), palette.plain)
     for index, (name, sample, all_values) in enumerate(zip(names, shown, figure.samples, strict=True)):
         top, middle = index * VIOLIN_LINES, index * VIOLIN_LINES + VIOLIN_LINES // 2
-        cells.put(0, middle, cut(name, left - 1), palette.plain)
+        cells.put(0, middle, cut_start(name, left - 1), palette.plain)
         style = palette.of_series(index)
         if not sample:
             cells.put(left, middle, "no defined number", palette.quiet)
@@ -140,7 +140,7 @@ def _chart(groups: Sequence[tuple[str, Sequence[_Bar]]], axis: Axis, width: int,
             lines.append([(cut(visible(name), width), palette.strong)])
         for bar in own:
             cells = Cells(left + columns + right, 1, palette.plain)
-            cells.put(indent, 0, cut(visible(bar.name), left - indent - 1), palette.plain)
+            cells.put(indent, 0, cut_start(visible(bar.name), left - indent - 1), palette.plain)
             _draw_bar(cells, bar, scale, left, columns, palette)
             cells.put(left + columns + 1, 0, next(said), palette.plain if bar.value is not None else palette.quiet)
             lines += cells.lines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.drawing.cells import cut, padded
+from inspector.drawing.cells import cut, cut_start, padded
 from inspector.drawing.figure_palette import MISSING, FigurePalette, Line
 from inspector.drawing.figures import Table, TokenStrip
 from inspector.drawing.palette import MARKS as LEVELS
@@ -52,7 +52,8 @@ def _blocks(sizes: Sequence[int], width: int) -> list[list[int]]:
 
 
 def _row(texts: Sequence[str], block: Sequence[int], sizes: Sequence[int], numeric: Sequence[bool], width: int) -> str:
-    return cut(GAP.join(padded(texts[i], sizes[i], right=numeric[i]) for i in block).rstrip(), width)
+    shown = [padded(cut_start(texts[i], sizes[i]) if i == 0 else texts[i], sizes[i], right=numeric[i]) for i in block]
+    return cut(GAP.join(shown).rstrip(), width)
 
 
 def strip_lines(figure: TokenStrip, width: int, palette: FigurePalette) -> list[Line]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from inspector.drawing.cells import cut
+from inspector.drawing.cells import cut_start
 from inspector.drawing.figures import (
     Axis,
     Bands,
@@ -73,7 +73,7 @@ def _label(axis: Axis) -> str:
 
 def _name(text: str) -> str:
     """A name that leaves room for the plot."""
-    return cut(visible(text), LONGEST_NAME)
+    return cut_start(visible(text), LONGEST_NAME)
 
 
 def _floats(values: Numbers) -> list[float]:

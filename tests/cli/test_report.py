@@ -31,6 +31,31 @@ PLOT = """\
 """One point with its interval, one that is not defined."""
 
 
+GRID = """\
+Norm R² by width and L0
+L0 (log)
+      │
+   16 ┤                                                                                                      ×
+      │
+15.99 ┤
+      │
+      │
+15.98 ┤
+      │
+      │
+15.97 ┤
+      │
+15.96 ┤       ●0.750
+      │
+      └──────────────────────────────┬───────────────────────┬──────────────────────┬──────────────────────────────┬─
+                                    500                     1k                     2k                             5k
+                                                  SAE width (latents, log)
+norm R²  0.750 ▁▂▃▄▅▆▇█ 0.750
+× undefined
+"""
+"""The same in the layout of Fig. 2."""
+
+
 def result(**changes: Any) -> dict[str, Any]:
     common = {"layer": 3, "hook_name": "blocks.3.hook_resid_post", "nominal_l0": 16.0, "n_train": 1280, "n_test": 640}
     return {
@@ -79,6 +104,8 @@ def test_a_report_has_table_counts_controls_and_what_made_it() -> None:
         "norm R²\n"
         "⠒●⠒ 256   ⠒■⠒ 4k   × undefined\n"
         f"{PLOT}"
+        "\n"
+        f"{GRID}"
         "\n"
         "tokens: 1,280 fitted, 80 per dimension; 640 held out; split by context\n"
         "control gaussian null: r2_norm 0.2500 to 0.5000. As if Gaussian.\n"
