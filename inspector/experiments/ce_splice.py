@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
+    from inspector.drawing.figures import BarSeries, Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
@@ -207,7 +207,7 @@ def _plain(value: float) -> float | None:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Bars of percent recovered with both predictions as lines beside them, a table, and the controls."""
-    from inspector.drawing.figures import Axis, Bars, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Series, Table
     from inspector.drawing.sae_figures import Score, sae_table
 
     rows, intervals = result["saes"], result["intervals"]
@@ -223,35 +223,23 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     found = result["result"]
     note = f"{result['definition']}\n{found['reading']}"
     table = sae_table(f"Cross-entropy, unspliced {found['ce_original']:.4f} nats", rows, intervals, scores, note)
-    bars = []
-    for part in ("linear", "nonlinear"):
-        ends = [intervals.get(row["sae"], {}).get(f"recovered_{part}") for row in rows]
-        bars.append(
-            Bars(
-                title=f"Cross-entropy recovered by {part} error",
-                value=Axis(label="recovered", unit="%"),
-                labels=tuple(row["sae"] for row in rows),
-                values=tuple(row[f"recovered_{part}"] for row in rows),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-                note="Expected: " + "; ".join(_marks(row, part) for row in rows),
-            )
-        )
-    order = range(len(rows))
+    groups = tuple(row["sae"] for row in rows)
+    bars = GroupedBars(
+        title="Cross-entropy recovered",
+        value=Axis(label="recovered", unit="%"),
+        groups=groups,
+        bars=tuple(_bar(rows, intervals, part) for part in ("linear", "nonlinear")),
+        note="Dashes: what variance and norm of the part would predict.",
+    )
+    order = tuple(float(i + 1) for i in range(len(rows)))
     curve = Curve(
-        title="Recovered and predicted",
+        title="Recovered, by cross-entropy and by KL divergence",
         x=Axis(label="SAE, in the table's order"),
         y=Axis(label="recovered", unit="%"),
         series=tuple(
-            Series(
-                name=f"{part}: {name}", x=tuple(float(i + 1) for i in order), y=tuple(row[key + part] for row in rows)
-            )
+            Series(name=f"{part}, {name}", x=order, y=tuple(row[f"{key}_{part}"] for row in rows), style="points")
             for part in ("linear", "nonlinear")
-            for name, key in (
-                ("cross-entropy", "recovered_"),
-                ("variance", "variance_recovered_"),
-                ("norm", "norm_ratio_"),
-            )
+            for name, key in (("cross-entropy", "recovered"), ("KL", "kl_recovered"))
         ),
     )
     same = result["controls"]["same_size_perturbations"]["saes"]
@@ -268,13 +256,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         rows=tuple((sae, *(own[key] for key in CONTROL_SCORES[:6])) for sae, own in same.items()),
         note=result["controls"]["same_size_perturbations"]["definition"],
     )  # fmt: skip
-    return table, *bars, curve, controls
+    return table, bars, curve, controls
 
 
-def _marks(row: dict[str, object], part: str) -> str:
-    variance, norm = row[f"variance_recovered_{part}"], row[f"norm_ratio_{part}"]
-    shown = ["undefined" if not isinstance(each, float) else f"{each:.0f}%" for each in (variance, norm)]
-    return f"{row['sae']} {shown[0]} by variance, {shown[1]} by norm"
+def _bar(rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], part: str) -> BarSeries:
+    """Bars of one part with both predictions as marks."""
+    from inspector.drawing.figures import BarSeries, Mark
+
+    ends = [intervals.get(row["sae"], {}).get(f"recovered_{part}") for row in rows]
+    return BarSeries(
+        name=f"{part} error",
+        values=tuple(row[f"recovered_{part}"] for row in rows),
+        low=tuple(None if each is None else each[0] for each in ends),
+        high=tuple(None if each is None else each[1] for each in ends),
+        marks=(
+            Mark(name="variance recovered", values=tuple(row[f"variance_recovered_{part}"] for row in rows)),
+            Mark(name="norm ratio", values=tuple(row[f"norm_ratio_{part}"] for row in rows)),
+        ),
+    )
 
 
 EXPERIMENT = Experiment(

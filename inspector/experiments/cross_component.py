@@ -134,26 +134,30 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """A panel of bars per target, as Fig. 9b, and all numbers in a table."""
-    from inspector.drawing.figures import Axis, Bars, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, BarSeries, Column, Curve, GroupedBars, Series, Table
 
     found = result["result"]
     intervals = result["intervals"].get(found["sae"], {})
     names = list(found["r2_mean_dims"])
     targets = ("nonlinear_error", "sae_error", "linear_error")
-    panels = []
-    for target in targets:
-        ends = [intervals.get(f"{name} {target}") for name in names]
-        panels.append(
-            Bars(
-                title=f"{target} of {found['sae']} from reconstructions",
-                value=Axis(label="mean R² of dims"),
-                labels=tuple(TITLES[name] for name in names),
-                values=tuple(found["r2_mean_dims"][name][target] for name in names),
+    bars = []
+    for name in names:
+        ends = [intervals.get(f"{name} {target}") for target in targets]
+        bars.append(
+            BarSeries(
+                name=TITLES[name],
+                values=tuple(found["r2_mean_dims"][name][target] for target in targets),
                 low=tuple(None if each is None else each[0] for each in ends),
                 high=tuple(None if each is None else each[1] for each in ends),
-                note=READING if target == "nonlinear_error" else "",
             )
         )
+    panels = GroupedBars(
+        title=f"Error of {found['sae']} predicted from reconstructions",
+        value=Axis(label="mean R² of dims"),
+        groups=targets,
+        bars=tuple(bars),
+        note=READING,
+    )
     columns = [Column(title="from")]
     for target in targets:
         columns += [Column(title=f"{target} mean dims"), Column(title="pooled")]
@@ -184,7 +188,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             for target in targets
         ),
     )
-    return table, *panels, curve
+    return table, panels, curve
 
 
 EXPERIMENT = Experiment(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, Interval, Outcome, ResultObject
 from inspector.experiments.pursuit import Params as PursuitParams
@@ -14,6 +14,8 @@ from inspector.experiments.pursuit import defined, measure
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
+    from inspector.drawing.figures import Series as Points
+    from inspector.drawing.sae_figures import Score
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.pursued import Pursued, Series
 
@@ -21,6 +23,12 @@ POINTS = 48
 """Widths at which the bands are drawn."""
 BEYOND = 10.0
 """How far past the largest width, as in Fig. 1: dotted, because nothing was measured there."""
+TITLES = {
+    "nonlinear_error": "nonlinear error",
+    "encoder_error": "encoder error",
+    "linear_asymptotic": "linear error",
+    "absent_features": "absent features",
+}
 BANDS = ("absent_features", "linear_asymptotic", "encoder_error", "nonlinear_error")
 
 
@@ -234,7 +242,8 @@ def _controls(found: Pursued, careful: dict[str, float | None] | None) -> dict[s
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """The stacked bands as their upper edges, with the points, and the table of the points and the fit."""
-    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, Band, Column, Curve, Table
+    from inspector.drawing.figures import Bands as BandsFigure
     from inspector.drawing.sae_figures import Score, sae_table
 
     found = result["result"]
@@ -262,36 +271,55 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             "" if found["floor_identified"] else f"Floor not identified: {found['floor_not_identified_because']}."
         ),
     )  # fmt: skip
-    ordered = sorted(rows, key=lambda row: row["d_sae"])
-    points = tuple(row["d_sae"] for row in ordered)
-    series = [Series(name=score.title, x=points, y=tuple(row[score.key] for row in ordered)) for score in scores]
+    points = _points(rows, result["intervals"], scores)
+    if found["bands"] is None:
+        return (
+            table,
+            Curve(
+                title="FVU by width",
+                x=Axis(label="SAE width", unit="latents", log=True),
+                y=Axis(label="FVU"),
+                series=points,
+            ),
+            fit,
+        )
     bands = found["bands"]
-    if bands is not None:
-        for name, suffix in ((False, ""), (True, " (extrapolated)")):
-            chosen = [i for i, beyond in enumerate(bands["extrapolated"]) if beyond is name]
-            edges = {"nonlinear error": bands["nonlinear_error"]}
-            edges["+ encoder error"] = [
-                a + b for a, b in zip(bands["nonlinear_error"], bands["encoder_error"], strict=True)
-            ]
-            edges["+ linear error"] = [
-                a + b for a, b in zip(edges["+ encoder error"], bands["linear_asymptotic"], strict=True)
-            ]
-            edges["+ absent features"] = bands["total"]
-            series += [
-                Series(
-                    name=edge + suffix, x=tuple(bands["width"][i] for i in chosen), y=tuple(values[i] for i in chosen)
-                )
-                for edge, values in edges.items()
-            ]
-    curve = Curve(
+    names = ("nonlinear_error", "encoder_error", "linear_asymptotic", "absent_features")
+    stack = BandsFigure(
         title="Breakdown of the dark matter",
         x=Axis(label="SAE width", unit="latents", log=True),
         y=Axis(label="FVU"),
-        series=tuple(series),
-        note="Lines are the upper edges of the stacked bands; those called extrapolated lie beyond the widest SAE, "
-        "where nothing was measured.",
+        at=tuple(bands["width"]),
+        bands=tuple(Band(name=TITLES[name], values=tuple(bands[name])) for name in names),
+        extrapolated=tuple(bands["extrapolated"]),
+        points=points,
+        note="Dotted beyond the widest SAE, where nothing was measured. Linear error here is the asymptotic one, "
+        "c - mean nonlinear FVU.",
     )
-    return table, curve, fit
+    return table, stack, fit
+
+
+def _points(
+    rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], scores: Sequence[Score]
+) -> tuple[Points, ...]:
+    """The measured SAEs, a series per score."""
+    from inspector.drawing.figures import Series
+
+    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
+    found = []
+    for score in scores:
+        ends = [intervals.get(row["sae"], {}).get(score.key) for row in ordered]
+        found.append(
+            Series(
+                name=score.title,
+                x=tuple(float(row["d_sae"]) for row in ordered),
+                y=tuple(row[score.key] for row in ordered),
+                low=tuple(None if each is None else each[0] for each in ends),
+                high=tuple(None if each is None else each[1] for each in ends),
+                style="points",
+            )
+        )
+    return tuple(found)
 
 
 EXPERIMENT = Experiment(

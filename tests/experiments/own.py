@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from inspector.events import Event
 from inspector.runner import run
 from inspector.sources.target import Loaded, open_target
-from inspector.sources.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_suite
+from inspector.sources.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
 
 T = TypeVar("T")
@@ -42,7 +42,6 @@ def write_files(root: Path) -> TargetSpec:
     write_toy_suite(suite, layers=(LAYER - 1,), widths=(64,), l0s=(4,), seed=20)
     write_toy_suite(suite, layers=(LAYER - 1, LAYER), site="mlp", widths=(64,), l0s=(4,), seed=30)
     write_toy_suite(suite, d_in=HEADS * HEAD_DIM, layers=(LAYER,), site="attn", widths=(64,), l0s=(4,), seed=40)
-    fit_toy_suite(suite, root / "model")
     words = np.random.default_rng(0).integers(97, 123, size=(4000, 6), dtype=np.uint8)
     (root / "text.txt").write_text(" ".join(bytes(word).decode() for word in words))
     return TargetSpec(
@@ -55,6 +54,7 @@ def write_files(root: Path) -> TargetSpec:
         positions=(6, None),
         train_tokens=900,
         device="cpu",
+        accept_gate=True,  # random SAEs explain nothing
     )
 
 
