@@ -88,9 +88,13 @@ def _range(value: Any) -> str:
         value = list(value.values())
     if not isinstance(value, list | tuple):
         return _number(value)
-    numbers = [number for number in _leaves(value) if isinstance(number, int | float)]
+    leaves = list(_leaves(value))
+    names = [leaf for leaf in leaves if isinstance(leaf, str)]
+    numbers = [leaf for leaf in leaves if isinstance(leaf, int | float)]
+    if names:
+        return ", ".join(map(_number, dict.fromkeys(names)))
     if not numbers:
-        return "undefined"
+        return "undefined" if leaves else "none"
     low, high = _number(min(numbers)), _number(max(numbers))
     return low if low == high else f"{low} to {high}"
 
@@ -116,7 +120,9 @@ def _listed(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return format_cell(value, 4) if isinstance(value, int | float | str | None) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_cell(value, 4) if isinstance(value, int | float | str | None) else visible(str(value))
 
 
 def _wrapped(text: str, look: Look) -> str:

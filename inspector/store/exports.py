@@ -38,7 +38,10 @@ def flat_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def to_csv(result: Mapping[str, Any]) -> str:
-    """The rows as CSV with a header; None is an empty cell, a text is as it is, line breaks included (RFC 4180)."""
+    """The rows as CSV with a header (RFC 4180); None is an empty cell.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it; every other text is as it is.
+    """
     rows = flat_rows(result)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

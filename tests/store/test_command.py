@@ -1,0 +1,53 @@
+"""The command of a result is the one that asked for it: parsed again, it is the same target."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+
+from inspector.cli.main import dm_inspect
+from inspector.spec import RunSpec, TargetSpec
+from inspector.store.command import command_of, target_words
+
+
+def parsed(words: list[str]) -> TargetSpec:
+    """The target that the command line makes of these options."""
+    from inspector.cli.target_options import target_of
+
+    command = dm_inspect.get_command(click.Context(dm_inspect), "run")
+    assert command is not None
+    with command.make_context("run", ["all", *words]) as context:
+        own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet"}
+        return target_of({name: value for name, value in context.params.items() if name not in own})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        TargetSpec(),
+        TargetSpec(model="a b/c", layers=(3,), suite="x'y", widths=(16384, 1024), l0=60.0, positions=(200, None)),
+        TargetSpec(hook="blocks.1.hook_mlp_out", saes=("one", "two"), text="f.txt", contexts=7, train_tokens=9),
+        TargetSpec(layers=(0, 1, 2), site="mlp", positions=(5, 100), split="token", seed=4, dtype="float32"),
+        TargetSpec(device="cpu", offline=True, cache_dir="/c", context_length=64),
+    ],
+)
+def test_the_words_say_the_same_target(target: TargetSpec) -> None:
+    assert parsed(target_words(target)) == target
+
+
+def test_the_command_names_only_what_differs_and_quotes_it() -> None:
+    spec = RunSpec(
+        target=TargetSpec(model="a b", layers=(20,)),
+        experiments=("pursuit", "error-vector"),
+        params={"resamples": "0"},
+        profile="paper-code",
+        null="shuffle",
+        batch_size=99,
+    )
+    command = command_of(spec, "error-vector")
+    assert command == (
+        "dm-inspect run error-vector --model 'a b' --layer 20 -p resamples=0 --profile paper-code --null shuffle"
+    )
+    assert shlex.split(command)[4] == "a b"
