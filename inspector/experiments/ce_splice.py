@@ -38,6 +38,8 @@ class Params(FitParams):
 class Row:
     """What is measured per SAE. Losses in nats per token; percentages of the loss that x_hat costs."""
 
+    n_test: int
+    """Tokens that were replaced and scored."""
     ce_sae: float | None
     """Cross-entropy with x_hat in the place of x."""
     ce_linear: float | None
@@ -103,7 +105,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             continue
         own = by_id[sae.ref.sae_id]
         values = _values(found, own, counts)
-        rows.append(_row(values))
+        rows.append(_row(values, int(n.sum())))
         intervals[own.sae] = {name: _interval(value) for name, value in values.items() if name in ROW_SCORES}
         controls[own.sae] = {name: _plain(values[name][0]) for name in CONTROL_SCORES}
         cost = values["ce_sae"][0] - values["ce_original"][0]
@@ -178,10 +180,10 @@ def _values(found: Spliced, own: SplicedSae, counts: object) -> dict[str, list[f
     return {name: value.tolist() for name, value in values.items()}
 
 
-def _row(values: dict[str, list[float]]) -> Row:
+def _row(values: dict[str, list[float]], n_tokens: int) -> Row:
     plain = {name: _plain(values[name][0]) for name in ROW_SCORES}
     within = {f"within_marks_{part}": _within(values, part) for part in ("linear", "nonlinear")}
-    return Row(**plain, **within)  # type: ignore[arg-type]  # both dictionaries hold fields of Row by name
+    return Row(n_test=n_tokens, **plain, **within)  # type: ignore[arg-type]  # both dictionaries hold fields of Row by name
 
 
 def _within(values: dict[str, list[float]], part: str) -> bool | None:

@@ -134,7 +134,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """A panel of bars per target, as Fig. 9b, and all numbers in a table."""
-    from inspector.drawing.figures import Axis, BarSeries, Column, Curve, GroupedBars, Series, Table
+    from inspector.drawing.figures import Axis, BarSeries, Column, GroupedBars, Table
 
     found = result["result"]
     intervals = result["intervals"].get(found["sae"], {})
@@ -175,20 +175,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     table = Table(
         title="Error predicted from components", columns=tuple(columns), rows=tuple(rows), note=result["definition"]
     )
-    curve = Curve(
-        title="R² by regressor",
-        x=Axis(label="regressor, in the table's order"),
-        y=Axis(label="mean R² of dims"),
-        series=tuple(
-            Series(
-                name=target,
-                x=tuple(float(i + 1) for i in range(len(names))),
-                y=tuple(found["r2_mean_dims"][name][target] for name in names),
-            )
-            for target in targets
-        ),
-    )
-    return table, panels, curve
+    return table, panels
 
 
 EXPERIMENT = Experiment(

@@ -36,6 +36,11 @@ BANDS = ("absent_features", "linear_asymptotic", "encoder_error", "nonlinear_err
 class Row:
     """What is measured per SAE, held-out tokens. Unitless; None if x is constant."""
 
+    l0: float
+    """On these tokens."""
+    n_train: int
+    """Tokens that were fitted; fewer than the run's, because of the pursuit."""
+    n_test: int
     fvu: float | None
     fvu_nonlinear: float | None
     fvu_nonlinear_pursuit: float | None
@@ -106,6 +111,9 @@ def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
             continue
         rows.append(
             Row(
+                l0=one.encoder.l0,
+                n_train=found.n_train,
+                n_test=found.n_test,
                 fvu=defined(one.encoder.fvu[0]),
                 fvu_nonlinear=defined(one.encoder.fvu_nonlinear[0]),
                 fvu_nonlinear_pursuit=defined(one.pursuit.fvu_nonlinear[0]),

@@ -37,6 +37,10 @@ class Params(FitParams):
 class Row:
     """Per SAE, over latents weighted by how often they are active: the dot product against each prediction."""
 
+    n_train: int
+    """Tokens the probe was fitted on and the latents were added up over."""
+    n_test: int
+    """0: the claim is about the latents of those tokens."""
     active_latents: int
     slope: float | None
     """Of the dot product on the mean activation when active; 1 is "equal"."""
@@ -95,7 +99,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         fits = {name: agreement(one.dot, getattr(one, name), one.frequency) for name in PREDICTIONS}
         names = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}
         values = {f"{key}{names[name]}": value for name, fit in fits.items() for key, value in fit.items()}
-        rows.append(Row(active_latents=one.n_active, r2_probe=one.r2_probe, **values))
+        rows.append(Row(n_train=found.n_tokens, n_test=0, active_latents=one.n_active, r2_probe=one.r2_probe, **values))
         intervals[one.sae] = _intervals(one, params.resamples)
         controls[one.sae] = agreement(one.dot, tuple(reversed(one.mean_active)), one.frequency)["correlation"]
     shown = max(found.saes, key=lambda each: each.d_sae, default=None)

@@ -38,6 +38,11 @@ class Params(FitParams):
 class Row:
     """What is measured per SAE, held-out tokens. Unitless."""
 
+    l0: float
+    """Latents that the encoder uses, per token of these."""
+    n_train: int
+    """Tokens that were fitted; fewer than the run's."""
+    n_test: int
     l0_pursuit: float
     """Latents that the pursuit uses, per token; at most `l0`."""
     fvu: float | None
@@ -95,7 +100,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     rows, intervals = [], {}
     for sae in statistics.saes:
         one = by_id.get(sae.ref.sae_id)
-        rows.append(None if one is None else _row(one))
+        rows.append(None if one is None else _row(one, found))
         if one is not None:
             intervals[one.sae] = _intervals(one)
     measured = [row for row in rows if row is not None]
@@ -129,9 +134,12 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
-def _row(one: PursuedSae) -> Row:
+def _row(one: PursuedSae, found: Pursued) -> Row:
     encoder, pursuit = one.encoder, one.pursuit
     return Row(
+        l0=encoder.l0,
+        n_train=found.n_train,
+        n_test=found.n_test,
         l0_pursuit=pursuit.l0,
         fvu=defined(encoder.fvu[0]),
         fvu_pursuit=defined(pursuit.fvu[0]),

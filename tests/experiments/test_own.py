@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from inspector.drawing.figures import Bands, Curve, Table
+from inspector.drawing.figures import Bands, Curve, GroupedBars, Table
 from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
 from tests.experiments.own import LAYER, Array, Toy, decoded, hidden, opened, weights
@@ -78,7 +78,7 @@ def test_result_is_json_and_draws_itself(results: dict[str, dict[str, Any]], exp
     assert stored["controls"]
     figures = find(experiment).draw(stored)
     assert any(isinstance(figure, Table) for figure in figures)
-    assert any(isinstance(figure, Curve | Bands) for figure in figures)
+    assert any(isinstance(figure, Curve | Bands | GroupedBars) for figure in figures)
     for figure in figures:
         assert figure.title
         if isinstance(figure, Table):
