@@ -24,13 +24,13 @@ from inspector.drawing.figures import (
     Violin,
 )
 from inspector.drawing.palette import TokenPalette
-from inspector.drawing.safe_text import visible
+from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_bars import bars_lines, grouped_lines, violin_lines
 from inspector.drawing.terminal_curves import band_lines, curve_lines, trace_lines
 from inspector.drawing.terminal_grids import grid_lines, heatmap_lines
 from inspector.drawing.terminal_tables import strip_lines, table_lines
 
-NARROWEST = 30
+NARROWEST = 40
 """Columns below which nothing is laid out any more; the lines are then wider than asked for."""
 
 
@@ -49,10 +49,21 @@ def render_figure(figure: Figure, width: int, height: int, palette: TokenPalette
     lines: list[Line] = []
     if figure.title:
         lines.append([(cut(visible(figure.title), width), styles.strong)])
-    lines += _body(figure, width, max(height - len(lines), 10), styles)
+    lines += [_clipped(line, width) for line in _body(figure, width, max(height - len(lines), 10), styles)]
     if notes and figure.note:
         lines += [[], *prose(figure.note, width, styles.quiet)]
     return lines
+
+
+def _clipped(line: Line, width: int) -> Line:
+    """What fits: only where a screen is too narrow for a figure's own words."""
+    kept: Line = []
+    for text, style in line:
+        kept.append((cut(text, width), style))
+        width -= cell_width(kept[-1][0])
+        if kept[-1][0] != text:
+            break
+    return kept
 
 
 def _body(figure: Figure, width: int, height: int, palette: FigurePalette) -> list[Line]:

@@ -21,7 +21,7 @@ NARROWEST = 5
 
 def heatmap_lines(figure: Heatmap, width: int, palette: FigurePalette) -> list[Line]:
     """Every value in a cell of its colour; where cells are too narrow for numbers, as the height of a block."""
-    low, high = _ends(value for row in figure.values for value in row)
+    low, high = _ends(value for i, row in enumerate(figure.values) for value in row[i if figure.triangle else 0 :])
     names = [visible(tick) for tick in figure.y_ticks]
     left = max(min(max(map(cell_width, names), default=0), width // 3), 4)
     n = max(len(figure.x_ticks), 1)

@@ -176,7 +176,10 @@ def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
 def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
     from matplotlib import colormaps
 
-    values = [[math.nan if value is None else value for value in row] for row in figure.values]
+    values = [
+        [math.nan if value is None or (figure.triangle and j < i) else value for j, value in enumerate(row)]
+        for i, row in enumerate(figure.values)
+    ]
     shown = axes.imshow(values, cmap=MAP, aspect="auto")
     low, high = shown.get_clim()
     for i, row in enumerate(figure.values):

@@ -1,0 +1,258 @@
+"""Every kind of figure in a terminal: it fits, it obeys nobody, it says what is missing; small ones to the cell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from inspector.drawing.ansi import to_ansi
+from inspector.drawing.cells import text_of
+from inspector.drawing.figure_palette import Line
+from inspector.drawing.figures import (
+    Axis,
+    Band,
+    Bands,
+    Bars,
+    BarSeries,
+    Column,
+    Curve,
+    Dot,
+    DotGrid,
+    Figure,
+    GroupedBars,
+    Heatmap,
+    Mark,
+    Series,
+    Table,
+    TokenStrip,
+    TokenTrace,
+    TraceSeries,
+    Violin,
+)
+from inspector.drawing.palette import Depth
+from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+from inspector.drawing.safe_text import cell_width
+from inspector.drawing.terminal_figures import render_figure
+from tests.drawing.samples import SAMPLES
+
+DEPTHS: tuple[Depth, ...] = ("truecolor", "256", "16", "none")
+
+
+def lines_of(figure: Figure, width: int = 80, height: int = 14, depth: Depth = "none") -> list[Line]:
+    return render_figure(figure, width, height, build_palette(DEFAULT_ENDPOINTS, depth))
+
+
+def shown(figure: Figure, width: int = 80, height: int = 14) -> list[str]:
+    return text_of(lines_of(figure, width, height)).splitlines()
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 160])
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_it_fits_and_holds_nothing_a_terminal_obeys(kind: str, width: int, depth: Depth) -> None:
+    for line in lines_of(SAMPLES[kind], width, 20, depth):
+        text = "".join(piece for piece, _ in line)
+        assert cell_width(text) <= width, text
+        assert all(unicodedata.category(character)[0] != "C" for character in text)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_what_is_undefined_is_said(kind: str) -> None:
+    text = "\n".join(shown(SAMPLES[kind]))
+    assert "undefined" in text or "×" in text or "no defined number" in text
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_colours_change_no_character_of_a_plot(kind: str) -> None:
+    if kind in ("strip", "grid", "heatmap"):  # there the colours replace blocks in text and in the ramp
+        return
+    plain, coloured = (text_of(lines_of(SAMPLES[kind], depth=depth)) for depth in ("none", "truecolor"))
+    assert plain == coloured
+
+
+@pytest.mark.parametrize("kind", ["curve", "bands", "grid", "trace"])
+def test_a_plot_takes_the_height_it_is_given(kind: str) -> None:
+    small, large = (len(lines_of(SAMPLES[kind], height=height)) for height in (16, 30))
+    assert large - small == 14
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_nothing_to_draw_draws_something(kind: str) -> None:
+    axis = Axis(label="v")
+    log = Axis(label="w", log=True)
+    empty: dict[str, Figure] = {
+        "table": Table(title="t", columns=(Column(title="a"),), rows=()),
+        "curve": Curve(title="t", x=log, y=axis, series=()),
+        "bands": Bands(title="t", x=log, y=axis, at=(), bands=(Band(name="b", values=()),)),
+        "bars": Bars(title="t", value=axis, labels=(), values=()),
+        "grouped": GroupedBars(title="t", value=axis, groups=(), bars=()),
+        "heatmap": Heatmap(title="t", x=axis, y=axis, value=axis, x_ticks=(), y_ticks=(), values=()),
+        "violin": Violin(title="t", value=axis, labels=(), samples=()),
+        "strip": TokenStrip(title="t", value=axis, tokens=(), values=()),
+        "grid": DotGrid(title="t", x=log, y=log, value=axis, dots=()),
+        "trace": TokenTrace(title="t", value=axis, tokens=(), series=(TraceSeries(name="s", values=()),)),
+    }
+    assert shown(empty[kind])[0] == "t"
+
+
+def test_a_curve_to_the_cell() -> None:
+    figure = Curve(
+        title="Rising",
+        x=Axis(label="n"),
+        y=Axis(label="R²"),
+        series=(
+            Series(name="a", x=(0.0, 10.0), y=(0.0, 1.0)),
+            Series(name="b", x=(0.0, 5.0, 10.0), y=(1.0, None, 0.5), style="points"),
+        ),
+        note="Said below.",
+    )
+    assert shown(figure, 40, 12) == [
+        "Rising",
+        "R²",
+        "⠒●⠒ a   ■ b   × undefined",
+        "  1 ┤ ■                           ⣀⡠⠤●",
+        "    │                       ⣀⡠⠤⠒⠊⠉",
+        "    │                 ⣀⡠⠤⠒⠊⠉",
+        "0.5 ┤           ⣀⡠⠤⠒⠊⠉               ■",
+        "    │     ⣀⡠⠤⠒⠊⠉",
+        "  0 ┤ ●⠒⠊⠉           ×",
+        "    └─┬──────────────┬───────────────┬─",
+        "      0              5              10",
+        "                     n",
+        "",
+        "Said below.",
+    ]
+
+
+def test_bars_to_the_cell() -> None:
+    figure = Bars(
+        title="Parts", value=Axis(label="share", unit="%"), labels=("one", "two", "none"), values=(50.0, 25.0, None),
+        low=(40.0, None, None), high=(60.0, None, None),
+    )  # fmt: skip
+    assert shown(figure, 50) == [
+        "Parts",
+        "one  █████████████████├────┼───┤ 50.0 [40.0, 60.0]",
+        "two  ███████████                 25.0",
+        "none                             undefined",
+        "     ┬─────────────────────┬────",
+        "     0                    50",
+        "              share (%)",
+    ]
+
+
+def test_grouped_bars_to_the_cell() -> None:
+    figure = GroupedBars(
+        title="Recovered",
+        value=Axis(label="recovered", unit="%"),
+        groups=("16k",),
+        bars=(
+            BarSeries(name="linear", values=(50.0,), marks=(Mark(name="variance", values=(80.0,)),)),
+            BarSeries(name="nonlinear", values=(25.0,)),
+        ),
+    )
+    assert shown(figure, 50) == [
+        "Recovered",
+        "██ linear   ▓▓ nonlinear   ◆ variance",
+        "16k",
+        "  linear    ████████████████████▏           ◆ 50.0",
+        "  nonlinear ▓▓▓▓▓▓▓▓▓▓                        25.0",
+        "            ┬───────────────────┬────────────",
+        "            0                  50",
+        "                      recovered (%)",
+    ]
+
+
+def test_a_heat_map_leaves_its_triangle_blank_and_names_what_is_missing() -> None:
+    figure = Heatmap(
+        title="Pairs", x=Axis(label="to"), y=Axis(label="from"), value=Axis(label="R²"), x_ticks=("16k", "1m"),
+        y_ticks=("16k", "1m"), values=((1.0, 0.5), (0.25, None)), triangle=True,
+    )  # fmt: skip
+    assert shown(figure, 40) == [
+        "Pairs",
+        "     to →",
+        "          16k       1m",
+        " 16k     1.00    0.500 ",
+        "  1m                 × ",
+        "   ↑ from",
+        "     × undefined",
+        "R²  0.500 ▁▂▃▄▅▆▇█ 1.00",
+    ]
+
+
+def test_a_dot_stands_only_where_something_was_measured() -> None:
+    figure = DotGrid(
+        title="Grid",
+        x=Axis(label="width", log=True),
+        y=Axis(label="L0", log=True),
+        value=Axis(label="FVU"),
+        dots=(Dot(x=100.0, y=10.0, value=0.25), Dot(x=1000.0, y=100.0, value=None)),
+    )
+    text = "\n".join(shown(figure, 60))
+    assert (text.count("●0.250"), text.count("●"), text.count("×")) == (1, 1, 2)  # the second × is the legend's
+
+
+def test_numbers_that_find_no_room_are_counted() -> None:
+    dots = tuple(Dot(x=100.0 + i / 100, y=10.0 + i / 100, value=0.1 + i) for i in range(12))
+    figure = DotGrid(title="t", x=Axis(label="w"), y=Axis(label="l"), value=Axis(label="v"),
+                     dots=(*dots, Dot(x=1e4, y=1e4, value=1.0)))  # fmt: skip
+    assert any(line.endswith("of 13 numbers found no room beside their dots") for line in shown(figure, 40))
+
+
+def test_bands_beyond_what_was_measured_are_half_empty() -> None:
+    figure = Bands(
+        title="t", x=Axis(label="w"), y=Axis(label="F"), at=(0.0, 1.0, 2.0),
+        bands=(Band(name="all", values=(1.0, 1.0, 1.0)),), extrapolated=(False, False, True),
+    )  # fmt: skip
+    rows = [line.split("┤")[-1].split("│")[-1] for line in shown(figure, 44, 14) if "█" in line and "all" not in line]
+    for row in rows:
+        half = len(row) // 2
+        assert row[: half - 1] == "█" * (half - 1)
+        assert 0.4 < row[half + 1 :].count("█") / len(row[half + 1 :]) < 0.65
+
+
+def test_a_negative_band_is_named() -> None:
+    figure = Bands(title="t", x=Axis(label="w"), y=Axis(label="F"), at=(0.0, 1.0),
+                   bands=(Band(name="a", values=(1.0, 1.0)), Band(name="b", values=(0.5, -0.25))))  # fmt: skip
+    assert any("b (negative at 1 of 2)" in line for line in shown(figure))
+
+
+def test_a_wide_table_is_cut_into_blocks_that_begin_with_the_first_column() -> None:
+    columns = ("SAE", *(f"a long title {i}" for i in range(6)))
+    figure = Table(
+        title="t", columns=tuple(Column(title=title) for title in columns), rows=(("x", *(float(i) for i in range(6))),)
+    )
+    text = shown(figure, 60)
+    assert [line for line in text if line.startswith("SAE")] == [
+        "SAE  a long title 0  a long title 1  a long title 2",
+        "SAE  a long title 3  a long title 4  a long title 5",
+    ]
+    assert [line for line in text if line.startswith("x ")] == [
+        "x             0.000           1.000           2.000",
+        "x             3.000           4.000           5.000",
+    ]
+
+
+def test_a_strip_says_sizes_without_colours() -> None:
+    figure = TokenStrip(
+        title="t", value=Axis(label="norm"), tokens=("a", " b", "\n", "c"), values=(0.0, 8.0, 4.0, None)
+    )
+    assert shown(figure)[1:] == ["a▁ b█⏎▅", "c×", "norm  0 ▁▂▃▄▅▆▇█ 8.00"]
+
+
+def test_without_colours_no_escape_code_is_written_and_with_them_every_one_is_closed() -> None:
+    for depth in DEPTHS:
+        palette = build_palette(DEFAULT_ENDPOINTS, depth)
+        text = to_ansi(render_figure(SAMPLES["bands"], 80, 20, palette), depth, palette.plain)
+        assert (text.count("\x1b[") == 0) == (depth == "none")
+        assert text.count("\x1b[0m") * 2 == text.count("\x1b[")
+
+
+def test_drawing_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from inspector.drawing import terminal_figures, ansi, vector_figures;"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'plotext', 'textual'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,52 @@
+"""Pictures as files: every kind of figure, the same bytes twice, no text taken for markup, and a clear word without
+matplotlib."""
+
+from __future__ import annotations
+
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from inspector.drawing.figures import Axis, Curve, Series
+from inspector.drawing.vector_figures import picture, svg_of
+from inspector.errors import UsageError
+from tests.drawing.samples import SAMPLES
+
+SIGNS = {"svg": b"<?xml", "pdf": b"%PDF-", "png": b"\x89PNG"}
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+def test_all_kinds_of_figures_come_out_and_the_same_twice(kind: str) -> None:
+    figures = [SAMPLES[name] for name in ("curve", "bands", "grid")]
+    first, second = (picture(figures, kind) for _ in range(2))
+    assert first.startswith(SIGNS[kind])
+    assert first == second
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_kind_is_well_formed_and_nothing_in_it_is_active(name: str) -> None:
+    text = svg_of(SAMPLES[name], name)
+    root = ElementTree.fromstring(text)  # our own output, not somebody's file
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert tags <= {
+        "svg", "g", "defs", "path", "use", "clipPath", "rect", "style", "image", "metadata", "RDF", "Work", "type",
+        "date", "format", "creator", "Agent", "title",
+    }  # fmt: skip
+    assert "alert(1)" not in text.replace("&lt;", "<") or "<script" not in text
+
+
+def test_dollar_signs_are_no_formula() -> None:
+    figure = Curve(title="$\\frac{1}$", x=Axis(label="a$"), y=Axis(label="$$"),
+                   series=(Series(name="$x^", x=(1.0, 2.0), y=(1.0, 2.0)),))  # fmt: skip
+    assert svg_of(figure, "dollars").startswith("<svg")
+
+
+def test_a_table_alone_is_drawn() -> None:
+    assert picture([SAMPLES["table"]], "png").startswith(SIGNS["png"])
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"matplotlib, which is not installed\. .*pip install 'dm-inspect\[figures\]'"):
+        picture([SAMPLES["curve"]], "svg")
