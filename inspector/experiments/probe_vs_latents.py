@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from inspector.statistics.own.probed import Probed, ProbedSae
 
 PREDICTIONS = ("mean_active", "power_ratio", "ols")
+WINDOWS = 10, 100
+"""Of the paper's caption and of its code (D-20)."""
 TITLES = {"mean_active": "mean when active", "power_ratio": "E w²/E w", "ols": "Cov(w, w²)/Var(w)"}
 
 
@@ -29,8 +31,8 @@ class Params(FitParams):
     """About so many of the run's tokens, in whole contexts; of them the training ones are used. 0 takes all."""
     latents: int = 10_000
     """Latents in the curve, strongest mean first, as the paper."""
-    window: int = 10
-    """Of the running mean in the curve: 10 in the paper's caption, 100 in its code (D-20)."""
+    window: int = 0
+    """Of the running mean in the curve; 0: by profile, 10 as the paper's caption or 100 as its code (D-20)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         intervals[one.sae] = _intervals(one, params.resamples)
         controls[one.sae] = agreement(one.dot, tuple(reversed(one.mean_active)), one.frequency)["correlation"]
     shown = max(found.saes, key=lambda each: each.d_sae, default=None)
-    window = params.window
+    window = params.window or (WINDOWS[1] if found.published else WINDOWS[0])
     n = 0 if shown is None else min(params.latents, shown.n_active)
     result = Result(
         sae=None if shown is None else shown.sae,

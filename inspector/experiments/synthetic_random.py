@@ -136,7 +136,8 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     expected = [alpha * (1 - alpha) for alpha in found.alpha]
     gap = max(abs(value - law) for value, law in zip(found.fvu_nonlinear, expected, strict=True))
     intervals: dict[str, Interval] = {
-        f"ablated {share:.0%}": (low, high) for share, low, high in zip(ABLATED, found.low, found.high, strict=True)
+        f"ablated {share:.0%}": (low, high) if params.resamples else None
+        for share, low, high in zip(ABLATED, found.low, found.high, strict=True)
     }
     warnings = []
     if params.features < 20 * params.dims:

@@ -203,9 +203,20 @@ def test_probe_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     assert window == 10 and result["dot_smoothed"][20] == pytest.approx(np.mean(dot[15:25]), rel=1e-3)
 
 
-def test_d20_the_window_of_the_code(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
+def test_d20_the_window_of_the_code(
+    toy: Toy, results: dict[str, dict[str, Any]], published: dict[str, dict[str, Any]]
+) -> None:
     wider = toy.one("probe-vs-latents", window="100", tokens="0")["result"]["dot_smoothed"]
     assert np.abs(np.array(wider) - results["probe-vs-latents"]["result"]["dot_smoothed"]).max() > 1e-3
+    assert published["probe-vs-latents"]["result"]["window"] == 100
+
+
+def test_without_resamples_there_are_no_intervals(toy: Toy) -> None:
+    sizes = {"features": "2000", "dims": "20", "samples": "3000", "draws": "3000", "contexts": "2"}
+    for found in toy.run(*ALL, resamples="0", tokens="0", **sizes):
+        if found["experiment"] not in ("theory-c1", "probe-vs-latents"):  # theirs are not of contexts
+            assert all(ends is None for own in found["intervals"].values() for ends in own.values())
+        assert find(found["experiment"]).draw(json.loads(json.dumps(found, allow_nan=False)))
 
 
 def test_splices_are_transformers_own(toy: Toy, results: dict[str, dict[str, Any]]) -> None:

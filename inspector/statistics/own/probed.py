@@ -18,6 +18,7 @@ from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
 from inspector.statistics.own.sampling import nearest_l0, sample_plan
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.profiles import PROTOCOLS
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
@@ -56,6 +57,8 @@ class Probed:
 
     n_tokens: int
     intercept: bool
+    published: bool
+    """Whether the profile is the public code's, which smooths over more latents (D-20)."""
     saes: tuple[ProbedSae, ...]
 
 
@@ -84,6 +87,7 @@ def measure_probes(measuring: Measuring, *, l0: float, tokens: int) -> Generator
         return Probed(
             n_tokens=plan.n_train,
             intercept=measuring.intercept,
+            published=measuring.protocol == PROTOCOLS["paper-code"],
             saes=tuple(each.finish(measuring.intercept) for each in sums),
         )
 
