@@ -38,7 +38,6 @@ class Downloading:
     bytes_per_second: float = 0.0
     """0 until it is known."""
 
-
     @property
     def amount(self) -> str:
         """How much has come: `1.20 of 30.07 GB, 35 MB/s, 14 min left`; `30.07 GB` before the first byte."""

@@ -85,6 +85,7 @@ def run(spec: RunSpec, loaded: Loaded) -> Generator[Event, None, list[dict[str, 
         outcome = experiment.compute(statistics, params[experiment.id])
         own = {**made_from, "experiment": experiment.id, "params": asdict(params[experiment.id])}
         about = provenance(own, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
+        about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         found = result_object(
             experiment, outcome, statistics, spec, about, _warnings(loaded, plan, statistics, outcome)
         )

@@ -97,7 +97,7 @@ class World:
             "model": self.root / kind,
             "layer": LAYER,
             "site": site,
-            "suite": self.root / f"suite-{site}",
+            "suite": self.root / f"suite-{kind}-{site}",
             "text": self.root / "text.txt",
             "contexts": CONTEXTS,
             "context-length": CONTEXT,
@@ -110,13 +110,15 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     root = tmp_path_factory.mktemp("world")
-    for kind in ("gemma2", "llama"):
-        toy.write_toy_model(root / kind, kind, n_layers=N_LAYERS, d_model=D_MODEL, context=CONTEXT)
-    for site, d_in in (("resid", D_MODEL), ("mlp", D_MODEL), ("attn", toy.HEADS * toy.HEAD_DIM)):
-        toy.write_toy_suite(root / f"suite-{site}", d_in=d_in, layers=(LAYER,), site=site)
     rng = np.random.default_rng(0)
     words = ["error", "token", "the", "linear", "model", "café", "日本", "x = 1", "part,", "\n", "read"]
-    (root / "text.txt").write_text(" ".join(rng.choice(words, size=6000)), encoding="utf-8")
+    text = " ".join(rng.choice(words, size=6000))
+    for kind in ("gemma2", "llama"):
+        toy.write_toy_model(root / kind, kind, n_layers=N_LAYERS, d_model=D_MODEL, context=CONTEXT)
+        for site, d_in in (("resid", D_MODEL), ("mlp", D_MODEL), ("attn", toy.HEADS * toy.HEAD_DIM)):
+            suite = toy.write_toy_suite(root / f"suite-{kind}-{site}", d_in=d_in, layers=(LAYER,), site=site)
+            toy.fit_toy_suite(suite, root / kind, text)
+    (root / "text.txt").write_text(text, encoding="utf-8")
     return World(root)
 
 
@@ -210,7 +212,7 @@ def test_scores_equal_an_independent_recomputation(dm, world, kind, site):
     flat, train, test = x.reshape(-1, x.shape[-1]), (split == "train").ravel(), (split == "test").ravel()
     assert train.sum() >= 20 * x.shape[-1]
     for sae in saes:
-        x_hat, latents = reconstruct_by_hand(world.root / f"suite-{site}" / sae, flat)
+        x_hat, latents = reconstruct_by_hand(world.root / f"suite-{kind}-{site}" / sae, flat)
         expected = scores_by_scikit_learn(flat, x_hat, train, test)
         measured: dict[str, float] = {}
         for found in results.values():
@@ -232,7 +234,7 @@ def test_token_norms_are_those_of_the_three_vectors(dm, world):
         one = [row for row in rows if row["sae"] == sae]
         ids, split = grid(one, "token_id").astype(np.int64), grid(one, "split").astype(str).ravel()
         x = activations_by_transformers(world.root / "gemma2", "resid", ids)[0].reshape(-1, D_MODEL)
-        x_hat, latents = reconstruct_by_hand(world.root / "suite-resid" / sae, x)
+        x_hat, latents = reconstruct_by_hand(world.root / "suite-gemma2-resid" / sae, x)
         error = x - x_hat
         linear = LinearRegression().fit(x[split == "train"], error[split == "train"]).predict(x)
         for column, vector in (
@@ -353,7 +355,8 @@ def test_an_affine_map_in_the_saes_place_leaves_nothing(dm, world):
 
 
 def test_several_layers_give_an_object_each_and_a_layer_without_saes_is_refused(dm, world, tmp_path):
-    toy.write_toy_suite(tmp_path / "suite", layers=(0, 1), widths=(32,), l0s=(2,))
+    suite = toy.write_toy_suite(tmp_path / "suite", layers=(0, 1), widths=(32,), l0s=(2,))
+    toy.fit_toy_suite(suite, world.root / "gemma2", (world.root / "text.txt").read_text(encoding="utf-8"))
     target = world.target(layer=None, suite=tmp_path / "suite")
     found = dm("run", "error-vector", *target, "--layers", "0:2", "--json").lines
     assert [{sae["layer"] for sae in one["saes"]} for one in found] == [{0}, {1}]
@@ -381,7 +384,7 @@ def test_prompt_and_generated_tokens_split_as_a_full_recomputation_does(dm, worl
 
     target = world.target(widths="64", l0=4)
     rows = dm("tokens", *target, "--json").data["tokens"]
-    directory = world.root / "suite-resid" / rows[0]["sae"]
+    directory = world.root / "suite-gemma2-resid" / rows[0]["sae"]
     ids, train = grid(rows, "token_id").astype(np.int64), grid(rows, "split").astype(str).ravel() == "train"
     x = activations_by_transformers(world.root / "gemma2", "resid", ids)[0].reshape(-1, D_MODEL)[train]
     linear_map = LinearRegression().fit(x, x - reconstruct_by_hand(directory, x)[0])
@@ -416,7 +419,8 @@ def test_an_sae_without_error_has_no_r2_and_one_without_output_no_nonlinear_erro
         hook = f"blocks.{LAYER}.hook_resid_post"
         path = toy.write_toy_sae(tmp_path / name, d_in=D_MODEL, d_sae=2 * D_MODEL, threshold=0.0, hook_name=hook)
         save_file(load_file(path / "sae_weights.safetensors") | weights, path / "sae_weights.safetensors")
-        target = world.target(suite=None, sae=path)
+        # What explains nothing, and what lets twice as many latents through as its name says, no gate lets pass.
+        target = [*world.target(suite=None, sae=path), "--accept-gate"]
         scores[name] = {
             k: v for found in dm("run", *EXPERIMENTS, *target, "--json").lines for k, v in found["saes"][0].items()
         }
@@ -513,7 +517,9 @@ def test_a_layer_the_suite_lacks(dm, world, command):
 def test_an_unknown_hook_with_the_nearest_names(dm, world, command):
     hook = f"blocks.{LAYER}.hook_resid_pots"
     says(
-        dm(*command, *world.target(layer=None, site=None, hook=hook, suite=world.root / "suite-resid"), "--json"),
+        dm(
+            *command, *world.target(layer=None, site=None, hook=hook, suite=world.root / "suite-gemma2-resid"), "--json"
+        ),
         3,
         hook,
         f"blocks.{LAYER}.hook_resid_post",

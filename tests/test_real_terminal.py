@@ -228,7 +228,7 @@ def test_a_real_session_on_text_full_of_escapes(harmless, tmp_path):
     model = toy.write_toy_model(
         tmp_path / "model\x1b[2J\u202e", n_layers=2, context=64, vocab_size=300 + len(WHOLE_TOKENS)
     )
-    toy.write_toy_suite(tmp_path / "suite", layers=(1,))
+    toy.fit_toy_suite(toy.write_toy_suite(tmp_path / "suite", layers=(1,)), model)
     tokenizer = toy.toy_tokenizer(300)
     assert tokenizer.add_tokens(list(WHOLE_TOKENS)) == len(WHOLE_TOKENS)
     tokenizer.save(str(model / "tokenizer.json"))

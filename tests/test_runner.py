@@ -22,7 +22,7 @@ from inspector.events import Event, PassProgress
 from inspector.runner import run, token_table
 from inspector.sources.contexts import contexts_from
 from inspector.sources.target import Loaded, open_target
-from inspector.sources.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_sae, write_toy_suite
+from inspector.sources.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_sae, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
 
 T = TypeVar("T")
@@ -49,7 +49,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # hook_z is wider than d_model: a regression of the wrong width would be a shape error.
     write_toy_suite(root / "suite", d_in=HEADS * HEAD_DIM, site="attn", widths=(64,), l0s=(4,), seed=9)
     words = np.random.default_rng(0).integers(97, 123, size=(4000, 6), dtype=np.uint8)
-    (root / "text.txt").write_text(" ".join(bytes(word).decode() for word in words))
+    text = " ".join(bytes(word).decode() for word in words)
+    (root / "text.txt").write_text(text)
+    fit_toy_suite(root / "suite", root / "model", text)
     return root
 
 

@@ -101,7 +101,10 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Result]], C
 _DEFAULTS = TargetSpec()
 _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "model": _option(
-        "--model", default=_DEFAULTS.model, metavar="NAME|DIR", help="demo (default), or a Hugging Face directory."
+        "--model",
+        default=_DEFAULTS.model,
+        metavar="NAME|DIR",
+        help="demo (default), gemma-2-9b and the like, a Hugging Face id, or a directory.",
     ),
     "layer": _option(
         "--layer", type=click.IntRange(min=0), metavar="N", help="Layer, from 0. Default: the suite's, or the middle."
@@ -111,7 +114,9 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     ),
     "site": _option("--site", type=click.Choice(["resid", "mlp", "attn"]), help="Where in the layer. Default: resid."),
     "hook": _option("--hook", metavar="NAME", help="A full hook name instead of layer and site."),
-    "suite": _option("--suite", metavar="DIR", help="Directory tree of sae-lens SAEs. Default: the model's own."),
+    "suite": _option(
+        "--suite", metavar="RELEASE|DIR", help="A published release, or a directory of SAEs. Default: the model's own."
+    ),
     "saes": _option("--sae", "saes", multiple=True, metavar="ID|DIR", help="Exactly this SAE; repeat for more."),
     "widths": _option("--widths", type=Widths(), metavar="LIST", help="Numbers of latents: 256,1k,16k. Default: all."),
     "l0": _option(
@@ -179,8 +184,14 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "cache_dir": _option(
         "--cache-dir", metavar="DIR", help="Where downloads are kept. Default: the Hugging Face cache."
     ),
-    # Hidden until there is a gate to accept; scripts written to the contract may pass it already.
-    "accept_gate": _option("--accept-gate", is_flag=True, hidden=True),
+    "accept_gate": _option("--accept-gate", is_flag=True, help="Go on although the load gate failed; it is recorded."),
+    "llama_gate": _option(
+        "--llama-gate",
+        type=click.Choice(["published", "topk"]),
+        default=_DEFAULTS.llama_gate,
+        show_default=True,
+        help="Llama Scope: its thresholds, or the 50 largest latents.",
+    ),
 }
 """By the name under which the value arrives."""
 

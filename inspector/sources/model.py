@@ -85,6 +85,14 @@ class LanguageModel:
         self.end_ids = frozenset(int(i) for i in (*ends, tokenizer.eos_id) if i is not None)
         """Tokens after which generation ends."""
 
+    @property
+    def published_name(self) -> str | None:
+        """The Hugging Face id, as far as it is known: as asked for, or as the configuration records it."""
+        if not self.directory.exists() or not Path(self.name).expanduser().exists():
+            return self.name
+        recorded = self._files.config.get("_name_or_path")
+        return recorded if isinstance(recorded, str) and recorded else None
+
     @cached_property
     def weights_hash(self) -> str:
         """sha256 of configuration and weights; computed at first use, because it reads every byte."""
@@ -146,6 +154,23 @@ class LanguageModel:
                 self._run(row)
             rows.append(_flat(taken[hook_name]))
         return torch.cat(rows)
+
+    @property
+    def hook_names(self) -> frozenset[str]:
+        """Every hook there is."""
+        return frozenset(self._points)
+
+    @torch.inference_mode()
+    def values(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
+        """Several hooks' values, [c, t] int64 -> [c, t, d] float32 each. The pass ends once all have fired."""
+        names = list(dict.fromkeys(hook_names))
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        for row in self.check_tokens(tokens).split(1):
+            with hooks.capture(self._points, names, stop=True) as taken:
+                self._run(row)
+            for name in names:
+                found[name].append(_flat(taken[name]))
+        return {name: torch.cat(parts) for name, parts in found.items()}
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ForwardPass:

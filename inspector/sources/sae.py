@@ -58,6 +58,8 @@ class LoadedSae:
         self.notes = notes
         self.gate = gate
         """How latents are let through, where the published files leave a choice."""
+        self.model_name: str | None = sae.cfg.metadata.model_name
+        """As its files say."""
         self._sae = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)

@@ -28,6 +28,7 @@ from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.contexts import Contexts
+    from inspector.sources.gate import GateReport
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
 
@@ -51,6 +52,8 @@ class Loaded:
     plan: Plan
     warnings: tuple[str, ...]
     """What the user should know that is not an error, in the order it was found."""
+    gate: GateReport | None = None
+    """What the load gate found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,18 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
 
     yield from _importing("sae-lens", "sae_lens")
     saes = yield from _load_saes(refs, model, d_in, target.llama_gate)
+    from inspector.sources.gate import check_gate
+
+    gate = yield from check_gate(
+        model, contexts, plan, choice.hook_name, choice.layer, saes, accepted=target.accept_gate
+    )
+    if not gate.passed and not target.accept_gate:
+        raise TargetError(
+            f"The load gate failed on {gate.n_tokens:,} tokens: {gate.sentences()}. "
+            "Check model, hook and SAEs; --accept-gate shows numbers all the same, marked in every result."
+        )
     warnings = (
+        *([] if gate.passed else [f"The load gate failed and was accepted: {gate.sentences()}."]),
         *choice.notes,
         *model.warnings,
         *suites.l0_notes(refs, choice.target.l0),
@@ -164,6 +178,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
         contexts=contexts,
         plan=plan,
         warnings=warnings,
+        gate=gate,
     )
 
 

@@ -163,6 +163,40 @@ def write_toy_suite(
     return directory
 
 
+def fit_toy_suite(suite: Path, model: Path, text: str | None = None) -> Path:
+    """Make every SAE below a folder a healthy one of that model on a text, as a load gate wants it; returns the folder.
+
+    Its bias becomes the mean activation, and its decoder gets the scale that leaves the least error.
+    """
+    from safetensors.torch import load_file
+
+    from inspector.sources.loading import load_model
+    from inspector.sources.sae import load_sae
+    from inspector.sources.suites import list_suite
+    from inspector.spec import TargetSpec
+
+    loaded = load_model(TargetSpec(model=str(model), device="cpu"))
+    ids = loaded.encode(text or Path(__file__).read_text(encoding="utf-8"))
+    length = min(loaded.n_ctx, 64)
+    n = min(30, len(ids) // length)
+    tokens = torch.tensor(ids[: n * length], dtype=torch.int64).view(n, length)
+    tokens[:, 0] = BOS_ID
+    for ref in list_suite(suite):
+        x = loaded.activations(tokens, ref.hook_name)[:, length // 8 :].flatten(0, 1)
+        path = Path(ref.path or "") / "sae_weights.safetensors"
+        weights = load_file(path)
+        mean = x.mean(dim=0)
+        weights["b_dec"] = mean
+        if "threshold" in weights:  # reads x itself, and not x less its bias
+            weights["b_enc"] = -mean @ weights["W_enc"]
+        save_file(weights, path)
+        parts = load_sae(ref, loaded.device, ref.d_in).reconstruct(x).x_hat - mean
+        scale = ((x - mean) * parts).sum() / parts.square().sum().clamp(min=1e-6)
+        weights["W_dec"] = scale * weights["W_dec"]
+        save_file(weights, path)
+    return suite
+
+
 def _new_model(kind: ToyKind, *, n_layers: int, d_model: int, context: int, vocab_size: int) -> Any:
     """The untrained model, `transformers`' own class; weights from torch's global generator."""
     from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM

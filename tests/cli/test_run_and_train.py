@@ -22,6 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     toy.write_toy_model(root / "model", "llama", n_layers=2, d_model=16, context=64)
     toy.write_toy_suite(root / "suite", d_in=16, layers=(0, 1), site="resid")
+    toy.fit_toy_suite(root / "suite", root / "model", WORDS * 300)
     (root / "text.txt").write_text(WORDS * 300, encoding="utf-8")
     return root
 

@@ -22,15 +22,16 @@ WORDS = [
 @pytest.fixture(scope="session")
 def toy_target(tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
     """A Gemma 2 of 16 dimensions, TopK SAEs of two widths and two L0s, 40 contexts of 32 tokens."""
-    from inspector.sources.toy import write_toy_model, write_toy_suite
+    from inspector.sources.toy import fit_toy_suite, write_toy_model, write_toy_suite
 
     folder = tmp_path_factory.mktemp("toy")
     chosen = random.Random(0)
     text = " ".join(chosen.choice(WORDS) for _ in range(3000))
     (folder / "text.txt").write_text(text, encoding="utf-8")
+    model = write_toy_model(folder / "model")
     return TargetSpec(
-        model=str(write_toy_model(folder / "model")),
-        suite=str(write_toy_suite(folder / "suite")),
+        model=str(model),
+        suite=str(fit_toy_suite(write_toy_suite(folder / "suite"), model, text)),
         text=str(folder / "text.txt"),
         contexts=40,
         context_length=32,

@@ -10,19 +10,22 @@ import pytest
 from inspector.errors import DataError, InspectorError, TargetError, UsageError
 from inspector.events import Event, Loading
 from inspector.sources.target import Loaded, choose, open_target
-from inspector.sources.toy import write_toy_sae, write_toy_suite
+from inspector.sources.toy import fit_toy_suite, write_toy_sae, write_toy_suite
 from inspector.spec import TargetSpec
+
+TEXT = " ".join(f"word{i * i % 97}" for i in range(900))
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_suite(tmp_path_factory.mktemp("suites") / "suite")
+def suite(tmp_path_factory: pytest.TempPathFactory, toy_dirs: dict[str, Path]) -> Path:
+    suite = write_toy_suite(tmp_path_factory.mktemp("suites") / "suite")
+    return fit_toy_suite(suite, toy_dirs["llama"], TEXT)
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "text.txt"
-    path.write_text(" ".join(f"word{i * i % 97}" for i in range(900)))
+    path.write_text(TEXT)
     return path
 
 
@@ -59,8 +62,9 @@ def test_what_loads_is_told_at_its_start_and_at_its_end(toy_dirs: dict[str, Path
     _, events = opened(spec(toy_dirs, suite, text, widths=(32,)))
     told = [(event.what, event.seconds is not None) for event in events if isinstance(event, Loading)]
     stages = ["importing torch", "importing transformers and transformer-lens", "model", "text", "importing sae-lens"]
-    stages += ["SAE 1/2", "SAE 2/2"]
-    assert told == [(stage, ended) for stage in stages for ended in (False, True)]
+    stages += ["SAE 1/2", "SAE 2/2", "load gate"]
+    # The gate is told at every SAE as well.
+    assert list(dict.fromkeys(told)) == [(stage, ended) for stage in stages for ended in (False, True)]
 
 
 def test_attention_saes_are_matched_with_flattened_heads(toy_dirs: dict[str, Path], text: Path, tmp_path: Path) -> None:

@@ -1,0 +1,269 @@
+"""The load gate: before any number is shown, is this the right model, at the right hook, with SAEs that fit?
+
+A wrong tensor gives plausible numbers. Four checks on the target's own tokens find the mistakes that were made in
+practice: the hook is not where it is thought to be, the SAE is of another model, too many latents fire or too few, the
+reconstruction explains nothing. What cannot be checked is said, and does not fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inspector.events import Event, Loading
+from inspector.sources.model_names import hub_id
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.sources.contexts import Contexts
+    from inspector.sources.model import LanguageModel
+    from inspector.sources.sae import LoadedSae
+
+N_TOKENS = 4000
+"""Non-special tokens that are looked at, if the text has so many."""
+FEWEST = 1000
+"""With fewer tokens a mean says too little to refuse anybody."""
+L0_TOLERANCE = 0.25
+"""Share by which the measured L0 may differ from the nominal one."""
+RESIDUAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
+"""Relative, of the sum of a block's parts against its output: rounding of the sum in the model's dtype, with room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateCheck:
+    """One question and its answer."""
+
+    name: str
+    """'residual identity', 'hook', 'same model', 'L0' or 'FVU'."""
+    sae: str | None
+    """None: about the model."""
+    passed: bool | None
+    """None: could not be checked."""
+    measured: float | str | None
+    expected: str
+    why: str = ""
+    """What it means if it failed, or why it could not be checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateReport:
+    """All checks of one target."""
+
+    checks: tuple[GateCheck, ...]
+    n_tokens: int
+    """Tokens that were looked at."""
+    accepted: bool
+    """Whether a failure was to be accepted."""
+
+    @property
+    def failures(self) -> tuple[GateCheck, ...]:
+        """Checks that failed."""
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for a result: the verdict, and every check that failed."""
+        return {
+            "passed": self.passed,
+            "accepted": self.accepted and not self.passed,
+            "n_tokens": self.n_tokens,
+            "failures": [asdict(check) for check in self.failures],
+            "not_checked": sorted({check.name for check in self.checks if check.passed is None}),
+        }
+
+    def sentences(self) -> str:
+        """What failed, the first few with their numbers."""
+        told = [_sentence(check) for check in self.failures[:3]]
+        more = len(self.failures) - len(told)
+        return "; ".join(told) + (f"; and {more} more" if more else "")
+
+
+@torch.inference_mode()
+def check_gate(
+    model: LanguageModel,
+    contexts: Contexts,
+    plan: Plan,
+    hook_name: str,
+    layer: int | None,
+    saes: Sequence[LoadedSae],
+    *,
+    accepted: bool = False,
+) -> Generator[Event, None, GateReport]:
+    """Ask all questions; raises nothing, whatever the answers.
+
+    Args:
+        model: as loaded.
+        contexts: the target's.
+        plan: of the target; its included tokens are looked at, or all but special ones where those are too few.
+        hook_name: that the SAEs read.
+        layer: of the hook, if it has one.
+        saes: as loaded.
+        accepted: noted in the report.
+    """
+    yield Loading(what="load gate")
+    rows, mask = _tokens(model, contexts, plan)
+    names = [name for name in _parts(layer) if name in model.hook_names]
+    has_identity = layer is not None and len(names) == len(_parts(layer))
+    taken = model.values(rows, [*(names if has_identity else ()), *_compared(hook_name, layer, model), hook_name])
+    checks: list[GateCheck] = []
+    checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
+    checks += _hook_is_the_one(taken, hook_name, layer, mask, model.dtype)
+    x = taken[hook_name][mask]
+    for i, sae in enumerate(saes):
+        checks += [_same_model(model, sae), *_measured(sae, x)]
+        yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
+    report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted)
+    yield Loading(what="load gate", detail=f"{report.n_tokens:,} tokens", seconds=0.0)
+    return report
+
+
+def _tokens(model: LanguageModel, contexts: Contexts, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Some contexts [c, t], evenly from the whole text, and which of their tokens count [c, t]."""
+    ids = contexts.token_ids
+    special = torch.isin(ids, torch.tensor(sorted(model.special_ids), dtype=torch.int64))
+    included = plan.included.cpu()
+    mask = included if int(included.sum()) >= FEWEST else ~special
+    per_context = max(1.0, float(mask.sum()) / len(ids))
+    n = min(len(ids), int(-(-N_TOKENS // per_context)))
+    chosen = torch.linspace(0, len(ids) - 1, n).round().long().unique()
+    return ids[chosen], mask[chosen]
+
+
+def _parts(layer: int | None) -> list[str]:
+    """Hooks of Eq. 16."""
+    ends = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    return [f"blocks.{layer}.{end}" for end in ends]
+
+
+def _compared(hook_name: str, layer: int | None, model: LanguageModel) -> list[str]:
+    """Hooks whose value says whether `hook_name` is the right one of its kind."""
+    if hook_name.endswith(".attn.hook_z"):
+        wanted = f"blocks.{layer}.attn.o.hook_in"
+    elif layer is not None and hook_name.startswith(f"blocks.{layer}.mlp."):
+        wanted = f"blocks.{layer}.hook_mlp_out"
+    else:
+        return []
+    return [wanted] if wanted in model.hook_names else []
+
+
+def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor, dtype: torch.dtype) -> GateCheck:
+    before, attention, mlp, after = (taken[name][mask].double() for name in _parts(layer))
+    rest = float((before + attention + mlp - after).norm() / after.norm().clamp(min=1e-30))
+    tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
+    return GateCheck(
+        name="residual identity",
+        sae=None,
+        passed=rest <= tolerance,
+        measured=rest,
+        expected=f"at most {tolerance:g}",
+        why="a block's parts do not add up to its output: the hooks are not where they are thought to be",
+    )
+
+
+def _no_identity(hook_name: str) -> GateCheck:
+    return GateCheck(
+        name="residual identity",
+        sae=None,
+        passed=None,
+        measured=None,
+        expected="pre + attention + MLP = post",
+        why=f"the model has no such hooks around {hook_name}",
+    )
+
+
+def _hook_is_the_one(
+    taken: dict[str, Tensor], hook_name: str, layer: int | None, mask: Tensor, dtype: torch.dtype
+) -> list[GateCheck]:
+    """The raw output of an MLP before its post-norm is the mistake that was made most."""
+    other = next(
+        (name for name in taken if name.endswith((".attn.o.hook_in", ".hook_mlp_out")) and name != hook_name), None
+    )
+    if other is None or not (hook_name.endswith(".attn.hook_z") or ".mlp." in hook_name):
+        return []
+    ours, theirs = taken[hook_name][mask].double(), taken[other][mask].double()
+    if ours.shape != theirs.shape:
+        return []  # inside the MLP: no SAE of an output
+    rest = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+    tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
+    return [
+        GateCheck(
+            name="hook",
+            sae=None,
+            passed=rest <= tolerance,
+            measured=rest,
+            expected=f"{hook_name} equal to {other}",
+            why=f"{hook_name} is not what is added to the residual stream; SAEs are trained on {other}",
+        )
+    ]
+
+
+def _same_model(model: LanguageModel, sae: LoadedSae) -> GateCheck:
+    ours, theirs = _known_name(model.published_name), _known_name(sae.ref.model or sae.model_name)
+    named = {"name": "same model", "sae": sae.ref.sae_id, "expected": theirs or "the SAE's model"}
+    if ours is None or theirs is None:
+        missing = "the model's" if ours is None else "the SAE's"
+        return GateCheck(passed=None, measured=ours, why=f"{missing} published name is not known", **named)
+    return GateCheck(
+        passed=ours.lower() == theirs.lower(), measured=ours, why="the SAE was trained on another model", **named
+    )
+
+
+def _known_name(name: str | None) -> str | None:
+    """A Hugging Face id; None for a folder, or a name that nobody published."""
+    found = hub_id(name) if name else ""
+    return found if re.fullmatch(r"[\w.\-]+/[\w.\-]+", found) else None
+
+
+def _measured(sae: LoadedSae, x: Tensor) -> list[GateCheck]:
+    """L0 and FVU on x [n, d]."""
+    named = {"sae": sae.ref.sae_id}
+    nominal = sae.ref.nominal_l0
+    if len(x) < FEWEST:
+        why = f"{len(x)} tokens are too few"
+        return [
+            GateCheck(name=name, passed=None, measured=None, expected=expected, why=why, **named)
+            for name, expected in (("L0", "near its nominal one"), ("FVU", "below 1"))
+        ]
+    made = sae.reconstruct(x)
+    l0 = float(made.l0.double().mean())
+    wide = x.double()
+    fvu = float((wide - made.x_hat.double()).square().sum() / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
+    checks = [
+        GateCheck(
+            name="FVU",
+            passed=fvu < 1,
+            measured=fvu,
+            expected="below 1",
+            why="the reconstruction is worse than the mean activation",
+            **named,
+        )
+    ]
+    if nominal is None:
+        why = "its nominal L0 is not known"
+        return [*checks, GateCheck(name="L0", passed=None, measured=l0, expected="-", why=why, **named)]
+    return [
+        *checks,
+        GateCheck(
+            name="L0",
+            passed=abs(l0 - nominal) <= L0_TOLERANCE * nominal,
+            measured=l0,
+            expected=f"{nominal:g} within {L0_TOLERANCE:.0%}",
+            why="other latents fire than in training",
+            **named,
+        ),
+    ]
+
+
+def _sentence(check: GateCheck) -> str:
+    measured = f"{check.measured:.3g}" if isinstance(check.measured, float) else str(check.measured)
+    about = f" of {check.sae}" if check.sae else ""
+    return f"{check.name}{about} is {measured}, expected {check.expected} ({check.why})"
