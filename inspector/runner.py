@@ -271,8 +271,10 @@ def result_object(
         }
         saes.append(common | _plain(row))
     definition = f"{experiment.definition} Profile {spec.profile}: {protocol.summary}"
-    if spec.null is not None:
+    if spec.null is not None and experiment.measure is None:
         definition += f" {DEFINITIONS[spec.null]}"
+    elif spec.null is not None:
+        definition += f" It measures for itself, so --null {spec.null} does not reach it."
     return ResultObject(
         experiment=experiment.id,
         profile=spec.profile,
