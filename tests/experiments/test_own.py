@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from typing import Any
@@ -16,7 +17,9 @@ from sklearn.metrics import r2_score
 from inspector.drawing.figures import Bands, Curve, GroupedBars, Table
 from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
-from tests.experiments.own import LAYER, Array, Toy, decoded, hidden, opened, weights
+from inspector.runner import run
+from inspector.spec import RunSpec
+from tests.experiments.own import LAYER, Array, Toy, decoded, finish, hidden, opened, weights
 
 WIDTHS = (32, 64, 128)
 ALL = (
@@ -380,6 +383,36 @@ def test_wrong_parameters_are_answered(toy: Toy) -> None:
         toy.one("cross-component", sae="layer_1/resid")
     with pytest.raises(UsageError, match=r"'encode=noise' is not known\. Nearest: noisy"):
         toy.one("synthetic-sae", encode="noise")
+
+
+def test_a_null_is_said_not_to_reach_it(toy: Toy) -> None:
+    spec = RunSpec(target=toy.loaded.target, experiments=("theory-c1",), params={"draws": "500"}, null="affine")
+    assert "--null affine does not reach it" in finish(run(spec, toy.loaded))[0]["definition"]
+
+
+def test_saes_that_were_not_looked_at_have_no_row(toy: Toy) -> None:
+    """Of three SAEs of one width the pursuit takes the one nearest its L0; the splices take all of the narrowest."""
+    twins = tuple(
+        renamed(sae, sae_id=f"{sae.ref.sae_id}{suffix}", nominal_l0=l0)
+        for sae in toy.loaded.saes
+        for suffix, l0 in (("", 4.0), ("-twin", 8.0))
+    )
+    more = Toy(toy.root, dataclasses.replace(toy.loaded, saes=twins))
+    found = more.run("pursuit", "ce-splice", l0="8", tokens="0", contexts="1")
+    assert [row["nominal_l0"] for row in found[0]["saes"]] == [8.0, 8.0, 8.0]
+    assert [(row["d_sae"], row["nominal_l0"]) for row in found[1]["saes"]] == [
+        (32, 4.0),
+        (32, 8.0),
+        (64, 8.0),
+        (128, 8.0),
+    ]
+
+
+def renamed(sae: Any, **changes: Any) -> Any:
+    """The same SAE under another name."""
+    other = copy.copy(sae)
+    other.ref = dataclasses.replace(sae.ref, **changes)
+    return other
 
 
 def test_fewer_than_three_widths_cannot_be_fitted(toy: Toy) -> None:
