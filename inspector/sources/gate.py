@@ -1,6 +1,6 @@
 """The load gate: before any number is shown, is this the right model, at the right hook, with SAEs that fit?
 
-A wrong tensor gives plausible numbers. Four checks on the target's own tokens find the mistakes that were made in
+A wrong tensor gives plausible numbers. A few checks on the target's own tokens find the mistakes that were made in
 practice: the hook is not where it is thought to be, the SAE is of another model, too many latents fire or too few, the
 reconstruction explains nothing. What cannot be checked is said, and does not fail.
 """
@@ -28,6 +28,10 @@ N_TOKENS = 4000
 """Non-special tokens that are looked at, if the text has so many."""
 FEWEST = 1000
 """With fewer tokens a mean says too little to refuse anybody."""
+BETTER_ELSEWHERE = 0.9
+"""Share of its own FVU below which another layer's is a sign that the SAE belongs there."""
+N_NEIGHBOUR = 1024
+"""Tokens for that."""
 L0_TOLERANCE = 0.25
 """Share by which the measured L0 may differ from the nominal one."""
 RESIDUAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -39,7 +43,7 @@ class GateCheck:
     """One question and its answer."""
 
     name: str
-    """'residual identity', 'hook', 'same model', 'L0' or 'FVU'."""
+    """'residual identity', 'hook', 'same model', 'L0', 'FVU' or 'layer'."""
     sae: str | None
     """None: about the model."""
     passed: bool | None
@@ -113,13 +117,16 @@ def check_gate(
     rows, mask = _tokens(model, contexts, plan)
     names = [name for name in _parts(layer) if name in model.hook_names]
     has_identity = layer is not None and len(names) == len(_parts(layer))
-    taken = model.values(rows, [*(names if has_identity else ()), *_compared(hook_name, layer, model), hook_name])
+    beside = _beside(hook_name, layer, model)
+    wanted = [*(names if has_identity else ()), *_compared(hook_name, layer, model), hook_name, *beside]
+    taken = model.values(rows, wanted)
     checks: list[GateCheck] = []
     checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
     checks += _hook_is_the_one(taken, hook_name, layer, mask, model.dtype)
     x = taken[hook_name][mask]
+    others = {name: taken[name][mask][:N_NEIGHBOUR] for name in beside}
     for i, sae in enumerate(saes):
-        checks += [_same_model(model, sae), *_measured(sae, x)]
+        checks += [_same_model(model, sae), *_measured(sae, x), *_layer(sae, x[:N_NEIGHBOUR], others)]
         yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
     report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted)
     yield Loading(what="load gate", detail=f"{report.n_tokens:,} tokens", seconds=0.0)
@@ -153,6 +160,14 @@ def _compared(hook_name: str, layer: int | None, model: LanguageModel) -> list[s
     else:
         return []
     return [wanted] if wanted in model.hook_names else []
+
+
+def _beside(hook_name: str, layer: int | None, model: LanguageModel) -> list[str]:
+    """The same hook one layer before and after."""
+    if layer is None:
+        return []
+    names = [hook_name.replace(f"blocks.{layer}.", f"blocks.{other}.") for other in (layer - 1, layer + 1)]
+    return [name for name in names if name in model.hook_names]
 
 
 def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor, dtype: torch.dtype) -> GateCheck:
@@ -235,8 +250,7 @@ def _measured(sae: LoadedSae, x: Tensor) -> list[GateCheck]:
         ]
     made = sae.reconstruct(x)
     l0 = float(made.l0.double().mean())
-    wide = x.double()
-    fvu = float((wide - made.x_hat.double()).square().sum() / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
+    fvu = _fvu(x, made.x_hat)
     checks = [
         GateCheck(
             name="FVU",
@@ -261,6 +275,31 @@ def _measured(sae: LoadedSae, x: Tensor) -> list[GateCheck]:
             **named,
         ),
     ]
+
+
+def _layer(sae: LoadedSae, x: Tensor, others: dict[str, Tensor]) -> list[GateCheck]:
+    """An SAE reconstructs its own layer best: neighbouring layers' streams are alike, but not that alike."""
+    if len(x) < FEWEST or not others:
+        return []
+    own = _fvu(x, sae.reconstruct(x).x_hat)
+    elsewhere = {name: _fvu(value, sae.reconstruct(value).x_hat) for name, value in others.items()}
+    best = min(elsewhere, key=lambda name: elsewhere[name])
+    return [
+        GateCheck(
+            name="layer",
+            sae=sae.ref.sae_id,
+            passed=elsewhere[best] >= BETTER_ELSEWHERE * own,
+            measured=own,
+            expected=f"an FVU no larger than the {elsewhere[best]:.3g} at {best}",
+            why="it reconstructs that layer better than its own",
+        )
+    ]
+
+
+def _fvu(x: Tensor, x_hat: Tensor) -> float:
+    wide = x.double()
+    unexplained = (wide - x_hat.double()).square().sum()
+    return float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
 
 
 def _sentence(check: GateCheck) -> str:
