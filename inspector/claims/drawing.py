@@ -34,7 +34,7 @@ def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette)
         f"{sum(each.verdict == answer for each in verdicts)} {answer}"
         for answer in (CONSISTENT, CONTRADICTS, CANNOT_TELL)
     )
-    return [*lines, [], [(counts, styles.strong)]]
+    return [*lines, [], *prose(counts, width, styles.strong)]
 
 
 def _interval(each: Verdict) -> str:

@@ -75,7 +75,7 @@ def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette)
     if any(dot.value is None for dot in figure.dots):
         lines.append([(f"{MISSING} undefined", palette.quiet)])
     if unsaid:
-        lines.append([(f"{unsaid} of {len(figure.dots)} numbers found no room beside their dots", palette.quiet)])
+        lines.append([(f"no room for {unsaid} of {len(figure.dots)} numbers", palette.quiet)])
     return lines
 
 

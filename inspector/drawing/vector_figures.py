@@ -23,6 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6
 """Okabe and Ito's colour-blind-safe set without its yellow, which is lost on white."""
 MAP = "cividis"
 """Colours of values: reads the same for every colour blindness and in grey."""
+MAP_STEPS = 40
 GREY = "#666666"
 PANEL = (4.6, 3.5)
 """Inches of one panel."""

@@ -27,7 +27,7 @@ from inspector.drawing.figures import (
 from inspector.drawing.safe_text import NEWLINE, visible
 from inspector.drawing.scales import Scale, number_text, scale_of, tick_texts
 from inspector.drawing.text import format_cell
-from inspector.drawing.vector_figures import COLOURS, GREY, MAP
+from inspector.drawing.vector_figures import COLOURS, GREY, MAP, MAP_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +69,13 @@ def draw(whole: Picture, axes: Axes, figure: Figure) -> None:
 
 def _label(axis: Axis) -> str:
     return visible(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)
+
+
+def _colours() -> Any:
+    """Few enough steps that a colour bar is drawn as areas: above fifty, matplotlib makes it a picture of pixels."""
+    from matplotlib import colormaps
+
+    return colormaps[MAP].resampled(MAP_STEPS)
 
 
 def _name(text: str) -> str:
@@ -160,7 +167,7 @@ def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
     _set_scale(axes, scale_of((dot.y for dot in figure.dots), figure.y, margin=0.12), "y")
     values = _floats(tuple(dot.value for dot in known))
     places = [dot.x for dot in known], [dot.y for dot in known]
-    drawn = axes.scatter(*places, c=values, cmap=MAP, s=55, edgecolors=GREY, linewidths=0.5)
+    drawn = axes.scatter(*places, c=values, cmap=_colours(), s=55, edgecolors=GREY, linewidths=0.5)
     for dot in known:
         axes.annotate(number_text(dot.value), (dot.x, dot.y), xytext=(0, 5), textcoords="offset points", ha="center",
                       va="bottom", fontsize=7)  # fmt: skip
@@ -174,13 +181,17 @@ def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
 
 
 def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
-    from matplotlib import colormaps
-
     values = [
         [math.nan if value is None or (figure.triangle and j < i) else value for j, value in enumerate(row)]
         for i, row in enumerate(figure.values)
     ]
-    shown = axes.imshow(values, cmap=MAP, aspect="auto")
+    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    if not any(value == value for row in values for value in row):
+        axes.text(0.5, 0.5, "nothing is defined", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    across, down = range(len(figure.x_ticks)), range(len(figure.y_ticks))
+    shown = axes.pcolormesh(across, down, values, cmap=_colours(), shading="nearest")
+    axes.invert_yaxis()
     low, high = shown.get_clim()
     for i, row in enumerate(figure.values):
         for j, value in enumerate(row):
@@ -190,14 +201,13 @@ def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
                 axes.text(j, i, "×", ha="center", va="center", color=GREY)
                 continue
             share = 0.5 if high <= low else (value - low) / (high - low)
-            red, green, blue, _ = colormaps[MAP](share)
+            red, green, blue, _ = _colours()(share)
             dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
             axes.text(
                 j, i, number_text(value), ha="center", va="center", fontsize=7, color="white" if dark else "black"
             )
     axes.set_xticks(range(len(figure.x_ticks)), labels=list(map(_name, figure.x_ticks)))
     axes.set_yticks(range(len(figure.y_ticks)), labels=list(map(_name, figure.y_ticks)))
-    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
     whole.colorbar(shown, ax=axes, label=_label(figure.value))
 
 
@@ -258,7 +268,8 @@ def _grouped(axes: Axes, figure: GroupedBars) -> None:
     axes.set_xticks(range(len(figure.groups)), labels=list(map(_name, figure.groups)))
     axes.axhline(0.0, color=GREY, linewidth=0.8)
     axes.set_ylabel(_label(figure.value))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    if figure.bars:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
 
 
 def _trace(axes: Axes, figure: TokenTrace) -> None:
@@ -270,11 +281,12 @@ def _trace(axes: Axes, figure: TokenTrace) -> None:
     names = [visible(token)[:12] for token in figure.tokens[::every]]
     axes.set_xticks(at[::every], labels=names, rotation=90, fontsize=6)
     axes.set(xlabel=f"token, from position {figure.first_position}", ylabel=_label(figure.value))
-    axes.legend(ncols=3)
+    if any(series.name for series in figure.series):
+        axes.legend(ncols=3)
 
 
 def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
-    from matplotlib import colormaps, colors
+    from matplotlib import colors
 
     known = [value for value in figure.values if value is not None]
     scale = colors.Normalize(min(known), max(known)) if known else colors.Normalize(0.0, 1.0)
@@ -283,7 +295,7 @@ def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
         text = visible(token)[:40]
         if column + len(text) > STRIP_COLUMNS:
             column, line = 0, line + 1
-        shade = colormaps[MAP](scale(value)) if value is not None else (1.0, 1.0, 1.0, 1.0)
+        shade = _colours()(scale(value)) if value is not None else (1.0, 1.0, 1.0, 1.0)
         dark = 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2] < 0.45
         axes.text(column, -line, text, family="DejaVu Sans Mono", fontsize=7, color="white" if dark else "black",
                   bbox={"facecolor": shade, "edgecolor": "none", "pad": 1.0})  # fmt: skip
@@ -295,7 +307,7 @@ def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
     from matplotlib.cm import ScalarMappable
 
     whole.colorbar(
-        ScalarMappable(scale, MAP), ax=axes, label=_label(figure.value), orientation="horizontal", shrink=0.5
+        ScalarMappable(scale, _colours()), ax=axes, label=_label(figure.value), orientation="horizontal", shrink=0.5
     )
 
 

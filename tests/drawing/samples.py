@@ -162,3 +162,18 @@ SAMPLES: dict[str, Figure] = {
         first_position=416,
     ),
 }  # fmt: skip
+
+VALUE = Axis(label="v")
+EMPTY: dict[str, Figure] = {
+    "table": Table(title="t", columns=(Column(title="a"),), rows=()),
+    "curve": Curve(title="t", x=L0, y=VALUE, series=()),
+    "bands": Bands(title="t", x=L0, y=VALUE, at=(), bands=(Band(name="b", values=()),)),
+    "bars": Bars(title="t", value=VALUE, labels=(), values=()),
+    "grouped": GroupedBars(title="t", value=VALUE, groups=(), bars=()),
+    "heatmap": Heatmap(title="t", x=VALUE, y=VALUE, value=VALUE, x_ticks=(), y_ticks=(), values=()),
+    "violin": Violin(title="t", value=VALUE, labels=(), samples=()),
+    "strip": TokenStrip(title="t", value=VALUE, tokens=(), values=()),
+    "grid": DotGrid(title="t", x=L0, y=L0, value=VALUE, dots=()),
+    "trace": TokenTrace(title="t", value=VALUE, tokens=(), series=(TraceSeries(name="s", values=()),)),
+}
+"""Figures of no data at all."""

@@ -3,15 +3,16 @@ matplotlib."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from xml.etree import ElementTree
 
 import pytest
 
-from inspector.drawing.figures import Axis, Curve, Series
+from inspector.drawing.figures import Axis, Curve, Heatmap, Series
 from inspector.drawing.vector_figures import picture, svg_of
 from inspector.errors import UsageError
-from tests.drawing.samples import SAMPLES
+from tests.drawing.samples import EMPTY, SAMPLES
 
 SIGNS = {"svg": b"<?xml", "pdf": b"%PDF-", "png": b"\x89PNG"}
 
@@ -30,10 +31,22 @@ def test_every_kind_is_well_formed_and_nothing_in_it_is_active(name: str) -> Non
     root = ElementTree.fromstring(text)  # our own output, not somebody's file
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert tags <= {
-        "svg", "g", "defs", "path", "use", "clipPath", "rect", "style", "image", "metadata", "RDF", "Work", "type",
+        "svg", "g", "defs", "path", "use", "clipPath", "rect", "style", "metadata", "RDF", "Work", "type",
         "date", "format", "creator", "Agent", "title",
     }  # fmt: skip
     assert "alert(1)" not in text.replace("&lt;", "<") or "<script" not in text
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_draw_is_a_picture_too(name: str) -> None:
+    assert svg_of(EMPTY[name], name).startswith("<svg")
+
+
+def test_a_grid_of_nothing_but_undefined_numbers_is_a_picture_too() -> None:
+    figure = Heatmap(title="t", x=Axis(label="x"), y=Axis(label="y"), value=Axis(label="v"), x_ticks=("a",),
+                     y_ticks=("b",), values=((None,),))  # fmt: skip
+    assert svg_of(figure, "t").startswith("<svg")
+    assert svg_of(dataclasses.replace(figure, values=((0.5,),)), "t").startswith("<svg")
 
 
 def test_dollar_signs_are_no_formula() -> None:

@@ -1,0 +1,249 @@
+"""The paper's claims: every rule answers all three ways on made-up results, and says what is missing."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from inspector.claims import CANNOT_TELL, CLAIMS, CONSISTENT, CONTRADICTS, Verdict, evaluate
+from inspector.claims.drawing import claims_lines
+from inspector.claims.verdict import slope, trend
+from inspector.drawing.cells import text_of
+from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+from inspector.drawing.safe_text import cell_width
+from tests.store.objects import HOSTILE
+
+Object = dict[str, Any]
+WIDTHS, L0S = (256, 512, 1024, 4096), (8.0, 16.0, 32.0)
+
+
+def made(experiment: str, saes: list[Object], **changes: Any) -> Object:
+    return {
+        "experiment": experiment,
+        "profile": "careful",
+        "definition": "d",
+        "provenance": {"fingerprint": "f" * 64, "weights_hash": "w", "hook_name": "h", "tokens_sha256": "t",
+                       "split": "context", "null": None},
+        "saes": saes,
+        "result": {},
+        "intervals": {},
+        "controls": {},
+        "warnings": [],
+        **changes,
+    }  # fmt: skip
+
+
+def suite(score: str, of: Callable[[int, float], float], half: float = 0.01) -> tuple[list[Object], Object]:
+    """Rows over widths and L0s with a score, and intervals of a given half width."""
+    rows = [
+        {"sae": f"{d}/{l0:g}", "d_sae": d, "nominal_l0": l0, "l0": l0, score: of(d, l0)} for d in WIDTHS for l0 in L0S
+    ]
+    return rows, {row["sae"]: {score: [row[score] - half, row[score] + half]} for row in rows}
+
+
+def verdict(claim: str, *results: Object) -> Verdict:
+    found = evaluate({f"{result['experiment']}-id{i}": result for i, result in enumerate(results)})
+    return next(each for each in found if each.id == claim)
+
+
+def norm_prediction(level: float, null: float, of: Callable[[int, float], float] | None = None) -> Object:
+    rows, intervals = suite("r2_norm", of or (lambda d, l0: level))
+    nulls = {"gaussian_null": {"r2_norm": {row["sae"]: null for row in rows}}}
+    return made("norm-prediction", rows, intervals=intervals, controls=nulls)
+
+
+def error_vector(of: Callable[[int, float], float], split: str = "context") -> Object:
+    rows, intervals = suite("r2_pooled", of)
+    result = made("error-vector", rows, intervals=intervals)
+    result["provenance"]["split"] = split
+    return result
+
+
+def test_there_are_nineteen_and_each_names_an_experiment() -> None:
+    assert [claim.id for claim in CLAIMS] == [f"C{number}" for number in range(1, 20)]
+    assert all(claim.needs for claim in CLAIMS)
+
+
+def test_without_results_every_claim_says_what_to_run() -> None:
+    for found, claim in zip(evaluate({}), CLAIMS, strict=True):
+        assert found.verdict == CANNOT_TELL
+        assert found.why == f"No result: run {' '.join(claim.needs)}."
+        assert found.results == ()
+
+
+def test_c1_is_judged_against_the_null() -> None:
+    assert verdict("C1", norm_prediction(0.8, 0.3)).verdict == CONSISTENT
+    assert verdict("C1", norm_prediction(0.3, 0.8)).verdict == CONTRADICTS
+    assert verdict("C1", norm_prediction(0.5, 0.505)).verdict == CANNOT_TELL
+    found = verdict("C1", norm_prediction(0.8, 0.3))
+    assert (found.value, found.number, found.results) == (0.8, "0.8 to 0.8, median 0.8", ("norm-prediction-id0",))
+    assert found.interval == pytest.approx((0.79, 0.81))
+
+
+def test_c2_is_the_range_and_the_split() -> None:
+    assert verdict("C2", error_vector(lambda d, l0: 0.4)).verdict == CONSISTENT
+    assert verdict("C2", error_vector(lambda d, l0: 0.05)).verdict == CONTRADICTS
+    assert verdict("C2", error_vector(lambda d, l0: 0.9)).verdict == CONTRADICTS
+    assert verdict("C2", error_vector(lambda d, l0: 0.145)).verdict == CANNOT_TELL
+    assert verdict("C2", error_vector(lambda d, l0: 0.4, split="token")).verdict == CANNOT_TELL
+
+
+def test_c3_is_the_slope_with_l0_held_fixed() -> None:
+    rng = np.random.default_rng(0)
+    rows, _ = suite("fvu_nonlinear", lambda d, l0: float(0.2 * l0**-0.3 * np.exp(0.01 * rng.standard_normal())))
+    assert verdict("C3", made("fvu-nonlinear", rows)).verdict == CONSISTENT
+    rows, _ = suite("fvu_nonlinear", lambda d, l0: float(d**-0.1 * l0**-0.3 * np.exp(0.01 * rng.standard_normal())))
+    found = verdict("C3", made("fvu-nonlinear", rows))
+    assert found.verdict == CONTRADICTS
+    assert found.value == pytest.approx(-0.1, abs=0.02)
+    assert verdict("C3", made("fvu-nonlinear", rows[:6])).verdict == CANNOT_TELL  # two widths
+
+
+def test_c4_needs_both_experiments_of_one_target() -> None:
+    falls = error_vector(lambda d, l0: 1 / d / l0)
+    rises = norm_prediction(0.0, 0.0, lambda d, l0: l0 / d)
+    assert verdict("C4", falls, rises).verdict == CONSISTENT
+    assert verdict("C4", falls, norm_prediction(0.0, 0.0, lambda d, l0: 1 / l0 / d)).verdict == CONTRADICTS
+    assert verdict("C4", falls).why == "No result: run norm-prediction."
+    other = copy.deepcopy(rises)
+    other["provenance"]["weights_hash"] = "another model"
+    assert verdict("C4", falls, other).why.startswith("Its results are of different targets")
+
+
+@pytest.mark.parametrize(
+    ("ends", "identified", "answer"),
+    [([0.01, 0.05], True, CONSISTENT), ([-0.01, 0.05], True, CONTRADICTS), ([0.01, 0.05], False, CANNOT_TELL)],
+)
+def test_c5_is_the_interval_of_the_floor(ends: list[float], identified: bool, answer: str) -> None:
+    found = {
+        "floor_above_nonlinear": 0.03, "floor_above_nonlinear_interval": ends, "floor_identified": identified,
+        "floor_not_identified_because": "" if identified else "two widths are not enough",
+    }  # fmt: skip
+    assert verdict("C5", made("dark-matter-breakdown", [], result=found)).verdict == answer
+
+
+@pytest.mark.parametrize(("inside", "answer"), [(20, CONSISTENT), (12, CANNOT_TELL), (4, CONTRADICTS)])
+def test_c10_counts_bars_between_the_marks(inside: int, answer: str) -> None:
+    rows = [
+        {"sae": str(i), "within_marks_linear": i < inside / 2, "within_marks_nonlinear": i < inside / 2,
+         "recovered_linear": 50.0, "recovered_nonlinear": 40.0}
+        for i in range(10)
+    ]  # fmt: skip
+    assert verdict("C10", made("ce-splice", rows)).verdict == answer
+
+
+@pytest.mark.parametrize(
+    ("decrease", "change", "answer"), [(4.0, -0.5, CONSISTENT), (4.0, -9.0, CONTRADICTS), (60.0, 0.0, CONTRADICTS)]
+)
+def test_c11_is_little_in_total_and_nothing_in_the_nonlinear(decrease: float, change: float, answer: str) -> None:
+    rows = [{"sae": "a", "fvu_decrease_percent": decrease, "fvu_nonlinear_change_percent": change}]
+    result = {"mean_fvu_decrease_percent": decrease, "mean_fvu_nonlinear_change_percent": change}
+    intervals = {"a": {"fvu_nonlinear_change_percent": [change - 0.5, change + 0.5]}}
+    assert verdict("C11", made("pursuit", rows, result=result, intervals=intervals)).verdict == answer
+
+
+@pytest.mark.parametrize(("value", "answer"), [(0.1, CONSISTENT), (0.005, CANNOT_TELL), (-0.1, CONTRADICTS)])
+def test_c12_is_what_whole_contexts_leave(value: float, answer: str) -> None:
+    scores = {"own": {"sae_error": 0.0, "nonlinear_error": 0.5}, "joint": {"sae_error": value, "nonlinear_error": 0.1}}
+    result = {"r2_mean_dims": scores, "sae": "a"}
+    intervals = {"a": {"joint sae_error": [value - 0.01, value + 0.01]}}
+    found = verdict("C12", made("cross-component", [], result=result, intervals=intervals))
+    assert found.verdict == answer
+    assert verdict("C12", made("cross-component", [], result={"r2_mean_dims": {}, "sae": None})).verdict == CANNOT_TELL
+
+
+PAPER = {
+    "dense noise, estimated dense": 0.9842, "dense noise, estimated introduced": 0.1417,
+    "introduced noise, estimated dense": 0.0988, "introduced noise, estimated introduced": 0.9036,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({}, CONSISTENT),
+        ({"introduced noise, estimated dense": -0.02}, CONSISTENT),
+        ({"introduced noise, estimated dense": 0.5}, CONTRADICTS),
+        ({"dense noise, estimated dense": 0.5}, CONTRADICTS),
+        ({"dense noise, estimated dense": None}, CANNOT_TELL),
+    ],
+)
+def test_c16_is_table_1(changes: Mapping[str, float | None], answer: str) -> None:
+    result = {"correlations": PAPER | dict(changes), "paper": PAPER, "sae": "a"}
+    assert verdict("C16", made("synthetic-sae", [], result=result)).verdict == answer
+
+
+@pytest.mark.parametrize(("parabola", "answer"), [(True, CONSISTENT), (False, CONTRADICTS)])
+def test_c17_is_the_parabola(parabola: bool, answer: str) -> None:
+    found = verdict("C17", made("synthetic-random", [], result={"largest_gap": 0.01, "parabola": parabola}))
+    assert (found.verdict, found.value) == (answer, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "answer"), [(1.1, 0.2, CONSISTENT), (3.0, 0.5, CONTRADICTS), (1.0, 0.8, CANNOT_TELL)]
+)
+def test_c19_is_a_slope_within_a_factor_of_two(value: float, half: float, answer: str) -> None:
+    rows = [{"sae": "a", "slope": value, "correlation": 0.5}]
+    intervals = {"a": {"slope": [value - half, value + half]}}
+    assert verdict("C19", made("probe-vs-latents", rows, intervals=intervals)).verdict == answer
+
+
+def test_a_measured_control_is_no_evidence() -> None:
+    result = norm_prediction(0.8, 0.3)
+    result["provenance"]["null"] = "shuffle"
+    assert verdict("C1", result).verdict == CANNOT_TELL
+
+
+def test_a_result_that_lacks_a_key_is_said_not_thrown() -> None:
+    broken = norm_prediction(0.8, 0.3)
+    del broken["controls"]["gaussian_null"]
+    found = verdict("C1", broken)
+    assert found.verdict == CANNOT_TELL
+    assert found.why == "The result lacks what the rule looks at (KeyError: 'gaussian_null'): measure again."
+
+
+def test_the_trend_is_kendalls_and_the_slope_is_least_squares() -> None:
+    rng = np.random.default_rng(1)
+    rows = [{"x": float(i), "g": 0, "y": float(i + 4 * rng.standard_normal())} for i in range(12)]
+    found = trend(rows, "y", "x", "g")
+    assert found is not None
+    # scipy computes tau-b, which is tau-a where nothing is tied.
+    reference = scipy.stats.kendalltau([row["x"] for row in rows], [row["y"] for row in rows])
+    assert found.tau == pytest.approx(reference.statistic, abs=1e-12)
+    x, z, y = rng.standard_normal((3, 20))
+    design = np.column_stack([x, z, np.ones(20)])
+    weights, rest, *_ = np.linalg.lstsq(design, y, rcond=None)
+    error = np.sqrt(rest[0] / 17 * np.linalg.inv(design.T @ design)[0, 0])
+    assert slope(list(x), list(y), list(z)) == pytest.approx((weights[0], error), rel=1e-9)
+
+
+def test_the_table_in_a_terminal_holds_every_word_and_obeys_nobody() -> None:
+    hostile = norm_prediction(0.8, 0.3)
+    found = evaluate({HOSTILE: hostile})
+    palette = build_palette(DEFAULT_ENDPOINTS, "none")
+    for width in (60, 80, 160):
+        lines = claims_lines(found, width, palette)
+        assert all(sum(cell_width(text) for text, _ in line) <= width for line in lines)
+        assert "\x1b" not in text_of(lines)
+    text = text_of(claims_lines(found, 80, palette))
+    assert text.startswith(
+        "✓ C1   The size of the error is linearly predictable. Consistent with the paper.\n"
+        "       paper: R² 0.70 to 0.95; '> 90%'\n"
+        "       here: 0.8 to 0.8, median 0.8; of 0.8: [0.79, 0.81]\n"
+    )
+    assert text.endswith("\n\n1 consistent with the paper, 0 contradicts it, 18 cannot tell\n")
+
+
+def test_judging_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; import inspector.claims, inspector.claims.drawing, inspector.store.index;"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'textual', 'pyarrow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
