@@ -118,11 +118,12 @@ def check_gate(
     names = [name for name in _parts(layer) if name in model.hook_names]
     has_identity = layer is not None and len(names) == len(_parts(layer))
     beside = _beside(hook_name, layer, model)
-    wanted = [*(names if has_identity else ()), *_compared(hook_name, layer, model), hook_name, *beside]
+    compared = _compared(hook_name, layer, model)
+    wanted = [*(names if has_identity else ()), *compared, hook_name, *beside]
     taken = model.values(rows, wanted)
     checks: list[GateCheck] = []
     checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
-    checks += _hook_is_the_one(taken, hook_name, layer, mask, model.dtype)
+    checks += [check for other in compared for check in _hook_is_the_one(taken, hook_name, other, mask, model.dtype)]
     x = taken[hook_name][mask]
     others = {name: taken[name][mask][:N_NEIGHBOUR] for name in beside}
     for i, sae in enumerate(saes):
@@ -196,14 +197,9 @@ def _no_identity(hook_name: str) -> GateCheck:
 
 
 def _hook_is_the_one(
-    taken: dict[str, Tensor], hook_name: str, layer: int | None, mask: Tensor, dtype: torch.dtype
+    taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype
 ) -> list[GateCheck]:
     """The raw output of an MLP before its post-norm is the mistake that was made most."""
-    other = next(
-        (name for name in taken if name.endswith((".attn.o.hook_in", ".hook_mlp_out")) and name != hook_name), None
-    )
-    if other is None or not (hook_name.endswith(".attn.hook_z") or ".mlp." in hook_name):
-        return []
     ours, theirs = taken[hook_name][mask].double(), taken[other][mask].double()
     if ours.shape != theirs.shape:
         return []  # inside the MLP: no SAE of an output

@@ -16,7 +16,7 @@ from inspector.sources import toy
 from inspector.sources.gate import GateReport
 from inspector.sources.suites import demo_suite_dir
 from inspector.sources.target import Loaded, open_target
-from inspector.spec import TargetSpec, hook_name_of
+from inspector.spec import Site, TargetSpec, hook_name_of
 
 LAYER, D = 1, 16
 TEXT = " ".join(f"{['the', 'model', 'reads', 'a', 'token'][i * i % 5]} {i * i % 97}" for i in range(6000))
@@ -103,8 +103,10 @@ def test_a_jumprelu_sae_near_its_nominal_l0_passes(world: Path) -> None:
     assert report_of(target(world, suite="gemma2-jump")).passed
 
 
-def test_the_demo_passes() -> None:
-    report = opened(TargetSpec(contexts=24, device="cpu")).gate
+@pytest.mark.parametrize("site", ["resid", "mlp", "attn"])
+def test_the_demo_passes(site: Site) -> None:
+    """Its heads are together as wide as its residual stream: nothing may be told apart by shape."""
+    report = opened(TargetSpec(site=site, contexts=24, device="cpu")).gate
     assert report is not None
     assert report.passed
     assert report.n_tokens >= 4000
