@@ -27,7 +27,7 @@ def experiments(as_json: bool) -> None:
         print(experiment.id)
         print(f"  {experiment.question}")
         print(f"  Paper: {experiment.reference}.")
-        print(f"  Needs: {', '.join(experiment.needs)}.")
+        print(f"  Needs: {', '.join(_needs(experiment))}.")
         print(f"  Contradicted by: {experiment.contradicted_by}")
 
 
@@ -37,5 +37,11 @@ def _row(experiment: Experiment) -> dict[str, object]:
         "title": experiment.title,
         "question": experiment.question,
         "reference": experiment.reference,
-        "needs": [str(need) for need in experiment.needs],
+        "needs": _needs(experiment),
     }
+
+
+def _needs(experiment: Experiment) -> list[str]:
+    """What is collected for it; a measurement that no other experiment shares is one of these."""
+    own = [] if experiment.measure is None else ["a measurement of its own"]
+    return [*experiment.needs, *own]

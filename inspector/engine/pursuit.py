@@ -23,7 +23,7 @@ VARIANTS: tuple[Variant, ...] = ("careful", "paper-code", "refit")
 ATOM_BYTES = 256 << 20
 """Decoder rows of the active sets held at once; decides how many tokens go through together."""
 UNIT_WITHIN = 1e-3
-"""Rows stored in half precision have length 1 to 5e-4; scaling them would change no pick that their rounding has not."""
+"""Rows stored in half precision have length 1 to 5e-4; scaling them would only undo some of that rounding."""
 REFIT_SWEEPS = 1000
 REFIT_TOLERANCE = 1e-7
 """Coordinate descent ends when no coefficient moves by more than this share of the token's largest one."""

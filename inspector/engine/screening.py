@@ -18,10 +18,10 @@ from torch import Tensor
 
 SLICE = 8192
 """Latents per slice: 256 tokens x 8192 scores are 8 MB, which stay in a processor's cache."""
-PER_SLICE = 8
+PER_SLICE = 12
 """Candidates kept per slice; the largest bound among those let go is remembered, so too few costs time, not truth."""
-CHECKED = (4, 24, 128)
-"""Candidates computed in full: of every vector first, then of those that the first few did not settle."""
+CHECKED = (4, 12, 24, 48, 128)
+"""Candidates computed in full, in this many rounds: of every vector first, then of those still open."""
 BLOCK = 32
 """Scores whose largest is taken before they are sorted: the best nine of a slice are in the best nine blocks."""
 _ROUNDING = 4e-6
@@ -110,19 +110,24 @@ class Screen:
         upper, order = torch.cat(bounds, dim=1).sort(dim=1, descending=True)
         candidates = torch.cat(places, dim=1).gather(1, order)
         best = candidates[:, 0].clone()
+        value = torch.full((n,), -torch.inf, device=vectors.device)
         sure = torch.zeros(n, dtype=torch.bool, device=vectors.device)
+        done = 0
         for checked in CHECKED:
             open_ = (~sure).nonzero()[:, 0]
-            if len(open_) == 0:
+            if len(open_) == 0 or done >= upper.shape[1]:
                 break
-            own, bound = candidates[open_, :checked], upper[open_]
+            own, bound = candidates[open_, done:checked], upper[open_]
             exact = torch.bmm(self.rows[own], vectors[open_, :, None])[:, :, 0]
-            value, winner = exact.masked_fill(bound[:, :checked] == -torch.inf, -torch.inf).max(dim=1)
-            best[open_] = own.gather(1, winner[:, None])[:, 0]
+            found, winner = exact.masked_fill(bound[:, done:checked] == -torch.inf, -torch.inf).max(dim=1)
+            better = found > value[open_]
+            best[open_] = torch.where(better, own.gather(1, winner[:, None])[:, 0], best[open_])
+            value[open_] = torch.maximum(found, value[open_])
             left = let_go[open_]
             if bound.shape[1] > checked:
                 left = torch.maximum(left, bound[:, checked])
-            sure[open_] = value >= left
+            sure[open_] = value[open_] >= left
+            done = checked
         return best, sure
 
     def _all(self, vectors: Tensor, excluded: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import inspector.experiments
+from inspector.experiment import Experiment
 from inspector.experiments import discover
 from tests.cli.conftest import Run
 
@@ -23,10 +24,14 @@ def test_the_list_has_an_object_per_file(run: Run) -> None:
         assert row["needs"]
 
 
+def needs(found: Experiment) -> list[str]:
+    return [*found.needs, *(["a measurement of its own"] if found.measure else [])]
+
+
 def test_the_text_tells_what_would_contradict_each(run: Run) -> None:
     outcome = run("experiments")
     expected = "".join(
-        f"{found.id}\n  {found.question}\n  Paper: {found.reference}.\n  Needs: {', '.join(found.needs)}.\n"
+        f"{found.id}\n  {found.question}\n  Paper: {found.reference}.\n  Needs: {', '.join(needs(found))}.\n"
         f"  Contradicted by: {found.contradicted_by}\n"
         for found in discover().values()
     )
