@@ -18,9 +18,10 @@ from inspector.claims.verdict import (
     Result,
     Verdict,
     cannot,
+    counted,
 )
 
-__all__ = ["CANNOT_TELL", "CLAIMS", "CONSISTENT", "CONTRADICTS", "Answer", "Claim", "Verdict", "evaluate"]
+__all__ = ["CANNOT_TELL", "CLAIMS", "CONSISTENT", "CONTRADICTS", "Answer", "Claim", "Verdict", "counted", "evaluate"]
 
 SAME_TARGET = ("weights_hash", "hook_name", "tokens_sha256")
 """Entries of the provenance that results judged together must share."""

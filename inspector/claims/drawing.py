@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, interval_text
+from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, interval_text
 from inspector.drawing.cells import prose
 from inspector.drawing.figure_palette import Line, figure_palette
 from inspector.drawing.palette import TokenPalette
@@ -30,11 +30,7 @@ def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette)
         number = f"{each.number}{_interval(each)}" if each.number else ""
         for text in (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _from(each)):
             lines += [[(indent, styles.plain), *line] for line in prose(text, width - len(indent), styles.plain)]
-    counts = ", ".join(
-        f"{sum(each.verdict == answer for each in verdicts)} {answer}"
-        for answer in (CONSISTENT, CONTRADICTS, CANNOT_TELL)
-    )
-    return [*lines, [], *prose(counts, width, styles.strong)]
+    return [*lines, [], *prose(counted(verdicts), width, styles.strong)]
 
 
 def _interval(each: Verdict) -> str:

@@ -64,6 +64,17 @@ class Verdict:
     """Ids of the results it rests on."""
 
 
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """'6 consistent with the paper, 1 contradicts it, 12 cannot tell'."""
+    counts = {
+        answer: sum(each.verdict == answer for each in verdicts) for answer in (CONSISTENT, CONTRADICTS, CANNOT_TELL)
+    }
+    many = {CONTRADICTS: "contradict it"}
+    return ", ".join(
+        f"{count} {answer if count == 1 else many.get(answer, answer)}" for answer, count in counts.items()
+    )
+
+
 def cannot(why: str, number: str = "") -> Finding:
     """Nothing can be said."""
     return Finding(answer=CANNOT_TELL, number=number, why=why)

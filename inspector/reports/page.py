@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inspector import __version__
-from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, evaluate
-from inspector.drawing.figures import Figure, Table
+from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, evaluate
+from inspector.drawing.figures import Cell, Figure, Table
 from inspector.drawing.safe_text import visible
 from inspector.drawing.text import format_cell
 from inspector.drawing.vector_figures import svg_of
@@ -85,9 +85,8 @@ def _head(stored: Sequence[Stored]) -> Iterator[str]:
 
 
 def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    counts = ", ".join(f"{sum(each.verdict == answer for each in verdicts)} {answer}" for answer in CLASSES)
     yield '<section id="claims"><h2>The paper\'s claims</h2>'
-    yield f'<p class="quiet">{counts}</p><div class="wide"><table><thead><tr>'
+    yield f'<p class="quiet">{counted(verdicts)}</p><div class="wide"><table><thead><tr>'
     yield "".join(f"<th>{title}</th>" for title in ("", "claim", "the paper", "here", "verdict", "why"))
     yield "</tr></thead><tbody>"
     for each in verdicts:
@@ -156,21 +155,41 @@ def _notes(note: str, definition: str) -> str:
 
 
 def _drawn_table(table: Table) -> str:
-    numeric = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
-    titles = [f"{column.title} ({column.unit})" if column.unit else column.title for column in table.columns]
-    head = "".join(
-        f"<th{' class=n' if right else ''}>{text_of(title)}</th>" for title, right in zip(titles, numeric, strict=True)
-    )
+    """A table of a figure; the two ends of an interval stand behind their score, which saves a third of the width."""
+    shown = [i for i in range(len(table.columns)) if not _is_end(table, i)]
+    numeric = {i: any(isinstance(row[i], int | float) for row in table.rows) for i in shown}
+    head = "".join(f"<th{' class=n' if numeric[i] else ''}>{text_of(_heading(table, i))}</th>" for i in shown)
     body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=n' if right else ''}>{html.escape(format_cell(cell, column.digits))}</td>"
-            for cell, column, right in zip(row, table.columns, numeric, strict=True)
-        )
-        + "</tr>"
+        "<tr>" + "".join(f"<td{_class(i, numeric[i])}>{_content(table, row, i)}</td>" for i in shown) + "</tr>"
         for row in table.rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _is_end(table: Table, i: int) -> bool:
+    titles = [column.title for column in table.columns]
+    pair = ["95% low", "high"]
+    return (i >= 1 and titles[i : i + 2] == pair) or (i >= 2 and titles[i - 1 : i + 1] == pair)
+
+
+def _heading(table: Table, i: int) -> str:
+    column = table.columns[i]
+    ends = " [95%]" if i + 1 < len(table.columns) and _is_end(table, i + 1) and not _is_end(table, i) else ""
+    return (f"{column.title} ({column.unit})" if column.unit else column.title) + ends
+
+
+def _class(i: int, numeric: bool) -> str:
+    return " class=n" if numeric else " class=name" if i == 0 else ""
+
+
+def _content(table: Table, row: Sequence[Cell], i: int) -> str:
+    digits = table.columns[i].digits
+    text = html.escape(format_cell(row[i], digits))
+    if i + 2 < len(row) and _is_end(table, i + 1) and not _is_end(table, i):
+        low, high = row[i + 1], row[i + 2]
+        if low is not None and high is not None:
+            text += f' <span class="quiet">[{format_cell(low, digits)}, {format_cell(high, digits)}]</span>'
+    return text
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

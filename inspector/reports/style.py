@@ -19,6 +19,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; margin: .3rem 0; }
 th { text-align: left; border-bottom: 2px solid var(--line); padding: .25rem .7rem .25rem 0; vertical-align: bottom; }
 td { border-bottom: 1px solid var(--line); padding: .2rem .7rem .2rem 0; vertical-align: top; }
+td.name { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 figure { margin: .8rem 0; background: #ffffff; color: #111111; border: 1px solid var(--line); border-radius: 6px;

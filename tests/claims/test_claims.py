@@ -238,7 +238,7 @@ def test_the_table_in_a_terminal_holds_every_word_and_obeys_nobody() -> None:
         "       paper: R² 0.70 to 0.95; '> 90%'\n"
         "       here: 0.8 to 0.8, median 0.8; of 0.8: [0.79, 0.81]\n"
     )
-    assert text.endswith("\n\n1 consistent with the paper, 0 contradicts it, 18 cannot tell\n")
+    assert text.endswith("\n\n1 consistent with the paper, 0 contradict it, 18 cannot tell\n")
 
 
 def test_judging_loads_nothing_heavy() -> None:
