@@ -194,7 +194,8 @@ def load_sae(
     except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TargetError(f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. Copy or train it again.") from error
-    return LoadedSae(ref, sae, _notes(ref, sae), gate)
+    notes = _notes(ref, sae) if gate is None else (*_notes(ref, sae), f"Latents of {ref.sae_id} pass: {gate}.")
+    return LoadedSae(ref, sae, notes, gate)
 
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:

@@ -16,6 +16,7 @@ from inspector import __version__
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
+    from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec, Split
 
@@ -42,7 +43,7 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         "model": model.name,
         "weights_hash": model.weights_hash,
         "hook_name": loaded.hook_name,
-        "saes": {sae.ref.sae_id: sae.weights_hash for sae in loaded.saes},
+        "saes": {sae.ref.sae_id: _contents(sae) for sae in loaded.saes},
         "text": target.text,
         "tokens_sha256": loaded.contexts.sha256,
         "n_contexts": int(loaded.contexts.token_ids.shape[0]),
@@ -56,6 +57,11 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         "intercept": intercept,
         "null": spec.null,
     }
+
+
+def _contents(sae: LoadedSae) -> str:
+    """What an SAE computes: its files, and the gate where those leave a choice."""
+    return sae.weights_hash if sae.gate is None else f"{sae.weights_hash}, {sae.gate}"
 
 
 def provenance(made_from: Mapping[str, Any], plan: Plan, *, d: int, fitted: Mapping[str, Any]) -> dict[str, Any]:
