@@ -213,6 +213,12 @@ def _measure(
             seed=loaded.target.seed,
             n_resamples=fit.resamples,
         )
+    if again and spec.null is not None:
+        # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
+        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
+        plain = yield from collect_first(activations, plan)
+        with torch.inference_mode():
+            maps = plain.fit(intercept=intercept)
     measuring = Measuring(
         loaded=loaded,
         plan=plan,

@@ -386,8 +386,15 @@ def test_wrong_parameters_are_answered(toy: Toy) -> None:
 
 
 def test_a_null_is_said_not_to_reach_it(toy: Toy) -> None:
-    spec = RunSpec(target=toy.loaded.target, experiments=("theory-c1",), params={"draws": "500"}, null="affine")
-    assert "--null affine does not reach it" in finish(run(spec, toy.loaded))[0]["definition"]
+    """And does not: the same numbers with x or the SAEs replaced for the shared passes."""
+    plain = toy.one("cross-component", tokens="0")
+    spec = RunSpec(
+        target=toy.loaded.target, experiments=("cross-component",), params={"resamples": "40"}, null="gaussian"
+    )
+    null = finish(run(spec, toy.loaded))[0]
+    assert "--null gaussian does not reach it" in null["definition"]
+    for name, scores in plain["result"]["r2_mean_dims"].items():
+        assert null["result"]["r2_mean_dims"][name] == pytest.approx(scores, abs=1e-9)
 
 
 def test_saes_that_were_not_looked_at_have_no_row(toy: Toy) -> None:
