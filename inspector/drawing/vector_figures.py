@@ -96,7 +96,9 @@ def _height(figure: Figure) -> float:
             return max(1.2, 0.26 * (len(figure.rows) + 2))
         case Bars():
             return max(PANEL[1], 0.28 * len(figure.labels) + 1.2)
-        case GroupedBars() | TokenStrip():
+        case GroupedBars():
+            return PANEL[1] + (1.6 if sum(map(len, figure.groups)) > 70 else 0.0)
+        case TokenStrip():
             return PANEL[1]
         case Heatmap():
             return max(PANEL[1], 0.34 * len(figure.y_ticks) + 1.2)

@@ -38,6 +38,8 @@ LONGEST_NAME = 26
 """Columns of a name in a legend or at a tick."""
 STRIP_COLUMNS, STRIP_LINES = 60, 10
 """Of a text; more lines than that make the panel fuller, not taller."""
+ROOM_FOR_NAMES = 70
+"""Columns of all names under a panel together, above which they stand upright."""
 CROWD = 24
 """Points of a line above which they get no marks."""
 
@@ -141,6 +143,10 @@ def _bands(axes: Axes, figure: Bands) -> None:
         colour = COLOURS[index % len(COLOURS)]
         axes.fill_between(figure.at[:split], lower[:split], upper[:split], color=colour, alpha=0.75, linewidth=0,
                           label=_name(band.name))  # fmt: skip
+        if any(value is not None and value < 0.0 for value in band.values):
+            negative = [value is not None and value < 0.0 for value in band.values]
+            axes.fill_between(figure.at, lower, upper, where=negative, facecolor="none", edgecolor=colour, hatch="///",
+                              linewidth=0, label=f"{_name(band.name)}, negative")  # fmt: skip
         start = max(split - 1, 0)
         axes.fill_between(figure.at[start:], lower[start:], upper[start:], facecolor=colour, alpha=0.22, linewidth=0)
         axes.plot(figure.at[start:], upper[start:], ":", color=colour, linewidth=1.4)
@@ -150,13 +156,13 @@ def _bands(axes: Axes, figure: Bands) -> None:
         axes, scale_of((*figure.at, *(x for series in figure.points for x in series.x)), figure.x, margin=0.0), "x"
     )
     _set_scale(axes, scale_of((*tops, *_all_y(figure.points)), figure.y, zero=True), "y")
+    n_areas = len(axes.get_legend_handles_labels()[0])
     _series(axes, figure.points, black=True)
     if 0 < split < len(figure.at):
         axes.axvline(figure.at[split - 1], color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
     handles, labels = axes.get_legend_handles_labels()
-    n = len(figure.bands)
-    order = [*range(n - 1, -1, -1), *range(n, len(handles))]
+    order = [*range(n_areas - 1, -1, -1), *range(n_areas, len(handles))]  # areas as they lie, the highest first
     axes.legend([handles[i] for i in order], [labels[i] for i in order], ncols=3, loc="upper center",
                 bbox_to_anchor=(0.5, -0.15))  # fmt: skip
 
@@ -265,11 +271,15 @@ def _grouped(axes: Axes, figure: GroupedBars) -> None:
             ends = [place - width * 0.46 for place in at], [place + width * 0.46 for place in at]
             axes.hlines(_floats(mark.values), *ends, color=colour, linestyle=style, linewidth=2.0, label=name)
             seen.add(mark.name)
-    axes.set_xticks(range(len(figure.groups)), labels=list(map(_name, figure.groups)))
+    names = list(map(_name, figure.groups))
+    upright = sum(map(len, names)) + 2 * len(names) > ROOM_FOR_NAMES
+    axes.set_xticks(range(len(names)), labels=names, rotation=90 if upright else 0, fontsize=7 if upright else None)
     axes.axhline(0.0, color=GREY, linewidth=0.8)
     axes.set_ylabel(_label(figure.value))
     if figure.bars:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.28 * (high - low))  # room for the legend above the bars
+        axes.legend(loc="upper left", ncols=2)
 
 
 def _trace(axes: Axes, figure: TokenTrace) -> None:

@@ -30,6 +30,8 @@ CLASSES = {CONSISTENT: "good", CONTRADICTS: "bad", CANNOT_TELL: "open"}
 PAPER = "paper_"
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _SHORT_HASH = 16
+MANY = 4
+"""Numbers above which a control shows their range; all of them are in the JSON."""
 
 
 def page(stored: Sequence[Stored]) -> str:
@@ -122,7 +124,7 @@ def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
             yield f"<h3>{text_of(figure.title)}</h3>" + _drawn_table(figure)
             yield _notes(figure.note, result["definition"])
     if result["controls"]:
-        yield "<h3>Controls</h3>" + _table(("control", "numbers", "definition"), list(_controls(result["controls"])))
+        yield "<h3>Controls</h3>" + _table(("control", "definition", "numbers"), list(_controls(result["controls"])))
     for warning in result["warnings"]:
         yield f'<p class="warning">{text_of(warning)}</p>'
     yield f"<p>It would be contradicted by: {text_of(experiment.contradicted_by)}</p>"
@@ -201,8 +203,22 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _controls(controls: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, control in controls.items():
-        numbers = "; ".join(f"{key} {_short(value)}" for key, value in control.items() if key != "definition")
-        yield name.replace("_", " "), numbers, str(control.get("definition", ""))
+        numbers = "; ".join(f"{key} {_ranges(value)}" for key, value in control.items() if key != "definition")
+        yield name.replace("_", " "), str(control.get("definition", "")), numbers
+
+
+def _ranges(value: Any) -> str:
+    """A number per SAE as the smallest and largest of them, and so for each of several numbers per SAE."""
+    if not isinstance(value, Mapping) or len(value) < MANY:
+        return _short(value)
+    if all(isinstance(item, Mapping) for item in value.values()):
+        keys = dict.fromkeys(key for item in value.values() for key in item)
+        return "; ".join(f"{key} {_ranges({name: item.get(key) for name, item in value.items()})}" for key in keys)
+    numbers = [item for item in value.values() if isinstance(item, int | float)]
+    if len(numbers) < MANY:
+        return _short(value)
+    missing = len(value) - len(numbers)
+    return f"{_short(min(numbers))} to {_short(max(numbers))}" + (f" ({missing} undefined)" if missing else "")
 
 
 def _short(value: Any, *, depth: int = 0) -> str:
