@@ -6,6 +6,7 @@ per version of sae-lens. An index that is damaged, or cannot be written, costs t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -122,4 +123,5 @@ def _write(path: Path, index: Index) -> None:
         temporary.write_text(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}", encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
