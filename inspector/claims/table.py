@@ -53,7 +53,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="'high' R²",
         needs=("per-token-scaling",),
         contradicted_by="no gain over ‖x‖ or over a·x",
-        judge=token_claims.later,
+        judge=token_claims.same_tokens,
     ),
     Claim(
         id="C7",
@@ -61,7 +61,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="ordering of five violins, 329 SAEs",
         needs=("norm-test",),
         contradicted_by="the ordering changes with the intercept or without the 0.5 cut-off",
-        judge=token_claims.later,
+        judge=token_claims.norm_order,
     ),
     Claim(
         id="C8",
@@ -109,7 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="norm -10%; cosine 0.5",
         needs=("shrinkage",),
         contradicted_by="one scalar explains most of the map's R²",
-        judge=token_claims.later,
+        judge=token_claims.not_shrinkage,
     ),
     Claim(
         id="C14",
@@ -117,7 +117,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="curves, except the first layers",
         needs=("norm-baselines",),
         contradicted_by="a held-out token baseline changes the crossing",
-        judge=token_claims.later,
+        judge=token_claims.beats_baselines,
     ),
     Claim(
         id="C15",
@@ -125,7 +125,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="one excerpt",
         needs=("per-token-split",),
         contradicted_by="statistics over all tokens disagree",
-        judge=token_claims.later,
+        judge=token_claims.split_per_token,
     ),
     Claim(
         id="C16",
@@ -149,7 +149,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="up to 5% of FVU",
         needs=("scaling-with-nonlinear",),
         contradicted_by="the linear norm helps as much",
-        judge=token_claims.later,
+        judge=token_claims.helps_scaling,
     ),
     Claim(
         id="C19",

@@ -1,14 +1,150 @@
-"""Claims about single tokens, C6, C7, C13, C14, C15 and C18: sizes of errors, and what predicts them."""
+"""Claims about single tokens, C6, C7, C13, C14, C15 and C18: sizes of errors, and what predicts them.
+
+What each rule looks at; a result without it gets "cannot tell", with the name of what is missing:
+
+- `per-token-scaling`: result.pairs, each with r2, r2_x_norm and r2_activation (baselines of the same target)
+- `norm-test`: rows with r2_x, r2_x_hat, r2_sae_error, r2_linear_error, r2_nonlinear_error
+- `shrinkage`: rows with r2_scalar and r2_full (of the error from one scalar times x, and from the whole map)
+- `norm-baselines`: rows with r2_x, r2_token, r2_loss, r2_l0, r2_x_norm
+- `per-token-split`: result.linear_slope and result.nonlinear_slope of the mean norm on log2 width, in intervals.slopes
+- `scaling-with-nonlinear`: result.pairs, each with decrease_percent and decrease_percent_linear (the control)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from inspector.claims.verdict import Finding, Result, cannot
+from inspector.claims.verdict import Finding, Result, cannot, decided, interval_of, interval_text, known, spread
 
 Results = Mapping[str, Result]
+HALF = 0.5
+"""A part above it is 'most'."""
+ALMOST = 0.9
+"""R² from which a prediction is called almost perfect: the paper's word, our number."""
+CUT_OFF = 0.5
+"""The published code drops R² up to here (D-12); nothing is dropped here, only counted."""
 
 
 def later(results: Results) -> Finding:
     """The rule is written when the experiment is."""
     return cannot("This program has no rule for the experiment yet.")
+
+
+def same_tokens(results: Results) -> Finding:
+    """C6: a small SAE's error tells more about a large one's than |x| or a probe of x does."""
+    pairs = results["per-token-scaling"]["result"]["pairs"]
+    complete = [pair for pair in pairs if all(pair[key] is not None for key in ("r2", "r2_x_norm", "r2_activation"))]
+    if not complete:
+        return cannot("No pair of widths has a defined R².")
+    gains = [pair["r2"] - max(pair["r2_x_norm"], pair["r2_activation"]) for pair in complete]
+    share = sum(gain > 0.0 for gain in gains) / len(gains)
+    return Finding(
+        answer=decided(share > ALMOST, share < HALF),
+        number=f"R² {spread([pair['r2'] for pair in complete])}",
+        why=f"{sum(gain > 0.0 for gain in gains)} of {len(gains)} pairs gain over the better of ‖x‖ and a probe of x; "
+        f"the gain is {spread(gains)}.",
+        value=statistics.median(pair["r2"] for pair in complete),
+    )
+
+
+def norm_order(results: Results) -> Finding:
+    """C7: |x|^2 is predicted best and almost perfectly, the nonlinear error's size worst."""
+    rows = results["norm-test"]["saes"]
+    names = {"x": "r2_x", "x_hat": "r2_x_hat", "error": "r2_sae_error", "linear": "r2_linear_error",
+             "nonlinear": "r2_nonlinear_error"}  # fmt: skip
+    values = {name: known(row[key] for row in rows) for name, key in names.items()}
+    if not all(values.values()):
+        return cannot("One of the five vectors has no defined R².")
+    medians = {name: statistics.median(own) for name, own in values.items()}
+    order = sorted(medians, key=lambda name: medians[name], reverse=True)
+    dropped = sum(value <= CUT_OFF for own in values.values() for value in own)
+    ordered = order[0] == "x" and order[-1] == "nonlinear"
+    return Finding(
+        answer=decided(ordered and medians["x"] >= ALMOST, not ordered),
+        number=" > ".join(f"{name} {medians[name]:.3f}" for name in order),
+        why=f"Medians over {len(rows)} SAEs, with an intercept unless the profile leaves it out; {dropped} values of "
+        f"at most {CUT_OFF:g} count in, which the public code drops (D-12).",
+        value=medians["nonlinear"],
+    )
+
+
+def not_shrinkage(results: Results) -> Finding:
+    """C13: one scalar times x explains less than half of what the whole map explains."""
+    found = results["shrinkage"]
+    shares = [
+        row["r2_scalar"] / row["r2_full"] for row in found["saes"] if row["r2_scalar"] is not None and row["r2_full"]
+    ]
+    if not shares:
+        return cannot("No SAE has a defined R² of the scalar and of the whole map.")
+    most = sum(share > HALF for share in shares)
+    return Finding(
+        answer=decided(most == 0, most > len(shares) / 2),
+        number=f"the scalar explains {spread([100 * share for share in shares])} % of the map's R²",
+        why=f"More than half in {most} of {len(shares)} SAEs.",
+        value=statistics.median(shares),
+    )
+
+
+def beats_baselines(results: Results) -> Finding:
+    """C14: x predicts the error's size better than token, loss, L0 and |x|, all held out."""
+    found = results["norm-baselines"]
+    others = ("r2_token", "r2_loss", "r2_l0", "r2_x_norm")
+    best = beaten = 0
+    gaps = []
+    for row in found["saes"]:
+        rivals = known(row[key] for key in others)
+        if row["r2_x"] is None or not rivals:
+            continue
+        low, high = interval_of(found, row["sae"], "r2_x") or (row["r2_x"], row["r2_x"])
+        best += low > max(rivals)
+        beaten += high < max(rivals)
+        gaps.append(row["r2_x"] - max(rivals))
+    if not gaps:
+        return cannot("No SAE has a defined R² from x and from a baseline.")
+    return Finding(
+        answer=decided(best > len(gaps) / 2, beaten > len(gaps) / 2),
+        number=f"R² of x beyond the best of token, loss, L0, ‖x‖: {spread(gaps)}",
+        why=f"x is surely best for {best} of {len(gaps)} SAEs and surely beaten for {beaten}; the paper excepts the "
+        "first layers.",
+        value=statistics.median(gaps),
+    )
+
+
+def split_per_token(results: Results) -> Finding:
+    """C15: over all tokens the linear part's mean norm falls with width and the nonlinear part's hardly moves."""
+    found = results["per-token-split"]
+    linear, nonlinear = found["result"]["linear_slope"], found["result"]["nonlinear_slope"]
+    if linear is None or nonlinear is None:
+        return cannot("A slope on width needs SAEs of at least two widths.")
+    ends = interval_of(found, "slopes", "linear_slope") or (linear, linear)
+    other = interval_of(found, "slopes", "nonlinear_slope") or (nonlinear, nonlinear)
+    falls, small = ends[1] < 0.0, abs(nonlinear) < HALF * abs(linear)
+    surely_not = ends[0] >= 0.0 or other[0] > abs(linear) or other[1] < -abs(linear)
+    texts = f"linear {linear:+.3g}{interval_text(ends)}", f"nonlinear {nonlinear:+.3g}{interval_text(other)}"
+    return Finding(
+        answer=decided(falls and small, surely_not),
+        number=f"per doubling: {', '.join(texts)}",
+        why="Slope of the mean norm over all scored tokens; 'mostly constant' is less than half of the linear part's.",
+        value=linear,
+        interval=ends,
+    )
+
+
+def helps_scaling(results: Results) -> Finding:
+    """C18: adding the nonlinear norm helps more than adding the linear norm."""
+    pairs: Sequence[Mapping[str, Any]] = results["scaling-with-nonlinear"]["result"]["pairs"]
+    gains = known(pair["decrease_percent"] for pair in pairs)
+    controls = known(pair["decrease_percent_linear"] for pair in pairs)
+    if not gains or len(controls) != len(gains):
+        return cannot("No pair of widths has both decreases defined.")
+    more = sum(gain > control for gain, control in zip(gains, controls, strict=True))
+    helps = max(gains) > 0.0
+    return Finding(
+        answer=decided(helps and more > ALMOST * len(gains), not helps or more < HALF * len(gains)),
+        number=f"FVU falls by {spread(gains)} %",
+        why=f"The nonlinear norm helps more than the linear norm in {more} of {len(gains)} pairs; the linear norm's "
+        f"gain is {spread(controls)} %.",
+        value=statistics.median(gains),
+    )

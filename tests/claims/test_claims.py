@@ -195,6 +195,55 @@ def test_c19_is_a_slope_within_a_factor_of_two(value: float, half: float, answer
     assert verdict("C19", made("probe-vs-latents", rows, intervals=intervals)).verdict == answer
 
 
+@pytest.mark.parametrize(("gain", "answer"), [(0.2, CONSISTENT), (-0.1, CONTRADICTS)])
+def test_c6_is_the_gain_over_both_baselines(gain: float, answer: str) -> None:
+    pairs = [{"r2": 0.5 + gain, "r2_x_norm": 0.3, "r2_activation": 0.5}] * 6
+    assert verdict("C6", made("per-token-scaling", [], result={"pairs": pairs})).verdict == answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [({}, CONSISTENT), ({"r2_nonlinear_error": 0.9}, CONTRADICTS), ({"r2_x": 0.89, "r2_x_hat": 0.7}, CANNOT_TELL),
+     ({"r2_x": 0.5}, CONTRADICTS), ({"r2_x": None}, CANNOT_TELL)],
+)  # fmt: skip
+def test_c7_is_the_order_of_five(changes: Object, answer: str) -> None:
+    row = {"sae": "a", "r2_x": 0.99, "r2_x_hat": 0.9, "r2_linear_error": 0.8, "r2_sae_error": 0.7,
+           "r2_nonlinear_error": 0.4}  # fmt: skip
+    found = verdict("C7", made("norm-test", [row | changes]))
+    assert found.verdict == answer
+    if not changes:
+        assert found.number == "x 0.990 > x_hat 0.900 > linear 0.800 > error 0.700 > nonlinear 0.400"
+        assert "; 1 values of at most 0.5 count in" in found.why
+
+
+@pytest.mark.parametrize(("scalar", "answer"), [(0.05, CONSISTENT), (0.35, CONTRADICTS)])
+def test_c13_is_the_scalars_part(scalar: float, answer: str) -> None:
+    rows = [{"sae": "a", "r2_scalar": scalar, "r2_full": 0.4}]
+    assert verdict("C13", made("shrinkage", rows)).verdict == answer
+
+
+@pytest.mark.parametrize(("token", "answer"), [(0.3, CONSISTENT), (0.6, CANNOT_TELL), (0.9, CONTRADICTS)])
+def test_c14_is_x_against_its_best_rival(token: float, answer: str) -> None:
+    rows = [{"sae": "a", "r2_x": 0.6, "r2_token": token, "r2_loss": 0.1, "r2_l0": 0.1, "r2_x_norm": 0.2}]
+    intervals = {"a": {"r2_x": [0.55, 0.65]}}
+    assert verdict("C14", made("norm-baselines", rows, intervals=intervals)).verdict == answer
+
+
+@pytest.mark.parametrize(
+    ("linear", "nonlinear", "answer"), [(-2.0, -0.1, CONSISTENT), (1.0, 0.0, CONTRADICTS), (-2.0, -1.5, CANNOT_TELL)]
+)
+def test_c15_is_two_slopes(linear: float, nonlinear: float, answer: str) -> None:
+    slopes = {"linear_slope": linear, "nonlinear_slope": nonlinear}
+    intervals = {"slopes": {name: [value - 0.05, value + 0.05] for name, value in slopes.items()}}
+    assert verdict("C15", made("per-token-split", [], result=slopes, intervals=intervals)).verdict == answer
+
+
+@pytest.mark.parametrize(("control", "answer"), [(0.5, CONSISTENT), (4.0, CONTRADICTS)])
+def test_c18_is_the_gain_over_the_linear_norms(control: float, answer: str) -> None:
+    pairs = [{"decrease_percent": 3.0, "decrease_percent_linear": control}] * 4
+    assert verdict("C18", made("scaling-with-nonlinear", [], result={"pairs": pairs})).verdict == answer
+
+
 def test_a_measured_control_is_no_evidence() -> None:
     result = norm_prediction(0.8, 0.3)
     result["provenance"]["null"] = "shuffle"
