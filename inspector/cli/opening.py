@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def opened(target: TargetSpec) -> Generator[Event, None, Loaded]:
-    """Load the target; its warnings become events."""
+    """Load the target; its warnings become events. Leaves a core to others, as a session does: see `limit_threads`."""
+    from inspector.session.process import limit_threads
     from inspector.sources.target import open_target
+
+    limit_threads()
 
     loaded = yield from open_target(target)
     for warning in loaded.warnings:

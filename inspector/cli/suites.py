@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from inspector.spec import SaeRef, TargetSpec
 
 
+MOST_LINES = 16
+"""SAEs that get a line each below the grid."""
+
+
 @click.command(
     cls=Command,
     epilog="\b\nExamples:\n  dm-inspect suites\n  dm-inspect suites --suite ~/saes --layer 3 --l0 32 --json",
@@ -35,7 +39,11 @@ def suites(as_json: bool, target: TargetSpec) -> None:
     if as_json:
         print_json_list("saes", map(_row, refs))
         return
-    print(table(refs), end="")
+    print(grid(refs), end="")
+    if len(refs) <= MOST_LINES:
+        print(f"\n{table(refs)}", end="")
+    else:
+        print(f"Ids are like {refs[0].sae_id}; --json has all of them.")
     from inspector.sources.suites import l0_notes
 
     for note in l0_notes(refs, target.l0):
@@ -71,6 +79,38 @@ def find(target: TargetSpec) -> list[SaeRef]:
     return found
 
 
+def grid(refs: Sequence[SaeRef]) -> str:
+    """One line per hook and width: the L0s there are, those on disk marked, and what one weighs."""
+    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.text import render_table
+
+    columns = (
+        Column(title="hook"),
+        Column(title="width"),
+        Column(title="each", unit="MB", digits=1),
+        Column(title="nominal L0, * on disk"),
+    )
+    rows: dict[tuple[str, int], list[SaeRef]] = {}
+    for ref in refs:
+        rows.setdefault((ref.hook_name, ref.d_sae), []).append(ref)
+    lines = tuple(
+        (hook_name, _width(d_sae), max(ref.n_bytes for ref in same) / 1e6 or "?", "  ".join(map(_l0, same)))
+        for (hook_name, d_sae), same in rows.items()
+    )
+    n_here, total = sum(ref.on_disk for ref in refs), sum(ref.n_bytes for ref in refs) / 1e9
+    note = f"{len(refs):,} SAEs of {len(rows):,} widths and hooks, {total:,.1f} GB; {n_here:,} on disk"
+    return render_table(Table(title="", columns=columns, rows=lines, note=note))
+
+
+def _l0(ref: SaeRef) -> str:
+    known = "?" if ref.nominal_l0 is None else f"{ref.nominal_l0:g}"
+    return f"{known}*" if ref.on_disk else known
+
+
+def _width(d_sae: int) -> str:
+    return width_label(d_sae) if d_sae else "?"
+
+
 def table(refs: Sequence[SaeRef]) -> str:
     """One line per SAE, and what they weigh together."""
     from inspector.drawing.figures import Column, Table
@@ -89,8 +129,8 @@ def table(refs: Sequence[SaeRef]) -> str:
         (
             ref.sae_id,
             ref.hook_name,
-            width_label(ref.d_sae),
-            ref.d_sae,
+            _width(ref.d_sae),
+            ref.d_sae or "?",
             "?" if ref.nominal_l0 is None else ref.nominal_l0,
             ref.n_bytes / 1e6,
             "yes" if ref.on_disk else "no",
@@ -107,7 +147,7 @@ def _row(ref: SaeRef) -> dict[str, object]:
         "release": ref.release,
         "layer": ref.layer,
         "hook_name": ref.hook_name,
-        "d_sae": ref.d_sae,
+        "d_sae": ref.d_sae or None,
         "nominal_l0": ref.nominal_l0,
         "bytes": ref.n_bytes,
         "on_disk": ref.on_disk,

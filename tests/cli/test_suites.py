@@ -67,11 +67,37 @@ def test_the_table_adds_up_and_tells_the_gap(run: Run, suite: Path) -> None:
     outcome = run("suites", "--suite", str(suite), "--layer", "2", "--l0", "60")
     assert (outcome.code, outcome.err) == (0, "note: Nearest to --l0 60 at width 256 is 32, 47% away.\n")
     assert outcome.out == (
+        "hook                      width  each (MB)  nominal L0, * on disk\n"
+        "────────────────────────  ─────  ─────────  ─────────────────────\n"
+        "blocks.2.hook_resid_post  256      2.0e-03  32*\n"
+        "\n"
+        "1 SAEs of 1 widths and hooks, 0.0 GB; 1 on disk\n"
+        "\n"
         "SAE                      hook                      width  latents  nominal L0  size (MB)  on disk\n"
         "───────────────────────  ────────────────────────  ─────  ───────  ──────────  ─────────  ───────\n"
         "layer_2/width_256/l0_32  blocks.2.hook_resid_post  256        256          32    2.0e-03  yes\n"
         "\n"
         "1 SAEs, 0.0 MB\n"
+    )
+
+
+def test_many_saes_are_a_grid_alone(run: Run) -> None:
+    """Those of the paper, from the registry, without a network."""
+    outcome = run("suites", "--model", "gemma-2-9b", "--layer", "20", "--cache-dir", "/nowhere", "--offline")
+    assert outcome.code == 0
+    assert outcome.out == (
+        "hook                       width  each (MB)  nominal L0, * on disk\n"
+        "─────────────────────────  ─────  ─────────  ─────────────────────────────────\n"
+        "blocks.20.hook_resid_post  16k        469.9  11  20  36  58  68  138  310  408\n"
+        "blocks.20.hook_resid_post  32k        939.8  11  57  344\n"
+        "blocks.20.hook_resid_post  65k      1,879.6  11  55  298\n"
+        "blocks.20.hook_resid_post  131k     3,759.2  11  19  34  53  62  114  221  276\n"
+        "blocks.20.hook_resid_post  262k     7,518.3  11  50  259\n"
+        "blocks.20.hook_resid_post  524k    15,036.6  10  48  241\n"
+        "blocks.20.hook_resid_post  1m      30,073.2  11  19  34  57  101  193\n"
+        "\n"
+        "34 SAEs of 7 widths and hooks, 290.4 GB; 0 on disk\n"
+        "Ids are like layer_20/width_16k/average_l0_11; --json has all of them.\n"
     )
 
 

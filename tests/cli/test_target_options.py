@@ -125,7 +125,7 @@ def test_positions_may_be_open(run: Run, text: str, span: tuple[int, int | None]
             "--contexts: 0 is not in the range x>=1. See `dm-inspect --help`.",
         ),
         (("--modle", "x"), "There is no option '--modle'. Nearest: --model, --offline, --layer."),
-        (("rum",), "There is no command 'rum'. Nearest: run."),
+        (("rum",), "There is no command 'rum'. Nearest: run, results."),
         (("--seed", "1", "info"), "--seed stands before `info`, where only the app reads it. Write it after `info`."),
     ],
 )
