@@ -13,6 +13,7 @@ from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
 from inspector.drawing.terminal_figures import render_figure
 from inspector.drawing.text import format_cell, render_table
+from inspector.reports.drawn import figures_of
 
 if TYPE_CHECKING:
     from inspector.experiment import Experiment
@@ -38,7 +39,7 @@ def report(experiment: Experiment, result: Mapping[str, Any], look: Look | None 
     made = result["provenance"]
     where = [visible(str(made[key])) for key in ("model", "hook_name") if made.get(key)]
     parts = [" · ".join([experiment.title, *where]), _wrapped(experiment.question, look), ""]
-    parts += _figures(experiment.draw(result), look)  # type: ignore[arg-type]  # ResultObject, as the runner made it
+    parts += _figures(figures_of(experiment, result), look)
     parts += [_wrapped(line, look) for line in _facts(experiment, result)]
     if command:
         parts.append(f"repeat with: {visible(command)}")

@@ -188,9 +188,9 @@ def _exported(stored: Stored, kind: str) -> str | bytes:
 
         return page([stored])
     from inspector.drawing.vector_figures import picture
+    from inspector.reports.drawn import figures_of
 
-    figures = find(stored.record.experiment).draw(stored.result)  # type: ignore[arg-type]  # as it was stored
-    return picture(figures, kind)
+    return picture(figures_of(find(stored.record.experiment), stored.result), kind)
 
 
 def _row(record: Record) -> dict[str, str]:

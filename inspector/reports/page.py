@@ -19,8 +19,10 @@ from inspector.drawing.figures import Cell, Figure, Table
 from inspector.drawing.safe_text import visible
 from inspector.drawing.text import format_cell
 from inspector.drawing.vector_figures import svg_of
+from inspector.errors import DataError
 from inspector.experiment import Experiment
 from inspector.experiments import find
+from inspector.reports.drawn import figures_of
 from inspector.reports.style import STYLE
 from inspector.store.fingerprint import versions
 from inspector.store.results import Stored
@@ -113,7 +115,11 @@ def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
     if paper:
         said = ", ".join(f"{name.replace('_', ' ')}: {_short(value)}" for name, value in paper.items())
         yield f"<p>The paper: {text_of(said)}</p>"
-    figures = experiment.draw(result)  # type: ignore[arg-type]  # ResultObject, as it was stored
+    try:
+        figures = figures_of(experiment, result)
+    except DataError as error:
+        figures = ()
+        yield f'<p class="warning">{text_of(error)}</p>'
     yield '<div class="figures">'
     for index, figure in enumerate(figures):
         if not isinstance(figure, Table):

@@ -115,6 +115,16 @@ def test_a_picture_without_a_name_is_called_after_the_result(
     assert (tmp_path / f"{ID}.png").is_file()
 
 
+def test_a_result_that_cannot_be_drawn_says_what_to_do(run: Run, store: Path) -> None:
+    save(result(saes=[{"sae": "a"}]), COMMAND)
+    outcome = run("results", "show", ID)
+    assert outcome.code == 4
+    assert outcome.err == (
+        "error: This result of error-vector, written by dm-inspect 0.1.0, lacks what its figures need (KeyError: "
+        "'d_sae'). Measure it again with its command.\n"
+    )
+
+
 def test_the_report_is_one_file_with_the_claims(run: Run, one: str, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     outcome = run("results", "report", "--out", str(out))

@@ -116,6 +116,13 @@ def test_the_same_results_give_the_same_page(stored: list[Stored], text: str) ->
     assert page(stored) == text
 
 
+def test_a_result_of_another_version_is_said_and_the_others_are_drawn(stored: list[Stored]) -> None:
+    old = Stored(record=stored[0].record, result={**stored[0].result, "saes": [{"sae": "a"}]})
+    text = page([old, stored[1]])
+    assert "This result of error-vector, written by dm-inspect 0.1.0, lacks what its figures need (KeyError" in text
+    assert text.count("<svg") == 2
+
+
 def test_a_text_is_escaped_and_visible(tmp_path: Path) -> None:
     assert text_of("<a href='x'>\x00&\n") == "&lt;a href=&#x27;x&#x27;&gt;␀&amp;⏎"
     assert text_of("") == ""
