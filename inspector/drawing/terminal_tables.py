@@ -13,6 +13,8 @@ from inspector.drawing.terminal_grids import ramp_line
 from inspector.drawing.text import format_cell
 
 GAP = "  "
+INTERVAL = ("95% low", "high")
+"""Titles of the columns that belong to the one before them."""
 
 
 def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
@@ -27,7 +29,7 @@ def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
     if sizes:
         sizes[0] = min(sizes[0], max(width // 2, 8))
     lines: list[Line] = []
-    for block in _blocks(sizes, width):
+    for block in _blocks(_groups(table), sizes, width):
         if lines:
             lines.append([])
         lines.append([(_row(header, block, sizes, numeric, width), palette.strong)])
@@ -36,18 +38,30 @@ def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
     return lines
 
 
-def _blocks(sizes: Sequence[int], width: int) -> list[list[int]]:
-    """Numbers of the columns that stand beside each other."""
+def _groups(table: Table) -> list[list[int]]:
+    """Numbers of the columns after the first, those together that mean nothing alone: a score and its interval."""
+    groups: list[list[int]] = []
+    for index in range(1, len(table.columns)):
+        if groups and table.columns[index].title in INTERVAL:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _blocks(groups: Sequence[Sequence[int]], sizes: Sequence[int], width: int) -> list[list[int]]:
+    """Numbers of the columns that stand beside each other; the first begins every block."""
     if not sizes:
         return []
     blocks = [[0]]
     used = sizes[0]
-    for index in range(1, len(sizes)):
-        if used + len(GAP) + sizes[index] > width and len(blocks[-1]) > 1:
+    for group in groups:
+        needed = sum(len(GAP) + sizes[index] for index in group)
+        if used + needed > width and len(blocks[-1]) > 1:
             blocks.append([0])
             used = sizes[0]
-        blocks[-1].append(index)
-        used += len(GAP) + sizes[index]
+        blocks[-1] += group
+        used += needed
     return blocks
 
 

@@ -219,6 +219,16 @@ def test_a_wide_table_is_cut_into_blocks_that_begin_with_the_first_column() -> N
     ]
 
 
+def test_an_interval_stays_beside_its_score() -> None:
+    titles = ("SAE", "latents", "FVU", "95% low", "high", "nonlinear FVU", "95% low", "high")
+    figure = Table(title="t", columns=tuple(Column(title=title) for title in titles),
+                   rows=(("x", 1, *(0.25,) * 6),))  # fmt: skip
+    assert [line for line in shown(figure, 48) if line.startswith("SAE")] == [
+        "SAE  latents    FVU  95% low   high",
+        "SAE  nonlinear FVU  95% low   high",
+    ]
+
+
 def test_a_strip_says_sizes_without_colours() -> None:
     figure = TokenStrip(
         title="t", value=Axis(label="norm"), tokens=("a", " b", "\n", "c"), values=(0.0, 8.0, 4.0, None)
