@@ -145,8 +145,14 @@ def _bands(axes: Axes, figure: Bands) -> None:
                           label=_name(band.name))  # fmt: skip
         if any(value is not None and value < 0.0 for value in band.values):
             negative = [value is not None and value < 0.0 for value in band.values]
-            axes.fill_between(figure.at, lower, upper, where=negative, facecolor="none", edgecolor=colour, hatch="///", zorder=3,
-                              linewidth=0, label=f"{_name(band.name)}, negative")  # fmt: skip
+            look: dict[str, Any] = {
+                "facecolor": "none",
+                "edgecolor": colour,
+                "hatch": "///",
+                "linewidth": 0,
+                "zorder": 3,
+            }
+            axes.fill_between(figure.at, lower, upper, where=negative, label=f"{_name(band.name)}, negative", **look)
         start = max(split - 1, 0)
         axes.fill_between(figure.at[start:], lower[start:], upper[start:], facecolor=colour, alpha=0.22, linewidth=0)
         axes.plot(figure.at[start:], upper[start:], ":", color=colour, linewidth=1.4)
