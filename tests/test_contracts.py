@@ -93,13 +93,16 @@ def test_what_computes_loads_no_screen() -> None:
 
 
 def test_nothing_reads_or_writes_pickle() -> None:
-    """torch.load and torch.save are pickle too."""
+    """torch.load and torch.save are pickle too; one published layout is read with the reader that runs no code."""
+    allowed = {
+        "inspector/sources/loaders/dictionary_learning.py": 'torch.load(path, map_location="cpu", weights_only=True)'
+    }
     forbidden = ("import pickle", "from pickle", "torch.load(", "torch.save(", "import dill", "import joblib")
     guilty = [
         f"{path.relative_to(ROOT)}: {word}"
         for path in sorted((ROOT / "inspector").rglob("*.py"))
         for word in forbidden
-        if word in path.read_text(encoding="utf-8")
+        if word in path.read_text(encoding="utf-8").replace(allowed.get(str(path.relative_to(ROOT)), "\0"), "")
     ]
     assert guilty == []
 
