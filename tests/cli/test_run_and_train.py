@@ -32,7 +32,10 @@ def target(world: Path, *more: str) -> tuple[str, ...]:
     return ("--model", str(world / "model"), "--text", text, "--device", "cpu", "--quiet", *more)
 
 
-def test_every_layer_gives_a_line_and_a_file(run: Run, world: Path, tmp_path: Path) -> None:
+def test_every_layer_gives_a_line_and_a_file(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "kept"))
     picks = ("--suite", str(world / "suite"), "--widths", "32", "--l0", "2", "--contexts", "20")
     outcome = run(
         "run", "norm-prediction", *target(world), *picks, "--layers", "0:2", "--json", "--out", str(tmp_path / "r")
@@ -47,6 +50,20 @@ def test_every_layer_gives_a_line_and_a_file(run: Run, world: Path, tmp_path: Pa
     for layer, line in enumerate(lines):
         assert json.loads((tmp_path / "r" / f"norm-prediction.layer_{layer}.json").read_text()) == line
     assert f"wrote {tmp_path / 'r' / 'norm-prediction.layer_0.json'}\n" in outcome.err
+    kept = json.loads(run("results", "list", "--json").out)["results"]
+    assert sorted(each["command"].rpartition("--layer ")[2][0] for each in kept) == ["0", "1"]
+    assert all(json.loads(run("results", "show", each["id"], "--json").out) in lines for each in kept)
+
+
+def test_a_result_that_cannot_be_kept_is_printed_all_the_same(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "file" / "kept"))
+    picks = ("--suite", str(world / "suite"), "--widths", "32", "--l0", "2", "--contexts", "20", "--layer", "0")
+    outcome = run("run", "norm-prediction", *target(world), *picks, "-p", "resamples=0", "--json")
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 1)
+    assert "warning: the result is not kept. " in outcome.err
 
 
 def test_a_wrong_experiment_is_refused_before_anything_is_made(run: Run, world: Path, tmp_path: Path) -> None:
