@@ -123,7 +123,9 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         "--l0", type=click.FloatRange(min=0), metavar="X", help="Per width, the SAE of the nearest nominal L0."
     ),
     "text": _option(
-        "--text", metavar="demo|FILE", help=".txt .md .py .jsonl .jsonl.zst .parquet. Default: the demo's own."
+        "--text",
+        metavar="demo|FILE|hf:NAME",
+        help=".txt .md .py .jsonl .jsonl.zst .parquet, or a data set of the hub. Default: the Pile; the demo's own.",
     ),
     "contexts": _option(
         "--contexts",

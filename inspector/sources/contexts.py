@@ -20,7 +20,16 @@ from torch import Tensor
 from inspector.errors import DataError
 from inspector.sources.limits import check_length, default_context_length
 from inspector.sources.python_text import Document, demo_documents
-from inspector.sources.readers import Problems, Record, check_text, has_records, read_records, read_text, shuffled
+from inspector.sources.readers import (
+    HubText,
+    Problems,
+    Record,
+    check_text,
+    has_records,
+    read_records,
+    read_text,
+    shuffled,
+)
 
 if TYPE_CHECKING:
     from inspector.sources.model import LanguageModel
@@ -67,6 +76,8 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
         name, found = "The demo's text", cutter.windows(list(demo_documents()), target.contexts, target.seed)
     else:
         path = check_text(text)
+        if isinstance(path, HubText):
+            return _from_hub(path, target, model.tokenizer, cutter, length)
         name = path.name
         if has_records(path):
             problems = Problems()
@@ -78,14 +89,49 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
             found = sorted(
                 cutter.windows([(path.name, body)], target.contexts, target.seed), key=lambda item: item.start
             )
-    if not found:
+    notes += _enough(len(found), name, target, cutter, length)
+    return contexts_from([item.ids for item in found], [item.name for item in found], notes)
+
+
+def _enough(n_found: int, name: str, target: TargetSpec, cutter: _Cutter, length: int) -> tuple[str, ...]:
+    """A note if there are fewer contexts than asked for.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not n_found:
         raise DataError(
             f"{name} has no text of {length:,} tokens; the longest has {cutter.longest:,}. "
             f"Give a longer --text, or --context-length {max(3, cutter.longest):,} or less."
         )
-    if len(found) < target.contexts:
-        notes += (f"{target.contexts:,} contexts were asked for; {name} has {len(found):,} of {length:,} tokens.",)
-    return contexts_from([item.ids for item in found], [item.name for item in found], notes)
+    if n_found < target.contexts:
+        return (f"{target.contexts:,} contexts were asked for; {name} has {n_found:,} of {length:,} tokens.",)
+    return ()
+
+
+def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _Cutter, length: int) -> Contexts:
+    """The first tokens of a data set's long enough documents; from the disk if they were taken before."""
+    from inspector.sources import hub_text
+
+    wanted = hub_text.Wanted(
+        name=text.name,
+        split=text.split,
+        field=text.field,
+        seed=target.seed,
+        n_contexts=target.contexts,
+        length=length,
+        tokenizer=hub_text.tokenizer_hash(tokenizer.encode, len(tokenizer)),
+    )
+    known = hub_text.kept(wanted)
+    if known is not None:
+        rows, names = known.token_ids.tolist(), known.names
+    else:
+        stream = hub_text.records(text, target.seed, offline=target.offline)
+        found = cutter.heads(stream, text.name, target.contexts)
+        rows, names = [item.ids for item in found], tuple(item.name for item in found)
+        if found:
+            hub_text.keep(wanted, rows, names)
+    return contexts_from(rows, names, _enough(len(rows), str(text), target, cutter, length))
 
 
 def contexts_from(rows: Sequence[Sequence[int]], names: Sequence[str], notes: tuple[str, ...] = ()) -> Contexts:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,18 +59,39 @@ class Problems:
         return tuple(found)
 
 
-def check_text(text: str) -> Path:
-    """The file of --text; see `check_file`.
+@dataclass(frozen=True, kw_only=True)
+class HubText:
+    """A data set on the hub, as written after hf:."""
+
+    name: str
+    split: str = "train"
+    field: str = "text"
+
+    def __str__(self) -> str:
+        return f"hf:{self.name}:{self.split}:{self.field}"
+
+
+def hub_text(text: str) -> HubText | None:
+    """What hf:NAME[:SPLIT[:FIELD]] names; None if it does not begin so.
+
+    Raises:
+        DataError: it does, but is not written so.
+    """
+    if not text.startswith("hf:"):
+        return None
+    match = re.fullmatch(r"hf:([\w.\-]+(?:/[\w.\-]+)?)(?::([\w.\-\[\]%:]+?)(?::([\w.\-]+))?)?", text)
+    if match is None or ".." in match[1]:
+        raise DataError(f"--text {shown(text)} names no data set. Write hf:ORGANISATION/NAME:SPLIT:FIELD.")
+    return HubText(name=match[1], split=match[2] or "train", field=match[3] or "text")
+
+
+def check_text(text: str) -> Path | HubText:
+    """The file or data set of --text; see `check_file` and `hub_text`.
 
     Raises:
         DataError: when it cannot be used.
     """
-    if text.startswith("hf:"):
-        raise DataError(
-            f"Text from the Hugging Face hub ({text}) cannot be read in this version. "
-            "Save some of it and give --text FILE, or use --text demo."
-        )
-    return check_file(text)
+    return hub_text(text) or check_file(text)
 
 
 def check_file(given: str) -> Path:

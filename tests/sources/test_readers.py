@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from inspector.errors import DataError
 from inspector.sources import readers
-from inspector.sources.readers import Problems, check_file, check_text, read_records, read_text, shuffled
+from inspector.sources.readers import HubText, Problems, check_file, check_text, read_records, read_text, shuffled
 
 
 def records(path: Path) -> list[tuple[int, str]]:
@@ -73,8 +73,24 @@ def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
             check_file(str(tmp_path / given))
     with pytest.raises(DataError, match="is not a regular file"):
         check_file("/dev/null")
-    with pytest.raises(DataError, match=r"\(hf:some/set\) cannot be read in this version"):
-        check_text("hf:some/set")
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "split", "field"),
+    [
+        ("hf:monology/pile-uncopyrighted", "monology/pile-uncopyrighted", "train", "text"),
+        ("hf:some/set:validation", "some/set", "validation", "text"),
+        ("hf:some/set:train:content", "some/set", "train", "content"),
+    ],
+)
+def test_a_data_set_of_the_hub_is_named_with_split_and_field(typed: str, name: str, split: str, field: str) -> None:
+    assert check_text(typed) == HubText(name=name, split=split, field=field)
+
+
+@pytest.mark.parametrize("typed", ["hf:", "hf:../x", "hf:a/b/c", "hf:a b", "hf:/etc/passwd", "hf:a/b:\x1b:c"])
+def test_what_names_no_data_set_is_refused(typed: str) -> None:
+    with pytest.raises(DataError, match="names no data set"):
+        check_text(typed)
 
 
 def test_json_lines_take_the_text_field_or_the_first_string(tmp_path: Path) -> None:

@@ -83,8 +83,7 @@ def test_an_sae_directory_alone_says_which_hook(toy_dirs: dict[str, Path], text:
 
 
 def test_demo_text_is_the_demos_default_only(toy_dirs: dict[str, Path], suite: Path, text: Path) -> None:
-    with pytest.raises(DataError, match=r"\(hf:monology/pile-uncopyrighted\) cannot be read in this version"):
-        choose(spec(toy_dirs, suite, text, text=None))
+    assert choose(spec(toy_dirs, suite, text, text=None)).target.text == "hf:monology/pile-uncopyrighted"
     assert choose(spec(toy_dirs, suite, text, text="demo")).target.text == "demo"
 
 

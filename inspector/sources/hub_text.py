@@ -1,0 +1,164 @@
+"""Text of a Hugging Face data set, hf:NAME[:SPLIT[:FIELD]], taken as in the paper: streamed, shuffled, first tokens.
+
+The order of a streamed shuffle depends on the version of the library. So the token ids are kept, with their hash: a
+second run needs neither the network nor the library, and measures the same tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inspector.errors import DataError
+from inspector.sources.readers import HubText, Record
+from inspector.sources.registry_index import cache_folder
+
+PAPER_SEED, PAPER_BUFFER = 42, 10_000
+"""Of the paper's shuffle (spec 1.2)."""
+KEPT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What decides which tokens are taken."""
+
+    name: str
+    split: str
+    field: str
+    seed: int
+    n_contexts: int
+    length: int
+    """Tokens per context, BOS included."""
+    tokenizer: str
+    """Hash of the tokenizer."""
+
+    @property
+    def key(self) -> str:
+        """Name of the file they are kept in."""
+        return hashlib.sha256(json.dumps([KEPT_VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Tokens taken before."""
+
+    token_ids: Tensor
+    """[c, t] int64."""
+    names: tuple[str, ...]
+
+
+def tokenizer_hash(encode: Callable[[str], Sequence[int]], size: int) -> str:
+    """Of what a tokenizer does: its size, and the ids of a text that uses much of it."""
+    probe = (
+        "".join(map(chr, range(32, 700)))
+        + " the quick brown fox 12345 \n\t def f(x):\n    return x ** 2  # Zürich 東京"
+    )
+    return hashlib.sha256(json.dumps([size, list(encode(probe))]).encode()).hexdigest()
+
+
+def kept(wanted: Wanted) -> Kept | None:
+    """The tokens, if they were taken before and are undamaged."""
+    path = _path(wanted)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            token_ids = file.get_tensor("token_ids")
+        names = json.loads(about["names"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    whole = token_ids.shape == (len(names), wanted.length) and about.get("sha256") == _digest(token_ids, names)
+    return Kept(token_ids=token_ids.to(torch.int64), names=tuple(names)) if whole else None
+
+
+def keep(wanted: Wanted, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Keep them, if the disk lets us."""
+    token_ids = torch.tensor([list(row) for row in rows], dtype=torch.int64)
+    about = {"names": json.dumps(list(names)), "sha256": _digest(token_ids, names), **_told(wanted)}
+    path = _path(wanted)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"token_ids": token_ids}, temporary, metadata=about)
+        temporary.replace(path)
+    except (OSError, SafetensorError):
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def records(text: HubText, seed: int, *, offline: bool) -> Iterator[Record]:
+    """The texts of a data set in shuffled order, streamed.
+
+    Raises:
+        DataError: offline, no such data set, split or field, or the hub cannot be reached.
+    """
+    if offline:
+        raise DataError(
+            f"The tokens of {text} were not kept from an earlier run, and --offline forbids to fetch them. "
+            "Run once without --offline, or give --text FILE."
+        )
+    try:
+        stream = streamed(text).shuffle(seed=PAPER_SEED + seed, buffer_size=PAPER_BUFFER)
+        for number, row in enumerate(stream, start=1):
+            if text.field not in row:
+                raise DataError(
+                    f"{text} has no field {text.field!r}; its fields: {', '.join(list(row)[:6])}. "
+                    "Write hf:NAME:SPLIT:FIELD."
+                )
+            value = row[text.field]
+            if isinstance(value, str) and value.strip():
+                yield number, value
+    except DataError:
+        raise
+    except Exception as error:  # the library raises its own and those of four others; none may show a token
+        raise DataError(_sentence(text, error)) from None
+
+
+def streamed(text: HubText) -> Any:
+    """The library's iterable over a split. It runs no code of the data set's."""
+    from datasets import load_dataset
+
+    return load_dataset(text.name, split=text.split, streaming=True)
+
+
+def _sentence(text: HubText, error: Exception) -> str:
+    kind = type(error).__name__
+    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
+        return f"The hub has no data set {text.name}, or does not show it to you. Check the name, or `hf auth login`."
+    if kind == "GatedRepoError":
+        return (
+            f"{text.name} is gated: accept its terms at https://huggingface.co/datasets/{text.name}. "
+            "Then log in with `hf auth login`."
+        )
+    if kind == "ValueError" and "split" in str(error):
+        return f"{text.name} has no split {text.split!r}. Write hf:NAME:SPLIT, for example hf:{text.name}:train."
+    return (
+        f"{text} cannot be read from the hub ({kind}). Check the network or HF_ENDPOINT, or give --text FILE; "
+        "kept tokens need no network."
+    )
+
+
+def _told(wanted: Wanted) -> Mapping[str, str]:
+    return {name: str(value) for name, value in asdict(wanted).items()}
+
+
+def _path(wanted: Wanted) -> Path:
+    slug = re.sub(r"[^\w.-]", "-", wanted.name)[:60]
+    return cache_folder() / "tokens" / f"{slug}-{wanted.key}.safetensors"
+
+
+def _digest(token_ids: Tensor, names: Sequence[str]) -> str:
+    digest = hashlib.sha256(token_ids.to(torch.int64).numpy().astype("<i8", copy=False).tobytes())
+    digest.update(json.dumps(list(names)).encode())
+    return digest.hexdigest()
