@@ -106,16 +106,19 @@ def residual_stream(model: Path, token_ids: torch.Tensor, layer: int) -> np.ndar
     return torch.cat([value.reshape(1, token_ids.shape[1], -1) for value in taken]).double().numpy()
 
 
-def publish_gemma_scope_sae(published: Published, *, layer: int, d_sae: int, l0: int, folder: str) -> Path:
+def publish_gemma_scope_sae(
+    published: Published, *, layer: int, d_sae: int, l0: int, folder: str, n_contexts: int, context: int = 128
+) -> Path:
     """A healthy SAE in `params.npz`, as Gemma Scope has it: float32, thresholds per latent, no b_dec at the input."""
-    x = residual_stream(published.model, token_rows(published, 60, 128), layer)[:, 16:]
+    x = residual_stream(published.model, token_rows(published, n_contexts, context), layer)[:, 16:]
     x = x.reshape(-1, x.shape[-1])
     rng = np.random.default_rng(int(hashlib.sha256(folder.encode()).hexdigest()[:8], 16))
     directions = rng.standard_normal((d_sae, x.shape[1])).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     mean = x.mean(axis=0).astype(np.float32)
     z = (x.astype(np.float32) - mean) @ directions.T
-    threshold = np.maximum(np.quantile(z, 1 - l0 / d_sae, axis=0), 1e-6).astype(np.float32)
+    # Beside a value that occurs, not on it: which side it then falls on would be a matter of rounding.
+    threshold = np.maximum(0.999 * np.quantile(z, 1 - l0 / d_sae, axis=0), 1e-6).astype(np.float32)
     codes = np.where(z > threshold, z, 0.0)
     reconstructed = codes @ directions
     scale = np.float32((reconstructed * (x - mean)).sum() / (reconstructed**2).sum())

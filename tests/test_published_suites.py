@@ -69,7 +69,7 @@ def run(folder: Path, *arguments: str, blocked: bool = True, **variables: str) -
 def small(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The real widths of the SAEs on a model of 32 dimensions."""
     published = publish(tmp_path_factory.mktemp("hub"), d_model=32)
-    publish_gemma_scope_sae(published, layer=LAYER, d_sae=2**14, l0=40, folder=PICK)
+    publish_gemma_scope_sae(published, layer=LAYER, d_sae=2**14, l0=40, folder=PICK, n_contexts=300)
     return published
 
 
@@ -196,6 +196,7 @@ def test_each_fault_of_the_hub_is_one_line_and_exit_code_3(
 def test_with_the_real_width_of_the_2b(tmp_path: Path) -> None:
     """d_model 2304: an SAE file of 302 MB, and 46,080 training tokens."""
     published = publish(tmp_path / "hub", d_model=2304, context=1024)
-    publish_gemma_scope_sae(published, layer=LAYER, d_sae=2**14, l0=40, folder=PICK)
+    made = {"n_contexts": 12, "context": 1024}
+    publish_gemma_scope_sae(published, layer=LAYER, d_sae=2**14, l0=40, folder=PICK, **made)
     rows = tokens(published, tmp_path, "--contexts", "72", "--positions", "0:", "--train-tokens", "47000")
     check(rows, published)
