@@ -117,8 +117,14 @@ def publish_gemma_scope_sae(
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     mean = x.mean(axis=0).astype(np.float32)
     z = (x.astype(np.float32) - mean) @ directions.T
-    # Beside a value that occurs, not on it: which side it then falls on would be a matter of rounding.
-    threshold = np.maximum(0.999 * np.quantile(z, 1 - l0 / d_sae, axis=0), 1e-6).astype(np.float32)
+    # Quantiles of one half, scaled so that on the other half so many fire; not exactly at a value that occurs.
+    half = len(z) // 2
+    threshold = np.maximum(np.quantile(z[:half], 1 - l0 / d_sae, axis=0), 1e-6)
+    low, high = 0.25, 4.0
+    for _ in range(12):
+        scale = (low * high) ** 0.5
+        low, high = (scale, high) if (z[half:] > scale * threshold).sum(axis=1).mean() > l0 else (low, scale)
+    threshold = (high * threshold).astype(np.float32)
     codes = np.where(z > threshold, z, 0.0)
     reconstructed = codes @ directions
     scale = np.float32((reconstructed * (x - mean)).sum() / (reconstructed**2).sum())
