@@ -198,5 +198,5 @@ def test_with_the_real_width_of_the_2b(tmp_path: Path) -> None:
     published = publish(tmp_path / "hub", d_model=2304, context=1024)
     made = {"n_contexts": 12, "context": 1024}
     publish_gemma_scope_sae(published, layer=LAYER, d_sae=2**14, l0=40, folder=PICK, **made)
-    rows = tokens(published, tmp_path, "--contexts", "72", "--positions", "0:", "--train-tokens", "47000")
+    rows = tokens(published, tmp_path, "--contexts", "80", "--positions", "0:", "--train-tokens", "47000")
     check(rows, published)
