@@ -107,6 +107,8 @@ class FakeSession:
     """Delay of every answer."""
     fail_loading: Failed | None = None
     """If given, told instead of Ready."""
+    fail_fit: Failed | None = None
+    """Told after the last epoch: the fit ends there."""
     failures: dict[type[ViewMessage], Failed] = field(default_factory=dict)
     """Requests of these types end so."""
     version: int = PROTOCOL_VERSION
@@ -418,6 +420,8 @@ class FakeView:
         for epoch in range(1, session.epochs + 1):
             await asyncio.sleep(session.epoch_seconds)
             self.improve(epoch)
+        if session.fail_fit is not None:
+            self.tell(session.fail_fit)
         extra = 0
         while session.job_running:
             await asyncio.sleep(1 / session.job_running)

@@ -34,6 +34,8 @@ class SessionView:
     steps: tuple[LoadStep, ...] = ()
     ready: Ready | None = None
     improved: MapImproved | None = None
+    stopped: str = ""
+    """Why the fit ended before its time; '' if it did not. What was fitted before stays in use."""
     error: str = ""
     """Why loading failed or the connection ended; '' if it did not."""
     exit_code: int = 0
@@ -52,11 +54,13 @@ class SessionView:
             case LoadProgress():
                 return replace(self, stage="loading", steps=_with_step(self.steps, message, now))
             case Ready():
-                return replace(self, stage="ready", ready=message, error="", exit_code=0)
+                return replace(self, stage="ready", ready=message, stopped="", error="", exit_code=0)
             case MapImproved():
                 return replace(self, improved=message)
             case Failed(request=0) if self.ready is None:
                 return replace(self, stage="failed", error=message.message, exit_code=message.exit_code)
+            case Failed(request=0) if self.stage == "ready":
+                return replace(self, stopped=message.message)
             case _:
                 return self
 

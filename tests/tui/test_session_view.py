@@ -47,6 +47,15 @@ def test_a_request_that_failed_is_no_failed_load() -> None:
     assert view.told(Failed(request=4, exit_code=6, message="Cancelled."), 1.0) == view
 
 
+def test_a_fit_that_failed_says_so_and_leaves_what_was_fitted() -> None:
+    fake = FakeSession()
+    fitting = SessionView().told(fake.ready(), 0.0).told(fake.map_improved(4), 0.0)
+    view = fitting.told(Failed(exit_code=4, message="NaN in shard 3."), 1.0)
+    assert (view.stage, view.stopped, view.error, view.exit_code) == ("ready", "NaN in shard 3.", "", 0)
+    assert view.improved == fitting.improved
+    assert view.told(fake.ready(), 2.0).stopped == ""
+
+
 def test_no_connection_is_a_failure_and_a_broken_one_is_not() -> None:
     assert (SessionView().lost("No.", 5).stage, SessionView().lost("No.", 5).exit_code) == ("failed", 5)
     ready = SessionView().told(FakeSession().ready(), 0.0)

@@ -185,6 +185,8 @@ class StreamTalk(StreamView):
         if failed.request == 0:
             self._stop("load")
             self.show_session()
+            if self.session.stopped:  # the header has no room for the whole sentence
+                self.notify(failed.message, title="The fit stopped", severity="error", markup=False)
         elif purpose == "detail":
             self._problem = failed.message
             self.show_token()

@@ -114,11 +114,20 @@ def second_line(session: SessionView, choice: Choice | None, place: Place | None
     if session.stage in ("connecting", "loading"):
         step = f"loading {session.steps[-1].what}" if session.steps else "connecting again"
         return [(visible(step), "warning"), ("  what is shown stays until it is there", "muted")]
-    parts = _map_parts(session, choice)
+    parts = [*_stopped(session), *_map_parts(session, choice)]
     right = _place_parts(ready, place, source_name)
     lines = fit([*parts, *right], width, SEPARATOR)
     n_right = len(fit_tail(lines, right))
     return _two_ends(lines[: len(lines) - n_right], lines[len(lines) - n_right :], width, SEPARATOR)
+
+
+def _stopped(session: SessionView) -> list[Part]:
+    """That the numbers beside it will not get better, and why if there is room."""
+    if not session.stopped:
+        return []
+    whole = visible(session.stopped)
+    variants: tuple[Line, ...] = ([("fit stopped: ", "error"), (whole, "error")], [("fit stopped", "error")])
+    return [Part(variants=variants, weight=8)]
 
 
 def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:

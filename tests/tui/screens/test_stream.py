@@ -415,6 +415,17 @@ async def test_a_session_that_ends_leaves_the_picture_and_can_be_reconnected() -
         assert app.home.choice.active == 1  # type: ignore[union-attr]
 
 
+async def test_a_fit_that_fails_is_told_and_the_picture_stays() -> None:
+    failure = Failed(exit_code=4, message="The activations hold a NaN. Check the model's dtype.")
+    async with driven(plain(fail_fit=failure), notifications=True) as app:
+        await app.until(lambda: app.home.session.stopped)
+        await app.until(lambda: failure.message in [n.message for n in app.app._notifications])
+        await app.press("right")
+        assert app.screen_text()[1].startswith(" fit stopped")
+        assert (app.home.session.stage, app.home.place.position) == ("ready", 33)
+        assert app.app.return_code is None
+
+
 async def test_a_request_that_fails_is_told_and_nothing_else_changes() -> None:
     failure = Failed(exit_code=4, message="The prompt is empty. Type some text.")
     async with driven(plain(failures={AnalysePrompt: failure}), notifications=True) as app:

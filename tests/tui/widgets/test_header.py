@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from inspector.session.protocol import LoadProgress, Welcome
+from inspector.session.protocol import Failed, LoadProgress, Welcome
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.session_view import SessionView
 from inspector.tui.view_state import Choice, Place
@@ -105,3 +105,10 @@ def test_names() -> None:
     assert positions_text((200, 1024), 1024) == "positions ≥ 200"
     assert positions_text((200, 500), 1024) == "positions 200-499"
     assert [short_count(n) for n in (7, 1234, 9375, 150_000, 99_999)] == ["7", "1.2k", "9.4k", "150k", "100k"]
+
+
+def test_a_fit_that_stopped_is_named_beside_the_numbers_it_left() -> None:
+    view = FITTING.told(Failed(exit_code=4, message="A NaN.\x1b[2J"), 0.0)
+    assert second(view, 110).startswith("fit stopped: A NaN.␛[2J · map 9.4k/150k · ")
+    long = FITTING.told(Failed(exit_code=4, message="activations hold a NaN at context 17. " * 2), 0.0)
+    assert second(long, 58).startswith("fit stopped · map 9.4k/150k · ")
