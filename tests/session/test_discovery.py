@@ -80,7 +80,7 @@ def test_the_key_depends_on_what_is_loaded_and_on_nothing_else(tmp_path: Path, m
     target = TargetSpec(layers=(3,))
     key = discovery.session_key(target)
     assert len(key) == 12
-    same = [replace(target, offline=True), replace(target, cache_dir="/x"), replace(target, accept_gate=True)]
+    same = [replace(target, offline=True), replace(target, cache_dir="/x")]
     assert {discovery.session_key(other) for other in same} == {key}
     others = [
         replace(target, layers=(2,)),
@@ -90,6 +90,7 @@ def test_the_key_depends_on_what_is_loaded_and_on_nothing_else(tmp_path: Path, m
         replace(target, device="cpu"),
         replace(target, text="README.md"),
         replace(target, positions=(0, None)),
+        replace(target, accept_gate=True),
     ]
     assert len({key, *(discovery.session_key(other) for other in others)}) == len(others) + 1
     # One model directory, named from two places.
