@@ -5,6 +5,7 @@ The only module that knows both the command line and the app, and it imports the
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,12 @@ def open_app(request: AppRequest) -> int:
 
 def main() -> None:
     """Run one command and end the process with its exit code."""
+    gc.disable()  # until the command is known: imports make no garbage, and a list of experiments is mostly imports
     from inspector.cli.failures import run_command
     from inspector.cli.main import dm_inspect
 
+    if sys.argv[1:2] != ["experiments"]:
+        gc.enable()
     sys.exit(run_command(dm_inspect, sys.argv[1:], open_app=open_app))
 
 
