@@ -8,6 +8,7 @@ are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +77,21 @@ class TrainProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One experiment of a run is finished; its result is to be kept before the next one is looked at."""
+
+    index: int
+    """Among the run's experiments, from 0."""
+    total: int
+    result: dict[str, Any]
+    """As `--json` prints it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warned:
     """Something the user should know that is not an error."""
 
     message: str
 
 
-Event = Loading | Downloading | PassProgress | TrainProgress | Warned
+Event = Loading | Downloading | PassProgress | TrainProgress | Measured | Warned

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import sys
 from array import array
+from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes. A 1024-token context with 40 SAEs is under 1 MB; anything larger than this is not ours."""
 
@@ -38,6 +39,14 @@ def unpack(data: Floats) -> array[float]:
     if sys.byteorder == "big":
         values.byteswap()
     return values
+
+
+Policy = Literal["excluded", "included"]
+"""What becomes of special tokens and of the positions before `--positions`: left out of every fit and score, as always
+unless a view asks otherwise; or counted like the others, to see how much they change."""
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+"""'interrupted': its session died; it can be resumed."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=False, tag=True):
@@ -106,6 +115,61 @@ class Generate(Message, frozen=True, kw_only=True):
     seed: int = 0
 
 
+class SetPolicy(Message, frozen=True, kw_only=True):
+    """From now on this view's contexts are scored with the maps of this policy. Answered by PolicySet (last);
+    MapImproved of that policy follow as it is fitted.
+    """
+
+    policy: Policy
+
+
+class GetLatent(Message, frozen=True, kw_only=True):
+    """What makes one latent active. Answered by LatentView (last), after the contexts were searched."""
+
+    sae_id: str
+    index: int
+    n_examples: int = 12
+
+
+class GetEstimates(Message, frozen=True, kw_only=True):
+    """What experiments would cost on this target. Answered by Estimates (last)."""
+
+    experiments: list[str]
+    params: dict[str, str] = {}
+
+
+class StartJob(Message, frozen=True, kw_only=True):
+    """Queue experiments on this session's target. Answered by JobTold (last), or Failed for a bad id or parameter."""
+
+    experiments: list[str]
+    params: dict[str, str] = {}
+    profile: str = "careful"
+    null: str | None = None
+
+
+class CancelJob(Message, frozen=True, kw_only=True):
+    """Stop a job after the step under way; what is finished stays. Answered by JobTold (last)."""
+
+    job: str
+
+
+class ResumeJob(Message, frozen=True, kw_only=True):
+    """Queue an interrupted, failed or cancelled job again, from its checkpoints. Answered by JobTold (last)."""
+
+    job: str
+
+
+class GetJobs(Message, frozen=True, kw_only=True):
+    """All jobs of this session, newest first. Answered by Jobs (last)."""
+
+
+class GetJobLog(Message, frozen=True, kw_only=True):
+    """The last lines of a job's log. Answered by JobLog (last)."""
+
+    job: str
+    lines: int = 200
+
+
 class Cancel(Message, frozen=True, kw_only=True):
     """Stop an earlier request; it ends with Failed(exit_code=6) or its last answer, whichever comes first."""
 
@@ -136,6 +200,20 @@ class LoadProgress(Message, frozen=True, kw_only=True):
     seconds: float | None = None
     done: int = 0
     total: int = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """Of a download; 0 of 0 if nothing is being fetched."""
+    bytes_per_second: float = 0.0
+
+
+class GateLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of the load gate that failed and was accepted."""
+
+    name: str
+    sae_id: str | None
+    measured: str
+    expected: str
+    why: str
 
 
 class SaeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +242,8 @@ class Ready(Message, frozen=True, kw_only=True):
     """Ordered by d_sae, then nominal L0."""
     text: str
     warnings: list[str] = []
+    gate_failures: list[GateLine] = []
+    """Not empty: the target failed its load gate and was opened with --accept-gate; no number is to be trusted."""
 
 
 class SaeQuality(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +272,17 @@ class MapImproved(Message, frozen=True, kw_only=True):
     """One per SAE of Ready.saes."""
     finished: bool = False
     """True for the last fit, from all training tokens."""
+    policy: Policy = "excluded"
+
+
+class PolicySet(Message, frozen=True, kw_only=True):
+    """Answer to SetPolicy."""
+
+    policy: Policy
+    n_special: int
+    """Tokens of all contexts that are special and would be counted or left out."""
+    n_before: int
+    """Tokens, not special, outside `--positions`."""
 
 
 class SaeScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +305,8 @@ class ContextScores(Message, frozen=True, kw_only=True):
     """Index among the contexts; 0 for a prompt."""
     epoch: int
     """MapImproved.epoch of the maps used; 0: no map yet."""
+    policy: Policy = "excluded"
+    """Whose maps; also decides `split`."""
     name: str
     """Where the text is from, for the title."""
     token_ids: list[int]
@@ -304,6 +397,108 @@ class Generated(Message, frozen=True, kw_only=True):
     finished: bool = False
 
 
+class LatentExample(msgspec.Struct, frozen=True, kw_only=True):
+    """A window of text in which a latent is active."""
+
+    context: int
+    position: int
+    """Of the strongest token."""
+    start: int
+    """Position of the window's first token."""
+    tokens: list[str]
+    activations: Floats
+    """One per token of the window."""
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A latent whose decoder direction is near."""
+
+    index: int
+    cosine: float
+
+
+class LatentView(Message, frozen=True, kw_only=True):
+    """Answer to GetLatent."""
+
+    sae_id: str
+    index: int
+    density: float
+    """Share of the searched tokens at which it is active."""
+    n_tokens: int
+    """Tokens searched."""
+    max_activation: float
+    examples: list[LatentExample]
+    """Strongest first, at most one per context."""
+    neighbours: list[Neighbour]
+    """Largest cosine first."""
+    explanation: str = ""
+    """Of the newest scoring of this latent that is stored; empty: none."""
+    score: float | None = None
+    link: str = ""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What one experiment would cost beside the others asked for."""
+
+    experiment: str
+    seconds: float | None
+    """None: cannot be told yet."""
+    why_not: str = ""
+    """Not empty: it cannot run on this target, and why."""
+
+
+class Estimates(Message, frozen=True, kw_only=True):
+    """Answer to GetEstimates."""
+
+    estimates: list[Estimate]
+    shared_seconds: float | None
+    """For the passes that all of them share, counted once."""
+
+
+class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One job, as far as it has come."""
+
+    id: str
+    experiments: list[str]
+    state: JobState
+    command: str
+    """That does the same without a session."""
+    created: float
+    """Seconds since the epoch; so the two below, 0 until then."""
+    started: float = 0.0
+    ended: float = 0.0
+    stage: str = ""
+    """What it is at, in a few words."""
+    done: int = 0
+    total: int = 0
+    """Steps of the stage; 0 of 0 if they cannot be counted."""
+    tokens_per_second: float = 0.0
+    seconds_left: float | None = None
+    results: list[str] = []
+    """Ids of the stored results so far."""
+    error: str = ""
+    exit_code: int = 0
+
+
+class JobTold(Message, frozen=True, kw_only=True):
+    """A job has changed; told to every view, at most twice a second, and at once when its state changes."""
+
+    job: JobInfo
+
+
+class Jobs(Message, frozen=True, kw_only=True):
+    """Answer to GetJobs."""
+
+    jobs: list[JobInfo]
+
+
+class JobLog(Message, frozen=True, kw_only=True):
+    """Answer to GetJobLog."""
+
+    job: str
+    lines: list[str]
+
+
 class Failed(Message, frozen=True, kw_only=True):
     """A request, or with request 0 the loading itself, ended in an error."""
 
@@ -311,7 +506,40 @@ class Failed(Message, frozen=True, kw_only=True):
     message: str
 
 
-ViewMessage = Hello | GetContext | GetDetail | Find | GetPairs | AnalysePrompt | Generate | Cancel | Stop
+ViewMessage = (
+    Hello
+    | GetContext
+    | GetDetail
+    | Find
+    | GetPairs
+    | AnalysePrompt
+    | Generate
+    | SetPolicy
+    | GetLatent
+    | GetEstimates
+    | StartJob
+    | CancelJob
+    | ResumeJob
+    | GetJobs
+    | GetJobLog
+    | Cancel
+    | Stop
+)
 SessionMessage = (
-    Welcome | LoadProgress | Ready | MapImproved | ContextScores | TokenDetail | Found | Pairs | Generated | Failed
+    Welcome
+    | LoadProgress
+    | Ready
+    | MapImproved
+    | ContextScores
+    | TokenDetail
+    | Found
+    | Pairs
+    | Generated
+    | PolicySet
+    | LatentView
+    | Estimates
+    | JobTold
+    | Jobs
+    | JobLog
+    | Failed
 )
