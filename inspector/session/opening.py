@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from inspector.session.protocol import Ready, SaeInfo
+from inspector.session.protocol import GateLine, LoadProgress, Ready, SaeInfo
 
 if TYPE_CHECKING:
+    from inspector.events import Downloading
+    from inspector.sources.gate import GateReport
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -43,6 +45,35 @@ def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
         ],
         text=target.text or "",
         warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
+        gate_failures=gate_lines(loaded.gate),
+    )
+
+
+def gate_lines(gate: GateReport | None) -> list[GateLine]:
+    """The checks that failed, as a view shows them above everything else; none if the gate passed."""
+    if gate is None:
+        return []
+    return [
+        GateLine(
+            name=check.name,
+            sae_id=check.sae,
+            measured=f"{check.measured:.3g}" if isinstance(check.measured, float) else str(check.measured),
+            expected=check.expected,
+            why=check.why,
+        )
+        for check in gate.failures
+    ]
+
+
+def download_progress(event: Downloading, seconds: float | None) -> LoadProgress:
+    """A download as a view gets it: the bytes for its bar, the words for its log; `seconds` once it is complete."""
+    return LoadProgress(
+        what=f"downloading {event.what}",
+        detail=event.amount,
+        seconds=seconds,
+        done_bytes=event.done_bytes,
+        total_bytes=event.total_bytes,
+        bytes_per_second=event.bytes_per_second,
     )
 
 

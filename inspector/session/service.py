@@ -127,7 +127,7 @@ class Service:
     def _load(self) -> tuple[Loaded, list[str]]:
         """Everything of the target, telling how far it is."""
         # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
-        from inspector.session.opening import first_layer
+        from inspector.session.opening import download_progress, first_layer
         from inspector.sources.target import open_target
 
         warnings: list[str] = []
@@ -146,7 +146,7 @@ class Service:
             elif isinstance(event, Downloading):
                 began = began if event.file else time.monotonic()
                 took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
-                self._tell_loading(Loading(what=f"downloading {event.what}", detail=event.amount, seconds=took))
+                self.hub.tell_all(download_progress(event, took))
             elif isinstance(event, Warned):
                 warnings.append(event.message)
 
