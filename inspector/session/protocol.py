@@ -244,6 +244,8 @@ class Ready(Message, frozen=True, kw_only=True):
     warnings: list[str] = []
     gate_failures: list[GateLine] = []
     """Not empty: the target failed its load gate and was opened with --accept-gate; no number is to be trusted."""
+    target: list[str] = []
+    """Options of the command line that load the same: what a command shown in a view ends with."""
 
 
 class SaeQuality(msgspec.Struct, frozen=True, kw_only=True):

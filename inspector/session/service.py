@@ -14,6 +14,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from inspector.errors import Cancelled, ExitCode, UsageError
 from inspector.events import Downloading, Loading, Warned
 from inspector.session.failures import failed
@@ -86,9 +88,11 @@ class Service:
         self._on_state("loading", None)
         try:
             loaded, warnings = self._load()
-            from inspector.session.opening import ready_message
+            from inspector.session.opening import first_layer, ready_message
+            from inspector.store.command import target_words
 
-            ready = ready_message(loaded, warnings)
+            words = target_words(first_layer(self.target))
+            ready = msgspec.structs.replace(ready_message(loaded, warnings), target=words)
         except Exception as error:
             return self._fail(error)
         from inspector.session.browser import Browser
