@@ -5,8 +5,8 @@ A generator: it yields events and returns the results. Nothing here prints, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 from inspector.engine.plan import Plan, make_plan
 from inspector.engine.regression import Factorisation
 from inspector.errors import DataError
-from inspector.events import Event, Warned
+from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, parse_params
 from inspector.experiments import choose
 from inspector.spec import RunSpec
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
+    from inspector.statistics.first_pass import SaeMaps
 
 TOKENS_PER_DIMENSION = 20
 """With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
@@ -49,6 +50,10 @@ FEW_CONTEXTS = 10
 
 def run(spec: RunSpec, loaded: Loaded) -> Generator[Event, None, list[dict[str, Any]]]:
     """Run the experiments of the spec on a loaded target; one result object each, in the order asked for.
+
+    Each comes as `Measured` as soon as it is finished: first those the shared passes suffice for, then those that
+    measure for themselves, both in the order asked for; `index` is the place in that order. Whoever keeps each as it
+    comes loses none of them to what happens later.
 
     The numbers do not depend on `batch_size` or `shards` (to 1e-6); those change speed and memory.
 
@@ -67,32 +72,51 @@ def run(spec: RunSpec, loaded: Loaded) -> Generator[Event, None, list[dict[str, 
     intercept = protocol.intercept if fit.intercept is None else fit.intercept
     plan = plan_of(loaded, protocol)
     require_enough(loaded, plan)
-    needs: set[Need] = {need for experiment in experiments for need in experiment.needs}
-    statistics, measuring = yield from _measure(
+    again = any(experiment.measure is not None for experiment in experiments)
+    shared = yield from _measure(
         spec,
         loaded,
         plan,
         protocol,
-        needs,
+        {need for experiment in experiments for need in experiment.needs},
         intercept=intercept,
         fit=fit,
-        again=any(experiment.measure is not None for experiment in experiments),
+        again=again,
     )
-    statistics = replace(statistics, own=(yield from _own(experiments, params, measuring, spec)))
     made_from = identity(loaded, spec, split=protocol.split or loaded.target.split, intercept=intercept)
-    objects: list[dict[str, Any]] = []
-    for experiment in experiments:
+    objects: dict[str, dict[str, Any]] = {}
+
+    def finished(experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
+        """Compute one experiment, keep its object and tell it."""
         outcome = experiment.compute(statistics, params[experiment.id])
         own = {**made_from, "experiment": experiment.id, "params": asdict(params[experiment.id])}
         about = provenance(own, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
-        found = result_object(
-            experiment, outcome, statistics, spec, about, _warnings(loaded, plan, statistics, outcome)
-        )
+        warnings = _warnings(loaded, plan, statistics, outcome)
+        found = dict(result_object(experiment, outcome, statistics, spec, about, warnings))
         for warning in outcome.warnings:
             yield Warned(message=warning)
-        objects.append(dict(found))
-    return objects
+        objects[experiment.id] = found
+        place = [each.id for each in experiments].index(experiment.id)
+        yield Measured(index=place, total=len(experiments), result=found)
+
+    for experiment in experiments:
+        if experiment.measure is None:
+            yield from finished(experiment, shared.statistics)
+    if again:
+        measuring = yield from _measuring(spec, loaded, plan, protocol, shared, intercept=intercept, fit=fit)
+        measured: dict[tuple[object, FitParams], object] = {}
+        for experiment in experiments:
+            if experiment.measure is None:
+                continue
+            if spec.null is not None:
+                yield Warned(message=f"{experiment.id} measures for itself: --null {spec.null} does not reach it.")
+            key = experiment.measure, params[experiment.id]
+            if key not in measured:  # the same measurement with equal parameters once
+                measured[key] = yield from experiment.measure(measuring, params[experiment.id])
+            own = {experiment.id: measured[key]}
+            yield from finished(experiment, replace(shared.statistics, own=own))
+    return [objects[experiment.id] for experiment in experiments]
 
 
 def token_table(
@@ -168,6 +192,17 @@ def require_enough(loaded: Loaded, plan: Plan) -> None:
         raise DataError("No token is left to test on. Lower --train-tokens or give a longer --text.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the two passes gave that all experiments share."""
+
+    statistics: Statistics
+    activations: Activations
+    """Some of them kept in memory."""
+    maps: Mapping[str, SaeMaps]
+    """By sae_id."""
+
+
 def _measure(
     spec: RunSpec,
     loaded: Loaded,
@@ -178,8 +213,8 @@ def _measure(
     intercept: bool,
     fit: FitParams,
     again: bool,
-) -> Generator[Event, None, tuple[Statistics, Measuring]]:
-    """Both passes, what they conclude, and what experiments that measure for themselves may use; `again`: some do."""
+) -> Generator[Event, None, Shared]:
+    """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""
     scored = plan.included if _all(protocol) else plan.test
     kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
     if again:
@@ -213,13 +248,21 @@ def _measure(
             seed=loaded.target.seed,
             n_resamples=fit.resamples,
         )
-    if again and spec.null is not None:
+    return Shared(statistics=statistics, activations=activations, maps=maps)
+
+
+def _measuring(
+    spec: RunSpec, loaded: Loaded, plan: Plan, protocol: Protocol, shared: Shared, *, intercept: bool, fit: FitParams
+) -> Generator[Event, None, Measuring]:
+    """What experiments that measure for themselves may use."""
+    activations, maps = shared.activations, shared.maps
+    if spec.null is not None:
         # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
-        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
+        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=activations.keep)
         plain = yield from collect_first(activations, plan)
         with torch.inference_mode():
             maps = plain.fit(intercept=intercept)
-    measuring = Measuring(
+    return Measuring(
         loaded=loaded,
         plan=plan,
         activations=activations,
@@ -230,25 +273,6 @@ def _measure(
         batch_size=spec.batch_size,
         n_resamples=fit.resamples,
     )
-    return statistics, measuring
-
-
-def _own(
-    experiments: Sequence[Experiment], params: Mapping[str, FitParams], measuring: Measuring, spec: RunSpec
-) -> Generator[Event, None, dict[str, object]]:
-    """What experiments measure for themselves, by id; the same measurement with equal parameters once."""
-    own: dict[str, object] = {}
-    done: dict[tuple[object, FitParams], object] = {}
-    for experiment in experiments:
-        if experiment.measure is None:
-            continue
-        if spec.null is not None:
-            yield Warned(message=f"{experiment.id} measures for itself: --null {spec.null} does not reach it.")
-        key = experiment.measure, params[experiment.id]
-        if key not in done:
-            done[key] = yield from experiment.measure(measuring, params[experiment.id])
-        own[experiment.id] = done[key]
-    return own
 
 
 def result_object(

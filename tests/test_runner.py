@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from inspector.errors import DataError, UsageError
-from inspector.events import Event, PassProgress
+from inspector.events import Event, Measured, PassProgress
 from inspector.runner import run, token_table
 from inspector.sources.contexts import contexts_from
 from inspector.sources.target import Loaded, open_target
@@ -302,6 +302,25 @@ def test_progress_names_both_passes_and_ends_complete(loaded: Loaded) -> None:
         assert [event.contexts_done for event in own] == [*range(5, n_contexts, 5), n_contexts]
         assert {event.contexts_total for event in own} == {n_contexts}
         assert own[-1].seconds_left == 0 and all(event.tokens_per_second > 0 for event in own)
+
+
+def test_every_experiment_is_told_when_it_is_finished_the_shared_ones_before_the_expensive(loaded: Loaded) -> None:
+    """theory-c1 measures for itself: it comes last, though it was asked for first."""
+    names = ("theory-c1", "error-vector", "norm-prediction")
+    work = run(RunSpec(target=loaded.target, experiments=names, params={"resamples": "20"}), loaded)
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as stop:
+            objects: list[dict[str, Any]] = stop.value
+            break
+    told = [event for event in events if isinstance(event, Measured)]
+    assert [event.index for event in told] == [1, 2, 0] and {event.total for event in told} == {3}
+    assert [each["experiment"] for each in objects] == list(names)
+    assert all(event.result == objects[event.index] for event in told)
+    passes = [event.name for event in events[: events.index(told[1])] if isinstance(event, PassProgress)]
+    assert set(passes) == {"moments", "scores"}  # the simulation's own progress comes after both
 
 
 def test_each_context_goes_through_the_model_once(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
