@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from inspector.spec import TargetSpec
+if TYPE_CHECKING:
+    from inspector.spec import TargetSpec
 
 
 @dataclass(frozen=True, kw_only=True)

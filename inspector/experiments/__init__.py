@@ -1,43 +1,121 @@
 """One file per experiment; the file name, with dashes, is the id.
 
-Found by looking into this folder, so that adding an experiment changes one file. Nothing here imports torch or numpy.
+Found by looking into this folder, so that adding an experiment changes one file; and into the folder that
+DM_INSPECT_EXPERIMENTS_DIR names, so that a user's own need no change here at all. Such files are Python and run with
+the user's rights: nothing is looked for where the user did not point. Nothing here imports torch or numpy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from inspector.experiment import Experiment
 
 ALL = "all"
+VARIABLE = "DM_INSPECT_EXPERIMENTS_DIR"
+"""Names a folder with further experiments."""
+
+
+def files() -> dict[str, str]:
+    """The file of every experiment by its id, sorted by id; opens none of them.
+
+    Raises:
+        UsageError: the user's folder is none, or a file there has the id of an experiment of the program.
+    """
+    own = _files(os.path.dirname(__file__))
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        return own
+    try:
+        further = _files(os.path.abspath(folder))
+    except OSError as error:
+        raise UsageError(
+            f"{VARIABLE} names {folder}, which cannot be listed ({error.strerror}). Name a folder, or unset it."
+        ) from error
+    for experiment_id in further:
+        if experiment_id in own:
+            raise UsageError(
+                f"{further[experiment_id]} has the id of the program's experiment '{experiment_id}'. Rename the file."
+            )
+    return dict(sorted({**own, **further}.items()))
+
+
+def _files(folder: str) -> dict[str, str]:
+    names = [name for name in os.listdir(folder) if name.endswith(".py") and name[0].isalpha()]
+    return {name.removesuffix(".py").replace("_", "-"): os.path.join(folder, name) for name in sorted(names)}
 
 
 def ids() -> list[str]:
     """Ids of all experiments, sorted; imports none of them."""
-    names = [name.removesuffix(".py") for name in os.listdir(os.path.dirname(__file__)) if name.endswith(".py")]
-    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+    return list(files())
 
 
-def find(experiment_id: str) -> Experiment:
+def find(experiment_id: str, among: Mapping[str, str] | None = None) -> Experiment:
     """The experiment with this id.
 
+    Args:
+        experiment_id: as `ids` gives it.
+        among: what `files` gave, where it was asked already.
+
     Raises:
-        UsageError: there is none; the message has the nearest ids.
+        UsageError: there is none (the message has the nearest ids), or the user's file cannot be used.
     """
-    known = ids()
+    known = files() if among is None else among
     if experiment_id not in known:
         raise UsageError(f"There is no experiment '{experiment_id}'.{nearest(experiment_id, known)}")
-    found = import_module(f"{__name__}.{experiment_id.replace('-', '_')}").EXPERIMENT
-    assert isinstance(found, Experiment)
+    path = known[experiment_id]
+    if os.path.dirname(path) == os.path.dirname(__file__):
+        found: Experiment = import_module(f"{__name__}.{experiment_id.replace('-', '_')}").EXPERIMENT
+        return found
+    return _checked(_module_of(path), experiment_id, path)
+
+
+def _module_of(path: str) -> ModuleType:
+    """The user's file, run once per process."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    name = f"inspector_experiments_of_the_user.{os.path.basename(path).removesuffix('.py')}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == path:
+        return known
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "it ends in .py"
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(
+            f"{path} cannot be used as an experiment: {type(error).__name__}: {error}. Mend it, or move it out of "
+            f"{VARIABLE}."
+        ) from error
+    return module
+
+
+def _checked(module: ModuleType, experiment_id: str, path: str) -> Experiment:
+    from inspector.experiment import Experiment
+
+    found = getattr(module, "EXPERIMENT", None)
+    if not isinstance(found, Experiment) or found.id != experiment_id:
+        has = f"the id '{found.id}'" if isinstance(found, Experiment) else "no EXPERIMENT"
+        raise UsageError(f"{path} has {has}. It must declare EXPERIMENT = Experiment(id='{experiment_id}', ...).")
     return found
 
 
 def discover() -> dict[str, Experiment]:
     """All experiments by id, sorted."""
-    return {experiment_id: find(experiment_id) for experiment_id in ids()}
+    known = files()
+    return {experiment_id: find(experiment_id, known) for experiment_id in known}
 
 
 def choose(wanted: Sequence[str]) -> list[Experiment]:
@@ -46,7 +124,8 @@ def choose(wanted: Sequence[str]) -> list[Experiment]:
     Raises:
         UsageError: an id is unknown, or none was given.
     """
+    known = files()
     if not wanted:
-        raise UsageError(f"No experiment was named.{nearest('', ids())}")
-    expanded = [each for name in wanted for each in (ids() if name == ALL else [name])]
-    return [find(experiment_id) for experiment_id in dict.fromkeys(expanded)]
+        raise UsageError(f"No experiment was named.{nearest('', known)}")
+    expanded = [each for name in wanted for each in (list(known) if name == ALL else [name])]
+    return [find(experiment_id, known) for experiment_id in dict.fromkeys(expanded)]

@@ -1,0 +1,111 @@
+"""What `dm-inspect experiments` says of each experiment, kept from one call to the next.
+
+Twenty files to import for a list of sentences would cost more than starting Python. So the sentences are kept, with the
+size and time of every file they are from, and read again when any of these has changed: as Python does with its own
+compiled files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from inspector import __version__
+from inspector.experiments import files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inspector.experiment import Experiment
+
+KEYS = {"id", "title", "question", "reference", "needs", "contradicted_by"}
+LARGEST = 1 << 20
+"""Bytes; a longer list was not written by this program."""
+
+Row = dict[str, Any]
+"""KEYS: text, and for needs a list of text."""
+
+
+def listed() -> list[Row]:
+    """One row per experiment, sorted by id.
+
+    Raises:
+        UsageError: see `inspector.experiments`.
+    """
+    known = files()
+    state = [__version__, *([path, *_state(path)] for path in known.values())]
+    path = _path()
+    kept = _read(path)
+    if kept is not None and kept.get("made_from") == state and _is_list(kept.get("rows"), known):
+        rows: list[Row] = kept["rows"]
+        return rows
+    rows = _made(known)
+    _write(path, {"made_from": state, "rows": rows})
+    return rows
+
+
+def _made(known: Mapping[str, str]) -> list[Row]:
+    from inspector.experiments import find
+
+    return [_row(find(experiment_id, known)) for experiment_id in known]
+
+
+def _row(experiment: Experiment) -> Row:
+    # A measurement that no other experiment shares is one of its needs.
+    own = [] if experiment.measure is None else ["a measurement of its own"]
+    return {
+        "id": experiment.id,
+        "title": experiment.title,
+        "question": experiment.question,
+        "reference": experiment.reference,
+        "needs": [*experiment.needs, *own],
+        "contradicted_by": experiment.contradicted_by,
+    }
+
+
+def _state(path: str) -> list[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _path() -> str:
+    import platformdirs
+
+    return os.path.join(platformdirs.user_cache_dir("dm-inspect"), "experiments.json")
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """What was kept; None if there is nothing or it is not ours."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_list(rows: object, known: Mapping[str, str]) -> bool:
+    """Whether the rows are whole and of these experiments; what is shown is checked, whoever wrote it."""
+    return (
+        isinstance(rows, list)
+        and [row.get("id") if isinstance(row, dict) else None for row in rows] == list(known)
+        and all(set(row) == KEYS and _is_text(row) for row in rows)
+    )
+
+
+def _is_text(row: Row) -> bool:
+    needs = row["needs"]
+    texts = [row[key] for key in KEYS - {"needs"}]
+    return isinstance(needs, list) and all(isinstance(text, str) for text in [*texts, *needs])
+
+
+def _write(path: str, content: Mapping[str, Any]) -> None:
+    """Keep it if that is possible; a list that was not kept is only slower."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "w", encoding="ascii") as file:
+            json.dump(content, file)
+        os.replace(temporary, path)
