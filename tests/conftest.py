@@ -19,3 +19,6 @@ os.environ["WANDB_MODE"] = "disabled"
 # Results that tests measure are nobody's: they never reach the checkout's own store.
 os.environ["DM_INSPECT_RESULTS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-results-")
 atexit.register(shutil.rmtree, os.environ["DM_INSPECT_RESULTS_DIR"], ignore_errors=True)
+# Nor do their jobs.
+os.environ["DM_INSPECT_JOBS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-jobs-")
+atexit.register(shutil.rmtree, os.environ["DM_INSPECT_JOBS_DIR"], ignore_errors=True)

@@ -23,7 +23,7 @@ PACKAGES = (
 VARIABLES = (
     "TERM", "COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "TMUX", "STY", "SSH_CONNECTION", "HF_HOME", "HF_HUB_OFFLINE",
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", "DM_INSPECT_RUNTIME_DIR",
-    "DM_INSPECT_RESULTS_DIR",
+    "DM_INSPECT_RESULTS_DIR", "DM_INSPECT_JOBS_DIR", "DM_INSPECT_IDLE_MINUTES",
 )  # fmt: skip
 """Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are nobody's business."""
 _PRIVATE = frozenset({"SSH_CONNECTION", "TMUX", "STY"})

@@ -19,6 +19,7 @@ import inspector
 from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError
 from inspector.session import discovery, frames
 from inspector.session.protocol import PROTOCOL_VERSION, Hello, Stop, Welcome
+from inspector.store.processes import is_running
 
 if TYPE_CHECKING:
     from inspector.session.discovery import SessionRecord
@@ -114,15 +115,3 @@ def _gone(pid: int, seconds: float) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process and it has not ended; in a container without an init nobody buries the dead."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
