@@ -174,7 +174,7 @@ class JobStore:
 
         return self._changed(job_id, changed)
 
-    def list(self) -> Jobs:
+    def all(self) -> Jobs:
         """Every job, newest first. Those whose session died without a word are 'interrupted' from then on."""
         if not self.path.exists():
             return Jobs(jobs=())
@@ -200,7 +200,7 @@ class JobStore:
         Raises:
             UsageError: there is none, or several begin so.
         """
-        jobs = self.list().jobs
+        jobs = self.all().jobs
         found = [job for job in jobs if job.id == wanted] or [
             job for job in jobs if wanted and job.id.startswith(wanted)
         ]
@@ -240,7 +240,7 @@ class JobStore:
         return interrupted(job)
 
     def _ids(self) -> list[str]:
-        return [job.id for job in self.list().jobs]
+        return [job.id for job in self.all().jobs]
 
     def _changed(self, job_id: str, change: Callable[[Job | None], Job]) -> Job:
         # The owner of a failed change decides what it raises; sqlite's own errors alone become ours.
