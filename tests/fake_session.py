@@ -26,14 +26,19 @@ from inspector.session.protocol import (
     PROTOCOL_VERSION,
     AnalysePrompt,
     Cancel,
+    CancelJob,
     ContextScores,
     Failed,
     Find,
     Found,
+    GateLine,
     Generate,
     Generated,
     GetContext,
     GetDetail,
+    GetEstimates,
+    GetJobLog,
+    GetJobs,
     GetPairs,
     Guess,
     Hello,
@@ -42,17 +47,23 @@ from inspector.session.protocol import (
     LoadProgress,
     MapImproved,
     Pairs,
+    Policy,
+    PolicySet,
     Ready,
+    ResumeJob,
     SaeInfo,
     SaeQuality,
     SaeScores,
     SessionMessage,
+    SetPolicy,
+    StartJob,
     Stop,
     TokenDetail,
     ViewMessage,
     Welcome,
     pack,
 )
+from tests.fake_jobs import FakeJobs
 
 WIDTHS = (256, 512, 1024, 2048, 4096)
 L0S = (8, 16, 32)
@@ -113,6 +124,12 @@ class FakeSession:
     """Requests of these types end so."""
     version: int = PROTOCOL_VERSION
     log_path: str = "/nowhere/session.log"
+    jobs: FakeJobs = field(default_factory=FakeJobs)
+    gate_failures: list[GateLine] = field(default_factory=list)
+    download_bytes: int = 0
+    """If not 0, loading begins with a download of that size, in ten reports."""
+    target: tuple[str, ...] = ()
+    """Options that a command for this session ends with."""
 
     def __post_init__(self) -> None:
         """Name the SAEs, ordered by width, then nominal L0."""
@@ -129,6 +146,7 @@ class FakeSession:
             for width in self.widths
             for l0 in self.l0s
         ]
+        self.jobs.target = self.target
         self._tokens: dict[int, list[int]] = {}
 
     # ---- the invented corpus ----------------------------------------------------------------------------------
@@ -152,10 +170,11 @@ class FakeSession:
         """Text of an id."""
         return "<bos>" if token_id == 1000 else VOCABULARY[token_id % len(VOCABULARY)]
 
-    def split(self, context: int) -> str:
-        """Four of five contexts train; excluded before the positions and at the last token."""
+    def split(self, context: int, policy: Policy = "excluded") -> str:
+        """Four of five contexts train; excluded before the positions and at the last token; with the policy 'included'
+        only the last."""
         letter = "h" if context % 5 == 4 else "t"
-        start, stop = self.positions()
+        start, stop = self.positions() if policy == "excluded" else (0, self.context_length)
         return "".join(
             letter if start <= p < min(stop, self.context_length - 1) else "x" for p in range(self.context_length)
         )
@@ -200,7 +219,14 @@ class FakeSession:
         return pack(loss), pack(x_norm), rows
 
     def document(
-        self, source: str, context: int, token_ids: list[int], split: str, name: str, epoch: int
+        self,
+        source: str,
+        context: int,
+        token_ids: list[int],
+        split: str,
+        name: str,
+        epoch: int,
+        policy: Policy = "excluded",
     ) -> ContextScores:
         """A context or a prompt with all its scores; the last loss is NaN."""
         loss, x_norm, saes = self.scores(token_ids, 0, epoch, context if source == "context" else 7_000_000)
@@ -211,6 +237,7 @@ class FakeSession:
             source=source,
             context=context,
             epoch=epoch,
+            policy=policy,
             name=name,
             token_ids=token_ids,
             tokens=[self.token_text(t) for t in token_ids],
@@ -220,31 +247,39 @@ class FakeSession:
             saes=saes,
         )
 
-    def context_scores(self, context: int, epoch: int) -> ContextScores:
+    def context_scores(self, context: int, epoch: int, policy: Policy = "excluded") -> ContextScores:
         """One of the contexts."""
         start = context * (self.context_length - 1)
         name = f"fake/module_{context // 4}.py tokens {start}-{start + self.context_length - 1}"
-        return self.document("context", context, self.token_ids(context), self.split(context), name, epoch)
+        split = self.split(context, policy)
+        return self.document("context", context, self.token_ids(context), split, name, epoch, policy)
 
     def prompt_ids(self, text: str) -> list[int]:
         """<bos>, then one token per word; words the vocabulary lacks become the nearest index of their length."""
         known = {word.strip(): i for i, word in enumerate(WORDS)}
         return [1000] + [known.get(word, len(word) % len(WORDS)) for word in text.split()]
 
-    def prompt_scores(self, text: str, epoch: int) -> ContextScores:
+    def prompt_scores(self, text: str, epoch: int, policy: Policy = "excluded") -> ContextScores:
         """Typed text; every token but <bos> and the last is scored."""
         ids = self.prompt_ids(text)
-        split = "".join("x" if i in (0, len(ids) - 1) else "h" for i in range(len(ids)))
-        return self.document("prompt", 0, ids, split, text[:40], epoch)
+        left_out = {len(ids) - 1} | ({0} if policy == "excluded" else set())
+        split = "".join("x" if i in left_out else "h" for i in range(len(ids)))
+        return self.document("prompt", 0, ids, split, text[:40], epoch, policy)
 
-    def map_improved(self, epoch: int, extra_tokens: int = 0) -> MapImproved:
-        """The fit number `epoch`; r2 is withheld for the first."""
+    def policy_set(self, policy: Policy) -> PolicySet:
+        """One special token at the start of each context, then those before the positions."""
+        return PolicySet(policy=policy, n_special=self.n_contexts, n_before=self.n_contexts * (self.positions()[0] - 1))
+
+    def map_improved(self, epoch: int, extra_tokens: int = 0, policy: Policy = "excluded") -> MapImproved:
+        """The fit number `epoch`; r2 is withheld for the first. With special tokens everything looks better."""
         goal = 150_000
         n_tokens = min(goal, max(goal >> max(self.epochs - epoch, 0), 200) + extra_tokens)
         qualities = []
         for row in range(len(self.saes)):
             fvu, share = self.quality(row)
             r2 = share * (1 - 0.5**epoch)
+            if policy == "included":
+                fvu, r2 = 0.4 * fvu, 0.5 + 0.5 * r2
             half = 0.1 * 0.7**epoch
             known = epoch > 1 or self.epochs == 1
             qualities.append(
@@ -264,6 +299,7 @@ class FakeSession:
             n_held_out=10 * self.context_length,
             qualities=qualities,
             finished=epoch >= self.epochs and not self.job_running,
+            policy=policy,
         )
 
     def detail(self, asked: GetDetail) -> TokenDetail:
@@ -339,6 +375,8 @@ class FakeSession:
             positions=self.positions(),
             saes=self.saes,
             text="fake",
+            gate_failures=self.gate_failures,
+            target=list(self.target),
         )
 
 
@@ -349,6 +387,7 @@ class FakeView:
         self.session = session
         self.tell = tell
         self.epoch = 0
+        self.policy: Policy = "excluded"
         self.loaded = asyncio.Event()
         self.received: list[ViewMessage] = []
         """Everything the view asked, in order; for assertions."""
@@ -377,16 +416,18 @@ class FakeView:
 
     def close(self) -> None:
         """Stop everything under way."""
+        if self.tell in self.session.jobs.tellers:
+            self.session.jobs.tellers.remove(self.tell)
         for task in [*self._tasks.values(), *([self._background] if self._background else [])]:
             task.cancel()
 
     def improve(self, epoch: int, extra_tokens: int = 0) -> None:
         """Tell a new fit and send the watched contexts again."""
         self.epoch = epoch
-        self.tell(self.session.map_improved(epoch, extra_tokens))
+        self.tell(self.session.map_improved(epoch, extra_tokens, self.policy))
         if not extra_tokens:
             for context in self._watched:
-                self.tell(self.session.context_scores(context, epoch))
+                self.tell(self.session.context_scores(context, epoch, self.policy))
 
     def _hello(self, hello: Hello) -> None:
         session = self.session
@@ -403,10 +444,23 @@ class FakeView:
             log_path=session.log_path,
         )
         self.tell(welcome)
+        session.jobs.tellers.append(self.tell)
         self._background = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
         session = self.session
+        for tenth in range(11 if session.download_bytes else 0):
+            if session.load_seconds:
+                await asyncio.sleep(session.load_seconds / 11)
+            self.tell(
+                LoadProgress(
+                    what=f"downloading model {session.model}",
+                    seconds=9.0 if tenth == 10 else None,
+                    done_bytes=session.download_bytes * tenth // 10,
+                    total_bytes=session.download_bytes,
+                    bytes_per_second=session.download_bytes / 9.0 if tenth else 0.0,
+                )
+            )
         steps = ["model", *(f"SAE {i + 1}/{len(session.saes)}" for i in range(len(session.saes))), "text"]
         for done, what in enumerate(steps):
             if session.load_seconds:
@@ -444,7 +498,7 @@ class FakeView:
                     self._watched[context] = None
                     while len(self._watched) > 3:
                         del self._watched[next(iter(self._watched))]
-                    answer = session.context_scores(context, self.epoch)
+                    answer = session.context_scores(context, self.epoch, self.policy)
                 case GetDetail():
                     answer = session.detail(message)
                 case Find():
@@ -452,7 +506,15 @@ class FakeView:
                 case GetPairs():
                     answer = session.pairs(message)
                 case AnalysePrompt():
-                    answer = session.prompt_scores(message.text, self.epoch)
+                    answer = session.prompt_scores(message.text, self.epoch, self.policy)
+                case SetPolicy():
+                    self.policy = message.policy
+                    self.tell(msgspec.structs.replace(session.policy_set(message.policy), request=request))
+                    if self.epoch:
+                        self.improve(self.epoch)
+                    return
+                case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog() | GetEstimates():
+                    answer = session.jobs.answer(message)
                 case Generate():
                     await self._generate(message)
                     return
@@ -595,11 +657,17 @@ def main() -> None:
     )
     parser.add_argument("--hostile-share", type=float, default=0.05)
     parser.add_argument("--fail", metavar="MESSAGE", help="loading fails so")
+    parser.add_argument("--gate", metavar="WHY", help="the load gate failed so, and was accepted")
+    parser.add_argument("--download-bytes", type=int, default=0)
+    parser.add_argument("--job-steps", type=int, default=10, help="steps of each experiment of a job")
+    parser.add_argument("--job-step-seconds", type=float, default=0.5)
     arguments = vars(parser.parse_args())
-    path, fail = arguments.pop("socket"), arguments.pop("fail")
+    path, fail, gate = (arguments.pop(name) for name in ("socket", "fail", "gate"))
     failed = Failed(exit_code=3, message=fail) if fail else None
+    lines = [GateLine(name="fvu", sae_id=None, measured="1.31", expected="below 1", why=gate)] if gate else []
+    jobs = FakeJobs(steps=arguments.pop("job_steps"), step_seconds=arguments.pop("job_step_seconds"))
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(path, FakeSession(**arguments, fail_loading=failed)))
+        asyncio.run(serve(path, FakeSession(**arguments, fail_loading=failed, gate_failures=lines, jobs=jobs)))
 
 
 if __name__ == "__main__":
