@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
-    from inspector.statistics.first_pass import SaeMaps
+    from inspector.statistics.first_pass import FirstPass, SaeMaps
 
 TOKENS_PER_DIMENSION = 20
 """With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
@@ -199,6 +199,8 @@ class Shared:
     statistics: Statistics
     activations: Activations
     """Some of them kept in memory."""
+    first: FirstPass
+    """What the maps were fitted from."""
     maps: Mapping[str, SaeMaps]
     """By sae_id."""
 
@@ -248,24 +250,25 @@ def _measure(
             seed=loaded.target.seed,
             n_resamples=fit.resamples,
         )
-    return Shared(statistics=statistics, activations=activations, maps=maps)
+    return Shared(statistics=statistics, activations=activations, first=first, maps=maps)
 
 
 def _measuring(
     spec: RunSpec, loaded: Loaded, plan: Plan, protocol: Protocol, shared: Shared, *, intercept: bool, fit: FitParams
 ) -> Generator[Event, None, Measuring]:
     """What experiments that measure for themselves may use."""
-    activations, maps = shared.activations, shared.maps
+    activations, first, maps = shared.activations, shared.first, shared.maps
     if spec.null is not None:
         # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
         activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=activations.keep)
-        plain = yield from collect_first(activations, plan)
+        first = yield from collect_first(activations, plan, covariance=first.covariance)
         with torch.inference_mode():
-            maps = plain.fit(intercept=intercept)
+            maps = first.fit(intercept=intercept)
     return Measuring(
         loaded=loaded,
         plan=plan,
         activations=activations,
+        first=first,
         maps=maps,
         protocol=protocol,
         intercept=intercept,

@@ -82,6 +82,7 @@ class FirstPass:
 
     def __init__(self, d: int, sae_ids: Sequence[str], *, covariance: bool = False) -> None:
         self.sae_ids = tuple(sae_ids)
+        self.covariance = covariance
         self.moments = Moments(d, full=[error_name(sae_id) for sae_id in sae_ids] if covariance else ())
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.target import Loaded
-    from inspector.statistics.first_pass import SaeMaps
+    from inspector.statistics.first_pass import FirstPass, SaeMaps
     from inspector.statistics.passes import Activations
     from inspector.statistics.profiles import Protocol
 
@@ -34,3 +34,5 @@ class Measuring:
     """Contexts per batch; changes no number."""
     n_resamples: int
     """Bootstrap draws; 0 gives no intervals."""
+    first: FirstPass | None = None
+    """Moments over the training tokens that the maps were fitted from; None only where there is no target."""
