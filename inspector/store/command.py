@@ -28,14 +28,14 @@ _PLAIN = {
 """Option by field of the target, for those that are written as they are."""
 
 
-def command_of(spec: RunSpec, experiment: str) -> str:
+def command_of(spec: RunSpec, *experiments: str) -> str:
     """`dm-inspect run EXPERIMENT ...` that gives the same numbers; batch size and shards change none and are left out.
 
     Args:
         spec: of the run; its target's layers should be those of one result.
-        experiment: id of the experiment.
+        experiments: ids of one or more experiments.
     """
-    words = ["dm-inspect", "run", experiment, *target_words(spec.target)]
+    words = ["dm-inspect", "run", *experiments, *target_words(spec.target)]
     for key, value in spec.params.items():
         words += ["-p", f"{key}={value}"]
     if spec.profile != "careful":

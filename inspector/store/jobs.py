@@ -187,8 +187,7 @@ class JobStore:
                     f"The entry of job {_printable(job_id)} in {self.path} is damaged. "
                     "Its results are not; start it again for what is missing."
                 )
-                with contextlib.suppress(ResourceError):
-                    self._transact(lambda table, gone=job_id: table.execute("DELETE FROM jobs WHERE id IS ?", (gone,)))
+                self._forget(job_id)
             else:
                 jobs.append(self._settled(job))
         jobs.sort(key=lambda job: (job.created, job.id), reverse=True)
@@ -213,6 +212,10 @@ class JobStore:
             )
             raise UsageError(f"There is no job {wanted!r}.{hint}")
         return found[0]
+
+    def _forget(self, job_id: object) -> None:
+        with contextlib.suppress(ResourceError):
+            self._transact(lambda table: table.execute("DELETE FROM jobs WHERE id IS ?", (job_id,)))
 
     def _rows(self) -> list[tuple[object, object, object]]:
         try:

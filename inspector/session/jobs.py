@@ -1,0 +1,397 @@
+"""Jobs of one session: runs of experiments that are done step by step, while the service answers views in between.
+
+One job runs at a time; the others wait in the order they came. Every finished result is stored at once, the table of
+jobs is told at every change of state, and what else is lost when the process dies is the step under way: checkpoints
+keep the rest. Called by the service's one thread only. No torch before a job begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from inspector.errors import Cancelled, UsageError
+from inspector.events import Event, Loading, Measured, PassProgress, TrainProgress, Warned
+from inspector.experiment import parse_params
+from inspector.experiments import choose
+from inspector.session import discovery
+from inspector.session.failures import failed
+from inspector.session.job_log import JobLogFile, last_lines
+from inspector.session.opening import first_layer
+from inspector.session.protocol import (
+    CancelJob,
+    Failed,
+    GetJobLog,
+    GetJobs,
+    JobInfo,
+    JobLog,
+    Jobs,
+    JobTold,
+    ResumeJob,
+    StartJob,
+)
+from inspector.spec import Null, Profile, RunSpec, TargetSpec
+from inspector.store.command import command_of
+from inspector.store.jobs import Job, JobStore, Owner
+from inspector.store.results import results_folder, save
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+
+Work = Generator[Event, None, list[dict[str, Any]]]
+JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
+TOLD_SECONDS = 0.5
+"""Between two messages about progress; a change of state is told at once."""
+WRITTEN_SECONDS = 2.0
+"""Between two writes of progress into the table."""
+BATCH_SIZE = 1
+"""Contexts per step: a view's question waits for the end of a step. Changes no number."""
+SHARED = ("moments", "scores")
+"""Passes that all experiments of a run share."""
+
+log = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """The jobs of a session.
+
+    Args:
+        target: the session's.
+        session_id: the session's; jobs are listed under it.
+        tell: tells every view.
+        store: the table; None: the user's.
+    """
+
+    def __init__(
+        self, target: TargetSpec, *, session_id: str, tell: Callable[[JobTold], None], store: JobStore | None = None
+    ) -> None:
+        self._target = first_layer(discovery.resolved(target))
+        self._session_id = session_id
+        self._tell = tell
+        self._store = store or JobStore()
+        self._queue: deque[Job] = deque()
+        self._running: _Running | None = None
+        self._told_at = self._written_at = float("-inf")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job waits or runs."""
+        return self._running is not None or bool(self._queue)
+
+    # ---- questions --------------------------------------------------------------------------------------------
+
+    def answer(self, message: JobQuestion) -> JobTold | Jobs | JobLog:
+        """What a view, or a command, asked about jobs.
+
+        Raises:
+            UsageError: an unknown experiment, parameter or job, or a job in a state that does not allow it.
+            ResourceError: the table cannot be written.
+        """
+        match message:
+            case StartJob():
+                job = self.start(message)
+            case CancelJob():
+                job = self.cancel(message.job)
+            case ResumeJob():
+                job = self.resume(message.job)
+            case GetJobs():
+                return Jobs(request=message.request, jobs=[info(job) for job in self.jobs()])
+            case GetJobLog():
+                job = self._find(message.job)
+                lines = last_lines(self._store.log_path(job.id), message.lines)
+                return JobLog(request=message.request, job=job.id, lines=lines)
+        return JobTold(request=message.request, job=info(job))
+
+    def start(self, message: StartJob) -> Job:
+        """Queue a new job."""
+        spec = self._spec(message)
+        job_id = self._store.new_id()
+        now = time.time()
+        job = self._store.add(
+            Job(
+                id=job_id,
+                spec=spec,
+                command=command_of(spec, *spec.experiments),
+                session=self._session_id,
+                log=str(self._store.log_path(job_id)),
+                owner=Owner.me(),
+                created=now,
+                beat=now,
+                results_folder=str(results_folder()),
+            )
+        )
+        self._log(job).say(f"queued in session {self._session_id}: {job.command}")
+        self._queue.append(job)
+        self._tell(JobTold(job=info(job)))
+        return job
+
+    def cancel(self, wanted: str) -> Job:
+        """End a job; one that runs has just ended a step and begins no other."""
+        job = self._find(wanted)
+        if not job.is_live:
+            raise UsageError(f"The job {job.id} is {job.state} already. Only a queued or running one can be cancelled.")
+        running = self._running
+        if running is not None and running.job.id == job.id:
+            running.work.close()
+            job, self._running = running.job, None
+        elif any(each.id == job.id for each in self._queue):
+            self._queue = deque(each for each in self._queue if each.id != job.id)
+        else:
+            raise UsageError(
+                f"The job {job.id} is in session {job.session}. Cancel it with `dm-inspect jobs cancel {job.id}`."
+            )
+        return self._ended(job, replace(job, state="cancelled"), "cancelled; what was finished is kept")
+
+    def resume(self, wanted: str) -> Job:
+        """Queue a job again that did not come to its end."""
+        found = self._find(wanted)
+        key = discovery.session_key(self._target)
+        if discovery.session_key(first_layer(found.spec.target)) != key:
+            raise UsageError(
+                f"The job {found.id} is of another target. Resume it with `dm-inspect jobs resume {found.id}`, "
+                "which opens the right session."
+            )
+        now = time.time()
+
+        def queued(job: Job) -> Job:
+            if job.is_live or job.state == "done":
+                raise UsageError(
+                    f"The job {job.id} is {job.state}. Only an interrupted, failed or cancelled one can be resumed."
+                )
+            return replace(
+                job,
+                state="queued",
+                owner=Owner.me(),
+                session=self._session_id,
+                started=0.0,
+                ended=0.0,
+                beat=now,
+                stage="",
+                done=0,
+                total=0,
+                tokens_per_second=0.0,
+                seconds_left=None,
+                results_folder=str(results_folder()),
+                error="",
+                exit_code=0,
+            )
+
+        job = self._store.update(found.id, queued)
+        self._log(job).say(f"queued again in session {self._session_id}")
+        self._queue.append(job)
+        self._tell(JobTold(job=info(job)))
+        return job
+
+    def jobs(self) -> list[Job]:
+        """All jobs of this session, newest first; those of earlier processes of the same target, too."""
+        mine = {job.id: job for job in self._queue}
+        if self._running is not None:
+            mine[self._running.job.id] = self._running.job  # further than the table knows
+        listed = self._store.all()
+        for problem in listed.problems:
+            log.warning("%s", problem)
+        return [mine.get(job.id, job) for job in listed.jobs if job.session == self._session_id]
+
+    def _find(self, wanted: str) -> Job:
+        job = self._store.find(wanted)
+        return self._running.job if self._running is not None and self._running.job.id == job.id else job
+
+    def _spec(self, message: StartJob) -> RunSpec:
+        """What to run, once everything that can be wrong with it was looked at."""
+        experiments = choose(message.experiments)
+        parse_params(experiments, message.params)
+        if message.profile not in get_args(Profile):
+            raise UsageError(f"There is no profile {message.profile!r}. Known: {', '.join(get_args(Profile))}.")
+        if message.null is not None and message.null not in get_args(Null):
+            raise UsageError(f"There is no null {message.null!r}. Known: {', '.join(get_args(Null))}.")
+        return RunSpec(
+            target=self._target,
+            experiments=tuple(experiment.id for experiment in experiments),
+            params=dict(message.params),
+            profile=cast("Profile", message.profile),
+            null=cast("Null | None", message.null),
+            batch_size=BATCH_SIZE,
+        )
+
+    # ---- work -------------------------------------------------------------------------------------------------
+
+    def step(self, loaded: Loaded) -> None:
+        """One step of the job that runs; the next one is begun if none does. Never raises what a job does wrong."""
+        if self._running is None:
+            self._begin(self._queue.popleft(), loaded)
+        running = self._running
+        assert running is not None
+        began = time.perf_counter()
+        try:
+            event = next(running.work)
+        except StopIteration:
+            self._running = None
+            job = running.job
+            self._ended(job, replace(job, state="done", stage=""), f"done: {len(job.results)} results")
+        except Exception as error:
+            self._running = None
+            self._failed(running.job, failed(error))
+        else:
+            running.seconds += time.perf_counter() - began
+            try:
+                self._hear(running, event)
+            except Exception as error:  # a result that cannot be stored: the work stops, its checkpoints stay
+                self._running = None
+                running.work.close()
+                self._failed(running.job, failed(error))
+
+    def fail_all(self, why: Failed) -> None:
+        """The target cannot be loaded."""
+        while self._queue:
+            self._failed(self._queue.popleft(), why)
+
+    def interrupt_all(self) -> None:
+        """The session ends in order: what runs or waits can be resumed."""
+        jobs = [*([self._running.job] if self._running is not None else []), *self._queue]
+        if self._running is not None:
+            self._running.work.close()
+        self._running = None
+        self._queue.clear()
+        for job in jobs:
+            self._ended(job, replace(job, state="interrupted"), "interrupted: the session ends")
+
+    def _begin(self, job: Job, loaded: Loaded) -> None:
+        now = time.time()
+        job = replace(job, state="running", started=now, beat=now)
+        self._running = _Running(job, self._log(job), _work(job.spec, loaded))
+        self._running.log.say("running")
+        self._write(job)
+        self._tell(JobTold(job=info(job)))
+
+    def _hear(self, running: _Running, event: Event) -> None:
+        """Take note of what a step has told."""
+        job, at_once = running.job, False
+        match event:
+            case PassProgress():
+                stage, done, total = event.name, event.contexts_done, event.contexts_total
+                shared = stage in SHARED and not job.seconds.keys() - {""}
+                if shared:
+                    running.add_shared()
+                job = replace(
+                    running.job,
+                    stage=stage,
+                    done=done,
+                    total=total,
+                    tokens_per_second=event.tokens_per_second,
+                    seconds_left=event.seconds_left,
+                )
+                rate = f"{event.tokens_per_second:,.0f} tokens/s"
+                running.log.progress(stage, f"{stage}: {done} of {total} contexts, {rate}")
+            case TrainProgress():
+                job = replace(
+                    job,
+                    stage="training",
+                    done=event.tokens_done,
+                    total=event.tokens_total,
+                    tokens_per_second=event.tokens_per_second,
+                    seconds_left=event.seconds_left,
+                )
+                running.log.progress("training", f"training: {event.tokens_done:,} of {event.tokens_total:,} tokens")
+            case Measured():
+                experiment = str(event.result["experiment"])
+                record = save(event.result, command_of(job.spec, experiment))
+                at_once = True
+                running.log.say(f"{experiment} is measured ({event.index + 1} of {event.total}): result {record.id}")
+                results = tuple(dict.fromkeys((*job.results, record.id)))
+                job = replace(job, results=results, seconds={**job.seconds, experiment: running.take_seconds()})
+            case Warned():
+                running.log.say(f"warning: {event.message}")
+            case Loading():
+                job = replace(job, stage=f"loading {event.what}", done=event.done, total=event.total)
+        running.job = job
+        self._told(running, at_once=at_once)
+
+    def _told(self, running: _Running, *, at_once: bool) -> None:
+        """Tell the views and the table, unless they were told a moment ago."""
+        now = time.monotonic()
+        if at_once or now - self._written_at >= WRITTEN_SECONDS:
+            running.job = replace(running.job, beat=time.time())
+            self._write(running.job)
+        if at_once or now - self._told_at >= TOLD_SECONDS:
+            self._told_at = now
+            self._tell(JobTold(job=info(running.job)))
+
+    def _failed(self, job: Job, why: Failed) -> None:
+        if why.exit_code == Cancelled.exit_code:
+            self._ended(job, replace(job, state="cancelled"), f"cancelled: {why.message}")
+            return
+        changed = replace(job, state="failed", error=why.message, exit_code=why.exit_code)
+        self._ended(job, changed, f"failed with exit code {why.exit_code}: {why.message}")
+
+    def _ended(self, before: Job, job: Job, said: str) -> Job:
+        now = time.time()
+        job = replace(job, ended=now, beat=now, seconds_left=None)
+        self._log(job).say(said)
+        self._write(job)
+        self._tell(JobTold(job=info(job)))
+        log.info("job %s: %s", before.id, said)
+        return job
+
+    def _write(self, job: Job) -> None:
+        """Into the table. A disk that is full or a table that is locked costs the entry, never the job."""
+        self._written_at = time.monotonic()
+        try:
+            self._store.add(job)
+        except Exception as error:
+            log.warning("the table of jobs could not be written: %s", error)
+
+    def _log(self, job: Job) -> JobLogFile:
+        return JobLogFile(self._store.log_path(job.id))
+
+
+class _Running:
+    """The job under way."""
+
+    def __init__(self, job: Job, job_log: JobLogFile, work: Work) -> None:
+        self.job = job
+        self.log = job_log
+        self.work = work
+        self.seconds = 0.0
+        """Spent in steps since the last `take_seconds`: what views asked in between is not counted."""
+
+    def take_seconds(self) -> float:
+        """What was spent since it was asked last."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+    def add_shared(self) -> None:
+        """The step was one of a pass that all experiments share."""
+        spent = self.job.seconds.get("", 0.0) + self.take_seconds()
+        self.job = replace(self.job, seconds={**self.job.seconds, "": spent})
+
+
+def _work(spec: RunSpec, loaded: Loaded) -> Work:
+    """The run itself."""
+    from inspector import runner
+
+    return runner.run(spec, loaded)
+
+
+def info(job: Job) -> JobInfo:
+    """A job as views are told of it."""
+    return JobInfo(
+        id=job.id,
+        experiments=list(job.spec.experiments),
+        state=job.state,
+        command=job.command,
+        created=job.created,
+        started=job.started,
+        ended=job.ended,
+        stage=job.stage,
+        done=job.done,
+        total=job.total,
+        tokens_per_second=job.tokens_per_second,
+        seconds_left=job.seconds_left,
+        results=list(job.results),
+        error=job.error,
+        exit_code=job.exit_code,
+    )
