@@ -1,0 +1,145 @@
+"""What makes one latent active: its strongest examples, its density, its neighbours, and what was said about it.
+
+Answered in short steps, as generations are: the contexts are searched once per SAE, for all of its latents, and a
+search that was begun for one question goes on with the next.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from inspector.errors import UsageError, nearest
+from inspector.session.documents import packed
+from inspector.session.latent_search import LatentSearch, Place, activations_of
+from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour
+
+if TYPE_CHECKING:
+    from inspector.sources.sae import LoadedSae
+    from inspector.sources.target import Loaded
+    from inspector.spec import SaeRef
+
+WINDOW_BEFORE, WINDOW_AFTER = 20, 11
+"""Tokens shown around the strongest one; what made it active stands before it."""
+N_NEIGHBOURS = 10
+SEARCHES_BYTES = 512 * 1024 * 1024
+"""For tables of several SAEs; the one used longest ago goes first."""
+DECODER_BYTES = 64 * 1024 * 1024
+"""Of the decoder per step."""
+NEURONPEDIA = "https://www.neuronpedia.org"
+
+Said = tuple[str, float | None]
+"""Explanation and score of a latent."""
+FindSaid = Callable[["SaeRef", int], Said | None]
+
+
+def nothing_said(_ref: SaeRef, _index: int) -> Said | None:
+    """No explanation is known."""
+    return None
+
+
+class Latents:
+    """Answers GetLatent about one loaded target.
+
+    Args:
+        loaded: the target.
+        said: looks up what is stored about a latent.
+    """
+
+    def __init__(self, loaded: Loaded, said: FindSaid = nothing_said) -> None:
+        self._loaded, self._said = loaded, said
+        self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
+        self._searches: OrderedDict[str, LatentSearch] = OrderedDict()
+
+    def answer(self, asked: GetLatent) -> Iterator[LatentView | None]:
+        """One item per step, the last one the answer; what is checked is checked at once, before the first item.
+
+        Raises:
+            UsageError: the SAE is not loaded, or has no such latent.
+        """
+        sae = self._saes.get(asked.sae_id)
+        if sae is None:
+            raise UsageError(f"The SAE {asked.sae_id!r} is not loaded.{nearest(asked.sae_id, self._saes)}")
+        if not 0 <= asked.index < sae.ref.d_sae:
+            raise UsageError(
+                f"SAE {asked.sae_id} has no latent {asked.index}. Its latents are 0 to {sae.ref.d_sae - 1:,}."
+            )
+        return self._answer(asked, sae)
+
+    def _answer(self, asked: GetLatent, sae: LoadedSae) -> Iterator[LatentView | None]:
+        search = yield from self._searched(sae)
+        places = search.places(asked.index, max(1, asked.n_examples))
+        examples = []
+        for place in places:
+            examples.append((yield from self._example(sae, asked.index, place)))
+        neighbours = yield from _neighbours(sae, asked.index)
+        said = self._said(sae.ref, asked.index)
+        yield LatentView(
+            request=asked.request,
+            sae_id=asked.sae_id,
+            index=asked.index,
+            density=search.density(asked.index),
+            n_tokens=search.n_tokens,
+            max_activation=places[0].activation if places else 0.0,
+            examples=examples,
+            neighbours=neighbours,
+            explanation="" if said is None else said[0],
+            score=None if said is None else said[1],
+            link="" if sae.ref.neuronpedia is None else f"{NEURONPEDIA}/{sae.ref.neuronpedia}/{asked.index}",
+        )
+
+    def _searched(self, sae: LoadedSae) -> Generator[None, None, LatentSearch]:
+        """The SAE's table, complete."""
+        sae_id = sae.ref.sae_id
+        search = self._searches.get(sae_id)
+        if search is None:
+            search = self._searches[sae_id] = LatentSearch(self._loaded, sae)
+        self._searches.move_to_end(sae_id)
+        while len(self._searches) > 1 and sum(each.n_bytes for each in self._searches.values()) > SEARCHES_BYTES:
+            self._searches.popitem(last=False)
+        try:
+            while search.advance():
+                yield None
+        except Exception:
+            self._searches.pop(sae_id, None)  # it cannot go on; the next question begins anew
+            raise
+        return search
+
+    def _example(self, sae: LoadedSae, index: int, place: Place) -> Generator[None, None, LatentExample]:
+        """The window around a place, with the latent's activation at each of its tokens."""
+        ids = self._loaded.contexts.token_ids[place.context]
+        start = max(0, place.position - WINDOW_BEFORE)
+        stop = min(len(ids), place.position + WINDOW_AFTER + 1)
+        x = activations_of(self._loaded, place.context)[start:stop]
+        yield None
+        with torch.inference_mode():
+            own = torch.cat([latents[:, index] for _, latents in sae.chunks(x)])
+        yield None
+        return LatentExample(
+            context=place.context,
+            position=place.position,
+            start=start,
+            tokens=self._loaded.model.token_texts(ids[start:stop].tolist()),
+            activations=packed(own),
+        )
+
+
+def _neighbours(sae: LoadedSae, index: int) -> Generator[None, None, list[Neighbour]]:
+    """The latents whose decoder rows point most in the same direction, the latent itself left out."""
+    rows, _ = sae.decoder
+    with torch.inference_mode():
+        own = torch.nn.functional.normalize(rows[index].float(), dim=0)
+    per_step = max(1, DECODER_BYTES // (4 * rows.shape[1]))
+    cosines = []
+    for part in torch.split(rows, per_step):
+        with torch.inference_mode():
+            # A row of zeros points nowhere; its cosine is 0.
+            cosines.append((torch.nn.functional.normalize(part.float(), dim=1) @ own).cpu())
+        yield None
+    cosine = torch.cat(cosines)
+    cosine[index] = -torch.inf
+    top = cosine.topk(min(N_NEIGHBOURS, len(cosine) - 1))
+    return [Neighbour(index=int(i), cosine=float(value)) for i, value in zip(top.indices, top.values, strict=True)]

@@ -1,0 +1,191 @@
+"""The latent view against one plain pass over all contexts, with every latent of every token at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from inspector.errors import UsageError
+from inspector.session import latent_search
+from inspector.session.latent_search import LatentSearch
+from inspector.session.latents import N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents
+from inspector.session.protocol import GetLatent, LatentView
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+
+
+class Everything:
+    """All latents of all tokens of one SAE: [contexts, positions, d_sae]."""
+
+    def __init__(self, loaded: Loaded, row: int) -> None:
+        self.sae = loaded.saes[row]
+        x = loaded.model.activations(loaded.contexts.token_ids, loaded.hook_name)
+        with torch.inference_mode():
+            flat = torch.cat([latents.clone() for _, latents in self.sae.chunks(x.flatten(0, 1))])
+        self.latents = flat.view(*x.shape[:2], -1).double().numpy()
+        self.included = loaded.plan.included.numpy()
+
+    def scored(self, index: int) -> np.ndarray:
+        """[contexts, positions] with -1 where nothing is searched."""
+        return np.where(self.included, self.latents[:, :, index], -1.0)
+
+
+@pytest.fixture(scope="module")
+def everything(loaded: Loaded) -> Everything:
+    return Everything(loaded, 3)
+
+
+def view_of(latents: Latents, asked: GetLatent) -> tuple[LatentView, int]:
+    """The answer, and the steps it took."""
+    items = list(latents.answer(asked))
+    assert items[:-1] == [None] * (len(items) - 1)
+    assert isinstance(items[-1], LatentView)
+    return items[-1], len(items)
+
+
+def numbers(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, "<f4")
+
+
+@pytest.fixture(scope="module")
+def latents(loaded: Loaded) -> Latents:
+    return Latents(loaded)
+
+
+def busy(everything: Everything) -> int:
+    """A latent that is active in many contexts, but not in all."""
+    in_contexts = [int((everything.scored(i).max(axis=1) > 0).sum()) for i in range(everything.latents.shape[2])]
+    return int(np.argsort(in_contexts)[-3])
+
+
+def test_examples_are_the_strongest_of_each_context_in_order(
+    loaded: Loaded, latents: Latents, everything: Everything
+) -> None:
+    index = busy(everything)
+    told, _ = view_of(latents, GetLatent(request=7, sae_id=everything.sae.ref.sae_id, index=index, n_examples=9))
+    assert (told.request, told.sae_id, told.index) == (7, everything.sae.ref.sae_id, index)
+    scored = everything.scored(index)
+    best = scored.max(axis=1)
+    order = [int(context) for context in np.argsort(-best, kind="stable") if best[context] > 0]
+    assert len(order) >= 9
+    # Two contexts may hold the same text and so the same activation; the strength decides, then the earlier context.
+    assert [example.context for example in told.examples] == order[:9]
+    for example in told.examples:
+        assert example.position == int(scored[example.context].argmax())
+    assert told.max_activation == pytest.approx(best.max(), rel=1e-6)
+
+
+def test_an_example_shows_its_window_with_the_activations_there(
+    loaded: Loaded, latents: Latents, everything: Everything
+) -> None:
+    index = busy(everything)
+    told, _ = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=index))
+    length = loaded.contexts.token_ids.shape[1]
+    for example in told.examples:
+        start = max(0, example.position - WINDOW_BEFORE)
+        stop = min(length, example.position + WINDOW_AFTER + 1)
+        ids = loaded.contexts.token_ids[example.context, start:stop].tolist()
+        assert example.start == start
+        assert example.tokens == [loaded.model.token_text(token) for token in ids]
+        # float32 through the same SAE, in other chunks: 1e-5 of the activation.
+        np.testing.assert_allclose(
+            numbers(example.activations), everything.latents[example.context, start:stop, index], rtol=1e-5, atol=1e-6
+        )
+        assert numbers(example.activations)[example.position - start] == pytest.approx(
+            everything.scored(index)[example.context].max(), rel=1e-5
+        )
+
+
+def test_density_counts_the_searched_tokens_alone(latents: Latents, everything: Everything) -> None:
+    for index in (0, 5, busy(everything)):
+        told, _ = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=index))
+        assert told.n_tokens == int(everything.included.sum())
+        active = (everything.latents[:, :, index] > 0) & everything.included
+        assert told.density == pytest.approx(active.sum() / everything.included.sum(), rel=1e-12)
+
+
+def test_a_latent_that_is_never_active_has_no_examples(loaded: Loaded, everything: Everything) -> None:
+    class Silenced:
+        """The SAE with its latent 4 never active."""
+
+        ref, decoder = everything.sae.ref, everything.sae.decoder
+
+        def chunks(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+            for rows, values in everything.sae.chunks(x):
+                kept = values.clone()
+                kept[:, 4] = 0.0
+                yield rows, kept
+
+    silenced = replace(loaded, saes=(Silenced(),))  # type: ignore[arg-type]
+    told, _ = view_of(Latents(silenced), GetLatent(sae_id=everything.sae.ref.sae_id, index=4))
+    assert (told.examples, told.density, told.max_activation) == ([], 0.0, 0.0)
+    assert len(told.neighbours) == N_NEIGHBOURS
+
+
+def test_neighbours_are_the_largest_cosines_of_the_decoder(latents: Latents, everything: Everything) -> None:
+    rows = everything.sae.decoder[0].double().numpy()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = unit @ unit[4]
+    cosines[4] = -np.inf
+    told, _ = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=4))
+    expected = np.argsort(-cosines)[:N_NEIGHBOURS]
+    assert [each.index for each in told.neighbours] == expected.tolist()
+    np.testing.assert_allclose([each.cosine for each in told.neighbours], cosines[expected], atol=1e-5)
+
+
+def test_the_contexts_are_searched_once_and_in_short_steps(loaded: Loaded, everything: Everything) -> None:
+    fresh = Latents(loaded)
+    asked = GetLatent(sae_id=everything.sae.ref.sae_id, index=1, n_examples=1)
+    _, first = view_of(fresh, asked)
+    _, second = view_of(fresh, asked)
+    # A step for the model and one for the SAE, for each context; then only the example and the neighbours are left.
+    assert first - second == 2 * len(loaded.contexts.token_ids)
+    assert second < 8
+
+
+def test_a_search_that_was_left_goes_on_with_the_next_question(loaded: Loaded, everything: Everything) -> None:
+    fresh = Latents(loaded)
+    asked = GetLatent(sae_id=everything.sae.ref.sae_id, index=busy(everything))
+    left = fresh.answer(asked)
+    for _ in range(30):
+        assert next(left) is None
+    other = fresh.answer(GetLatent(sae_id=everything.sae.ref.sae_id, index=2))
+    for _ in range(5):
+        next(other)
+    told, steps = view_of(fresh, asked)
+    assert steps < 2 * len(loaded.contexts.token_ids)
+    assert told == view_of(Latents(loaded), asked)[0]
+
+
+def test_a_table_keeps_the_strongest_where_it_has_room_for_few(
+    loaded: Loaded, everything: Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_search, "TABLE_BYTES", 1)
+    search = LatentSearch(loaded, everything.sae)
+    while search.advance():
+        pass
+    for index in range(everything.sae.ref.d_sae):
+        best = np.sort(everything.scored(index).max(axis=1))[::-1][: latent_search.FEWEST]
+        told = [place.activation for place in search.places(index, 99)]
+        np.testing.assert_allclose(told, best[best > 0], rtol=1e-6)
+
+
+def test_what_was_said_about_it_comes_along(loaded: Loaded, everything: Everything) -> None:
+    sae_id = everything.sae.ref.sae_id
+    told, _ = view_of(
+        Latents(loaded, lambda ref, index: (f"{ref.sae_id} {index}", 0.75)), GetLatent(sae_id=sae_id, index=3)
+    )
+    assert (told.explanation, told.score, told.link) == (f"{sae_id} 3", 0.75, "")
+
+
+def test_what_cannot_be_answered_is_refused_at_once(loaded: Loaded, latents: Latents) -> None:
+    with pytest.raises(UsageError, match=r"is not loaded\. Nearest"):
+        latents.answer(GetLatent(sae_id=loaded.saes[0].ref.sae_id + "x", index=0))
+    with pytest.raises(UsageError, match=r"no latent 32\. Its latents are 0 to 31"):
+        latents.answer(GetLatent(sae_id=loaded.saes[0].ref.sae_id, index=32))
