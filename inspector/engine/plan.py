@@ -81,6 +81,28 @@ def make_plan(
     return Plan(included=included, train=train, n_train=n_train, n_test=n_included - n_train, notes=notes)
 
 
+def with_everything(plan: Plan, split: Literal["context", "token"], seed: int) -> Plan:
+    """The plan with special tokens and the positions outside the range counted like the others.
+
+    What was fitted and what was held out stays so, and only tokens are added: otherwise the two could not be compared.
+    Added tokens of a fitted context are fitted with `split='context'`; with 'token' the plan's own share of them is,
+    in seeded order. The last position of a context stays out: it has no next token.
+    """
+    included = torch.ones_like(plan.included)
+    included[:, -1] = False
+    added = included & ~plan.included
+    train = plan.train.clone()
+    if split == "context":
+        train |= added & plan.train.any(dim=1)[:, None]
+    elif plan.n_train:
+        places = added.flatten().nonzero()[:, 0]
+        n_fitted = len(places) * plan.n_train // (plan.n_train + plan.n_test)
+        train.view(-1)[places[_permutation(len(places), seed)[:n_fitted]]] = True
+    n_train = int(train.sum())
+    n_test = int(included.sum()) - n_train
+    return Plan(included=included, train=train, n_train=n_train, n_test=n_test, notes=plan.notes)
+
+
 def _goal(train_tokens: int | None, n_included: int) -> tuple[int, tuple[str, ...]]:
     most = n_included * PAPER_TRAIN // PAPER_TOKENS
     if train_tokens is None:

@@ -15,6 +15,7 @@ from inspector.errors import DataError, UsageError, nearest
 from inspector.session import documents, generating
 from inspector.session.documents import Document, Guesses, Kept
 from inspector.session.pairing import ErrorNorms
+from inspector.session.policy import Reading, policy_set, readings
 from inspector.session.protocol import (
     AnalysePrompt,
     ContextScores,
@@ -27,6 +28,9 @@ from inspector.session.protocol import (
     GetPairs,
     Latent,
     Pairs,
+    Policy,
+    PolicySet,
+    SetPolicy,
     TokenDetail,
 )
 from inspector.session.searching import TextIndex
@@ -46,33 +50,57 @@ REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
 class Browser:
-    """Everything that is looked at. `maps` and `epoch` are replaced by the background fit through `improve`."""
+    """Everything that is looked at, by each view under its own policy. Maps come from the background fit."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self.maps: Mapping[str, LinearMap] = {}
-        self.epoch = 0
-        self.norms = ErrorNorms([sae.ref.sae_id for sae in loaded.saes])
+        self.readings = readings(loaded)
         self.kept = Kept()
+        self._policies: dict[int, Policy] = {}
+        """By view, of those that asked for one."""
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
         self._generated: dict[int, list[int]] = {}
         self._index: TextIndex | None = None
 
-    def improve(self, maps: Mapping[str, LinearMap], epoch: int) -> None:
-        """From now on answer with these maps."""
-        self.maps = maps
-        self.epoch = epoch
+    @property
+    def norms(self) -> ErrorNorms:
+        """Error norms under the policy that everybody begins with."""
+        return self.readings["excluded"].norms
+
+    @property
+    def maps(self) -> Mapping[str, LinearMap]:
+        """Maps under the policy that everybody begins with."""
+        return self.readings["excluded"].maps
+
+    @property
+    def epoch(self) -> int:
+        """Of those maps."""
+        return self.readings["excluded"].epoch
+
+    def improve(self, maps: Mapping[str, LinearMap], epoch: int, policy: Policy = "excluded") -> None:
+        """From now on answer with these maps, if under this policy."""
+        self.readings[policy].maps, self.readings[policy].epoch = maps, epoch
+
+    def policy(self, view: int) -> Policy:
+        """What the view asked for last."""
+        return self._policies.get(view, "excluded")
+
+    def set_policy(self, view: int, asked: SetPolicy) -> PolicySet:
+        """From now on the view's texts are scored under another policy."""
+        self._policies[view] = asked.policy
+        return policy_set(self.loaded, asked.policy, asked.request)
 
     def forget(self, view: int) -> None:
-        """The view has gone: its prompt and its generation go too."""
+        """The view has gone: its prompt, its generation and its policy go too."""
         self.kept.drop(lambda key: key[1] == view)
         self._generated.pop(view, None)
+        self._policies.pop(view, None)
 
     # ---- whole texts ------------------------------------------------------------------------------------------
 
-    def context(self, asked: GetContext) -> ContextScores:
+    def context(self, asked: GetContext, view: int = 0) -> ContextScores:
         """Scores of one context."""
-        return self._scores(self._context(asked.context), asked.request)
+        return self._scores(self._context(asked.context), asked.request, self._reading(view))
 
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
         """Scores of typed text."""
@@ -80,12 +108,12 @@ class Browser:
         self._require_length(len(ids), at_least=1)
         document = self._free_text("prompt", ids, name=_title(asked.text))
         self.kept.put(("prompt", view, 0), document)
-        return self._scores(document, asked.request)
+        return self._scores(document, asked.request, self._reading(view))
 
     def prompt_again(self, view: int) -> ContextScores | None:
         """The view's prompt with the maps of now; None if it has none or it was dropped for room."""
         document = self.kept.get(("prompt", view, 0))
-        return None if document is None else self._scores(document, 0)
+        return None if document is None else self._scores(document, 0, self._reading(view))
 
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
@@ -107,6 +135,8 @@ class Browser:
         told: list[int] = []
         self._generated[view] = told
         self.kept.drop(lambda key: key[:2] == ("generated", view))
+        reading = self._reading(view)
+        maps, epoch = reading.maps, reading.epoch
 
         def score(token_ids: list[int], x: Tensor, start: int) -> generating.Scored:
             documents.require_finite(x, self.loaded.hook_name, f"the generated text from position {start}")
@@ -116,12 +146,12 @@ class Browser:
                 documents.reconstruct_singly(document, self.loaded.saes)
             return generating.Scored(
                 tokens=document.tokens,
-                split=document.split,
+                split=document.splits[reading.policy],
                 x_norm=documents.packed(squared_norm(x).sqrt()),
-                saes=documents.scores_of(document, self.loaded.saes, self.maps),
+                saes=documents.scores_of(document, self.loaded.saes, maps),
             )
 
-        return generating.messages(steps, score, request=asked.request, epoch=self.epoch)
+        return generating.messages(steps, score, request=asked.request, epoch=epoch, policy=reading.policy)
 
     # ---- one token --------------------------------------------------------------------------------------------
 
@@ -135,7 +165,7 @@ class Browser:
                 "Ask for one that was shown."
             )
         latents = sae.active_latents(document.x[asked.position])
-        replaced = self._with_sae(document, sae)
+        replaced = self._with_sae(document, sae, self._reading(view))
         text_of = self.loaded.model.token_text
         guesses = {"model": document.guesses.at(asked.position, text_of)}
         guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}
@@ -158,16 +188,26 @@ class Browser:
             self._index = TextIndex(self.loaded.contexts.token_ids.tolist(), self.loaded.model.token_text)
         return self._index.find(asked)
 
-    def pairs(self, asked: GetPairs) -> Pairs:
+    def pairs(self, asked: GetPairs, view: int = 0) -> Pairs:
         """R-squared between the SAEs' errors."""
         for sae_id in asked.sae_ids:
             self._sae(sae_id)
-        return self.norms.pairs(asked)
+        return self._reading(view).norms.pairs(asked)
 
     # ---- how --------------------------------------------------------------------------------------------------
 
-    def _scores(self, document: Document, request: int) -> ContextScores:
-        message = documents.scores_message(document, self.loaded.saes, self.maps, self.epoch, request)
+    def _reading(self, view: int) -> Reading:
+        return self.readings[self.policy(view)]
+
+    def _scores(self, document: Document, request: int, reading: Reading) -> ContextScores:
+        message = documents.scores_message(
+            document,
+            self.loaded.saes,
+            reading.maps,
+            policy=reading.policy,
+            epoch=reading.epoch,
+            request=request,
+        )
         self.kept.shrink()  # reconstructions have been added to it
         return message
 
@@ -177,23 +217,20 @@ class Browser:
             raise UsageError(f"There is no context {index}. The contexts are 0 to {len(contexts.token_ids) - 1}.")
         document = self.kept.get(("context", 0, index))
         if document is None:
-            plan = self.loaded.plan
-            split = "".join(
-                "t" if train else "h" if included else "x"
-                for included, train in zip(plan.included[index].tolist(), plan.train[index].tolist(), strict=True)
-            )
-            document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], split, index)
+            splits = {policy: reading.split_of(index) for policy, reading in self.readings.items()}
+            document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], splits, index)
             self.kept.put(("context", 0, index), document)
         return document
 
     def _free_text(self, source: str, ids: list[int], name: str) -> Document:
         """A text that is not among the contexts: all of it held out, except special tokens."""
-        return self._run(source, ids, name, self._free_split(ids), 0)
+        return self._run(source, ids, name, self._free_splits(ids), 0)
 
-    def _free_split(self, ids: list[int]) -> str:
-        return "".join("x" if token in self.loaded.model.special_ids else "h" for token in ids)
+    def _free_splits(self, ids: list[int]) -> Mapping[Policy, str]:
+        special = self.loaded.model.special_ids
+        return {policy: reading.split_of_ids(ids, special) for policy, reading in self.readings.items()}
 
-    def _run(self, source: str, ids: list[int], name: str, split: str, index: int) -> Document:
+    def _run(self, source: str, ids: list[int], name: str, splits: Mapping[Policy, str], index: int) -> Document:
         hook_name = self.loaded.hook_name
         tokens = torch.tensor([ids], dtype=torch.int64)
         with torch.inference_mode():
@@ -203,7 +240,7 @@ class Browser:
             documents.require_finite(x, hook_name, where)
             loss = loss_per_token(done.logits, tokens.to(done.logits.device))[0].float().cpu()
             guesses = documents.guesses_of(done.logits[0])
-        return self._document(source, ids, x, loss, name=name, split=split, index=index, guesses=guesses)
+        return self._document(source, ids, x, loss, name=name, splits=splits, index=index, guesses=guesses)
 
     def _document(
         self,
@@ -213,11 +250,10 @@ class Browser:
         loss: Tensor,
         *,
         name: str = "",
-        split: str | None = None,
+        splits: Mapping[Policy, str] | None = None,
         index: int = 0,
         guesses: Guesses | None = None,
     ) -> Document:
-        split = self._free_split(ids) if split is None else split
         nothing = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0))
         return Document(
             source=source,
@@ -225,8 +261,7 @@ class Browser:
             name=name,
             token_ids=ids,
             tokens=self.loaded.model.token_texts(ids),
-            split=split,
-            spliced=torch.tensor([letter != "x" for letter in split]),
+            splits=splits or self._free_splits(ids),
             x=x,
             loss=loss,
             guesses=guesses or nothing,
@@ -248,19 +283,19 @@ class Browser:
         return document
 
     @torch.inference_mode()
-    def _with_sae(self, document: Document, sae: LoadedSae) -> dict[str, Guesses]:
-        """Guesses with each replacement spliced in at the document's scored positions; kept per SAE and fit."""
+    def _with_sae(self, document: Document, sae: LoadedSae, reading: Reading) -> dict[str, Guesses]:
+        """Guesses with each replacement spliced in at the document's scored positions; kept per SAE, policy and fit."""
         sae_id = sae.ref.sae_id
-        error_map = self.maps.get(sae_id)
-        known = document.with_sae.get((sae_id, self.epoch))
-        if known is not None:
-            return known
+        error_map = reading.maps.get(sae_id)
+        known = document.with_sae.get((sae_id, reading.policy))
+        if known is not None and known[0] == reading.epoch:
+            return known[1]
         _, x_hat = documents.reconstruct(document, sae, len(self.loaded.saes))
         outputs = [x_hat]
         if error_map is not None:
             parts = decompose(document.x, x_hat, error_map)
             outputs += [x_hat + parts.linear_error, x_hat + parts.nonlinear_error]
-        inside = document.spliced.to(document.x.device)[:, None]
+        inside = document.spliced(reading.policy).to(document.x.device)[:, None]
         rows = torch.stack([torch.where(inside, output, document.x) for output in outputs])
         n_tokens, model = len(document.token_ids), self.loaded.model
         at_once = max(1, LOGITS_BYTES // (4 * n_tokens * model.vocab_size))
@@ -270,8 +305,7 @@ class Browser:
             logits = model.splice(tokens.expand(len(part), -1), self.loaded.hook_name, part)
             made += [documents.guesses_of(row) for row in logits]
         guesses = dict(zip(REPLACEMENTS, made, strict=False))
-        document.with_sae = {key: value for key, value in document.with_sae.items() if key[1] == self.epoch}
-        document.with_sae[(sae_id, self.epoch)] = guesses
+        document.with_sae[(sae_id, reading.policy)] = (reading.epoch, guesses)
         return guesses
 
     def _sae(self, sae_id: str) -> LoadedSae:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.errors import DataError
-from inspector.session.protocol import ContextScores, Floats, Guess, SaeScores
+from inspector.session.protocol import ContextScores, Floats, Guess, Policy, SaeScores
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
@@ -78,10 +78,8 @@ class Document:
     name: str
     token_ids: list[int]
     tokens: list[str]
-    split: str
-    """As ContextScores.split."""
-    spliced: Tensor
-    """[t] bool: where an SAE's output takes the place of x when guesses are made with it."""
+    splits: Mapping[Policy, str]
+    """As ContextScores.split, by policy."""
     x: Tensor
     """[t, d] float32 activations of the hook, on the model's device."""
     loss: Tensor
@@ -90,8 +88,12 @@ class Document:
     """The model's own."""
     reconstructed: dict[str, Reconstructed] = field(default_factory=dict)
     """By sae_id; filled by `reconstruct`."""
-    with_sae: dict[tuple[str, int], dict[str, Guesses]] = field(default_factory=dict)
-    """Guesses with each replacement, by sae_id and epoch."""
+    with_sae: dict[tuple[str, Policy], tuple[int, dict[str, Guesses]]] = field(default_factory=dict)
+    """Guesses with each replacement and the epoch of the maps they were made with, by sae_id and policy."""
+
+    def spliced(self, policy: Policy) -> Tensor:
+        """[t] bool: where an SAE's output takes the place of x when guesses are made with it."""
+        return torch.tensor([letter != "x" for letter in self.splits[policy]])
 
     @property
     def n_bytes(self) -> int:
@@ -148,18 +150,25 @@ def _scores(document: Document, sae: LoadedSae, error_map: LinearMap | None, n_s
 
 
 def scores_message(
-    document: Document, saes: Sequence[LoadedSae], maps: Mapping[str, LinearMap], epoch: int, request: int
+    document: Document,
+    saes: Sequence[LoadedSae],
+    maps: Mapping[str, LinearMap],
+    *,
+    policy: Policy,
+    epoch: int,
+    request: int,
 ) -> ContextScores:
-    """The whole text as a view gets it."""
+    """The whole text as a view gets it, with the maps of a policy and epoch."""
     return ContextScores(
         request=request,
         source=document.source,
         context=document.context,
         epoch=epoch,
+        policy=policy,
         name=document.name,
         token_ids=document.token_ids,
         tokens=document.tokens,
-        split=document.split,
+        split=document.splits[policy],
         loss=packed(document.loss),
         x_norm=packed(squared_norm(document.x).sqrt()),
         saes=scores_of(document, saes, maps),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inspector.engine.decomposition import sae_error, squared_norm
 from inspector.engine.resampling import percentile_estimate, resampling_counts
-from inspector.session.protocol import MapImproved, SaeQuality
+from inspector.session.protocol import MapImproved, Policy, SaeQuality
 from inspector.sources.activations import stream
 from inspector.statistics import held_out
 from inspector.statistics.first_pass import FirstPass, Reconstruction, SaeMaps
@@ -56,21 +56,23 @@ class Improvement:
     message: MapImproved
 
 
-def background_fit(loaded: Loaded, norms: ErrorNorms) -> Iterator[Improvement | None]:
+def background_fit(loaded: Loaded, norms: ErrorNorms, policy: Policy = "excluded") -> Iterator[Improvement | None]:
     """One item per step: None, or a better map. Nothing at all if there is nothing to fit on.
 
     Args:
-        loaded: the target.
+        loaded: the target, with the plan of the policy.
         norms: gets the error norms of every token that comes by.
+        policy: as it is told with every map.
     """
-    fit = _Fit(loaded, norms)
+    fit = _Fit(loaded, norms, policy)
     return fit.run()
 
 
 class _Fit:
     """State of one background fit."""
 
-    def __init__(self, loaded: Loaded, norms: ErrorNorms) -> None:
+    def __init__(self, loaded: Loaded, norms: ErrorNorms, policy: Policy) -> None:
+        self.policy = policy
         self.loaded = loaded
         self.norms = norms
         self.sae_ids = [sae.ref.sae_id for sae in loaded.saes]
@@ -198,6 +200,7 @@ class _Fit:
                 n_held_out=0 if sums is None else int(sums.n.sum()),
                 qualities=qualities,
                 finished=finished,
+                policy=self.policy,
             ),
         )
 

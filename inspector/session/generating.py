@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inspector.session.documents import packed
-from inspector.session.protocol import Floats, Generated, SaeScores
+from inspector.session.protocol import Floats, Generated, Policy, SaeScores
 
 if TYPE_CHECKING:
     from inspector.sources.generation import Step
@@ -40,7 +40,13 @@ class Scored:
 
 
 def messages(
-    steps: Iterator[Step], score: Score, *, request: int, epoch: int, clock: Callable[[], float] = time.monotonic
+    steps: Iterator[Step],
+    score: Score,
+    *,
+    request: int,
+    epoch: int,
+    policy: Policy = "excluded",
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Generated | None]:
     """One item per sampled token: a message that is due, or None. The last item is the message with `finished`.
 
@@ -51,6 +57,7 @@ def messages(
         score: scores new tokens.
         request: number of the request that is answered.
         epoch: of the maps `score` uses.
+        policy: of those maps.
         clock: seconds.
     """
     waiting: list[Step] = []
@@ -59,17 +66,20 @@ def messages(
     for step in steps:
         if waiting and clock() - last >= MESSAGE_SECONDS:
             last = clock()
-            yield _message(waiting, score, request=request, epoch=epoch, start=start, finished=False)
-            start += sum(len(told.token_ids) for told in waiting)
+            told = _message(waiting, score, request=request, epoch=epoch, policy=policy, start=start, finished=False)
+            yield told
+            start += len(told.token_ids)
             waiting = []
         else:
             yield None
         waiting.append(step)
     if waiting:
-        yield _message(waiting, score, request=request, epoch=epoch, start=start, finished=True)
+        yield _message(waiting, score, request=request, epoch=epoch, policy=policy, start=start, finished=True)
 
 
-def _message(steps: list[Step], score: Score, *, request: int, epoch: int, start: int, finished: bool) -> Generated:
+def _message(
+    steps: list[Step], score: Score, *, request: int, epoch: int, policy: Policy, start: int, finished: bool
+) -> Generated:
     ids = [token for step in steps for token in step.token_ids]
     loss = torch.cat([step.loss.detach().float().cpu() for step in steps])
     # A step knows the loss of the position before it: within the message that place is here, before it in the last one.
@@ -90,5 +100,6 @@ def _message(steps: list[Step], score: Score, *, request: int, epoch: int, start
         x_norm=scored.x_norm,
         saes=scored.saes,
         epoch=epoch,
+        policy=policy,
         finished=finished,
     )

@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inspector.session.protocol import Failed, LoadProgress, MapImproved, Ready, SessionMessage, ViewMessage
+from inspector.session.protocol import (
+    Failed,
+    JobTold,
+    LoadProgress,
+    MapImproved,
+    Ready,
+    SessionMessage,
+    ViewMessage,
+)
 
 Tell = Callable[[SessionMessage], None]
 """Hands one message to one view without blocking."""
@@ -50,6 +58,8 @@ class Hub:
         self._ready: Ready | None = None
         self._improved: MapImproved | None = None
         self._failed: Failed | None = None
+        self._jobs: dict[str, JobTold] = {}
+        """Queued and running ones, by id, as they were last told."""
 
     # ---- the side of the views --------------------------------------------------------------------------------
 
@@ -60,7 +70,7 @@ class Hub:
             # Loading is history once it is over, well or badly; a failure after it is told beside what can still be
             # seen.
             progress = None if self._ready or self._failed else self._progress
-            for message in (progress, self._ready, self._improved, self._failed):
+            for message in (progress, self._ready, self._improved, self._failed, *self._jobs.values()):
                 if message is not None:
                     tell(message)
             self._tells[view] = tell
@@ -94,7 +104,7 @@ class Hub:
             if tell is not None:
                 tell(message)
 
-    def tell_all(self, message: LoadProgress | Ready | MapImproved | Failed) -> None:
+    def tell_all(self, message: LoadProgress | Ready | MapImproved | JobTold | Failed) -> None:
         """Tell every view, and those to come."""
         with self._lock:
             match message:
@@ -104,10 +114,25 @@ class Hub:
                     self._ready = message
                 case MapImproved():
                     self._improved = message
+                case JobTold(job=job) if job.state in ("queued", "running"):
+                    self._jobs[job.id] = message
+                case JobTold(job=job):
+                    self._jobs.pop(job.id, None)
                 case Failed():
                     self._failed = message
             for tell in self._tells.values():
                 tell(message)
+
+    def remember(self, message: MapImproved) -> None:
+        """What views to come are told of the maps; those that are there look under different policies."""
+        with self._lock:
+            self._improved = message
+
+    @property
+    def views(self) -> list[int]:
+        """Numbers of the views attached now."""
+        with self._lock:
+            return list(self._tells)
 
     @property
     def n_views(self) -> int:

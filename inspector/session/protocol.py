@@ -396,6 +396,8 @@ class Generated(Message, frozen=True, kw_only=True):
     x_norm: Floats
     saes: list[SaeScores]
     epoch: int
+    policy: Policy = "excluded"
+    """Whose maps."""
     finished: bool = False
 
 

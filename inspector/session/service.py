@@ -32,11 +32,12 @@ from inspector.session.protocol import (
     LoadProgress,
     Ready,
     SessionMessage,
+    SetPolicy,
 )
 
 if TYPE_CHECKING:
     from inspector.session.browser import Browser
-    from inspector.session.fitting import Improvement
+    from inspector.session.policy import Fits
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -80,7 +81,6 @@ class Service:
         """By view and request."""
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
-        self._fit: Iterator[Improvement | None] = iter(())
         self._busy_until = 0.0
 
     def run(self) -> int:
@@ -96,27 +96,26 @@ class Service:
         except Exception as error:
             return self._fail(error)
         from inspector.session.browser import Browser
-        from inspector.session.fitting import background_fit
+        from inspector.session.policy import Fits
 
         browser = Browser(loaded)
-        self._fit = background_fit(loaded, browser.norms)
+        fits = Fits(loaded, browser.readings)
+        fits.want("excluded")
         self.hub.tell_all(ready)
         self._on_state("fitting", ready)
         log.info("ready: %s, %s, %d SAEs on %s", ready.model, ready.hook_name, len(ready.saes), ready.device)
-        fitting = True
         while not self.hub.stopping.is_set():
             self._collect(0.0)
             if self._gone:
                 browser.forget(self._gone.popleft())
             elif self._questions:
-                self._answer(browser, self._questions.popleft())
+                self._answer(browser, fits, self._questions.popleft())
             elif self._again:
                 self._send_again(browser, *self._again.popleft())
             elif self._generations:
                 self._generate_one()
-            elif fitting:
-                fitting = self._fit_one_step(browser)
-                if not fitting:
+            elif fits.has_work:
+                if not self._fit_one_step(browser, fits):
                     self._busy_until = time.monotonic()
                     self._on_state("ready", ready)
             elif self._is_idle():
@@ -209,24 +208,28 @@ class Service:
             self._questions = deque(asked for asked in self._questions if asked not in waiting)
             self.hub.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
 
-    def _answer(self, browser: Browser, asked: Asked) -> None:
+    def _answer(self, browser: Browser, fits: Fits, asked: Asked) -> None:
         began = time.monotonic()
         view, message = asked.view, asked.message
         try:
             answer: SessionMessage
             match message:
                 case GetContext():
-                    answer = browser.context(message)
+                    answer = browser.context(message, view)
                     self._watch(view, "context", message.context)
                 case GetDetail():
                     answer = browser.detail(view, message)
                 case Find():
                     answer = browser.find(message)
                 case GetPairs():
-                    answer = browser.pairs(message)
+                    answer = browser.pairs(message, view)
                 case AnalysePrompt():
                     answer = browser.prompt(view, message)
                     self._watch(view, "prompt", 0)
+                case SetPolicy():
+                    self._tell(asked, browser.set_policy(view, message))
+                    self._read_anew(browser, fits, view)
+                    return
                 case Generate():
                     self._generations[(view, message.request)] = browser.generate(view, message)
                     return
@@ -266,30 +269,50 @@ class Service:
         if message is None or not message.finished:
             self._generations[key] = generation
 
-    def _fit_one_step(self, browser: Browser) -> bool:
-        """Whether there is more to do."""
+    def _fit_one_step(self, browser: Browser, fits: Fits) -> bool:
+        """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
         try:
-            improved = next(self._fit)
-        except StopIteration:
-            return False
+            improved = fits.step({browser.policy(view) for view in self.hub.views})
         except Exception as error:
             # What was fitted before stays in use; every view has to know that it will not get better.
             self.hub.tell_all(failed(error))
-            return False
-        if improved is not None:
-            message = improved.message
-            if message.epoch > browser.epoch:
-                browser.improve(improved.maps, message.epoch)
-                texts = [(view, *text) for view, texts in self._watched.items() for text in reversed(texts)]
-                self._again = deque(texts)
-            self.hub.tell_all(message)
-            log.info("fit %d from %d tokens%s", message.epoch, message.n_tokens, ", the last" * message.finished)
-        return True
+            return fits.has_work
+        if improved is None:
+            return fits.has_work
+        message = improved.message
+        if message.policy == "excluded":  # which everybody who comes later begins with
+            self.hub.remember(message)
+        views = [view for view in self.hub.views if browser.policy(view) == message.policy]
+        if browser.readings[message.policy].improve(improved):
+            self._again = deque(item for item in self._again if item[0] not in views)
+            for view in views:
+                self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
+        for view in views:
+            self.hub.tell(view, message)
+        log.info(
+            "fit %d (%s) from %d tokens%s",
+            message.epoch,
+            message.policy,
+            message.n_tokens,
+            ", the last" * message.finished,
+        )
+        return fits.has_work
+
+    def _read_anew(self, browser: Browser, fits: Fits, view: int) -> None:
+        """The view has changed its policy: what it looks at comes again, and the fit that is missing begins."""
+        policy = browser.policy(view)
+        fits.want(policy)
+        if (told := browser.readings[policy].told) is not None:
+            self.hub.tell(view, told)
+        self._again = deque(item for item in self._again if item[0] != view)
+        self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
 
     def _send_again(self, browser: Browser, view: int, source: str, context: int) -> None:
         try:
             message = (
-                browser.context(GetContext(context=context)) if source == "context" else browser.prompt_again(view)
+                browser.context(GetContext(context=context), view)
+                if source == "context"
+                else browser.prompt_again(view)
             )
         except Exception as error:
             log.warning("context %d could not be sent again: %s", context, error)
