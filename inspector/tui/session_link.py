@@ -7,12 +7,19 @@ one.
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, Protocol
 
-from inspector.session.protocol import Cancel, SessionMessage, ViewMessage
+from inspector.session.protocol import Cancel, Failed, SessionMessage, ViewMessage
 
-Purpose = Literal["context", "detail", "find", "pairs", "prompt", "generate"]
+Purpose = Literal["context", "detail", "find", "pairs", "prompt", "generate", "policy", "jobs"]
+MAX_EARLY = 16
+"""Answers kept for a caller who does not know its request's number yet."""
+NO_SESSION = Failed(
+    exit_code=1, message="There is no session. Connect again with r on the Stream screen."
+)
 
 
 class Client(Protocol):
@@ -40,11 +47,53 @@ class Conversation:
     def __init__(self) -> None:
         self.client: Client | None = None
         self._latest: dict[Purpose, int] = {}
+        self._calls: dict[int, asyncio.Future[SessionMessage]] = {}
+        self._early: OrderedDict[int, SessionMessage] = OrderedDict()
 
     def attach(self, client: Client | None) -> None:
         """Talk to this session from now on; what was asked of another is forgotten."""
         self.client = client
         self._latest.clear()
+        self._early.clear()
+        calls, self._calls = self._calls, {}
+        for waiting in calls.values():
+            if not waiting.done():
+                waiting.set_result(NO_SESSION)
+
+    async def call(self, message: ViewMessage) -> SessionMessage:
+        """Send a request and wait for its one answer, `Failed` among them; never raises for a session that is gone.
+
+        Not for a handler of the Stream screen, which is who delivers the answer: from there, use `ask`.
+        """
+        if self.client is None:
+            return NO_SESSION
+        try:
+            request = await self.client.send(message)
+        except ConnectionError:
+            return NO_SESSION
+        early = self._early.pop(request, None)
+        if early is not None:
+            return early
+        self._calls[request] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._calls[request]
+        finally:
+            self._calls.pop(request, None)
+
+    def deliver(self, message: SessionMessage) -> bool:
+        """Hand an answer to whoever called for it; whether somebody did, or may yet."""
+        request = message.request
+        if not request or request in self._latest.values():
+            return False
+        waiting = self._calls.get(request)
+        if waiting is None:
+            self._early[request] = message
+            while len(self._early) > MAX_EARLY:
+                self._early.popitem(last=False)
+            return False
+        if not waiting.done():
+            waiting.set_result(message)
+        return True
 
     async def ask(self, purpose: Purpose, message: ViewMessage) -> bool:
         """Send a request; False if there is no session to ask."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from inspector.session.protocol import Failed, LoadProgress, MapImproved, SaeQuality, Welcome
+from inspector.session.protocol import (
+    Failed,
+    GateLine,
+    JobInfo,
+    Jobs,
+    JobTold,
+    LoadProgress,
+    MapImproved,
+    SaeQuality,
+    Welcome,
+)
 from inspector.tui.session_view import SessionView
 from tests.fake_session import FakeSession
 
@@ -70,3 +80,51 @@ def test_quality_is_that_of_the_row() -> None:
     )
     assert view.quality(0) == quality
     assert view.quality(1) is None
+
+
+def test_a_download_keeps_its_bytes() -> None:
+    told = LoadProgress(what="downloading model m", done_bytes=3, total_bytes=10, bytes_per_second=2.0)
+    (only,) = SessionView().told(told, 1.0).steps
+    assert (only.done_bytes, only.total_bytes, only.bytes_per_second) == (3, 10, 2.0)
+
+
+def test_the_other_policy_swaps_the_fits_and_keeps_the_old_one_beside() -> None:
+    fake = FakeSession()
+    view = SessionView().told(fake.ready(), 0.0).told(fake.map_improved(8), 0.0)
+    excluded = view.improved
+    view = view.told(fake.policy_set("included"), 1.0)
+    assert (view.policy, view.improved, view.beside) == ("included", None, excluded)
+    view = view.told(fake.map_improved(8, policy="included"), 2.0)
+    assert view.quality(0).r2 > view.quality_beside(0).r2  # type: ignore[union-attr,operator]
+    back = view.told(fake.policy_set("excluded"), 3.0)
+    assert (back.policy, back.improved, back.beside) == ("excluded", excluded, view.improved)
+
+
+def test_a_fit_that_is_told_before_its_policy_is_confirmed_is_not_lost() -> None:
+    fake = FakeSession()
+    view = SessionView().told(fake.ready(), 0.0).told(fake.map_improved(8), 0.0)
+    view = view.told(fake.map_improved(8, policy="included"), 1.0).told(fake.policy_set("included"), 2.0)
+    assert view.improved is not None
+    assert view.improved.policy == "included"
+
+
+def job(name: str, state: str = "queued", created: float = 0.0) -> JobInfo:
+    return JobInfo(id=name, experiments=["error-vector"], state=state, command="dm-inspect run", created=created)  # type: ignore[arg-type]
+
+
+def test_jobs_are_newest_first_and_those_that_run_are_in_their_order() -> None:
+    view = SessionView().told(Jobs(jobs=[job("a", "done", 1), job("c", "queued", 3), job("b", "running", 2)]), 0.0)
+    assert [each.id for each in view.jobs] == ["c", "b", "a"]
+    view = view.told(JobTold(job=job("d", created=4)), 1.0).told(JobTold(job=job("b", "done", 2)), 2.0)
+    assert [(each.id, each.state) for each in view.jobs] == [
+        ("d", "queued"), ("c", "queued"), ("b", "done"), ("a", "done"),
+    ]  # fmt: skip
+    assert [each.id for each in view.unfinished] == ["c", "d"]
+    assert view.job("a") == job("a", "done", 1)
+    assert view.job("z") is None
+
+
+def test_a_gate_that_failed_is_known_as_soon_as_the_target_is_there() -> None:
+    failure = GateLine(name="fvu", sae_id="a", measured="1.31", expected="below 1", why="the SAE is of another model")
+    assert SessionView().gate_failures == ()
+    assert SessionView().told(FakeSession(gate_failures=[failure]).ready(), 0.0).gate_failures == (failure,)
