@@ -28,7 +28,9 @@ from inspector.session.protocol import (
     Generated,
     GetContext,
     GetDetail,
+    GetLatent,
     GetPairs,
+    LatentView,
     LoadProgress,
     Ready,
     SessionMessage,
@@ -37,6 +39,7 @@ from inspector.session.protocol import (
 
 if TYPE_CHECKING:
     from inspector.session.browser import Browser
+    from inspector.session.latents import Latents
     from inspector.session.policy import Fits
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
@@ -77,8 +80,9 @@ class Service:
         """Views that left and whose texts are to be forgotten."""
         self._again: deque[tuple[int, str, int]] = deque()
         """(view, source, context) to be sent again with the newest maps."""
-        self._generations: OrderedDict[tuple[int, int], Iterator[Generated | None]] = OrderedDict()
-        """By view and request."""
+        self._generations: OrderedDict[tuple[int, int], Iterator[Generated | LatentView | None]] = OrderedDict()
+        """By view and request; questions about latents are answered in steps too."""
+        self._latents: Latents | None = None
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
@@ -233,6 +237,9 @@ class Service:
                 case Generate():
                     self._generations[(view, message.request)] = browser.generate(view, message)
                     return
+                case GetLatent():
+                    self._generations[(view, message.request)] = self._latents_of(browser).answer(message)
+                    return
                 case _:
                     raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")
         except Exception as error:
@@ -266,8 +273,16 @@ class Service:
             return
         if message is not None:
             self.hub.tell(view, message)
-        if message is None or not message.finished:
+        if message is None or (isinstance(message, Generated) and not message.finished):
             self._generations[key] = generation
+
+    def _latents_of(self, browser: Browser) -> Latents:
+        """What answers about latents; its tables are kept."""
+        if self._latents is None:
+            from inspector.session.latents import Latents
+
+            self._latents = Latents(browser.loaded)
+        return self._latents
 
     def _fit_one_step(self, browser: Browser, fits: Fits) -> bool:
         """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
