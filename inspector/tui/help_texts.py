@@ -15,6 +15,8 @@ class PaneHelp:
     paragraphs: tuple[str, ...]
     actions: tuple[str, ...]
     """Ids, without 'stream.', of the actions that matter most here."""
+    keys: tuple[tuple[str, str], ...] = ()
+    """(keys, what they do) of another screen than the Stream; shown in place of its moves and actions."""
 
 
 _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)

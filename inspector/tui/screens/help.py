@@ -16,6 +16,8 @@ from inspector.tui.help_texts import HELP
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from inspector.tui.help_texts import PaneHelp
+
 KEY_COLUMN = 16
 
 
@@ -33,9 +35,9 @@ class HelpScreen(ModalScreen[None]):
     $surface; }
     """
 
-    def __init__(self, pane: str) -> None:
+    def __init__(self, pane: str | PaneHelp) -> None:
         super().__init__()
-        self._help = HELP[pane]
+        self._help = HELP[pane] if isinstance(pane, str) else pane
 
     def compose(self) -> ComposeResult:
         """One scrollable text."""
@@ -44,7 +46,8 @@ class HelpScreen(ModalScreen[None]):
 
     def _text(self) -> Text:
         text = Text(f"{self._help.title}\n\n", style="bold")
-        rows = list(MOVES) + [(shown_keys(by_id(name)), by_id(name).title) for name in self._help.actions]
+        rows = list(self._help.keys or MOVES)
+        rows += [(shown_keys(by_id(name)), by_id(name).title) for name in self._help.actions]
         for keys, title in rows:
             text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
             text.append(f"{title}\n", style="not bold")
