@@ -22,6 +22,10 @@ class Score:
     """As in the result, e.g. r2_norm."""
     title: str
     """As drawn, e.g. norm R²."""
+    digits: int = 4
+    """Decimals in a table."""
+    ends: bool = True
+    """Whether a table gives the interval too."""
 
 
 def sae_table(title: str, rows: Sequence[Row], intervals: Intervals, scores: Sequence[Score], note: str = "") -> Table:
@@ -33,9 +37,9 @@ def sae_table(title: str, rows: Sequence[Row], intervals: Intervals, scores: Seq
         Column(title="L0", digits=1),
     ]
     for score in scores:
-        columns.append(Column(title=score.title, digits=4))
+        columns.append(Column(title=score.title, digits=score.digits))
         if _has_interval(score, intervals):
-            columns += [Column(title="95% low", digits=4), Column(title="high", digits=4)]
+            columns += [Column(title=end, digits=score.digits) for end in ("95% low", "high")]
     lines: list[tuple[Cell, ...]] = []
     for row in rows:
         line: list[Cell] = [
@@ -97,7 +101,7 @@ def grid_by_width(title: str, rows: Sequence[Row], score: Score, note: str = "")
 
 
 def _has_interval(score: Score, intervals: Intervals) -> bool:
-    return any(own.get(score.key) is not None for own in intervals.values())
+    return score.ends and any(own.get(score.key) is not None for own in intervals.values())
 
 
 def _interval(row: Row, score: Score, intervals: Intervals) -> tuple[float | None, float | None]:

@@ -1,0 +1,245 @@
+"""How many linear directions beside an SAE recover its linear error?  Not in the paper; its Sec. 7 asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from inspector.errors import UsageError
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.events import Event
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.own.side_channel import Channels, ChannelSae
+
+READING = (
+    "A side channel of full rank ends at the nonlinear FVU by construction, for any SAE (S-10): what is measured is "
+    "how soon. Its directions are dense: they say nothing about features."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(FitParams):
+    """Which SAEs, which rank, what counts as dense."""
+
+    l0: float = 0.0
+    """Per width, the SAE of the nearest nominal L0; 0 takes all."""
+    tokens: int = 0
+    """About so many, in whole contexts; 0 takes all."""
+    rank: int = 16
+    """Rank whose FVU stands in the table."""
+    dense: float = 0.1
+    """A latent that is active on a larger share of the tokens is dense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured per SAE. Fractions of the variance of x, unitless; None where undefined."""
+
+    fvu: float | None
+    fvu_mean_error: float | None
+    """With a channel of rank 0, the mean error alone."""
+    fvu_side_channel: float | None
+    """With a channel of the rank asked for."""
+    fvu_nonlinear: float | None
+    """With a channel of full rank."""
+    rank_half: float | None
+    """Smallest rank that recovers half of what the full one does beyond the mean error."""
+    rank_most: float | None
+    """As above, 90%."""
+    n_dense: int
+    """Dense latents, training tokens."""
+    dense_of_l0: float | None
+    """Their share of all active latents of a token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all ranks."""
+
+    rank: int
+    """Of fvu_side_channel."""
+    ranks: tuple[int, ...]
+    fvu_by_rank: dict[str, list[float | None]]
+    """By sae, in the order of the ranks."""
+    fvu_by_rank_interval: dict[str, list[tuple[float, float] | None]]
+    spectrum: dict[str, list[float]]
+    """By sae: share of the variance of linear_error along each of its principal directions, training tokens."""
+    dense_limit: float
+    dense_latents: dict[str, list[tuple[int, float]]]
+    """By sae: index and share of the tokens on which it is active, most frequent first, at most 50."""
+    n_train: int
+    n_test: int
+    reading: str = READING
+
+
+MOST_LISTED = 50
+
+
+def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Channels]:
+    """See `measure_channels`.
+
+    Raises:
+        UsageError: `dense` is no share.
+    """
+    from inspector.statistics.own.side_channel import measure_channels
+
+    if not 0.0 < params.dense <= 1.0:
+        raise UsageError(f"'dense={params.dense:g}' is no share of the tokens. Write for example -p dense=0.1.")
+    return (
+        yield from measure_channels(measuring, l0=params.l0, tokens=params.tokens, rank=params.rank, dense=params.dense)
+    )
+
+
+def compute(statistics: Statistics, params: Params) -> Outcome:
+    """Collect every rank's FVU, with random directions of the same rank as the control."""
+    found = cast("Channels", statistics.own["linear-side-channel"])
+    by_id = {each.sae: each for each in found.saes}
+    at = found.ranks.index(min(params.rank, statistics.d))
+    rows: list[Row | None] = []
+    intervals, random = {}, {}
+    for sae in statistics.saes:
+        one = by_id.get(sae.ref.sae_id)
+        if one is None:
+            rows.append(None)
+            continue
+        nothing, everything = one.by_rank[0].value, one.by_rank[-1].value
+        rows.append(
+            Row(
+                fvu=one.fvu.value,
+                fvu_mean_error=nothing,
+                fvu_side_channel=one.by_rank[at].value,
+                fvu_nonlinear=everything,
+                rank_half=one.rank_half.value,
+                rank_most=one.rank_most.value,
+                n_dense=len(one.dense),
+                dense_of_l0=one.dense_of_l0,
+            )
+        )
+        intervals[one.sae] = {
+            "fvu": one.fvu.interval,
+            "fvu_side_channel": one.by_rank[at].interval,
+            "fvu_nonlinear": one.by_rank[-1].interval,
+            "rank_half": one.rank_half.interval,
+            "rank_most": one.rank_most.interval,
+        }
+        if nothing is not None and everything is not None:
+            random[one.sae] = nothing - (nothing - everything) * found.ranks[at] / statistics.d
+    flagged = [one for one in found.saes if one.dense]
+    return Outcome(
+        rows=tuple(rows),
+        result=Result(
+            rank=found.ranks[at],
+            ranks=found.ranks,
+            fvu_by_rank={one.sae: [each.value for each in one.by_rank] for one in found.saes},
+            fvu_by_rank_interval={one.sae: [each.interval for each in one.by_rank] for one in found.saes},
+            spectrum={one.sae: list(one.spectrum) for one in found.saes},
+            dense_limit=params.dense,
+            dense_latents={one.sae: list(one.dense[:MOST_LISTED]) for one in found.saes},
+            n_train=found.n_train,
+            n_test=found.n_test,
+        ),
+        intervals=intervals,
+        controls={
+            "random_directions": {
+                "definition": f"FVU with a channel of {found.ranks[at]} random orthogonal directions, in expectation: "
+                "every direction recovers the same.",
+                "fvu": random,
+            }
+        },
+        warnings=_dense_warning(flagged, params.dense),
+    )
+
+
+def _dense_warning(flagged: Sequence[ChannelSae], limit: float) -> tuple[str, ...]:
+    """One sentence for all SAEs with dense latents, naming the worst."""
+    if not flagged:
+        return ()
+    worst = max(flagged, key=lambda one: one.dense_of_l0 or 0.0)
+    return (
+        f"{len(flagged)} SAEs have latents that are active on more than {limit:.0%} of the tokens; most of all "
+        f"{worst.sae}, where {len(worst.dense)} such latents make up {worst.dense_of_l0 or 0.0:.0%} of its L0.",
+    )
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """FVU against rank for every SAE looked at, the spectrum, and the table."""
+    from inspector.drawing.figures import Axis, Curve, Series
+    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.spec import width_label
+
+    found, rows = result["result"], [row for row in result["saes"] if "rank_half" in row]
+    scores = (
+        Score(key="fvu", title="FVU"),
+        Score(key="fvu_side_channel", title=f"+ rank {found['rank']}"),
+        Score(key="fvu_nonlinear", title="nonlinear FVU"),
+        Score(key="rank_half", title="rank for half", digits=0, ends=False),
+        Score(key="rank_most", title="for 90%", digits=0, ends=False),
+        Score(key="n_dense", title="dense latents"),
+        Score(key="dense_of_l0", title="of L0", digits=2),
+    )
+    table = sae_table("SAE with a linear side channel", rows, result["intervals"], scores, result["definition"])
+    shown = _one_per_width(rows)
+    names = {row["sae"]: f"{width_label(row['d_sae'])}, L0 {row['l0']:.0f}" for row in shown}
+    ranks = tuple(float(rank) for rank in found["ranks"])
+    by_rank = [
+        Series(
+            name=names[row["sae"]],
+            x=ranks[1:],  # the axis is logarithmic; rank 0 stands in the result
+            y=tuple(found["fvu_by_rank"][row["sae"]][1:]),
+            low=tuple(None if each is None else each[0] for each in found["fvu_by_rank_interval"][row["sae"]][1:]),
+            high=tuple(None if each is None else each[1] for each in found["fvu_by_rank_interval"][row["sae"]][1:]),
+        )
+        for row in shown
+    ]
+    spectra = [
+        Series(name=names[row["sae"]], x=tuple(float(i + 1) for i in range(len(shares))), y=tuple(shares))
+        for row in shown
+        if (shares := [share if share > 0 else None for share in found["spectrum"][row["sae"]]])
+    ]
+    x = Axis(label="rank", log=True)
+    return (
+        table,
+        Curve(title="FVU with a side channel", x=x, y=Axis(label="FVU"), series=tuple(by_rank), note=READING),
+        Curve(
+            title="Spectrum of the linear error",
+            x=Axis(label="principal direction", log=True),
+            y=Axis(label="share of its variance", log=True),
+            series=tuple(spectra),
+        ),
+    )
+
+
+def _one_per_width(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The SAE of the middle L0 of each width, so that lines can be told apart."""
+    found = []
+    for width in sorted({row["d_sae"] for row in rows}):
+        same = sorted((row for row in rows if row["d_sae"] == width), key=lambda row: float(row["l0"]))
+        found.append(same[len(same) // 2])
+    return found
+
+
+EXPERIMENT = Experiment(
+    id="linear-side-channel",
+    title="Linear side channel",
+    question="How many linear directions beside an SAE recover what an affine map of x predicts of its error?",
+    reference="beyond the paper, after Sec. 7",
+    definition=(
+        "FVU of x_hat + mean error + P_k (linear_error - its mean), P_k the projection on the k leading principal "
+        "directions of linear_error on the training tokens: the best affine map of rank k. Held-out tokens. Interval: "
+        "95% bootstrap over held-out contexts, map and directions held fixed."
+    ),
+    contradicted_by=(
+        "It tests no claim of the paper; a rank near d for half of the linear error would say that a small side "
+        "channel is no remedy."
+    ),
+    params=Params,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)
