@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inspector.engine.plan import Plan, make_plan
+from inspector.engine.plan import Plan, make_plan, with_everything
 from inspector.engine.regression import Factorisation
 from inspector.errors import DataError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, parse_params
 from inspector.experiments import choose
 from inspector.spec import RunSpec
+from inspector.statistics.grouping import MOST_GROUPS
 from inspector.statistics.measured import Statistics, conclude
 from inspector.statistics.measuring import Measuring
 from inspector.statistics.needs import ERROR_COVARIANCE, Need
@@ -165,7 +166,7 @@ def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:
     if protocol.split is None or protocol.split == target.split:
         return loaded.plan
     assert target.positions is not None, "open_target decides positions"
-    return make_plan(
+    plan = make_plan(
         loaded.contexts.token_ids,
         loaded.model.special_ids,
         target.positions,
@@ -173,6 +174,7 @@ def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:
         protocol.split,
         target.seed,
     )
+    return with_everything(plan, protocol.split, target.seed) if target.include_special else plan
 
 
 def require_enough(loaded: Loaded, plan: Plan) -> None:
@@ -335,6 +337,11 @@ def _warnings(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outco
     if statistics.n_test_contexts < FEW_CONTEXTS:
         found.append(
             f"Only {statistics.n_test_contexts} contexts are held out: intervals are too narrow and jump with the seed."
+        )
+    if statistics.n_test_contexts > MOST_GROUPS:
+        found.append(
+            f"{statistics.n_test_contexts:,} contexts are held out: intervals resample {MOST_GROUPS} blocks of "
+            "neighbouring ones, so that memory does not grow with the text."
         )
     if statistics.effective_rank < statistics.d:
         found.append(f"x has {statistics.d} dimensions but only {statistics.effective_rank} independent ones.")

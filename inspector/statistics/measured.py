@@ -148,7 +148,7 @@ def conclude(
         d=first.moments.d,
         n_train=first.n_train,
         n_test=int(held_out.n.sum()),
-        n_test_contexts=len(held_out.n),
+        n_test_contexts=held_out.n_contexts,
         intercept=intercept,
         fvu_on="held-out" if everything is None else "all",
         effective_rank=factorisation.effective_rank,

@@ -1,0 +1,99 @@
+"""Contexts that share their sums: none up to the bound, equal neighbouring blocks beyond it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inspector.engine.resampling import resampling_counts
+from inspector.statistics import held_out
+from inspector.statistics.grouping import MOST_GROUPS, groups_of
+from inspector.statistics.second_pass import SecondPass
+from tests.statistics.made import ALL, SAES, data, first_pass, second_pass
+
+
+def mask_of(*contexts: int, n: int = 2000) -> torch.Tensor:
+    mask = torch.zeros(n, 4, dtype=torch.bool)
+    mask[list(contexts), 2] = True
+    return mask
+
+
+def test_up_to_the_bound_every_context_is_its_own_group() -> None:
+    chosen = list(range(3, 3 + 2 * MOST_GROUPS, 2))
+    groups = groups_of(mask_of(*chosen))
+    assert groups.first.tolist() == chosen
+    assert groups.of_context[chosen].tolist() == list(range(MOST_GROUPS))
+    assert int((groups.of_context >= 0).sum()) == MOST_GROUPS
+
+
+def test_beyond_it_neighbours_join_in_blocks_that_differ_by_one_context_at_most() -> None:
+    chosen = list(range(1, 1 + 1300))
+    groups = groups_of(mask_of(*chosen))
+    own = groups.of_context[chosen]
+    assert bool((own.diff() >= 0).all()) and own.unique().tolist() == list(range(MOST_GROUPS))
+    assert set(torch.bincount(own).tolist()) == {2, 3}
+    assert [chosen[own.tolist().index(group)] for group in range(MOST_GROUPS)] == groups.first.tolist()
+    assert groups_of(torch.zeros(3, 4, dtype=torch.bool)).first.tolist() == []
+
+
+def test_blocks_change_no_score_and_hold_the_sums_of_their_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 held-out contexts in 5 blocks. 1e-7: the float32 decomposition of other batches; intervals are of the blocks."""
+    of = data()
+    maps = first_pass(of, ALL).fit()
+    single = second_pass(of, SecondPass(maps), ALL)
+    monkeypatch.setattr("inspector.statistics.grouping.MOST_GROUPS", 5)
+    blocks = second_pass(of, SecondPass(maps), [[c] for c in reversed(range(len(of.x)))])
+    n = len(single.n)
+    assert n > 10 and len(blocks.n) == 5 and blocks.n_contexts == single.n_contexts == n
+    of_block = [[i for i in range(n) if i * 5 // n == block] for block in range(5)]
+    assert blocks.contexts.tolist() == [int(single.contexts[each[0]]) for each in of_block]
+    for name in ("n", "x_sum", "x_sq", "h_sq"):
+        expected = torch.stack([getattr(single, name)[each].sum(dim=0) for each in of_block])
+        torch.testing.assert_close(getattr(blocks, name), expected, rtol=1e-9, atol=1e-9)
+    for score in ("fvu", "fvu_nonlinear", "r2_norm", "r2_pooled", "r2_mean_dims"):
+        for name in SAES:
+            few, many = (
+                getattr(held_out, score)(sums, name, torch.ones(1, len(sums.n), dtype=torch.float64))
+                for sums in (blocks, single)
+            )
+            assert float(few) == pytest.approx(float(many), abs=1e-7)  # SAEs see other batches: float32
+    counts = resampling_counts(5, seed=0, n_resamples=2)
+    by_context = counts[:, [i * 5 // n for i in range(n)]]
+    torch.testing.assert_close(
+        held_out.fvu(blocks, "wide", counts), held_out.fvu(single, "wide", by_context), rtol=1e-7, atol=1e-7
+    )
+
+
+def test_what_is_kept_does_not_grow_with_the_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = data()
+    maps = first_pass(of, ALL).fit()
+
+    def kept(most: int) -> int:
+        monkeypatch.setattr("inspector.statistics.grouping.MOST_GROUPS", most)
+        second = SecondPass(maps)
+        second_pass(of, second, ALL)
+        return sum(values.numel() for name, values in second.state().items() if name != "seen")
+
+    assert kept(4) * 2 == kept(8)
+
+
+def test_sums_that_were_stored_go_on_in_the_same_bits() -> None:
+    of = data()
+    maps = first_pass(of, ALL).fit()
+    through, before, after = SecondPass(maps), SecondPass(maps), SecondPass(maps)
+    groups = [list(range(start, start + 3)) for start in range(0, 30, 3)]
+    whole = second_pass(of, through, groups)
+    for group in groups[:6]:
+        batch, made = of.batch(group)
+        before.update(batch, made, of.plan)
+    after.restore({name: values.clone() for name, values in before.state().items()}, of.plan)
+    resumed = second_pass(of, after, groups[6:])
+    assert resumed.n_contexts == whole.n_contexts
+    assert torch.equal(resumed.contexts, whole.contexts)
+    assert all(torch.equal(after.state()[name], values) for name, values in through.state().items())
+    other = SecondPass({"narrow": maps["narrow"]})
+    with pytest.raises(ValueError, match="of another pass"):
+        other.restore(before.state(), of.plan)
+    empty = SecondPass(maps)
+    empty.restore({}, of.plan)
+    assert empty.finish() is None
