@@ -89,7 +89,7 @@ def _serve(target: TargetSpec, hub: Hub, session_id: str) -> int:
     signal.signal(signal.SIGTERM, on_term)
     from inspector.session.service import Service
 
-    return Service(target, hub, on_state=on_state, idle_seconds=idle_seconds()).run()
+    return Service(target, hub, on_state=on_state, idle_seconds=idle_seconds(), session_id=session_id).run()
 
 
 def update_record(session_id: str, state: str, ready: Ready | None) -> None:

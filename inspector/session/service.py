@@ -18,23 +18,30 @@ import msgspec
 
 from inspector.errors import Cancelled, ExitCode, UsageError
 from inspector.events import Downloading, Loading, Warned
+from inspector.session import discovery
 from inspector.session.failures import failed
 from inspector.session.hub import Asked, Hub, Left
+from inspector.session.jobs import JobRunner
 from inspector.session.protocol import (
     AnalysePrompt,
     Cancel,
+    CancelJob,
     Find,
     Generate,
     Generated,
     GetContext,
     GetDetail,
+    GetJobLog,
+    GetJobs,
     GetLatent,
     GetPairs,
     LatentView,
     LoadProgress,
     Ready,
+    ResumeJob,
     SessionMessage,
     SetPolicy,
+    StartJob,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +67,8 @@ class Service:
         target: what to load.
         hub: where views ask and are told.
         on_state: told 'loading', 'fitting', 'ready' or 'failed', with Ready once it is known.
-        idle_seconds: to stay without any view, counted from the end of the fit if that is later.
+        idle_seconds: to stay without any view, counted from the end of the fit and of the last job if that is later.
+        session_id: under which its jobs are listed; None: the target's.
     """
 
     def __init__(
@@ -70,9 +78,11 @@ class Service:
         *,
         on_state: Callable[[str, Ready | None], None],
         idle_seconds: float,
+        session_id: str | None = None,
     ) -> None:
         self.target = target
         self.hub = hub
+        self.jobs = JobRunner(target, session_id=session_id or discovery.session_key(target), tell=hub.tell_all)
         self._on_state = on_state
         self._idle_seconds = idle_seconds
         self._questions: deque[Asked] = deque()
@@ -86,9 +96,16 @@ class Service:
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
+        self._job_was_last = False
 
     def run(self) -> int:
         """Load, then serve until there is a reason to end; the exit code."""
+        try:
+            return self._run()
+        finally:
+            self.jobs.interrupt_all()
+
+    def _run(self) -> int:
         self._on_state("loading", None)
         try:
             loaded, warnings = self._load()
@@ -118,6 +135,9 @@ class Service:
                 self._send_again(browser, *self._again.popleft())
             elif self._generations:
                 self._generate_one()
+            elif self._is_jobs_turn(fits):
+                self.jobs.step(loaded)
+                self._busy_until = time.monotonic()
             elif fits.has_work:
                 if not self._fit_one_step(browser, fits):
                     self._busy_until = time.monotonic()
@@ -156,6 +176,8 @@ class Service:
                 self.hub.tell_all(download_progress(event, took))
             elif isinstance(event, Warned):
                 warnings.append(event.message)
+            self._collect(0.0)
+            self._answer_about_jobs()
 
     def _tell_loading(self, event: Loading) -> None:
         self.hub.tell_all(
@@ -167,6 +189,9 @@ class Service:
     def _fail(self, error: Exception) -> int:
         """Tell everybody why, once there is somebody, and give the exit code."""
         message = failed(error)
+        self._collect(0.0)
+        self._answer_about_jobs()
+        self.jobs.fail_all(message)
         deadline = time.monotonic() + FAILED_SECONDS
         while not self.hub.n_views and time.monotonic() < deadline and not self.hub.stopping.is_set():
             time.sleep(0.02)
@@ -234,6 +259,8 @@ class Service:
                     self._tell(asked, browser.set_policy(view, message))
                     self._read_anew(browser, fits, view)
                     return
+                case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog():
+                    answer = self.jobs.answer(message)
                 case Generate():
                     self._generations[(view, message.request)] = browser.generate(view, message)
                     return
@@ -248,6 +275,19 @@ class Service:
         self._tell(asked, answer)
         log.debug("%s answered in %.0f ms", type(message).__name__, 1000 * (time.monotonic() - began))
 
+    def _answer_about_jobs(self) -> None:
+        """While the target loads: jobs can be queued and looked at before there is anything to compute on."""
+        waiting, self._questions = self._questions, deque()
+        for asked in waiting:
+            message = asked.message
+            if not isinstance(message, StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog):
+                self._questions.append(asked)
+                continue
+            try:
+                self._tell(asked, self.jobs.answer(message))
+            except Exception as error:
+                self._tell(asked, failed(error, message.request))
+
     def _tell(self, asked: Asked, message: SessionMessage) -> None:
         self.hub.tell(asked.view, message)
 
@@ -259,6 +299,13 @@ class Service:
             watched.popitem(last=False)
 
     # ---- work in steps ----------------------------------------------------------------------------------------
+
+    def _is_jobs_turn(self, fits: Fits) -> bool:
+        """A job and the fits of the maps take turns while somebody looks; if nobody does, the fits wait."""
+        if not self.jobs.busy:
+            return False
+        self._job_was_last = not (self._job_was_last and fits.has_work and self.hub.n_views)
+        return self._job_was_last
 
     def _generate_one(self) -> None:
         """One token of the generation that has waited longest."""
