@@ -17,10 +17,10 @@ from inspector.claims.verdict import (
     interval_of,
     known,
     middle,
-    slope,
     spread,
     trend,
 )
+from inspector.statistics.own.plain import slope_beside
 
 Results = Mapping[str, Result]
 UNCHANGED_PERCENT = 2.0
@@ -96,11 +96,10 @@ def constant_in_width(results: Results) -> Finding:
     if len({row["d_sae"] for row in rows}) < 3:
         return cannot("A slope on width needs SAEs of at least three widths.")
     logs = [[math.log(row[key]) for row in rows] for key in ("d_sae", "fvu_nonlinear", "l0")]
-    fitted = slope(*logs)
+    fitted = slope_beside(*logs)
     if fitted is None:
         return cannot("Width and L0 of these SAEs cannot be told apart.")
-    b, error = fitted
-    ends = (b - Z * error, b + Z * error)
+    b, ends = fitted
     covers = ends[0] <= 0.0 <= ends[1]
     return Finding(
         answer=decided(covers, not covers),

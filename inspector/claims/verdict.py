@@ -153,25 +153,3 @@ def trend(rows: Sequence[Mapping[str, Any]], score: str, along: str, fixed: str)
     if pairs < 3:
         return None
     return Trend(tau=agreed / pairs, z=agreed / math.sqrt(variance), n_pairs=pairs)
-
-
-def slope(x: Sequence[float], y: Sequence[float], covariate: Sequence[float]) -> tuple[float, float] | None:
-    """Least-squares slope of y on x with a covariate and a constant, and its standard error; None if undetermined.
-
-    Three columns are solved by hand (normal equations of centred data), because this package loads no numpy.
-    """
-    n = len(x)
-    if n < 4:
-        return None
-    cx, cy, cz = ([value - sum(values) / n for value in values] for values in (x, y, covariate))
-    xx, zz, xz = (sum(a * b for a, b in zip(p, q, strict=True)) for p, q in ((cx, cx), (cz, cz), (cx, cz)))
-    xy, zy = (sum(a * b for a, b in zip(p, cy, strict=True)) for p in (cx, cz))
-    if zz <= 1e-12 * max(xx, 1e-300):  # one L0 only: there is nothing to hold fixed
-        zz, xz, zy = 1.0, 0.0, 0.0
-    determinant = xx * zz - xz * xz
-    if xx <= 0.0 or determinant <= 1e-9 * xx * zz:
-        return None
-    b = (zz * xy - xz * zy) / determinant
-    c = (xx * zy - xz * xy) / determinant
-    rest = sum((v - b * u - c * w) ** 2 for u, v, w in zip(cx, cy, cz, strict=True))
-    return b, math.sqrt(max(rest, 0.0) / (n - 3) * zz / determinant)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
 from inspector.statistics.needs import ERROR_MAP
+from inspector.statistics.own.plain import slope_beside
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
+    from inspector.statistics.measured import SaeStatistics, Statistics
 
 NAMES = ("fvu", "fvu_nonlinear")
 INTERPRETATION = (
@@ -42,12 +44,18 @@ class Result:
     test_fvu: dict[str, float | None]
     """As in `saes`."""
     test_fvu_nonlinear: dict[str, float | None]
+    width_slope: float | None
+    """Of log fvu_nonlinear on log d_sae over the SAEs, with log L0 as a covariate; 0 is flat. None: fewer than three
+    widths, or widths and L0s that cannot be told apart. Interval: Student's, over the SAEs."""
+    width_slope_fvu: float | None
+    """The same of log fvu, which is to fall."""
     interpretation: str = INTERPRETATION
 
 
 def compute(statistics: Statistics, params: FitParams) -> Outcome:
     """Collect both fractions on training and scored tokens, with the affine map and the intercept as controls."""
     saes = statistics.saes
+    flatness, fall = width_slope(saes, "fvu_nonlinear"), width_slope(saes, "fvu")
     return Outcome(
         rows=tuple(Row(fvu=sae.scores.fvu, fvu_nonlinear=sae.scores.fvu_nonlinear) for sae in saes),
         result=Result(
@@ -56,8 +64,16 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
             train_fvu_nonlinear={sae.ref.sae_id: sae.train.fvu_nonlinear for sae in saes},
             test_fvu={sae.ref.sae_id: sae.scores.fvu for sae in saes},
             test_fvu_nonlinear={sae.ref.sae_id: sae.scores.fvu_nonlinear for sae in saes},
+            width_slope=None if flatness is None else flatness[0],
+            width_slope_fvu=None if fall is None else fall[0],
         ),
-        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes},
+        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes}
+        | {
+            "suite": {
+                "width_slope": None if flatness is None else flatness[1],
+                "width_slope_fvu": None if fall is None else fall[1],
+            }
+        },
         controls={
             "affine_map": {
                 "definition": (
@@ -76,6 +92,26 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
     )
 
 
+def width_slope(saes: Sequence[SaeStatistics], score: str) -> tuple[float, tuple[float, float]] | None:
+    """Slope of a score's log on the log of the width, the log of the measured L0 held fixed, and its interval."""
+    values = [(sae.ref.d_sae, getattr(sae.scores, score), sae.l0) for sae in saes]
+    logs = [tuple(map(math.log, each)) for each in values if all(number is not None and number > 0 for number in each)]
+    if len({width for width, _, _ in logs}) < 3:
+        return None
+    return slope_beside(*([each[i] for each in logs] for i in range(3)))
+
+
+def flatness_note(result: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
+    """The slope on width in words; empty if there is none."""
+    value, ends = result.get("width_slope"), intervals.get("suite", {}).get("width_slope")
+    if value is None or ends is None:
+        return ""
+    return (
+        f"Slope of log nonlinear FVU on log width at fixed L0: {value:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}], so "
+        f"{100 * (2**value - 1):+.1f}% per doubling; of log FVU: {result['width_slope_fvu']:+.3f}."
+    )
+
+
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, fvu_nonlinear against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.sae_figures import Score, curve_by_width, grid_by_width, sae_table
@@ -85,7 +121,8 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     rows, intervals = result["saes"], result["intervals"]
     note = f"{result['definition']}\n{INTERPRETATION}"
     table = sae_table("Variance of x left unexplained", rows, intervals, (fvu, nonlinear), note)
-    curve = curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, INTERPRETATION)
+    reading = "\n".join(filter(None, (flatness_note(result["result"], intervals), INTERPRETATION)))
+    curve = curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, reading)
     return table, curve, grid_by_width("Nonlinear FVU by width and L0", rows, nonlinear)
 
 
