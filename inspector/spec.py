@@ -115,6 +115,8 @@ class TargetSpec:
     accept_gate: bool = False
     max_memory: int | None = None
     """Bytes of the device that may be used; None: what is free."""
+    include_special: bool = False
+    """Fit and score special tokens and the positions outside `positions` too, to see how much they change."""
     llama_gate: LlamaGate = "published"
     """Llama Scope: thresholds as its authors' loader applies them, or the 50 largest latents."""
 

@@ -18,6 +18,11 @@ from inspector.spec import TargetSpec, width_label
 
 Result = TypeVar("Result")
 Device = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+FLOAT16 = (
+    "float16 ends at 65,504, which activations of Gemma pass, and its steps of a thousandth hide what SAEs leave over. "
+    "Use bfloat16, which is as small, or float32."
+)
+_POWER = {None: 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SUFFIX = {"": 1, "k": 1000, "m": 1_000_000}
 _BINARY = {"k": 1024, "m": 1024 * 1024}
 
@@ -78,6 +83,35 @@ class Span(click.ParamType[tuple[int, int | None]]):
         if stop is not None and stop <= start:
             self.fail(f"{value!r} is empty. The end is not included, so it must be larger than the start.", param, ctx)
         return start, stop
+
+
+class Size(click.ParamType[int]):
+    """An amount of memory: 20G, 800M, 1.5GiB, or bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", str(value).strip().lower())
+        n_bytes = 0 if match is None else int(float(match[1]) * (1024 if match[3] else 1000) ** _POWER[match[2]])
+        if not n_bytes:
+            self.fail(f"{value!r} is not an amount of memory. Write 20G, 800M, or 16GiB.", param, ctx)
+        return n_bytes
+
+
+class ModelDtype(click.Choice[str]):
+    """auto, float32 or bfloat16; float16 gets the reason why not."""
+
+    def __init__(self) -> None:
+        super().__init__(["auto", "float32", "bfloat16"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if str(value).lower() in ("float16", "fp16", "half"):
+            self.fail(FLOAT16, param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class DeviceName(click.ParamType[str]):
@@ -177,7 +211,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     ),
     "dtype": _option(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
+        type=ModelDtype(),
         default=_DEFAULTS.dtype,
         show_default=True,
         help="Of the model; SAEs are float32.",
@@ -187,6 +221,17 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         "--cache-dir", metavar="DIR", help="Where downloads are kept. Default: the Hugging Face cache."
     ),
     "accept_gate": _option("--accept-gate", is_flag=True, help="Go on although the load gate failed; it is recorded."),
+    "max_memory": _option(
+        "--max-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Of the device, at most: 20G, 800M. Default: what is free.",
+    ),
+    "include_special": _option(
+        "--include-special",
+        is_flag=True,
+        help="Fit and score special tokens and all positions too: what do they change?",
+    ),
     "llama_gate": _option(
         "--llama-gate",
         type=click.Choice(["published", "topk"]),

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 APP = "dm-inspect"
 SOCKET_PATH_LIMIT = 103
 """Bytes of a socket's path: 108 with the closing NUL on Linux, 104 on macOS."""
-NOT_LOADED_FROM = ("offline", "cache_dir")
-"""Fields of TargetSpec that say how to fetch and not what: they do not make another session. Accepting a failed gate
-does: who did not must not attach to numbers that somebody else accepted."""
+NOT_LOADED_FROM = ("offline", "cache_dir", "include_special")
+"""Fields of TargetSpec that say how to fetch and not what, and what each view chooses for itself: they do not make
+another session. Accepting a failed gate does: who did not must not attach to numbers that somebody else accepted."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,7 +123,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     yield from _importing("torch", "torch")
     yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
 
-    from inspector.engine.plan import make_plan
+    from inspector.engine.plan import make_plan, with_everything
     from inspector.sources.contexts import load_contexts
     from inspector.sources.model import load_model
 
@@ -160,6 +160,14 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
             f"The load gate failed on {gate.n_tokens:,} tokens: {gate.sentences()}. "
             "Check model, hook and SAEs; --accept-gate shows numbers all the same, marked in every result."
         )
+    counted: tuple[str, ...] = ()
+    if target.include_special:  # after the gate, which asks about the tokens that an SAE is meant for
+        usual, plan = plan, with_everything(plan, decided.split, decided.seed)
+        n_added = plan.n_train + plan.n_test - usual.n_train - usual.n_test
+        counted = (
+            f"Special tokens and every position are counted (--include-special): {n_added:,} tokens more than the "
+            f"usual {usual.n_train + usual.n_test:,}.",
+        )
     warnings = (
         *([] if gate.passed else [f"The load gate failed and was accepted: {gate.sentences()}."]),
         *choice.notes,
@@ -168,6 +176,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
         *(note for sae in saes for note in sae.notes),
         *contexts.notes,
         *plan.notes,
+        *counted,
     )
     return Loaded(
         target=decided,

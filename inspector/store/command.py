@@ -64,4 +64,5 @@ def target_words(target: TargetSpec) -> list[str]:
         words += ["--sae", sae]
     words += ["--offline"] if target.offline else []
     words += ["--accept-gate"] if target.accept_gate else []
+    words += ["--include-special"] if target.include_special else []
     return words

@@ -56,6 +56,8 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         "profile": spec.profile,
         "intercept": intercept,
         "null": spec.null,
+        # Only where it is so: what was measured without it keeps its fingerprint.
+        **({"special_tokens": "included"} if target.include_special else {}),
     }
 
 

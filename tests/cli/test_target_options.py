@@ -53,6 +53,7 @@ def test_every_option_reaches_its_field(run: Run) -> None:
         *("--widths", "256,1k", "--l0", "60", "--text", "t.txt", "--contexts", "7", "--context-length", "64"),
         *("--positions", "8:32", "--train-tokens", "999", "--split", "token", "--seed", "5", "--device", "cuda:1"),
         *("--dtype", "bfloat16", "--offline", "--cache-dir", "c", "--accept-gate"),
+        *("--max-memory", "20G", "--include-special"),
         *("--theme", "light", "--new-session"),
     )
     (request,) = outcome.opened
@@ -76,6 +77,8 @@ def test_every_option_reaches_its_field(run: Run) -> None:
         offline=True,
         cache_dir="c",
         accept_gate=True,
+        max_memory=20_000_000_000,
+        include_special=True,
     )
     assert (request.theme, request.new_session, request.in_process) == ("light", True, False)
 
@@ -132,3 +135,37 @@ def test_positions_may_be_open(run: Run, text: str, span: tuple[int, int | None]
 def test_a_contradiction_is_one_sentence_on_stderr_and_code_2(run: Run, args: tuple[str, ...], message: str) -> None:
     outcome = run(*args)
     assert (outcome.code, outcome.out, outcome.err, outcome.opened) == (2, "", f"error: {message}\n", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("20G", 20 * 10**9),
+        ("800M", 8 * 10**8),
+        ("1.5GiB", 3 * 2**29),
+        ("4096", 4096),
+        ("2 gb", 2 * 10**9),
+        ("64k", 64_000),
+    ],
+)
+def test_an_amount_of_memory_is_bytes(run: Run, text: str, n_bytes: int) -> None:
+    (request,) = run("--max-memory", text).opened
+    assert request.target.max_memory == n_bytes
+
+
+@pytest.mark.parametrize("text", ["0", "20 X", "-1G", "G", "0.0001", "1e9", "∞"])
+def test_anything_else_is_none(run: Run, text: str) -> None:
+    outcome = run("--max-memory", text)
+    assert outcome.code == 2
+    assert "is not an amount of memory. Write 20G, 800M, or 16GiB." in outcome.err
+
+
+@pytest.mark.parametrize("text", ["float16", "fp16", "half"])
+def test_float16_gets_the_reason(run: Run, text: str) -> None:
+    outcome = run("--dtype", text)
+    assert (outcome.code, outcome.opened) == (2, ())
+    assert "float16 ends at 65,504, which activations of Gemma pass" in outcome.err
+
+
+def test_another_dtype_gets_the_choices(run: Run) -> None:
+    assert "'auto', 'float32', 'bfloat16'" in run("--dtype", "int8").err

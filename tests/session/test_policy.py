@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
+from inspector import runner
 from inspector.engine.plan import make_plan, with_everything
 from inspector.session.browser import Browser
 from inspector.session.fitting import Improvement
@@ -22,7 +25,9 @@ from inspector.session.protocol import (
     SetPolicy,
 )
 from inspector.session.service import Service
-from inspector.spec import TargetSpec
+from inspector.sources.target import open_target
+from inspector.spec import RunSpec, TargetSpec
+from inspector.store.command import command_of
 from tests.session.test_service import Running
 
 if TYPE_CHECKING:
@@ -93,6 +98,40 @@ def test_the_second_fit_is_least_squares_on_all_tokens_special_ones_too(both: Br
         assert told.qualities[row].r2 == pytest.approx(r2, abs=1e-6)
         usual = both.readings["excluded"].told
         assert usual is not None and usual.qualities[row].r2 != pytest.approx(r2, abs=1e-4)  # it does change the number
+
+
+def test_the_command_line_gives_the_same_numbers(both: Browser, loaded: Loaded) -> None:
+    opening = open_target(replace(loaded.target, include_special=True))
+    again = result_of(opening)
+    assert torch.equal(again.plan.train, both.readings["included"].plan.train)
+    assert torch.equal(again.plan.included, both.readings["included"].plan.included)
+    n_usual, n_all = int(loaded.plan.included.sum()), int(again.plan.included.sum())
+    note = f"(--include-special): {n_all - n_usual:,} tokens more than the usual {n_usual:,}."
+    assert any(note in warning for warning in again.warnings)
+    assert again.gate is not None and loaded.gate is not None and again.gate.n_tokens == loaded.gate.n_tokens
+    spec = RunSpec(target=again.target, experiments=("error-vector",))
+    (vector,) = result_of(runner.run(spec, again))
+    told = both.readings["included"].told
+    assert told is not None
+    for quality, row in zip(told.qualities, vector["saes"], strict=True):
+        assert quality.r2 == pytest.approx(row["r2_pooled"], abs=1e-6)
+    assert any(note in warning for warning in vector["warnings"])
+    assert vector["provenance"]["special_tokens"] == "included"
+    assert "--include-special" in command_of(spec, "error-vector")
+    (usual,) = result_of(runner.run(RunSpec(target=loaded.target, experiments=("error-vector",)), loaded))
+    assert "special_tokens" not in usual["provenance"]
+    assert usual["provenance"]["fingerprint"] != vector["provenance"]["fingerprint"]
+    # The profile of the paper's code splits by token: then too everything is counted.
+    (by_token,) = result_of(runner.run(replace(spec, profile="paper-text"), again))
+    assert by_token["provenance"]["n_train"] + by_token["provenance"]["n_test"] == n_all
+
+
+def result_of(work: Generator[Any, None, Any]) -> Any:
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value
 
 
 def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loaded) -> None:
