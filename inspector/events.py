@@ -77,6 +77,23 @@ class TrainProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeProgress:
+    """Asking a language model has come this far."""
+
+    stage: str
+    """'explaining', 'scoring'."""
+    done: int
+    """Questions answered of those that had to be asked."""
+    total: int
+    known: int
+    """Questions whose answers were kept from before, of all stages so far."""
+    retried: int
+    """Tries that failed and were repeated, of all stages so far."""
+    seconds_left: float
+    """Negative until it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """One experiment of a run is finished; its result is to be kept before the next one is looked at."""
 
@@ -94,4 +111,4 @@ class Warned:
     message: str
 
 
-Event = Loading | Downloading | PassProgress | TrainProgress | Measured | Warned
+Event = Loading | Downloading | PassProgress | TrainProgress | JudgeProgress | Measured | Warned

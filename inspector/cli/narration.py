@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from inspector.errors import Cancelled
-from inspector.events import Downloading, Event, Loading, PassProgress, TrainProgress, Warned
+from inspector.events import Downloading, Event, JudgeProgress, Loading, PassProgress, TrainProgress, Warned
 
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LINES = 5.0
@@ -119,6 +119,8 @@ class Lines:
                 self._now_and_then(event.what, text, is_last=event.done_bytes == event.total_bytes)
             case PassProgress() | TrainProgress():
                 self._now_and_then(event_name(event), progress_text(event), is_last=is_complete(event))
+            case JudgeProgress():
+                self._now_and_then(event.stage, judge_text(event), is_last=event.done == event.total)
 
     def _now_and_then(self, about: str, text: str, *, is_last: bool) -> None:
         now = self._clock()
@@ -165,6 +167,8 @@ class Bar:
             case PassProgress() | TrainProgress():
                 done, total = amounts(event)
                 self._show(event_name(event), done, total, rate_text(event))
+            case JudgeProgress():
+                self._show(event.stage, event.done, event.total, judge_text(event))
 
     def _show(self, about: str, done: int, total: int, says: str) -> None:
         if about != self._about:
@@ -207,6 +211,15 @@ def progress_text(event: PassProgress | TrainProgress) -> str:
     done, total = amounts(event)
     unit = "contexts" if isinstance(event, PassProgress) else "tokens"
     return f"{event_name(event)}: {done:,} of {total:,} {unit}, {rate_text(event)}"
+
+
+def judge_text(event: JudgeProgress) -> str:
+    """`scoring: 120 of 3,000 answers, 12 known before, 3 tries repeated, 20 s left`."""
+    parts = [f"{event.stage}: {event.done:,} of {event.total:,} answers"]
+    parts += [f"{event.known:,} known before"] if event.known else []
+    parts += [f"{event.retried:,} tries repeated"] if event.retried else []
+    parts += [f"{duration(event.seconds_left)} left"] if event.done < event.total else []
+    return ", ".join(parts)
 
 
 def rate_text(event: PassProgress | TrainProgress) -> str:

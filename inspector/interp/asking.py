@@ -1,0 +1,160 @@
+"""Asks many questions at a time, each once, and tells how far it is.
+
+Synchronous from outside, as all work here: a generator of events with its own asyncio loop inside. An answer is kept
+the moment it is there, so whatever ends the process loses only what was on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+
+from inspector.events import Event, JudgeProgress
+from inspector.interp.answer_store import AnswerStore, key_of
+from inspector.interp.judge import Judge, JudgeUnreachable, Question, Reply
+
+SECONDS_BETWEEN_EVENTS = 0.5
+MOST_USELESS = 20
+"""Responses in a row that are no answers, before the judge is taken for something else."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What asking has cost so far."""
+
+    asked: int = 0
+    """Questions that a judge answered now."""
+    known: int = 0
+    """Questions whose answer was kept from before, or was asked for twice."""
+    retried: int = 0
+    """Tries beyond the first."""
+    useless: int = 0
+    """Questions to which no answer could be had."""
+
+
+class Asker:
+    """Asks a judge, and the stored answers before it. Usable as a context, which closes the judge.
+
+    Args:
+        judge: whom.
+        store: of answers.
+        version: of the prompts.
+    """
+
+    def __init__(self, judge: Judge, store: AnswerStore, version: str) -> None:
+        self.judge, self.tally = judge, Tally()
+        self._store, self._version = store, version
+        self._loop = asyncio.new_event_loop()
+        self._useless_in_a_row, self._last_problem = 0, ""
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._loop.run_until_complete(self.judge.close())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
+
+    def known(self, question: Question) -> str | None:
+        """The stored answer, if there is one; asks nobody."""
+        return self._store.find(key_of(self.judge.name, self._version, question))
+
+    def ask(self, questions: Sequence[Question], stage: str) -> Generator[Event, None, list[str | None]]:
+        """The answer to each, in order; None where none could be had.
+
+        Raises:
+            JudgeUnreachable: the judge does not answer.
+            ResourceError: answers cannot be kept.
+        """
+        keys = [key_of(self.judge.name, self._version, question) for question in questions]
+        answers: dict[str, str | None] = {}
+        waiting: dict[str, Question] = {}
+        for key, question in zip(keys, questions, strict=True):
+            if key in answers or key in waiting:
+                self.tally.known += 1
+            elif (known := self._store.find(key)) is not None:
+                answers[key] = known
+                self.tally.known += 1
+            else:
+                waiting[key] = question
+        yield from self._ask_all(waiting, answers, stage)
+        return [answers[key] for key in keys]
+
+    def _ask_all(
+        self, waiting: dict[str, Question], answers: dict[str, str | None], stage: str
+    ) -> Generator[Event, None, None]:
+        """Fill `answers` with those of `waiting`, `parallel` at a time; the first goes alone, to see who is there."""
+        total, began, told_at = len(waiting), time.monotonic(), float("-inf")
+        queue = iter(waiting.items())
+        on_the_way: dict[asyncio.Task[Reply], str] = {}
+        done = 0
+        try:
+            while done < total:
+                room = self.judge.parallel if done or self.tally.asked else 1
+                while len(on_the_way) < room and (item := next(queue, None)) is not None:
+                    key, question = item
+                    on_the_way[self._loop.create_task(self._reply(question))] = key
+                self._loop.run_until_complete(_first(on_the_way))
+                done += self._take(on_the_way, answers)
+                if time.monotonic() - told_at >= SECONDS_BETWEEN_EVENTS or done == total:
+                    told_at = time.monotonic()
+                    yield self._progress(stage, done, total, told_at - began)
+        finally:
+            for task in on_the_way:
+                task.cancel()
+            if on_the_way:
+                self._loop.run_until_complete(asyncio.wait(on_the_way))
+
+    def _take(self, on_the_way: dict[asyncio.Task[Reply], str], answers: dict[str, str | None]) -> int:
+        """Keep what has come; how many. Of several failures the first is raised, after the rest was kept."""
+        finished = [task for task in on_the_way if task.done()]
+        failure: BaseException | None = None
+        for task in finished:
+            key = on_the_way.pop(task)
+            trouble = task.exception()
+            if trouble is None:
+                answers[key] = self._taken(key, task.result())
+            else:
+                failure = failure or trouble
+        if failure is not None:
+            raise failure
+        if self._useless_in_a_row >= MOST_USELESS:
+            raise JudgeUnreachable(
+                f"The judge gave {self._useless_in_a_row} responses in a row that are no answers: "
+                f"{self._last_problem}. Look what --judge-url leads to."
+            )
+        return len(finished)
+
+    async def _reply(self, question: Question) -> Reply:
+        return await self.judge.ask(question)
+
+    def _taken(self, key: str, reply: Reply) -> str | None:
+        self.tally.retried += reply.tries - 1
+        if reply.text is None:
+            self.tally.useless += 1
+            self._useless_in_a_row += 1
+            self._last_problem = reply.problem
+            return None
+        self.tally.asked += 1
+        self._useless_in_a_row = 0
+        self._store.keep(key, reply.text)
+        return reply.text
+
+    def _progress(self, stage: str, done: int, total: int, seconds: float) -> JudgeProgress:
+        return JudgeProgress(
+            stage=stage,
+            done=done,
+            total=total,
+            known=self.tally.known,
+            retried=self.tally.retried,
+            seconds_left=seconds / done * (total - done) if done else -1.0,
+        )
+
+
+async def _first(tasks: Iterable[asyncio.Task[Reply]]) -> None:
+    """Wait until one is done, or some time has passed, so that the caller can be stopped."""
+    await asyncio.wait(list(tasks), timeout=SECONDS_BETWEEN_EVENTS, return_when=asyncio.FIRST_COMPLETED)
