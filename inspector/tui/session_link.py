@@ -17,9 +17,7 @@ from inspector.session.protocol import Cancel, Failed, SessionMessage, ViewMessa
 Purpose = Literal["context", "detail", "find", "pairs", "prompt", "generate", "policy", "jobs"]
 MAX_EARLY = 16
 """Answers kept for a caller who does not know its request's number yet."""
-NO_SESSION = Failed(
-    exit_code=1, message="There is no session. Connect again with r on the Stream screen."
-)
+NO_SESSION = Failed(exit_code=1, message="There is no session. Connect again with r on the Stream screen.")
 
 
 class Client(Protocol):
