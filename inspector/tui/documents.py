@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inspector.drawing.token_modes import Measure, TokenMode
-    from inspector.session.protocol import SaeScores
+    from inspector.session.protocol import Policy, SaeScores
 
 MAX_DOCUMENTS = 48
 """Contexts kept: browsing back a page or two is instant; 48 x 0.7 MB at the largest suites."""
@@ -44,8 +44,10 @@ def main_measure(mode: TokenMode) -> Measure:
 class ScoredText:
     """A document with what was derived from it. The document grows while it is generated; what is derived follows."""
 
-    def __init__(self, document: TokenDocument, finished: bool = True) -> None:
+    def __init__(self, document: TokenDocument, finished: bool = True, policy: Policy = "excluded") -> None:
         self.document = document
+        self.policy = policy
+        """Whose maps split the errors, and who decides which tokens count."""
         self.finished = finished
         """False while it is being generated."""
         self._values: dict[tuple[int, str], array[float]] = {}
@@ -66,7 +68,8 @@ class ScoredText:
                 loss=unpack(message.loss),
                 x_norm=unpack(message.x_norm),
                 saes=tuple(map(sae_columns, message.saes)),
-            )
+            ),
+            policy=message.policy,
         )
 
     @classmethod
@@ -165,6 +168,10 @@ class Texts:
         if text is not None:
             self._kept.move_to_end((source, context))
         return text
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._kept.clear()
 
     def __len__(self) -> int:
         """How many texts are at hand."""

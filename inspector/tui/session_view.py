@@ -105,12 +105,14 @@ class SessionView:
                 return replace(self, stage="failed", error=message.message, exit_code=message.exit_code)
             case Failed(request=0) if self.stage == "ready":
                 return replace(self, stopped=message.message)
+            case Failed(request=0):  # a session that was started again could not load what is still on the screen
+                return replace(self, stage="lost", error=message.message)
             case _:
                 return self
 
     def lost(self, why: str, exit_code: int = 1) -> SessionView:
         """The connection ended, or never came about. A reason given before stays."""
-        if self.stage == "failed":
+        if self.stage in ("failed", "lost"):
             return self
         stage: Stage = "lost" if self.ready is not None else "failed"
         return replace(self, stage=stage, error=why, exit_code=0 if self.ready is not None else exit_code)

@@ -72,6 +72,13 @@ def test_no_connection_is_a_failure_and_a_broken_one_is_not() -> None:
     assert (ready.lost("Gone.").stage, ready.lost("Gone.").exit_code) == ("lost", 0)
 
 
+def test_a_session_started_again_that_cannot_load_keeps_its_reason() -> None:
+    view = SessionView(ready=FakeSession().ready()).told(WELCOME, 0.0)
+    view = view.told(Failed(exit_code=3, message="The file is gone."), 1.0)
+    assert (view.stage, view.error) == ("lost", "The file is gone.")
+    assert view.lost("The session ended.") == view
+
+
 def test_quality_is_that_of_the_row() -> None:
     assert SessionView().quality(0) is None
     quality = SaeQuality(r2=0.5, r2_low=None, r2_high=None, fvu=0.1, fvu_nonlinear=0.05, l0=15.0)

@@ -5,6 +5,7 @@ Messages arrive in one worker, which only posts them; everything else happens in
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -20,14 +21,22 @@ from inspector.session.protocol import (
     Generated,
     GetContext,
     GetDetail,
+    GetJobs,
     GetPairs,
+    JobInfo,
+    Jobs,
+    JobTold,
     MapImproved,
     Pairs,
+    PolicySet,
     Ready,
     SessionMessage,
+    SetPolicy,
     TokenDetail,
+    ViewMessage,
 )
 from inspector.tui.documents import ScoredText
+from inspector.tui.job_lines import name_of
 from inspector.tui.screens.stream_view import StreamView
 from inspector.tui.session_link import Connect, Conversation
 from inspector.tui.session_view import SessionView
@@ -96,7 +105,10 @@ class StreamTalk(StreamView):
     def start(self) -> None:
         """Connect, and show for how long."""
         self._started = time.monotonic()
-        self.session = replace(SessionView(), ready=self.session.ready, improved=self.session.improved)
+        known = self.session
+        self.session = SessionView(
+            ready=known.ready, improved=known.improved, policy=known.policy, beside=known.beside, jobs=known.jobs
+        )
         self._every("load", LOAD_TICK)
         self.show_session()
         self.run_worker(self._converse(), name="session", group="session", exclusive=True, exit_on_error=False)
@@ -130,13 +142,35 @@ class StreamTalk(StreamView):
         self._stop("load")
         self.session = self.session.lost(message.why, message.exit_code)
         self.show_session()
+        if self.session.stage == "lost":
+            self.run_worker(self._tell_the_end(), name="end", group="end", exclusive=True, exit_on_error=False)
+
+    async def _tell_the_end(self) -> None:
+        """Show why the session ended, with the end of its log, over whatever is on the screen."""
+        from inspector.tui.screens.ended import EndedScreen, log_tail
+
+        path = self.session.log_path
+        tail = await asyncio.to_thread(log_tail, path)
+        if self.session.stage == "lost":
+            self.app.push_screen(EndedScreen(self.session.error, path, tail), self._ended_left)
+
+    def _ended_left(self, again: bool | None) -> None:
+        if again and self.session.stage == "lost":
+            self.start()
+
+    async def call(self, message: ViewMessage) -> SessionMessage:
+        """Ask the session and wait for its one answer; for the screens above this one, and their workers."""
+        return await self._talk.call(message)
 
     # ---- what the session says --------------------------------------------------------------------------------------
 
     async def on_stream_talk_told(self, message: Told) -> None:
         """One message."""
         told = message.told
-        self.session = self.session.told(told, time.monotonic())
+        before = self.session
+        self.session = before.told(told, time.monotonic())
+        if self._talk.deliver(told) and not isinstance(told, JobTold):
+            return
         match told:
             case Ready():
                 await self._take_ready(told)
@@ -158,6 +192,15 @@ class StreamTalk(StreamView):
                 if self._talk.done(told.request) == "pairs":
                     self._pairs = told
                     self.show_pairs()
+            case JobTold():
+                self.show_jobs()
+                self._tell_job(before.job(told.job.id), told.job)
+            case Jobs():
+                self._talk.done(told.request)
+                self.show_jobs()
+            case PolicySet():
+                self._talk.done(told.request)
+                await self._take_policy(before, told)
             case Found():
                 if self._talk.done(told.request) == "find":
                     await self._take_found(told)
@@ -173,12 +216,47 @@ class StreamTalk(StreamView):
         for warning in ready.warnings:
             self.notify(warning, severity="warning", markup=False)
         self.show_session()
+        if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
+            await self._talk.ask("policy", SetPolicy(policy=self.session.policy))
         if self.text is None:
             await self.go("context", 0, "first")
         else:
             self._stop("load")
-            await self._talk.ask("context", GetContext(context=self._home.context))
+            await self._talk.ask("context", GetContext(context=self._shown_context))
+        await self._talk.ask("jobs", GetJobs())
         self._ask_pairs_soon()
+
+    async def _take_policy(self, before: SessionView, told: PolicySet) -> None:
+        """Other tokens count now: every number of before is of the other policy."""
+        if told.policy == before.policy:
+            return
+        self.texts.clear()
+        self.show_all()
+        if self.session.ready is not None:
+            await self._talk.ask("context", GetContext(context=self._shown_context))
+        self._ask_pairs_soon()
+        self._ask_detail_soon()
+        moved = f"{told.n_special:,} special tokens and {told.n_before:,} early positions"
+        self.notify(f"{moved} are {'counted' if told.policy == 'included' else 'left out'} now.", timeout=4)
+
+    @property
+    def _shown_context(self) -> int:
+        """The context on the screen, or the one to come back to."""
+        return self.place.context if self.place.source == "context" else self._home.context
+
+    def _tell_job(self, before: JobInfo | None, job: JobInfo) -> None:
+        """A job that ended says so, on whichever screen the user is."""
+        if before is None or before.state == job.state or before.state not in ("queued", "running"):
+            return
+        match job.state:
+            case "done":
+                self.notify(f"{name_of(job)} is done. J, then Enter shows the results.", markup=False)
+            case "failed":
+                self.notify(job.error, title=f"{name_of(job)} failed", severity="error", markup=False)
+            case "cancelled":
+                self.notify(f"{name_of(job)} was cancelled; what was finished is kept.", markup=False)
+            case _:
+                return
 
     def _take_failed(self, failed: Failed) -> None:
         purpose = self._talk.done(failed.request)
@@ -206,7 +284,8 @@ class StreamTalk(StreamView):
         known = 0 if self.session.improved is None else self.session.improved.epoch
         if text is not None:
             self._arrive(text)
-        if source == "context" and (text is None or text.document.epoch < known):
+        stale = text is None or text.document.epoch < known or text.policy != self.session.policy
+        if source == "context" and stale:
             await self._talk.ask("context", GetContext(context=context))
 
     def _take_text(self, text: ScoredText) -> None:

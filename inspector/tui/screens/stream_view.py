@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
+from textual.signal import Signal
 
 from inspector.drawing.safe_text import visible
 from inspector.drawing.token_modes import DEFAULT_MODE, TOTAL, TokenMode
@@ -22,6 +23,7 @@ from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.detail import DetailPane, TokenFacts
 from inspector.tui.widgets.footer import FooterPane
 from inspector.tui.widgets.header import HeaderPane
+from inspector.tui.widgets.job_bar import JobBar
 from inspector.tui.widgets.legend import Legend
 from inspector.tui.widgets.load_pane import LoadPane
 from inspector.tui.widgets.pairs import PairsPane
@@ -81,7 +83,9 @@ class StreamView(Screen[int]):
         self._palette = palette
         self._marks_wanted = marks
         """None: as the palette needs."""
-        self.session = SessionView()
+        self._session = SessionView()
+        self.session_changed: Signal[SessionView] = Signal(self, "session-changed")
+        """For the screens above this one, which show parts of the same conversation."""
         self.choice: Choice | None = None
         self.mode: TokenMode = DEFAULT_MODE
         self.place = Place()
@@ -102,6 +106,7 @@ class StreamView(Screen[int]):
         """Everything at once; what is not needed yet is hidden."""
         yield HeaderPane(self._model, id="header")
         yield FooterPane(id="footer")
+        yield JobBar(id="jobs")
         yield CommandBar(id="bar")
         yield LoadPane(self._model, id="load")
         with Horizontal(id="body"):
@@ -115,6 +120,17 @@ class StreamView(Screen[int]):
             yield PairsPane(id="pairs")
             yield DetailPane(id="detail-low")
         yield TooSmall(SMALLEST, id="too-small")
+
+    @property
+    def session(self) -> SessionView:
+        """What the session has told so far."""
+        return self._session
+
+    @session.setter
+    def session(self, session: SessionView) -> None:
+        changed, self._session = session != self._session, session
+        if changed and self.is_running:
+            self.session_changed.publish(session)
 
     @property
     def tokens(self) -> TokenPane:
@@ -153,6 +169,7 @@ class StreamView(Screen[int]):
             "too-small": not fits,
             "header": fits,
             "footer": fits,
+            "jobs": fits and bool(self.session.unfinished),
             "load": fits and not has_text,
             "body": fits and has_text,
             "lower": fits and has_text and low > 0,
@@ -202,6 +219,13 @@ class StreamView(Screen[int]):
         self.show_loading()
         self.show_footer()
         self.show_title()
+
+    def show_jobs(self) -> None:
+        """The line of the job that runs; none if none does."""
+        bar = self.query_one(JobBar)
+        bar.show(self.session.unfinished)
+        if bar.display and self.query_one("#too-small").display:
+            bar.display = False
 
     def show_loading(self) -> None:
         """What loads, for how long; or why it failed."""

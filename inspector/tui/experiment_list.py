@@ -1,0 +1,270 @@
+"""What the Experiments screen shows, as plain data: the list in the paper's order, parameters as fields, the command.
+
+Nothing here imports the experiments by itself: the screen does that in a thread, after it has painted.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from textwrap import wrap
+from typing import TYPE_CHECKING, get_args
+
+from inspector.spec import Null, Profile
+from inspector.tui.job_lines import duration
+from inspector.tui.lines import Line, cut, left
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from inspector.experiment import Experiment
+    from inspector.session.protocol import Estimate, Estimates
+
+PROFILES: tuple[str, ...] = get_args(Profile)
+NULLS: tuple[str, ...] = ("none", *get_args(Null))
+ON_OFF = ("on", "off")
+DEFAULT = "default"
+"""Of a choice that has a third state: as the profile says."""
+CHOICE_DOCS = {
+    "profile": "How tokens are split, fitted and scored: careful, or as the paper's text or its published code does.",
+    "null": "Measure a control instead: shuffled targets, a Gaussian with the same moments, an affine map.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamField:
+    """One parameter as a form shows it."""
+
+    key: str
+    kind: str
+    """'int', 'float', 'str', 'bool'."""
+    default: str
+    """As it would be typed."""
+    doc: str
+    choices: tuple[str, ...] = ()
+    """Empty: anything may be typed."""
+    used_by: tuple[str, ...] = ()
+    """Ids of the experiments that take it; empty: all."""
+
+
+def paper_order(experiment: Experiment) -> tuple[int, list[tuple[int, str]], str]:
+    """Where it stands in the paper: sections before appendices, each by its number; the title breaks ties."""
+    match = re.search(r"(Sec|App)\. ([A-Z0-9]+(?:\.[0-9]+)*)", experiment.reference)
+    if match is None:
+        return 2, [], experiment.title
+    parts = [(int(part), "") if part.isdigit() else (0, part) for part in match[2].split(".")]
+    return (0 if match[1] == "Sec" else 1), parts, experiment.title
+
+
+def element(experiment: Experiment) -> str:
+    """The first paper element of its reference: 'Sec. 4.2'; 'beyond' of what the paper does not have."""
+    if not re.match(r"(Sec|App|Fig|Eq|Table)s?\. ?|Table ", experiment.reference):
+        return "beyond"
+    return experiment.reference.replace(";", ",").split(",")[0].strip()
+
+
+def in_paper_order(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """As the list shows them."""
+    return sorted(experiments, key=paper_order)
+
+
+def cost(estimate: Estimate | None, asked: bool) -> tuple[str, str]:
+    """What the list says of an experiment's cost, and its look.
+
+    Args:
+        estimate: the session's; None: it gave none.
+        asked: whether its answer is still awaited.
+    """
+    if estimate is None:
+        return ("…" if asked else "-"), "muted"
+    if estimate.why_not:
+        return "cannot", "warning"
+    if estimate.seconds is None:
+        return "?", "muted"
+    return (f"{duration(estimate.seconds)}" if estimate.seconds >= 0.5 else "< 1 s"), ""
+
+
+def row(experiment: Experiment, estimate: Estimate | None, asked: bool, marked: bool, width: int) -> Line:
+    """One experiment of the list: mark, paper element, title, cost."""
+    told, look = cost(estimate, asked)
+    where = 9 if width < 60 else 10
+    price = 12
+    name = max(8, width - 2 - where - price - 2)
+    return [
+        ("● " if marked else "  ", "accent"),
+        (left(element(experiment), where), "muted"),
+        (" ", ""),
+        (left(experiment.title, name), "strong" if marked else ""),
+        (f"{told:>{price}}", look),
+    ]
+
+
+def head(width: int, *, asked: bool) -> Line:
+    """Above the list."""
+    where = 9 if width < 60 else 10
+    price = "cost here" if not asked else "cost …"
+    return [
+        (" " * 4, "muted"),
+        (left("paper", where), "muted"),
+        (" ", ""),
+        (left("experiment", max(8, width - 2 - where - 14 - 2)), "muted"),
+        (f"{price:>12}", "muted"),
+    ]
+
+
+def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
+    """What the marked ones cost together: 'about 42 s, 30 s of it for passes that they share'; '' if unknown."""
+    if estimates is None or not marked:
+        return ""
+    known = {estimate.experiment: estimate for estimate in estimates.estimates}
+    each = [known[e.id].seconds for e in marked if e.id in known]
+    own = [seconds for seconds in each if seconds is not None]
+    if len(own) < len(marked):
+        return ""
+    shared = estimates.shared_seconds or 0.0
+    told = f"about {duration(sum(own) + shared)}"
+    return f"{told}, {duration(shared)} of it for passes that they share" if shared and len(marked) > 1 else told
+
+
+def detail_lines(experiment: Experiment, estimate: Estimate | None, width: int) -> list[Line]:
+    """All that is said about one experiment."""
+    room = max(20, width - 1)
+    lines: list[Line] = [[(cut(experiment.title, room), "strong")], [(cut(experiment.reference, room), "muted")], []]
+    lines += [[(part, "")] for part in wrap(experiment.question, room)]
+    if estimate is not None and estimate.why_not:
+        lines += [[], [("cannot run here", "warning")]]
+        lines += [[(part, "")] for part in wrap(estimate.why_not, room)]
+    blocks = (
+        ("would contradict the paper's claim", experiment.contradicted_by),
+        ("measured", experiment.definition),
+        ("needs", needs_text(experiment)),
+    )
+    for name, text in blocks:
+        lines += [[], [(name, "accent")]]
+        lines += [[(part, "")] for part in wrap(text, room)]
+    return lines
+
+
+def needs_text(experiment: Experiment) -> str:
+    """What it asks of a run, in words."""
+    if not experiment.needs_target:
+        return "No model: a simulation."
+    parts = [str(need) for need in experiment.needs]
+    if experiment.measure is not None:
+        parts.append("a measurement of its own over the tokens")
+    return f"{', '.join(parts)}." if parts else "The shared pass over the tokens."
+
+
+# ---- parameters as fields -------------------------------------------------------------------------------------------
+
+
+def field_docs(params: type) -> dict[str, str]:
+    """The line below each field of a dataclass and of those it is made from; '' where the source is not at hand."""
+    import ast
+    import inspect
+
+    docs: dict[str, str] = {}
+    for each in reversed(params.__mro__):
+        if each is object:
+            continue
+        try:
+            tree = ast.parse(inspect.cleandoc(inspect.getsource(each)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
+        for statement, following in pairwise(body):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs
+
+
+def param_fields(experiments: Sequence[Experiment]) -> list[ParamField]:
+    """The parameters of these experiments, each once, in the order of their declaration; then profile and null."""
+    found: dict[str, ParamField] = {}
+    users: dict[str, list[str]] = {}
+    for experiment in experiments:
+        docs = field_docs(experiment.params)
+        for each in fields(experiment.params):
+            users.setdefault(each.name, []).append(experiment.id)
+            kind = str(each.type).split("|")[0].strip()
+            default = typed(each.default)
+            choices: tuple[str, ...] = ()
+            if kind == "bool":
+                choices = (DEFAULT, *ON_OFF) if each.default is None else ON_OFF
+                default = DEFAULT if each.default is None else default
+            new = ParamField(key=each.name, kind=kind, default=default, doc=docs.get(each.name, ""), choices=choices)
+            known = found.setdefault(each.name, new)
+            if known.default != default:  # none of them is everybody's: an empty field leaves each its own
+                found[each.name] = replace(known, default="", doc=f"{known.doc} Empty: each experiment's own default.")
+    made = [
+        field if len(users[key]) == len(experiments) else replace(field, used_by=tuple(users[key]))
+        for key, field in found.items()
+    ]
+    return [
+        *made,
+        ParamField(key="profile", kind="choice", default="careful", doc=CHOICE_DOCS["profile"], choices=PROFILES),
+        ParamField(key="null", kind="choice", default="none", doc=CHOICE_DOCS["null"], choices=NULLS),
+    ]
+
+
+def typed(value: object) -> str:
+    """A default as it would be typed."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What would be started."""
+
+    experiments: tuple[str, ...]
+    params: tuple[tuple[str, str], ...] = ()
+    profile: str = "careful"
+    null: str | None = None
+
+    @classmethod
+    def of(cls, experiments: Sequence[Experiment], form: Sequence[ParamField], values: Mapping[str, str]) -> Request:
+        """From a form: only what differs from the defaults is named."""
+        changed = {
+            field.key: values[field.key].strip()
+            for field in form
+            if field.key in values and values[field.key].strip() not in (field.default, DEFAULT)
+        }
+        profile, null = changed.pop("profile", "careful"), changed.pop("null", "none")
+        return cls(
+            experiments=tuple(experiment.id for experiment in experiments),
+            params=tuple(changed.items()),
+            profile=profile,
+            null=None if null == "none" else null,
+        )
+
+    def problem(self, experiments: Sequence[Experiment]) -> str:
+        """Why it would be refused; '' if it would not."""
+        from inspector.errors import InspectorError
+        from inspector.experiment import parse_params
+
+        try:
+            parse_params(experiments, dict(self.params))
+        except InspectorError as error:
+            return str(error)
+        return ""
+
+    def command(self, target: Sequence[str]) -> str:
+        """The same without a screen: `dm-inspect run ...`.
+
+        Args:
+            target: options that name the target, as Ready tells them.
+        """
+        words = ["dm-inspect", "run", *self.experiments, *target]
+        for key, value in self.params:
+            words += ["-p", f"{key}={value}"]
+        words += ["--profile", self.profile] if self.profile != "careful" else []
+        words += ["--null", self.null] if self.null else []
+        return shlex.join(words)

@@ -1,0 +1,168 @@
+"""How a job is written: its state, its bar, its rate, what is left of it; for every screen that shows jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inspector.drawing.safe_text import visible
+from inspector.tui.lines import Line, Part, cut, fit, left, spread
+
+if TYPE_CHECKING:
+    from inspector.session.protocol import JobInfo, JobState
+
+MARKS: dict[JobState, tuple[str, str]] = {
+    "queued": ("○", "muted"),
+    "running": ("▶", "accent"),
+    "done": ("✓", "good"),
+    "failed": ("✗", "error"),
+    "cancelled": ("■", "muted"),
+    "interrupted": ("!", "warning"),
+}
+"""Sign and look of each state; the word stands beside it, so that neither has to be known."""
+BAR_FULL, BAR_HALF, BAR_EMPTY = "━", "╸", "─"
+
+
+def bar(done: float, total: float, width: int, look: str = "accent") -> Line:
+    """A bar of exactly `width` columns, filled in half columns; all empty if nothing can be counted."""
+    share = min(max(done / total, 0.0), 1.0) if total > 0 else 0.0
+    halves = int(share * width * 2)
+    full, half = divmod(halves, 2)
+    filled = BAR_FULL * full + BAR_HALF * half
+    return [(filled, look), (BAR_EMPTY * (width - len(filled)), "muted")] if filled else [(BAR_EMPTY * width, "muted")]
+
+
+def percent(done: float, total: float) -> str:
+    """' 43%', four columns, rounded down: 100% is only what is done."""
+    return f"{int(100 * min(max(done / total, 0.0), 1.0)):3d}%" if total > 0 else "   …"
+
+
+def duration(seconds: float | None) -> str:
+    """'8 s', '2 min 05 s', '1 h 02 min'; '-' if it is not known."""
+    if seconds is None or seconds != seconds or seconds == float("inf"):
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def rate(tokens_per_second: float) -> str:
+    """'12,300 tokens/s', three digits, so that it does not flicker; '' if it is not known."""
+    if tokens_per_second <= 0:
+        return ""
+    if tokens_per_second < 100:
+        return f"{tokens_per_second:.1f} tokens/s"
+    unit = 10 ** (len(str(int(tokens_per_second))) - 3)
+    return f"{round(tokens_per_second / unit) * unit:,} tokens/s"
+
+
+def name_of(job: JobInfo) -> str:
+    """Its experiments in short: 'error-vector', 'error-vector +2'."""
+    first = job.experiments[0] if job.experiments else job.id
+    return visible(first if len(job.experiments) < 2 else f"{first} +{len(job.experiments) - 1}")
+
+
+def indicator(job: JobInfo, waiting: int, width: int) -> Line:
+    """The one line of a running job: name, stage, bar, per cent, rate, time left, and how many wait behind it.
+
+    Args:
+        job: the one that runs, or that is next.
+        waiting: jobs behind it.
+        width: columns.
+    """
+    mark, look = MARKS[job.state]
+    head: Line = [(f"{mark} ", look), (name_of(job), "strong")]
+    if job.state == "queued":
+        head.append((" queued", "muted"))
+    stage = visible(job.stage)
+    runs = job.state == "running"
+    left_text: Line = [(f"{duration(job.seconds_left)} left", "")] if runs and job.seconds_left is not None else []
+    parts = [
+        Part(variants=(head, [(f"{mark} ", look), (cut(name_of(job), 16), "strong")]), weight=9),
+        Part(variants=tuple(bar(job.done, job.total, size) for size in (24, 16, 10)) if runs else ([],), weight=6),
+        Part(variants=([(percent(job.done, job.total), "")],) if runs else ([],), weight=8),
+        Part(variants=([(cut(stage, 28), "muted")], []) if stage and stage != name_of(job) else ([],), weight=3),
+        Part(variants=([(rate(job.tokens_per_second), "muted")], []), weight=2),
+        Part(variants=(left_text, []), weight=7),
+        Part(variants=([(results_of(job), "muted")], []) if len(job.experiments) > 1 else ([],), weight=4),
+        Part(variants=([(f"+{waiting} waiting", "muted")], []) if waiting else ([],), weight=5),
+    ]
+    line: Line = []
+    for index, piece in enumerate(fit(parts, width - 8, "  ")):
+        line += [("  ", ""), *piece] if index else piece
+    return spread(line, [("J", "key"), (" jobs", "muted")], width)
+
+
+def results_of(job: JobInfo) -> str:
+    """'1/3 results'."""
+    return f"{len(job.results)}/{len(job.experiments)} results"
+
+
+def row(job: JobInfo, width: int, now: float) -> Line:
+    """A job as one line of a list: state, name, bar or what became of it, when.
+
+    Args:
+        job: any.
+        width: columns.
+        now: clock time, seconds since the epoch, for how long ago it ended.
+    """
+    mark, look = MARKS[job.state]
+    state: Line = [(f"{mark} ", look), (left(job.state, 12), look)]
+    names = ", ".join(job.experiments) or job.id
+    ago = f"{duration(max(0.0, now - job.ended))} ago" if job.ended else duration_since(job, now)
+    name_width = max(12, min(34, width - 14 - 36))
+    line: Line = [*state, (left(visible(names), name_width), "" if job.state == "running" else "muted"), ("  ", "")]
+    room = width - 14 - name_width - 2
+    if job.state == "running":
+        bar_width = max(6, min(20, room - 24))
+        line += [*bar(job.done, job.total, bar_width), (f" {percent(job.done, job.total)}", "")]
+        rest = f"  {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        line.append((rest if len(rest) <= room - bar_width - 5 else "", "muted"))
+    elif job.state == "failed":
+        line.append((cut(visible(job.error), max(0, room)), "error"))
+    elif job.state == "done":
+        results = f"{len(job.results)} result{'s' if len(job.results) != 1 else ''}"
+        line += [(left(results, 12), ""), (ago, "muted")]
+    else:
+        what = results_of(job) if job.results else ""
+        line += [(left(what, 12), "muted"), (ago, "muted")]
+    return line
+
+
+def duration_since(job: JobInfo, now: float) -> str:
+    """How long ago it was queued."""
+    return f"{duration(max(0.0, now - job.created))} ago" if job.created else ""
+
+
+def detail(job: JobInfo, width: int) -> list[Line]:
+    """What is known of one job, above its log: the command, the stage, the rate, the results, the error."""
+    mark, look = MARKS[job.state]
+    lines: list[Line] = [[(f"{mark} {job.state}", look), (f"  {visible(job.id)}", "muted")]]
+    if job.state == "running":
+        told = " · ".join(
+            part for part in (visible(job.stage), f"{job.done:,}/{job.total:,}" if job.total else "") if part
+        )
+        pieces = [told, rate(job.tokens_per_second)]
+        if job.seconds_left is not None:
+            pieces.append(f"{duration(job.seconds_left)} left")
+        lines.append([("now      ", "muted"), (cut("  ·  ".join(piece for piece in pieces if piece), width - 9), "")])
+    if job.started and job.ended:
+        lines.append([("took     ", "muted"), (duration(job.ended - job.started), "")])
+    if job.error:
+        from textwrap import wrap
+
+        lines += [[(part, "error")] for part in wrap(visible(job.error), max(20, width))]
+    if job.results:
+        lines.append([("results  ", "muted"), (cut(visible(", ".join(job.results)), width - 9), "")])
+    lines += command_lines(job.command, width)
+    return lines
+
+
+def command_lines(command: str, width: int) -> list[Line]:
+    """`$ dm-inspect run ...`, broken between words, continued lines indented; to read, and to copy by its key."""
+    from textwrap import wrap
+
+    parts = wrap(visible(command), max(20, width - 2), break_long_words=True, break_on_hyphens=False)
+    return [[("$ " if index == 0 else "  ", "accent"), (part, "")] for index, part in enumerate(parts)]
