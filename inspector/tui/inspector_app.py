@@ -26,6 +26,7 @@ from inspector.tui.theme_variables import DEFAULTS, textual_theme
 from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, theme_for, theme_named
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -166,6 +167,14 @@ class InspectorApp(App[int]):
         """Send the whole screen again, for when something else wrote to the terminal."""
         self._diff.forget()
         self.refresh(layout=True)
+
+    async def open_results(self, ids: Sequence[str] = ()) -> None:
+        """The Results screen, at the first of these that is stored; it needs no session."""
+        results = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.results")
+        if isinstance(self.screen, results.ResultsScreen):
+            self.screen.go_to(ids)
+        else:
+            await self.push_screen(results.ResultsScreen(ids))
 
     # ---- output -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Third part: the keys. See `stream_view` for the state and the picture, `stream_t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inspector.drawing.palette import TokenPalette
+    from inspector.tui.inspector_app import InspectorApp
     from inspector.tui.widgets.token_pane import TokenPane
     from inspector.tui.widgets.trace import TracePane
 
@@ -57,6 +58,10 @@ class StreamScreen(StreamTalk):
         self.arrange_panes()
         self.show_session()
         self.call_after_refresh(self.start)
+
+    @property
+    def _app(self) -> InspectorApp:
+        return cast("InspectorApp", self.app)
 
     # ---- widgets tell -----------------------------------------------------------------------------------------------
 
@@ -245,6 +250,17 @@ class StreamScreen(StreamTalk):
     def _enlarged_left(self, position: int | None) -> None:
         if position is not None:
             self.tokens.move_to(position)
+
+    async def action_results(self) -> None:
+        """What was measured before; while there is no session, the key tries to connect again."""
+        if self.session.stage in ("failed", "lost"):
+            self.start()
+        else:
+            await self._app.open_results()
+
+    async def action_open_results(self) -> None:
+        """What was measured before, session or not."""
+        await self._app.open_results()
 
     def action_help(self) -> None:
         """What the focused pane shows, and its keys."""

@@ -1,0 +1,162 @@
+"""Two stored results side by side: what made them differ, their figures, and their numbers with the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from inspector.drawing.cells import cut, prose
+from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
+from inspector.drawing.figures import Cell, Column, Table
+from inspector.drawing.safe_text import cell_width, visible
+from inspector.drawing.terminal_figures import render_figure
+from inspector.tui.results_view import figure_lines, kind, verdict_lines, when
+
+if TYPE_CHECKING:
+    from inspector.drawing.palette import TokenPalette
+    from inspector.tui.results_view import Opened
+
+GAP = 3
+"""Columns between the two sides."""
+NOT_SCORES = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "n_train", "n_test")
+"""Keys of a row that say which SAE it is, not what was measured."""
+NOT_SAID = ("fingerprint", "saes", "versions", "program_version")
+"""Entries of the provenance that differ whenever anything does, or are too long to be read."""
+SHORT_HASH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two results that were read back."""
+
+    one: Opened
+    other: Opened
+
+    @property
+    def same_experiment(self) -> bool:
+        """Whether their numbers mean the same."""
+        return self.one.record.experiment == self.other.record.experiment
+
+
+def pair_lines(pair: Pair, index: int, width: int, height: int, palette: TokenPalette) -> list[Line]:
+    """The whole comparison.
+
+    Args:
+        pair: what is compared.
+        index: of the figure drawn of each.
+        width: columns.
+        height: lines for a figure.
+        palette: of the theme.
+    """
+    styles = figure_palette(palette)
+    half = (width - GAP) // 2
+    heads = [head_lines(each, half, palette) for each in (pair.one, pair.other)]
+    lines = beside(heads[0], heads[1], half, styles)
+    lines += [[], *_differences(pair, width, styles), []]
+    drawn = [figure_lines(each, index, half, height, palette) for each in (pair.one, pair.other)]
+    lines += beside(drawn[0], drawn[1], half, styles)
+    table = score_table(pair)
+    if table is not None:
+        lines += [[], *render_figure(table, width, 0, palette)]
+    elif not pair.same_experiment:
+        lines += [[], *prose("They are of different experiments: there is no difference of their numbers.", width,
+                             styles.quiet)]  # fmt: skip
+    said = [[line for verdict in each.verdicts for line in verdict_lines(verdict, half, palette)] for each in
+            (pair.one, pair.other)]  # fmt: skip
+    if any(said):
+        lines += [[], *beside(said[0], said[1], half, styles)]
+    return lines
+
+
+def head_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
+    """Which result it is."""
+    styles = figure_palette(palette)
+    record = opened.record
+    where = " · ".join(visible(part) for part in (record.model, record.hook_name) if part)
+    return [
+        [(cut(record.id, width), styles.strong)],
+        [(cut(where, width), styles.plain)],
+        [(cut(f"{kind(record)} · {when(record, short=False)}", width), styles.quiet)],
+    ]
+
+
+def beside(one: Sequence[Line], other: Sequence[Line], half: int, styles: FigurePalette) -> list[Line]:
+    """Two blocks of lines next to each other, the second from column `half + GAP` on."""
+    lines: list[Line] = []
+    nothing: Line = []
+    for first, second in zip_longest(one, other, fillvalue=nothing):
+        used = sum(cell_width(text) for text, _ in first if text)
+        space = " " * max(half + GAP - used, 1) if second else ""
+        lines.append([*first, (space, styles.plain), *second] if space else list(first))
+    return lines
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(name, first, second) of what made them differ."""
+    for key in dict.fromkeys((*one, *other)):
+        if key not in NOT_SAID and one.get(key) != other.get(key):
+            yield key, _short(one.get(key)), _short(other.get(key))
+
+
+def _differences(pair: Pair, width: int, styles: FigurePalette) -> list[Line]:
+    made = [each.stored.result["provenance"] if each.stored else {} for each in (pair.one, pair.other)]
+    said = [f"{name} {first} | {second}" for name, first, second in differing(*made)]
+    text = "; ".join(said) if said else "nothing but what was measured"
+    return prose(f"they differ in: {text}", width, styles.plain)
+
+
+def score_table(pair: Pair) -> Table | None:
+    """Every score of the SAEs they share, or every number of the whole; None if there is nothing to compare.
+
+    SAEs are matched by name, or, where no name is shared (two layers), by width and nominal L0.
+    """
+    if not pair.same_experiment or pair.one.stored is None or pair.other.stored is None:
+        return None
+    one, other = pair.one.stored.result, pair.other.stored.result
+    rows = _matched(one["saes"], other["saes"])
+    if rows:
+        keys = [key for key in rows[0][1] if key not in NOT_SCORES and all(_numeric(a, key, b) for _, a, b in rows)]
+        columns = [Column(title="SAE")]
+        for key in keys:
+            columns += [Column(title=key, digits=4), Column(title="other", digits=4), Column(title="change", digits=4)]
+        cells = [(name, *(cell for key in keys for cell in _cells(a.get(key), b.get(key)))) for name, a, b in rows]
+        return Table(title="Left, right, and right less left", columns=tuple(columns), rows=tuple(cells))
+    names = [key for key in one["result"] if _numeric(one["result"], key, other["result"])]
+    if not names:
+        return None
+    return Table(
+        title="Left, right, and right less left",
+        columns=(Column(title="number"), Column(title="left", digits=4), Column(title="right", digits=4),
+                 Column(title="change", digits=4)),
+        rows=tuple((name.replace("_", " "), *_cells(one["result"][name], other["result"][name])) for name in names),
+    )  # fmt: skip
+
+
+def _matched(
+    one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    by_name = {row["sae"]: row for row in other}
+    found = [(row["sae"], row, by_name[row["sae"]]) for row in one if row["sae"] in by_name]
+    if found:
+        return found
+    by_size = {(row["d_sae"], row["nominal_l0"]): row for row in other}
+    pairs = [(row, by_size.get((row["d_sae"], row["nominal_l0"]))) for row in one if row["nominal_l0"] is not None]
+    return [(f"{row['sae']} | {match['sae']}", row, match) for row, match in pairs if match is not None]
+
+
+def _numeric(one: Mapping[str, Any], key: str, other: Mapping[str, Any]) -> bool:
+    values = (one.get(key), other.get(key))
+    return any(value is not None for value in values) and all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values
+    )
+
+
+def _cells(one: float | None, other: float | None) -> tuple[Cell, Cell, Cell]:
+    return one, other, None if one is None or other is None else float(other) - float(one)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else visible(str(value))
+    return f"{text[:SHORT_HASH]}…" if len(text) > 4 * SHORT_HASH else text
