@@ -71,10 +71,10 @@ class Banner(LinePane):
     def show(self, failures: tuple[GateLine, ...]) -> None:
         """Draw these."""
         self._failures = failures
-        self.arrange()
+        self.take_room()
         self.rebuild()
 
-    def arrange(self) -> None:
+    def take_room(self) -> None:
         """Take the room there is for it."""
         lines = banner_height(len(self._failures), self.app.size.height)
         self.display = lines > 0
