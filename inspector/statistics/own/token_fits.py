@@ -1,0 +1,170 @@
+"""What the training tokens say about the sizes of an SAE's error: maps from x, means per token id.
+
+Filled by one pass over the training tokens, then concluded; `token_pass` scores it on the held-out ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from inspector.engine.moments import Moments, to_float64
+from inspector.engine.regression import Factorisation, LinearMap
+from inspector.engine.scores import r2_from_moments
+from inspector.statistics.own.token_classes import TokenClasses
+from inspector.statistics.own.token_norms import NORMS, SIZES
+from inspector.statistics.own.token_sums import ClassSums
+
+X = "x"
+TARGETS = (*(f"{name}_sq" for name in NORMS), "sae_error")
+"""What is regressed on x, per SAE: four squared norms and one norm."""
+POSITION = "position"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """What x adds to a token's identity: y = mean of y for the class + a (x - mean of x for the class)."""
+
+    weight: Tensor
+    """[d, k] of k sizes, over all SAEs."""
+    mean_x: Tensor
+    """[classes, d] around the mean of all training tokens."""
+    mean_y: Tensor
+    """[classes, k]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fits:
+    """Everything fitted; all of it stays as it is while tokens are scored."""
+
+    centre: Tensor
+    """[d] training mean of x."""
+    on: Mapping[str, LinearMap]
+    """By X or sae_id: from x to x_sq, or to TARGETS; with an intercept."""
+    off: Mapping[str, LinearMap]
+    """Without."""
+    train_r2: Mapping[str, tuple[float | None, ...]]
+    """By X or sae_id, in the order of the targets: on the training tokens, with the run's intercept."""
+    token_mean: Tensor
+    """[ids, k] mean of every size (SIZES of each SAE in turn) per token id; the mean of all where none was seen."""
+    token_position: Tensor
+    """[ids] mean position per token id, as `token_mean`."""
+    position_slope: Tensor
+    """[k] of a size on position within a token id."""
+    within: Within
+    moments: Moments
+
+
+class TokenFits:
+    """Accumulator over training tokens.
+
+    Args:
+        d: width of x.
+        centre: [d] about the mean of x; sums per class are kept around it.
+        sae_ids: in the order of every batch.
+        classes: of the tokens.
+    """
+
+    def __init__(self, d: int, centre: Tensor, sae_ids: Sequence[str], classes: TokenClasses) -> None:
+        self._centre, self._classes, self.sae_ids = centre, classes, tuple(sae_ids)
+        self.moments = Moments(d)
+        self._by_id = ClassSums(classes.n_ids)
+        self._by_frequency = ClassSums(classes.n_frequent + 1)
+
+    def update(
+        self, x: Tensor, token_ids: Tensor, positions: Tensor, numbers: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        """Add training tokens.
+
+        Args:
+            x: [n, d].
+            token_ids: [n].
+            positions: [n].
+            numbers: by X and sae_id, then by name: [n] float64.
+        """
+        targets = {X: numbers[X]["x_sq"][:, None]}
+        targets |= {name: torch.stack([numbers[name][each] for each in TARGETS], dim=1) for name in self.sae_ids}
+        self.moments.update(x, targets)
+        sizes = sizes_of(numbers, self.sae_ids)
+        place = to_float64(positions).to(sizes)[:, None]
+        everything = torch.cat([sizes, sizes * place, place, place.square()], dim=1)
+        self._by_id.update(self._classes.by_id(token_ids), everything)
+        wide = to_float64(x)
+        self._by_frequency.update(
+            self._classes.by_frequency(token_ids), torch.cat([wide - self._centre.to(wide), sizes.to(wide)], dim=1)
+        )
+
+    def finish(self, *, intercept: bool) -> Fits:
+        """Fit what was added; `intercept`: the one whose training R-squared is told."""
+        factorisation = Factorisation(self.moments)
+        names = (X, *self.sae_ids)
+        on = {name: factorisation.fit(name) for name in names}
+        off = {name: factorisation.without_intercept(fitted) for name, fitted in on.items()}
+        used = on if intercept else off
+        means = torch.cat([self.moments.target(name).mean_y[_places()] for name in self.sae_ids])
+        k = len(means)
+        sums, n = self._by_id.values, self._by_id.n[:, None]
+        place = sums[:, 2 * k : 2 * k + 1]
+        seen = n.clamp_min(1.0)
+        # Sums of products within each id: of position with every size, and of position with itself.
+        crossed = (sums[:, k : 2 * k] - place * sums[:, :k] / seen).sum(dim=0)
+        spread = (sums[:, 2 * k + 1 :] - place.square() / seen).sum()
+        all_means = self._by_id.means(torch.cat([means, (self._by_id.values.sum(0) / n.sum())[k:]]))
+        return Fits(
+            centre=self.moments.mean_x.clone(),
+            on=on,
+            off=off,
+            train_r2={name: _train_r2(self.moments, name, used[name]) for name in names},
+            token_mean=all_means[:, :k],
+            token_position=all_means[:, 2 * k],
+            position_slope=crossed / spread if float(spread) > 0.0 else torch.zeros_like(crossed),
+            within=self._within(means),
+            moments=self.moments,
+        )
+
+    def _within(self, means: Tensor) -> Within:
+        """Least squares on what is left of x and of the sizes once their mean per class is taken away."""
+        moments, sums = self.moments, self._by_frequency
+        d = moments.d
+        shift = moments.mean_x - self._centre.to(moments.mean_x)
+        mean = sums.means(torch.cat([shift, means]).to(sums.values))
+        mean_x, mean_y = mean[:, :d] - shift, mean[:, d:]
+        share = sums.n[:, None]
+        inner = Moments(d)
+        inner.n, inner.mean_x = moments.n, moments.mean_x
+        inner.s_xx = moments.s_xx - mean_x.T @ (share * mean_x)
+        s_xy = torch.cat([moments.target(name).s_xy[:, _places()] for name in self.sae_ids], dim=1)
+        target = replace(
+            moments.target(X),
+            s_xx=inner.s_xx,
+            mean_y=means,
+            s_xy=s_xy - mean_x.T @ (share * (mean_y - means)),
+            s_yy=torch.zeros_like(means),
+        )
+        return Within(weight=Factorisation(inner).fit_moments(target).weight.T, mean_x=mean_x, mean_y=mean_y)
+
+
+def sizes_of(numbers: Mapping[str, Mapping[str, Tensor]], sae_ids: Sequence[str]) -> Tensor:
+    """[n, k] the SIZES of every SAE in turn."""
+    return torch.stack([numbers[sae_id][size] for sae_id in sae_ids for size in SIZES], dim=1)
+
+
+def _places() -> list[int]:
+    """Where the SIZES are among the TARGETS."""
+    return [TARGETS.index(size) for size in SIZES]
+
+
+def _train_r2(moments: Moments, name: str, linear_map: LinearMap) -> tuple[float | None, ...]:
+    target = moments.target(name)
+    return tuple(
+        r2_from_moments(
+            replace(
+                target, mean_y=target.mean_y[i : i + 1], s_xy=target.s_xy[:, i : i + 1], s_yy=target.s_yy[i : i + 1]
+            ),
+            replace(linear_map, weight=linear_map.weight[i : i + 1], bias=linear_map.bias[i : i + 1]),
+        )[0]
+        for i in range(len(target.mean_y))
+    )
