@@ -207,9 +207,7 @@ class JobStore:
             ids = ", ".join(job.id for job in found[:4])
             raise UsageError(f"'{wanted}' is the beginning of {len(found)} jobs: {ids}. Write more of it.")
         if not found:
-            hint = (
-                nearest(wanted, [job.id for job in jobs]) if jobs else " None was started: `dm-inspect run --detach`."
-            )
+            hint = nearest(wanted, [job.id for job in jobs]) if jobs else " `dm-inspect run --detach` starts one."
             raise UsageError(f"There is no job {wanted!r}.{hint}")
         return found[0]
 

@@ -1,0 +1,317 @@
+"""Jobs in the service's loop: queued, run in steps between questions, cancelled, resumed, and their results kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+
+from inspector import runner
+from inspector.session import jobs as session_jobs
+from inspector.session.jobs import BATCH_SIZE
+from inspector.session.protocol import (
+    CancelJob,
+    Failed,
+    Find,
+    Found,
+    GetJobLog,
+    GetJobs,
+    JobInfo,
+    JobLog,
+    Jobs,
+    JobState,
+    JobTold,
+    ResumeJob,
+    StartJob,
+)
+from inspector.session.service import Service
+from inspector.spec import RunSpec, TargetSpec
+from inspector.store import jobs as store_jobs
+from inspector.store import results
+from inspector.store.jobs import JobStore
+from inspector.store.jsonable import jsonable
+from tests.session.test_service import SECONDS, Running
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+
+QUICK = {"resamples": "20"}
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jobs and results of this test alone."""
+    monkeypatch.setenv(store_jobs.VARIABLE, str(tmp_path / "jobs"))
+    monkeypatch.setenv(results.VARIABLE, str(tmp_path / "results"))
+    return tmp_path
+
+
+@pytest.fixture
+def running(
+    loaded: Loaded, toy_target: TargetSpec, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Running]:
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    made = Running(toy_target)
+    made.attach()
+    yield made.start()
+    made.end()
+
+
+def job_of(message: object) -> JobInfo:
+    assert isinstance(message, JobTold), message
+    return message.job
+
+
+def until_state(running: Running, job: str, state: str, view: int = 1) -> JobInfo:
+    return job_of(running.until(view, lambda m: isinstance(m, JobTold) and m.job.id == job and m.job.state == state))
+
+
+def start(running: Running, *experiments: str, request: int = 1, **params: str) -> JobInfo:
+    return job_of(running.ask(1, StartJob(request=request, experiments=list(experiments), params={**QUICK, **params})))
+
+
+def test_states_mean_the_same_on_the_wire_and_in_the_table() -> None:
+    assert get_args(JobState) == get_args(store_jobs.State)
+
+
+def test_a_job_runs_to_its_end_and_its_results_are_those_of_a_run(
+    running: Running, loaded: Loaded, folders: Path
+) -> None:
+    queued = start(running, "error-vector", "fvu-nonlinear")
+    assert (queued.state, queued.experiments) == ("queued", ["error-vector", "fvu-nonlinear"])
+    assert queued.command.startswith("dm-inspect run error-vector fvu-nonlinear --model ")
+    done = until_state(running, queued.id, "done")
+    assert [name.rpartition("-")[0] for name in done.results] == ["error-vector", "fvu-nonlinear"]
+    assert done.ended >= done.started >= done.created > 0
+    listed = running.ask(1, GetJobs(request=2))
+    assert isinstance(listed, Jobs)
+    assert [job.id for job in listed.jobs] == [queued.id]
+    log = running.ask(1, GetJobLog(request=3, job=queued.id))
+    assert isinstance(log, JobLog)
+    assert "queued in session" in log.lines[0]
+    assert log.lines[-1].endswith("done: 2 results")
+    running.end()  # two threads must not use one model
+    spec = RunSpec(target=loaded.target, experiments=tuple(queued.experiments), params=QUICK, batch_size=BATCH_SIZE)
+    kept = [results.load(each).result for each in done.results]
+    assert kept == [jsonable(each) for each in result_of(runner.run(spec, loaded))]  # in every bit
+
+
+def result_of(work: Any) -> Any:
+    """What a generator returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def test_every_view_is_told_and_one_that_comes_later_too(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    hold(monkeypatch, gate)
+    second = running.attach()
+    job = start(running, "error-vector")
+    until_state(running, job.id, "running", second)
+    third = running.attach()
+    assert any(isinstance(message, JobTold) and message.job.id == job.id for message in running.told[third - 1])
+    gate.set()
+    for view in (1, second, third):
+        until_state(running, job.id, "done", view)
+    fourth = running.attach()
+    assert not any(isinstance(message, JobTold) for message in running.told[fourth - 1])
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> list[int]:
+    """Jobs make small empty steps until the gate opens; returns a list that grows by one with every step."""
+    original, steps = session_jobs._work, []
+
+    def held(*args: Any) -> Any:
+        from inspector.events import PassProgress
+
+        while not gate.is_set():
+            steps.append(1)
+            time.sleep(0.002)
+            yield PassProgress(name="held", contexts_done=1, contexts_total=2, tokens_per_second=1.0, seconds_left=1.0)
+        return (yield from original(*args))
+
+    monkeypatch.setattr(session_jobs, "_work", held)
+    return steps
+
+
+def test_cancelled_within_one_step_and_the_next_one_begins(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    steps = hold(monkeypatch, gate)
+    first = start(running, "error-vector")
+    second = start(running, "norm-prediction", request=2)
+    until_state(running, first.id, "running")
+    before = len(steps)
+    cancelled = job_of(running.ask(1, CancelJob(request=3, job=first.id)))
+    assert cancelled.state == "cancelled"
+    assert len(steps) - before <= 2
+    gate.set()
+    until_state(running, second.id, "done")
+    again = running.ask(1, CancelJob(request=4, job=first.id))
+    assert again == Failed(
+        request=4,
+        exit_code=2,
+        message=f"The job {first.id} is cancelled already. Only a queued or running one can be cancelled.",
+    )
+    # A cancelled one can be resumed, a finished one not.
+    assert job_of(running.ask(1, ResumeJob(request=5, job=first.id))).state == "queued"
+    until_state(running, first.id, "done")
+    refused = running.ask(1, ResumeJob(request=6, job=first.id))
+    assert isinstance(refused, Failed)
+    assert refused.exit_code == 2
+
+
+def test_a_waiting_job_is_cancelled_without_ever_running(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    hold(monkeypatch, gate)
+    first, second = start(running, "error-vector"), start(running, "norm-prediction", request=2)
+    assert job_of(running.ask(1, CancelJob(request=3, job=second.id))).started == 0
+    gate.set()
+    until_state(running, first.id, "done")
+    assert JobStore().find(second.id).state == "cancelled"
+
+
+def test_progress_is_told_twice_a_second_at_most(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    steps = hold(monkeypatch, gate)
+    job = start(running, "error-vector")
+    began = time.monotonic()
+    while len(steps) < 300:
+        time.sleep(0.01)
+    seconds = time.monotonic() - began
+    told = [m for m in running.told[0] if isinstance(m, JobTold) and m.job.state == "running"]
+    assert len(told) <= 2 + seconds / session_jobs.TOLD_SECONDS  # of 300 steps; one for the state, one to begin with
+    gate.set()
+    until_state(running, job.id, "done")
+
+
+def test_questions_are_answered_between_two_steps(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    steps = hold(monkeypatch, gate)
+    job = start(running, "error-vector")
+    until_state(running, job.id, "running")
+    for number in range(10, 20):
+        before = len(steps)
+        assert isinstance(running.ask(1, Find(request=number, text="error")), Found)
+        assert len(steps) - before <= 3
+    gate.set()
+    until_state(running, job.id, "done")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (StartJob(experiments=["error-vektor"]), "There is no experiment 'error-vektor'. Nearest: error-vector"),
+        (StartJob(experiments=[]), "No experiment was named."),
+        (StartJob(experiments=["error-vector"], params={"x": "1"}), "'x' is not a parameter of error-vector."),
+        (StartJob(experiments=["error-vector"], profile="odd"), "There is no profile 'odd'. Known: careful"),
+        (StartJob(experiments=["error-vector"], null="odd"), "There is no null 'odd'. Known: shuffle"),
+        (CancelJob(job="nope"), "There is no job 'nope'."),
+        (ResumeJob(job=""), "There is no job ''."),
+        (GetJobLog(job="../../etc/passwd"), "There is no job '../../etc/passwd'."),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(running: Running, asked: Any, says: str) -> None:
+    import msgspec
+
+    answer = running.ask(1, msgspec.structs.replace(asked, request=7))
+    assert isinstance(answer, Failed)
+    assert answer.exit_code == 2
+    assert answer.message.startswith(says)
+    assert JobStore().all().jobs == ()
+
+
+def test_a_job_that_fails_says_why_and_the_session_goes_on(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspector.errors import DataError
+
+    def broken(*_: object) -> Any:
+        raise DataError("NaN at context 3. Look at it.")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session_jobs, "_work", broken)
+        job = start(running, "error-vector")
+        ended = until_state(running, job.id, "failed")
+    assert (ended.exit_code, ended.error) == (4, "NaN at context 3. Look at it.")
+    assert isinstance(running.ask(1, Find(request=9, text="x")), Found)
+    assert job_of(running.ask(1, ResumeJob(request=10, job=job.id))).error == ""
+    assert until_state(running, job.id, "done").exit_code == 0
+
+
+def test_a_full_disk_ends_the_job_with_5_and_it_resumes_when_there_is_room(running: Running, folders: Path) -> None:
+    (folders / "results").write_text("no folder")  # nothing can be stored there
+    job = start(running, "error-vector")
+    ended = until_state(running, job.id, "failed")
+    assert ended.exit_code == 5
+    assert str(folders / "results") in ended.error
+    (folders / "results").unlink()
+    running.ask(1, ResumeJob(request=2, job=job.id))
+    assert len(until_state(running, job.id, "done").results) == 1
+
+
+def test_a_session_that_is_stopped_leaves_its_jobs_interrupted(
+    loaded: Loaded, toy_target: TargetSpec, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    gate = threading.Event()
+    with monkeypatch.context() as patched:
+        hold(patched, gate)
+        first = Running(toy_target)
+        first.attach()
+        first.start()
+        jobs = [start(first, "error-vector"), start(first, "norm-prediction", request=2)]
+        until_state(first, jobs[0].id, "running")
+        first.end()
+    assert {job.state for job in JobStore().all().jobs} == {"interrupted"}
+    second = Running(toy_target)
+    second.attach()
+    second.start()
+    listed = second.ask(1, GetJobs(request=1))
+    assert isinstance(listed, Jobs)
+    assert {job.id for job in listed.jobs} == {job.id for job in jobs}
+    second.ask(1, ResumeJob(request=2, job=jobs[1].id))
+    until_state(second, jobs[1].id, "done")
+    second.end()
+
+
+def test_a_session_with_a_job_is_not_idle(
+    loaded: Loaded, toy_target: TargetSpec, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    gate = threading.Event()
+    steps = hold(monkeypatch, gate)
+    running = Running(toy_target, idle_seconds=0.05)
+    view = running.attach()
+    running.start()
+    job = start(running, "error-vector")
+    running.hub.detach(view)
+    while len(steps) < 200:
+        assert running.thread.is_alive()
+        time.sleep(0.01)
+    gate.set()
+    running.thread.join(SECONDS)
+    assert running.code == 0
+    assert JobStore().find(job.id).state == "done"
+
+
+def test_a_job_can_be_asked_for_while_the_target_loads_and_fails_with_it(
+    folders: Path, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from inspector.session import service
+
+    monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
+    running = Running(replace(toy_target, model=str(folders / "nothing")))
+    view = running.attach()
+    running.hub.ask(view, StartJob(request=1, experiments=["error-vector"]))
+    running.start()
+    running.thread.join(SECONDS)
+    (job,) = JobStore().all().jobs
+    assert (job.state, job.exit_code) == ("failed", 3)
