@@ -88,6 +88,8 @@ class TargetSpec:
     model: str = "demo"
     layers: tuple[int, ...] | None = None
     """None: the demo's middle layer, or the only layer the suite has."""
+    layers_from: int | None = None
+    """In the place of `layers`: this layer and all later ones that have SAEs; see `sources.suites.layer_by_layer`."""
     site: Site = "resid"
     hook: str | None = None
     """A full hook name; overrides layers and site."""

@@ -38,10 +38,3 @@ def one_context(loaded: Loaded, index: int = 0) -> Loaded:
             plan, included=included, train=train, n_train=int(train.sum()), n_test=int((included & ~train).sum())
         ),
     )
-
-
-def one_by_one(target: TargetSpec) -> list[TargetSpec]:
-    """A target of several layers as targets of one."""
-    if target.layers is None or len(target.layers) <= 1:
-        return [target]
-    return [replace(target, layers=(layer,)) for layer in target.layers]

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from inspector.cli.narration import follow
-from inspector.cli.opening import one_by_one, opened
+from inspector.cli.opening import opened
 from inspector.cli.tokens import first_context, print_first
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import visible
@@ -30,7 +30,9 @@ Held-out tokens; [95% bootstrap over contexts]. `dm-inspect run --help` measures
 
 def print_overview(target: TargetSpec) -> None:
     """The three numbers of every SAE of the hook, then the first context's tokens with their norms."""
-    for each in one_by_one(target):
+    from inspector.sources.suites import layer_by_layer
+
+    for each in layer_by_layer(target):
         loaded, results, table = follow(_measured(each), quiet=False)
         print(overview(results))
         print_first(loaded, table, scored="context")

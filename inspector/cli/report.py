@@ -38,15 +38,15 @@ def report(experiment: Experiment, result: Mapping[str, Any], look: Look | None 
     made = result["provenance"]
     where = [visible(str(made[key])) for key in ("model", "hook_name") if made.get(key)]
     parts = [" · ".join([experiment.title, *where]), _wrapped(experiment.question, look), ""]
-    parts += _figures(figures_of(experiment, result), look)
+    parts += drawn(figures_of(experiment, result), look)
     parts += [_wrapped(f"{fact.label}: {fact.text}", look) for fact in facts(experiment, result)]
     if command:
         parts.append(f"repeat with: {visible(command)}")
     return "\n".join(parts) + "\n\n"
 
 
-def _figures(figures: Sequence[Figure], look: Look) -> Iterator[str]:
-    """Each figure, and its note where no figure before has said the same."""
+def drawn(figures: Sequence[Figure], look: Look) -> Iterator[str]:
+    """Each figure as text, and its note where no figure before has said the same."""
     palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
     said: set[str] = set()
     for figure in figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,9 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
-from inspector.cli.opening import one_by_one, opened
+from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, to_json, whole_file
-from inspector.cli.target_options import target_options
+from inspector.cli.target_options import several_target_options
 from inspector.errors import ResourceError, UsageError
 from inspector.spec import RunSpec
 from inspector.store.command import command_of
@@ -62,7 +63,7 @@ Examples:
     help="Add up in N parts and merge; changes no number.",
 )
 @quiet_option
-@target_options
+@several_target_options
 def run(
     experiments: tuple[str, ...],
     params: tuple[str, ...],
@@ -73,17 +74,21 @@ def run(
     batch_size: int,
     shards: int,
     quiet: bool,
-    target: TargetSpec,
+    targets: tuple[TargetSpec, ...],
 ) -> None:
     """Measure experiments on a model and its SAEs, without a screen.
 
     All experiments share one pass over the tokens, for all SAEs of the hook. `dm-inspect experiments` lists them.
+    Several layers or models are measured one after the other, and stand in one table at the end.
     """
+    from inspector.sources.suites import layer_by_layer
+
     chosen = check(experiments, params)
     if out is not None:
         output_folder(out)
-    targets = one_by_one(target)
-    for each in targets:
+    hooks = [each for target in targets for each in layer_by_layer(target)]
+    found: dict[str, list[dict[str, Any]]] = {experiment.id: [] for experiment in chosen}
+    for each in hooks:
         spec = RunSpec(
             target=each,
             experiments=tuple(experiment.id for experiment in chosen),
@@ -96,8 +101,9 @@ def run(
         for experiment, result in zip(chosen, follow(measured(spec), quiet=quiet), strict=True):
             command = command_of(spec, experiment.id)
             _keep(result, command, quiet=quiet)
+            found[experiment.id].append(result)
             if out is not None:
-                _write(out / file_name(result, several_layers=len(targets) > 1), result)
+                _write(out / file_name(result, several_layers=len(hooks) > 1, several_models=len(targets) > 1), result)
             if as_json:
                 print_json(result)
             else:
@@ -105,6 +111,9 @@ def run(
                 from inspector.cli.report import report
 
                 print(report(experiment, result, look_of_stdout(), command), end="", flush=True)
+    if len(hooks) > 1 and not as_json:
+        for experiment in chosen:
+            _together(experiment, found[experiment.id])
 
 
 def check(experiments: tuple[str, ...], params: tuple[str, ...]) -> list[Experiment]:
@@ -152,10 +161,24 @@ def _keep(result: dict[str, Any], command: str, *, quiet: bool) -> None:
             say(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
 
 
-def file_name(result: dict[str, Any], *, several_layers: bool) -> str:
-    """`error-vector.json`; `error-vector.layer_3.json` where one command measures several layers."""
+def file_name(result: dict[str, Any], *, several_layers: bool, several_models: bool = False) -> str:
+    """`error-vector.json`; `error-vector.layer_3.json` where one command measures several layers, and
+    `error-vector.gemma-2-2b.layer_3.json` where it measures several models.
+    """
     layer = f".layer_{result['saes'][0]['layer']}" if several_layers and result["saes"] else ""
-    return f"{result['experiment']}{layer}.json"
+    name = str(result["provenance"]["model"]).rstrip("/").rpartition("/")[2]
+    model = "." + re.sub(r"[^A-Za-z0-9._-]", "_", name) if several_models else ""
+    return f"{result['experiment']}{model}{layer}.json"
+
+
+def _together(experiment: Experiment, results: list[dict[str, Any]]) -> None:
+    """One table and one curve of all layers and models."""
+    from inspector.cli.colours import look_of_stdout
+    from inspector.cli.report import drawn
+    from inspector.cli.several import side_by_side
+
+    for text in drawn(side_by_side(experiment.title, results), look_of_stdout()):
+        print(text, flush=True)
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

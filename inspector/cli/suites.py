@@ -56,22 +56,22 @@ def find(target: TargetSpec) -> list[SaeRef]:
     Raises:
         TargetError: if there are none, with what there is.
     """
-    from inspector.sources.suites import known_saes, select
+    from inspector.sources.suites import known_saes, layer_by_layer, select
 
     refs = known_saes(target)
     if target.saes:
         return select(refs, target)
     if target.hook is not None:
         hooks = [target.hook]
-    elif target.layers is not None:
-        hooks = [hook_name_of(target.site, layer) for layer in target.layers]
+    elif target.layers is not None or target.layers_from is not None:
+        hooks = [hook_name_of(target.site, each.layers[0]) for each in layer_by_layer(target) if each.layers]
     else:
         hooks = list(dict.fromkeys(ref.hook_name for ref in refs))
     found: list[SaeRef] = []
     failure: TargetError | None = None
     for hook in hooks:
         try:
-            found += select(refs, replace(target, hook=hook, layers=None))
+            found += select(refs, replace(target, hook=hook, layers=None, layers_from=None))
         except TargetError as error:  # a hook may lack a width that another one has
             failure = failure or error
     if failure is not None and (not found or len(hooks) == 1):

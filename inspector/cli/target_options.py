@@ -64,21 +64,17 @@ class Widths(click.ParamType[tuple[int, ...]]):
 
 
 class Span(click.ParamType[tuple[int, int | None]]):
-    """A half-open range A:B as in Python; B may be left out, and so may A where `open_start` allows."""
+    """A half-open range A:B as in Python; either end may be left out."""
 
     name = "A:B"
-
-    def __init__(self, *, open_end: bool) -> None:
-        self.open_end = open_end
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
         """The two ends; the second is None for an open end."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d*):(\d*)", str(value))
-        if match is None or not (self.open_end or (match[1] and match[2])):
-            example = "200: or 200:1000" if self.open_end else "10:14 for layers 10 to 13"
-            self.fail(f"{value!r} is not a range. Write {example}.", param, ctx)
+        if match is None:
+            self.fail(f"{value!r} is not a range. Write 10:14, whose end is not included, or 10: for all from 10 on.")
         start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
         if stop is not None and stop <= start:
             self.fail(f"{value!r} is empty. The end is not included, so it must be larger than the start.", param, ctx)
@@ -144,7 +140,10 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         "--layer", type=click.IntRange(min=0), metavar="N", help="Layer, from 0. Default: the suite's, or the middle."
     ),
     "layers": _option(
-        "--layers", type=Span(open_end=False), metavar="A:B", help="Layers A to B, B not included, one after the other."
+        "--layers",
+        type=Span(),
+        metavar="A:B",
+        help="Layers A to B, B not included, one after the other; without B all that have SAEs.",
     ),
     "site": _option("--site", type=click.Choice(["resid", "mlp", "attn"]), help="Where in the layer. Default: resid."),
     "hook": _option("--hook", metavar="NAME", help="A full hook name instead of layer and site."),
@@ -177,7 +176,7 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     ),
     "positions": _option(
         "--positions",
-        type=Span(open_end=True),
+        type=Span(),
         metavar="A:B",
         help="Which are fitted and scored. Default: 200:, less if contexts are short.",
     ),
@@ -242,6 +241,22 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 """By the name under which the value arrives."""
 
+_SEVERAL: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "model": _option(
+        "--model",
+        multiple=True,
+        metavar="NAME|DIR",
+        help="demo (default), gemma-2-9b and the like, a Hugging Face id, or a directory; repeat for more.",
+    ),
+    "suite": _option(
+        "--suite",
+        multiple=True,
+        metavar="RELEASE|DIR",
+        help="A published release, or a directory of SAEs. Default: the model's own. One per model.",
+    ),
+}
+"""Options of `several_target_options` that differ."""
+
 
 def target_options(function: Callable[..., Result]) -> Callable[..., Result]:
     """Give a command the options of TARGET; its function receives them as one `target: TargetSpec`."""
@@ -265,6 +280,37 @@ def some_target_options(*names: str) -> Callable[[Callable[..., Result]], Callab
     return decorate
 
 
+def several_target_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """As `target_options`, but --model may be repeated, and --suite with it; the function receives `targets`."""
+
+    @functools.wraps(function)
+    def with_targets(*args: Any, **values: Any) -> Result:
+        parsed = {name: values.pop(name) for name in _OPTIONS}
+        return function(*args, targets=targets_of(parsed), **values)
+
+    decorated: Callable[..., Result] = with_targets
+    for name in reversed(_OPTIONS):
+        option = _SEVERAL[name] if name in _SEVERAL else _OPTIONS[name]
+        decorated = option(decorated)
+    return decorated
+
+
+def targets_of(values: dict[str, Any]) -> tuple[TargetSpec, ...]:
+    """As `target_of`, for every model of `several_target_options`.
+
+    Raises:
+        click.UsageError: if there are some suites, but not one per model.
+    """
+    models, suites = values.pop("model") or (_DEFAULTS.model,), values.pop("suite")
+    if len(suites) not in (0, len(models)):
+        raise click.UsageError(
+            f"--suite was given {len(suites)} times and --model {len(models)} times. Give one suite per model, in the "
+            "same order, or none."
+        )
+    pairs = zip(models, suites or [None] * len(models), strict=True)
+    return tuple(target_of({**values, "model": model, "suite": suite}) for model, suite in pairs)
+
+
 def target_of(values: dict[str, Any]) -> TargetSpec:
     """The target that a command's parsed options mean; what is not among them keeps its default.
 
@@ -276,5 +322,9 @@ def target_of(values: dict[str, Any]) -> TargetSpec:
         raise click.UsageError("--layer and --layers were both given. Leave one out.")
     if values.get("hook") is not None and (layer is not None or span is not None or site is not None):
         raise click.UsageError("--hook names the layer and site by itself. Leave out --layer, --layers and --site.")
-    layers = (layer,) if layer is not None else tuple(range(*span)) if span is not None else None
+    layers: tuple[int, ...] | None = None if layer is None else (layer,)
+    if span is not None:
+        start, stop = span
+        values |= {"layers_from": start} if stop is None else {}
+        layers = None if stop is None else tuple(range(start, stop))
     return TargetSpec(layers=layers, site=site or _DEFAULTS.site, **values)

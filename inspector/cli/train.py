@@ -184,6 +184,8 @@ def hook_names(target: TargetSpec, n_layers: int | None) -> list[str]:
     if target.hook is not None:
         return [target.hook]
     layers = target.layers
+    if target.layers_from is not None and n_layers is not None:
+        layers = tuple(range(target.layers_from, max(n_layers, target.layers_from + 1)))
     if layers is None:
         if n_layers is None:
             raise TargetError(f"The number of layers of {target.model!r} is not known. Name one with --layer N.")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def first_layer(target: TargetSpec) -> TargetSpec:
     """A session looks at one hook: of several layers, the first. Special tokens are for each view to choose."""
     target = replace(target, include_special=False)
-    return replace(target, layers=target.layers[:1]) if target.layers else target
+    from inspector.sources.suites import layer_by_layer
+
+    return layer_by_layer(target)[0]
 
 
 def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:

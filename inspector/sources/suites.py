@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,8 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
     """
     if target.hook is not None:
         return target.hook, layer_of(target.hook)
+    if target.layers_from is not None:
+        raise UsageError(f"All layers from {target.layers_from} on were asked for. Take one, with --layer N.")
     if target.layers is not None:
         if len(target.layers) != 1:
             raise UsageError(f"{len(target.layers)} layers were asked for at once. Take one, with --layer N.")
@@ -166,6 +169,24 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
         raise TargetError(f"The suite has no SAE at site {target.site!r}. It has: {sites}; choose with --hook.")
     listed = ", ".join(map(str, layers[:12])) + (", ..." if len(layers) > 12 else "")
     raise TargetError(f"The suite has SAEs at {len(layers)} layers. Choose one with --layer: {listed}.")
+
+
+def layer_by_layer(target: TargetSpec) -> list[TargetSpec]:
+    """A target of several layers as targets of one, in the order of the layers.
+
+    Raises:
+        TargetError: from the layer asked for on, none has an SAE.
+    """
+    layers = target.layers
+    if target.layers_from is not None:
+        found = {ref.layer for ref in known_saes(target) if ref.layer is not None and _at_site(ref, target)}
+        layers = tuple(sorted(layer for layer in found if layer >= target.layers_from))
+        if not layers:
+            last = f" The last that has is {max(found)}." if found else f" None has at site {target.site!r}."
+            raise TargetError(f"No layer from {target.layers_from} on has an SAE in this suite.{last}")
+    if layers is None or (len(layers) == 1 and target.layers_from is None):
+        return [target]
+    return [replace(target, layers=(layer,), layers_from=None) for layer in layers]
 
 
 def select(refs: list[SaeRef], target: TargetSpec) -> list[SaeRef]:

@@ -52,6 +52,8 @@ def target_words(target: TargetSpec) -> list[str]:
         value = getattr(target, field)
         if value != getattr(_DEFAULTS, field):
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    if target.layers_from is not None:
+        words += ["--layers", f"{target.layers_from}:"]
     if target.layers is not None:
         first, last = target.layers[0], target.layers[-1]
         words += ["--layer", str(first)] if first == last else ["--layers", f"{first}:{last + 1}"]

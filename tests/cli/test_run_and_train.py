@@ -55,6 +55,46 @@ def test_every_layer_gives_a_line_and_a_file(
     assert all(json.loads(run("results", "show", each["id"], "--json").out) in lines for each in kept)
 
 
+def test_open_layers_and_several_models_stand_in_one_table(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "kept"))
+    toy.write_toy_model(tmp_path / "other", "llama", n_layers=2, d_model=16, context=64)
+    suite = str(world / "suite")
+    picks = ("--widths", "32", "--l0", "2", "--contexts", "20", "--layers", "1:", "-p", "resamples=0")
+    models = ("--model", str(tmp_path / "other"), "--suite", suite)
+    outcome = run(
+        "run", "fvu-nonlinear", *target(world), "--suite", suite, *models, *picks, "--out", str(tmp_path / "r")
+    )
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
+        "fvu-nonlinear.model.layer_1.json",
+        "fvu-nonlinear.other.layer_1.json",
+    ]
+    together = outcome.out.partition("Nonlinear FVU: all layers")[2].splitlines()
+    rows = [line.split() for line in together if line.startswith(("/", "…"))]
+    stored = [json.loads(path.read_text()) for path in sorted((tmp_path / "r").iterdir())]
+    for words, result in zip(rows, stored, strict=True):
+        (row,) = result["saes"]
+        assert words[0].endswith(result["provenance"]["model"][-5:])
+        assert words[1:] == ["1", row["sae"], "32", "2.0", f"{row['fvu']:.4f}", f"{row['fvu_nonlinear']:.4f}"]
+
+
+def test_every_layer_from_one_on_and_none(run: Run, world: Path) -> None:
+    suite = ("--suite", str(world / "suite"))
+    listed = json.loads(run("suites", "--model", str(world / "model"), *suite, "--layers", "0:", "--json").out)["saes"]
+    assert {row["layer"] for row in listed} == {0, 1}
+    outcome = run("run", "fvu-nonlinear", *target(world), *suite, "--layers", "2:")
+    assert outcome.code == 3
+    assert "No layer from 2 on has an SAE in this suite. The last that has is 1." in outcome.err
+    outcome = run("tokens", *target(world), *suite, "--layers", "0:")
+    assert outcome.code == 2
+    assert "All layers from 0 on were asked for. Take one, with --layer N." in outcome.err
+    outcome = run("run", "fvu-nonlinear", *target(world), *suite, "--model", "demo", "--layer", "0")
+    assert outcome.code == 2
+    assert "--suite was given 1 times and --model 2 times. Give one suite per model, in the same order" in outcome.err
+
+
 def test_a_result_that_cannot_be_kept_is_printed_all_the_same(
     run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,8 @@ def test_every_option_reaches_its_field(run: Run) -> None:
 def test_layers_are_a_half_open_range(run: Run) -> None:
     (request,) = run("--layers", "2:5").opened
     assert request.target.layers == (2, 3, 4)
+    (request,) = run("--layers", "2:").opened
+    assert (request.target.layers, request.target.layers_from) == (None, 2)
 
 
 @pytest.mark.parametrize(("text", "span"), [("200:", (200, None)), (":50", (0, 50)), ("3:4", (3, 4))])
@@ -112,8 +114,8 @@ def test_positions_may_be_open(run: Run, text: str, span: tuple[int, int | None]
             "--widths: '0' is not a width. Write numbers or labels with commas, such as 256,1k,16k.",
         ),
         (
-            ("--layers", "3:"),
-            "--layers: '3:' is not a range. Write 10:14 for layers 10 to 13.",
+            ("--layers", "3-5"),
+            "--layers: '3-5' is not a range. Write 10:14, whose end is not included, or 10: for all from 10 on.",
         ),
         (
             ("--positions", "9:9"),

@@ -14,13 +14,14 @@ from inspector.store.command import command_of, target_words
 
 def parsed(words: list[str]) -> TargetSpec:
     """The target that the command line makes of these options."""
-    from inspector.cli.target_options import target_of
+    from inspector.cli.target_options import targets_of
 
     command = dm_inspect.get_command(click.Context(dm_inspect), "run")
     assert command is not None
     with command.make_context("run", ["all", *words]) as context:
         own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet"}
-        return target_of({name: value for name, value in context.params.items() if name not in own})
+        (target,) = targets_of({name: value for name, value in context.params.items() if name not in own})
+        return target
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def parsed(words: list[str]) -> TargetSpec:
         TargetSpec(model="a b/c", layers=(3,), suite="x'y", widths=(16384, 1024), l0=60.0, positions=(200, None)),
         TargetSpec(hook="blocks.1.hook_mlp_out", saes=("one", "two"), text="f.txt", contexts=7, train_tokens=9),
         TargetSpec(layers=(0, 1, 2), site="mlp", positions=(5, 100), split="token", seed=4, dtype="float32"),
-        TargetSpec(device="cpu", offline=True, cache_dir="/c", context_length=64),
+        TargetSpec(layers_from=4, device="cpu", offline=True, cache_dir="/c", context_length=64),
     ],
 )
 def test_the_words_say_the_same_target(target: TargetSpec) -> None:
