@@ -19,6 +19,7 @@ import msgspec
 from inspector.errors import Cancelled, ExitCode, UsageError
 from inspector.events import Downloading, Loading, Warned
 from inspector.session import discovery
+from inspector.session.estimating import FitClock, estimates
 from inspector.session.failures import failed
 from inspector.session.hub import Asked, Hub, Left
 from inspector.session.jobs import JobRunner
@@ -31,6 +32,7 @@ from inspector.session.protocol import (
     Generated,
     GetContext,
     GetDetail,
+    GetEstimates,
     GetJobLog,
     GetJobs,
     GetLatent,
@@ -97,6 +99,7 @@ class Service:
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
         self._job_was_last = False
+        self._clock = FitClock()
 
     def run(self) -> int:
         """Load, then serve until there is a reason to end; the exit code."""
@@ -261,6 +264,8 @@ class Service:
                     return
                 case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog():
                     answer = self.jobs.answer(message)
+                case GetEstimates():
+                    answer = estimates(message, browser.loaded, self.jobs.jobs(), self._clock.seconds)
                 case Generate():
                     self._generations[(view, message.request)] = browser.generate(view, message)
                     return
@@ -333,15 +338,18 @@ class Service:
 
     def _fit_one_step(self, browser: Browser, fits: Fits) -> bool:
         """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
+        began = time.monotonic()
         try:
             improved = fits.step({browser.policy(view) for view in self.hub.views})
         except Exception as error:
             # What was fitted before stays in use; every view has to know that it will not get better.
             self.hub.tell_all(failed(error))
             return fits.has_work
+        self._clock.worked(time.monotonic() - began)
         if improved is None:
             return fits.has_work
         message = improved.message
+        self._clock.improved(message)
         if message.policy == "excluded":  # which everybody who comes later begins with
             self.hub.remember(message)
         views = [view for view in self.hub.views if browser.policy(view) == message.policy]

@@ -5,19 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from inspector import runner
+from inspector.errors import DataError
+from inspector.events import PassProgress, Warned
+from inspector.session import estimating
 from inspector.session import jobs as session_jobs
 from inspector.session.jobs import BATCH_SIZE
 from inspector.session.protocol import (
     CancelJob,
+    Estimates,
     Failed,
     Find,
     Found,
+    GetEstimates,
     GetJobLog,
     GetJobs,
     JobInfo,
@@ -25,6 +31,8 @@ from inspector.session.protocol import (
     Jobs,
     JobState,
     JobTold,
+    MapImproved,
+    Policy,
     ResumeJob,
     StartJob,
 )
@@ -34,7 +42,7 @@ from inspector.store import jobs as store_jobs
 from inspector.store import results
 from inspector.store.jobs import JobStore
 from inspector.store.jsonable import jsonable
-from tests.session.test_service import SECONDS, Running
+from tests.session.test_service import SECONDS, Running, finished
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -129,8 +137,6 @@ def hold(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> list[int]:
     original, steps = session_jobs._work, []
 
     def held(*args: Any) -> Any:
-        from inspector.events import PassProgress
-
         while not gate.is_set():
             steps.append(1)
             time.sleep(0.002)
@@ -228,11 +234,9 @@ def test_what_is_wrong_is_said_at_once(running: Running, asked: Any, says: str) 
 
 
 def test_a_job_that_fails_says_why_and_the_session_goes_on(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inspector.errors import DataError
-
     def broken(*_: object) -> Any:
+        yield Warned(message="odd")
         raise DataError("NaN at context 3. Look at it.")
-        yield
 
     with monkeypatch.context() as patched:
         patched.setattr(session_jobs, "_work", broken)
@@ -303,8 +307,6 @@ def test_a_session_with_a_job_is_not_idle(
 def test_a_job_can_be_asked_for_while_the_target_loads_and_fails_with_it(
     folders: Path, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     from inspector.session import service
 
     monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
@@ -315,3 +317,50 @@ def test_a_job_can_be_asked_for_while_the_target_loads_and_fails_with_it(
     running.thread.join(SECONDS)
     (job,) = JobStore().all().jobs
     assert (job.state, job.exit_code) == ("failed", 3)
+
+
+def test_estimates_come_from_what_was_measured_here(running: Running, loaded: Loaded) -> None:
+    def ask(request: int, *experiments: str) -> Estimates:
+        answer = running.ask(1, GetEstimates(request=request, experiments=list(experiments)))
+        assert isinstance(answer, Estimates), answer
+        return answer
+
+    running.until(1, finished)
+    before = ask(1, "error-vector", "ce-splice")
+    assert before.shared_seconds is not None  # the fit has done the same work
+    assert before.shared_seconds > 0
+    assert [each.seconds for each in before.estimates] == [0.0, None]
+    until_state(running, start(running, "ce-splice", request=2).id, "done")
+    (after,) = ask(3, "ce-splice").estimates
+    assert after.seconds is not None
+    assert after.seconds > 0
+    assert isinstance(running.ask(1, GetEstimates(request=4, experiments=["nope"])), Failed)
+
+
+def test_what_cannot_run_says_why(loaded: Loaded, toy_target: TargetSpec, folders: Path) -> None:
+    few = replace(loaded, plan=replace(loaded.plan, n_train=319))
+    told = estimating.estimates(GetEstimates(request=1, experiments=["error-vector"]), few, [], None)
+    assert told.shared_seconds is None
+    assert told.estimates[0].seconds is None
+    assert told.estimates[0].why_not.startswith("The regression needs 320 training tokens")
+
+
+def test_the_fits_clock_tells_the_whole_from_a_part() -> None:
+    def fit(n_tokens: int, *, done: bool = False, policy: Policy = "excluded") -> MapImproved:
+        return MapImproved(
+            epoch=1, n_tokens=n_tokens, n_tokens_goal=400, n_held_out=0, qualities=[], finished=done, policy=policy
+        )
+
+    clock = estimating.FitClock()
+    assert [clock.seconds] == [None]
+    clock.worked(1.0)
+    clock.improved(fit(100))
+    assert clock.seconds == 4.0
+    clock.worked(2.0)
+    clock.improved(fit(400))
+    assert clock.seconds == 4.0  # its scores are still to come
+    clock.worked(2.0)
+    clock.improved(fit(400, done=True))
+    clock.worked(9.0)
+    clock.improved(fit(100, policy="included"))
+    assert clock.seconds == 5.0
