@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from inspector.errors import DataError
 from inspector.experiment import Experiment, parse_params
-from inspector.experiments import choose
+from inspector.experiments import choose, find
 from inspector.session.protocol import Estimate, Estimates, GetEstimates, MapImproved
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _seconds(experiment: Experiment, took: dict[str, float]) -> float | None:
     if experiment.measure is None:
         return _rounded(took.get(experiment.id, 0.0))
     # Experiments with one measurement share it: the first of a run has taken the time of all.
-    same = [took[each.id] for each in choose(sorted(took)) if each.measure is experiment.measure]
+    same = [took[each.id] for each in map(find, took) if each.measure is experiment.measure]
     return _rounded(max(same)) if same else None
 
 
