@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import FitParams
 
 if TYPE_CHECKING:
+    from inspector.drawing.figures import Heatmap
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
@@ -37,3 +38,44 @@ def measure(measuring: Measuring, params: TokenParams) -> Generator[Event, None,
 def found_in(statistics: Statistics, experiment_id: str) -> TokenNorms:
     """What was measured."""
     return cast("TokenNorms", statistics.own[experiment_id])
+
+
+def pairs_of(found: TokenNorms) -> list[tuple[str, str]]:
+    """Every SAE of the series with every later one; of equal widths too, where the series has all SAEs."""
+    series = found.series
+    return [(small, large) for i, small in enumerate(series) for large in series[i + 1 :]]
+
+
+def names_of(found: TokenNorms) -> list[str]:
+    """Short names of the series: widths, with the L0 where one width comes more than once."""
+    from inspector.spec import width_label
+
+    saes = [found.by_id()[sae_id] for sae_id in found.series]
+    widths = [width_label(sae.d_sae) for sae in saes]
+    if len(set(widths)) == len(widths):
+        return widths
+    return [
+        f"{width}/{'?' if sae.nominal_l0 is None else f'{sae.nominal_l0:g}'}"
+        for width, sae in zip(widths, saes, strict=True)
+    ]
+
+
+def triangle(title: str, found: Mapping[str, Any], key: str, *, diagonal: float, value: str, unit: str = "") -> Heatmap:
+    """A score of every pair of a result's series, the smaller SAE in rows; the diagonal is known without measuring."""
+    from inspector.drawing.figures import Axis, Heatmap
+
+    series, labels = found["series"], tuple(found["labels"])
+    scores = {(pair["small"], pair["large"]): pair[key] for pair in found["pairs"]}
+    cells = tuple(
+        tuple(diagonal if small == large else scores.get((small, large)) for large in series) for small in series
+    )
+    return Heatmap(
+        title=title,
+        x=Axis(label="SAE_2"),
+        y=Axis(label="SAE_1"),
+        value=Axis(label=value, unit=unit),
+        x_ticks=labels,
+        y_ticks=labels,
+        values=cells,
+        triangle=True,
+    )

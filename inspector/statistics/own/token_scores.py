@@ -154,6 +154,20 @@ def mean(products: Products, name: str, counts: Array) -> Array:
     return found
 
 
+def deviation(products: Products, name: str, counts: Array) -> Array:
+    """[r] standard deviation over held-out tokens; NaN if there is none."""
+    place = products.names.index(name)
+    n, total, square = _drawn(products.test, counts, [(0, 0), (0, place), (place, place)])
+    found: Array = np.sqrt(centred(square, total, n) / n)
+    return found
+
+
+def larger(one: Array, other: Array) -> Array:
+    """[r] the larger of two, entry by entry; the defined one where only one is."""
+    found: Array = np.fmax(one, other)
+    return found
+
+
 def slope_on(x: Sequence[float], y: Array) -> Array:
     """[r] least-squares slope of y [points, r] on x; NaN with fewer than two different x."""
     around = np.asarray(x, dtype=np.float64)
@@ -163,9 +177,9 @@ def slope_on(x: Sequence[float], y: Array) -> Array:
     return found
 
 
-def each(estimates: Mapping[str, Array]) -> dict[str, Estimate]:
+def each(arrays: Mapping[str, Array]) -> dict[str, Estimate]:
     """The estimates of several arrays."""
-    return {name: estimate(values) for name, values in estimates.items()}
+    return {name: estimate(values) for name, values in arrays.items()}
 
 
 def _drawn(test: Array, counts: Array, places: Sequence[tuple[int, int]]) -> Array:

@@ -1,0 +1,232 @@
+"""Are the tokens on which a small SAE does badly those on which a larger one does?  Paper, Sec. 4.4, Eq. 13, Fig. 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments._tokens import TokenParams, found_in, measure, names_of, pairs_of, triangle
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.own.token_norms import TokenNorms
+
+VARIANTS = ("squared_origin", "squared_intercept", "unsquared_origin", "unsquared_intercept")
+"""Of the norms and of the fit; the paper's text has the first, its code and Fig. 4 the last (D-09)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Per SAE of the series, held-out tokens."""
+
+    mean_error_norm: float | None
+    """In the units of x."""
+    variation: float | None
+    """Standard deviation of the norm over its mean: how much there is to predict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A smaller SAE and a larger one. R-squared over held-out tokens; None where all errors of one have one size."""
+
+    small: str
+    large: str
+    d_small: int
+    d_large: int
+    r2: float | None
+    """Of the headline variant."""
+    factor: float | None
+    """c of it: the larger one's size is c times the smaller one's."""
+    r2_squared_origin: float | None
+    r2_squared_intercept: float | None
+    r2_unsquared_origin: float | None
+    r2_unsquared_intercept: float | None
+    r2_x_norm: float | None
+    """Baseline: the same target from |x| alone (squared if it is), with an intercept to give it its best chance."""
+    r2_activation: float | None
+    """Baseline: from the prediction a1 . x of the smaller one's size, with an intercept."""
+    r2_activation_own: float | None
+    """Baseline: from the prediction a2 . x of the larger one's own size, with an intercept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All pairs of the series, the smaller one first."""
+
+    headline: str
+    """Which of the four variants `r2` is."""
+    published: str
+    """Which one compares with Fig. 4."""
+    series: list[str]
+    labels: list[str]
+    n_test: int
+    pairs: tuple[Pair, ...]
+
+
+def compute(statistics: Statistics, params: TokenParams) -> Outcome:
+    """Four variants of every pair, and three baselines of the same target."""
+    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics.own.token_norms import column
+
+    found = found_in(statistics, "per-token-scaling")
+    headline = VARIANTS[3] if found.profile == "paper-code" else VARIANTS[0]
+    squared = headline.startswith("squared")
+    products = found.squared if squared else found.plain
+    pairs, intervals, shuffled, gains = [], {}, {}, []
+    for small, large in pairs_of(found):
+        target, by = column("error", large), column("error", small)
+        fits = {
+            f"{kind}_{fit}": scores.regress(table, target, [by], found.counts, intercept=fit == "intercept")
+            for kind, table in (("squared", found.squared), ("unsquared", found.plain))
+            for fit in ("origin", "intercept")
+        }
+        baselines = {
+            "r2_x_norm": scores.regress(products, target, ["x"], found.counts),
+            "r2_activation": scores.regress(products, target, [column("probe", small)], found.counts),
+            "r2_activation_own": scores.regress(products, target, [column("probe", large)], found.counts),
+        }
+        values = {"r2": scores.estimate(fits[headline].r2)}
+        values |= {f"r2_{name}": scores.estimate(fit.r2) for name, fit in fits.items()}
+        values |= {name: scores.estimate(fit.r2) for name, fit in baselines.items()}
+        best = scores.larger(baselines["r2_x_norm"].r2, baselines["r2_activation"].r2)
+        values["gain"] = scores.estimate(fits[headline].r2 - best)
+        sizes = {each.sae: each.d_sae for each in found.saes}
+        pairs.append(
+            Pair(
+                small=small,
+                large=large,
+                d_small=sizes[small],
+                d_large=sizes[large],
+                factor=scores.defined(fits[headline].weights[0]),
+                **{name: value.value for name, value in values.items() if name != "gain"},
+            )
+        )
+        key = f"{small} -> {large}"
+        intervals[key] = {name: value.interval for name, value in values.items()}
+        shuffled[key] = scores.shuffled_r2(products, target, by, intercept=headline.endswith("intercept"))
+        if values["gain"].value is not None and values["gain"].value <= 0.0:
+            gains.append(key)
+    rows, own = _rows(statistics, found)
+    return Outcome(
+        rows=rows,
+        result=Result(
+            headline=headline,
+            published=VARIANTS[3],
+            series=list(found.series),
+            labels=names_of(found),
+            n_test=found.n_test,
+            pairs=tuple(pairs),
+        ),
+        intervals=own | intervals,
+        controls={
+            "shuffled_targets": {
+                "definition": "r2 to expect had the larger SAE's tokens been permuted, among training and among "
+                "held-out ones. Through the origin it is far below 0, with an intercept -1/n (S-06).",
+                "r2": shuffled,
+            },
+            "baselines": {
+                "definition": "The same target from |x| alone and from the affine prediction of the smaller SAE's "
+                "size from x, both with an intercept; gain is r2 less the better of the two.",
+                "pairs_without_gain": gains,
+            },
+            "intercept": {
+                "definition": "r2 with an intercept less r2 through the origin, squared norms (D-09).",
+                "r2": {
+                    f"{pair.small} -> {pair.large}": pair.r2_squared_intercept - pair.r2_squared_origin
+                    for pair in pairs
+                    if pair.r2_squared_intercept is not None and pair.r2_squared_origin is not None
+                },
+            },
+        },
+        warnings=_warnings(found, pairs, gains),
+    )
+
+
+def _rows(statistics: Statistics, found: TokenNorms) -> tuple[tuple[Row | None, ...], dict[str, dict[str, Interval]]]:
+    from inspector.statistics.own import token_scores as scores
+
+    by_id = found.by_id()
+    rows: list[Row | None] = []
+    intervals: dict[str, dict[str, Interval]] = {}
+    for sae in statistics.saes:
+        if sae.ref.sae_id not in found.series:
+            rows.append(None)
+            continue
+        own = by_id[sae.ref.sae_id].products
+        mean = scores.mean(own, "sae_error", found.counts)
+        variation = scores.deviation(own, "sae_error", found.counts) / mean
+        values = scores.each({"mean_error_norm": mean, "variation": variation})
+        rows.append(Row(**{name: value.value for name, value in values.items()}))
+        intervals[sae.ref.sae_id] = {name: value.interval for name, value in values.items()}
+    return tuple(rows), intervals
+
+
+def _warnings(found: TokenNorms, pairs: Sequence[Pair], gains: Sequence[str]) -> tuple[str, ...]:
+    if not pairs:
+        return ("A pair needs SAEs of two widths; choose more with --widths.",)
+    if gains:
+        return (f"{len(gains)} of {len(pairs)} pairs do not gain over what |x| or a probe of x predicts (C6).",)
+    return ()
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """Fig. 4's triangle, R-squared against the ratio of widths beside its baselines, and all variants in a table."""
+    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+
+    found = result["result"]
+    pairs = found["pairs"]
+    names = dict(zip(found["series"], found["labels"], strict=True))
+    columns = [Column(title="from"), Column(title="to"), Column(title="R²"), Column(title="95% low"),
+               Column(title="high"), Column(title="‖x‖"), Column(title="a1·x"), Column(title="a2·x"),
+               *(Column(title=each.replace("_", " ")) for each in VARIANTS)]  # fmt: skip
+    rows = []
+    for pair in pairs:
+        ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {}).get("r2") or (None, None)
+        variants = [pair[f"r2_{each}"] for each in VARIANTS]
+        baselines = [pair[each] for each in ("r2_x_norm", "r2_activation", "r2_activation_own")]
+        rows.append((names[pair["small"]], names[pair["large"]], pair["r2"], *ends, *baselines, *variants))
+    ordered = sorted(pairs, key=lambda pair: float(pair["d_large"] / pair["d_small"]))
+    ratios = tuple(pair["d_large"] / pair["d_small"] for pair in ordered)
+    lines = {"SAE_1's error": "r2", "‖x‖": "r2_x_norm", "a1·x": "r2_activation", "a2·x": "r2_activation_own"}
+    return (
+        triangle(
+            f"Error size of one SAE predicted from another's ({found['headline'].replace('_', ', ')})",
+            found,
+            "r2",
+            diagonal=1.0,
+            value="R²",
+        ),
+        Curve(
+            title="R² by ratio of widths",
+            x=Axis(label="width of SAE_2 / width of SAE_1", log=True),
+            y=Axis(label="R²"),
+            series=tuple(
+                Series(name=name, x=ratios, y=tuple(pair[key] for pair in ordered), style="points")
+                for name, key in lines.items()
+            ),
+        ),
+        Table(title="Pairs of widths", columns=tuple(columns), rows=tuple(rows), note=result["definition"]),
+    )
+
+
+EXPERIMENT = Experiment(
+    id="per-token-scaling",
+    title="Per-token scaling",
+    question="Are the tokens on which a small SAE does badly those on which a larger one does?",
+    reference="Sec. 4.4, Eq. 13, Fig. 4",
+    definition=(
+        "r2 = 1 - sum (y2 - c y1)^2 / sum (y2 - mean(y2))^2 over held-out tokens, y1 and y2 being the squared norms of "
+        "sae_error of a smaller and a larger SAE and c fitted through the origin on the training tokens (Eq. 13); "
+        "also with an intercept and with norms that are not squared, as the paper's Fig. 4 (D-09). Interval: 95% "
+        "bootstrap over held-out contexts, c held fixed."
+    ),
+    contradicted_by="r2 no higher than what |x| alone, or the probe a1 . x of the smaller SAE's error, predicts (C6).",
+    params=TokenParams,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)
