@@ -1,0 +1,256 @@
+"""Examples of latents: windows in which each is active, from the weakest to the strongest, and windows in which not.
+
+One pass over the contexts fills bounded samples (see `reservoir`); from these come, for each latent:
+
+- for the explainer, its strongest windows, at most one of a context as long as there are enough;
+- for the test, ten deciles of the windows' largest activation with as many examples each, and negatives: windows in
+  which it is active nowhere. All are of contexts that the explainer has not seen anything of (the paper's code tests on
+  the explainer's own examples, D-15).
+
+Which latents are looked at is drawn beforehand from all of them; those that cannot be judged are counted, with why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from inspector.interp.reservoir import Reservoir, keys_of
+
+if TYPE_CHECKING:
+    from inspector.interp.readers import Reader
+    from inspector.interp.windows import Windows
+    from inspector.sources.activations import ActivationBatch
+
+N_DECILES = 10
+PER_DECILE = 7
+N_NEGATIVES = 50
+N_EXPLAINED = 10
+"""Windows that the explainer sees."""
+CANDIDATES = 4
+"""Strongest windows kept for each that is shown, so that they can be of different contexts."""
+SAMPLE_BYTES = 512 * 1024 * 1024
+"""For all samples of one SAE; they are never larger than `MOST_SAMPLED` windows per latent."""
+MOST_SAMPLED = 500
+"""Windows in which a latent is active, from which deciles are made: 50 each, more would move no boundary by much."""
+FEWEST_SAMPLED = 150
+DEAD, FEW, DENSE = "dead", "too few examples", "too few negatives"
+REASONS = (DEAD, FEW, DENSE)
+
+Ids = npt.NDArray[np.int64]
+Activations = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """One window as one latent sees it."""
+
+    window: int
+    """Index among the windows."""
+    context: int
+    start: int
+    """Position of its first token."""
+    token_ids: Ids
+    """[length]."""
+    activations: Activations
+    """[length], of the latent; zeros in a negative."""
+
+    @property
+    def peak(self) -> float:
+        """Largest activation."""
+        return float(self.activations.max())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatentExamples:
+    """What is shown of one latent."""
+
+    index: int
+    density: float
+    """Share of the searched tokens at which it is active."""
+    n_windows: int
+    """Windows in which it is active."""
+    shown: tuple[Example, ...]
+    """For the explainer, strongest first."""
+    deciles: tuple[tuple[Example, ...], ...]
+    """For the test; the weakest decile first."""
+    negatives: tuple[Example, ...]
+    spare: tuple[Example, ...]
+    """More windows in which it is active, of no other list: for marks that are put on wrong tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coverage:
+    """Which of the drawn latents can be judged."""
+
+    n_drawn: int
+    n_latents: int
+    """All that the SAE has."""
+    skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Indices by reason: dead, too few examples, too few negatives."""
+    n_windows: int = 0
+    n_tokens: int = 0
+    l0: float = 0.0
+    """Active latents per searched token, all latents counted."""
+
+
+def draw_latents(d_sae: int, n: int, seed: int) -> Ids:
+    """So many latents of all, in ascending order; the same for the same seed, and a beginning of more."""
+    order = np.argsort(np.random.PCG64(seed).random_raw(d_sae), kind="stable")
+    return np.sort(order[:n]).astype(np.int64)
+
+
+class Collector:
+    """Samples of one SAE's latents from batches of whole contexts.
+
+    Args:
+        reader: the SAE and what it reads.
+        latents: indices of those to look at.
+        windows: to choose from.
+        seed: of all samples.
+    """
+
+    def __init__(self, reader: Reader, latents: Ids, windows: Windows, seed: int) -> None:
+        self.reader, self.latents = reader, latents
+        self._windows, self._seed = windows, seed
+        self._columns = torch.from_numpy(latents)
+        n, length = len(latents), windows.length
+        room = SAMPLE_BYTES // max(1, 4 * n * length)
+        self._active = Reservoir(n, min(len(windows), max(FEWEST_SAMPLED, min(MOST_SAMPLED, room))), length)
+        self._strongest = Reservoir(n, min(len(windows), CANDIDATES * N_EXPLAINED), length)
+        self._silent = Reservoir(n, min(len(windows), 2 * N_NEGATIVES))
+        self._n_windows = torch.zeros(n, dtype=torch.int64)
+        self._n_tokens = torch.zeros(n, dtype=torch.int64)
+        self._tokens = self._all_active = 0
+
+    def update(self, batch: ActivationBatch) -> None:
+        """Look at all windows of the batch's contexts."""
+        windows = self._windows
+        contexts = torch.unique_consecutive(batch.contexts)
+        which = windows.of(contexts)
+        if len(which) == 0:
+            return
+        length = len(batch.contexts) // len(contexts)
+        begins = {context: row * length for row, context in enumerate(contexts.tolist())}
+        firsts = torch.tensor([begins[context] for context in windows.contexts[which].tolist()])
+        rows = (firsts + windows.starts[which])[:, None] + torch.arange(windows.length)[None, :]
+        found = self.reader.active(batch.x[rows.flatten().to(batch.x.device)], self._columns)
+        latents = found.latents.view(*rows.shape, -1).permute(2, 0, 1)  # [latents, windows, tokens]
+        self._all_active += found.n_active
+        self._tokens += rows.numel()
+        peaks = latents.amax(dim=2).double()
+        is_active = peaks > 0
+        self._n_windows += is_active.sum(dim=1)
+        self._n_tokens += (latents > 0).sum(dim=(1, 2))
+        keys = keys_of(self._seed, self.latents, which.numpy())
+        never = torch.full_like(keys, torch.inf)
+        self._active.offer(torch.where(is_active, keys, never), which, latents)
+        self._silent.offer(torch.where(is_active, never, keys), which)
+        # The key decides between windows of equal strength: the same text twice, say.
+        self._strongest.offer(torch.where(is_active, -peaks * (1 - 1e-9 * keys), never), which, latents)
+
+    def finish(self, token_ids: Tensor) -> tuple[list[LatentExamples], Coverage]:
+        """The examples of every latent that has enough, and why the others have not.
+
+        Args:
+            token_ids: [contexts, positions] of all contexts.
+        """
+        found: list[LatentExamples] = []
+        skipped: dict[str, list[int]] = {reason: [] for reason in REASONS}
+        for row, index in enumerate(self.latents.tolist()):
+            made = self._examples(row, index, token_ids)
+            if isinstance(made, str):
+                skipped[made].append(index)
+            else:
+                found.append(made)
+        return found, Coverage(
+            n_drawn=len(self.latents),
+            n_latents=self.reader.sae.ref.d_sae,
+            skipped={reason: tuple(indices) for reason, indices in skipped.items()},
+            n_windows=len(self._windows),
+            n_tokens=self._tokens,
+            l0=self._all_active / self._tokens if self._tokens else 0.0,
+        )
+
+    def _examples(self, row: int, index: int, token_ids: Tensor) -> LatentExamples | str:
+        """The examples, or why there are none."""
+        n_windows = int(self._n_windows[row])
+        if n_windows == 0:
+            return DEAD
+        if n_windows < N_EXPLAINED + N_DECILES * PER_DECILE:
+            return FEW
+        shown = self._shown(row, token_ids)
+        seen = {example.context for example in shown}
+        own = self._unseen(self._active, row, seen)
+        silent = self._unseen(self._silent, row, seen)
+        if len(own) < N_DECILES * PER_DECILE:
+            return FEW
+        if len(silent) < N_NEGATIVES:
+            return DENSE
+        activations = self._active.activations[row]
+        peaks = activations.amax(dim=1)[[place for place, _ in own]]
+        # They come in the random order of their keys, which a stable sort leaves to equal ones: the first of a decile
+        # are a random choice from it.
+        order = peaks.argsort(stable=True).numpy()
+        chosen = [sorted(part.tolist())[:PER_DECILE] for part in np.array_split(order, N_DECILES)]
+        used = {i for part in chosen for i in part}
+        spare = [i for i in range(len(own)) if i not in used][:N_NEGATIVES]
+
+        def active(i: int) -> Example:
+            place, window = own[i]
+            return self._example(window, token_ids, activations[place])
+
+        return LatentExamples(
+            index=index,
+            density=int(self._n_tokens[row]) / self._tokens,
+            n_windows=n_windows,
+            shown=tuple(shown),
+            deciles=tuple(tuple(active(i) for i in part) for part in chosen),
+            negatives=tuple(self._example(window, token_ids) for _, window in silent[:N_NEGATIVES]),
+            spare=tuple(active(i) for i in spare),
+        )
+
+    def _unseen(self, reservoir: Reservoir, row: int, seen: set[int]) -> list[tuple[int, int]]:
+        """Places in the reservoir's row and their windows, in the order of the keys, without those contexts."""
+        places, which = reservoir.items(row)
+        contexts = self._windows.contexts[which].tolist()
+        pairs = zip(places.tolist(), which.tolist(), contexts, strict=True)
+        return [(place, window) for place, window, context in pairs if context not in seen]
+
+    def _shown(self, row: int, token_ids: Tensor) -> list[Example]:
+        """The strongest windows, of different contexts first."""
+        places, which = self._strongest.items(row)
+        candidates = [
+            self._example(int(window), token_ids, self._strongest.activations[row, place])
+            for place, window in zip(places.tolist(), which.tolist(), strict=True)
+        ]
+        first: list[Example] = []
+        again: list[Example] = []
+        contexts: set[int] = set()
+        for example in candidates:
+            (again if example.context in contexts else first).append(example)
+            contexts.add(example.context)
+        return sorted([*first, *again][:N_EXPLAINED], key=lambda example: -example.peak)
+
+    def _example(self, window: int, token_ids: Tensor, activations: Tensor | None = None) -> Example:
+        context, start = int(self._windows.contexts[window]), int(self._windows.starts[window])
+        length = self._windows.length
+        return Example(
+            window=window,
+            context=context,
+            start=start,
+            token_ids=token_ids[context, start : start + length].numpy(),
+            activations=np.zeros(length, np.float32) if activations is None else activations.numpy(),
+        )
+
+
+def collect(collectors: Sequence[Collector], batch: ActivationBatch) -> None:
+    """One batch for all of them."""
+    for collector in collectors:
+        collector.update(batch)
