@@ -54,7 +54,8 @@ def figure_palette(palette: TokenPalette) -> FigurePalette:
     ramp = palette.ramps["nonlinear"] if coloured else (plain,)
     return FigurePalette(
         plain=plain,
-        quiet=palette.excluded if palette.depth != "16" else plain,  # bright black is unreadable on many terminals
+        # Bright black is unreadable on many terminals, and so is its grey where there is no colour.
+        quiet=palette.excluded if palette.depth in ("truecolor", "256") else plain,
         strong=strong,
         series=_series(palette) if coloured else (plain,),
         ramp=ramp,

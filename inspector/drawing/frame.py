@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.braille import Canvas
@@ -17,7 +18,7 @@ from inspector.drawing.cells import Cells, cut
 from inspector.drawing.figure_palette import FigurePalette
 from inspector.drawing.figures import Axis
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, axis_text, tick_texts
+from inspector.drawing.scales import Scale, axis_text, own_ticks, tick_texts
 
 SMALLEST = 5
 """Lines of a plot's inside, however little room there is."""
@@ -64,7 +65,18 @@ class Frame:
                     self.cells.put(self.left + column, line, text, self.palette.of_series(series))
 
 
-def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: int, palette: FigurePalette) -> Frame:
+def framed(
+    x_axis: Axis,
+    y_axis: Axis,
+    x: Scale,
+    y: Scale,
+    width: int,
+    height: int,
+    palette: FigurePalette,
+    *,
+    x_own: Sequence[float] = (),
+    y_own: Sequence[float] = (),
+) -> Frame:
     """An empty plot: the inside, two lines for the ticks of x, one for its label.
 
     The label of y stands in the first line above, which the caller writes.
@@ -77,10 +89,11 @@ def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: i
         width: columns in all.
         height: lines in all.
         palette: styles.
+        x_own: measured places; where they are few and there is room, the ticks are at these. Empty: at round numbers.
+        y_own: the same for y.
     """
     lines = max(height - 3, SMALLEST)
-    y_ticks = y.ticks(max(2, min(lines // 2, 7)))
-    texts = tick_texts(y_ticks)
+    y_ticks, texts = _y_ticks(y, own_ticks(y_own, y_axis), lines)
     gutter = max(map(cell_width, texts), default=0) + 1
     left = gutter + 1
     columns = max(width - left - 1, 10)
@@ -90,26 +103,70 @@ def framed(x_axis: Axis, y_axis: Axis, x: Scale, y: Scale, width: int, height: i
     for value, text in zip(y_ticks, texts, strict=True):
         place = y.place(value)
         if place is not None and -1e-9 <= place <= 1 + 1e-9:
-            line = min(max(round((1 - place) * (4 * lines - 1)) // 4, 0), lines - 1)
+            line = _line_of(y, value, lines)
             cells.put(gutter - 1 - cell_width(text), line, text, palette.quiet)
             cells.put(gutter, line, "┤", palette.quiet)
     cells.put(gutter, lines, "└" + "─" * columns, palette.quiet)
-    _x_ticks(cells, x, left, columns, lines, palette)
+    round_ticks = x.ticks(max(2, columns // 9))
+    ticks = list(zip(round_ticks, tick_texts(round_ticks), strict=True))
+    own = own_ticks(x_own, x_axis)
+    ticks = own if own and _fit(own, x, columns) else ticks
+    _x_ticks(cells, x, ticks, left, columns, lines, palette)
     label = cut(visible(axis_text(x_axis)), columns)
     cells.put(left + max(columns - cell_width(label), 0) // 2, lines + 2, label, palette.plain)
     return Frame(cells=cells, left=left, columns=columns, lines=lines, x=x, y=y, palette=palette)
 
 
-def _x_ticks(cells: Cells, x: Scale, left: int, columns: int, lines: int, palette: FigurePalette) -> None:
+def _y_ticks(y: Scale, own: Sequence[tuple[float, str]], lines: int) -> tuple[list[float], list[str]]:
+    """Values and texts: the measured places if no two of them share a line, else round numbers."""
+    rows = [_line_of(y, value, lines) for value, _ in own]
+    if own and len(set(rows)) == len(rows):
+        return [value for value, _ in own], [text for _, text in own]
+    ticks = y.ticks(max(2, min(lines // 2, 7)))
+    return ticks, tick_texts(ticks)
+
+
+def _line_of(y: Scale, value: float, lines: int) -> int:
+    place = y.place(value)
+    return -1 if place is None else min(max(round((1 - place) * (4 * lines - 1)) // 4, 0), lines - 1)
+
+
+def _fit(ticks: Sequence[tuple[float, str]], x: Scale, columns: int) -> bool:
+    """Whether all of them can be written with a space between."""
+    free = -1
+    for value, text in ticks:
+        place = x.place(value)
+        if place is None:
+            return False
+        start = _start(place, text, columns)
+        if start < free:
+            return False
+        free = start + cell_width(text) + 1
+    return True
+
+
+def _start(place: float, text: str, columns: int) -> int:
+    """Column, counted from the first of the inside, where a tick's text begins."""
+    column = round(place * (2 * columns - 1)) // 2
+    return min(max(column - cell_width(text) // 2, -1), columns - cell_width(text))
+
+
+def _x_ticks(
+    cells: Cells,
+    x: Scale,
+    ticks: Sequence[tuple[float, str]],
+    left: int,
+    columns: int,
+    lines: int,
+    palette: FigurePalette,
+) -> None:
     free = 0
-    ticks = x.ticks(max(2, columns // 9))
-    for value, text in zip(ticks, tick_texts(ticks), strict=True):
+    for value, text in ticks:
         place = x.place(value)
         if place is None:
             continue
-        column = left + round(place * (2 * columns - 1)) // 2
-        start = min(max(column - cell_width(text) // 2, left - 1), left + columns - cell_width(text))
-        cells.put(column, lines, "┬", palette.quiet)
+        start = left + _start(place, text, columns)
+        cells.put(left + round(place * (2 * columns - 1)) // 2, lines, "┬", palette.quiet)
         if start >= free:
             cells.put(start, lines + 1, text, palette.quiet)
             free = start + cell_width(text) + 1

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from inspector.drawing.figures import Axis
 
+MOST_OWN_TICKS = 8
+"""Measured places that an axis names instead of round numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
@@ -95,6 +98,27 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
         if len(set(texts)) == len(texts):
             break
     return texts
+
+
+def own_ticks(values: Iterable[float], axis: Axis) -> list[tuple[float, str]]:
+    """The measured places themselves with their texts, ascending, where they are few: an axis says more by naming the
+    widths and L0s that there are than round numbers between them. Empty where they are many.
+
+    Places whose texts are equal (an L0 of 15.98 and one of 16.0) are one tick.
+    """
+    found: dict[str, float] = {}
+    for value in sorted({value for value in values if math.isfinite(value) and (value > 0.0 or not axis.log)}):
+        found.setdefault(_width_text(value) if axis.unit == "latents" else tick_text(value), value)
+        if len(found) > MOST_OWN_TICKS:
+            return []
+    return [(value, text) for text, value in found.items()] if len(found) > 1 else []
+
+
+def _width_text(value: float) -> str:
+    """A width as the field says it: 1k for 1024, 16k for 16384, 1m for 1048576."""
+    if value < 1000:
+        return f"{value:g}"
+    return f"{value // 1000:g}k" if value < 1_000_000 else f"{value // 1_000_000:g}m"
 
 
 def tick_text(value: float, digits: int = 3) -> str:

@@ -177,7 +177,7 @@ def _value_axis(axis: Axis, scale: Scale, left: int, columns: int, palette: Figu
     cells = Cells(left + columns + 8, 3, palette.plain)
     cells.put(left, 0, "─" * columns, palette.quiet)
     free = 0
-    ticks = scale.ticks(max(2, columns // 10))
+    ticks = scale.ticks(max(2, columns // 8))
     for value, text in zip(ticks, tick_texts(ticks), strict=True):
         place = scale.place(value)
         if place is None or not -1e-9 <= place <= 1 + 1e-9:
@@ -188,8 +188,8 @@ def _value_axis(axis: Axis, scale: Scale, left: int, columns: int, palette: Figu
         if start >= free:
             cells.put(start, 1, text, palette.quiet)
             free = start + cell_width(text) + 1
-    label = cut(visible(axis_text(axis)), columns)
-    cells.put(left + (columns - cell_width(label)) // 2, 2, label, palette.plain)
+    label = cut(visible(axis_text(axis)), left + columns)
+    cells.put(max(left + (columns - cell_width(label)) // 2, 0), 2, label, palette.plain)
     return cells.lines()
 
 

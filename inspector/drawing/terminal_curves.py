@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from inspector.drawing.cells import cut, padded
@@ -16,28 +18,36 @@ from inspector.drawing.scales import Scale, axis_text, scale_of
 
 DOTTED_EVERY = 4
 """A dotted line sets one dot in so many."""
+THICKET = 4
+"""Points of a line per column of dots above which medians are drawn."""
+HATCH = 3
+"""Every so many cells one belongs to a negative band, in diagonals."""
+CLOUD_CELLS = 5
+"""Cells of a plot per point below which points are dots instead of marks."""
 MARK_EVERY = 6
 """Columns between the marks of a line that has a point in nearly every column."""
 
 
 def curve_lines(figure: Curve, width: int, height: int, palette: FigurePalette) -> list[Line]:
-    """Lines with their points, and intervals as strokes through them."""
-    legend = legend_lines(_names(figure.series, palette), width, palette)
+    """Lines with their points, and intervals as strokes through them; a crowd of points is a cloud of dots."""
+    # What the axes take is not known yet: seven columns, and five lines for a short legend.
+    legend = legend_lines(_names(figure.series, palette, room=(width - 7, height - 5)), width, palette)
     x = scale_of((at for series in figure.series for at in series.x), figure.x, margin=0.03)
     y = scale_of(_all_y(figure.series), figure.y)
-    frame = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette)
+    own = [at for series in figure.series for at in series.x]
+    frame = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette, x_own=own)
     draw_series(frame, figure.series)
     return [y_label(figure.y, palette), *legend, *frame.cells.lines()]
 
 
 def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -> list[Line]:
-    """Filled bands on top of each other; beyond what was measured only every other cell is filled."""
+    """Bands on top of each other, negative ones hatched; beyond what was measured only every other cell is filled."""
     shift = len(figure.bands)
     names: list[Run] = []
     for index in reversed(range(shift)):
         band = figure.bands[index]
         below = sum(value < 0.0 for value in band.values if value is not None)
-        said = f" (negative at {below} of {len(band.values)})" if below else ""
+        said = f" (hatched: negative at {below} of {len(band.values)})" if below else ""
         names.append((f"{_fill(index) * 2} {visible(band.name)}{said}", palette.of_series(index)))
     if any(figure.extrapolated):
         names.append(("every other cell: extrapolated", palette.quiet))
@@ -94,11 +104,16 @@ def draw_series(frame: Frame, all_series: Sequence[Series], *, first: int = 0, s
         first: number of the first series, for its colour and mark.
         style: of the marks; None: each in its series' own.
     """
-    canvas = frame.canvas()
+    clouds, canvas = frame.canvas(), frame.canvas()
+    all_series = [_thinned(series, frame.x, frame.columns) for series in all_series]
     for index, series in enumerate(all_series, first):
         points = [frame.dot(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if series.style == "line":
             canvas.path(points, index)
+        elif _is_cloud(series, frame.columns, frame.lines):
+            for point in points:
+                if point is not None:
+                    clouds.dot(*point, index)
         elif series.style == "dotted":
             _dotted(points, canvas.dot, index)
         for x, low, high in zip(series.x, series.low, series.high, strict=False):
@@ -106,12 +121,38 @@ def draw_series(frame: Frame, all_series: Sequence[Series], *, first: int = 0, s
             if ends[0] is not None and ends[1] is not None:
                 for dot in range(ends[1][1], ends[0][1] + 1):
                     canvas.dot(ends[0][0], dot, index)
-    frame.paint(canvas)
+    frame.paint(clouds)
+    frame.paint(canvas)  # over the clouds: a line through one stays a line
     for index, series in enumerate(all_series, first):
         _marks(frame, series, index, style or frame.palette.of_series(index))
 
 
+def _is_thicket(series: Series, columns: int) -> bool:
+    """Whether a line has so many points that it would fill the plot up and down instead of running through it."""
+    return series.style == "line" and not series.low and len(series.x) > THICKET * 2 * columns
+
+
+def _thinned(series: Series, x: Scale, columns: int) -> Series:
+    """A thicket as the line through the medians of the points that share a column of dots; else as it is."""
+    if not _is_thicket(series, columns):
+        return series
+    groups: dict[int, list[tuple[float, float]]] = {}
+    for at, value in zip(series.x, series.y, strict=True):
+        place = x.place(at)
+        if place is not None and value is not None and math.isfinite(value):
+            groups.setdefault(round(place * (2 * columns - 1)), []).append((at, value))
+    kept = [(statistics.median(at for at, _ in group), statistics.median(value for _, value in group))
+            for _, group in sorted(groups.items())]  # fmt: skip
+    return replace(series, x=tuple(at for at, _ in kept), y=tuple(value for _, value in kept))
+
+
+def _is_cloud(series: Series, columns: int, lines: int) -> bool:
+    """Whether its points are so many that marks would cover each other: then each is a dot."""
+    return series.style == "points" and len(series.x) > columns * lines // CLOUD_CELLS
+
+
 def _marks(frame: Frame, series: Series, index: int, style: CellStyle) -> None:
+    cloud = _is_cloud(series, frame.columns, frame.lines)
     crowded = series.style != "points" and len(series.x) > frame.columns // MARK_EVERY
     last = -math.inf
     for x, y in zip(series.x, series.y, strict=True):
@@ -121,7 +162,7 @@ def _marks(frame: Frame, series: Series, index: int, style: CellStyle) -> None:
                 column = frame.left + round(across * (2 * frame.columns - 1)) // 2
                 frame.cells.put(column, frame.lines - 1, MISSING, style)
             continue
-        cell = frame.cell(x, y)
+        cell = None if cloud else frame.cell(x, y)
         if cell is None or (crowded and cell[0] < last + MARK_EVERY + index % MARK_EVERY):
             continue
         last = cell[0]
@@ -139,12 +180,27 @@ def _dotted(points: Sequence[tuple[int, int] | None], dot: Callable[[int, int, i
                 dot(x, left[1] + round((right[1] - left[1]) * step / steps), index)
 
 
-def _names(all_series: Sequence[Series], palette: FigurePalette, *, first: int = 0) -> list[Run]:
+def _names(
+    all_series: Sequence[Series], palette: FigurePalette, *, first: int = 0, room: tuple[int, int] | None = None
+) -> list[Run]:
+    """Each series with its sign.
+
+    Args:
+        all_series: what is drawn.
+        palette: styles.
+        first: number of the first.
+        room: columns and lines there will be, about; None: so many that every point has its mark.
+    """
     names = []
     for index, series in enumerate(all_series, first):
+        if room is not None and _is_cloud(series, *room):
+            names.append((f"⠂⠄⠂ {visible(series.name)}", palette.of_series(index)))
+            continue
         dots = "⠄⠄" if series.style == "dotted" else "" if series.style == "points" else "⠒⠒"
-        names.append((f"{dots[:1]}{MARKS[index % len(MARKS)]}{dots[1:]} {visible(series.name)}",
-                      palette.of_series(index)))  # fmt: skip
+        sign = f"{dots[:1]}{MARKS[index % len(MARKS)]}{dots[1:]}"
+        names.append((f"{sign} {visible(series.name)}", palette.of_series(index)))
+    if room is not None and any(_is_thicket(series, room[0]) for series in all_series):
+        names.append(("lines of many points: medians by column", palette.quiet))
     if any(y is None for series in all_series for y in series.y):
         names.append((f"{MISSING} undefined", palette.quiet))
     return names
@@ -175,14 +231,25 @@ def _fill_bands(frame: Frame, figure: Bands, edges: Sequence[Sequence[float]]) -
         if found is None:
             continue
         at, beyond = found
-        order = sorted(range(len(figure.bands)), key=lambda i: at[i + 1] < at[i])  # negative ones over the others
         for line in range(frame.lines):
+            if beyond and (column + line) % 2:
+                continue
             middle = frame.y.low + (1 - (line + 0.5) / frame.lines) * (frame.y.high - frame.y.low)
-            for index in order:
-                low, high = sorted((at[index], at[index + 1]))
-                if low <= middle < high and not (beyond and (column + line) % 2):
-                    style = frame.palette.of_series(index)
-                    frame.cells.put(frame.left + column, line, _fill(index), style)
+            index = _band_at(at, middle, hatched=(column - line) % HATCH == 0)
+            if index is not None:
+                frame.cells.put(frame.left + column, line, _fill(index), frame.palette.of_series(index))
+
+
+def _band_at(edges: Sequence[float], value: float, *, hatched: bool) -> int | None:
+    """Which band is seen at a height. A negative one is a hatch over what it takes away from; where one above it starts
+    lower than the one below ends, the lower one is seen.
+    """
+    bands = range(len(edges) - 1)
+    if hatched:
+        for index in bands:
+            if edges[index + 1] <= value < edges[index]:
+                return index
+    return next((index for index in bands if edges[index] <= value < edges[index + 1]), None)
 
 
 def _between(

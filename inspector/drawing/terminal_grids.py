@@ -65,7 +65,8 @@ def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette)
     x = scale_of((dot.x for dot in figure.dots), figure.x, margin=0.08)
     y = scale_of((dot.y for dot in figure.dots), figure.y, margin=0.08)
     low, high = _ends(dot.value for dot in figure.dots)
-    frame = framed(figure.x, figure.y, x, y, width, height - 3, palette)
+    own = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
+    frame = framed(figure.x, figure.y, x, y, width, height - 3, palette, x_own=own[0], y_own=own[1])
     places = [(dot, cell) for dot in figure.dots if (cell := frame.cell(dot.x, dot.y)) is not None]
     for dot, cell in places:
         known = dot.value is not None

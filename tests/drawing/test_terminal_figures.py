@@ -120,8 +120,8 @@ def test_bars_to_the_cell() -> None:
         "one  █████████████████├────┼───┤ 50.0 [40.0, 60.0]",
         "two  ███████████                 25.0",
         "none                             undefined",
-        "     ┬─────────────────────┬────",
-        "     0                    50",
+        "     ┬──────────┬──────────┬────",
+        "     0         25         50",
         "              share (%)",
     ]
 
@@ -142,8 +142,8 @@ def test_grouped_bars_to_the_cell() -> None:
         "16k",
         "  linear    ████████████████████▏           ◆ 50.0",
         "  nonlinear ▓▓▓▓▓▓▓▓▓▓                        25.0",
-        "            ┬───────────────────┬────────────",
-        "            0                  50",
+        "            ┬─────────┬─────────┬─────────┬──",
+        "            0        25        50        75",
         "                      recovered (%)",
     ]
 
@@ -200,7 +200,53 @@ def test_bands_beyond_what_was_measured_are_half_empty() -> None:
 def test_a_negative_band_is_named() -> None:
     figure = Bands(title="t", x=Axis(label="w"), y=Axis(label="F"), at=(0.0, 1.0),
                    bands=(Band(name="a", values=(1.0, 1.0)), Band(name="b", values=(0.5, -0.25))))  # fmt: skip
-    assert any("b (negative at 1 of 2)" in line for line in shown(figure))
+    assert any("b (hatched: negative at 1 of 2)" in line for line in shown(figure))
+
+
+def test_below_the_hatch_of_a_negative_band_the_band_it_takes_from_is_seen() -> None:
+    figure = Bands(title="t", x=Axis(label="w"), y=Axis(label="F"), at=(0.0, 1.0),
+                   bands=(Band(name="a", values=(1.0, 1.0)), Band(name="b", values=(-0.5, -0.5)),
+                          Band(name="c", values=(1.0, 1.0))))  # fmt: skip
+    rows = [line.split("┤")[-1].split("│")[-1] for line in shown(figure, 44, 18)[4:15]]
+    assert set("".join(rows[:4])) == {"▒"}  # from 1 to 1.5: c alone
+    assert rows[4:6] == ["█▓█" * 12 + "█▓", "██▓" * 12 + "██"]  # from 0.5 to 1: a, and what b takes from it
+    assert set("".join(rows[7:])) == {"█"}
+
+
+def test_an_axis_names_the_few_places_that_were_measured() -> None:
+    dots = tuple(Dot(x=width, y=l0, value=0.5) for width in (1024.0, 16384.0, 131072.0) for l0 in (15.98, 16.0, 60.0))
+    figure = DotGrid(title="t", x=Axis(label="width", unit="latents", log=True), y=Axis(label="L0", log=True),
+                     value=Axis(label="v"), dots=dots)  # fmt: skip
+    text = shown(figure, 60, 16)
+    assert [line.split("┤")[0].strip() for line in text if "┤" in line] == ["60", "16"]
+    assert ["1k", "16k", "131k"] in [line.split() for line in text]
+
+
+def test_many_measured_places_are_round_ticks() -> None:
+    dots = tuple(Dot(x=float(10 + i), y=float(i), value=0.5) for i in range(12))
+    text = shown(DotGrid(title="t", x=Axis(label="x"), y=Axis(label="y"), value=Axis(label="v"), dots=dots), 60, 16)
+    assert ["10", "12", "14", "16", "18", "20"] in [line.split() for line in text]
+
+
+def test_a_crowd_of_points_is_a_cloud_and_a_line_of_many_runs_through_its_medians() -> None:
+    x = tuple(float(i) for i in range(3000))
+    figure = Curve(title="t", x=Axis(label="x"), y=Axis(label="y"),
+                   series=(Series(name="crowd", x=x, y=tuple(i % 7 for i in x), style="points"),
+                           Series(name="line", x=x, y=tuple(-4.0 + 100.0 * (i % 50 == 0) for i in x))))  # fmt: skip
+    text = shown(figure, 80, 20)
+    assert text[2] == "⠂⠄⠂ crowd   ⠒■⠒ line   lines of many points: medians by column"
+    assert "●" not in "".join(text)
+    assert [line.count("■") > 0 for line in text[3:]].count(True) == 1  # a straight line, however far single points go
+
+
+def test_what_all_names_begin_with_is_said_once_where_it_saves_a_block() -> None:
+    figure = Table(title="t", columns=(Column(title="SAE"), *(Column(title=f"a long title {i}") for i in range(3))),
+                   rows=(("layer_3/resid/a", 1.0, 1.0, 1.0), ("layer_3/resid/b", 1.0, 1.0, 1.0)))  # fmt: skip
+    text = shown(figure, 60)
+    assert text[1] == "SAE: layer_3/resid/…"
+    assert [line.split()[0] for line in text[4:6]] == ["…a", "…b"]
+    assert shown(figure, 100)[1].startswith("SAE ")
+    assert [line.split()[0] for line in shown(figure, 100)[3:]] == ["layer_3/resid/a", "layer_3/resid/b"]
 
 
 def test_a_wide_table_is_cut_into_blocks_that_begin_with_the_first_column() -> None:
