@@ -19,7 +19,7 @@ from inspector.events import Event
 from inspector.runner import run
 from inspector.sources.target import Loaded, open_target
 from inspector.sources.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
-from inspector.spec import RunSpec, TargetSpec
+from inspector.spec import RunSpec, TargetSpec, width_label
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
@@ -64,6 +64,11 @@ class Toy:
 
     root: Path
     loaded: Loaded
+    layer: int = LAYER
+    widths: tuple[int, ...] = (32, 64, 128)
+    companion: int = 64
+    """Width of the SAEs of other components."""
+    l0: int = 4
 
     def run(self, *experiments: str, profile: str = "careful", **params: str) -> list[dict[str, Any]]:
         spec = RunSpec(
@@ -81,7 +86,9 @@ class Toy:
     def model(self) -> Any:
         from transformers import Gemma2ForCausalLM
 
-        found: Any = Gemma2ForCausalLM.from_pretrained(self.root / "model", attn_implementation="eager")
+        found: Any = Gemma2ForCausalLM.from_pretrained(
+            self.root / "model", attn_implementation="eager", dtype=torch.float32
+        )
         return found.eval()
 
     @cached_property
@@ -97,11 +104,11 @@ class Toy:
 
             return hook
 
-        handles.append(layers[LAYER].register_forward_hook(keep("resid")))
-        handles.append(layers[LAYER - 1].register_forward_hook(keep("previous")))
-        handles.append(layers[LAYER].post_feedforward_layernorm.register_forward_hook(keep("mlp")))
-        handles.append(layers[LAYER - 1].post_feedforward_layernorm.register_forward_hook(keep("mlp previous")))
-        handles.append(layers[LAYER].self_attn.o_proj.register_forward_hook(keep("attn", first=True)))
+        handles.append(layers[self.layer].register_forward_hook(keep("resid")))
+        handles.append(layers[self.layer - 1].register_forward_hook(keep("previous")))
+        handles.append(layers[self.layer].post_feedforward_layernorm.register_forward_hook(keep("mlp")))
+        handles.append(layers[self.layer - 1].post_feedforward_layernorm.register_forward_hook(keep("mlp previous")))
+        handles.append(layers[self.layer].self_attn.o_proj.register_forward_hook(keep("attn", first=True)))
         with torch.no_grad():
             self.model(self.loaded.contexts.token_ids)
         for handle in handles:
@@ -119,7 +126,7 @@ class Toy:
         return found
 
     def folder(self, layer: int, site: str, width: int) -> Path:
-        return self.root / "suite" / f"layer_{layer}" / site / f"width_{width}" / "l0_4"
+        return self.root / "suite" / f"layer_{layer}" / site / f"width_{width_label(width)}" / f"l0_{self.l0}"
 
 
 def weights(folder: Path) -> dict[str, Array]:

@@ -19,9 +19,8 @@ from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
 from inspector.runner import run
 from inspector.spec import RunSpec
-from tests.experiments.own import LAYER, Array, Toy, decoded, finish, hidden, opened, weights
+from tests.experiments.own import Array, Toy, decoded, finish, hidden, opened, weights
 
-WIDTHS = (32, 64, 128)
 ALL = (
     "ce-splice", "cross-component", "dark-matter-breakdown", "probe-vs-latents", "pursuit", "synthetic-random",
     "synthetic-sae", "theory-c1",
@@ -98,8 +97,8 @@ def test_pursuit_and_breakdown_are_measured_once_for_both(results: dict[str, dic
 def test_pursuit_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """To 1e-4: float32 codes against float64."""
     x = toy.raw["resid"]
-    for row, width in zip(results["pursuit"]["saes"], WIDTHS, strict=True):
-        folder = toy.folder(LAYER, "resid", width)
+    for row, width in zip(results["pursuit"]["saes"], toy.widths, strict=True):
+        folder = toy.folder(toy.layer, "resid", width)
         plain = fvus(toy, x, decoded(folder, hidden(folder, x)))
         flat = x.reshape(-1, x.shape[-1])
         better = fvus(toy, x, pursued(folder, flat).reshape(x.shape))
@@ -109,10 +108,10 @@ def test_pursuit_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None
         assert row["l0_pursuit"] <= row["l0"] + 1e-9
 
 
-def test_breakdown_is_scipys_fit_of_those_points(results: dict[str, dict[str, Any]]) -> None:
+def test_breakdown_is_scipys_fit_of_those_points(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     found = results["dark-matter-breakdown"]["result"]
     values = np.array([row["fvu"] for row in results["dark-matter-breakdown"]["saes"]])
-    scaled = np.array(WIDTHS) / WIDTHS[0]
+    scaled = np.array(toy.widths) / toy.widths[0]
     best = min(
         (
             least_squares(
@@ -139,18 +138,20 @@ def test_breakdown_is_scipys_fit_of_those_points(results: dict[str, dict[str, An
 def test_components_are_scikit_learns(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """To 1e-4."""
     found = results["cross-component"]["result"]
-    width = {f"layer_{LAYER}/resid/width_{each}/l0_4": each for each in WIDTHS}[found["sae"]]
-    assert width == 64  # as wide as its companions
+    folder = toy.folder(toy.layer, "resid", toy.companion)  # as wide as its companions
+    assert found["sae"] == folder.relative_to(toy.root / "suite").as_posix()
     train, test, x = toy.train, toy.test, toy.raw["resid"]
-    folder = toy.folder(LAYER, "resid", 64)
     x_hat = decoded(folder, hidden(folder, x))
     error = x - x_hat
     linear = LinearRegression().fit(x[train], error[train])
     parts = {name: linear.predict(x[mask]) for name, mask in (("train", train), ("test", test))}
     regressors = {"own": x_hat}
-    for name, layer, site in (("previous", LAYER - 1, "resid"), ("mlp", LAYER, "mlp"), ("attn", LAYER, "attn")):
+    layer = toy.layer
+    for name, at, site in (("previous", layer - 1, "resid"), ("mlp", layer, "mlp"), ("attn", layer, "attn")):
         raw = toy.raw["previous" if name == "previous" else name]
-        regressors[name] = decoded(toy.folder(layer, site, 64), hidden(toy.folder(layer, site, 64), raw))
+        regressors[name] = decoded(
+            toy.folder(at, site, toy.companion), hidden(toy.folder(at, site, toy.companion), raw)
+        )
     regressors["joint"] = np.concatenate([regressors[name] for name in ("previous", "mlp", "attn")], axis=-1)
     for name, value in regressors.items():
         for target, y_train, y_test in (
@@ -180,7 +181,8 @@ def test_probe_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """To 1e-4 relative of the largest dot product."""
     x = toy.raw["resid"][toy.train]
     found = results["probe-vs-latents"]
-    folder = toy.folder(LAYER, "resid", 128)
+    widest = toy.widths[-1]
+    folder = toy.folder(toy.layer, "resid", widest)
     w, rows = hidden(folder, x), weights(folder)["W_dec"]
     s = w @ rows
     probe = LinearRegression().fit(s, (s**2).sum(axis=1))
@@ -189,7 +191,7 @@ def test_probe_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     order = order[ever[order]]
     dot = (rows @ probe.coef_)[order]
     result = found["result"]
-    assert result["left_out"] == 128 - len(order)
+    assert result["left_out"] == widest - len(order)
     np.testing.assert_allclose(result["dot"], dot, atol=1e-4 * np.abs(dot).max())
     mean_active = w.sum(axis=0)[order] / (w > 0).sum(axis=0)[order]
     np.testing.assert_allclose(result["mean_active"], mean_active, rtol=1e-4)
@@ -228,11 +230,11 @@ def test_splices_are_transformers_own(toy: Toy, results: dict[str, dict[str, Any
     train, token_ids = toy.train, toy.loaded.contexts.token_ids
     included = toy.loaded.plan.included.numpy()
     contexts = np.flatnonzero(np.asarray(toy.test.any(axis=1)))[:4]
-    folder = toy.folder(LAYER, "resid", 64)
+    folder = toy.folder(toy.layer, "resid", toy.companion)
     x_hat = decoded(folder, hidden(folder, x))
     linear = LinearRegression().fit(x[train], (x - x_hat)[train])
     result = results["ce-splice"]
-    row = next(row for row in result["saes"] if row["d_sae"] == 64)
+    row = next(row for row in result["saes"] if row["d_sae"] == toy.companion)
     losses: dict[str, list[Array]] = {}
     divergences: dict[str, list[Array]] = {}
     sums = {"error": 0.0, "linear": 0.0, "nonlinear": 0.0}
@@ -270,7 +272,7 @@ def spliced(toy: Toy, tokens: torch.Tensor, value: Array) -> torch.Tensor:
     def hook(module: Any, inputs: Any, output: Any) -> Any:
         return (replacement, *output[1:]) if isinstance(output, tuple) else replacement
 
-    handle = toy.model.model.layers[LAYER].register_forward_hook(hook)
+    handle = toy.model.model.layers[toy.layer].register_forward_hook(hook)
     try:
         with torch.no_grad():
             logits: torch.Tensor = toy.model(tokens).logits[0].double()
@@ -282,8 +284,11 @@ def spliced(toy: Toy, tokens: torch.Tensor, value: Array) -> torch.Tensor:
 def test_planted_noise_is_scikit_learns(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """To 1e-4: the same draws added to reconstructions made from the files, fitted and scored by scikit-learn."""
     found = results["synthetic-sae"]["result"]
-    folder = toy.folder(LAYER, "resid", 32)
-    assert found["sae"] == f"layer_{LAYER}/resid/width_32/l0_4"
+    folder = next(
+        path
+        for path in (toy.folder(toy.layer, "resid", width) for width in toy.widths)
+        if found["sae"] == path.relative_to(toy.root / "suite").as_posix()
+    )
     x = toy.raw["resid"]
     clean = decoded(folder, hidden(folder, x))
     again = hidden(folder, clean)
@@ -315,7 +320,7 @@ def test_planted_noise_is_scikit_learns(toy: Toy, results: dict[str, dict[str, A
     for panel in found["panels"]:
         for place, percent in enumerate(panel["ablated"]):
             codes = again.copy()
-            codes[..., order[: 32 * percent // 100]] = 0
+            codes[..., order[: len(order) * percent // 100]] = 0
             fvu, nonlinear = shares(panel["dense"], panel["introduced"], codes)
             assert panel["fvu"][place] == pytest.approx(fvu, abs=1e-4)
             assert panel["fvu_nonlinear"][place] == pytest.approx(nonlinear, abs=1e-4)
