@@ -41,6 +41,7 @@ COMMANDS = {
     "sessions": LazyCommand(
         module="inspector.cli.sessions", attribute="sessions", summary="List, attach to or stop background sessions."
     ),
+    "jobs": LazyCommand(module="inspector.cli.jobs", attribute="jobs", summary="List, show, cancel or resume jobs."),
     "info": LazyCommand(
         module="inspector.cli.info",
         attribute="info",

@@ -192,8 +192,6 @@ class Service:
     def _fail(self, error: Exception) -> int:
         """Tell everybody why, once there is somebody, and give the exit code."""
         message = failed(error)
-        self._collect(0.0)
-        self._answer_about_jobs()
         self.jobs.fail_all(message)
         deadline = time.monotonic() + FAILED_SECONDS
         while not self.hub.n_views and time.monotonic() < deadline and not self.hub.stopping.is_set():

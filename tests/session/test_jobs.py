@@ -14,7 +14,7 @@ import pytest
 from inspector import runner
 from inspector.errors import DataError
 from inspector.events import PassProgress, Warned
-from inspector.session import estimating
+from inspector.session import estimating, service
 from inspector.session import jobs as session_jobs
 from inspector.session.jobs import BATCH_SIZE
 from inspector.session.protocol import (
@@ -304,19 +304,44 @@ def test_a_session_with_a_job_is_not_idle(
     assert JobStore().find(job.id).state == "done"
 
 
-def test_a_job_can_be_asked_for_while_the_target_loads_and_fails_with_it(
+def test_a_job_asked_for_while_the_target_loads_fails_with_it(
     folders: Path, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inspector.session import service
+    monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
+    queued = threading.Event()
 
+    def load(self: Service) -> Any:
+        while not queued.is_set():
+            self._collect(0.0)
+            self._answer_about_jobs()
+            time.sleep(0.001)
+        raise DataError("There is no text. Give one.")
+
+    monkeypatch.setattr(Service, "_load", load)
+    running = Running(toy_target)
+    view = running.attach()
+    running.start()
+    running.hub.ask(view, Find(request=9, text="x"))  # has to wait
+    job = start(running, "error-vector")
+    assert job.state == "queued"
+    queued.set()
+    ended = until_state(running, job.id, "failed", view)
+    assert (ended.exit_code, ended.error) == (4, "There is no text. Give one.")
+    running.thread.join(SECONDS)
+    assert {m.request for m in running.told[view - 1] if isinstance(m, Failed)} == {0, 9}
+
+
+def test_no_job_is_made_for_a_target_that_there_is_not(
+    folders: Path, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
     running = Running(replace(toy_target, model=str(folders / "nothing")))
     view = running.attach()
     running.hub.ask(view, StartJob(request=1, experiments=["error-vector"]))
     running.start()
     running.thread.join(SECONDS)
-    (job,) = JobStore().all().jobs
-    assert (job.state, job.exit_code) == ("failed", 3)
+    assert JobStore().all().jobs == ()
+    assert [m.exit_code for m in running.told[view - 1] if isinstance(m, Failed) and m.request == 1] == [3]
 
 
 def test_estimates_come_from_what_was_measured_here(running: Running, loaded: Loaded) -> None:
