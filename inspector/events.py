@@ -7,7 +7,7 @@ are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -53,6 +53,19 @@ class Downloading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryPlanned:
+    """What will be on the device at most, told before anything is loaded."""
+
+    rows: tuple[tuple[str, int], ...]
+    """(what, bytes)."""
+    needed: int
+    """Bytes, together."""
+    budget: int
+    """Bytes that may be used."""
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PassProgress:
     """A pass over the contexts has come this far."""
 
@@ -74,6 +87,8 @@ class TrainProgress:
     seconds_left: float
     fvu: dict[str, float]
     """Batch FVU by sae_id. Unitless."""
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By sae_id, where it was measured after this very step: fvu, l0 and dead latents on text not learned from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,4 +126,4 @@ class Warned:
     message: str
 
 
-Event = Loading | Downloading | PassProgress | TrainProgress | JudgeProgress | Measured | Warned
+Event = Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned

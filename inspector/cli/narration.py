@@ -14,7 +14,16 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from inspector.errors import Cancelled
-from inspector.events import Downloading, Event, JudgeProgress, Loading, PassProgress, TrainProgress, Warned
+from inspector.events import (
+    Downloading,
+    Event,
+    JudgeProgress,
+    Loading,
+    MemoryPlanned,
+    PassProgress,
+    TrainProgress,
+    Warned,
+)
 
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LINES = 5.0
@@ -114,11 +123,16 @@ class Lines:
                 say(loading_text(event))
             case Loading():
                 self._now_and_then("loading", loading_text(event), is_last=event.done == event.total)
+            case MemoryPlanned():
+                for line in memory_text(event):
+                    say(line)
             case Downloading():
                 text = f"downloading {event.what}: {event.amount}"
                 self._now_and_then(event.what, text, is_last=event.done_bytes == event.total_bytes)
             case PassProgress() | TrainProgress():
                 self._now_and_then(event_name(event), progress_text(event), is_last=is_complete(event))
+                if isinstance(event, TrainProgress) and event.held_out:
+                    say(held_out_text(event))
             case JudgeProgress():
                 self._now_and_then(event.stage, judge_text(event), is_last=event.done == event.total)
 
@@ -162,11 +176,16 @@ class Bar:
                 self._progress.console.print(_visible(loading_text(event)))
             case Loading():
                 self._show("loading", event.done, event.total, _visible(loading_text(event)))
+            case MemoryPlanned():
+                for line in memory_text(event):
+                    self._progress.console.print(_visible(line))
             case Downloading():
                 self._show(f"downloading {_visible(event.what)}", event.done_bytes, event.total_bytes, event.amount)
             case PassProgress() | TrainProgress():
                 done, total = amounts(event)
                 self._show(event_name(event), done, total, rate_text(event))
+                if isinstance(event, TrainProgress) and event.held_out:
+                    self._progress.console.print(held_out_text(event))
             case JudgeProgress():
                 self._show(event.stage, event.done, event.total, judge_text(event))
 
@@ -186,6 +205,18 @@ def loading_text(event: Loading) -> str:
     """`model stories260K ...`, and when it is there `model stories260K: 3.1 s`."""
     what = f"{event.what} {event.detail}".rstrip()
     return f"{what} ..." if event.seconds is None else f"{what}: {event.seconds:.1f} s"
+
+
+def memory_text(event: MemoryPlanned) -> list[str]:
+    """The plan as a small table; rows that hardly count are left out of it."""
+    rows = [(name, n_bytes) for name, n_bytes in event.rows if n_bytes >= 0.005 * event.needed]
+    together = "together, at most"
+    width = max(len(name) for name in (together, *(name for name, _ in rows)))
+    return [
+        f"memory on {event.device}:",
+        *(f"  {name:<{width}} {n_bytes / 1e9:8.2f} GB" for name, n_bytes in rows),
+        f"  {together:<{width}} {event.needed / 1e9:8.2f} GB of {event.budget / 1e9:.2f} GB that may be used",
+    ]
 
 
 def event_name(event: PassProgress | TrainProgress) -> str:
@@ -229,6 +260,21 @@ def rate_text(event: PassProgress | TrainProgress) -> str:
     if isinstance(event, TrainProgress) and event.fvu:
         parts.append(f"FVU {min(event.fvu.values()):.3f} to {max(event.fvu.values()):.3f}")
     return ", ".join(parts)
+
+
+def held_out_text(event: TrainProgress) -> str:
+    """`held out after 600,000 tokens: FVU 0.153 to 0.211, L0 15.8 to 32.0, dead latents 0 to 12`."""
+    found = event.held_out.values()
+    parts = [
+        f"{shown} {_between([each[key] for each in found], digits)}"
+        for key, shown, digits in (("fvu", "FVU", 4), ("l0", "L0", 1), ("dead", "dead latents", 0))
+    ]
+    return f"held out after {event.tokens_done:,} tokens: {', '.join(parts)}"
+
+
+def _between(values: list[float], digits: int) -> str:
+    low, high = (f"{end:,.{digits}f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def duration(seconds: float) -> str:

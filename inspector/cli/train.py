@@ -1,4 +1,4 @@
-"""`dm-inspect train`: a suite of TopK SAEs on any model, made the way the demo's was."""
+"""`dm-inspect train`: a suite of SAEs on any model and hook."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from inspector.spec import hook_name_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inspector.sources.learning import Architecture
     from inspector.sources.model import LanguageModel
     from inspector.sources.suite_files import Quality, SaePlan
     from inspector.spec import TargetSpec
@@ -36,6 +37,9 @@ MOST_HELD_OUT = 256
 FEWEST_CONTEXTS = 8
 MOST_CONTEXTS_AT_ONCE = 256
 """Contexts whose activations are shuffled together."""
+DEMO_LEARNING_RATE, DEMO_WIDTH = 2e-3, 128
+"""Weights of unit rows are of the size 1 / sqrt(d_in), and Adam's steps of the size of the rate: the same share of a
+weight everywhere if the rate falls like 1 / sqrt(d_in). Of 2304 dimensions 4.7e-4."""
 
 
 class L0s(Widths):
@@ -49,6 +53,7 @@ class L0s(Widths):
     epilog="""\b
 Examples:
   dm-inspect train --model ~/llama --layer 3 --text corpus.txt --widths 512,2k --l0 16 --out ~/saes
+  dm-inspect train --model demo --layer 3 --architecture jumprelu --tokens 500000 --out jumprelu
   dm-inspect --model ~/llama --layer 3 --text notes.txt --suite ~/saes
 """,
 )
@@ -65,12 +70,33 @@ Examples:
     help="Active latents, for each width.",
 )
 @click.option(
+    "--architecture",
+    type=click.Choice(["topk", "batchtopk", "jumprelu"]),
+    default="topk",
+    show_default=True,
+    help="How latents are chosen.",
+)
+@click.option(
     "--tokens",
     type=click.IntRange(min=1),
     default=2_000_000,
     show_default=True,
     metavar="N",
     help="Tokens each SAE learns from.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    metavar="X",
+    help="Adam's.  [default: 2e-3, divided by sqrt(d_in / 128)]",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="M",
+    help="How much work a kill may cost.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the suite is written."
@@ -94,7 +120,10 @@ Examples:
 def train(
     widths: tuple[int, ...],
     l0s: tuple[int, ...],
+    architecture: Architecture,
     tokens: int,
+    learning_rate: float | None,
+    checkpoint_minutes: float,
     out: Path,
     as_json: bool,
     quiet: bool,
@@ -102,12 +131,21 @@ def train(
 ) -> None:
     """Train a suite of SAEs on a model.
 
-    TopK SAEs of every width and L0 learn in lockstep from one pass over the text and are written in sae-lens layout,
-    each with its measured quality. Ctrl-C saves; the same command goes on where it stopped.
+    SAEs of every width and L0 learn in lockstep from one pass over the text and are written in sae-lens layout, each
+    with its measured quality. Ctrl-C saves; the same command goes on where it stopped, also after a crash.
     """
     output_folder(out)
+    wanted = _Wanted(
+        widths=widths,
+        l0s=l0s,
+        architecture=architecture,
+        tokens=tokens,
+        learning_rate=learning_rate,
+        checkpoint_minutes=checkpoint_minutes,
+        out=out,
+    )
     with interruptible() as should_stop:
-        qualities = follow(_train(target, widths, l0s, tokens, out), quiet=quiet, should_stop=should_stop)
+        qualities = follow(_train(target, wanted), quiet=quiet, should_stop=should_stop)
     if as_json:
         print_json_list("saes", map(asdict, qualities))
     else:
@@ -115,9 +153,20 @@ def train(
     say(f"wrote {len(qualities)} SAEs below {out}; show them with --suite {out}")
 
 
-def _train(
-    target: TargetSpec, widths: Sequence[int], l0s: Sequence[int], tokens: int, out: Path
-) -> Generator[Event, None, tuple[Quality, ...]]:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What the command line says beside TARGET."""
+
+    widths: tuple[int, ...]
+    l0s: tuple[int, ...]
+    architecture: Architecture
+    tokens: int
+    learning_rate: float | None
+    checkpoint_minutes: float
+    out: Path
+
+
+def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[Quality, ...]]:
     from inspector.sources.model_files import find_model
     from inspector.sources.quiet import quiet_libraries
 
@@ -128,19 +177,20 @@ def _train(
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
     from inspector.sources.contexts import load_contexts
+    from inspector.sources.learning import LearnerSettings
     from inspector.sources.limits import default_context_length
     from inspector.sources.model import load_model
     from inspector.sources.trainer import TrainSettings, train_suite
 
-    plans = plans_of(hooks, widths, l0s, out)
+    tokens = wanted.tokens
+    plans = plans_of(hooks, wanted.widths, wanted.l0s, wanted.architecture, wanted.out)
     model = load_model(target)
-    for hook in hooks:
-        model.check_hook(hook)
+    d_in = max(model.check_hook(hook) for hook in hooks)
     yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
 
     length = target.context_length or default_context_length(model.n_ctx)
-    wanted = math.ceil(tokens / max(1, length - 1) / (1 - HELD_OUT_SHARE)) + FEWEST_CONTEXTS
-    contexts = load_contexts(replace(target, contexts=wanted, context_length=length), model)
+    n_contexts = math.ceil(tokens / max(1, length - 1) / (1 - HELD_OUT_SHARE)) + FEWEST_CONTEXTS
+    contexts = load_contexts(replace(target, contexts=n_contexts, context_length=length), model)
     ids = contexts.token_ids.numpy()
     if len(ids) < FEWEST_CONTEXTS:
         raise DataError(
@@ -156,23 +206,31 @@ def _train(
         block_contexts=min(MOST_CONTEXTS_AT_ONCE, math.ceil(tokens / max(1, length - 1))),
         special_ids=tuple(sorted(model.special_ids)),
         disk_dtype="float32",
+        checkpoint_minutes=wanted.checkpoint_minutes,
+        learner=LearnerSettings(learning_rate=wanted.learning_rate or default_rate(d_in)),
     )
     metadata = {
         "model_name": target.model,
+        "model_sha256": model.weights_hash,
         "context_size": length,
         "prepend_bos": model.bos_id is not None,
         "dataset": target.text or "demo",
     }
     return (
         yield from train_suite(
-            source_of(model, hooks), ids[:-n_held_out], ids[-n_held_out:], plans, settings, out, metadata
+            source_of(model, hooks), ids[:-n_held_out], ids[-n_held_out:], plans, settings, wanted.out, metadata
         )
     )
 
 
 def source_of(model: LanguageModel, hooks: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
     """The model as the trainer wants it: token ids to activations by hook name."""
-    return lambda ids: {hook: model.activations(ids, hook) for hook in hooks}
+    return lambda ids: model.values(ids, hooks)
+
+
+def default_rate(d_in: int) -> float:
+    """The learning rate for activations of this width; see DEMO_LEARNING_RATE."""
+    return DEMO_LEARNING_RATE * min(1.0, math.sqrt(DEMO_WIDTH / d_in))
 
 
 def hook_names(target: TargetSpec, n_layers: int | None) -> list[str]:
@@ -211,15 +269,18 @@ def check_text_of(target: TargetSpec) -> None:
         check_text(str(target.text))
 
 
-def plans_of(hooks: Sequence[str], widths: Sequence[int], l0s: Sequence[int], out: Path) -> tuple[SaePlan, ...]:
+def plans_of(
+    hooks: Sequence[str], widths: Sequence[int], l0s: Sequence[int], architecture: Architecture, out: Path
+) -> tuple[SaePlan, ...]:
     """Every SAE to be trained.
 
     Raises:
         UsageError: none is possible, two would share a folder, or one is there already.
     """
+    from inspector.sources import training_checkpoint
     from inspector.sources.suite_files import WEIGHTS_FILE, plan_suite
 
-    plans = plan_suite(list(hooks), list(widths), list(l0s))
+    plans = plan_suite(list(hooks), list(widths), list(l0s), architecture)
     if not plans:
         raise UsageError(f"Every L0 of {', '.join(map(str, l0s))} is larger than every width. Lower --l0.")
     folders = [plan.sae_id for plan in plans]
@@ -227,7 +288,8 @@ def plans_of(hooks: Sequence[str], widths: Sequence[int], l0s: Sequence[int], ou
     if twice is not None:
         raise UsageError(f"Two of the widths have the same short name, so both would be {twice}. Leave one out.")
     for folder in folders:
-        if (out / folder / WEIGHTS_FILE).exists():
+        # With a checkpoint, a run was killed while it wrote them; whether it is this run is found out when it is read.
+        if (out / folder / WEIGHTS_FILE).exists() and not training_checkpoint.exists(out):
             raise UsageError(f"{out / folder} holds an SAE already. Choose another --out, or remove that folder.")
     return plans
 
@@ -252,19 +314,21 @@ def quality_table(qualities: Sequence[Quality]) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a wish that is asked for between two steps; the second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a wish that is asked for between two steps; the second one acts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def wish(_number: int, _frame: object) -> None:
+    def wish(number: int, _frame: object) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, wish)
+    for number in before:
+        signal.signal(number, wish)
     try:
         yield stop.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

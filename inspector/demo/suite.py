@@ -12,8 +12,8 @@ from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
 from inspector.events import TrainProgress, Warned
 from inspector.sources.activation_blocks import Ids
 from inspector.sources.bridge_source import BridgeSource
+from inspector.sources.learning import LearnerSettings
 from inspector.sources.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
-from inspector.sources.topk_learner import LearnerSettings
 from inspector.sources.trainer import TrainSettings, train_suite
 from inspector.spec import hook_name_of
 
@@ -55,6 +55,7 @@ def train_demo_suite(
         block_contexts=512,
         special_ids=SPECIAL_IDS,
         learner=LEARNER,
+        steps_by="us",
     )
     metadata = {
         "model_name": MODEL_NAME,

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import UsageError
+from inspector.sources.learning import Architecture
 from inspector.spec import SITE_HOOKS, hook_name_of, width_label
 
 CONFIG_FILE = "cfg.json"
@@ -34,6 +35,8 @@ class SaePlan:
     hook_name: str
     d_sae: int
     k: int
+    """Active latents per token: of each token (TopK), on average (BatchTopK), aimed at (JumpReLU)."""
+    architecture: Architecture = "topk"
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.d_sae:
@@ -44,7 +47,8 @@ class SaePlan:
     @property
     def sae_id(self) -> str:
         """Path below the suite's root."""
-        return f"{hook_folder(self.hook_name)}/width_{width_label(self.d_sae)}/l0_{self.k}"
+        kind = "" if self.architecture == "topk" else f"-{self.architecture}"
+        return f"{hook_folder(self.hook_name)}/width_{width_label(self.d_sae)}/l0_{self.k}{kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +70,12 @@ class Quality:
     """Activations seen in training."""
 
 
-def plan_suite(hook_names: list[str], widths: list[int], l0s: list[int]) -> tuple[SaePlan, ...]:
+def plan_suite(
+    hook_names: list[str], widths: list[int], l0s: list[int], architecture: Architecture = "topk"
+) -> tuple[SaePlan, ...]:
     """Every combination of hook, width and L0, without those that would need more active latents than there are."""
     return tuple(
-        SaePlan(hook_name=hook, d_sae=width, k=l0)
+        SaePlan(hook_name=hook, d_sae=width, k=l0, architecture=architecture)
         for hook in hook_names
         for width in widths
         for l0 in l0s
@@ -115,6 +121,14 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
 def save_quality(root: Path, quality: Quality) -> None:
     """Write `quality.json` beside the SAE's weights."""
     write_json(root / quality.sae_id / QUALITY_FILE, asdict(quality))
+
+
+def save_measured_l0(root: Path, quality: Quality) -> None:
+    """Put the measured L0 where the one aimed at stood: with a threshold, only measuring tells what came of the aim."""
+    path = root / quality.sae_id / CONFIG_FILE
+    config = json.loads(path.read_text())
+    config["metadata"]["l0"] = quality.l0
+    write_json(path, config)
 
 
 def read_qualities(root: Path) -> list[Quality]:

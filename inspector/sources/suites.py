@@ -289,10 +289,12 @@ def _read(folder: Path, root: Path) -> SaeRef:
 
 
 def _nominal_l0(cfg: dict[str, Any], path: str) -> float | None:
-    """The k of a TopK SAE, else the L0 in its path; a missing one is `None`, never 0."""
+    """The k of a TopK SAE, the L0 measured in training, or the one in its path; a missing one is `None`, never 0."""
     k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
-    if isinstance(k, int | float) and k > 0:
-        return float(k)
+    measured = (cfg.get("metadata") or {}).get("l0")
+    for known in (k, measured):
+        if isinstance(known, int | float) and not isinstance(known, bool) and 0 < known < float("inf"):
+            return float(known)
     found = _L0_IN_PATH.findall(path)
     return float(found[-1]) if found else None
 

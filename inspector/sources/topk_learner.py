@@ -1,18 +1,17 @@
 """One TopK SAE while it learns.
 
 What is learned is sae-lens' TopK SAE: a `TopKTrainingSAE` takes the weights in the end and exports them, and plain
-sae-lens loads them. Its training step is not used: it multiplies dense [tokens, d_sae] activations, all zeros but k per
-row, by the decoder and again in the backward pass, six dense products per SAE and step. Here only the pre-activations
-are dense; everything after the top k touches k rows per token. The gradients are the same (a test compares them with
-autograd).
+sae-lens loads them. `dm-inspect train` lets sae-lens' own trainer do the steps (see `sae_lens_learner`). Not so here,
+for the demo's suite and the SAEs on errors, of which there are many to be trained on one core: sae-lens multiplies
+dense [tokens, d_sae] activations, all zeros but k per row, by the decoder and again in the backward pass, six dense
+products per SAE and step. Here only the pre-activations are dense; everything after the top k touches k rows per token.
+The gradients are the same (a test compares them with autograd's and with sae-lens').
 
 Inputs are scaled to a mean norm of sqrt(d_in); decoder rows have unit norm after every step.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inspector.sources.learning import LearnerSettings, Reconstructed, seed_of
+
 MAX_SORTED = 32_768
 """Entries sorted at once; torch's CPU sort takes another, much slower road above this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerSettings:
-    """How one SAE learns; the same for all SAEs of a suite."""
-
-    learning_rate: float = 2e-3
-    """Adam's, after warm-up. Ten times more kills latents, ten times less leaves them near their start."""
-    warmup_tokens: int = 75_000
-    """The learning rate rises over the first so many tokens, or over a tenth of all if that is less."""
-    decay_share: float = 0.3
-    """Share of the tokens, at the end, during which it falls linearly to 0."""
-    dead_after_tokens: int = 150_000
-    """A latent that did not fire for so long is dead, and the auxiliary loss tries to revive it."""
-    auxiliary_weight: float = 1 / 32
-    """Of the auxiliary loss, in which dead latents explain what the living left over. 0 turns it off."""
-    selection_dtype: str = "float32"
-    """Precision in which the k largest pre-activations are searched; bfloat16 is faster on some CPUs and picks a
-    near-tie differently now and then. The activations themselves are always float32."""
-
-    def rate(self, tokens_done: int, total: int) -> float:
-        """Learning rate after `tokens_done` of `total` tokens."""
-        rise = tokens_done / min(self.warmup_tokens, 0.1 * total)
-        fall = (total - tokens_done) / (self.decay_share * total) if self.decay_share else 1.0
-        return self.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +125,7 @@ class TopKLearner:
         self.k = k
         self.d_in = d_in = len(center)
         self.settings = settings
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = torch.Generator().manual_seed(seed_of(seed, name))
         rows = torch.randn(d_sae, d_in, generator=generator).to(center.device)
         rows /= rows.norm(dim=1, keepdim=True)
         self.decoder = rows.clone().requires_grad_()
@@ -185,6 +160,9 @@ class TopKLearner:
         # b_dec is subtracted from the input as well as added to the output.
         self.b_dec.grad = main.of_output.sum(0) - main.b_enc @ self.encoder
         self._add_auxiliary(inputs, main.residual, dtype)
+        variance = float((x - x.mean(0)).square().sum())
+        if self.settings.clip_norm is not None:
+            self._clip(self.settings.clip_norm, len(x) / max(variance, 1e-30))
         decoder_slope = self.decoder.grad
         decoder_slope -= (decoder_slope * self.decoder).sum(1, keepdim=True) * self.decoder
         for group in self.optimizer.param_groups:
@@ -193,7 +171,26 @@ class TopKLearner:
         self.decoder /= self.decoder.norm(dim=1, keepdim=True)
         self.silent_tokens += len(x)
         self.silent_tokens[main.fired[main.fired >= 0].unique()] = 0
-        return float(main.residual.square().sum() / (x - x.mean(0)).square().sum())
+        return float(main.residual.square().sum()) / max(variance, 1e-30)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Reconstructed:
+        """What the SAE makes of scaled activations [tokens, d_in] as it is now."""
+        inputs = x - self.b_dec
+        chosen = torch.addmm(self.b_enc, inputs, self.encoder.t()).topk(self.k, sorted=False)
+        activations = chosen.values.relu()
+        bags = functional.embedding_bag(chosen.indices, self.decoder, per_sample_weights=activations, mode="sum")
+        fired = torch.zeros(len(self.b_enc), dtype=torch.bool, device=x.device)
+        fired[chosen.indices[activations > 0]] = True
+        return Reconstructed(x_hat=bags + self.b_dec, l0=(activations > 0).sum(dim=1), fired=fired)
+
+    def _clip(self, largest: float, scale: float) -> None:
+        """Multiply all gradients by `scale`, and then so that their common norm is at most `largest`."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm = scale * float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        factor = scale * min(1.0, largest / (norm + 1e-6))
+        for gradient in gradients:
+            gradient *= factor
 
     def _add_auxiliary(self, inputs: Tensor, residual: Tensor, dtype: torch.dtype) -> None:
         """Let the dead latents explain the residual (Gao et al. 2024, appendix A.2), and add that loss's gradients."""
@@ -229,6 +226,25 @@ class TopKLearner:
                 if f"{name}.{key}" in tensors
             }
 
+    def finished(self, scale: float) -> Any:
+        """See `Learner`."""
+        from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+
+        sae = TopKTrainingSAE(
+            TopKTrainingSAEConfig(
+                d_in=self.d_in,
+                d_sae=len(self.b_enc),
+                k=self.k,
+                apply_b_dec_to_input=True,
+                normalize_activations="none",
+                # Rows have unit norm, so rescaling by it would change nothing but cost a pass over the decoder.
+                rescale_acts_by_decoder_norm=False,
+                decoder_init_norm=None,
+            )
+        )
+        self.write_into(sae, scale)
+        return sae
+
     @torch.no_grad()
     def write_into(self, sae: Any, scale: float) -> None:
         """Put the weights into a sae-lens TopK SAE, undoing the scaling of the inputs.
@@ -244,8 +260,3 @@ class TopKLearner:
         sae.W_dec.data.copy_(self.decoder)
         sae.b_enc.data.copy_(self.b_enc / scale)
         sae.b_dec.data.copy_(self.b_dec / scale)
-
-
-def mean_norm_scale(x: Tensor) -> float:
-    """The factor that gives activations [tokens, d_in] a mean norm of sqrt(d_in)."""
-    return math.sqrt(x.shape[1]) / float(x.norm(dim=1).mean())

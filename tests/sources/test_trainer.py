@@ -14,9 +14,12 @@ from torch import Tensor
 
 from inspector.errors import DataError, UsageError
 from inspector.events import TrainProgress, Warned
+from inspector.sources.learning import LearnerSettings
 from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
-from inspector.sources.topk_learner import LearnerSettings, TopKLearner, topk_gradients
-from inspector.sources.trainer import CHECKPOINT_FILE, TrainSettings, train_suite
+from inspector.sources.topk_learner import TopKLearner, topk_gradients
+from inspector.sources.trainer import TrainSettings, train_suite
+from inspector.sources.training_checkpoint import FACTS_FILE, FOLDER
+from inspector.sources.training_log import FILE as LOG_FILE
 
 D_IN, VOCAB, LENGTH = 16, 50, 24
 HOOK = "blocks.3.hook_resid_post"
@@ -55,6 +58,22 @@ def train(out: Path, settings: TrainSettings = SETTINGS, plans=PLANS, stop_after
         if stop_after is not None and len(events) >= stop_after:
             work.close()
             return events, None
+
+
+def assert_same_suites(one: Path, other: Path) -> None:
+    """Every file byte for byte, but the log's clock."""
+    names = sorted(path.relative_to(one).as_posix() for path in one.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(other).as_posix() for path in other.rglob("*") if path.is_file())
+    for name in names:
+        if name == LOG_FILE:
+            assert log_lines(one) == log_lines(other)
+        else:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def log_lines(out: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def test_gradients_equal_those_of_the_dense_formulation() -> None:
@@ -131,7 +150,7 @@ def test_suite_has_the_promised_layout_and_loads_with_plain_sae_lens(tmp_path: P
         "layer_1/mlp/width_48/l0_2",
         "layer_3/resid/width_64/l0_4",
     ]
-    assert not list(tmp_path.glob(CHECKPOINT_FILE + "*"))
+    assert not (tmp_path / FOLDER).exists()
     folder = tmp_path / "layer_3/resid/width_64/l0_4"
     config = json.loads((folder / "cfg.json").read_text())
     assert (config["k"], config["dtype"]) == (4, "float16")
@@ -164,10 +183,9 @@ def test_training_beats_an_untrained_sae_and_shuffled_weights_do_not(tmp_path: P
 def test_a_stopped_run_continues_to_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
     train(tmp_path / "whole")
     train(tmp_path / "parts", stop_after=stop_after)
-    assert (tmp_path / "parts" / CHECKPOINT_FILE).exists()
+    assert (tmp_path / "parts" / FOLDER / FACTS_FILE).exists()
     train(tmp_path / "parts")
-    for path in (tmp_path / "whole").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes(), path
+    assert_same_suites(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_an_sae_does_not_depend_on_what_is_trained_beside_it(tmp_path: Path) -> None:

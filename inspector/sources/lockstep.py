@@ -1,0 +1,133 @@
+"""Several SAEs that learn from the same batches, and everything about where they are.
+
+Which batch comes next follows from a number; together with the learners' own state and that of the random numbers it is
+all that a killed run needs to go on to the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.sources.learning import Learner, mean_norm_scale
+
+Blocks = Callable[[int], Mapping[str, Tensor]]
+"""The number of a block to its shuffled activations [tokens, d_in] by stream, the same tokens in the same order in
+each; the same answer whenever it is asked."""
+PROBE_TOKENS = 1024
+"""Held-out tokens at once: bounds the dense latents of the widest SAE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What one SAE does on text that it does not learn from, as it is now."""
+
+    fvu: float
+    """Centred, pooled over tokens and dimensions. Unitless."""
+    l0: float
+    """Mean number of active latents per token."""
+    dead: int
+    """Latents that did not fire in training for so long that they count as dead."""
+
+
+class Lockstep:
+    """Learners by name, each of which reads one stream of the blocks.
+
+    Args:
+        blocks: see `Blocks`.
+        reads: stream by the learner's name.
+        make: (name, scaled activations of the first block [tokens, d_in]) to a new learner.
+        batch_tokens: of a step; a block is cut into whole batches and the rest of it is left out.
+        seed: of the random numbers that learners draw, which nobody else draws from.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        reads: Mapping[str, str],
+        make: Callable[[str, Tensor], Learner],
+        *,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        self._blocks, self._reads, self._batch_tokens = blocks, dict(reads), batch_tokens
+        self._held: Mapping[str, Tensor] | None = blocks(0)
+        self.scales = {stream: mean_norm_scale(x) for stream, x in self._held.items()}
+        """By stream: what activations are multiplied by before an SAE sees them."""
+        self.learners: dict[str, Learner] = {}
+        for name, stream in self._reads.items():
+            self.learners[name] = make(name, self._held[stream] * self.scales[stream])
+        self.tokens_done = 0
+        """By each learner."""
+        self._block, self._offset = 0, 0
+        self._random = torch.Generator().manual_seed(seed).get_state()
+
+    @property
+    def next_batch(self) -> int:
+        """Tokens of the next batch."""
+        if self._held is None:
+            self._held = self._blocks(self._block)
+        return min(self._batch_tokens, len(next(iter(self._held.values()))))
+
+    def step(self, learning_rate: float) -> dict[str, float]:
+        """Show the next batch to every learner; returns each one's FVU on it before it learned."""
+        batch = self.next_batch
+        held = self._held
+        assert held is not None, "next_batch has seen to it"
+        here = slice(self._offset, self._offset + batch)
+        scaled = {stream: x[here] * self.scales[stream] for stream, x in held.items()}
+        fvu = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random)
+            for name, learner in self.learners.items():
+                fvu[name] = learner.step(scaled[self._reads[name]], learning_rate)
+            self._random = torch.get_rng_state()
+        self._offset += batch
+        self.tokens_done += batch
+        if self._offset + batch > len(next(iter(held.values()))):
+            self._block, self._offset, self._held = self._block + 1, 0, None
+        return fvu
+
+    @torch.no_grad()
+    def held_out(self, activations: Mapping[str, Tensor]) -> dict[str, HeldOut]:
+        """What every learner does on activations [tokens, d_in] by stream. Changes nothing."""
+        found = {}
+        for name, learner in self.learners.items():
+            x = activations[self._reads[name]] * self.scales[self._reads[name]]
+            error, active = 0.0, 0
+            for part in x.split(PROBE_TOKENS):
+                made = learner.reconstruct(part)
+                error += float((part - made.x_hat).double().square().sum())
+                active += int(made.l0.sum())
+            variance = float((x - x.mean(0)).double().square().sum())
+            found[name] = HeldOut(fvu=error / max(variance, 1e-30), l0=active / len(x), dead=learner.n_dead)
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is not a number, by name; see `restore`."""
+        found = {f"{name}|{key}": value for name, own in self.learners.items() for key, value in own.state().items()}
+        return found | {"|random": self._random}
+
+    def place(self) -> dict[str, Any]:
+        """The numbers."""
+        return {"block": self._block, "offset": self._offset, "tokens_done": self.tokens_done}
+
+    def restore(self, tensors: Mapping[str, Tensor], place: Mapping[str, Any]) -> None:
+        """Continue where `tensors` and `place` were taken.
+
+        Raises:
+            KeyError: something is missing.
+        """
+        states: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            name, _, own = key.partition("|")
+            states.setdefault(name, {})[own] = tensor
+        self._random = states.pop("")["random"]
+        for name, learner in self.learners.items():
+            learner.load_state(states[name])
+        self._block, self._offset, self.tokens_done = place["block"], place["offset"], place["tokens_done"]
+        self._held = None

@@ -1,0 +1,155 @@
+"""The checkpoint of a training: one file of tensors, one of JSON that names it; the two are replaced as one.
+
+    OUT/.training/state-123456.safetensors     weights, optimiser, random numbers
+    OUT/.training/checkpoint.json              which run it is, how far, and the SHA-256 of both files
+
+The tensors are written and flushed under a new name first; then the JSON takes the place of the old one in a single
+rename. Killed in between, the old pair is still whole. Nothing is pickled, and nothing that does not match its checksum
+is gone on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from inspector.errors import DataError, ResourceError, UsageError
+
+FOLDER = ".training"
+FACTS_FILE = "checkpoint.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a run needs to go on."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    """As given to `save`: numbers, strings, lists and dictionaries of them."""
+
+
+def exists(out: Path) -> bool:
+    """Whether a training below `out` was interrupted."""
+    return (out / FOLDER / FACTS_FILE).exists()
+
+
+def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Replace the checkpoint below `out`.
+
+    Args:
+        out: the folder of the training.
+        fingerprint: of the run; another run is not gone on with.
+        number: grows from checkpoint to checkpoint: the tokens done.
+        tensors: by name.
+        facts: go into the JSON.
+
+    Raises:
+        ResourceError: it cannot be written; the checkpoint before it, if any, is untouched.
+    """
+    folder = out / FOLDER
+    name = f"state-{number}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{name}.partial"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "tensors": {"file": name, "bytes": partial.stat().st_size, "sha256": _file_digest(partial)},
+            "facts": dict(facts),
+        }
+        about["sha256"] = _digest(about)
+        _put(partial, folder / name)
+        partial = folder / f"{FACTS_FILE}.partial"
+        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        _put(partial, folder / FACTS_FILE)
+        _flush_folder(folder)
+        for old in folder.iterdir():
+            if old.name not in (name, FACTS_FILE):
+                old.unlink()
+    except (OSError, SafetensorError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ResourceError(
+            f"The checkpoint in {folder} could not be written: {why}. "
+            "Make room there; the same command goes on from the checkpoint before it."
+        ) from error
+
+
+def load(out: Path, fingerprint: str) -> Checkpoint | None:
+    """The checkpoint below `out`; None if there is none.
+
+    Raises:
+        UsageError: it belongs to a different run.
+        DataError: it is damaged.
+    """
+    folder = out / FOLDER
+    if not exists(out):
+        return None
+    try:
+        about = json.loads((folder / FACTS_FILE).read_bytes())
+        if about.pop("sha256") != _digest(about) or about["format"] != FORMAT:
+            raise ValueError(f"{FACTS_FILE} does not match its checksum")
+        if about["fingerprint"] != fingerprint:
+            raise UsageError(
+                f"{out} holds the checkpoint of a different training run. "
+                f"Choose another --out, or delete {folder} to start over."
+            )
+        named = about["tensors"]
+        path = folder / Path(named["file"]).name
+        if path.stat().st_size != named["bytes"] or _file_digest(path) != named["sha256"]:
+            raise ValueError(f"{path.name} does not match its checksum")
+        return Checkpoint(tensors=load_file(path), facts=about["facts"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"The checkpoint in {folder} is damaged: {why}. Delete that folder to start over.") from error
+
+
+def forget(out: Path) -> None:
+    """Remove the checkpoint of a finished run, the JSON first, so that no half of one is left."""
+    folder = out / FOLDER
+    with contextlib.suppress(FileNotFoundError):
+        (folder / FACTS_FILE).unlink()
+        for old in folder.iterdir():
+            old.unlink()
+        folder.rmdir()
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Rename once the bytes are on the disk."""
+    handle = os.open(partial, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(partial, path)
+
+
+def _flush_folder(folder: Path) -> None:
+    """So that the renames survive a power cut; POSIX only."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
