@@ -53,16 +53,19 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="stream.marks", keys=("u",), call="marks", title="Marks, for reading without colour"),
     Action(id="stream.zoom-in", keys=("+",), call="zoom(-1)", title="Plot: fewer tokens, wider", hint="zoom"),
     Action(id="stream.zoom-out", keys=("-",), call="zoom(1)", title="Plot: more tokens, narrower"),
-    Action(id="stream.enlarge", keys=("x",), call="enlarge", title="Plot on the whole screen", hint="enlarge"),
+    Action(id="stream.enlarge", keys=("z",), call="enlarge", title="Plot on the whole screen", hint="enlarge"),
+    Action(id="stream.policy", keys=("x",), call="policy", title="Special tokens: count them, or leave them out"),
     Action(id="stream.copy-token", keys=("c",), call="copy_token", title="Copy this token's numbers", hint="copy"),
     Action(id="stream.copy-context", keys=("C",), call="copy_context", title="Copy the numbers of all tokens"),
     Action(id="stream.theme", keys=("t",), call="app.next_theme", title="Next theme", hint="theme"),
     Action(id="stream.palette", keys=(":",), call="commands", title="All commands"),
     Action(id="stream.help", keys=("?",), call="help", title="Help for this pane", hint="help"),
+    # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
+    Action(id="stream.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
+    Action(id="stream.jobs", keys=("J",), call="jobs", title="Jobs: what runs and what ran", hint="jobs"),
     Action(id="stream.results", keys=(), call="open_results", title="Results"),
     Action(id="stream.retry", keys=("r",), call="results", title="Results; with no session: reconnect", hint="results"),
     Action(id="stream.quit", keys=("q",), call="quit", title="Quit; the session stays a while", hint="quit"),
-    Action(id="stream.redraw", keys=(), call="app.redraw", title="Redraw the whole screen"),
     Action(id="stream.screenshot", keys=(), call="app.screenshot", title="Save the screen as an SVG picture"),
 )  # fmt: skip
 
@@ -109,6 +112,7 @@ def footer_hints(pane: str, n_widths: int) -> list[tuple[str, str]]:
         _hint("find"),
         _hint("prompt"),
         _hint("generate"),
+        _hint("experiments"),
         ("< >", "context"),
     ]
     hints = {

@@ -59,7 +59,7 @@ def open_app(
             return await SessionClient.attach(session_id)
         return await SessionClient.open(target, new_session=new_session, in_process=in_process)
 
-    app = InspectorApp(session_id or target.model, connect, theme=theme)
+    app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process)
     app.run()
     return app.return_code or 0
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from inspector.tui.actions import ACTIONS, shown_keys
+from inspector.tui.screens.side_screen import SideScreen
+from inspector.tui.side_actions import keys_text
 
 if TYPE_CHECKING:
     from inspector.tui.inspector_app import InspectorApp
@@ -25,6 +27,19 @@ class ActionCommands(Provider):
         return cast("InspectorApp", self.app)
 
     def _all(self) -> Iterator[Command]:
+        screen = self.screen
+        if isinstance(screen, SideScreen):
+            for action in screen.ACTIONS:
+                if action.call != "commands":
+                    keys = keys_text(action)
+                    yield action.title, partial(screen.run_action, action.call), f"key {keys}" if keys else "no key"
+        else:
+            yield from self._of_stream()
+        for theme in self._app.themes.values():
+            yield f"Theme: {theme.title}", partial(self._app.choose_theme, theme.name), theme.summary
+        yield "Redraw the whole screen", self._app.action_redraw, "no key"
+
+    def _of_stream(self) -> Iterator[Command]:
         home = self._app.home
         choice = home.choice if home is not None else None
         n_widths = len(choice.rows) if choice is not None else 0
@@ -34,8 +49,6 @@ class ActionCommands(Provider):
                 continue
             keys = shown_keys(action)
             yield action.title, partial(home.run_action, action.call), f"key {keys}" if keys else "no key"
-        for theme in self._app.themes.values():
-            yield f"Theme: {theme.title}", partial(self._app.choose_theme, theme.name), theme.summary
         if home is not None and choice is not None:
             for row, sae in enumerate(choice.saes):
                 yield f"SAE: {sae.sae_id}", partial(home.choose_sae, row), f"{sae.d_sae:,} latents, colour by it"

@@ -24,6 +24,7 @@ from inspector.tui.state import UiState, load_state, save_state, state_directory
 from inspector.tui.terminal_diff import TerminalDiff
 from inspector.tui.theme_variables import DEFAULTS, textual_theme
 from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, theme_for, theme_named
+from inspector.tui.widgets.banner import Banner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from inspector.drawing.palette import Depth
+    from inspector.session.protocol import GateLine
     from inspector.tui.screens.stream import StreamScreen
     from inspector.tui.session_link import Connect
+    from inspector.tui.session_view import SessionView
 
 
 def _commands() -> type[Provider]:
@@ -43,6 +46,13 @@ def _commands() -> type[Provider]:
     from inspector.tui.commands import ActionCommands
 
     return ActionCommands
+
+
+SIDES = {
+    "experiments": ("inspector.tui.screens.experiments", "ExperimentsScreen"),
+    "jobs": ("inspector.tui.screens.jobs", "JobsScreen"),
+}
+"""Screens beside the Stream by name: module and class, imported when they are opened."""
 
 
 class InspectorApp(App[int]):
@@ -62,7 +72,15 @@ class InspectorApp(App[int]):
     * { scrollbar-size-vertical: 1; }
     """
 
-    def __init__(self, model: str, connect: Connect, *, theme: str | None = None, remember: bool = True) -> None:
+    def __init__(
+        self,
+        model: str,
+        connect: Connect,
+        *,
+        theme: str | None = None,
+        remember: bool = True,
+        survives: bool = True,
+    ) -> None:
         """An app that has not started.
 
         Args:
@@ -70,6 +88,7 @@ class InspectorApp(App[int]):
             connect: Makes a connection to the session.
             theme: Name of a theme; None: the last one, or the default.
             remember: Whether to read and write what is kept between runs.
+            survives: Whether the session, and with it a job, goes on without this program.
 
         Raises:
             UsageError: there is no theme of that name.
@@ -79,6 +98,8 @@ class InspectorApp(App[int]):
         self._model = model
         self._connect = connect
         self._remember = remember
+        self._survives = survives
+        self._gate_failures: tuple[GateLine, ...] = ()
         self.home: StreamScreen | None = None
         """None until the first picture is painted."""
         self._diff = TerminalDiff()
@@ -143,6 +164,7 @@ class InspectorApp(App[int]):
         palette = self.chosen_theme.palette(self.depth)
         self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
         await self.push_screen(self.home)
+        self.home.session_changed.subscribe(self, self._session_changed)
 
     def on_mount(self) -> None:
         """Paint, then load the rest; say which theme files are wrong; end in order when the terminal goes away."""
@@ -150,6 +172,7 @@ class InspectorApp(App[int]):
         for problem in self._theme_problems:
             self.notify(problem, severity="warning", markup=False)
         self.app_resume_signal.subscribe(self, lambda _: self._diff.forget())
+        self.screen_change_signal.subscribe(self, self._screen_changed)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Not in the main thread, or not on this system: then the default action stands.
@@ -167,6 +190,75 @@ class InspectorApp(App[int]):
         """Send the whole screen again, for when something else wrote to the terminal."""
         self._diff.forget()
         self.refresh(layout=True)
+
+    async def open_side(self, name: str) -> None:
+        """Show a screen beside the Stream; it takes the place of another one.
+
+        Args:
+            name: of `SIDES`.
+        """
+        module, class_name = SIDES[name]
+        made: type[Screen[None]] = getattr(await asyncio.to_thread(importlib.import_module, module), class_name)
+        if isinstance(self.screen, made):
+            return
+        if any(type(self.screen).__name__ == other for _, other in SIDES.values()):
+            await self.switch_screen(made())
+        else:
+            await self.push_screen(made())
+
+    # ---- what every screen shows ------------------------------------------------------------------------------------
+
+    def _screen_changed(self, screen: Screen[object]) -> None:
+        """While the load gate's failure is accepted, every screen says so."""
+        if self._gate_failures and not screen.query(Banner):
+            self.call_later(self._show_banner, screen)
+
+    async def _show_banner(self, screen: Screen[object]) -> None:
+        if screen.is_attached and not screen.query(Banner):
+            banner = Banner()
+            await screen.mount(banner, before=0)
+            banner.show(self._gate_failures)
+
+    def _session_changed(self, session: SessionView) -> None:
+        if session.gate_failures != self._gate_failures:
+            self._gate_failures = session.gate_failures
+            for screen in self.screen_stack:
+                for banner in screen.query(Banner):
+                    banner.show(self._gate_failures)
+                self._screen_changed(screen)
+
+    # ---- leaving ----------------------------------------------------------------------------------------------------
+
+    async def action_quit(self) -> None:
+        """The keys that leave from anywhere."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave; with the exit code of what failed, if nothing was ever shown. While a job runs, ask first."""
+        session = self.home.session if self.home is not None else None
+        if session is None or session.stage in ("failed", "lost") or not session.unfinished:
+            self.exit(session.exit_code if session else 0, return_code=session.exit_code if session else 0)
+            return
+        from inspector.tui.screens.leaving import LeavingScreen
+
+        if isinstance(self.screen, LeavingScreen):
+            self.exit(0, return_code=0)
+        else:
+            self.push_screen(LeavingScreen(session.unfinished, survives=self._survives), self._leaving_answered)
+
+    def _leaving_answered(self, answer: str | None) -> None:
+        if answer == "cancel":
+            self.run_worker(self._cancel_and_leave(), group="leave", exit_on_error=False)
+        elif answer == "leave":
+            self.exit(0, return_code=0)
+
+    async def _cancel_and_leave(self) -> None:
+        from inspector.session.protocol import CancelJob
+
+        if self.home is not None:
+            for job in reversed(self.home.session.unfinished):  # those that wait first, or each would begin in its turn
+                await self.home.call(CancelJob(job=job.id))
+        self.exit(0, return_code=0)
 
     async def open_results(self, ids: Sequence[str] = ()) -> None:
         """The Results screen, at the first of these that is stored; it needs no session."""

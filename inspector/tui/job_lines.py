@@ -37,7 +37,7 @@ def percent(done: float, total: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """'8 s', '2 min 05 s', '1 h 02 min'; '-' if it is not known."""
+    """As people say it: '8 s', '2 min 05 s', '1 h 02 min', '3 days'; '-' if it is not known."""
     if seconds is None or seconds != seconds or seconds == float("inf"):
         return "-"
     whole = max(0, round(seconds))
@@ -45,7 +45,9 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} days"
 
 
 def rate(tokens_per_second: float) -> str:

@@ -76,7 +76,7 @@ class EndedScreen(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r,enter", "answer(True)", "start again", show=False, id="ended.restart"),
         Binding("escape", "answer(False)", "look at what is there", show=False, id="ended.look"),
-        Binding("q", "app.leave", "quit", show=False, id="ended.quit"),
+        Binding("q", "app.quit", "quit", show=False, id="ended.quit"),
     ]
     DEFAULT_CSS = """
     EndedScreen { align: center bottom; background: $background 0%; }

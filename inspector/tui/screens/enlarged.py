@@ -24,7 +24,7 @@ class EnlargedTrace(Screen[int | None]):
     """Returns the position to go to; None to stay."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,x,q", "leave", "back", show=False, id="enlarged.back"),
+        Binding("escape,z,q", "leave", "back", show=False, id="enlarged.back"),
         Binding("enter", "take", "go to token", show=False, id="enlarged.take"),
         Binding("left,h", "step(-1)", "previous token", show=False, id="enlarged.previous"),
         Binding("right,l", "step(1)", "next token", show=False, id="enlarged.next"),

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from inspector.drawing.token_modes import next_mode
-from inspector.session.protocol import AnalysePrompt, Find, Generate
+from inspector.session.protocol import AnalysePrompt, Find, Generate, Policy, SetPolicy
 from inspector.tui import export
 from inspector.tui.actions import ACTIONS
 from inspector.tui.screens.stream_talk import StreamTalk
@@ -216,6 +216,12 @@ class StreamScreen(StreamTalk):
 
     # ---- appearance -------------------------------------------------------------------------------------------------
 
+    async def action_policy(self) -> None:
+        """Special tokens and early positions in, or out again: the other maps, and every number of theirs."""
+        if self.text is not None and not self._talk.is_open("policy"):
+            policy: Policy = "included" if self.session.policy == "excluded" else "excluded"
+            await self._talk.ask("policy", SetPolicy(policy=policy))
+
     def action_marks(self) -> None:
         """The second channel."""
         self._marks_wanted = not self.marks
@@ -311,6 +317,14 @@ class StreamScreen(StreamTalk):
         if self.session.stage in ("failed", "lost"):
             self.start()
 
+    async def action_experiments(self) -> None:
+        """What can be measured."""
+        await self._app.open_side("experiments")
+
+    async def action_jobs(self) -> None:
+        """What runs and what ran."""
+        await self._app.open_side("jobs")
+
     def action_quit(self) -> None:
-        """Leave; with the exit code of what failed, if nothing was ever shown."""
-        self.app.exit(self.session.exit_code, return_code=self.session.exit_code)
+        """Leave; while a job runs, ask what becomes of it."""
+        self._app.leave()

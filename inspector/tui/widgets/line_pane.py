@@ -38,6 +38,7 @@ LOOKS: dict[str, tuple[str, str, bool]] = {
     "good": ("success", "", False),
     "warning": ("warning", "", False),
     "error": ("error", "", True),
+    "alarm": ("background", "error", True),
     "key": ("accent", "", True),
     "marker": ("accent", "", True),
     **{f"series-{i}": (f"series-{i + 1}", "", False) for i in range(N_SERIES)},

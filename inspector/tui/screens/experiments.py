@@ -1,0 +1,381 @@
+"""Experiments: the paper's measurements in its order, what each costs here, and what runs.
+
+Paints first; the experiments are imported in a thread after that (no torch among them), and the session is asked what
+they would cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+
+from inspector.errors import InspectorError
+from inspector.session.protocol import Estimates, Failed, GetEstimates, JobTold
+from inspector.tui import experiment_list, job_lines
+from inspector.tui.experiment_list import Request
+from inspector.tui.lines import Line
+from inspector.tui.screens.experiments_actions import ACTIONS, HELP
+from inspector.tui.screens.session_screen import SessionScreen
+from inspector.tui.screens.side_screen import bindings_of
+from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.widgets.prose import Prose
+from inspector.tui.widgets.row_list import RowList
+from inspector.tui.widgets.title_bar import TitleBar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from inspector.experiment import Experiment
+    from inspector.session.protocol import Estimate, JobInfo
+    from inspector.tui.help_texts import PaneHelp
+    from inspector.tui.inspector_app import InspectorApp
+    from inspector.tui.session_view import SessionView
+
+WIDE = 100
+"""Columns from which list and text stand beside each other."""
+QUEUE = 5
+"""Jobs shown below the list in a high window."""
+
+
+class ExperimentsScreen(SessionScreen):
+    """List, text, queue, command."""
+
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    DEFAULT_CSS = """
+    ExperimentsScreen { layers: base; }
+    #experiments-head { dock: top; }
+    #experiments-body { height: 1fr; }
+    #experiments-list { width: 1fr; padding: 0 1 0 0; }
+    #experiments-right { width: 54; margin-left: 1; }
+    #experiments-low { height: 7; display: none; }
+    #experiments-queue { height: 5; padding: 0 1; }
+    #experiments-command { height: 2; padding: 0 1; }
+    """
+
+    remembered: ClassVar[dict[str, str]] = {}
+    """Values of the form, for as long as the program runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experiments: list[Experiment] = []
+        self.marks: list[str] = []
+        """Ids, in the order in which they were marked."""
+        self._loading = True
+        self._problem = ""
+        """Why there is no list."""
+        self._estimates: Estimates | None = None
+        self._shared: dict[frozenset[str], Estimates] = {}
+        """What a set of marked experiments costs, once asked."""
+        self._asked = False
+        self._asked_when_ready = False
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        return HELP
+
+    def compose(self) -> ComposeResult:
+        """Everything at once; the text is beside the list or below it."""
+        yield TitleBar(id="experiments-head")
+        yield FooterPane(id="experiments-footer")
+        with Horizontal(id="experiments-body"):
+            yield RowList(id="experiments-list")
+            with Vertical(id="experiments-right"):
+                yield TitleBar(id="experiments-title")
+                yield Prose(id="experiments-text")
+        with Vertical(id="experiments-low"):
+            yield TitleBar(id="experiments-low-title")
+            yield Prose(id="experiments-low-text")
+        yield TitleBar(id="experiments-queue-title")
+        yield Prose(id="experiments-queue")
+        yield TitleBar(id="experiments-command-title")
+        yield Prose(id="experiments-command")
+
+    def on_mount(self) -> None:
+        """Paint, then import."""
+        super().on_mount()
+        for name in ("queue", "command"):
+            self.query_one(f"#experiments-{name}").can_focus = False
+        self.arrange_panes()
+        self.query_one(RowList).focus()
+        self.show_all()
+        self.call_after_refresh(self.read)
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Import the experiments, then ask what they cost."""
+        self.run_worker(self._read(), group="read", name="read", exclusive=True, exit_on_error=False)
+
+    async def _read(self) -> None:
+        try:
+            found = await asyncio.to_thread(_discover)
+        except InspectorError as error:
+            self._loading, self._problem = False, str(error)
+            self.show_all()
+            return
+        self._loading, self._problem = False, ""
+        self.experiments = experiment_list.in_paper_order(found)
+        self.show_all()
+        await self._estimate()
+
+    async def _estimate(self) -> None:
+        """Ask for the cost of each; a session that is still loading is asked again when it is ready."""
+        if self.session.ready is None:
+            self._asked_when_ready = True
+            return
+        self._asked = True
+        self.show_all()
+        answer = await self.call(GetEstimates(experiments=[each.id for each in self.experiments]))
+        self._asked = False
+        if isinstance(answer, Estimates):
+            self._estimates = answer
+        elif isinstance(answer, Failed):
+            self._estimates = None
+        self.show_all()
+
+    async def _estimate_marked(self, ids: list[str]) -> None:
+        answer = await self.call(GetEstimates(experiments=ids))
+        if isinstance(answer, Estimates):
+            self._shared[frozenset(ids)] = answer
+            self.show_all()
+
+    def estimate(self, experiment_id: str) -> Estimate | None:
+        """What the session said of one; None if nothing."""
+        if self._estimates is None:
+            return None
+        return next((each for each in self._estimates.estimates if each.experiment == experiment_id), None)
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:
+        """Another size has room for more or less."""
+        self.arrange_panes()
+        self.show_all()
+
+    def arrange_panes(self) -> None:
+        """Text beside the list, or below it; the queue as long as there is room for."""
+        width, height = self.app.size
+        wide = width >= WIDE
+        self.query_one("#experiments-right").display = wide
+        self.query_one("#experiments-right").styles.width = min(80, max(54, width * 9 // 20))
+        low = self.query_one("#experiments-low")
+        low.display = not wide and height >= 20
+        low.styles.height = max(5, height // 4)
+        queue = QUEUE if height >= 30 else 2 if height >= 20 else 1
+        self.query_one("#experiments-queue").styles.height = queue
+        self.query_one("#experiments-command").styles.height = 2 if height >= 24 else 1
+
+    def restyle(self) -> None:
+        """The theme changed."""
+        self.show_all()
+
+    def session_changed(self, session: SessionView) -> None:
+        """A job is further, or the target is there now."""
+        if self._asked_when_ready and session.ready is not None:
+            self._asked_when_ready = False
+            self.run_worker(self._estimate(), group="estimate", exclusive=True, exit_on_error=False)
+        self.show_head()
+        self.show_queue()
+        self.show_command()
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The one under the cursor."""
+        at = self.query_one(RowList).cursor
+        return self.experiments[at] if at < len(self.experiments) else None
+
+    @property
+    def chosen(self) -> list[Experiment]:
+        """The marked ones, in the paper's order; with none marked, the one under the cursor."""
+        marked = [each for each in self.experiments if each.id in self.marks]
+        return marked or ([self.experiment] if self.experiment is not None else [])
+
+    def show_all(self) -> None:
+        """Every pane."""
+        self.show_head()
+        self.show_list()
+        self.show_text()
+        self.show_queue()
+        self.show_command()
+        ids = ["mark", "open", "start", *(["cancel"] if self.session.unfinished else []), "results", "jobs", "copy"]
+        self.query_one(FooterPane).show(self.hints(*(f"experiments.{each}" for each in ids), "experiments.back"))
+
+    def show_head(self) -> None:
+        """Which screen, whose numbers."""
+        counted = f"   {len(self.experiments)}" if self.experiments else ""
+        marked = f", {len(self.marks)} marked" if self.marks else ""
+        self.query_one("#experiments-head", TitleBar).show(
+            [("Experiments", "strong"), (f"{counted}{marked}", "")], self.target_text(), False
+        )
+
+    def show_list(self) -> None:
+        """The experiments, or why there are none."""
+        asked = self._asked or self._loading
+        empty: Sequence[Line] = ([], [("  reading the experiments …", "muted")])
+        if self._problem:
+            empty = ([], [("  the experiments cannot be listed", "error")], [(f"  {self._problem}", "")])
+        elif not self._loading:
+            empty = ([], [("  there is no experiment", "muted")])
+        self.query_one(RowList).show(
+            len(self.experiments),
+            lambda index, width: experiment_list.row(
+                self.experiments[index],
+                self.estimate(self.experiments[index].id),
+                asked,
+                self.experiments[index].id in self.marks,
+                width,
+            ),
+            head=lambda width: experiment_list.head(width, asked=self._asked),
+            empty=empty,
+        )
+
+    def show_text(self) -> None:
+        """What is said about the one under the cursor."""
+        experiment = self.experiment
+        estimate = self.estimate(experiment.id) if experiment is not None else None
+        low = self.query_one("#experiments-low").display
+        title = experiment.id if experiment is not None else ""
+        prose, bar = ("low-text", "low-title") if low else ("text", "title")
+        focused = self.focused is not None and self.focused.id == f"experiments-{prose}"
+        self.query_one(f"#experiments-{bar}", TitleBar).show([(title, "")], "", focused)
+        self.query_one(f"#experiments-{prose}", Prose).show(
+            lambda width: experiment_list.detail_lines(experiment, estimate, width) if experiment is not None else []
+        )
+
+    def show_queue(self) -> None:
+        """What runs, what waits, what has ended lately."""
+        unfinished = self.session.unfinished
+        ended = [job for job in self.session.jobs if job not in unfinished]
+        jobs: list[JobInfo] = [*unfinished, *ended]
+        now = self.now()
+        told = f"{len(unfinished)} unfinished" if unfinished else ""
+        self.query_one("#experiments-queue-title", TitleBar).show([("jobs", "")], told, False)
+        nothing: list[Line] = [[("no job yet: Enter shows the parameters, s starts with the defaults", "muted")]]
+        self.query_one("#experiments-queue", Prose).show(
+            lambda width: [job_lines.row(job, width, now) for job in jobs] if jobs else nothing
+        )
+
+    def show_command(self) -> None:
+        """The command of what s would start, and what several cost together."""
+        chosen = self.chosen
+        cost = ""
+        if len(chosen) > 1:
+            known = self._shared.get(frozenset(each.id for each in chosen))
+            cost = experiment_list.together(chosen, known or self._estimates)
+        name = f"{len(chosen)} together" if len(chosen) > 1 else "the same as a command"
+        self.query_one("#experiments-command-title", TitleBar).show([(name, "")], cost, False)
+        command = self.command()
+        self.query_one("#experiments-command", Prose).show(
+            lambda width: job_lines.command_lines(command, width) if command else []
+        )
+
+    def command(self) -> str:
+        """What s would start, as a command; '' while there is nothing to start."""
+        ready = self.session.ready
+        ids = tuple(each.id for each in self.chosen)
+        return Request(experiments=ids).command(ready.target if ready is not None else []) if ids else ""
+
+    def on_descendant_focus(self) -> None:
+        """The title says which pane has the focus."""
+        self.show_text()
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    def on_row_list_moved(self, message: RowList.Moved) -> None:
+        """Another experiment."""
+        message.stop()
+        name = "low-text" if self.query_one("#experiments-low").display else "text"
+        self.query_one(f"#experiments-{name}", Prose).show(lambda _: [], keep_place=False)
+        self.show_text()
+        self.show_command()
+
+    def on_row_list_chosen(self, message: RowList.Chosen) -> None:
+        """Enter."""
+        message.stop()
+        self.action_open()
+
+    def action_mark(self) -> None:
+        """Run it together with the others that are marked."""
+        experiment = self.experiment
+        if experiment is None:
+            return
+        if experiment.id in self.marks:
+            self.marks.remove(experiment.id)
+        else:
+            self.marks.append(experiment.id)
+        self._marks_changed()
+        self.query_one(RowList).action_move(1)
+
+    def action_mark_all(self) -> None:
+        """All that can run here; if they are marked, none."""
+        able = [each.id for each in self.experiments if not self._why_not(each.id)]
+        self.marks = [] if set(able) <= set(self.marks) else able
+        self._marks_changed()
+
+    def _why_not(self, experiment_id: str) -> str:
+        estimate = self.estimate(experiment_id)
+        return estimate.why_not if estimate is not None else ""
+
+    def _marks_changed(self) -> None:
+        self.show_all()
+        ids = [each.id for each in self.chosen]
+        if len(ids) > 1 and frozenset(ids) not in self._shared and self._estimates is not None:
+            self.run_worker(self._estimate_marked(ids), group="marked", exclusive=True, exit_on_error=False)
+
+    def action_open(self) -> None:
+        """The form of the marked ones, or of this one."""
+        from inspector.tui.screens.parameters import ParametersScreen
+
+        if self.chosen:
+            self.app.push_screen(ParametersScreen(self.chosen, self.remembered))
+
+    def action_start(self) -> None:
+        """With the defaults."""
+        if self.chosen:
+            self.run_worker(self._start(), group="start", exclusive=True, exit_on_error=False)
+
+    async def _start(self) -> None:
+        from inspector.tui.screens.parameters import start_message
+
+        ids = tuple(each.id for each in self.chosen)
+        if isinstance(await self.tell(start_message(Request(experiments=ids))), JobTold):
+            self.marks.clear()
+            self.show_all()
+
+    def action_cancel(self) -> None:
+        """The job that runs."""
+        unfinished = self.session.unfinished
+        self.cancel_job(unfinished[0] if unfinished else None)
+
+    def action_copy(self) -> None:
+        """The command of what s would start."""
+        if self.command():
+            self.copy_text(self.command(), "the command", "command.txt")
+
+    async def action_jobs(self) -> None:
+        """The Jobs screen takes this one's place."""
+        await cast("InspectorApp", self.app).open_side("jobs")
+
+    async def action_results(self) -> None:
+        """What was measured."""
+        await cast("InspectorApp", self.app).open_results()
+
+    def action_pane(self) -> None:
+        """Between the list and the text."""
+        low = self.query_one("#experiments-low").display
+        text = self.query_one("#experiments-low-text" if low else "#experiments-text", Prose)
+        (text if self.query_one(RowList).has_focus and text.region.height else self.query_one(RowList)).focus()
+
+
+def _discover() -> list[Experiment]:
+    """In a thread: some 0.1 s of imports."""
+    from inspector.experiments import discover
+
+    return list(discover().values())

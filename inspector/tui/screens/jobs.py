@@ -1,0 +1,254 @@
+"""Jobs: what runs and what ran in this session, how far it is, its log; cancel, resume, look at the results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import BindingType
+
+from inspector.drawing.safe_text import visible
+from inspector.session.protocol import GetJobLog, JobLog, ResumeJob
+from inspector.tui import job_lines
+from inspector.tui.lines import Line
+from inspector.tui.screens.experiments_actions import JOB_ACTIONS, JOBS_HELP
+from inspector.tui.screens.session_screen import SessionScreen
+from inspector.tui.screens.side_screen import bindings_of
+from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.widgets.prose import Prose
+from inspector.tui.widgets.row_list import RowList
+from inspector.tui.widgets.title_bar import TitleBar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from inspector.session.protocol import JobInfo
+    from inspector.tui.help_texts import PaneHelp
+    from inspector.tui.inspector_app import InspectorApp
+    from inspector.tui.session_view import SessionView
+
+LOG_LINES = 200
+LOG_SECONDS = 2.0
+"""Between two questions for the log of a job that runs."""
+EMPTY: tuple[Line, ...] = (
+    [],
+    [("no job yet", "strong")],
+    [],
+    [("e", "key"), (" shows the experiments: mark some with Space and start them with s.", "muted")],
+    [("A job runs in the session and goes on when you leave.", "muted")],
+)
+WAITING: tuple[Line, ...] = ([], [("asking the session for its jobs …", "muted")])
+NOBODY: tuple[Line, ...] = (
+    [],
+    [("no session, so no jobs", "strong")],
+    [],
+    [("Esc", "key"), (", then ", "muted"), ("r", "key"), (" starts one; what was stored is in the results.", "muted")],
+)
+
+
+class JobsScreen(SessionScreen):
+    """List above, the selected job and its log below."""
+
+    ACTIONS = JOB_ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(JOB_ACTIONS)]
+    DEFAULT_CSS = """
+    JobsScreen { layers: base; }
+    #jobs-head { dock: top; }
+    #jobs-list { height: 2fr; padding: 0 1; }
+    #jobs-detail { height: 7; }
+    #jobs-log { height: 3fr; }
+    """
+
+    def __init__(self, job: str = "") -> None:
+        """A screen that has asked nothing yet.
+
+        Args:
+            job: id of the job to begin at; '': the newest.
+        """
+        super().__init__()
+        self._selected = job
+        self._log: tuple[str, Sequence[str]] = ("", ())
+        """Of which job, and its lines."""
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        return JOBS_HELP
+
+    def compose(self) -> ComposeResult:
+        """Everything at once."""
+        yield TitleBar(id="jobs-head")
+        yield FooterPane(id="jobs-footer")
+        yield RowList(id="jobs-list")
+        yield TitleBar(id="jobs-detail-title")
+        yield Prose(id="jobs-detail")
+        yield TitleBar(id="jobs-log-title")
+        yield Prose(follow=True, id="jobs-log")
+
+    def on_mount(self) -> None:
+        """Paint, then ask."""
+        super().on_mount()
+        self.arrange_panes()
+        self.query_one(RowList).focus()
+        self.show_all()
+        self.ask_log()
+        self.set_interval(LOG_SECONDS, self._ask_again)
+
+    @property
+    def job(self) -> JobInfo | None:
+        """The one under the cursor."""
+        return self.session.job(self._selected) or (self.session.jobs[0] if self.session.jobs else None)
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:
+        """Another size has room for more or less."""
+        self.arrange_panes()
+
+    def arrange_panes(self) -> None:
+        """In a low window the job itself gets fewer lines, its log the more."""
+        height = self.app.size.height
+        self.query_one("#jobs-detail").styles.height = 7 if height >= 30 else 4
+        self.query_one("#jobs-list").styles.height = max(4, height // 3 if height >= 30 else height // 4 + 1)
+
+    def restyle(self) -> None:
+        """The theme changed."""
+        self.show_all()
+
+    def session_changed(self, session: SessionView) -> None:
+        """A job is further, or there is a new one."""
+        self.show_all()
+
+    def show_all(self) -> None:
+        """List, job, titles, footer."""
+        session = self.session
+        jobs = session.jobs
+        n_running = len(session.unfinished)
+        counted = f"{len(jobs)} jobs" if len(jobs) != 1 else "1 job"
+        start: Line = [("Jobs", "strong"), (f"   {counted}, {n_running} unfinished" if jobs else "", "")]
+        self.query_one("#jobs-head", TitleBar).show(start, self.target_text(), False)
+        empty = EMPTY if session.ready is not None else WAITING
+        if session.stage in ("failed", "lost") and not jobs:
+            empty = NOBODY
+        now = self.now()
+        at = next((index for index, job in enumerate(jobs) if job.id == self._selected), 0)
+        self.query_one(RowList).show(
+            len(jobs), lambda index, width: job_lines.row(jobs[index], width, now), cursor=at, empty=empty
+        )
+        self.show_job()
+        self.query_one(FooterPane).show(self.hints(*self._hint_ids()), ("?", "help"))
+
+    def _hint_ids(self) -> list[str]:
+        job = self.job
+        ids = ["jobs.pane", "jobs.experiments", "jobs.back"]
+        if job is None:
+            return ids[1:]
+        if job.state in ("queued", "running"):
+            return ["jobs.cancel", "jobs.copy", *ids]
+        first = "jobs.open" if job.results else ""
+        second = "jobs.resume" if job.state != "done" else ""
+        return [*(each for each in (first, second) if each), "jobs.copy", *ids]
+
+    def show_job(self) -> None:
+        """What is known of the job under the cursor, and its log."""
+        job = self.job
+        name = f"{job_lines.name_of(job)}" if job is not None else "no job"
+        self.query_one("#jobs-detail-title", TitleBar).show([(name, "")], "", self._focused("jobs-detail"))
+        self.query_one("#jobs-detail", Prose).show(
+            (lambda width: job_lines.detail(job, width)) if job is not None else (lambda width: [])
+        )
+        of, lines = self._log
+        shown = lines if job is not None and of == job.id else ()
+        title = "log" if job is None or of == job.id else "log …"
+        self.query_one("#jobs-log-title", TitleBar).show([(title, "")], "", self._focused("jobs-log"))
+        self.query_one("#jobs-log", Prose).show(lambda _: [[(visible(line), "")] for line in shown])
+
+    def _focused(self, name: str) -> bool:
+        return self.focused is not None and self.focused.id == name
+
+    def on_descendant_focus(self) -> None:
+        """The title says which pane has the focus."""
+        self.show_job()
+
+    # ---- the log ----------------------------------------------------------------------------------------------------
+
+    def _ask_again(self) -> None:
+        job = self.job
+        if job is not None and (job.state == "running" or self._log[0] != job.id or self._grew(job)):
+            self.ask_log()
+
+    def _grew(self, job: JobInfo) -> bool:
+        """Whether a job ended after its log was read: the last lines are the ones that matter."""
+        return (job.id, job.state) != self._read_as
+
+    _read_as: tuple[str, str] = ("", "")
+    """Job and state when the log was last read."""
+
+    def ask_log(self) -> None:
+        """Read the log of the job under the cursor."""
+        job = self.job
+        if job is not None:
+            self.run_worker(
+                self._read_log(job.id, job.state), group="log", name="log", exclusive=True, exit_on_error=False
+            )
+
+    async def _read_log(self, job_id: str, state: str) -> None:
+        answer = await self.call(GetJobLog(job=job_id, lines=LOG_LINES))
+        if isinstance(answer, JobLog):
+            self._log, self._read_as = (job_id, tuple(answer.lines)), (job_id, state)
+            self.show_job()
+
+    def on_row_list_moved(self, message: RowList.Moved) -> None:
+        """Another job."""
+        message.stop()
+        jobs = self.session.jobs
+        if message.row < len(jobs):
+            self._selected = jobs[message.row].id
+            self.query_one("#jobs-log", Prose).show(lambda _: [], keep_place=False)
+            self.show_all()
+            self.ask_log()
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    async def on_row_list_chosen(self, message: RowList.Chosen) -> None:
+        """Enter."""
+        message.stop()
+        await self.action_open()
+
+    async def action_open(self) -> None:
+        """The results of this job."""
+        job = self.job
+        if job is None:
+            return
+        if not job.results:
+            self.notify(f"{job_lines.name_of(job)} has no result yet; it is {job.state}.", timeout=3, markup=False)
+            return
+        await cast("InspectorApp", self.app).open_results(job.results)
+
+    def action_cancel(self) -> None:
+        """Stop it after the present step."""
+        self.cancel_job(self.job)
+
+    def action_resume(self) -> None:
+        """Queue it again."""
+        job = self.job
+        if job is None or job.state in ("queued", "running", "done"):
+            self.notify("Only a job that failed, was cancelled or interrupted can be resumed.", timeout=3)
+            return
+        self.run_worker(self.tell(ResumeJob(job=job.id)), group="resume", exit_on_error=False)
+
+    def action_copy(self) -> None:
+        """The command that does the same."""
+        if self.job is not None:
+            self.copy_text(self.job.command, "the command", "command.txt")
+
+    async def action_experiments(self) -> None:
+        """The Experiments screen takes this one's place."""
+        await cast("InspectorApp", self.app).open_side("experiments")
+
+    def action_pane(self) -> None:
+        """Between the list and the log."""
+        panes = [self.query_one(RowList), self.query_one("#jobs-detail"), self.query_one("#jobs-log")]
+        at = next((index for index, pane in enumerate(panes) if pane is self.focused), 0)
+        panes[(at + 1) % len(panes)].focus()

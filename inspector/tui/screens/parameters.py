@@ -1,0 +1,188 @@
+"""The form before a job is started: parameters, profile, control, and the command that does the same."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import BindingType
+
+from inspector.session.protocol import JobTold, StartJob
+from inspector.tui import job_lines
+from inspector.tui.experiment_list import Request, param_fields
+from inspector.tui.lines import Line
+from inspector.tui.screens.experiments_actions import FORM_ACTIONS, FORM_HELP
+from inspector.tui.screens.session_screen import SessionScreen
+from inspector.tui.screens.side_screen import bindings_of
+from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.widgets.form import Form
+from inspector.tui.widgets.prose import Prose
+from inspector.tui.widgets.title_bar import TitleBar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from textual.app import ComposeResult
+
+    from inspector.experiment import Experiment
+    from inspector.tui.help_texts import PaneHelp
+    from inspector.tui.session_view import SessionView
+
+
+class ParametersScreen(SessionScreen):
+    """Over the Experiments screen; leaves when the job is queued. The values come back the next time."""
+
+    ACTIONS = FORM_ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(FORM_ACTIONS)]
+    DEFAULT_CSS = """
+    ParametersScreen { layers: base; }
+    #form-head { dock: top; }
+    #form { height: 1fr; }
+    #form-doc { height: 4; }
+    #form-command { height: 5; }
+    """
+
+    def __init__(self, experiments: Sequence[Experiment], remembered: dict[str, str]) -> None:
+        """A form with the values of the last time.
+
+        Args:
+            experiments: to run, not empty.
+            remembered: values by key; changed in place.
+        """
+        super().__init__()
+        self._experiments = experiments
+        self._remembered = remembered
+        self._fields = param_fields(experiments)
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        return FORM_HELP
+
+    @property
+    def request(self) -> Request:
+        """What would be started."""
+        return Request.of(self._experiments, self._fields, self._values)
+
+    @property
+    def _values(self) -> Mapping[str, str]:
+        return self.query_one(Form).values
+
+    def compose(self) -> ComposeResult:
+        """Fields, what the selected one means, the command."""
+        yield TitleBar(id="form-head")
+        yield FooterPane(id="form-footer")
+        yield Form(id="form")
+        yield TitleBar(id="form-doc-title")
+        yield Prose(id="form-doc")
+        yield TitleBar(id="form-command-title")
+        yield Prose(id="form-command")
+
+    def on_mount(self) -> None:
+        """Draw."""
+        super().on_mount()
+        known = {field.key for field in self._fields}
+        form = self.query_one(Form)
+        form.show(self._fields, {key: value for key, value in self._remembered.items() if key in known})
+        form.focus()
+        self.query_one("#form-doc").can_focus = False
+        self.query_one("#form-command").can_focus = False
+        self.show_all()
+
+    def restyle(self) -> None:
+        """The theme changed."""
+        self.query_one(Form).rebuild()
+        self.show_all()
+
+    def session_changed(self, session: SessionView) -> None:
+        """The target may be known only now."""
+        self.show_all()
+
+    def show_all(self) -> None:
+        """Titles, the selected field, the command."""
+        names = ", ".join(experiment.title for experiment in self._experiments)
+        self.query_one("#form-head", TitleBar).show(
+            [("Parameters", "strong"), (f"   {names}", "")], self.target_text(), False
+        )
+        field = self.query_one(Form).field
+        title = field.key if field is not None else "start"
+        self.query_one("#form-doc-title", TitleBar).show([(title, "")], "", False)
+        self.query_one("#form-doc", Prose).show(self._doc_lines)
+        problem = self.request.problem(self._experiments)
+        self.query_one("#form-command-title", TitleBar).show([("the same as a command", "")], "", False)
+        ready = self.session.ready
+        command = self.request.command(ready.target if ready is not None else [])
+
+        def command_lines(width: int) -> list[Line]:
+            lines = [[(part, "error")] for part in wrap(problem, width)] if problem else []
+            return [*lines, *job_lines.command_lines(command, width)]
+
+        self.query_one("#form-command", Prose).show(command_lines)
+        self.query_one(FooterPane).show(
+            [("↑↓", "field"), ("Enter", "edit"), ("←→", "choice"), *self.hints("form.start", "form.copy", "form.back")]
+        )
+
+    def _doc_lines(self, width: int) -> list[Line]:
+        field = self.query_one(Form).field
+        if field is None:
+            return [[(part, "")] for part in wrap("Queues the job in the session; it goes on when you leave.", width)]
+        lines: list[Line] = [[(part, "")] for part in wrap(field.doc or "Nothing more is known about it.", width)]
+        if field.used_by:
+            lines += [[(part, "muted")] for part in wrap(f"Only for {', '.join(field.used_by)}.", width)]
+        return lines
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    def on_form_changed(self, message: Form.Changed) -> None:
+        """Another command, perhaps a problem."""
+        message.stop()
+        self._remembered.clear()
+        self._remembered.update(self._values)
+        self.show_all()
+
+    def on_form_moved(self, message: Form.Moved) -> None:
+        """Another field is explained."""
+        message.stop()
+        self.show_all()
+
+    def on_form_started(self, message: Form.Started) -> None:
+        """Enter on the last line."""
+        message.stop()
+        self.action_start()
+
+    def action_start(self) -> None:
+        """Queue the job, unless something is wrong with it."""
+        problem = self.request.problem(self._experiments)
+        if problem:
+            self.notify(problem, severity="error", markup=False)
+            return
+        self.run_worker(self._start(), group="start", exclusive=True, exit_on_error=False)
+
+    async def _start(self) -> None:
+        if isinstance(await self.tell(start_message(self.request)), JobTold):
+            self.dismiss()
+
+    def action_reset(self) -> None:
+        """All as they were."""
+        self._remembered.clear()
+        self.query_one(Form).show(self._fields, {})
+        self.show_all()
+
+    def action_copy(self) -> None:
+        """The command."""
+        ready = self.session.ready
+        self.copy_text(self.request.command(ready.target if ready else []), "the command", "command.txt")
+
+    def action_back(self) -> None:
+        """To the list."""
+        self.dismiss()
+
+
+def start_message(request: Request) -> StartJob:
+    """As the session wants it."""
+    return StartJob(
+        experiments=list(request.experiments),
+        params=dict(request.params),
+        profile=request.profile,
+        null=request.null,
+    )

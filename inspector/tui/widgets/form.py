@@ -1,0 +1,225 @@
+"""A form of short values: one line per field, a cursor, letters as keys until a field is opened with Enter.
+
+Editing happens in the line itself. A text field takes what is typed at its end; a choice steps with the arrows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from inspector.drawing.safe_text import visible
+from inspector.tui.lines import Line, cut, left, width_of
+from inspector.tui.widgets.line_pane import LinePane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from textual import events
+
+    from inspector.tui.experiment_list import ParamField
+
+LONGEST = 200
+"""Characters of a value."""
+
+
+class Form(LinePane, can_focus=True):
+    """Posts `Changed` with another value, `Moved` with the cursor on another field, `Started` on its last line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j,tab", "move(1)", "down", show=False),
+        Binding("up,k,shift+tab", "move(-1)", "up", show=False),
+        Binding("home", "move(-99)", "first", show=False),
+        Binding("end", "move(99)", "last", show=False),
+        Binding("left,h", "choose(-1)", "previous choice", show=False),
+        Binding("right,l,space", "choose(1)", "next choice", show=False),
+        Binding("enter", "open", "edit or start", show=False),
+        Binding("backspace,delete", "clear", "the default again", show=False),
+    ]
+    DEFAULT_CSS = """
+    Form { background: $surface; padding: 0 1; }
+    """
+
+    class Changed(Message):
+        """A value is another."""
+
+    class Moved(Message):
+        """The cursor is on another field."""
+
+    class Started(Message):
+        """Enter on the last line."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.fields: Sequence[ParamField] = ()
+        self.values: dict[str, str] = {}
+        """What differs from the defaults, as typed."""
+        self.cursor = 0
+        self.editing: str | None = None
+        """What is typed; None: nothing is being edited."""
+        self._top = 0
+
+    def show(self, fields: Sequence[ParamField], values: Mapping[str, str]) -> None:
+        """Draw these fields."""
+        self.fields, self.values = fields, dict(values)
+        self.cursor = min(self.cursor, len(fields))
+        self.editing = None
+        self.rebuild()
+
+    @property
+    def field(self) -> ParamField | None:
+        """The one under the cursor; None on the last line."""
+        return self.fields[self.cursor] if self.cursor < len(self.fields) else None
+
+    def value(self, field: ParamField) -> str:
+        """As it stands now."""
+        return self.values.get(field.key, field.default)
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """The fields around the cursor, then the line that starts."""
+        lines: list[Line] = [self._line(index, width) for index in range(len(self.fields))]
+        lines += [[], self._start_line(width)]
+        at = self.cursor if self.cursor < len(self.fields) else len(lines) - 1
+        self._top = min(max(self._top, at - height + 1), at)
+        self._top = max(0, min(self._top, len(lines) - height))
+        return lines[self._top : self._top + height]
+
+    def _line(self, index: int, width: int) -> Line:
+        field = self.fields[index]
+        here = index == self.cursor
+        name = max((len(each.key) for each in self.fields), default=8) + 2
+        room = 24 if width >= 90 else 18
+        value, changed = self.value(field), self.value(field) != field.default
+        if here and self.editing is not None:
+            shown = self.editing[-(room - 3) :]
+            cell: Line = [(" ", ""), (visible(shown), "strong"), ("▏", "accent")]
+        elif field.choices:
+            look = "accent" if changed else "strong" if here else ""
+            cell = [("‹ ", "muted"), (value, look), (" ›", "muted")]
+        else:
+            cell = [
+                ("  ", ""),
+                (visible(cut(value, room - 3)) or "—", "accent" if changed else "strong" if here else ""),
+            ]
+        cell.append((" " * max(1, room - width_of(cell)), ""))
+        kind = self._kind(field)
+        line: Line = [
+            ("▸ " if here else "  ", "marker"),
+            (left(field.key, name), "strong" if here else ""),
+            *cell,
+            (left(kind, 28 if width >= 90 else max(0, min(28, width - name - room - 2))), "muted"),
+        ]
+        rest = width - width_of(line) - 1
+        if rest >= 16:
+            line += [(" ", ""), (cut(field.doc, rest), "muted")]
+        return line
+
+    @staticmethod
+    def _kind(field: ParamField) -> str:
+        names = {"int": "whole number", "float": "number", "str": "text", "bool": "", "choice": ""}
+        kind = names.get(field.kind, field.kind)
+        default = field.default or "empty"
+        return f"{kind}, default {default}" if kind else f"default {default}" if default != "default" else "by profile"
+
+    def _start_line(self, width: int) -> Line:
+        here = self.cursor == len(self.fields)
+        look = "strong reverse" if here and self.has_focus else "strong"
+        return [("▸ " if here else "  ", "marker"), (" start ", look), ("   Enter or s", "muted")]
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    def action_move(self, step: int) -> None:
+        """Another field; what was typed stands."""
+        self._commit()
+        self.cursor = min(max(self.cursor + step, 0), len(self.fields))
+        self.rebuild()
+        self.post_message(self.Moved())
+
+    def action_choose(self, step: int) -> None:
+        """The next choice, round and round."""
+        field = self.field
+        if field is not None and field.choices:
+            at = field.choices.index(self.value(field)) if self.value(field) in field.choices else 0
+            self._set(field, field.choices[(at + step) % len(field.choices)])
+
+    def action_open(self) -> None:
+        """Edit a text, step a choice, or start."""
+        field = self.field
+        if field is None:
+            self.post_message(self.Started())
+        elif field.choices:
+            self.action_choose(1)
+        else:
+            self.editing = self.value(field)
+            self.rebuild()
+
+    def action_clear(self) -> None:
+        """The default again."""
+        if self.field is not None:
+            self._set(self.field, self.field.default)
+
+    def _commit(self) -> None:
+        field, typed = self.field, self.editing
+        self.editing = None
+        if field is not None and typed is not None:
+            self._set(field, typed.strip())
+
+    def _set(self, field: ParamField, value: str) -> None:
+        before = self.value(field)
+        self.values.pop(field.key, None)
+        if value != field.default:
+            self.values[field.key] = value
+        self.rebuild()
+        if before != value:
+            self.post_message(self.Changed())
+
+    def on_key(self, event: events.Key) -> None:
+        """While a text is edited, all keys are its."""
+        field = self.field
+        if self.editing is None:
+            # A number can be typed without opening the field: no digit is a key here.
+            if field is None or field.choices or not (event.character or "").isdigit():
+                return
+            self.editing = ""
+        event.stop()
+        event.prevent_default()
+        match event.key:
+            case "enter" | "tab" | "down":
+                self._commit()
+                if event.key != "enter":
+                    self.action_move(1)
+            case "up" | "shift+tab":
+                self._commit()
+                self.action_move(-1)
+            case "escape":
+                self.editing = None
+            case "backspace":
+                self.editing = self.editing[:-1]
+            case "ctrl+u" | "delete":
+                self.editing = ""
+            case _ if event.character is not None and event.is_printable:
+                self.editing = (self.editing + event.character)[:LONGEST]
+        self.rebuild()
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Into the field that is edited, or the one under the cursor."""
+        event.stop()
+        if self.field is not None and not self.field.choices:
+            text = "".join(character for character in event.text if character.isprintable())
+            self.editing = ((self.editing or "") + text)[:LONGEST]
+            self.rebuild()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click puts the cursor there; on the cursor it opens."""
+        row = self._top + event.y
+        target = row if row < len(self.fields) else len(self.fields) if row == len(self.fields) + 1 else None
+        if target is None:
+            return
+        if target == self.cursor:
+            self.action_open()
+        else:
+            self.action_move(target - self.cursor)
