@@ -75,6 +75,14 @@ BY_EXIT_CODE: dict[int, type[InspectorError]] = {
 """To raise on this side of a socket what was raised on the other."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, Python's or a device's; torch is not imported to find out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "defaultcpuallocator" in text)
+
+
 def nearest(wrong: str, known: Iterable[str], n: int = 3) -> str:
     """The sentence that ends an error about a name: ' Nearest: a, b.', or the first few known names."""
     names = list(known)

@@ -5,9 +5,12 @@ A generator: it yields events and returns the results. Nothing here prints, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import hashlib
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +19,9 @@ from inspector.engine.plan import Plan, make_plan, with_everything
 from inspector.engine.regression import Factorisation
 from inspector.errors import DataError
 from inspector.events import Event, Measured, Warned
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, parse_params
+from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
 from inspector.spec import RunSpec
-from inspector.statistics.grouping import MOST_GROUPS
 from inspector.statistics.measured import Statistics, conclude
 from inspector.statistics.measuring import Measuring
 from inspector.statistics.needs import ERROR_COVARIANCE, Need
@@ -33,9 +35,11 @@ from inspector.statistics.passes import (
 )
 from inspector.statistics.profiles import PROTOCOLS, Protocol
 from inspector.statistics.second_pass import SecondPass
-from inspector.statistics.substitutes import DEFINITIONS, prepare
+from inspector.statistics.substitutes import prepare
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
-from inspector.store.fingerprint import identity, provenance
+from inspector.store.checkpoints import Checkpoints, checkpoints_for
+from inspector.store.fingerprint import digest, identity, provenance
+from inspector.store.objects import result_object, warnings_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,81 +47,221 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.statistics.first_pass import FirstPass, SaeMaps
 
+__all__ = ["checkpoints_for", "plan_of", "require_enough", "result_object", "run", "token_table"]
+
 TOKENS_PER_DIMENSION = 20
 """With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
-FEW_CONTEXTS = 10
-"""Held-out contexts below which a percentile interval says little."""
 
 
-def run(spec: RunSpec, loaded: Loaded) -> Generator[Event, None, list[dict[str, Any]]]:
+def run(
+    spec: RunSpec, loaded: Loaded, *, checkpoints: Checkpoints | None = None
+) -> Generator[Event, None, list[dict[str, Any]]]:
     """Run the experiments of the spec on a loaded target; one result object each, in the order asked for.
 
-    Each comes as `Measured` as soon as it is finished: first those the shared passes suffice for, then those that
-    measure for themselves, both in the order asked for; `index` is the place in that order. Whoever keeps each as it
-    comes loses none of them to what happens later.
+    Each comes as `Measured` as soon as it is finished: first those that an interrupted run has finished, then those the
+    shared passes suffice for, then those that measure for themselves, always in the order asked for; `index` is the
+    place in that order. Whoever keeps each as it comes loses none of them to what happens later.
 
-    The numbers do not depend on `batch_size` or `shards` (to 1e-6); those change speed and memory.
+    The numbers do not depend on `batch_size` or `shards` (to 1e-6); those change speed and memory. With checkpoints
+    they are the same to the last bit whether or not the run was interrupted.
 
     Args:
         spec: which experiments, with which parameters, profile and null. Its target is not looked at.
         loaded: the target.
+        checkpoints: of `checkpoints_for(spec, loaded)`, where the run keeps what it has got and finds what it had;
+            discarded once all is measured and the last `Measured` was dealt with. None: nothing is kept.
 
     Raises:
         UsageError: unknown experiment or parameter.
         DataError: too few tokens, or an activation that is not finite.
+        ResourceError: out of memory, or the disk of the checkpoints is full; what they held is kept.
     """
-    experiments = choose(spec.experiments)
-    params = parse_params(experiments, spec.params)
-    protocol = PROTOCOLS[spec.profile]
-    fit = next(iter(params.values()))  # parameters of the fit are given once for all experiments
-    intercept = protocol.intercept if fit.intercept is None else fit.intercept
-    plan = plan_of(loaded, protocol)
-    require_enough(loaded, plan)
-    again = any(experiment.measure is not None for experiment in experiments)
-    shared = yield from _measure(
-        spec,
-        loaded,
-        plan,
-        protocol,
-        {need for experiment in experiments for need in experiment.needs},
-        intercept=intercept,
-        fit=fit,
-        again=again,
-    )
-    made_from = identity(loaded, spec, split=protocol.split or loaded.target.split, intercept=intercept)
-    objects: dict[str, dict[str, Any]] = {}
+    if checkpoints is None:
+        return (yield from _Run(spec, loaded, None).work())
+    with checkpoints:
+        objects = yield from _Run(spec, loaded, checkpoints).work()
+        checkpoints.discard()
+        return objects
 
-    def finished(experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the two passes gave that all experiments share."""
+
+    statistics: Statistics
+    activations: Activations
+    """Some of them kept in memory."""
+    first: FirstPass
+    """What the maps were fitted from."""
+    maps: Mapping[str, SaeMaps]
+    """By sae_id."""
+
+
+class _Run:
+    """One run under way.
+
+    Args:
+        spec: as of `run`; so the others.
+        loaded: the target.
+        checkpoints: opened.
+    """
+
+    def __init__(self, spec: RunSpec, loaded: Loaded, checkpoints: Checkpoints | None) -> None:
+        self.spec, self.loaded, self.checkpoints = spec, loaded, checkpoints
+        self.experiments = choose(spec.experiments)
+        self.params = parse_params(self.experiments, spec.params)
+        self.protocol = PROTOCOLS[spec.profile]
+        self.fit = next(iter(self.params.values()))  # parameters of the fit are given once for all experiments
+        self.intercept = self.protocol.intercept if self.fit.intercept is None else self.fit.intercept
+        self.plan = plan_of(loaded, self.protocol)
+        self.objects: dict[str, dict[str, Any]] = {}
+
+    def work(self) -> Generator[Event, None, list[dict[str, Any]]]:
+        """See `run`."""
+        require_enough(self.loaded, self.plan)
+        yield from self._earlier()
+        missing = [experiment for experiment in self.experiments if experiment.id not in self.objects]
+        if missing:
+            own = [experiment for experiment in missing if experiment.measure is not None]
+            shared = yield from self._shared(again=bool(own))
+            for experiment in missing:
+                if experiment.measure is None:
+                    yield from self._finished(experiment, shared.statistics)
+            if own:
+                yield from self._own(own, shared)
+        return [self.objects[experiment.id] for experiment in self.experiments]
+
+    def _earlier(self) -> Iterator[Event]:
+        """What an interrupted run has finished."""
+        if self.checkpoints is None:
+            return
+        for experiment in self.experiments:
+            found = self.checkpoints.finished(self._key(experiment))
+            if found is not None:
+                yield self._told(experiment, found)
+        yield from self._problems()
+
+    def _own(self, experiments: Sequence[Experiment], shared: Shared) -> Generator[Event, None, None]:
+        """Experiments that measure for themselves; the same measurement with equal parameters once."""
+        measuring = yield from self._measuring(shared)
+        measured: dict[tuple[object, FitParams], object] = {}
+        for experiment in experiments:
+            if self.spec.null is not None:
+                yield Warned(message=f"{experiment.id} measures for itself: --null {self.spec.null} does not reach it.")
+            assert experiment.measure is not None, "chosen for having one"
+            key = experiment.measure, self.params[experiment.id]
+            if key not in measured:
+                measured[key] = yield from experiment.measure(measuring, self.params[experiment.id])
+            own = {experiment.id: measured[key]}
+            yield from self._finished(experiment, replace(shared.statistics, own=own))
+
+    def _finished(self, experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
         """Compute one experiment, keep its object and tell it."""
-        outcome = experiment.compute(statistics, params[experiment.id])
-        own = {**made_from, "experiment": experiment.id, "params": asdict(params[experiment.id])}
-        about = provenance(own, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
+        spec, loaded, plan = self.spec, self.loaded, self.plan
+        outcome = experiment.compute(statistics, self.params[experiment.id])
+        split = self.protocol.split or loaded.target.split
+        made_from = {
+            **identity(loaded, spec, split=split, intercept=self.intercept),
+            "experiment": experiment.id,
+            "params": asdict(self.params[experiment.id]),
+        }
+        about = provenance(made_from, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
-        warnings = _warnings(loaded, plan, statistics, outcome)
+        warnings = warnings_of(loaded, plan, statistics, outcome)
         found = dict(result_object(experiment, outcome, statistics, spec, about, warnings))
         for warning in outcome.warnings:
             yield Warned(message=warning)
-        objects[experiment.id] = found
-        place = [each.id for each in experiments].index(experiment.id)
-        yield Measured(index=place, total=len(experiments), result=found)
+        if self.checkpoints is not None:
+            self.checkpoints.finish(self._key(experiment), found)
+        yield self._told(experiment, found)
 
-    for experiment in experiments:
-        if experiment.measure is None:
-            yield from finished(experiment, shared.statistics)
-    if again:
-        measuring = yield from _measuring(spec, loaded, plan, protocol, shared, intercept=intercept, fit=fit)
-        measured: dict[tuple[object, FitParams], object] = {}
-        for experiment in experiments:
-            if experiment.measure is None:
-                continue
-            if spec.null is not None:
-                yield Warned(message=f"{experiment.id} measures for itself: --null {spec.null} does not reach it.")
-            key = experiment.measure, params[experiment.id]
-            if key not in measured:  # the same measurement with equal parameters once
-                measured[key] = yield from experiment.measure(measuring, params[experiment.id])
-            own = {experiment.id: measured[key]}
-            yield from finished(experiment, replace(shared.statistics, own=own))
-    return [objects[experiment.id] for experiment in experiments]
+    def _told(self, experiment: Experiment, found: dict[str, Any]) -> Measured:
+        self.objects[experiment.id] = found
+        place = [each.id for each in self.experiments].index(experiment.id)
+        return Measured(index=place, total=len(self.experiments), result=found)
+
+    def _key(self, experiment: Experiment) -> str:
+        """The experiment, its parameters and its file: one of the user's own may have been changed in between."""
+        module = sys.modules.get(experiment.compute.__module__)
+        file = getattr(module, "__file__", None)
+        code = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return f"{experiment.id}-{digest([asdict(self.params[experiment.id]), code])[:12]}"
+
+    def _problems(self) -> Iterator[Event]:
+        """What is to be told of the checkpoints."""
+        for problem in self.checkpoints.problems() if self.checkpoints is not None else ():
+            yield Warned(message=problem)
+
+    def _shared(self, *, again: bool) -> Generator[Event, None, Shared]:
+        """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""
+        spec, loaded, plan, checkpoints = self.spec, self.loaded, self.plan, self.checkpoints
+        needs: set[Need] = {need for experiment in self.experiments for need in experiment.needs}
+        scored = plan.included if _all(self.protocol) else plan.test
+        kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
+        if again:
+            kept = frozenset(contexts_with(plan.included))
+        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
+        reconstruct: Reconstruct = by_the_sae
+        if spec.null is not None:
+            reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed, keeper=checkpoints)
+        first = yield from collect_first(
+            activations,
+            plan,
+            reconstruct=reconstruct,
+            covariance=ERROR_COVARIANCE in needs,
+            shards=spec.shards,
+            keeper=checkpoints,
+        )
+        with torch.inference_mode():
+            factorisation = Factorisation(first.moments)
+            maps = first.fit_with(factorisation, intercept=self.intercept)
+        passes = [partial(SecondPass, maps)]
+        if _all(self.protocol):
+            passes.append(partial(SecondPass, maps, scored="all"))
+        seconds = yield from collect_second(
+            activations, plan, passes, reconstruct=reconstruct, shards=spec.shards, keeper=checkpoints
+        )
+        yield from self._problems()
+        with torch.inference_mode():
+            sums = [each.finish() for each in seconds]
+            assert sums[0] is not None, "the plan has held-out tokens; `require_enough` checked"
+            statistics = conclude(
+                refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
+                first=first,
+                factorisation=factorisation,
+                maps=maps,
+                held_out=sums[0],
+                everything=sums[1] if len(sums) > 1 else None,
+                needs=needs,
+                intercept=self.intercept,
+                seed=loaded.target.seed,
+                n_resamples=self.fit.resamples,
+            )
+        return Shared(statistics=statistics, activations=activations, first=first, maps=maps)
+
+    def _measuring(self, shared: Shared) -> Generator[Event, None, Measuring]:
+        """What experiments that measure for themselves may use."""
+        activations, first, maps = shared.activations, shared.first, shared.maps
+        if self.spec.null is not None:
+            # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
+            activations = Activations(loaded=self.loaded, batch_size=activations.batch_size, keep=activations.keep)
+            first = yield from collect_first(
+                activations, self.plan, covariance=first.covariance, keeper=self.checkpoints, keep_as="real"
+            )
+            with torch.inference_mode():
+                maps = first.fit(intercept=self.intercept)
+        return Measuring(
+            loaded=self.loaded,
+            plan=self.plan,
+            activations=activations,
+            first=first,
+            maps=maps,
+            protocol=self.protocol,
+            intercept=self.intercept,
+            seed=self.loaded.target.seed,
+            batch_size=activations.batch_size,
+            n_resamples=self.fit.resamples,
+        )
 
 
 def token_table(
@@ -192,160 +336,6 @@ def require_enough(loaded: Loaded, plan: Plan) -> None:
         )
     if plan.n_test == 0:
         raise DataError("No token is left to test on. Lower --train-tokens or give a longer --text.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What the two passes gave that all experiments share."""
-
-    statistics: Statistics
-    activations: Activations
-    """Some of them kept in memory."""
-    first: FirstPass
-    """What the maps were fitted from."""
-    maps: Mapping[str, SaeMaps]
-    """By sae_id."""
-
-
-def _measure(
-    spec: RunSpec,
-    loaded: Loaded,
-    plan: Plan,
-    protocol: Protocol,
-    needs: set[Need],
-    *,
-    intercept: bool,
-    fit: FitParams,
-    again: bool,
-) -> Generator[Event, None, Shared]:
-    """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""
-    scored = plan.included if _all(protocol) else plan.test
-    kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
-    if again:
-        kept = frozenset(contexts_with(plan.included))
-    activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
-    reconstruct: Reconstruct = by_the_sae
-    if spec.null is not None:
-        reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed)
-    first = yield from collect_first(
-        activations, plan, reconstruct=reconstruct, covariance=ERROR_COVARIANCE in needs, shards=spec.shards
-    )
-    with torch.inference_mode():
-        factorisation = Factorisation(first.moments)
-        maps = first.fit_with(factorisation, intercept=intercept)
-    passes = [partial(SecondPass, maps)]
-    if _all(protocol):
-        passes.append(partial(SecondPass, maps, scored="all"))
-    seconds = yield from collect_second(activations, plan, passes, reconstruct=reconstruct, shards=spec.shards)
-    with torch.inference_mode():
-        sums = [each.finish() for each in seconds]
-        assert sums[0] is not None, "the plan has held-out tokens; `require_enough` checked"
-        statistics = conclude(
-            refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
-            first=first,
-            factorisation=factorisation,
-            maps=maps,
-            held_out=sums[0],
-            everything=sums[1] if len(sums) > 1 else None,
-            needs=needs,
-            intercept=intercept,
-            seed=loaded.target.seed,
-            n_resamples=fit.resamples,
-        )
-    return Shared(statistics=statistics, activations=activations, first=first, maps=maps)
-
-
-def _measuring(
-    spec: RunSpec, loaded: Loaded, plan: Plan, protocol: Protocol, shared: Shared, *, intercept: bool, fit: FitParams
-) -> Generator[Event, None, Measuring]:
-    """What experiments that measure for themselves may use."""
-    activations, first, maps = shared.activations, shared.first, shared.maps
-    if spec.null is not None:
-        # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
-        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=activations.keep)
-        first = yield from collect_first(activations, plan, covariance=first.covariance)
-        with torch.inference_mode():
-            maps = first.fit(intercept=intercept)
-    return Measuring(
-        loaded=loaded,
-        plan=plan,
-        activations=activations,
-        first=first,
-        maps=maps,
-        protocol=protocol,
-        intercept=intercept,
-        seed=loaded.target.seed,
-        batch_size=spec.batch_size,
-        n_resamples=fit.resamples,
-    )
-
-
-def result_object(
-    experiment: Experiment,
-    outcome: Outcome,
-    statistics: Statistics,
-    spec: RunSpec,
-    about: dict[str, Any],
-    warnings: list[str],
-) -> ResultObject:
-    """What was measured, in the form of the contract."""
-    protocol = PROTOCOLS[spec.profile]
-    saes = []
-    for sae, row in zip(statistics.saes, outcome.rows, strict=True) if outcome.rows else ():
-        if row is None:
-            continue
-        common = {
-            "sae": sae.ref.sae_id,
-            "layer": sae.ref.layer,
-            "hook_name": sae.ref.hook_name,
-            "d_sae": sae.ref.d_sae,
-            "nominal_l0": sae.ref.nominal_l0,
-            "l0": sae.l0,
-            "n_train": statistics.n_train,
-            "n_test": statistics.n_test,
-        }
-        saes.append(common | _plain(row))
-    definition = f"{experiment.definition} Profile {spec.profile}: {protocol.summary}"
-    if spec.null is not None and experiment.measure is None:
-        definition += f" {DEFINITIONS[spec.null]}"
-    elif spec.null is not None:
-        definition += f" It measures for itself, so --null {spec.null} does not reach it."
-    return ResultObject(
-        experiment=experiment.id,
-        profile=spec.profile,
-        definition=definition,
-        provenance=about,
-        saes=saes,
-        result=_plain(outcome.result),
-        intervals={
-            sae_id: {name: None if ends is None else list(ends) for name, ends in own.items()}
-            for sae_id, own in outcome.intervals.items()
-        },
-        controls=dict(outcome.controls),
-        warnings=warnings,
-    )
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as JSON data: tuples become lists."""
-    found: dict[str, Any] = asdict(value)
-    return {name: list(item) if isinstance(item, tuple) else item for name, item in found.items()}
-
-
-def _warnings(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outcome) -> list[str]:
-    found = [*loaded.warnings, *plan.notes]
-    if statistics.n_test_contexts < FEW_CONTEXTS:
-        found.append(
-            f"Only {statistics.n_test_contexts} contexts are held out: intervals are too narrow and jump with the seed."
-        )
-    if statistics.n_test_contexts > MOST_GROUPS:
-        found.append(
-            f"{statistics.n_test_contexts:,} contexts are held out: intervals resample {MOST_GROUPS} blocks of "
-            "neighbouring ones, so that memory does not grow with the text."
-        )
-    if statistics.effective_rank < statistics.d:
-        found.append(f"x has {statistics.d} dimensions but only {statistics.effective_rank} independent ones.")
-    return list(dict.fromkeys([*found, *outcome.warnings]))
 
 
 def _all(protocol: Protocol) -> bool:

@@ -89,7 +89,7 @@ def scores(objects: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
         for row in each["saes"]:
             found |= {(row["sae"], key): value for key, value in row.items() if isinstance(value, float)}
         for sae, own in each["intervals"].items():
-            found |= {(sae, f"{key}{end}"): ends[end] for key, ends in own.items() for end in (0, 1)}
+            found |= {(sae, f"{key}{end}"): ends[end] for key, ends in own.items() if ends for end in (0, 1)}
     return found
 
 

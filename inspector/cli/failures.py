@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.errors import ExitCode, InspectorError, nearest
+from inspector.errors import ExitCode, InspectorError, is_out_of_memory, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,14 +98,6 @@ def describe(error: BaseException) -> tuple[ExitCode, str]:
         )
     text = str(error)
     return ExitCode.UNEXPECTED, f"{type(error).__name__}{': ' if text else ''}{text.rstrip('.')}."
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, Python's or a device's; torch is not imported to find out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "defaultcpuallocator" in text)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -23,6 +23,11 @@ def to_float64(values: Tensor) -> Tensor:
     return values.detach().cpu().double() if values.device.type == "mps" else values.detach().double()
 
 
+def sums_device(device: torch.device) -> torch.device:
+    """Where the sums of batches on a device are; see `to_float64`."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetMoments:
     """Everything a linear regression of one target on x can need. float64; `s_` are centred sums, not means."""
@@ -146,6 +151,45 @@ class Moments:
             s_yy_full=sums.s_yy_full,
         )
 
+    def state(self) -> dict[str, Tensor]:
+        """All sums by name, to be stored and given to `restore` together with `n` and `names`; shares memory."""
+        found = {"mean_x": self.mean_x, "s_xx": self.s_xx}
+        for place, sums in enumerate(self._targets.values()):
+            found |= {f"{place} mean": sums.mean, f"{place} s_xy": sums.s_xy, f"{place} s_yy": sums.s_yy}
+            if sums.s_yy_full is not None:
+                found[f"{place} s_yy_full"] = sums.s_yy_full
+        return found
+
+    @torch.inference_mode()
+    def restore(self, n: int, names: Iterable[str], state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Take over the sums of another accumulator; this one must be new.
+
+        Args:
+            n: tokens added to it.
+            names: of its targets.
+            state: of it; copied.
+            device: where the batches to come will be.
+
+        Raises:
+            ValueError: a sum is missing or has a wrong shape.
+        """
+        targets = list(names)
+        if not {"mean_x", "s_xx"} <= set(state):
+            raise ValueError("The stored sums are not those of moments.")
+        for place, name in enumerate(targets):
+            full = name in self._full
+            wanted = ["mean", "s_xy", "s_yy", *(["s_yy_full"] if full else [])]
+            if any(f"{place} {each}" not in state for each in wanted):
+                raise ValueError(f"The stored sums of target '{name}' are not complete.")
+            sums = _Target(self.d, state[f"{place} mean"].shape[0], full, device)
+            for each in wanted:
+                _copied(getattr(sums, each), state[f"{place} {each}"])
+            self._targets[name] = sums
+        self.mean_x, self.s_xx = self.mean_x.to(device), self.s_xx.to(device)
+        _copied(self.mean_x, state["mean_x"])
+        _copied(self.s_xx, state["s_xx"])
+        self.n = n
+
     def _move(self, device: torch.device) -> None:
         """Sums live where the first batch lived."""
         if self.n == 0 and self.mean_x.device != device:
@@ -170,3 +214,10 @@ class Moments:
         if sums.s_yy_full is not None:
             sums.s_yy_full += y.T @ y + weight * torch.outer(delta_y, delta_y)
         sums.mean += share * delta_y
+
+
+def _copied(into: Tensor, values: Tensor) -> None:
+    """Fill with stored values of the same shape."""
+    if into.shape != values.shape or into.dtype != values.dtype:
+        raise ValueError(f"A stored sum has shape {list(values.shape)}; expected {list(into.shape)}.")
+    into.copy_(values)

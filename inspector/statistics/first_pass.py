@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from inspector.engine.regression import Factorisation, LinearMap
 from inspector.statistics.finite import require_finite
 
 if TYPE_CHECKING:
+    import torch
+
     from inspector.sources.activations import ActivationBatch
 
 
@@ -119,6 +121,25 @@ class FirstPass:
     def merge(self, other: FirstPass) -> None:
         """Add what another pass has seen."""
         self.moments.merge(other.moments)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The sums by name and what else `restore` needs, as JSON data; they share memory with the pass."""
+        moments = self.moments
+        return moments.state(), {"n": moments.n, "names": list(moments.names), "covariance": self.covariance}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what `state` of a pass over the same SAEs gave; this pass must be new.
+
+        Raises:
+            ValueError: it is not of such a pass.
+        """
+        names = facts["names"]
+        if facts["covariance"] != self.covariance or names != self._target_names()[: len(names)]:
+            raise ValueError("The stored sums are of another pass.")
+        self.moments.restore(int(facts["n"]), names, tensors, device)
+
+    def _target_names(self) -> list[str]:
+        return [name for sae_id in self.sae_ids for name in (error_name(sae_id), norm_name(sae_id))]
 
     def fit(self, *, intercept: bool = True) -> dict[str, SaeMaps]:
         """Fit both maps of every SAE from what was added so far, with one factorisation.

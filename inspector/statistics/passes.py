@@ -7,23 +7,30 @@ recomputed beyond it, so that memory does not grow with the text.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from inspector.events import Event, PassProgress
+from inspector.engine.moments import sums_device
+from inspector.events import Event
 from inspector.sources.activations import ActivationBatch, stream
 from inspector.statistics.first_pass import FirstPass, Reconstruction
 from inspector.statistics.second_pass import SecondPass
+from inspector.statistics.walking import Progress, State, Sums, walk
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
+    from inspector.statistics.keeping import Keeper
+
+__all__ = [
+    "Activations", "Progress", "Reconstruct",
+    "by_the_sae", "collect_first", "collect_second", "contexts_with", "select",
+]  # fmt: skip
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Activations kept for the second pass. The demo's 300 contexts are 40 MB; larger models run again instead."""
@@ -53,17 +60,19 @@ class Activations:
 
     def batches(self, indices: Sequence[int]) -> Iterator[ActivationBatch]:
         """The contexts with these indices, in this order."""
-        loaded = self.loaded
         for first in range(0, len(indices), self.batch_size):
-            group = indices[first : first + self.batch_size]
-            if all(index in self._kept for index in group):
-                yield self._from_memory(group)
-                continue
-            (batch,) = stream(loaded.model, loaded.contexts, loaded.hook_name, group, self.batch_size)
-            if self.substitute is not None:
-                batch = replace(batch, x=self.substitute(batch))
-            self._remember(group, batch)
-            yield batch
+            yield self.batch(indices[first : first + self.batch_size])
+
+    def batch(self, group: Sequence[int]) -> ActivationBatch:
+        """The contexts with these indices at once."""
+        loaded = self.loaded
+        if all(index in self._kept for index in group):
+            return self._from_memory(group)
+        (batch,) = stream(loaded.model, loaded.contexts, loaded.hook_name, group, len(group))
+        if self.substitute is not None:
+            batch = replace(batch, x=self.substitute(batch))
+        self._remember(group, batch)
+        return batch
 
     def _remember(self, group: Sequence[int], batch: ActivationBatch) -> None:
         rows = batch.x.view(len(group), -1, batch.x.shape[1])
@@ -84,40 +93,10 @@ class Activations:
         )
 
 
-class Progress:
-    """Turns contexts done into events with rate and remaining time."""
-
-    def __init__(self, name: str, n_contexts: int, tokens_per_context: int) -> None:
-        self._name, self._total, self._per_context = name, n_contexts, tokens_per_context
-        self._started = time.perf_counter()
-        self._done = 0
-
-    def advance(self, batch: ActivationBatch) -> PassProgress:
-        """The event after one more batch of whole contexts."""
-        return self.advance_by(len(batch.positions) // self._per_context)
-
-    def advance_by(self, n_contexts: int) -> PassProgress:
-        """The event after so many more contexts."""
-        self._done += n_contexts
-        seconds = max(time.perf_counter() - self._started, 1e-9)
-        return PassProgress(
-            name=self._name,
-            contexts_done=self._done,
-            contexts_total=self._total,
-            tokens_per_second=self._done * self._per_context / seconds,
-            seconds_left=seconds / self._done * (self._total - self._done),
-        )
-
-
 def contexts_with(mask: Tensor) -> list[int]:
     """Indices of the contexts in which any position of the [c, t] mask is True."""
     indices: list[int] = mask.any(dim=1).nonzero()[:, 0].tolist()
     return indices
-
-
-def shards_of(indices: Sequence[int], n_shards: int) -> list[Sequence[int]]:
-    """The contexts dealt out to so many shards; empty ones are left out."""
-    return [shard for shard in (indices[i::n_shards] for i in range(n_shards)) if shard]
 
 
 def select(batch: ActivationBatch, rows: Tensor) -> ActivationBatch:
@@ -141,32 +120,55 @@ def collect_first(
     covariance: bool = False,
     shards: int = 1,
     name: str = "moments",
+    keeper: Keeper | None = None,
+    keep_as: str | None = None,
 ) -> Generator[Event, None, FirstPass]:
     """Moments over the plan's training tokens, of all SAEs of the target.
 
+    Args:
+        activations: of the target.
+        plan: what is training.
+        reconstruct: what stands in the SAEs' place.
+        covariance: keep the whole covariance of every error.
+        shards: added up apart and then merged.
+        name: of the pass, in events.
+        keeper: where sums are kept on the way.
+        keep_as: the name there, if it is another one.
+
     Raises:
         DataError: an activation or a reconstruction is not finite; the message says where.
+        ResourceError: memory ran out with one context at a time, or there is no room for what is kept.
     """
     loaded = activations.loaded
     saes = {sae.ref.sae_id: sae for sae in loaded.saes}
     d = loaded.model.check_hook(loaded.hook_name)
-    indices = contexts_with(plan.train)
-    progress = Progress(name, len(indices), plan.train.shape[1])
-    merged: FirstPass | None = None
-    for shard in shards_of(indices, shards):
-        part = FirstPass(d, list(saes), covariance=covariance)
-        for whole in activations.batches(shard):
-            with torch.inference_mode():
-                batch = select(whole, plan.train[whole.contexts, whole.positions])
-                everything = torch.ones(len(batch.positions), dtype=torch.bool)
-                part.update(batch, _one_by_one(saes, batch, reconstruct), everything)
-            yield progress.advance(whole)
-        if merged is None:
-            merged = part
-        else:
-            merged.merge(part)
-    assert merged is not None, "the plan has training tokens; the runner checked"
-    return merged
+
+    def new() -> FirstPass:
+        return FirstPass(d, list(saes), covariance=covariance)
+
+    def add(part: FirstPass, whole: ActivationBatch) -> None:
+        batch = select(whole, plan.train[whole.contexts, whole.positions])
+        everything = torch.ones(len(batch.positions), dtype=torch.bool)
+        part.update(batch, _one_by_one(saes, batch, reconstruct), everything)
+
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FirstPass:
+        found = new()
+        found.restore(tensors, facts, sums_device(loaded.model.device))
+        return found
+
+    sums = Sums(new=new, add=add, state=FirstPass.state, restored=restored, whole_batches=False)
+    return (
+        yield from walk(
+            activations,
+            contexts_with(plan.train),
+            sums,
+            name=name,
+            tokens_per_context=plan.train.shape[1],
+            shards=shards,
+            keeper=keeper,
+            keep_as=keep_as,
+        )
+    )
 
 
 def collect_second(
@@ -177,32 +179,76 @@ def collect_second(
     reconstruct: Reconstruct = by_the_sae,
     shards: int = 1,
     name: str = "scores",
+    keeper: Keeper | None = None,
 ) -> Generator[Event, None, list[SecondPass]]:
     """Sums over the scored tokens for one or more accumulators (held out; all) from one run over the contexts.
 
     Raises:
         DataError: an activation or a reconstruction is not finite; the message says where.
+        ResourceError: memory ran out with one context at a time, or there is no room for what is kept.
     """
-    loaded = activations.loaded
-    saes = {sae.ref.sae_id: sae for sae in loaded.saes}
-    merged = [make() for make in passes]
-    scored = plan.included if any(each.scored == "all" for each in merged) else plan.test
-    indices = contexts_with(scored)
-    progress = Progress(name, len(indices), plan.train.shape[1])
-    for shard in shards_of(indices, shards):
-        parts = [make() for make in passes]
-        for whole in activations.batches(shard):
-            with torch.inference_mode():
-                batch = select(whole, scored[whole.contexts, whole.positions])
-                made: Iterable[tuple[str, Reconstruction]] = _one_by_one(saes, batch, reconstruct)
-                if len(parts) > 1:
-                    made = list(made)
-                for part in parts:
-                    part.update(batch, made, plan)
-            yield progress.advance(whole)
-        for whole_pass, part in zip(merged, parts, strict=True):
-            whole_pass.merge(part)
-    return merged
+    saes = {sae.ref.sae_id: sae for sae in activations.loaded.saes}
+
+    def new() -> _Together:
+        return _Together([make() for make in passes])
+
+    scored = plan.included if any(each.scored == "all" for each in new().passes) else plan.test
+
+    def add(part: _Together, whole: ActivationBatch) -> None:
+        batch = select(whole, scored[whole.contexts, whole.positions])
+        made: Iterable[tuple[str, Reconstruction]] = _one_by_one(saes, batch, reconstruct)
+        if len(part.passes) > 1:
+            made = list(made)
+        for each in part.passes:
+            each.update(batch, made, plan)
+
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> _Together:
+        found = new()
+        found.restore(tensors, facts, plan)
+        return found
+
+    # Two accumulators may be left with one of them fed.
+    sums = Sums(new=new, add=add, state=_Together.state, restored=restored, whole_batches=len(passes) == 1)
+    together = yield from walk(
+        activations,
+        contexts_with(scored),
+        sums,
+        name=name,
+        tokens_per_context=plan.train.shape[1],
+        shards=shards,
+        keeper=keeper,
+    )
+    return together.passes
+
+
+class _Together:
+    """Accumulators that see the same batches.
+
+    Args:
+        passes: any number of them.
+    """
+
+    def __init__(self, passes: list[SecondPass]) -> None:
+        self.passes = passes
+
+    def merge(self, other: _Together) -> None:
+        """Add what others of the same kinds have seen."""
+        for mine, theirs in zip(self.passes, other.passes, strict=True):
+            mine.merge(theirs)
+
+    def state(self) -> State:
+        """See `walking.Sums`."""
+        states = [each.state() for each in self.passes]
+        tensors = {f"{i} {name}": values for i, state in enumerate(states) for name, values in state.items()}
+        return tensors, {"scored": [each.scored for each in self.passes]}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], plan: Plan) -> None:
+        """See `walking.Sums`."""
+        if facts["scored"] != [each.scored for each in self.passes]:
+            raise ValueError("The stored sums are of other passes.")
+        for i, each in enumerate(self.passes):
+            own = {name.removeprefix(f"{i} "): v for name, v in tensors.items() if name.startswith(f"{i} ")}
+            each.restore(own, plan)
 
 
 def _one_by_one(

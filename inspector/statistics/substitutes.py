@@ -24,6 +24,7 @@ from inspector.statistics.passes import Activations, Progress, Reconstruct, by_t
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
+    from inspector.statistics.keeping import Keeper
 
 DEFINITIONS: dict[Null, str] = {
     "shuffle": (
@@ -49,17 +50,19 @@ class Made:
     l0: Tensor
 
 
-def prepare(null: Null, activations: Activations, plan: Plan, seed: int) -> Generator[Event, None, Reconstruct]:
+def prepare(
+    null: Null, activations: Activations, plan: Plan, seed: int, *, keeper: Keeper | None = None
+) -> Generator[Event, None, Reconstruct]:
     """Run what the null needs first; sets up `activations` where x itself changes, and returns what reconstructs."""
     if null == "affine":
-        return (yield from _affine(activations, plan))
+        return (yield from _affine(activations, plan, keeper))
     if null == "gaussian":
         return (yield from _gaussian(activations, plan, seed))
     return (yield from _shuffle(activations, plan, seed))
 
 
-def _affine(activations: Activations, plan: Plan) -> Generator[Event, None, Reconstruct]:
-    first = yield from collect_first(activations, plan, name="null")
+def _affine(activations: Activations, plan: Plan, keeper: Keeper | None) -> Generator[Event, None, Reconstruct]:
+    first = yield from collect_first(activations, plan, name="null", keeper=keeper)
     moments = first.moments
     maps: dict[str, PcaMap] = {}
     for sae_id in first.sae_ids:

@@ -37,7 +37,7 @@ def test_beyond_it_neighbours_join_in_blocks_that_differ_by_one_context_at_most(
 
 
 def test_blocks_change_no_score_and_hold_the_sums_of_their_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """12 held-out contexts in 5 blocks. 1e-7: the float32 decomposition of other batches; intervals are of the blocks."""
+    """12 held-out contexts in 5 blocks. 1e-7: float32 decomposition of other batches; intervals are of the blocks."""
     of = data()
     maps = first_pass(of, ALL).fit()
     single = second_pass(of, SecondPass(maps), ALL)

@@ -1,0 +1,294 @@
+"""What an unfinished run has got so far, so that after a kill the same command goes on and ends in the same bytes.
+
+One folder per run. Its name is a hash of everything that decides the run's numbers and the order in which they are
+added up: what the fingerprint holds, the experiments and parameters asked for, batch size and shards, the device, the
+program's own code and the libraries' versions. Whatever of it changes, an older checkpoint is not found, rather than
+continued with other rules.
+
+    about.json                  what the folder belongs to, for people
+    sums-NAME.json              facts about the newest sums of a pass, the name of their file and its checksum
+    sums-NAME-N.safetensors     those sums; the file that the facts name is the one that counts
+    done-NAME.json              the result of a finished experiment
+    lock                        held by the process that works on it
+
+Every file is written whole or not at all and has a checksum; what is damaged is removed and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import inspector
+from inspector.errors import ResourceError
+from inspector.statistics.keeping import Kept
+from inspector.statistics.profiles import PROTOCOLS
+from inspector.store.atomic import write_whole
+from inspector.store.fingerprint import digest, identity, versions
+from inspector.store.locks import NAME as LOCK
+from inspector.store.locks import FolderLock
+from inspector.store.results import VARIABLE as RESULTS
+from inspector.store.results import results_folder
+from inspector.store.sealed import read_sealed, seal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inspector.sources.target import Loaded
+    from inspector.spec import RunSpec
+
+FORMAT = 1
+VARIABLE = "DM_INSPECT_CHECKPOINT_SECONDS"
+"""Seconds between checkpoints; 0 keeps the sums of every batch."""
+SECONDS = 30.0
+COST = 20.0
+"""At most 1/20 of the time goes into writing, however large the sums: at d_model 3584 they are gigabytes."""
+ABOUT = "about.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CODE = ("engine", "sources", "statistics", "experiments", "experiment.py", "runner.py", "spec.py")
+"""Parts of the program that decide numbers."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; a `Keeper`. Use as a context manager: the folder is locked while a run uses it.
+
+    Args:
+        folder: of this run and no other.
+        seconds: between two checkpoints; 0: at every chance.
+        about: what is said of the run in about.json.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = SECONDS, about: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.seconds = seconds
+        self._about = dict(about or {})
+        self._lock = FolderLock(folder)
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._problems: list[str] = []
+
+    def __enter__(self) -> Checkpoints:
+        """Lock the folder, if that is possible; `usable` tells.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        self._last = time.monotonic()
+        try:
+            if not self._lock.take():
+                self._problems.append(
+                    "Another process measures the same. This one keeps no checkpoints; both give the same numbers."
+                )
+                return self
+            for rest in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                rest.unlink(missing_ok=True)
+            if not (self.folder / ABOUT).exists():
+                write_whole(self.folder / ABOUT, seal({"format": FORMAT, **self._about}))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise ResourceError(
+                    f"{self.folder} cannot be made: {error.strerror}. Make room there, or set {RESULTS} to a folder "
+                    "on another disk."
+                ) from error
+            self._problems.append(
+                f"No checkpoints are kept, because {self.folder} cannot be used: {error.strerror}. "
+                f"Mend its permissions, or set {RESULTS} to another folder."
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Unlock it."""
+        self._lock.release()
+
+    @property
+    def usable(self) -> bool:
+        """Whether this object has the folder to itself."""
+        return self._lock.is_held
+
+    def problems(self) -> list[str]:
+        """What is to be told, each in two sentences; told once."""
+        found, self._problems = self._problems, []
+        return found
+
+    # ---- sums -----------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        wait = self.seconds and max(self.seconds, COST * self._cost)
+        return self.usable and time.monotonic() - self._last >= wait
+
+    def load(self, name: str) -> Kept | None:
+        """The newest sums of a pass; None if there are none, or they are damaged: then they are removed."""
+        if not self.usable:
+            return None
+        path = self.folder / f"sums-{name}.json"
+        try:
+            found = read_sealed(path)
+            from inspector.store.tensor_files import read_tensors
+
+            tensors = read_tensors(self.folder / str(found["file"]), str(found["file_sha256"]))
+            return Kept(tensors=tensors, facts=found["facts"])
+        except FileNotFoundError as error:
+            if Path(str(error.filename)) == path:
+                return None
+            why = f"{error.filename} is missing"
+        except (OSError, ValueError, KeyError) as error:
+            why = str(error)
+        self._damaged(path, why)
+        return None
+
+    def store(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep the sums of a pass instead of those before.
+
+        Raises:
+            ResourceError: there is no room; the sums before are still there.
+        """
+        if not self.usable:
+            return
+        from inspector.store.tensor_files import write_tensors
+
+        began = time.monotonic()
+        path = self.folder / f"sums-{name}.json"
+        before = [each.name for each in self.folder.glob(f"sums-{name}-*.safetensors")]
+        numbers = [int(each.rpartition("-")[2].partition(".")[0]) for each in before]
+        file = f"sums-{name}-{max(numbers, default=0) + 1}.safetensors"
+        sha256 = write_tensors(self.folder / file, tensors)
+        try:
+            content = {"format": FORMAT, "name": name, "facts": facts, "file": file, "file_sha256": sha256}
+            write_whole(path, seal(content))
+        except ResourceError:
+            self._remove(file)
+            raise
+        for each in before:
+            self._remove(each)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+    # ---- finished experiments -------------------------------------------------------------------------------------
+
+    def finished(self, experiment: str) -> dict[str, Any] | None:
+        """The result of an experiment that was finished; None if it was not, or the file is damaged: it is removed."""
+        if not self.usable:
+            return None
+        path = self.folder / f"done-{experiment}.json"
+        try:
+            found = read_sealed(path)
+            result: dict[str, Any] = found["result"]
+            return result
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            self._damaged(path, str(error))
+            return None
+
+    def finish(self, experiment: str, result: Mapping[str, Any]) -> None:
+        """Keep the result of a finished experiment.
+
+        Raises:
+            ResourceError: there is no room.
+        """
+        if self.usable:
+            write_whole(
+                self.folder / f"done-{experiment}.json",
+                seal({"format": FORMAT, "experiment": experiment, "result": result}),
+            )
+
+    def discard(self) -> None:
+        """The run is finished: nothing of it is needed any more."""
+        if self.usable:
+            remove_folder(self.folder)
+
+    def _damaged(self, path: Path, why: str) -> None:
+        self._problems.append(f"{path} is damaged ({why}). It was removed, and what it held is computed again.")
+        self._remove(path.name)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of checkpoints whose lock the caller holds; the lock goes last, so that nobody slips in."""
+    with contextlib.suppress(OSError):
+        for each in sorted(folder.iterdir(), key=lambda path: path.name == LOCK):
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def checkpoints_folder() -> Path:
+    """Where checkpoints are kept: beside the results of a checkout or of a named folder, else the user's cache."""
+    if os.environ.get(RESULTS):
+        return results_folder() / "checkpoints"
+    checkout = Path(inspector.__file__).parents[1] / "cache"
+    if results_folder().parent == checkout:
+        return checkout / "checkpoints"
+    import platformdirs
+
+    return platformdirs.user_cache_path("dm-inspect") / "checkpoints"
+
+
+def checkpoints_for(spec: RunSpec, loaded: Loaded, *, seconds: float | None = None) -> Checkpoints:
+    """The checkpoints of a run of this spec on this target. Hashes the weights, if that was not done yet.
+
+    Args:
+        spec: of the run.
+        loaded: its target.
+        seconds: between two checkpoints; None: what VARIABLE says, or SECONDS.
+    """
+    made_from = identity(
+        loaded,
+        spec,
+        split=PROTOCOLS[spec.profile].split or loaded.target.split,
+        intercept=PROTOCOLS[spec.profile].intercept,
+    )
+    key = {
+        "format": FORMAT,
+        "identity": made_from,
+        "experiments": list(spec.experiments),
+        "params": dict(spec.params),
+        "batch_size": spec.batch_size,
+        "shards": spec.shards,
+        "device": str(getattr(loaded.model, "device", "")),
+        "code": code_digest(),
+        "versions": versions(),
+    }
+    about = {
+        "model": made_from["model"],
+        "hook_name": made_from["hook_name"],
+        "experiments": list(spec.experiments),
+        "text": made_from["text"],
+    }
+    return Checkpoints(
+        checkpoints_folder() / digest(key)[:24], seconds=_seconds() if seconds is None else seconds, about=about
+    )
+
+
+@cache
+def code_digest() -> str:
+    """sha256 of the program's code that decides numbers: what an older version began is not continued by a newer."""
+    root = Path(inspector.__file__).parent
+    found = hashlib.sha256()
+    for part in _CODE:
+        path = root / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found.update(f"{file.relative_to(root)}\0".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _seconds() -> float:
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(os.environ.get(VARIABLE, SECONDS)))
+    return SECONDS

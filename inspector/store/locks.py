@@ -1,0 +1,91 @@
+"""A lock on a folder that its owner cannot leave behind: the operating system takes it back when the process ends.
+
+Whoever writes into a folder of the cache holds the lock of it, and whoever wants to remove the folder takes the lock
+first. So nothing is removed that a running process uses, and two processes never write the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+NAME = "lock"
+
+
+class FolderLock:
+    """The lock of one folder, not yet taken.
+
+    Args:
+        folder: it need not be there; taking the lock makes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._handle: int | None = None
+
+    def take(self, *, make: bool = True) -> bool:
+        """Take it; False if somebody else has it.
+
+        Args:
+            make: make the folder if it is not there; else a missing folder is an error.
+
+        Raises:
+            OSError: the folder cannot be made or written to, or the file system has no locks.
+        """
+        while True:
+            if make:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                continue  # removed since it was made
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                return False
+            except OSError:
+                os.close(handle)
+                raise
+            if self._is_at_its_place(handle):
+                self._handle = handle
+                return True
+            os.close(handle)  # the folder was removed between the two calls: once more, on the file that is there now
+
+    def release(self) -> None:
+        """Let go of it; nothing happens if it is not held."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def is_held(self) -> bool:
+        """By this object."""
+        return self._handle is not None
+
+    def _is_at_its_place(self, handle: int) -> bool:
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(handle)
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+@contextlib.contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether nobody uses a folder that is there; while the block runs nobody else can begin to.
+
+    Raises:
+        OSError: it cannot be locked.
+    """
+    lock = FolderLock(folder)
+    try:
+        yield lock.take(make=False)
+    finally:
+        lock.release()

@@ -1,0 +1,89 @@
+"""What was measured, as the object that `--json` prints and the store keeps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.statistics.grouping import MOST_GROUPS
+from inspector.statistics.measured import Statistics
+from inspector.statistics.profiles import PROTOCOLS
+from inspector.statistics.substitutes import DEFINITIONS
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.sources.target import Loaded
+    from inspector.spec import RunSpec
+
+FEW_CONTEXTS = 10
+"""Held-out contexts below which a percentile interval says little."""
+
+
+def result_object(
+    experiment: Experiment,
+    outcome: Outcome,
+    statistics: Statistics,
+    spec: RunSpec,
+    about: dict[str, Any],
+    warnings: list[str],
+) -> ResultObject:
+    """What was measured, in the form of the contract."""
+    protocol = PROTOCOLS[spec.profile]
+    saes = []
+    for sae, row in zip(statistics.saes, outcome.rows, strict=True) if outcome.rows else ():
+        if row is None:
+            continue
+        common = {
+            "sae": sae.ref.sae_id,
+            "layer": sae.ref.layer,
+            "hook_name": sae.ref.hook_name,
+            "d_sae": sae.ref.d_sae,
+            "nominal_l0": sae.ref.nominal_l0,
+            "l0": sae.l0,
+            "n_train": statistics.n_train,
+            "n_test": statistics.n_test,
+        }
+        saes.append(common | _plain(row))
+    definition = f"{experiment.definition} Profile {spec.profile}: {protocol.summary}"
+    if spec.null is not None and experiment.measure is None:
+        definition += f" {DEFINITIONS[spec.null]}"
+    elif spec.null is not None:
+        definition += f" It measures for itself, so --null {spec.null} does not reach it."
+    return ResultObject(
+        experiment=experiment.id,
+        profile=spec.profile,
+        definition=definition,
+        provenance=about,
+        saes=saes,
+        result=_plain(outcome.result),
+        intervals={
+            sae_id: {name: None if ends is None else list(ends) for name, ends in own.items()}
+            for sae_id, own in outcome.intervals.items()
+        },
+        controls=dict(outcome.controls),
+        warnings=warnings,
+    )
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON data: tuples become lists."""
+    found: dict[str, Any] = asdict(value)
+    return {name: list(item) if isinstance(item, tuple) else item for name, item in found.items()}
+
+
+def warnings_of(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outcome) -> list[str]:
+    """What somebody who reads the result should know, each once."""
+    found = [*loaded.warnings, *plan.notes]
+    if statistics.n_test_contexts < FEW_CONTEXTS:
+        found.append(
+            f"Only {statistics.n_test_contexts} contexts are held out: intervals are too narrow and jump with the seed."
+        )
+    if statistics.n_test_contexts > MOST_GROUPS:
+        found.append(
+            f"{statistics.n_test_contexts:,} contexts are held out: intervals resample {MOST_GROUPS} blocks of "
+            "neighbouring ones, so that memory does not grow with the text."
+        )
+    if statistics.effective_rank < statistics.d:
+        found.append(f"x has {statistics.d} dimensions but only {statistics.effective_rank} independent ones.")
+    return list(dict.fromkeys([*found, *outcome.warnings]))

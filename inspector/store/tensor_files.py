@@ -1,0 +1,82 @@
+"""Tensors in a safetensors file whose checksum is known as it is written.
+
+Written here tensor by tensor, and not by the library, for two reasons: nothing of the size of all of them is held
+beside them, and a full disk is an error of the operating system with its number. The library reads it: what is on disk
+is its format (a length, a JSON header, the numbers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from inspector.store.atomic import writing_whole
+
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
+_CHUNK = 1 << 20
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write them, whole or not at all; returns the sha256 of the file.
+
+    Args:
+        path: of the file.
+        tensors: by name, on any device, of the types in _NAMES.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written to.
+    """
+    header, end = {}, 0
+    for name, values in tensors.items():
+        start, end = end, end + values.numel() * values.element_size()
+        about = {"dtype": _NAMES[values.dtype], "shape": list(values.shape), "data_offsets": [start, end]}
+        header[name] = about
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8, as the format wants
+    digest = hashlib.sha256()
+    with writing_whole(path) as file:
+        for piece in (len(text).to_bytes(8, "little"), text):
+            digest.update(piece)
+            file.write(piece)
+        for values in tensors.values():
+            raw = values.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data
+            digest.update(raw)
+            file.write(raw)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file, in memory of their own on the CPU.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not the file with this checksum.
+    """
+    if digest_of(path) != sha256:
+        raise ValueError("its checksum does not fit")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Cloned: memory that torch gave is aligned, and some matrix products depend on that in their last bit.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise ValueError(f"it is not a safetensors file ({error})") from error
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
