@@ -10,6 +10,8 @@ from inspector.drawing.palette import CellStyle
 from inspector.drawing.safe_text import cell_width, clusters, visible
 
 ELLIPSIS = "…"
+SHORTEST_START = 6
+"""Columns of a start of all names below which it stays in every name."""
 
 
 class Cells:
@@ -84,6 +86,16 @@ def cut_start(text: str, width: int) -> str:
             break
         kept, room = cluster + kept, room - size
     return ELLIPSIS + kept.lstrip()
+
+
+def shared_start(names: Sequence[str]) -> str:
+    """The folders that all names begin with, if that is worth saying once: 'layer_3/resid/'; '' if not."""
+    if len(names) < 2:
+        return ""
+    first, last = min(names), max(names)
+    n_same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    folders = first[: first.rfind("/", 0, n_same) + 1]
+    return folders if cell_width(folders) >= SHORTEST_START else ""
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:

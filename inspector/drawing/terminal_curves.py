@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from inspector.drawing.cells import cut, padded
@@ -15,11 +13,10 @@ from inspector.drawing.frame import Frame, framed
 from inspector.drawing.palette import CellStyle
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import Scale, axis_text, scale_of
+from inspector.drawing.thinning import SAID, is_thicket, thinned
 
 DOTTED_EVERY = 4
 """A dotted line sets one dot in so many."""
-THICKET = 4
-"""Points of a line per column of dots above which medians are drawn."""
 HATCH = 3
 """Every so many cells one belongs to a negative band, in diagonals."""
 CLOUD_CELLS = 5
@@ -105,7 +102,7 @@ def draw_series(frame: Frame, all_series: Sequence[Series], *, first: int = 0, s
         style: of the marks; None: each in its series' own.
     """
     clouds, canvas = frame.canvas(), frame.canvas()
-    all_series = [_thinned(series, frame.x, frame.columns) for series in all_series]
+    all_series = [thinned(series, frame.x, 2 * frame.columns) for series in all_series]
     for index, series in enumerate(all_series, first):
         points = [frame.dot(x, y) for x, y in zip(series.x, series.y, strict=True)]
         if series.style == "line":
@@ -125,25 +122,6 @@ def draw_series(frame: Frame, all_series: Sequence[Series], *, first: int = 0, s
     frame.paint(canvas)  # over the clouds: a line through one stays a line
     for index, series in enumerate(all_series, first):
         _marks(frame, series, index, style or frame.palette.of_series(index))
-
-
-def _is_thicket(series: Series, columns: int) -> bool:
-    """Whether a line has so many points that it would fill the plot up and down instead of running through it."""
-    return series.style == "line" and not series.low and len(series.x) > THICKET * 2 * columns
-
-
-def _thinned(series: Series, x: Scale, columns: int) -> Series:
-    """A thicket as the line through the medians of the points that share a column of dots; else as it is."""
-    if not _is_thicket(series, columns):
-        return series
-    groups: dict[int, list[tuple[float, float]]] = {}
-    for at, value in zip(series.x, series.y, strict=True):
-        place = x.place(at)
-        if place is not None and value is not None and math.isfinite(value):
-            groups.setdefault(round(place * (2 * columns - 1)), []).append((at, value))
-    kept = [(statistics.median(at for at, _ in group), statistics.median(value for _, value in group))
-            for _, group in sorted(groups.items())]  # fmt: skip
-    return replace(series, x=tuple(at for at, _ in kept), y=tuple(value for _, value in kept))
 
 
 def _is_cloud(series: Series, columns: int, lines: int) -> bool:
@@ -199,8 +177,8 @@ def _names(
         dots = "⠄⠄" if series.style == "dotted" else "" if series.style == "points" else "⠒⠒"
         sign = f"{dots[:1]}{MARKS[index % len(MARKS)]}{dots[1:]}"
         names.append((f"{sign} {visible(series.name)}", palette.of_series(index)))
-    if room is not None and any(_is_thicket(series, room[0]) for series in all_series):
-        names.append(("lines of many points: medians by column", palette.quiet))
+    if room is not None and any(is_thicket(series, 2 * room[0]) for series in all_series):
+        names.append((SAID, palette.quiet))
     if any(y is None for series in all_series for y in series.y):
         names.append((f"{MISSING} undefined", palette.quiet))
     return names

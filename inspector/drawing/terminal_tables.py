@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.drawing.cells import ELLIPSIS, cut, cut_start, padded
+from inspector.drawing.cells import ELLIPSIS, cut, cut_start, padded, shared_start
 from inspector.drawing.figure_palette import MISSING, FigurePalette, Line
 from inspector.drawing.figures import Table, TokenStrip
 from inspector.drawing.palette import MARKS as LEVELS
@@ -13,8 +13,6 @@ from inspector.drawing.terminal_grids import ramp_line
 from inspector.drawing.text import format_cell
 
 GAP = "  "
-SHORTEST_START = 6
-"""Columns of a start of all names below which it stays in every line."""
 INTERVAL = ("95% low", "high")
 """Titles of the columns that belong to the one before them."""
 
@@ -28,7 +26,7 @@ def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
     ]
     numeric = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(header))]
     sizes = _sizes(header, rows)
-    shared = _shared_start([row[0] for row in rows]) if rows and header else ""
+    shared = shared_start([row[0] for row in rows]) if rows and header else ""
     above: Line = []
     if shared and len(_blocks(_groups(table), sizes, width)) > 1:
         # Blocks repeat the first column: what all its names begin with is said once, above.
@@ -49,16 +47,6 @@ def table_lines(table: Table, width: int, palette: FigurePalette) -> list[Line]:
 
 def _sizes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(cell_width, column)) for column in zip(header, *rows, strict=True)]
-
-
-def _shared_start(names: Sequence[str]) -> str:
-    """The folders that all names begin with, if that is worth saying once: 'layer_3/resid/'."""
-    if len(names) < 2:
-        return ""
-    first, last = min(names), max(names)
-    n_same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    folders = first[: first.rfind("/", 0, n_same) + 1]
-    return folders if cell_width(folders) >= SHORTEST_START else ""
 
 
 def _groups(table: Table) -> list[list[int]]:

@@ -45,7 +45,7 @@ def picture(figures: Sequence[Figure], kind: str) -> bytes:
     plots: list[Figure] = [figure for figure in figures if not isinstance(figure, Table)]
     plots = plots or list(figures)
     with _quiet_matplotlib() as new_picture:
-        across = min(len(plots), ACROSS)
+        across = 2 if len(plots) == 4 else min(len(plots), ACROSS)
         down = -(-len(plots) // across)
         heights = [max(_height(figure) for figure in plots[row * across : (row + 1) * across]) for row in range(down)]
         width = max(across * PANEL[0], 7.5 if any(_is_wide(figure) for figure in plots) else 0.0)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from inspector.drawing.cells import cut_start
+from inspector.drawing.cells import cut_start, shared_start
 from inspector.drawing.figures import (
     Axis,
     Bands,
@@ -25,8 +25,9 @@ from inspector.drawing.figures import (
     Violin,
 )
 from inspector.drawing.safe_text import NEWLINE, visible
-from inspector.drawing.scales import Scale, number_text, scale_of, tick_texts
+from inspector.drawing.scales import Scale, number_text, own_ticks, scale_of, tick_texts
 from inspector.drawing.text import format_cell
+from inspector.drawing.thinning import SAID, is_thicket, thinned
 from inspector.drawing.vector_figures import COLOURS, GREY, MAP, MAP_STEPS
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ STRIP_COLUMNS, STRIP_LINES = 60, 10
 """Of a text; more lines than that make the panel fuller, not taller."""
 ROOM_FOR_NAMES = 70
 """Columns of all names under a panel together, above which they stand upright."""
+PLACES = 300
+"""Across a panel, that the eye keeps apart in a line."""
+CLOUD = 400
+"""Points above which they are specks."""
 CROWD = 24
 """Points of a line above which they get no marks."""
 
@@ -90,22 +95,33 @@ def _floats(values: Numbers) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def _set_scale(axes: Axes, scale: Scale, which: str) -> None:
-    """Limits, and the same round ticks as in a terminal."""
+def _without_start(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names that leave room for the plot, without the folders they share; and those."""
+    shown = list(map(visible, names))
+    shared = shared_start(shown)
+    return [cut_start(name.removeprefix(shared), LONGEST_NAME) for name in shown], shared
+
+
+def _set_scale(axes: Axes, scale: Scale, which: str, own: Sequence[tuple[float, str]] = ()) -> None:
+    """Limits, and the same ticks as in a terminal: the few places that were measured, else round numbers."""
     getattr(axes, f"set_{which}scale")("log" if scale.log else "linear")
     getattr(axes, f"set_{which}lim")(scale.low, scale.high)
-    ticks = scale.ticks(7)
-    getattr(axes, f"set_{which}ticks")(ticks, labels=tick_texts(ticks))
+    ticks = [value for value, _ in own] or scale.ticks(7)
+    getattr(axes, f"set_{which}ticks")(ticks, labels=[text for _, text in own] or tick_texts(ticks))
     axes.minorticks_off()
 
 
 def _curve(axes: Axes, figure: Curve) -> None:
-    _set_scale(axes, scale_of((at for series in figure.series for at in series.x), figure.x), "x")
+    places = [at for series in figure.series for at in series.x]
+    x = scale_of(places, figure.x)
+    _set_scale(axes, x, "x", own_ticks(places, figure.x))
     _set_scale(axes, scale_of(_all_y(figure.series), figure.y), "y")
-    _series(axes, figure.series)
-    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    _series(axes, [thinned(series, x, PLACES) for series in figure.series])
+    said = f"\n{SAID}" if any(is_thicket(series, PLACES) for series in figure.series) else ""
+    axes.set(xlabel=_label(figure.x) + said, ylabel=_label(figure.y))
     if any(series.name for series in figure.series):
-        axes.legend(ncols=2 if len(figure.series) > 5 else 1)
+        # On a ground of its own: where points are everywhere there is no free corner.
+        axes.legend(ncols=2 if len(figure.series) > 5 else 1, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) -> None:
@@ -114,14 +130,19 @@ def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) ->
         line = {"line": "-", "points": "", "dotted": ":"}[series.style]
         mark = "" if len(series.x) > CROWD and line else POINTS[index % len(POINTS)]
         y = _floats(series.y)
+        if series.style == "points" and len(series.x) > CLOUD:
+            axes.plot(series.x, y, ".", color=colour, markersize=2, alpha=0.35, zorder=1)
+            axes.plot([], [], ".", color=colour, markersize=5, label=_name(series.name))  # seen in the legend
+            continue
         if series.low:
             low, high = _floats(series.low), _floats(series.high)
             if mark:
                 # Not as error bars: an interval of percentiles need not hold its own point.
-                axes.vlines(series.x, low, high, color=colour, linewidth=1.0, alpha=0.7)
+                axes.vlines(series.x, low, high, color=colour, linewidth=1.0, alpha=0.7, zorder=5 if black else 2)
             else:
                 axes.fill_between(series.x, low, high, color=colour, alpha=0.2, linewidth=0)
         look: dict[str, Any] = {"linestyle": line or "none", "marker": mark, "markersize": 4, "linewidth": 1.3}
+        look |= {"zorder": 5} if black else {}
         axes.plot(series.x, y, color=colour, label=_name(series.name), **look)
         missing = [x for x, value in zip(series.x, series.y, strict=True) if value is None]
         if missing:
@@ -137,27 +158,25 @@ def _bands(axes: Axes, figure: Bands) -> None:
     beyond = list(figure.extrapolated) or [False] * len(figure.at)
     split = beyond.index(True) if True in beyond else len(beyond)
     lower = [0.0] * len(figure.at)
+    cover = list(lower)
     tops = []
     for index, band in enumerate(figure.bands):
         upper = [low + (value or 0.0) for low, value in zip(lower, band.values, strict=True)]
         colour = COLOURS[index % len(COLOURS)]
-        axes.fill_between(figure.at[:split], lower[:split], upper[:split], color=colour, alpha=0.75, linewidth=0,
+        # What a lower band covers already stays seen: a negative band below makes them overlap.
+        seen = [max(top, under) for top, under in zip(upper, cover, strict=True)]
+        axes.fill_between(figure.at[:split], cover[:split], seen[:split], color=colour, alpha=0.75, linewidth=0,
                           label=_name(band.name))  # fmt: skip
         if any(value is not None and value < 0.0 for value in band.values):
             negative = [value is not None and value < 0.0 for value in band.values]
-            look: dict[str, Any] = {
-                "facecolor": "none",
-                "edgecolor": colour,
-                "hatch": "///",
-                "linewidth": 0,
-                "zorder": 3,
-            }
+            look: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "hatch": "///", "linewidth": 0,
+                                    "zorder": 3}  # fmt: skip
             axes.fill_between(figure.at, lower, upper, where=negative, label=f"{_name(band.name)}, negative", **look)
         start = max(split - 1, 0)
-        axes.fill_between(figure.at[start:], lower[start:], upper[start:], facecolor=colour, alpha=0.22, linewidth=0)
+        axes.fill_between(figure.at[start:], cover[start:], seen[start:], facecolor=colour, alpha=0.22, linewidth=0)
         axes.plot(figure.at[start:], upper[start:], ":", color=colour, linewidth=1.4)
         tops += upper
-        lower = upper
+        lower, cover = upper, seen
     _set_scale(
         axes, scale_of((*figure.at, *(x for series in figure.points for x in series.x)), figure.x, margin=0.0), "x"
     )
@@ -175,8 +194,9 @@ def _bands(axes: Axes, figure: Bands) -> None:
 
 def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
     known = [dot for dot in figure.dots if dot.value is not None]
-    _set_scale(axes, scale_of((dot.x for dot in figure.dots), figure.x, margin=0.1), "x")
-    _set_scale(axes, scale_of((dot.y for dot in figure.dots), figure.y, margin=0.12), "y")
+    across, up = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
+    _set_scale(axes, scale_of(across, figure.x, margin=0.1), "x", own_ticks(across, figure.x))
+    _set_scale(axes, scale_of(up, figure.y, margin=0.12), "y", own_ticks(up, figure.y))
     values = _floats(tuple(dot.value for dot in known))
     places = [dot.x for dot in known], [dot.y for dot in known]
     drawn = axes.scatter(*places, c=values, cmap=_colours(), s=55, edgecolors=GREY, linewidths=0.5)
@@ -252,7 +272,9 @@ def _bars(axes: Axes, figure: Bars) -> None:
         place = (max([0.0, *ends]), index)
         text = number_text(value)
         axes.annotate(text, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
-    axes.set_yticks(at, labels=list(map(_name, figure.labels)))
+    names, shared = _without_start(figure.labels)
+    axes.set_yticks(at, labels=names)
+    axes.set_ylabel(shared)
     axes.set_ylim(len(figure.labels) - 0.4, -0.6)
     axes.margins(x=0.15)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
@@ -277,7 +299,8 @@ def _grouped(axes: Axes, figure: GroupedBars) -> None:
             ends = [place - width * 0.46 for place in at], [place + width * 0.46 for place in at]
             axes.hlines(_floats(mark.values), *ends, color=colour, linestyle=style, linewidth=2.0, label=name)
             seen.add(mark.name)
-    names = list(map(_name, figure.groups))
+    names, shared = _without_start(figure.groups)
+    axes.set_xlabel(shared)
     upright = sum(map(len, names)) + 2 * len(names) > ROOM_FOR_NAMES
     axes.set_xticks(range(len(names)), labels=names, rotation=90 if upright else 0, fontsize=7 if upright else None)
     axes.axhline(0.0, color=GREY, linewidth=0.8)
