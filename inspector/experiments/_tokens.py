@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import FitParams
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Heatmap
+    from inspector.drawing.figures import Cell, Heatmap, Table, TokenTrace
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.token_norms import TokenNorms
+
+ZOOM = 0.85, 0.95
+"""The part of the excerpt that is magnified, as the right panel of Fig. 5: tokens 85 to 95 of 100."""
+NO_STRETCH = (
+    "No held-out context has {length} included tokens, so none is shown. Take longer contexts or fewer tokens: "
+    "-p length=20."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +85,40 @@ def triangle(title: str, found: Mapping[str, Any], key: str, *, diagonal: float,
         y_ticks=labels,
         values=cells,
         triangle=True,
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[tuple[Cell, ...]], note: str = "") -> Table:
+    """A line per pair of widths: from, to, and numbers."""
+    from inspector.drawing.figures import Column, Table
+
+    titles = ("from", "to", *columns)
+    return Table(title=title, columns=tuple(Column(title=each) for each in titles), rows=tuple(rows), note=note)
+
+
+def trace_figures(
+    title: str, found: Mapping[str, Any], lines: Mapping[str, Sequence[float]], *, zoom: bool = False
+) -> tuple[TokenTrace, ...]:
+    """Norms along the tokens of a result, all of them and, with `zoom`, a few magnified; nothing if none are shown."""
+    from inspector.drawing.figures import Axis, TokenTrace, TraceSeries
+
+    n = len(found["tokens"])
+    if not n:
+        return ()
+    parts = [(title, slice(0, n))]
+    if zoom and n >= 20:
+        parts.append((f"{title}, magnified", slice(round(ZOOM[0] * n), round(ZOOM[1] * n) + 1)))
+    trained = sum(found["train"])
+    where = f"Context {found['context']}, positions {found['positions'][0]} to {found['positions'][-1]}; "
+    where += "held out." if not trained else f"the maps were fitted on {trained} of these {n} tokens."
+    return tuple(
+        TokenTrace(
+            title=name,
+            value=Axis(label="L2 norm"),
+            tokens=tuple(found["tokens"][part]),
+            series=tuple(TraceSeries(name=label, values=tuple(values[part])) for label, values in lines.items()),
+            first_position=found["positions"][part.start],
+            note=where,
+        )
+        for name, part in parts
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure, names_of, pairs_of, triangle
+from inspector.experiments._tokens import TokenParams, found_in, measure, names_of, pairs_of, table, triangle
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VARIANTS = ("squared_origin", "squared_intercept", "unsquared_origin", "unsquared_intercept")
 """Of the norms and of the fit; the paper's text has the first, its code and Fig. 4 the last (D-09)."""
+BASELINES = {"r2_x_norm": "‖x‖", "r2_activation": "a1·x", "r2_activation_own": "a2·x"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             "baselines": {
                 "definition": "The same target from |x| alone and from the affine prediction of the smaller SAE's "
                 "size from x, both with an intercept; gain is r2 less the better of the two.",
-                "pairs_without_gain": gains,
+                "pairs_without_gain": len(gains),
             },
             "intercept": {
                 "definition": "r2 with an intercept less r2 through the origin, squared norms (D-09).",
@@ -174,23 +175,20 @@ def _warnings(found: TokenNorms, pairs: Sequence[Pair], gains: Sequence[str]) ->
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Fig. 4's triangle, R-squared against the ratio of widths beside its baselines, and all variants in a table."""
-    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, Curve, Series
 
     found = result["result"]
     pairs = found["pairs"]
     names = dict(zip(found["series"], found["labels"], strict=True))
-    columns = [Column(title="from"), Column(title="to"), Column(title="R²"), Column(title="95% low"),
-               Column(title="high"), Column(title="‖x‖"), Column(title="a1·x"), Column(title="a2·x"),
-               *(Column(title=each.replace("_", " ")) for each in VARIANTS)]  # fmt: skip
-    rows = []
+    rows, variants = [], []
     for pair in pairs:
         ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {}).get("r2") or (None, None)
-        variants = [pair[f"r2_{each}"] for each in VARIANTS]
-        baselines = [pair[each] for each in ("r2_x_norm", "r2_activation", "r2_activation_own")]
-        rows.append((names[pair["small"]], names[pair["large"]], pair["r2"], *ends, *baselines, *variants))
+        both = names[pair["small"]], names[pair["large"]]
+        rows.append((*both, pair["r2"], *ends, *(pair[each] for each in BASELINES)))
+        variants.append((*both, *(pair[f"r2_{each}"] for each in VARIANTS)))
     ordered = sorted(pairs, key=lambda pair: float(pair["d_large"] / pair["d_small"]))
     ratios = tuple(pair["d_large"] / pair["d_small"] for pair in ordered)
-    lines = {"SAE_1's error": "r2", "‖x‖": "r2_x_norm", "a1·x": "r2_activation", "a2·x": "r2_activation_own"}
+    lines = {"r2": "SAE_1's error", **BASELINES}
     return (
         triangle(
             f"Error size of one SAE predicted from another's ({found['headline'].replace('_', ', ')})",
@@ -205,10 +203,13 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             y=Axis(label="R²"),
             series=tuple(
                 Series(name=name, x=ratios, y=tuple(pair[key] for pair in ordered), style="points")
-                for name, key in lines.items()
+                for key, name in lines.items()
             ),
         ),
-        Table(title="Pairs of widths", columns=tuple(columns), rows=tuple(rows), note=result["definition"]),
+        table("Pairs of widths", ("R²", "95% low", "high", *BASELINES.values()), rows, result["definition"]),
+        table(
+            "Norms squared or not, through the origin or not", [each.replace("_", " ") for each in VARIANTS], variants
+        ),
     )
 
 

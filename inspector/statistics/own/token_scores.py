@@ -147,6 +147,13 @@ def correlation(products: Products, one: str, other: str, counts: Array) -> Arra
     return found
 
 
+def correlation_of(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Pearson correlation of two short lists; None where either is constant or empty."""
+    if len(one) < 2 or min(np.std(one), np.std(other)) == 0.0:
+        return None
+    return defined(np.corrcoef(one, other)[0, 1])
+
+
 def mean(products: Products, name: str, counts: Array) -> Array:
     """[r] mean over held-out tokens."""
     n, total = _drawn(products.test, counts, [(0, 0), (0, products.names.index(name))])
@@ -165,6 +172,12 @@ def deviation(products: Products, name: str, counts: Array) -> Array:
 def larger(one: Array, other: Array) -> Array:
     """[r] the larger of two, entry by entry; the defined one where only one is."""
     found: Array = np.fmax(one, other)
+    return found
+
+
+def positive(values: Array) -> Array:
+    """The same, NaN where not above 0: a quotient by it is then undefined and not infinite."""
+    found: Array = np.where(values > 0.0, values, np.nan)
     return found
 
 
