@@ -109,6 +109,8 @@ def cancel(job_id: str, as_json: bool) -> None:
 
     store = JobStore()
     job = store.find(job_id)
+    if not job.is_live and job.state != "interrupted":
+        raise _over(job)
     if job.is_live:
         with contextlib.suppress(OSError):  # the session has just ended; the table says so below
             ask_session(job.session, CancelJob(job=job.id))
@@ -120,8 +122,8 @@ def cancel(job_id: str, as_json: bool) -> None:
         )
     if job.state == "interrupted":
         job = store.update(job.id, lambda found: replace(found, state="cancelled", ended=time.time()))
-    if job.state != "cancelled":
-        raise UsageError(f"The job {job.id} is {job.state} already. Only a queued or running one can be cancelled.")
+    if job.state != "cancelled":  # it came to its end meanwhile
+        raise _over(job)
     if as_json:
         print_json(row(job))
     else:
@@ -156,6 +158,10 @@ def resume(job_id: str, as_json: bool) -> None:
         print_json(row(job))
     else:
         say(f"resumed {job.id} in session {job.session}; `dm-inspect jobs show {job.id}` tells how far it is")
+
+
+def _over(job: Job) -> UsageError:
+    return UsageError(f"The job {job.id} is {job.state} already. Only a queued or running one can be cancelled.")
 
 
 def row(job: Job) -> dict[str, object]:

@@ -15,6 +15,7 @@ from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, to_json, whole_file
 from inspector.cli.target_options import several_target_options
 from inspector.errors import ResourceError, UsageError
+from inspector.events import Measured
 from inspector.spec import RunSpec
 from inspector.store.command import command_of
 from inspector.store.results import save
@@ -32,6 +33,7 @@ Examples:
   dm-inspect run all
   dm-inspect run norm-prediction error-vector --widths 256,4k --json > results.jsonl
   dm-inspect run error-vector -p intercept=off --profile paper-code --out results
+  dm-inspect run all --detach
 """,
 )
 @click.argument("experiments", nargs=-1, metavar="EXPERIMENT...|all")
@@ -62,6 +64,7 @@ Examples:
     metavar="N",
     help="Add up in N parts and merge; changes no number.",
 )
+@click.option("--detach", is_flag=True, help="As a job of the target's background session; prints its id.")
 @quiet_option
 @several_target_options
 def run(
@@ -73,20 +76,32 @@ def run(
     out: Path | None,
     batch_size: int,
     shards: int,
+    detach: bool,
     quiet: bool,
     targets: tuple[TargetSpec, ...],
 ) -> None:
     """Measure experiments on a model and its SAEs, without a screen.
 
     All experiments share one pass over the tokens, for all SAEs of the hook. `dm-inspect experiments` lists them.
-    Several layers or models are measured one after the other, and stand in one table at the end.
+    Several layers or models are measured one after the other, and stand in one table at the end. A run that was killed
+    goes on where it was when the same command is given again.
     """
     from inspector.sources.suites import layer_by_layer
 
     chosen = check(experiments, params)
+    if detach and out is not None:
+        raise UsageError(
+            "--out and --detach were both given, but a job writes no files there. "
+            "Leave --out away and use `dm-inspect results export` when the job is done."
+        )
     if out is not None:
         output_folder(out)
     hooks = [each for target in targets for each in layer_by_layer(target)]
+    if detach:
+        from inspector.cli.detaching import start_job
+
+        start_job(hooks, chosen, as_pairs(params), profile, null, as_json=as_json)
+        return
     found: dict[str, list[dict[str, Any]]] = {experiment.id: [] for experiment in chosen}
     for each in hooks:
         spec = RunSpec(
@@ -98,9 +113,13 @@ def run(
             batch_size=batch_size,
             shards=shards,
         )
-        for experiment, result in zip(chosen, follow(measured(spec), quiet=quiet), strict=True):
+        keeper = Keeper(spec, quiet=quiet)
+        try:
+            results = follow(measured(spec, keeper), quiet=quiet)
+        finally:
+            keeper.tell()  # after a failure too: what was finished is there
+        for experiment, result in zip(chosen, results, strict=True):
             command = command_of(spec, experiment.id)
-            _keep(result, command, quiet=quiet)
             found[experiment.id].append(result)
             if out is not None:
                 _write(out / file_name(result, several_layers=len(hooks) > 1, several_models=len(targets) > 1), result)
@@ -142,23 +161,56 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def measured(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]]:
-    """Load the spec's target and run its experiments."""
+def measured(spec: RunSpec, keeper: Keeper) -> Generator[Event, None, list[dict[str, Any]]]:
+    """Load the spec's target and run its experiments, from the checkpoints of an earlier try if there are any; each
+    result is kept as soon as it is finished.
+    """
     loaded = yield from opened(spec.target)
     from inspector import runner  # imports torch, which `opened` has just told about
+    from inspector.store.checkpoints import checkpoints_for
 
-    return (yield from runner.run(spec, loaded))
-
-
-def _keep(result: dict[str, Any], command: str, *, quiet: bool) -> None:
-    """Store the result; a full disk costs the copy, not the numbers that are still to be printed."""
+    work = runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
     try:
-        record = save(result, command)
-    except ResourceError as error:
-        say(f"warning: the result is not kept. {error}")
-    else:
-        if not quiet:
-            say(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
+        while True:
+            event = next(work)
+            if isinstance(event, Measured):
+                keeper.keep(event.result)
+            yield event
+    except StopIteration as end:
+        results: list[dict[str, Any]] = end.value
+        return results
+    finally:
+        work.close()
+
+
+class Keeper:
+    """Stores results as they come and tells of it afterwards, when no bar is in the way.
+
+    Args:
+        spec: of the run.
+        quiet: tell only what went wrong.
+    """
+
+    def __init__(self, spec: RunSpec, *, quiet: bool) -> None:
+        self._spec = spec
+        self._quiet = quiet
+        self._notes: list[str] = []
+
+    def keep(self, result: dict[str, Any]) -> None:
+        """Store one; a full disk costs the copy, not the numbers that are still to be printed."""
+        try:
+            record = save(result, command_of(self._spec, str(result["experiment"])))
+        except ResourceError as error:
+            self._notes.append(f"warning: the result is not kept. {error}")
+        else:
+            if not self._quiet:
+                self._notes.append(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
+
+    def tell(self) -> None:
+        """Say what became of them."""
+        for note in self._notes:
+            say(note)
+        self._notes.clear()
 
 
 def file_name(result: dict[str, Any], *, several_layers: bool, several_models: bool = False) -> str:

@@ -370,10 +370,11 @@ class _Running:
 
 
 def _work(spec: RunSpec, loaded: Loaded) -> Work:
-    """The run itself."""
+    """The run itself, from its checkpoints if an earlier attempt has left some."""
     from inspector import runner
+    from inspector.store.checkpoints import checkpoints_for
 
-    return runner.run(spec, loaded)
+    return runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
 
 
 def info(job: Job) -> JobInfo:
