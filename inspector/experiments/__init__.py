@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from inspector.experiment import Experiment
 
 ALL = "all"
+ELSEWHERE = {"interp": "dm-inspect interp", "interp-error-saes": "dm-inspect interp --error-saes"}
+"""Ids of results that another command measures: found to be shown, never run or listed."""
 VARIABLE = "DM_INSPECT_EXPERIMENTS_DIR"
 """Names a folder with further experiments."""
 
@@ -69,7 +71,13 @@ def find(experiment_id: str, among: Mapping[str, str] | None = None) -> Experime
     Raises:
         UsageError: there is none (the message has the nearest ids), or the user's file cannot be used.
     """
+    if among is None and experiment_id in ELSEWHERE:
+        from inspector.experiments._interpretability import EXPERIMENTS
+
+        return EXPERIMENTS[experiment_id]
     known = files() if among is None else among
+    if experiment_id in ELSEWHERE:
+        raise UsageError(f"'{experiment_id}' is not measured by `run`. Use `{ELSEWHERE[experiment_id]}`.")
     if experiment_id not in known:
         raise UsageError(f"There is no experiment '{experiment_id}'.{nearest(experiment_id, known)}")
     path = known[experiment_id]

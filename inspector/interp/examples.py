@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from inspector.errors import DataError
 from inspector.interp.reservoir import Reservoir, keys_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ SAMPLE_BYTES = 512 * 1024 * 1024
 MOST_SAMPLED = 500
 """Windows in which a latent is active, from which deciles are made: 50 each, more would move no boundary by much."""
 FEWEST_SAMPLED = 150
+MOST_EXPORTED = 20_000_000
+"""Activations of an export: 320 MB."""
 DEAD, FEW, DENSE = "dead", "too few examples", "too few negatives"
 REASONS = (DEAD, FEW, DENSE)
 
@@ -100,6 +103,16 @@ class Coverage:
     """Active latents per searched token, all latents counted."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sparse:
+    """Activations that are not zero: window, place in it, latent and value, all [n]."""
+
+    windows: npt.NDArray[np.uint32]
+    places: npt.NDArray[np.uint32]
+    latents: npt.NDArray[np.uint32]
+    values: Activations
+
+
 def draw_latents(d_sae: int, n: int, seed: int) -> Ids:
     """So many latents of all, in ascending order; the same for the same seed, and a beginning of more."""
     order = np.argsort(np.random.PCG64(seed).random_raw(d_sae), kind="stable")
@@ -114,9 +127,10 @@ class Collector:
         latents: indices of those to look at.
         windows: to choose from.
         seed: of all samples.
+        keep_all: also keep every activation of these latents, for an export.
     """
 
-    def __init__(self, reader: Reader, latents: Ids, windows: Windows, seed: int) -> None:
+    def __init__(self, reader: Reader, latents: Ids, windows: Windows, seed: int, *, keep_all: bool = False) -> None:
         self.reader, self.latents = reader, latents
         self._windows, self._seed = windows, seed
         self._columns = torch.from_numpy(latents)
@@ -128,6 +142,9 @@ class Collector:
         self._n_windows = torch.zeros(n, dtype=torch.int64)
         self._n_tokens = torch.zeros(n, dtype=torch.int64)
         self._tokens = self._all_active = 0
+        self.everything: list[Sparse] | None = [] if keep_all else None
+        """Parts in the order of the batches; None: not kept."""
+        self._n_kept = 0
 
     def update(self, batch: ActivationBatch) -> None:
         """Look at all windows of the batch's contexts."""
@@ -154,6 +171,25 @@ class Collector:
         self._silent.offer(torch.where(is_active, never, keys), which)
         # The key decides between windows of equal strength: the same text twice, say.
         self._strongest.offer(torch.where(is_active, -peaks * (1 - 1e-9 * keys), never), which, latents)
+        if self.everything is not None:
+            self._keep(self.everything, latents, which)
+
+    def _keep(self, everything: list[Sparse], latents: Tensor, which: Tensor) -> None:
+        row, window, place = latents.nonzero(as_tuple=True)
+        self._n_kept += len(row)
+        if self._n_kept > MOST_EXPORTED:
+            raise DataError(
+                f"The latents have more than {MOST_EXPORTED:,} activations in these contexts, which is too much to "
+                "export. Use fewer --contexts or --latents, or leave out --out."
+            )
+        everything.append(
+            Sparse(
+                windows=which[window].numpy().astype(np.uint32),
+                places=place.numpy().astype(np.uint32),
+                latents=self.latents[row.numpy()].astype(np.uint32),
+                values=latents[row, window, place].numpy(),
+            )
+        )
 
     def finish(self, token_ids: Tensor) -> tuple[list[LatentExamples], Coverage]:
         """The examples of every latent that has enough, and why the others have not.

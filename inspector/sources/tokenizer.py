@@ -72,6 +72,11 @@ class Tokenizer:
         """`token_text` of each."""
         return [self.token_text(int(token_id)) for token_id in token_ids]
 
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The text of several tokens together: a letter of several tokens is whole, the first leading space kept."""
+        text = self._decode([*self._anchor, *token_ids])
+        return text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else text
+
     def _strip_bos(self, text: str) -> str:
         while self._bos_text and text.startswith(self._bos_text):
             text = text[len(self._bos_text) :]

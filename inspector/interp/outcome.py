@@ -1,0 +1,251 @@
+"""What was scored, in the form every result has, so that lists, screens, exports and reports take it like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from inspector import __version__
+from inspector.experiment import ResultObject
+from inspector.experiments._interpretability import COMPARISON_ID, ID, definition_of
+from inspector.interp import prompts
+from inspector.interp.accuracy import BALANCED, Accuracies, accuracies, differences
+from inspector.interp.examples import DEAD, DENSE, FEW
+from inspector.interp.gathering import Gathered, Settings
+from inspector.interp.readers import ErrorReader
+from inspector.interp.scorers import GROUPS, Counts
+from inspector.interp.scoring import Scored
+from inspector.spec import RunSpec
+from inspector.store.fingerprint import NAMES, digest, identity, versions
+
+if TYPE_CHECKING:
+    from inspector.engine.resampling import Estimate
+    from inspector.interp.windows import Windows
+    from inspector.sources.target import Loaded
+
+FEW_LATENTS = 30
+"""Below, an interval over latents says little."""
+MANY_UNPARSABLE = 0.05
+
+
+def key_of_group(group: str) -> str:
+    """Key of a group's accuracy in a result: accuracy_not, accuracy_q1, ..."""
+    return f"accuracy_{group.lower()}"
+
+
+def result_of(
+    loaded: Loaded,
+    gathered: Sequence[Gathered],
+    scored: Sequence[Sequence[Scored]],
+    windows: Windows,
+    settings: Settings,
+    *,
+    judge: str,
+    judge_url: str,
+    more: Mapping[str, Any] | None = None,
+) -> ResultObject:
+    """The result of one scoring; a comparison if the SAEs read parts of an error.
+
+    Args:
+        loaded: the target.
+        gathered: of each SAE.
+        scored: its latents.
+        windows: that were shown.
+        settings: of the scoring.
+        judge: its name.
+        judge_url: where it was asked, for the record only.
+        more: joins the fingerprint, e.g. the hash of an error map.
+    """
+    compares = any(isinstance(one.reader, ErrorReader) for one in gathered)
+    found = [
+        accuracies(_counts(own), seed=settings.seed + i, n_resamples=settings.resamples) for i, own in enumerate(scored)
+    ]
+    rows, intervals = [], {}
+    for one, own, each in zip(gathered, scored, found, strict=True):
+        rows.append(_row(one, own, each))
+        intervals[one.reader.name] = _intervals(each)
+    result: dict[str, Any] = {
+        "scorer": settings.scorer,
+        "judge": judge,
+        "prompts_version": prompts.VERSION,
+        "window": windows.length,
+        "groups": list(GROUPS),
+        "latents": [_latent(one.reader.name, each) for one, own in zip(gathered, scored, strict=True) for each in own],
+    }
+    if compares:
+        result |= _compared(gathered, scored, settings)
+    return ResultObject(
+        experiment=COMPARISON_ID if compares else ID,
+        profile="careful",
+        definition=definition_of(settings.scorer),
+        provenance=_provenance(loaded, gathered, windows, settings, judge, judge_url, more or {}),
+        saes=rows,
+        result=result,
+        intervals=intervals,
+        controls=_controls(gathered, scored, settings),
+        warnings=_warnings(loaded, rows, windows),
+    )
+
+
+def _counts(scored: Sequence[Scored]) -> list[Counts]:
+    return [each.counts for each in scored if each.counts is not None]
+
+
+def _row(one: Gathered, scored: Sequence[Scored], found: Accuracies) -> dict[str, Any]:
+    """What is said of one SAE."""
+    ref, coverage = one.reader.sae.ref, one.coverage
+    counts = _counts(scored)
+    asked = sum(int(each.asked.sum()) for each in counts)
+    parsed = sum(int(each.parsed.sum()) for each in counts)
+    return {
+        "sae": one.reader.name,
+        "layer": ref.layer,
+        "hook_name": ref.hook_name,
+        "d_sae": ref.d_sae,
+        "nominal_l0": ref.nominal_l0,
+        "l0": coverage.l0,
+        "n_train": 0,
+        "n_test": coverage.n_tokens,
+        "release": ref.release,
+        "reads": one.reader.part if isinstance(one.reader, ErrorReader) else "x",
+        "n_drawn": coverage.n_drawn,
+        "n_scored": len(counts),
+        "n_dead": len(coverage.skipped[DEAD]),
+        "n_too_few_examples": len(coverage.skipped[FEW]),
+        "n_too_few_negatives": len(coverage.skipped[DENSE]),
+        "n_unexplained": sum(each.explanation is None for each in scored),
+        "n_questions": sum(each.n_questions for each in counts),
+        "n_unparsable": sum(each.n_unparsable for each in counts),
+        "unparsable_share": (asked - parsed) / asked if asked else None,
+        "balanced_accuracy": found.balanced.value,
+        **{key_of_group(group): each.value for group, each in found.by_group.items()},
+    }
+
+
+def _intervals(found: Accuracies) -> dict[str, list[float] | None]:
+    named = {key_of_group(group): each for group, each in found.by_group.items()}
+    return {name: _ends(each) for name, each in {"balanced_accuracy": found.balanced, **named}.items()}
+
+
+def _ends(estimate: Estimate) -> list[float] | None:
+    return None if estimate.interval is None else list(estimate.interval)
+
+
+def _latent(sae: str, scored: Scored) -> dict[str, Any]:
+    """What is said of one latent."""
+    counts = scored.counts
+    said = {
+        "sae": sae,
+        "latent": scored.latent.index,
+        "density": scored.latent.density,
+        "explanation": scored.explanation,
+        "balanced_accuracy": None if counts is None else counts.balanced_accuracy,
+    }
+    if counts is not None:
+        said |= {
+            "parsed": counts.parsed.tolist(),
+            "right": counts.right.tolist(),
+            "n_unparsable": counts.n_unparsable,
+        }
+    return said
+
+
+def _compared(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], settings: Settings) -> dict[str, Any]:
+    """Fig. 7: both parts, the latents of all seeds together, and linear less nonlinear."""
+    parts: dict[str, list[Counts]] = {"linear_error": [], "nonlinear_error": []}
+    for one, own in zip(gathered, scored, strict=True):
+        if isinstance(one.reader, ErrorReader):
+            parts[one.reader.part] += _counts(own)
+    # Seeds that no SAE above has: the latents of both parts are drawn independently.
+    found = {
+        part: accuracies(counts, seed=settings.seed + 1_000_003 * (i + 1), n_resamples=settings.resamples)
+        for i, (part, counts) in enumerate(parts.items())
+    }
+    difference = differences(found["linear_error"], found["nonlinear_error"])
+    return {
+        "parts": {
+            part: {
+                "n_latents": len(parts[part]),
+                **{name: _said(estimate) for name, estimate in each.by_group.items()},
+                BALANCED: _said(each.balanced),
+            }
+            for part, each in found.items()
+        },
+        "difference": {name: _said(estimate) for name, estimate in difference.items()},
+        "paper_difference": 0.05,
+    }
+
+
+def _said(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "interval": _ends(estimate)}
+
+
+def _controls(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], settings: Settings) -> dict[str, Any]:
+    controls: dict[str, Any] = {
+        "chance": {
+            "definition": "Balanced accuracy of a judge who always says the same, or throws a coin.",
+            "balanced_accuracy": 0.5,
+        }
+    }
+    if settings.control:
+        found = {}
+        for i, (one, own) in enumerate(zip(gathered, scored, strict=True)):
+            counts = [each.control for each in own if each.control is not None]
+            estimate = accuracies(counts, seed=settings.seed + i, n_resamples=settings.resamples).balanced
+            found[one.reader.name] = [estimate.value, *(estimate.interval or ())]
+        controls["other_explanations"] = {
+            "definition": "Balanced accuracy when each latent is judged by the explanation of another latent of its "
+            "SAE, and its 95% interval. What it has above 0.5 the explanations do not explain.",
+            "balanced_accuracy": found,
+        }
+    return controls
+
+
+def _provenance(
+    loaded: Loaded,
+    gathered: Sequence[Gathered],
+    windows: Windows,
+    settings: Settings,
+    judge: str,
+    judge_url: str,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    target = replace(loaded.target, split="context")
+    made_from = identity(loaded, RunSpec(target=target, experiments=(ID,)), split="context", intercept=True)
+    made_from["saes"] = {one.reader.name: one.reader.sae.weights_hash for one in gathered}
+    made_from |= {"params": asdict(settings), "judge": judge, "prompts_version": prompts.VERSION, **more}
+    return {
+        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
+        **made_from,
+        "judge_url": judge_url,
+        "n_windows": len(windows),
+        "n_broken_windows": windows.n_broken,
+        "gate": None if loaded.gate is None else loaded.gate.summary(),
+        "program_version": __version__,
+        "versions": versions(),
+    }
+
+
+def _warnings(loaded: Loaded, rows: Sequence[Mapping[str, Any]], windows: Windows) -> list[str]:
+    found = [*loaded.warnings]
+    for row in rows:
+        skipped = row["n_dead"] + row["n_too_few_examples"] + row["n_too_few_negatives"]
+        if skipped:
+            found.append(
+                f"{skipped} of {row['n_drawn']} latents of {row['sae']} were not judged: {row['n_dead']} dead, "
+                f"{row['n_too_few_examples']} with too few examples, {row['n_too_few_negatives']} with too few "
+                "negatives. The accuracy is of the others."
+            )
+        if row["n_unexplained"]:
+            found.append(f"{row['n_unexplained']} latents of {row['sae']} got no explanation that could be read.")
+        if row["unparsable_share"] is not None and row["unparsable_share"] > MANY_UNPARSABLE:
+            found.append(
+                f"{row['unparsable_share']:.0%} of the answers about {row['sae']} could not be read; the accuracy is "
+                "of the others."
+            )
+        if row["n_scored"] < FEW_LATENTS:
+            found.append(f"Only {row['n_scored']} latents of {row['sae']} were scored: intervals are rough.")
+    if windows.n_broken:
+        found.append(f"{windows.n_broken} windows were left out because a special token stands in them.")
+    return list(dict.fromkeys(found))
