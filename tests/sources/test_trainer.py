@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,40 +12,20 @@ import numpy as np
 import pytest
 import torch
 from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
-from torch import Tensor
 
 from inspector.errors import DataError, UsageError
 from inspector.events import TrainProgress, Warned
-from inspector.sources.learning import LearnerSettings
+from inspector.sources.learning import Architecture, LearnerSettings
 from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
+from inspector.sources.suites import list_suite
 from inspector.sources.topk_learner import TopKLearner, topk_gradients
 from inspector.sources.trainer import TrainSettings, train_suite
 from inspector.sources.training_checkpoint import FACTS_FILE, FOLDER
 from inspector.sources.training_log import FILE as LOG_FILE
+from tests.sources.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source
 
-D_IN, VOCAB, LENGTH = 16, 50, 24
-HOOK = "blocks.3.hook_resid_post"
-OTHER = "blocks.1.hook_mlp_out"
 PLANS = (SaePlan(hook_name=HOOK, d_sae=64, k=4), SaePlan(hook_name=OTHER, d_sae=48, k=2))
 SETTINGS = TrainSettings(tokens=4000, batch_tokens=128, block_contexts=16, special_ids=(1,))
-
-
-def token_table(seed: int) -> Tensor:
-    return torch.randn(VOCAB, D_IN, generator=torch.Generator().manual_seed(seed)) * 3 + 1
-
-
-def source(ids: Tensor) -> dict[str, Tensor]:
-    """A 'model' whose activations are sums of two token vectors: sparse by construction."""
-    return {
-        hook: token_table(seed)[ids] + 0.5 * token_table(seed)[ids.roll(1, dims=1)]
-        for seed, hook in enumerate((HOOK, OTHER))
-    }
-
-
-def contexts(n: int, seed: int = 0) -> np.ndarray:
-    ids = np.random.default_rng(seed).integers(3, VOCAB, (n, LENGTH))
-    ids[:, 0] = 1
-    return ids
 
 
 def train(out: Path, settings: TrainSettings = SETTINGS, plans=PLANS, stop_after: int | None = None):  # type: ignore[no-untyped-def]
@@ -278,3 +260,71 @@ def test_qualities_are_sorted_by_width(tmp_path: Path) -> None:
         )  # fmt: skip
         (folder / "quality.json").write_text(json.dumps(quality.__dict__))
     assert [quality.d_sae for quality in read_qualities(tmp_path)] == [256, 4096]
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL at three random moments, with a checkpoint at every step so that some hit the writing of one."""
+    command = [sys.executable, "-m", "tests.sources.taught", str(tmp_path), "11"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert_same_suites(tmp_path / "whole", tmp_path / "parts")
+    assert len(log_lines(tmp_path / "parts")) == 20
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_learns_and_reloads_in_plain_sae_lens(tmp_path: Path, kind: Architecture) -> None:
+    plan = SaePlan(hook_name=HOOK, d_sae=64, k=4, architecture=kind)
+    settings = replace(SETTINGS, tokens=40_000)
+    events, (quality,) = train(tmp_path / "saes", settings, plans=(plan,))
+    sae = SAE.load_from_disk(tmp_path / "saes" / plan.sae_id, dtype="float32")
+    assert sae.cfg.architecture() == ("topk" if kind == "topk" else "jumprelu")
+    assert sae.cfg.normalize_activations == "none"
+    x = source(torch.from_numpy(contexts(16, seed=9)))[HOOK][:, 1:].flatten(0, 1)
+    with torch.no_grad():
+        latents = sae.encode(x)
+        error = (x - sae.decode(latents)).square().sum() / (x - x.mean(0)).square().sum()
+    assert float(error) == pytest.approx(quality.fvu, rel=1e-4)
+    assert quality.fvu < 0.5
+    assert quality.l0 == pytest.approx(float((latents > 0).sum(1).float().mean()))
+    assert quality.l0 == pytest.approx(4, rel=0.25), "the load gate's tolerance"
+    (ref,) = list_suite(tmp_path / "saes")
+    assert ref.nominal_l0 == pytest.approx(4 if kind == "topk" else quality.l0)
+    # What was said on the way describes the very SAE that was written: float16 on disk, hence 1%.
+    last = events[-1].held_out[plan.sae_id]
+    assert (last["fvu"], last["l0"]) == pytest.approx((quality.fvu, quality.l0), rel=0.01)
+
+
+def test_held_out_text_is_measured_on_the_way_and_logged(tmp_path: Path) -> None:
+    events, _ = train(tmp_path)
+    measured = [event for event in events if isinstance(event, TrainProgress) and event.held_out]
+    lines = log_lines(tmp_path)
+    assert [line["tokens"] for line in lines] == [min(128 * -(-200 * i // 128), 4096) for i in range(1, 21)], (
+        "twenty times, after the batch in which another twentieth was complete"
+    )
+    assert len(measured) == len(lines)
+    assert lines[-1]["saes"][PLANS[0].sae_id]["fvu"] == measured[-1].held_out[PLANS[0].sae_id]["fvu"]  # type: ignore[index]
+    assert set(lines[0]["saes"]) == {plan.sae_id for plan in PLANS}  # type: ignore[call-overload]
+
+
+def test_random_numbers_drawn_by_others_change_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    train(tmp_path / "a")
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    train(tmp_path / "b")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same_suites(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_run_killed_while_it_wrote_its_saes_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("inspector.sources.trainer.measure", killed)
+        with pytest.raises(RuntimeError):
+            train(tmp_path / "parts")
+    events, _ = train(tmp_path / "parts")
+    assert not [event for event in events if isinstance(event, TrainProgress)], "nothing is learned again"
+    assert_same_suites(tmp_path / "whole", tmp_path / "parts")
