@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
     from inspector.tui.results_view import Opened
 
+NARROWEST = 40
+"""Columns of a side below which the two stand one after the other."""
 GAP = 3
 """Columns between the two sides."""
 NOT_SCORES = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "n_train", "n_test")
@@ -52,22 +54,42 @@ def pair_lines(pair: Pair, index: int, width: int, height: int, palette: TokenPa
     """
     styles = figure_palette(palette)
     half = (width - GAP) // 2
+    if half < NARROWEST:
+        return _one_after_the_other(pair, index, width, height, palette)
     heads = [head_lines(each, half, palette) for each in (pair.one, pair.other)]
     lines = beside(heads[0], heads[1], half, styles)
     lines += [[], *_differences(pair, width, styles), []]
     drawn = [figure_lines(each, index, half, height, palette) for each in (pair.one, pair.other)]
     lines += beside(drawn[0], drawn[1], half, styles)
-    table = score_table(pair)
-    if table is not None:
-        lines += [[], *render_figure(table, width, 0, palette)]
-    elif not pair.same_experiment:
-        lines += [[], *prose("They are of different experiments: there is no difference of their numbers.", width,
-                             styles.quiet)]  # fmt: skip
+    lines += _numbers(pair, width, palette)
     said = [[line for verdict in each.verdicts for line in verdict_lines(verdict, half, palette)] for each in
             (pair.one, pair.other)]  # fmt: skip
     if any(said):
         lines += [[], *beside(said[0], said[1], half, styles)]
     return lines
+
+
+def _one_after_the_other(pair: Pair, index: int, width: int, height: int, palette: TokenPalette) -> list[Line]:
+    """The same where two figures find no room beside each other."""
+    lines: list[Line] = []
+    for each in (pair.one, pair.other):
+        lines += [*head_lines(each, width, palette), *figure_lines(each, index, width, height, palette), []]
+    lines += [*_differences(pair, width, figure_palette(palette)), *_numbers(pair, width, palette)]
+    for each in (pair.one, pair.other):
+        for verdict in each.verdicts:
+            lines += [[], *verdict_lines(verdict, width, palette)]
+    return lines
+
+
+def _numbers(pair: Pair, width: int, palette: TokenPalette) -> list[Line]:
+    """The table of both, or why there is none."""
+    table = score_table(pair)
+    if table is not None:
+        return [[], *render_figure(table, width, 0, palette)]
+    if pair.same_experiment:
+        return []
+    said = "They are of different experiments: their numbers have no difference."
+    return [[], *prose(said, width, figure_palette(palette).plain)]
 
 
 def head_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
@@ -94,10 +116,15 @@ def beside(one: Sequence[Line], other: Sequence[Line], half: int, styles: Figure
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(name, first, second) of what made them differ."""
+    """(name, first, second) of what made them differ; of dictionaries, such as parameters, their entries."""
     for key in dict.fromkeys((*one, *other)):
-        if key not in NOT_SAID and one.get(key) != other.get(key):
-            yield key, _short(one.get(key)), _short(other.get(key))
+        first, second = one.get(key), other.get(key)
+        if key in NOT_SAID or first == second:
+            continue
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            yield from ((f"{key}.{name}", a, b) for name, a, b in differing(first, second))
+        else:
+            yield key, _short(first), _short(second)
 
 
 def _differences(pair: Pair, width: int, styles: FigurePalette) -> list[Line]:
@@ -117,20 +144,21 @@ def score_table(pair: Pair) -> Table | None:
     one, other = pair.one.stored.result, pair.other.stored.result
     rows = _matched(one["saes"], other["saes"])
     if rows:
-        keys = [key for key in rows[0][1] if key not in NOT_SCORES and all(_numeric(a, key, b) for _, a, b in rows)]
+        found = [key for key in rows[0][1] if key not in NOT_SCORES]
+        keys = [key for key in found if _numeric([row.get(key) for _, a, b in rows for row in (a, b)])]
         columns = [Column(title="SAE")]
         for key in keys:
             columns += [Column(title=key, digits=4), Column(title="other", digits=4), Column(title="change", digits=4)]
         cells = [(name, *(cell for key in keys for cell in _cells(a.get(key), b.get(key)))) for name, a, b in rows]
         return Table(title="Left, right, and right less left", columns=tuple(columns), rows=tuple(cells))
-    names = [key for key in one["result"] if _numeric(one["result"], key, other["result"])]
+    names = [key for key in one["result"] if _numeric([one["result"][key], other["result"].get(key)])]
     if not names:
         return None
     return Table(
         title="Left, right, and right less left",
         columns=(Column(title="number"), Column(title="left", digits=4), Column(title="right", digits=4),
                  Column(title="change", digits=4)),
-        rows=tuple((name.replace("_", " "), *_cells(one["result"][name], other["result"][name])) for name in names),
+        rows=tuple((name.replace("_", " "), *_cells(one["result"][name], other["result"].get(name))) for name in names),
     )  # fmt: skip
 
 
@@ -146,8 +174,8 @@ def _matched(
     return [(f"{row['sae']} | {match['sae']}", row, match) for row, match in pairs if match is not None]
 
 
-def _numeric(one: Mapping[str, Any], key: str, other: Mapping[str, Any]) -> bool:
-    values = (one.get(key), other.get(key))
+def _numeric(values: Sequence[Any]) -> bool:
+    """Numbers and undefined ones, not all of them undefined."""
     return any(value is not None for value in values) and all(
         value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values
     )

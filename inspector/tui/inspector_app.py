@@ -216,6 +216,9 @@ class InspectorApp(App[int]):
     async def _show_banner(self, screen: Screen[object]) -> None:
         if screen.is_attached and not screen.query(Banner):
             banner = Banner()
+            for child in screen.children:
+                if child.styles.dock == "top":  # two that are docked to one edge cover each other
+                    child.styles.dock = "none"
             await screen.mount(banner, before=0)
             banner.show(self._gate_failures)
 

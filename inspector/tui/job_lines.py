@@ -78,7 +78,7 @@ def indicator(job: JobInfo, waiting: int, width: int) -> Line:
     head: Line = [(f"{mark} ", look), (name_of(job), "strong")]
     if job.state == "queued":
         head.append((" queued", "muted"))
-    stage = visible(job.stage)
+    stage = visible(job.stage) if job.stage else ""
     runs = job.state == "running"
     left_text: Line = [(f"{duration(job.seconds_left)} left", "")] if runs and job.seconds_left is not None else []
     parts = [
@@ -144,7 +144,9 @@ def detail(job: JobInfo, width: int) -> list[Line]:
     lines: list[Line] = [[(f"{mark} {job.state}", look), (f"  {visible(job.id)}", "muted")]]
     if job.state == "running":
         told = " · ".join(
-            part for part in (visible(job.stage), f"{job.done:,}/{job.total:,}" if job.total else "") if part
+            part
+            for part in (visible(job.stage) if job.stage else "", f"{job.done:,}/{job.total:,}" if job.total else "")
+            if part
         )
         pieces = [told, rate(job.tokens_per_second)]
         if job.seconds_left is not None:

@@ -133,7 +133,7 @@ def fact_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
         return [*prose(opened.problem, width, styles.plain), [], *_command(opened.record, width, palette)]
     result, experiment = opened.stored.result, opened.experiment
     lines += prose(experiment.question, width, styles.strong)
-    lines += prose(f"paper: {experiment.reference}", width, styles.quiet)
+    lines += prose(f"In the paper: {experiment.reference}", width, styles.plain)
     for warning in result["warnings"]:
         lines += _said("warning", warning, width, palette)
     for verdict in opened.verdicts:

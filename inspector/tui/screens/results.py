@@ -352,7 +352,9 @@ class ResultsScreen(SideScreen):
 
     def _judge(self, ids: list[str], shelf: Shelf, width: int, palette: TokenPalette) -> None:
         """In a thread."""
+        from inspector.claims import counted
         from inspector.claims.drawing import claims_lines
+        from inspector.drawing.figure_palette import figure_palette
 
         chosen: list[Stored] = []
         for each in ids:
@@ -361,7 +363,10 @@ class ResultsScreen(SideScreen):
             except InspectorError:  # removed or damaged meanwhile: the list says so
                 continue
         verdicts = all_verdicts(chosen if ids else shelf.stored.values())
-        self.post_message(self.Judged(claims_lines(verdicts, width, palette) if width else []))
+        *lines, _, _ = claims_lines(verdicts, width, palette)
+        # The count stands first here, where it is seen.
+        head: list[DrawnLine] = [[(counted(verdicts), figure_palette(palette).strong)], []]
+        self.post_message(self.Judged([*head, *lines] if width else []))
 
     def on_results_screen_judged(self, message: Judged) -> None:
         """Show them."""

@@ -106,7 +106,6 @@ class StreamView(Screen[int]):
         """Everything at once; what is not needed yet is hidden."""
         yield HeaderPane(self._model, id="header")
         yield FooterPane(id="footer")
-        yield JobBar(id="jobs")
         yield CommandBar(id="bar")
         yield LoadPane(self._model, id="load")
         with Horizontal(id="body"):
@@ -119,6 +118,7 @@ class StreamView(Screen[int]):
             yield TracePane(id="trace")
             yield PairsPane(id="pairs")
             yield DetailPane(id="detail-low")
+        yield JobBar(id="jobs")
         yield TooSmall(SMALLEST, id="too-small")
 
     @property

@@ -58,10 +58,10 @@ def _across(text: str, width: int) -> Line:
 
 
 class Banner(LinePane):
-    """Docked at the top; hidden while nothing failed."""
+    """The first lines of a screen; hidden while nothing failed."""
 
     DEFAULT_CSS = """
-    Banner { dock: top; height: 1; display: none; }
+    Banner { height: 1; display: none; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:

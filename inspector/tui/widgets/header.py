@@ -114,7 +114,7 @@ def second_line(session: SessionView, choice: Choice | None, place: Place | None
     if session.stage in ("connecting", "loading"):
         step = f"loading {session.steps[-1].what}" if session.steps else "connecting again"
         return [(visible(step), "warning"), ("  what is shown stays until it is there", "muted")]
-    parts = [*_stopped(session), *_map_parts(session, choice)]
+    parts = [*_policy_parts(session), *_stopped(session), *_map_parts(session, choice)]
     right = _place_parts(ready, place, source_name)
     lines = fit([*parts, *right], width, SEPARATOR)
     n_right = len(fit_tail(lines, right))
@@ -128,6 +128,20 @@ def _stopped(session: SessionView) -> list[Part]:
     whole = visible(session.stopped)
     variants: tuple[Line, ...] = ([("fit stopped: ", "error"), (whole, "error")], [("fit stopped", "error")])
     return [Part(variants=variants, weight=8)]
+
+
+def _policy_parts(session: SessionView) -> list[Part]:
+    """That tokens count which are left out otherwise; nothing as long as all is as usual."""
+    if session.policy == "excluded":
+        return []
+    long: Line = [("special tokens counted", "warning"), (" (in brackets: left out)", "muted")]
+    short: Line = [("specials counted", "warning"), (" (left out)", "muted")]
+    return [Part(variants=(long, long[:1], short, short[:1]), weight=4)]
+
+
+def _without(value: float | None, digits: int) -> Line:
+    """The same number with the special tokens left out, in brackets."""
+    return [(f" ({value:.{digits}f})", "muted")] if value is not None else []
 
 
 def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
@@ -155,7 +169,8 @@ def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
             [("map ", "muted"), (f"{short_count(have)}/{short_count(goal)}", "warning")],
         )
     quality = session.quality(choice.row)
-    parts = [Part(variants=told, weight=3)]
+    beside = session.quality_beside(choice.row) if session.policy == "included" else None
+    parts = [Part(variants=told if beside is None else (*told[:2], []), weight=3 if beside is None else 0)]
     if quality is None:
         return parts
     if quality.r2 is not None:
@@ -164,7 +179,10 @@ def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
         if quality.r2_low is not None and quality.r2_high is not None:
             interval = f" [{quality.r2_low:.2f}, {quality.r2_high:.2f}]"
             variants.insert(0, [("R² ", "muted"), (r2, "strong"), (interval, "muted")])
-            variants.insert(0, [("held-out R² ", "muted"), (r2, "strong"), (interval, "muted")])
+            if beside is None:
+                variants.insert(0, [("held-out R² ", "muted"), (r2, "strong"), (interval, "muted")])
+        if beside is not None:  # the comparison is what was asked for; the interval is not
+            variants = [[("R² ", "muted"), (r2, "strong"), *_without(beside.r2, 2)], [("R² ", "muted"), (r2, "strong")]]
         parts.append(Part(variants=tuple(variants), weight=6))
     else:
         parts.append(Part(variants=([("no held-out R² yet", "muted")], []), weight=2))
@@ -174,7 +192,12 @@ def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
         split = [*fvu]
         if quality.fvu_nonlinear is not None:
             split = [*fvu, (", nonlinear ", "muted"), (f"{quality.fvu_nonlinear:.3f}", "nonlinear")]
-        parts.append(Part(variants=(split, fvu, []), weight=2))
+        if beside is not None:
+            fvu = [*fvu, *_without(beside.fvu, 3)]
+            if quality.fvu_nonlinear is not None:
+                split = [*fvu, (", nonlinear ", "muted"), (f"{quality.fvu_nonlinear:.3f}", "nonlinear")]
+                split += _without(beside.fvu_nonlinear, 3)
+        parts.append(Part(variants=(split, fvu, []), weight=2 if beside is None else 5))
     return parts
 
 

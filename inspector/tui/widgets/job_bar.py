@@ -18,7 +18,7 @@ class JobBar(LinePane):
     """Hidden while there is nothing to tell. A report changes a few cells of it, twice a second at most."""
 
     DEFAULT_CSS = """
-    JobBar { height: 1; dock: bottom; display: none; background: $surface; padding: 0 1; }
+    JobBar { height: 1; display: none; background: $surface; padding: 0 1; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:

@@ -68,16 +68,18 @@ class LinePane(Widget):
         if not width or not height:
             return
         before = self._lines
-        lines = [list(line) if width_of(line) <= width else cut_line(line, width) for line in self.build(width, height)]
-        lines = lines[:height]
-        lines += [[] for _ in range(height - len(lines))]
-        self._lines = lines
+        lines = self._lines = self._built(width, height)
         if len(before) != len(lines):
             self.refresh()
             return
         changed = [y for y, (old, new) in enumerate(zip(before, lines, strict=True)) if old != new]
         if changed:
             self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def _built(self, width: int, height: int) -> list[Line]:
+        lines = [list(line) if width_of(line) <= width else cut_line(line, width) for line in self.build(width, height)]
+        lines = lines[:height]
+        return lines + [[] for _ in range(height - len(lines))]
 
     @property
     def lines(self) -> list[Line]:
@@ -125,7 +127,10 @@ class LinePane(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One finished line, padded with the pane's own style."""
-        width = self.size.width
+        width, height = self.size
+        if not self._lines and width and height:
+            # Laid out while another screen covered this one: no event told of the size.
+            self._lines = self._built(width, height)
         line = self._lines[y] if y < len(self._lines) else []
         segments = [Segment(text, self.look(name)) for text, name in line]
         used = sum(cell_len(text) for text, _ in line)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from textual import events
 
-RowLine = "Callable[[int, int], Line]"
-
 
 class RowList(LinePane, can_focus=True):
     """Entries by number; posts `Moved` when the cursor moves and `Chosen` on Enter or a second click."""
@@ -101,7 +99,9 @@ class RowList(LinePane, can_focus=True):
     def _with_cursor(self, line: Line, width: int) -> Line:
         """Marked by a sign, and reversed while the list has the focus."""
         extra = "reverse" if self.has_focus else "bold"
-        marked: Line = [("▸ ", f"marker {extra}"), *((text, f"{look} {extra}".strip()) for text, look in line)]
+        # What is muted would be lost on the reversed ground.
+        looks = [(text, look.replace("muted", "").strip()) for text, look in line]
+        marked: Line = [("▸ ", f"marker {extra}"), *((text, f"{look} {extra}".strip()) for text, look in looks)]
         return [*marked, (" " * max(width - width_of(marked), 0), extra)]
 
     def move_to(self, row: int) -> None:
