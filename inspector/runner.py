@@ -200,7 +200,7 @@ class _Run:
         kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
         if again:
             kept = frozenset(contexts_with(plan.included))
-        activations = Activations(loaded=loaded, batch_size=spec.batch_size, keep=kept)
+        activations = Activations(loaded=loaded, batch_size=loaded.at_once(spec.batch_size), keep=kept)
         reconstruct: Reconstruct = by_the_sae
         if spec.null is not None:
             reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed, keeper=checkpoints)
@@ -246,7 +246,7 @@ class _Run:
             # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
             activations = Activations(loaded=self.loaded, batch_size=activations.batch_size, keep=activations.keep)
             first = yield from collect_first(
-                activations, self.plan, covariance=first.covariance, keeper=self.checkpoints, keep_as="real"
+                activations, self.plan, covariance=first.covariance, name="real", keeper=self.checkpoints
             )
             with torch.inference_mode():
                 maps = first.fit(intercept=self.intercept)

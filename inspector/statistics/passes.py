@@ -121,7 +121,6 @@ def collect_first(
     shards: int = 1,
     name: str = "moments",
     keeper: Keeper | None = None,
-    keep_as: str | None = None,
 ) -> Generator[Event, None, FirstPass]:
     """Moments over the plan's training tokens, of all SAEs of the target.
 
@@ -131,9 +130,8 @@ def collect_first(
         reconstruct: what stands in the SAEs' place.
         covariance: keep the whole covariance of every error.
         shards: added up apart and then merged.
-        name: of the pass, in events.
+        name: of the pass, in events and for what is kept.
         keeper: where sums are kept on the way.
-        keep_as: the name there, if it is another one.
 
     Raises:
         DataError: an activation or a reconstruction is not finite; the message says where.
@@ -166,7 +164,6 @@ def collect_first(
             tokens_per_context=plan.train.shape[1],
             shards=shards,
             keeper=keeper,
-            keep_as=keep_as,
         )
     )
 

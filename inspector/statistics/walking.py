@@ -98,7 +98,6 @@ def walk(
     tokens_per_context: int,
     shards: int = 1,
     keeper: Keeper | None = None,
-    keep_as: str | None = None,
 ) -> Generator[Event, None, A]:
     """Feed the contexts with these indices, in this order, and return what they add up to.
 
@@ -110,15 +109,13 @@ def walk(
         tokens_per_context: all of them alike.
         shards: added up apart and then merged.
         keeper: where sums are kept; None: nowhere.
-        keep_as: their name there; None: the pass's.
 
     Raises:
         ResourceError: memory ran out with one context at a time, or what is to be kept finds no room.
     """
     parts = shards_of(indices, shards)
     progress = Progress(name, len(indices), tokens_per_context)
-    kept = keep_as or name
-    place = _begin(sums, keeper, kept)
+    place = _begin(sums, keeper, name)
     if place.contexts(parts):
         progress.restart(place.contexts(parts))
         what = f"'{name}' of an interrupted run, {place.contexts(parts):,} of {len(indices):,} contexts"
@@ -141,7 +138,7 @@ def walk(
             if memory_ran_out:
                 yield from _halve(activations, size, name)
                 if began_to_add and not sums.whole_batches:
-                    place = _begin(sums, keeper, kept)
+                    place = _begin(sums, keeper, name)
                     progress.restart(place.contexts(parts))
                     break
                 continue
@@ -149,7 +146,7 @@ def walk(
             if place.done == len(shard):
                 place.end_shard(sums.new)
             if keeper is not None and keeper.due():
-                _keep(keeper, kept, sums, place)
+                _keep(keeper, name, sums, place)
             event = progress.advance(whole)
             del whole  # or it would be held while the next batch is made
             yield event
