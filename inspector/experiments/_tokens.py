@@ -54,17 +54,20 @@ def pairs_of(found: TokenNorms) -> list[tuple[str, str]]:
 
 
 def names_of(found: TokenNorms) -> list[str]:
-    """Short names of the series: widths, with the L0 where one width comes more than once."""
+    """Short names of the series."""
+    saes = [found.by_id()[sae_id] for sae_id in found.series]
+    return saes_named([{"d_sae": sae.d_sae, "nominal_l0": sae.nominal_l0} for sae in saes])
+
+
+def saes_named(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Widths, with the L0 behind them where one width comes more than once."""
     from inspector.spec import width_label
 
-    saes = [found.by_id()[sae_id] for sae_id in found.series]
-    widths = [width_label(sae.d_sae) for sae in saes]
+    widths = [width_label(row["d_sae"]) for row in rows]
     if len(set(widths)) == len(widths):
         return widths
-    return [
-        f"{width}/{'?' if sae.nominal_l0 is None else f'{sae.nominal_l0:g}'}"
-        for width, sae in zip(widths, saes, strict=True)
-    ]
+    l0s = ["?" if row["nominal_l0"] is None else f"{row['nominal_l0']:g}" for row in rows]
+    return [f"{width}/{l0}" for width, l0 in zip(widths, l0s, strict=True)]
 
 
 def triangle(title: str, found: Mapping[str, Any], key: str, *, diagonal: float, value: str, unit: str = "") -> Heatmap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from inspector.engine.moments import TargetMoments
@@ -14,6 +15,9 @@ from inspector.statistics.first_pass import FirstPass, error_name
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
+
+ROUNDING = 1e-18
+"""A squared mean below this share of the variance is what float64 rounding left of zero."""
 
 
 def of_x(first: FirstPass) -> float | None:
@@ -59,4 +63,6 @@ def _explained(factorisation: Factorisation, target: TargetMoments, along: Tenso
 
 
 def _r2(mean: Tensor, covariance: Tensor, explained: Tensor) -> float | None:
+    if float(mean.square().sum()) <= ROUNDING * float(covariance.trace()):  # a mean of 0, but for rounding
+        explained, mean = torch.zeros_like(explained), torch.zeros_like(mean)
     return ratio(4.0 * explained, 4.0 * mean @ covariance @ mean + 2.0 * covariance.square().sum())

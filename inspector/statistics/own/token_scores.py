@@ -68,6 +68,20 @@ def centred(square: Array, total: Array, n: Array) -> Array:
     return np.where(around > ROUNDING * square, around, np.nan)
 
 
+def around_mean(square: Array, totals: Array, n: Array) -> Array:
+    """[r] sums of squares [r] of vectors around their mean, from their sums [r, d]; NaN where only rounding is left."""
+    around = square - (totals**2).sum(axis=1) / n
+    return np.where(around > ROUNDING * square, around, np.nan)
+
+
+def nan_if_constant(products: Products, name: str, values: Array) -> Array:
+    """The values, or NaN where the number they are predicted from is the same at every training token."""
+    at = products.names.index(name)
+    total, square = products.train[0, at], products.train[at, at]
+    constant = square - total**2 / products.train[0, 0] <= ROUNDING * square
+    return np.full_like(values, np.nan) if constant else values
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regression:
     """One number predicted from one or two others, fitted on the training tokens."""

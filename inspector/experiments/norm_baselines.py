@@ -1,0 +1,230 @@
+"""Is the size of the error easier to predict from something simpler than x?  Paper, App. A.3, Fig. 13."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments._tokens import TokenParams, found_in, measure
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.own.token_scores import Array
+
+FIVE = {"x": "activation", "token": "token", "loss": "loss", "l0": "L0", "x_norm": "‖x‖"}
+"""The predictors of Fig. 13."""
+FURTHER = {"token_position": "token + position", "token_and_x": "token + x"}
+TARGETS = {"squared": "sae_error_sq", "unsquared": "sae_error"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """R-squared of the error's size, held-out tokens. At most 1; None where sizes or predictors are all the same."""
+
+    r2_x: float | None
+    """From the activation, all its dimensions."""
+    r2_token: float | None
+    """From the token's id: its mean over training tokens, the mean of all where it was never seen (D-19)."""
+    r2_loss: float | None
+    """From the model's loss at the token."""
+    r2_l0: float | None
+    """From the number of active latents; None for an SAE that always has as many."""
+    r2_x_norm: float | None
+    """From |x|."""
+    r2_token_position: float | None
+    """From the token's id and, linearly, its position."""
+    r2_token_and_x: float | None
+    """From the token's id and the activation."""
+    r2_x_within_token: float | None
+    """Of what the token's id leaves, the share that the activation, less its mean for that id, explains."""
+    r2_x_other: float | None
+    """As without `_other`, of the target that is not the headline's."""
+    r2_token_other: float | None
+    r2_loss_other: float | None
+    r2_l0_other: float | None
+    r2_x_norm_other: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs."""
+
+    headline: str
+    """'squared' norms as the target, or 'unsquared' (D-18): the paper's text has the norm, its code the square."""
+    token_means: str
+    """'training tokens', or 'all tokens, in sample' as the public code (D-19)."""
+    x_best: int
+    """SAEs for which x is better than the other four predictors of Fig. 13."""
+    series: list[str]
+    """One SAE per width, which the lines are of."""
+    best_other: dict[str, str | None]
+    """By SAE: the best of the other four."""
+    classes: int
+    """Token ids with at least ten training tokens, which have a mean of x of their own in token + x."""
+
+
+def compute(statistics: Statistics, params: TokenParams) -> Outcome:
+    """Every predictor for both targets, and the public code's token means as a control."""
+    from inspector.statistics.own import token_scores as scores
+
+    found = found_in(statistics, "norm-baselines")
+    headline = "unsquared" if found.profile == "paper-text" else "squared"
+    in_sample = found.profile == "paper-code"
+    intercept = params.intercept is not False  # the public code has one here, unlike in its other regressions (D-05)
+    by_id = found.by_id()
+    rows, best = [], {}
+    intervals: dict[str, dict[str, Interval]] = {}
+    published: dict[str, float | None] = {}
+    held_out: dict[str, float | None] = {}
+    switched: dict[str, dict[str, float | None]] = {}
+    for sae in statistics.saes:
+        own = by_id[sae.ref.sae_id]
+        target, other = TARGETS[headline], TARGETS["squared" if headline == "unsquared" else "unsquared"]
+        arrays = {f"r2_{name}": value for name, value in _five(found, own, target, intercept).items()}
+        arrays |= {f"r2_{name}": value for name, value in _further(found, own, target).items()}
+        arrays |= {f"r2_{name}_other": value for name, value in _five(found, own, other, intercept).items()}
+        values = scores.each(arrays)
+        held_out[own.sae], published[own.sae] = values["r2_token"].value, own.in_sample_token_r2[target]
+        if in_sample:
+            values["r2_token"] = scores.Estimate(value=own.in_sample_token_r2[target], interval=None)
+            values["r2_token_other"] = scores.Estimate(value=own.in_sample_token_r2[other], interval=None)
+        row = Row(**{name: value.value for name, value in values.items()})
+        rows.append(row)
+        intervals[own.sae] = {name: value.interval for name, value in values.items()}
+        rivals = {name: value for name in FIVE if name != "x" and (value := getattr(row, f"r2_{name}")) is not None}
+        best[own.sae] = max(rivals, key=lambda name: rivals[name]) if rivals else None
+        for name, value in _five(found, own, target, not intercept).items():
+            if name != "token":
+                switched.setdefault(f"r2_{name}", {})[own.sae] = scores.defined(value[0])
+    beaten = [
+        f"{sae_id} by {FIVE[name]}"
+        for (sae_id, name), row in zip(best.items(), rows, strict=True)
+        if name is not None and row.r2_x is not None and row.r2_x <= getattr(row, f"r2_{name}")
+    ]
+    return Outcome(
+        rows=tuple(rows),
+        result=Result(
+            headline=headline,
+            token_means="all tokens, in sample" if in_sample else "training tokens",
+            x_best=len(rows) - len(beaten),
+            series=list(found.series),
+            best_other=best,
+            classes=found.classes,
+        ),
+        intervals=intervals,
+        controls={
+            "token_means": {
+                "definition": "r2_token with means over training tokens scored on held-out ones, and as the public "
+                "code has it: means over all tokens, scored on the same, where a rare token predicts itself (D-19).",
+                "held_out": held_out,
+                "in_sample": published,
+            },
+            "shuffled_targets": {
+                "definition": "r2_x to expect if x said nothing about the size: -p/n_train (S-06); of the predictors "
+                "with one number, -1/n_train.",
+                "r2_x": statistics.shuffled_r2,
+            },
+            "intercept": {
+                "definition": f"The same {'without' if intercept else 'with'} an intercept; token means have none.",
+                **switched,
+            },
+        },
+        warnings=(f"x is not the best predictor for {len(beaten)} of {len(rows)} SAEs (C14): {'; '.join(beaten)}.",)
+        if beaten
+        else (),
+    )
+
+
+def _five(found: TokenNorms, own: SaeTokens, target: str, intercept: bool) -> dict[str, Array]:
+    from inspector.statistics.own import token_scores as scores
+
+    rests = {"x": f"{target} rest {'on' if intercept else 'off'}", "token": f"{target} token"}
+    values = {
+        name: scores.r2_of_rest(own.products, target, own.sums.of(rest), found.counts) for name, rest in rests.items()
+    }
+    for name, column in (("loss", "loss"), ("l0", "l0"), ("x_norm", "x")):
+        fitted = scores.regress(own.products, target, [column], found.counts, intercept=intercept)
+        values[name] = scores.nan_if_constant(own.products, column, fitted.r2)
+    return values
+
+
+def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]:
+    from inspector.statistics.own import token_scores as scores
+
+    within, base = own.sums.of(f"{target} within"), own.sums.of(f"{target} class")
+    return {
+        "token_position": scores.r2_of_rest(
+            own.products, target, own.sums.of(f"{target} token position"), found.counts
+        ),
+        "token_and_x": scores.r2_of_rest(own.products, target, within, found.counts),
+        "x_within_token": 1.0 - (found.counts @ within) / scores.positive(found.counts @ base),
+    }
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """Fig. 13's lines, over the widths of this layer, and all SAEs in tables."""
+    from inspector.drawing.figures import Axis, Curve, Series
+    from inspector.drawing.sae_figures import Score, sae_table
+
+    found, rows, intervals = result["result"], result["saes"], result["intervals"]
+    names = {**FIVE, **FURTHER}
+    ordered = [row for row in rows if row["sae"] in found["series"]]
+    ordered = sorted(ordered, key=lambda row: float(row["d_sae"]))
+    one_each = len({row["d_sae"] for row in ordered}) == len(ordered)
+    series = []
+    for name, title in names.items():
+        key = f"r2_{name}"
+        ends = [intervals.get(row["sae"], {}).get(key) or (None, None) for row in ordered]
+        series.append(
+            Series(
+                name=title,
+                x=tuple(float(row["d_sae"]) for row in ordered),
+                y=tuple(row[key] for row in ordered),
+                low=tuple(low for low, _ in ends),
+                high=tuple(high for _, high in ends),
+                style="line" if one_each else "points",
+            )
+        )
+    size = "‖e‖²" if found["headline"] == "squared" else "‖e‖"
+    five = tuple(Score(key=f"r2_{name}", title=title) for name, title in FIVE.items())
+    other = "‖e‖" if found["headline"] == "squared" else "‖e‖²"
+    further = (
+        *(Score(key=f"r2_{name}", title=title) for name, title in FURTHER.items()),
+        Score(key="r2_x_within_token", title="x within token"),
+        *(Score(key=f"r2_{name}_other", title=f"{title}, {other}") for name, title in FIVE.items()),
+    )
+    return (
+        Curve(
+            title=f"R² of {size} from simpler things than x",
+            x=Axis(label="SAE width", unit="latents", log=True),
+            y=Axis(label="R²"),
+            series=tuple(series),
+            note=f"Token means: {found['token_means']}.",
+        ),
+        sae_table(f"R² of {size} by predictor", rows, {}, five, result["definition"]),
+        sae_table(f"Further predictors, and the five of {other}", rows, {}, further),
+    )
+
+
+EXPERIMENT = Experiment(
+    id="norm-baselines",
+    title="Norm baselines",
+    question="Is the size of the SAE error easier to predict from something simpler than the activation?",
+    reference="App. A.3, Fig. 13",
+    definition=(
+        "R-squared over held-out tokens of |sae_error|^2 (and of |sae_error|, D-18) from the activation x, the token's "
+        "id (its mean over training tokens), the model's loss, the SAE's l0 and |x|, each with an intercept fitted on "
+        "the training tokens; also from id and position, and from id and x. Interval: 95% bootstrap over held-out "
+        "contexts, all fits held fixed."
+    ),
+    contradicted_by="A simpler variable, held out, predicts as well as x beyond the first layers (C14).",
+    params=TokenParams,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

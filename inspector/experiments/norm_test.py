@@ -1,0 +1,183 @@
+"""Which of five vectors has a squared norm that x predicts?  Paper, Sec. 5.1, Fig. 6."""
+
+from __future__ import annotations
+
+import statistics as plain_statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments._tokens import TokenParams, found_in, measure
+from inspector.statistics.needs import ERROR_COVARIANCE
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.own.token_scores import Array
+
+VECTORS = {"x": "x", "x_hat": "x_hat", "sae_error": "error", "linear_error": "linear", "nonlinear_error": "nonlinear"}
+"""In the order of Fig. 6, with short names."""
+CUT_OFF = 0.5
+"""The published code leaves R-squared up to here out of its figure; its text says up to 0 (D-12)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """R-squared of five squared norms on x, held-out tokens. At most 1; None where all norms are the same."""
+
+    r2_x: float | None
+    """The same for all SAEs of a hook."""
+    r2_x_hat: float | None
+    r2_sae_error: float | None
+    r2_linear_error: float | None
+    r2_nonlinear_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs; by vector."""
+
+    medians: dict[str, float | None]
+    """Of what the figure shows."""
+    below_half: dict[str, int]
+    """Values of at most 0.5: counted, and shown unless the profile is the public code's (D-12)."""
+    left_out: int
+    """Of the figure and the medians."""
+    order: list[str]
+    """From the best predicted to the worst, by median."""
+    train_r2: dict[str, dict[str, float | None]]
+    """On the training tokens, by vector and SAE; what exceeds the held-out value is overfitting."""
+    paper_order: str = "x first; sae_error and nonlinear_error notably below linear_error"
+
+
+def compute(statistics: Statistics, params: TokenParams) -> Outcome:
+    """All five scores of every SAE, beside the Gaussian null, the intercept's effect and the training tokens."""
+    from inspector.statistics.own import token_scores as scores
+
+    found = found_in(statistics, "norm-test")
+    by_id = found.by_id()
+    rows = []
+    intervals: dict[str, dict[str, Interval]] = {}
+    switched: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
+    null: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
+    train: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
+    for sae in statistics.saes:
+        own = by_id[sae.ref.sae_id]
+        values = scores.each({f"r2_{name}": _r2(found, own, name, found.intercept) for name in VECTORS})
+        rows.append(Row(**{name: value.value for name, value in values.items()}))
+        intervals[own.sae] = {name: value.interval for name, value in values.items()}
+        for name in VECTORS:
+            switched[name][own.sae] = scores.defined(_r2(found, own, name, not found.intercept)[0])
+            null[name][own.sae] = found.x_gaussian_r2 if name == "x" else own.gaussian_r2.get(name)
+            train[name][own.sae] = found.x_train_r2 if name == "x" else own.train_r2[name]
+    drop = found.profile == "paper-code"
+    values_of = {name: [value for row in rows if (value := getattr(row, f"r2_{name}")) is not None] for name in VECTORS}
+    below = {name: sum(value <= CUT_OFF for value in own) for name, own in values_of.items()}
+    shown = {name: [value for value in own if not drop or value > CUT_OFF] for name, own in values_of.items()}
+    medians = {name: plain_statistics.median(own) if own else None for name, own in shown.items()}
+    return Outcome(
+        rows=tuple(rows),
+        result=Result(
+            medians=medians,
+            below_half=below,
+            left_out=sum(below.values()) if drop else 0,
+            order=sorted(
+                (name for name in VECTORS if medians[name] is not None), key=lambda name: -(medians[name] or 0.0)
+            ),
+            train_r2=train,
+        ),
+        intervals=intervals,
+        controls={
+            "gaussian_null": {
+                "definition": "The same were x and the vector jointly Gaussian with these means and covariances "
+                "(S-20): a mean away from 0 is enough for a high score, no sparse features are needed. With an "
+                "intercept nonlinear_error has mean 0 and its null is 0.",
+                **{f"r2_{name}": own for name, own in null.items()},
+            },
+            "shuffled_targets": {
+                "definition": "R-squared to expect if x said nothing about the norm: -p/n_train (S-06).",
+                "r2": statistics.shuffled_r2,
+            },
+            "intercept": {
+                "definition": f"The same {'without' if found.intercept else 'with'} an intercept in the regression of "
+                "the squared norm; the map that splits the error stays (D-05).",
+                "constant_share": statistics.constant_share,
+                **{f"r2_{name}": own for name, own in switched.items()},
+            },
+        },
+        warnings=_warnings(rows, null, below, drop),
+    )
+
+
+def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
+    from inspector.statistics.own.token_scores import r2_of_sums
+
+    sums = found.x if name == "x" else own.sums
+    return r2_of_sums(sums, f"{name}_sq", f"{name}_sq rest {'on' if intercept else 'off'}", found.n, found.counts)
+
+
+def _warnings(
+    rows: Sequence[Row], null: Mapping[str, Mapping[str, float | None]], below: Mapping[str, int], drop: bool
+) -> tuple[str, ...]:
+    warnings = []
+    for name in VECTORS:
+        pairs = [(getattr(row, f"r2_{name}"), level) for row, level in zip(rows, null[name].values(), strict=True)]
+        lower = sum(value is not None and level is not None and value <= level for value, level in pairs)
+        if lower:
+            warnings.append(f"r2_{name} is not above the Gaussian null for {lower} of {len(rows)} SAEs.")
+    if drop and any(below.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in below.items() if count)
+        warnings.append(
+            f"As in the public code, values of at most {CUT_OFF:g} are left out of figure and medians: {counts}."
+        )
+    return tuple(warnings)
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """Fig. 6's violins with the Gaussian null below, and all SAEs in a table."""
+    from inspector.drawing.figures import Axis, Violin
+    from inspector.drawing.sae_figures import Score, sae_table
+
+    rows = result["saes"]
+    drop = result["profile"] == "paper-code"
+    samples, nulls = [], []
+    for name in VECTORS:
+        values = [row[f"r2_{name}"] for row in rows if row[f"r2_{name}"] is not None]
+        samples.append(tuple(value for value in values if not drop or value > CUT_OFF))
+        levels = result["controls"]["gaussian_null"][f"r2_{name}"].values()
+        nulls.append(tuple(level for level in levels if level is not None))
+    counts = result["result"]["below_half"]
+    note = "At most 0.5: " + ", ".join(f"{VECTORS[name]} {counts[name]}" for name in VECTORS)
+    note += " (left out)." if drop else " (shown)."
+    axis = Axis(label="R² of the squared norm on x")
+    labels = tuple(VECTORS.values())
+    figures: list[Figure] = [
+        Violin(title="Norm test, one value per SAE", value=axis, labels=labels, samples=tuple(samples), note=note)
+    ]
+    if any(nulls):
+        figures.append(
+            Violin(title="The same of Gaussians with these moments", value=axis, labels=labels, samples=tuple(nulls))
+        )
+    scores = tuple(Score(key=f"r2_{name}", title=f"R² {short}") for name, short in VECTORS.items())
+    return *figures, sae_table("Squared norms predicted from x", rows, {}, scores, result["definition"])
+
+
+EXPERIMENT = Experiment(
+    id="norm-test",
+    title="Norm test",
+    question="Which of x, Sae(x), the SAE error and its two parts has a squared norm that x predicts?",
+    reference="Sec. 5.1, Fig. 6",
+    definition=(
+        "r2_v = 1 - sum (|v|^2 - a x - c)^2 / sum (|v|^2 - mean)^2 over held-out tokens, for v in x, x_hat, sae_error, "
+        "linear_error and nonlinear_error, a and c fitted by least squares on the training tokens, which also fitted "
+        "the map that splits the error. Interval: 95% bootstrap over held-out contexts, all maps held fixed."
+    ),
+    contradicted_by="Another order: x not best, or the nonlinear error not worst, once nothing is left out (C7).",
+    params=TokenParams,
+    needs=(ERROR_COVARIANCE,),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

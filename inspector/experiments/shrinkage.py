@@ -1,0 +1,229 @@
+"""Does the linear map only undo a shrinkage of reconstructions?  Paper, App. A.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments._tokens import TokenParams, found_in, measure, saes_named
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.own.token_scores import Array
+
+MAPS = ("scalar", "diagonal", "full")
+"""From x to sae_error: one number for all dimensions, one for each, the whole matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Per SAE, held-out tokens. `centred`: around training means, because a large mean inflates both."""
+
+    norm_ratio: float | None
+    """Mean over tokens of |x_hat| / |x|. Below 1: reconstructions are shorter."""
+    ratio_of_means: float | None
+    """Mean |x_hat| over mean |x|."""
+    norm_ratio_centred: float | None
+    ratio_of_means_centred: float | None
+    cosine: float | None
+    """Mean over tokens of the cosine of linear_error and x; 1 for pure shrinkage."""
+    cosine_centred: float | None
+    scalar: float | None
+    """The one number times x that predicts sae_error best; positive where reconstructions are too short."""
+    r2_scalar: float | None
+    """Of sae_error, pooled over dimensions, from that number times x."""
+    r2_diagonal: float | None
+    """From one number per dimension."""
+    r2_full: float | None
+    """From the whole map."""
+    r2_scalar_mean_dims: float | None
+    """The same three as unweighted means over dimensions."""
+    r2_diagonal_mean_dims: float | None
+    r2_full_mean_dims: float | None
+    scalar_share: float | None
+    """r2_scalar / r2_full: how much of what the map explains is shrinkage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs. None without any defined value."""
+
+    median_norm_ratio: float | None
+    median_cosine: float | None
+    median_scalar_share: float | None
+    series: list[str]
+    """One SAE per width, which the bars are of."""
+    undefined_tokens: dict[str, int]
+    """By SAE: held-out tokens without a cosine, because linear_error or x is 0 there; left out of its mean."""
+    paper_norm_ratio: float = 0.9
+    paper_cosine: float = 0.5
+
+
+def compute(statistics: Statistics, params: TokenParams) -> Outcome:
+    """Lengths and directions, and the direct test: what one scalar explains of the error."""
+    from statistics import median
+
+    from inspector.statistics.own import token_scores as scores
+
+    found = found_in(statistics, "shrinkage")
+    by_id = found.by_id()
+    rows, undefined = [], {}
+    intervals: dict[str, dict[str, Interval]] = {}
+    switched: dict[str, dict[str, float | None]] = {f"r2_{name}": {} for name in MAPS[:2]}
+    for sae in statistics.saes:
+        own = by_id[sae.ref.sae_id]
+        r2 = {name: _r2(found, own, name, found.intercept) for name in MAPS}
+        values = scores.each(
+            _directions(found, own)
+            | {f"r2_{name}": value for name, value in r2.items()}
+            | {"scalar_share": r2["scalar"] / scores.positive(r2["full"])}
+        )
+        dims = {f"r2_{name}_mean_dims": _mean_dims(own, name, found.intercept) for name in MAPS}
+        rows.append(Row(scalar=own.scalar, **dims, **{name: value.value for name, value in values.items()}))
+        intervals[own.sae] = {name: value.interval for name, value in values.items()}
+        undefined[own.sae] = found.n_test - round(float(own.sums.of("cosine defined").sum()))
+        for name in MAPS[:2]:
+            switched[f"r2_{name}"][own.sae] = scores.defined(_r2(found, own, name, not found.intercept)[0])
+
+    def middle(name: str) -> float | None:
+        known = [value for row in rows if (value := getattr(row, name)) is not None]
+        return median(known) if known else None
+
+    most = [row.scalar_share for row in rows if row.scalar_share is not None and row.scalar_share > 0.5]
+    return Outcome(
+        rows=tuple(rows),
+        result=Result(
+            median_norm_ratio=middle("norm_ratio"),
+            median_cosine=middle("cosine"),
+            median_scalar_share=middle("scalar_share"),
+            series=list(found.series),
+            undefined_tokens=undefined,
+        ),
+        intervals=intervals,
+        controls={
+            "pure_shrinkage": {
+                "definition": "Were x_hat = s x with one s below 1 for all tokens, cosine, r2_scalar and scalar_share "
+                "would be 1. For a target that x says nothing about, r2_full is -p/n_train (S-06).",
+                "cosine": 1.0,
+                "scalar_share": 1.0,
+                "shuffled_r2_full": statistics.shuffled_r2,
+            },
+            "intercept": {
+                "definition": f"r2 of the scalar and of the diagonal {'without' if found.intercept else 'with'} an "
+                "intercept (D-05); of the whole map: see error-vector.",
+                **switched,
+            },
+        },
+        warnings=(f"The scalar explains more than half of what the map does for {len(most)} SAEs (C13).",)
+        if most
+        else (),
+    )
+
+
+def _directions(found: TokenNorms, own: SaeTokens) -> dict[str, Array]:
+    """[r] by field of the row: ratios of lengths and cosines."""
+    from inspector.statistics.own import token_scores as scores
+
+    values = {}
+    for kind, suffix in (("", ""), (" centred", "_centred")):
+        short, long = (own.sums.of(f"{name} norm{kind}") for name in ("x_hat", "x"))
+        values[f"norm_ratio{suffix}"] = scores.mean_of(
+            own.sums, f"ratio{kind}", own.sums.of(f"ratio{kind} defined"), found.counts
+        )
+        values[f"ratio_of_means{suffix}"] = (found.counts @ short) / scores.positive(found.counts @ long)
+        values[f"cosine{suffix}"] = scores.mean_of(
+            own.sums, f"cosine{kind}", own.sums.of(f"cosine{kind} defined"), found.counts
+        )
+    return values
+
+
+def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
+    """[r] pooled over dimensions."""
+    from inspector.statistics.own import token_scores as scores
+
+    drawn = found.counts @ own.error_sum
+    square = found.counts @ own.sums.of("total")
+    total = scores.around_mean(square, drawn, found.counts @ found.n)
+    rest: Array = 1.0 - found.counts @ own.sums.of(_kept(name, intercept)) / total
+    return rest
+
+
+def _mean_dims(own: SaeTokens, name: str, intercept: bool) -> float | None:
+    import numpy as np
+
+    total = own.squares["total"]
+    known = total > 0
+    if not known.any():
+        return None
+    return float(np.mean(1.0 - own.squares[_kept(name, intercept)][known] / total[known]))
+
+
+def _kept(name: str, intercept: bool) -> str:
+    return name if name == "full" else f"{name} {'on' if intercept else 'off'}"
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """What the three maps explain against L0, the cosine beside them, and all numbers in two tables."""
+    from inspector.drawing.figures import Axis, BarSeries, GroupedBars
+    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    from inspector.spec import width_label
+
+    rows, intervals = result["saes"], result["intervals"]
+    shown = [row for row in rows if row["sae"] in result["result"]["series"]]
+    bars = []
+    for name in MAPS:
+        ends = [intervals.get(row["sae"], {}).get(f"r2_{name}") or (None, None) for row in shown]
+        bars.append(
+            BarSeries(
+                name=name,
+                values=tuple(row[f"r2_{name}"] for row in shown),
+                low=tuple(low for low, _ in ends),
+                high=tuple(high for _, high in ends),
+            )
+        )
+    cosine = Score(key="cosine_centred", title="cosine, centred")
+    lengths = (
+        Score(key="norm_ratio", title="|x_hat|/|x|"),
+        Score(key="norm_ratio_centred", title="centred"),
+        Score(key="cosine", title="cosine"),
+        cosine,
+    )
+    explained = (
+        *(Score(key=f"r2_{name}", title=f"R² {name}") for name in MAPS),
+        Score(key="scalar_share", title="share"),
+    )
+    return (
+        GroupedBars(
+            title="The error explained by scalings of x and by the whole map",
+            value=Axis(label="pooled R²"),
+            groups=tuple(saes_named(shown)),
+            bars=tuple(bars),
+        ),
+        curve_by_width("Cosine of the linear error and x, both centred", rows, intervals, cosine, width_label),
+        sae_table("Lengths and directions", rows, {}, lengths, result["definition"]),
+        sae_table("How much of the map is a scaling", rows, {}, explained),
+    )
+
+
+EXPERIMENT = Experiment(
+    id="shrinkage",
+    title="Shrinkage",
+    question="Does the linear map only undo a shrinkage of the reconstructions?",
+    reference="App. A.1",
+    definition=(
+        "Over held-out tokens: mean of |x_hat| / |x| and of the cosine of linear_error and x, raw and around training "
+        "means; and r2 of sae_error from one number times x, from one per dimension, and from the whole map, each "
+        "fitted on the training tokens, pooled over dimensions (and as means over dimensions). Interval: 95% bootstrap "
+        "over held-out contexts, the maps held fixed."
+    ),
+    contradicted_by="One scalar times x explains most of what the whole map explains (C13).",
+    params=TokenParams,
+    needs=(),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)
