@@ -143,11 +143,8 @@ def detail(job: JobInfo, width: int) -> list[Line]:
     mark, look = MARKS[job.state]
     lines: list[Line] = [[(f"{mark} {job.state}", look), (f"  {visible(job.id)}", "muted")]]
     if job.state == "running":
-        told = " · ".join(
-            part
-            for part in (visible(job.stage) if job.stage else "", f"{job.done:,}/{job.total:,}" if job.total else "")
-            if part
-        )
+        counted = f"{job.done:,}/{job.total:,}" if job.total else ""
+        told = " · ".join(part for part in (visible(job.stage) if job.stage else "", counted) if part)
         pieces = [told, rate(job.tokens_per_second)]
         if job.seconds_left is not None:
             pieces.append(f"{duration(job.seconds_left)} left")

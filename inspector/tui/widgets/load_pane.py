@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
-from inspector.tui.lines import Line, cut, left
+from inspector.tui.job_lines import bar, duration, percent
+from inspector.tui.lines import Line, Part, cut, fit, left
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
         return failed_lines(session, width)
     doing = "starting a session for" if session.stage == "connecting" else "loading"
     head: list[Line] = [[(f"{doing} ", "muted"), (model, "strong"), (f"   {now - started:.0f} s", "muted")], []]
-    steps = [step_line(step, now, width) for step in session.steps]
+    steps = [line for step in session.steps for line in step_lines(step, now, width)]
     if session.stage == "ready":
         steps.append([("… ", "accent"), ("scoring the first tokens", "")])
     room = max(1, height - len(head))
@@ -43,6 +45,32 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
 def opening_lines(model: str) -> list[Line]:
     """Before anything was begun."""
     return [[("starting a session for ", "muted"), (model, "strong"), ("   0 s", "muted")]]
+
+
+def step_lines(step: LoadStep, now: float, width: int) -> list[Line]:
+    """A step; below one that fetches files, how far they are."""
+    if not step.total_bytes or step.seconds is not None:
+        return [step_line(step, now, width)]
+    return [step_line(replace(step, detail=""), now, width), [("  ", ""), *download_line(step, width - 2)]]
+
+
+def download_line(step: LoadStep, width: int) -> Line:
+    """Bar, per cent, gigabytes, rate, time left: of all files of the step together."""
+    per_second, left_over = step.bytes_per_second, step.total_bytes - step.done_bytes
+    bytes_told = f"{size(step.done_bytes)} of {size(step.total_bytes)}" if step.done_bytes else size(step.total_bytes)
+    parts = [
+        Part(variants=tuple(bar(step.done_bytes, step.total_bytes, columns) for columns in (32, 20, 10)), weight=4),
+        Part(variants=([(percent(step.done_bytes, step.total_bytes), "strong")],), weight=9),
+        Part(variants=([(bytes_told, "")], []), weight=5),
+        Part(variants=([(f"{size(per_second)}/s", "muted")], []) if per_second > 0 else ([],), weight=2),
+        Part(variants=([(f"{duration(left_over / per_second)} left", "")], []) if per_second > 0 else ([],), weight=3),
+    ]
+    return [piece for index, line in enumerate(fit(parts, width)) for piece in ([("  ", "")] * bool(index) + line)]
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as hubs and disks count them, in powers of ten: 35 MB, 1.20 GB."""
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def step_line(step: LoadStep, now: float, width: int) -> Line:
