@@ -171,7 +171,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     from inspector.drawing.sae_figures import Score, sae_table
 
     found, rows, intervals = result["result"], result["saes"], result["intervals"]
-    names = {**FIVE, **FURTHER}
+    names = {**FIVE, "token_and_x": FURTHER["token_and_x"]}
     ordered = [row for row in rows if row["sae"] in found["series"]]
     ordered = sorted(ordered, key=lambda row: float(row["d_sae"]))
     one_each = len({row["d_sae"] for row in ordered}) == len(ordered)

@@ -92,7 +92,7 @@ class Regression:
     r2: Array
     """[r] held out."""
     rest: Array
-    """[r] held-out sum of squared residuals."""
+    """[r] held-out sum of squared residuals, 0 where only rounding is left."""
     train_r2: float | None
     train_rest: float
 
@@ -108,16 +108,18 @@ def regress(
     train = products.train[used]
     weights, constant = _solve(train, intercept=intercept)
     rest = np.concatenate([[-constant, 1.0], -weights])
-    left = np.einsum("i,gij,j->g", rest, products.test[:, used[0], used[1]], rest)
     n, total, square = _drawn(products.test, counts, [(0, 0), (0, place), (place, place)])
+    left = counts @ np.einsum("i,gij,j->g", rest, products.test[:, used[0], used[1]], rest)
+    left = np.where(left > ROUNDING * square, left, 0.0)
     train_rest = float(rest @ train @ rest)
+    train_rest = train_rest if train_rest > ROUNDING * train[1, 1] else 0.0
     train_total = centred(np.array([train[1, 1]]), np.array([train[0, 1]]), np.array([train[0, 0]]))[0]
     return Regression(
         predictors=tuple(predictors),
         weights=tuple(weights.tolist()),
         intercept=float(constant),
-        r2=1.0 - counts @ left / centred(square, total, n),
-        rest=counts @ left,
+        r2=1.0 - left / centred(square, total, n),
+        rest=left,
         train_r2=defined(1.0 - train_rest / train_total),
         train_rest=train_rest,
     )
