@@ -38,6 +38,11 @@ COMMANDS = {
         module="inspector.cli.suites", attribute="suites", summary="List the SAEs of a model's hook."
     ),
     "train": LazyCommand(module="inspector.cli.train", attribute="train", summary="Train a suite of SAEs on a model."),
+    "interp": LazyCommand(
+        module="inspector.cli.interp",
+        attribute="interp",
+        summary="Explain latents with a language model and score the explanations.",
+    ),
     "sessions": LazyCommand(
         module="inspector.cli.sessions", attribute="sessions", summary="List, attach to or stop background sessions."
     ),
