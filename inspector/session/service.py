@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inspector.errors import Cancelled, ExitCode, UsageError
-from inspector.events import Downloading, Loading, Warned
+from inspector.events import Downloading, Loading, MemoryPlanned, Warned
 from inspector.session import discovery
 from inspector.session.estimating import FitClock, estimates
 from inspector.session.failures import failed
@@ -161,7 +161,7 @@ class Service:
         from inspector.sources.target import open_target
 
         warnings: list[str] = []
-        loading = open_target(first_layer(self.target))
+        loading = open_target(first_layer(self.target), session=True)
         began = time.monotonic()
         while True:
             if self.hub.stopping.is_set():
@@ -177,6 +177,9 @@ class Service:
                 began = began if event.file else time.monotonic()
                 took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
                 self.hub.tell_all(download_progress(event, took))
+            elif isinstance(event, MemoryPlanned):
+                amount = f"{event.needed / 1e9:.1f} of {event.budget / 1e9:.1f} GB on {event.device}"
+                self._tell_loading(Loading(what="memory", detail=amount, seconds=0.0))
             elif isinstance(event, Warned):
                 warnings.append(event.message)
             self._collect(0.0)

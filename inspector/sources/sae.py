@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from inspector.sources.model_files import digest_files
 from inspector.sources.suites import mismatch
 from inspector.spec import LlamaGate, SaeRef
 
+if TYPE_CHECKING:
+    from inspector.sources.streamed import Stage
+
 ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
 """sae-lens architectures that reconstruct a token from itself alone. BatchTopK and Matryoshka are stored as JumpReLU;
 transcoders reconstruct something else; temporal SAEs look at other tokens."""
@@ -30,6 +33,9 @@ transcoders reconstruct something else; temporal SAEs look at other tokens."""
 _CHUNK_BYTES = 1 << 30
 """Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
 _MAX_CHUNK = 256
+_ROWS_CHECKED = 256
+_HOST_RESERVE = 4 << 30
+"""Bytes of the host's memory that stay free; below, streamed SAEs are read from their files for each turn."""
 SPARSE_FROM = 1 << 15
 """Latents from which decoding goes over the active ones only: a hundred of a million then, and not a million."""
 
@@ -60,10 +66,15 @@ class LoadedSae:
         """How latents are let through, where the published files leave a choice."""
         self.model_name: str | None = sae.cfg.metadata.model_name
         """As its files say."""
-        self._sae = sae
+        self._module = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)
         self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and _is_linear(sae)
+
+    @property
+    def _sae(self) -> Any:
+        """The sae-lens object, ready to compute; `StreamedSae` has to bring it first."""
+        return self._module
 
     @cached_property
     def weights_hash(self) -> str:
@@ -162,7 +173,12 @@ def _is_linear(sae: Any) -> bool:
 
 
 def load_sae(
-    ref: SaeRef, device: torch.device, d_in_expected: int, *, llama_gate: LlamaGate = "published"
+    ref: SaeRef,
+    device: torch.device,
+    d_in_expected: int,
+    *,
+    llama_gate: LlamaGate = "published",
+    stage: Stage | None = None,
 ) -> LoadedSae:
     """Load one SAE from its folder.
 
@@ -171,6 +187,7 @@ def load_sae(
         device: where it goes.
         d_in_expected: width of the activation it will read.
         llama_gate: of Llama Scope.
+        stage: room on the device that it takes turns for with others; None: it stays there.
 
     Raises:
         TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
@@ -180,10 +197,28 @@ def load_sae(
         raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
     if ref.d_in != d_in_expected:
         raise mismatch(ref, d_in_expected)
+    if stage is not None:
+        from inspector.sources.memory_sizes import host_free
+        from inspector.sources.streamed import StreamedSae
+
+        sae, gate = _read_or_explain(ref, torch.device("cpu"), llama_gate)
+        in_files = device.type == "cpu" or host_free() < _HOST_RESERVE
+
+        def again() -> Any:
+            return _read_or_explain(ref, device, llama_gate)[0]
+
+        read = again if in_files else None
+        return StreamedSae(ref, sae, device=device, stage=stage, read=read, notes=_noted(ref, sae, gate), gate=gate)
+    sae, gate = _read_or_explain(ref, device, llama_gate)
+    return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
+
+
+def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """As `_read`, with the errors of `load_sae`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes below
-            sae, gate = _read(ref, device, llama_gate)
+            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
+            return _read(ref, device, llama_gate)
     except TargetError:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -194,8 +229,6 @@ def load_sae(
     except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TargetError(f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. Copy or train it again.") from error
-    notes = _notes(ref, sae) if gate is None else (*_notes(ref, sae), f"Latents of {ref.sae_id} pass: {gate}.")
-    return LoadedSae(ref, sae, notes, gate)
 
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
@@ -214,13 +247,23 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
             f"SAE {ref.sae_id!r} was trained with normalize_activations={normalisation!r}, whose factor is not in the "
             "weights. Fold it with sae-lens before saving (fold_activation_norm_scaling_factor)."
         )
-    broken = [name for name, weight in sae.named_parameters() if not bool(torch.isfinite(weight).all())]
+    broken = [name for name, weight in sae.named_parameters() if not _is_finite(weight)]
     if broken:
         raise TargetError(
             f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}. Copy or train it again."
         )
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
     return sae.eval().requires_grad_(False), gate
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """In parts: the copies that the test makes of a whole decoder would be as large as the decoder."""
+    return all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED))
+
+
+def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
+    notes = _notes(ref, sae)
+    return notes if gate is None else (*notes, f"Latents of {ref.sae_id} pass: {gate}.")
 
 
 def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError, UsageError
-from inspector.events import Event, Loading
+from inspector.events import Event, Loading, MemoryPlanned
 from inspector.sources import suites
+from inspector.sources.half_precision import refuse_float16_gemma
 from inspector.sources.hub import fetch_model
 from inspector.sources.limits import check_length, default_context_length, default_positions
 from inspector.sources.model_files import DEMO, ModelFiles, find_model
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.contexts import Contexts
     from inspector.sources.gate import GateReport
+    from inspector.sources.memory_plan import MemoryPlan
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
 
@@ -54,6 +56,12 @@ class Loaded:
     """What the user should know that is not an error, in the order it was found."""
     gate: GateReport | None = None
     """What the load gate found."""
+    memory: MemoryPlan | None = None
+    """What was planned to be on the device."""
+
+    def at_once(self, batch_size: int) -> int:
+        """So many contexts in a batch, or fewer if memory says so."""
+        return batch_size if self.memory is None else min(batch_size, self.memory.contexts_at_once)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +115,17 @@ def choose(target: TargetSpec) -> Choice:
         if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
             raise suites.mismatch(ref, files.d_model or 0)
     _check_text(decided, files)
+    if target.dtype == "auto":
+        refuse_float16_gemma(files)
     return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
 
 
-def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
+def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event, None, Loaded]:
     """Load everything the target names, telling what is being loaded.
+
+    Args:
+        target: as asked for.
+        session: whether texts will be looked at and kept; the memory plan counts them then.
 
     Raises:
         InspectorError: of the kind and exit code that fits; see `choose`, `load_model`, `load_sae`, `load_contexts`.
@@ -127,6 +141,8 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     from inspector.sources.contexts import load_contexts
     from inspector.sources.model import load_model
 
+    memory = _planned(choice, refs, session=session)
+    yield MemoryPlanned(rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device)
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
     model = load_model(choice.target)
@@ -149,7 +165,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     )
 
     yield from _importing("sae-lens", "sae_lens")
-    saes = yield from _load_saes(refs, model, d_in, target.llama_gate)
+    saes = yield from _load_saes(refs, model, d_in, target.llama_gate, memory)
     from inspector.sources.gate import check_gate
 
     gate = yield from check_gate(
@@ -171,6 +187,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
     warnings = (
         *([] if gate.passed else [f"The load gate failed and was accepted: {gate.sentences()}."]),
         *choice.notes,
+        *memory.notes,
         *model.warnings,
         *suites.l0_notes(refs, choice.target.l0),
         *(note for sae in saes for note in sae.notes),
@@ -188,6 +205,7 @@ def open_target(target: TargetSpec) -> Generator[Event, None, Loaded]:
         plan=plan,
         warnings=warnings,
         gate=gate,
+        memory=memory,
     )
 
 
@@ -202,16 +220,42 @@ def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
         yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
 
 
+def _planned(choice: Choice, refs: tuple[SaeRef, ...], *, session: bool) -> MemoryPlan:
+    """What will be on the device, or a refusal; needs torch for the device's sake only."""
+    from inspector.sources.loading import pick_device, pick_dtype
+    from inspector.sources.memory_plan import plan_memory
+    from inspector.sources.memory_sizes import budget_of, sizes_of
+
+    target = choice.target
+    device, dtype = pick_device(target.device), pick_dtype(target.dtype)
+    sizes = sizes_of(
+        choice.files, refs, target, dtype_bytes=dtype.itemsize, session=session, on_host=device.type == "cpu"
+    )
+    return plan_memory(
+        sizes,
+        budget_of(device, target.max_memory),
+        device=str(device),
+        asked=target.max_memory,
+        may_halve=target.dtype == "auto",
+    )
+
+
 def _load_saes(
-    refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int, llama_gate: LlamaGate
+    refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int, llama_gate: LlamaGate, memory: MemoryPlan
 ) -> Generator[Event, None, tuple[LoadedSae, ...]]:
     from inspector.sources.sae import load_sae
+    from inspector.sources.streamed import Stage
 
+    stage = Stage()
     loaded: list[LoadedSae] = []
     for i, ref in enumerate(refs):
         started = time.perf_counter()
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, done=i, total=len(refs))
-        loaded.append(load_sae(ref, model.device, d_in, llama_gate=llama_gate))
+        turns = stage if ref.sae_id in memory.streamed else None
+        sae = load_sae(ref, model.device, d_in, llama_gate=llama_gate, stage=turns)
+        if memory.chunk_tokens is not None:
+            sae.chunk_tokens = min(sae.chunk_tokens, memory.chunk_tokens)
+        loaded.append(sae)
         seconds = time.perf_counter() - started
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, seconds=seconds, done=i + 1, total=len(refs))
     return tuple(loaded)

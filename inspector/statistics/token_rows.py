@@ -33,7 +33,7 @@ TRAIN, TEST, EXCLUDED = "train", "test", "excluded"
 
 def fitted_maps(loaded: Loaded, batch_size: int) -> Generator[Event, None, Maps]:
     """The affine maps of every SAE, from the target's training tokens."""
-    first = yield from collect_first(Activations(loaded=loaded, batch_size=batch_size), loaded.plan)
+    first = yield from collect_first(Activations(loaded=loaded, batch_size=loaded.at_once(batch_size)), loaded.plan)
     with torch.inference_mode():
         return {sae_id: maps.error_map for sae_id, maps in first.fit().items()}
 
@@ -45,6 +45,7 @@ def rows_of_contexts(loaded: Loaded, maps: Maps, batch_size: int) -> Generator[E
     token_ids, plan = loaded.contexts.token_ids, loaded.plan
     progress = Progress("scores", len(token_ids), token_ids.shape[1])
     tables = []
+    batch_size = loaded.at_once(batch_size)
     for first in range(0, len(token_ids), batch_size):
         group = token_ids[first : first + batch_size]
         scored = loaded.model.score(group, [loaded.hook_name])

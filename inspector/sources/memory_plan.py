@@ -1,0 +1,327 @@
+"""What will be on the device, before anything is loaded; and what to do where it does not fit.
+
+The sizes of everything are known from names and headers: a plan costs milliseconds, running out of memory costs the
+half hour before it. Over budget, in this order: fewer contexts at once, narrower chunks through the SAEs, SAEs kept on
+the host and brought in when it is their turn (`streamed.py`), and a refusal that names what would fit.
+
+Sums of bytes, no torch: nothing here allocates or asks a device. The formulas follow the code that allocates, named
+beside each; `tests/sources/test_memory_measured.py` holds them against measured peaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from inspector.errors import ResourceError
+from inspector.spec import SaeRef, width_label
+
+CONTEXTS_AT_ONCE = 8
+"""As `RunSpec.batch_size`."""
+CHUNK_TOKENS = (256, 64, 16)
+"""Through an SAE at once, at most: as usual, and what is tried where that does not fit."""
+GATE_TOKENS = 4000
+GATE_HOOKS = 7
+"""As `gate.py`: four parts of the residual identity, the hook, and two beside it."""
+KEPT_TEXTS = 512 << 20
+EVALUATED = 256 << 20
+"""Bounds of what a session keeps: `documents.KEPT_BYTES`, `fitting.EVALUATION_BYTES`."""
+KEPT_FOR_SECOND = 256 << 20
+"""`passes.CACHE_BYTES`."""
+PART_TOKENS = 256
+"""`fitting.PART_TOKENS`."""
+GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Everything that decides how much memory is needed. Unknown sizes of the model are 0."""
+
+    n_parameters: int
+    """Numbers in the model's files."""
+    dtype_bytes: int
+    """Per number of the model as it computes: 4 or 2."""
+    d_model: int
+    n_heads: int
+    d_ff: int
+    vocab_size: int
+    saes: tuple[SaeRef, ...]
+    """With their sizes."""
+    d_in: int
+    """Width of the hook's value."""
+    n_contexts: int
+    length: int
+    """Tokens per context."""
+    by_token: bool = False
+    """Whether single tokens are held out: then activations are kept between the passes."""
+    session: bool = False
+    """Whether texts are kept to be looked at."""
+    on_host: bool = False
+    """Whether the device is the CPU: then what is summed up there counts too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What will be on the device at most, and how that was reached."""
+
+    device: str
+    rows: tuple[tuple[str, int], ...]
+    """(what, bytes): what stays, then the largest of what comes and goes. They add up to `needed`."""
+    needed: int
+    """Bytes at the peak."""
+    budget: int
+    """Bytes that may be used."""
+    contexts_at_once: int
+    """Largest batch of contexts that fits. Changes no number."""
+    chunk_tokens: int | None
+    """Tokens through an SAE at once, if fewer than usual; None: as usual."""
+    streamed: frozenset[str]
+    """SAEs that are kept on the host."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about a plan that is not the usual one."""
+        found = []
+        if self.streamed:
+            found.append(
+                f"{len(self.streamed)} SAEs do not fit beside the others in {self.budget / GB:.1f} GB: they stay on "
+                "the host and come when it is their turn, which takes longer and changes no number."
+            )
+        if self.chunk_tokens is not None:
+            found.append(
+                f"SAEs take {self.chunk_tokens} tokens at once, to stay within {self.budget / GB:.1f} GB; "
+                "the last digits of float32 may differ from the usual chunks'."
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """One way to do it."""
+
+    contexts: int = CONTEXTS_AT_ONCE
+    chunk: int = CHUNK_TOKENS[0]
+    streamed: frozenset[str] = frozenset()
+
+
+def sae_bytes(ref: SaeRef) -> int:
+    """An SAE's weights in float32, biases and thresholds included."""
+    return 4 * (2 * ref.d_in * ref.d_sae + 3 * ref.d_sae + ref.d_in)
+
+
+def plan_memory(
+    sizes: Sizes, budget: int, *, device: str, asked: int | None = None, may_halve: bool = False
+) -> MemoryPlan:
+    """The first way that fits into the budget.
+
+    Args:
+        sizes: of everything.
+        budget: bytes of the device that may be used.
+        device: its name, for people.
+        asked: what --max-memory said, if it was given.
+        may_halve: whether the model could take half of its memory in bfloat16.
+
+    Raises:
+        ResourceError: nothing fits; the message names flags and values that would.
+    """
+    for way in _ways(sizes, budget):
+        rows = _rows(sizes, way)
+        needed = sum(n_bytes for _, n_bytes in rows)
+        if needed <= budget:
+            return MemoryPlan(
+                device=device,
+                rows=rows,
+                needed=needed,
+                budget=budget,
+                contexts_at_once=_most_contexts(sizes, way, budget),
+                chunk_tokens=way.chunk if way.chunk != CHUNK_TOKENS[0] else None,
+                streamed=way.streamed,
+            )
+    raise _refused(sizes, budget, device, asked, may_halve)
+
+
+def _ways(sizes: Sizes, budget: int) -> Iterator[_Way]:
+    """From the quickest to the smallest."""
+    batches = [_Way(contexts=contexts) for contexts in (8, 4, 2, 1)] if not sizes.session else [_Way(contexts=1)]
+    yield from batches
+    yield from (replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])
+    for way in (*batches, *(replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])):
+        yield replace(way, streamed=_streamed(sizes, way, budget))
+
+
+def _streamed(sizes: Sizes, way: _Way, budget: int) -> frozenset[str]:
+    """The widest SAEs, as few as make the rest fit; all of them if nothing does."""
+    order = sorted(sizes.saes, key=lambda ref: (-sae_bytes(ref), ref.sae_id))
+    for n in range(1, len(order) + 1):
+        chosen = frozenset(ref.sae_id for ref in order[:n])
+        if _needed(sizes, replace(way, streamed=chosen)) <= budget:
+            return chosen
+    return frozenset(ref.sae_id for ref in order)
+
+
+def _most_contexts(sizes: Sizes, way: _Way, budget: int) -> int:
+    """The largest batch that fits, by powers of two from the way's own."""
+    most = way.contexts
+    while most < 1024 and not sizes.session and _needed(sizes, replace(way, contexts=2 * most)) <= budget:
+        most *= 2
+    return most
+
+
+def _needed(sizes: Sizes, way: _Way) -> int:
+    return sum(n_bytes for _, n_bytes in _rows(sizes, way))
+
+
+# ---- the sums -------------------------------------------------------------------------------------------------------
+
+
+def _rows(sizes: Sizes, way: _Way) -> tuple[tuple[str, int], ...]:
+    """What stays, and the largest of what comes and goes."""
+    stays = _stays(sizes, way)
+    goes = _goes(sizes, way)
+    largest = max(goes, key=lambda name: goes[name])
+    return tuple((name, n_bytes) for name, n_bytes in (*stays.items(), (largest, goes[largest])) if n_bytes)
+
+
+def _stays(sizes: Sizes, way: _Way) -> dict[str, int]:
+    d, n_saes = sizes.d_in, len(sizes.saes)
+    square = 8 * d * d
+    resident = [ref for ref in sizes.saes if ref.sae_id not in way.streamed]
+    streamed = [sae_bytes(ref) for ref in sizes.saes if ref.sae_id in way.streamed]
+    stays = {
+        "model weights": sizes.n_parameters * sizes.dtype_bytes,
+        f"SAE weights ({len(resident)} of {n_saes})" if streamed else f"SAE weights ({n_saes})": sum(
+            map(sae_bytes, resident)
+        ),
+        "SAE whose turn it is": max(streamed, default=0),
+        # X'X, X'Y of every SAE, and their maps. A headless run may want each error's whole covariance; a session makes
+        # new maps while the old ones are in use.
+        "moments and maps": square * (2 + 3 * n_saes),
+    }
+    tokens = sizes.n_contexts * sizes.length
+    if sizes.session:
+        per_text = 4 * sizes.length * d
+        evaluated = min(16, sizes.n_contexts) * per_text
+        made = n_saes * evaluated
+        kept = sizes.n_contexts * per_text * (1 + n_saes * (per_text * n_saes <= 32 << 20))
+        stays["texts looked at"] = min(KEPT_TEXTS, kept) + evaluated + (made if made <= EVALUATED else 0)
+    elif sizes.by_token:
+        stays["activations kept"] = min(KEPT_FOR_SECOND, 4 * tokens * d)
+    if sizes.on_host:
+        stays["sums per context"] = 8 * min(sizes.n_contexts, 512) * d * (2 + 4 * n_saes)
+    return stays
+
+
+def _goes(sizes: Sizes, way: _Way) -> dict[str, int]:
+    d, length = sizes.d_in, sizes.length
+    square = 8 * d * d
+    scratch = max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
+    n = way.contexts * length
+    part = PART_TOKENS if sizes.session else n
+    gate = length * -(-GATE_TOKENS // max(1, length * 7 // 8))
+    gate = min(gate, sizes.n_contexts * length)
+    # gate.py: rows of every hook and the same joined; then the parts of the identity in float64.
+    hooks = 4 * GATE_HOOKS * gate * sizes.d_model
+    goes = {
+        "load gate": max(2 * hooks, hooks + 48 * gate * sizes.d_model, hooks + 8 * gate * d + scratch),
+        "forward pass and logits": _forward(sizes),
+        # Float32 and float64 copies of x, x_hat and the errors of one SAE: 64 bytes per number in second_pass.py, the
+        # larger of the two; or the chunk's dense latents while x_hat is made.
+        "batch and SAE scratch": 4 * n * d * sizes.session + max(64 * part * d, 24 * part * d + scratch) + 4 * square,
+        # eigh: the standardised scatter, its vectors, LAPACK's two squares of work, and the root.
+        "factorisation": 6 * square,
+    }
+    loading = max((_loading(ref) for ref in sizes.saes), default=0) if sizes.on_host else 0
+    goes["reading an SAE"] = loading
+    return goes
+
+
+def _scratch(ref: SaeRef, most: int) -> int:
+    """`sae.scratch_bytes` of chunks of at most so many tokens."""
+    tokens = max(1, min(most, CHUNK_TOKENS[0], (1 << 30) // (16 * max(1, ref.d_sae))))
+    return tokens * (16 * ref.d_sae + 12 * ref.d_in)
+
+
+def _loading(ref: SaeRef) -> int:
+    """Beside the weights themselves, while they are read and converted."""
+    return sae_bytes(ref) * {"llama-scope": 3, "dictionary-learning": 1}.get(ref.format, 0) // 2
+
+
+def _forward(sizes: Sizes) -> int:
+    """One context through the model; the largest layer at a time."""
+    t, float_bytes = sizes.length, sizes.dtype_bytes
+    # Scores, softmax in float32 and its copy, of eager attention; projections and the MLP's three wide values.
+    attention = 3 * 4 * sizes.n_heads * t * t
+    wide = t * float_bytes * (4 * sizes.d_ff + 8 * sizes.d_model)
+    logits = t * sizes.vocab_size * (float_bytes + 4 * (float_bytes < 4))
+    if sizes.session:  # what is told of a text is made from all of its logits in float32, and a joined copy of them
+        logits = 8 * t * sizes.vocab_size
+    return max(attention + wide, logits + 2 * t * float_bytes * sizes.d_model)
+
+
+# ---- the refusal ----------------------------------------------------------------------------------------------------
+
+
+def _smallest(sizes: Sizes) -> int:
+    """Bytes of the way that needs least."""
+    return min(_needed(sizes, way) for way in _ways(sizes, 0))
+
+
+def _refused(sizes: Sizes, budget: int, device: str, asked: int | None, may_halve: bool) -> ResourceError:
+    needed = _smallest(sizes)
+    model = sizes.n_parameters * sizes.dtype_bytes
+    limit = f"--max-memory allows {_gb(budget)}" if asked is not None else f"{device} has {_gb(budget)} free"
+    fits = [*_that_fit(sizes, budget, may_halve)]
+    if asked is not None:
+        fits.append(f"--max-memory {_flag_value(needed)}")
+    advice = f"What would fit: {' or '.join(fits)}." if fits else "Use a smaller model, or another --device."
+    return ResourceError(
+        f"At least {_gb(needed)} are needed ({_gb(model)} for the model, {_gb(sum(map(sae_bytes, sizes.saes)))} for "
+        f"{len(sizes.saes)} SAEs), but {limit}. {advice}"
+    )
+
+
+def _that_fit(sizes: Sizes, budget: int, may_halve: bool) -> Iterator[str]:
+    """Flags with values, each of which alone is enough."""
+
+    def fits(other: Sizes) -> bool:
+        return _smallest(other) <= budget
+
+    half = replace(sizes, dtype_bytes=2)
+    if may_halve and fits(half):
+        yield "--dtype bfloat16"
+    if widths := _widths_that_fit(sizes, budget):
+        yield f"--widths {widths}"
+    elif may_halve and (widths := _widths_that_fit(half, budget)):
+        yield f"--dtype bfloat16 --widths {widths}"
+    for length in (512, 256, 128):
+        if length < sizes.length and fits(replace(sizes, length=length)):
+            yield f"--context-length {length}"
+            break
+    for n in (100, 30, 10):
+        if n < sizes.n_contexts and fits(replace(sizes, n_contexts=n)):
+            yield f"--contexts {n}"
+            break
+
+
+def _widths_that_fit(sizes: Sizes, budget: int) -> str:
+    """The narrowest widths, as many as fit; empty if none does or all are needed."""
+    widths = sorted({ref.d_sae for ref in sizes.saes})
+    for n in range(len(widths) - 1, 0, -1):
+        kept = tuple(ref for ref in sizes.saes if ref.d_sae in widths[:n])
+        if _smallest(replace(sizes, saes=kept)) <= budget:
+            return ",".join(_spelled(width) for width in widths[:n])
+    return ""
+
+
+def _spelled(width: int) -> str:
+    """As --widths reads it back: a label for powers of two, the number itself for others."""
+    return width_label(width) if width >= 256 and width & (width - 1) == 0 else str(width)
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / GB:.1f} GB" if n_bytes >= GB / 10 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _flag_value(n_bytes: int) -> str:
+    """Rounded up, as --max-memory reads it."""
+    return f"{-(-n_bytes // 10**9)}G" if n_bytes >= 10 * GB else f"{-(-n_bytes // 10**6)}M"

@@ -1,0 +1,186 @@
+"""The sizes a memory plan is made from: what files say of themselves, and what a device has free.
+
+Headers only, no weight is read; and nothing in them is trusted: a size is a positive whole number below a bound, or it
+is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspector.errors import ResourceError, TargetError
+from inspector.sources.limits import default_context_length
+from inspector.sources.memory_plan import Sizes
+from inspector.sources.model_files import ModelFiles
+from inspector.spec import SaeRef, TargetSpec
+
+if TYPE_CHECKING:
+    import torch
+
+_MAX_HEADER = 100 << 20
+"""Bytes; the format's own limit."""
+_LARGEST = 1 << 40
+"""No size of a model or of one of its tensors is larger."""
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_MLP = ("intermediate_size", "n_inner", "ffn_dim", "d_ff")
+_VOCABULARY = ("vocab_size", "n_vocab")
+
+
+def sizes_of(
+    files: ModelFiles, refs: Iterable[SaeRef], target: TargetSpec, *, dtype_bytes: int, session: bool, on_host: bool
+) -> Sizes:
+    """What the plan of a target is made from.
+
+    Raises:
+        TargetError: a weight file is damaged.
+    """
+    refs = tuple(refs)
+    d_model = files.d_model or 0
+    n_ctx = files.n_ctx
+    length = target.context_length or default_context_length(n_ctx if n_ctx is not None else 1024)
+    return Sizes(
+        n_parameters=sum(_numbers(path) for path in files.weights),
+        dtype_bytes=dtype_bytes,
+        d_model=d_model,
+        n_heads=_known(files.config, _HEADS),
+        d_ff=_known(files.config, _MLP) or 4 * d_model,
+        vocab_size=_known(files.config, _VOCABULARY),
+        saes=refs,
+        d_in=max((ref.d_in for ref in refs), default=d_model),
+        n_contexts=target.contexts,
+        length=length,
+        by_token=target.split == "token",
+        session=session,
+        on_host=on_host,
+    )
+
+
+def stored_dtypes(files: ModelFiles) -> frozenset[str]:
+    """Types in which the model's weights are stored, in safetensors' words: F32, BF16, F16, ...
+
+    Raises:
+        TargetError: a weight file is damaged.
+    """
+    return frozenset(str(entry.get("dtype")) for path in files.weights for entry in _tensors(path))
+
+
+def _numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    total = 0
+    for entry in _tensors(path):
+        shape = entry.get("shape")
+        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < _LARGEST for size in shape):
+            raise TargetError(f"{path} has a tensor of shape {str(shape)[:60]}. Copy the model again.")
+        total += math.prod(shape)
+    return total
+
+
+def _tensors(path: Path) -> list[Mapping[str, Any]]:
+    """The entries of a safetensors header. `Any`: JSON of a file.
+
+    Raises:
+        TargetError: it has none.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError("the header is too long")
+            raw = file.read(length)
+        if len(raw) != length:
+            raise ValueError("it ends within its header")
+        header = json.loads(raw)
+        entries = [value for name, value in header.items() if name != "__metadata__"]
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("an entry is no object")
+    except (OSError, ValueError, AttributeError, RecursionError, struct.error) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise TargetError(f"{path} is not a whole safetensors file ({first}). Copy the model again.") from error
+    return entries
+
+
+def _known(config: Mapping[str, Any], keys: Iterable[str]) -> int:
+    """The first of these that is a size; 0 if none is."""
+    for part in (config, config.get("text_config")):
+        if isinstance(part, Mapping):
+            for key in keys:
+                value = part.get(key)
+                if type(value) is int and 0 < value < _LARGEST:
+                    return value
+    return 0
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+
+
+def budget_of(device: torch.device, asked: int | None) -> int:
+    """Bytes of the device that may be used: what is free, or less if less was asked for.
+
+    Raises:
+        ResourceError: more was asked for than the device has free.
+    """
+    free = free_bytes(device)
+    if asked is None:
+        return free
+    if asked > free:
+        raise ResourceError(
+            f"--max-memory allows {asked / 1e9:.1f} GB, but {device} has only {free / 1e9:.1f} GB free. "
+            "Close what else uses it, or give a smaller value."
+        )
+    return asked
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free on the device now; of the CPU's memory, what a process can get without swapping."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return host_free()
+
+
+def host_free() -> int:
+    """What is available of this machine's memory, or of what its control group may use, if that is less."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    return max(0, min(available, *_control_groups()))
+
+
+def _control_groups() -> list[int]:
+    """Bytes left to this process by each control group above it; a container's limit is not in /proc/meminfo."""
+    root = Path("/sys/fs/cgroup")
+    found = [1 << 62]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        own = next(
+            line.split(":", 2)[2].strip("/")
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
+        group = root / own
+        while group.is_relative_to(root):
+            with contextlib.suppress(OSError, ValueError):
+                limit = (group / "memory.max").read_text(encoding="ascii").strip()
+                if limit != "max":
+                    used = int((group / "memory.current").read_text(encoding="ascii"))
+                    # File pages that were not used lately are given back before anything fails.
+                    statistics = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+                    inactive = next(
+                        (int(line.split()[1]) for line in statistics if line.startswith("inactive_file")), 0
+                    )
+                    found.append(int(limit) - used + inactive)
+            if group == root:
+                break
+            group = group.parent
+    return found

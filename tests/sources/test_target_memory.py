@@ -1,0 +1,161 @@
+"""Memory of a whole target: told before loading, kept to, and refused with exit code 5; float16 Gemma."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from inspector import runner
+from inspector.cli.narration import memory_text
+from inspector.errors import ExitCode, ResourceError, TargetError
+from inspector.events import Event, Loading, MemoryPlanned
+from inspector.sources.memory_plan import plan_memory
+from inspector.sources.memory_sizes import sizes_of
+from inspector.sources.streamed import StreamedSae
+from inspector.sources.target import Choice, Loaded, choose, open_target
+from inspector.sources.toy import write_toy_model, write_toy_sae
+from inspector.spec import RunSpec, TargetSpec
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, toy_dirs: dict[str, Path]) -> TargetSpec:
+    folder = tmp_path_factory.mktemp("memory")
+    (folder / "text.txt").write_text(" ".join(f"word{i * i % 97}" for i in range(3000)))
+    for d_sae in (64, 8192, 16384):
+        write_toy_sae(folder / "suite" / f"w{d_sae}", d_in=16, d_sae=d_sae, k=4, hook_name=HOOK)
+    return TargetSpec(
+        model=str(toy_dirs["gemma2"]),
+        suite=str(folder / "suite"),
+        text=str(folder / "text.txt"),
+        contexts=20,
+        device="cpu",
+        accept_gate=True,
+    )
+
+
+def opened(target: TargetSpec, events: list[Event] | None = None) -> Loaded:
+    return result_of(open_target(target), events)
+
+
+def result_of(work: Generator[Event, None, Any], events: list[Event] | None = None) -> Any:
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as done:
+            return done.value
+        if events is not None:
+            events.append(event)
+
+
+def budget_that(choice: Choice, streams: bool) -> int:
+    """Bytes with which SAEs take turns, or with which narrower chunks are enough."""
+    sizes = sizes_of(choice.files, choice.refs, choice.target, dtype_bytes=4, session=False, on_host=True)
+    budget = plan_memory(sizes, 10**12, device="cpu").needed
+    while True:
+        made = plan_memory(sizes, budget, device="cpu")
+        if made.chunk_tokens is not None and bool(made.streamed) == streams:
+            return budget
+        budget = int(0.98 * budget)
+
+
+def test_the_plan_is_told_before_anything_is_loaded(target: TargetSpec) -> None:
+    events: list[Event] = []
+    loaded = opened(target, events)
+    (planned,) = (event for event in events if isinstance(event, MemoryPlanned))
+    first = next(event for event in events if isinstance(event, Loading) and event.what == "model")
+    assert events.index(planned) < events.index(first)
+    assert loaded.memory is not None
+    assert (planned.rows, planned.needed) == (loaded.memory.rows, loaded.memory.needed)
+    assert planned.device == "cpu" and planned.budget > planned.needed
+    rows = dict(planned.rows)
+    n_parameters = sum(tensor.numel() for tensor in load_file(Path(target.model) / "model.safetensors").values())
+    assert rows["model weights"] == 4 * n_parameters
+    assert rows["SAE weights (3)"] == sum(4 * (2 * 16 * m + 3 * m + 16) for m in (64, 8192, 16384))
+    assert loaded.memory.notes == ()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_within_less_memory_the_numbers_stay(target: TargetSpec, streams: bool) -> None:
+    usual = opened(target)
+    small = opened(replace(target, max_memory=budget_that(choose(target), streams)))
+    assert small.memory is not None and small.memory.needed <= (small.target.max_memory or 0)
+    assert small.memory.chunk_tokens is not None
+    assert [sae.chunk_tokens for sae in small.saes] == [small.memory.chunk_tokens] * 3
+    assert any(isinstance(sae, StreamedSae) for sae in small.saes) == streams
+    spec = RunSpec(target=target, experiments=("error-vector",), batch_size=16)
+    (expected,), (found,) = result_of(runner.run(spec, usual)), result_of(runner.run(spec, small))
+    assert small.at_once(4096) == small.memory.contexts_at_once < 4096
+    for a, b in zip(expected["saes"], found["saes"], strict=True):
+        assert a["r2_pooled"] == pytest.approx(b["r2_pooled"], abs=1e-5)  # other chunks: float32's last digits
+    assert any("take 16 tokens at once" in w or "take 64 tokens at once" in w for w in found["warnings"])
+    assert any("when it is their turn" in warning for warning in found["warnings"]) == streams
+    assert found["provenance"]["fingerprint"] == expected["provenance"]["fingerprint"]
+
+
+def test_too_little_is_refused_before_the_model_is_loaded(target: TargetSpec) -> None:
+    events: list[Event] = []
+    with pytest.raises(ResourceError, match=r"--max-memory allows 1 MB\. What would fit: .*--max-memory \d+M") as error:
+        opened(replace(target, max_memory=10**6), events)
+    assert error.value.exit_code == ExitCode.RESOURCE
+    assert not any(isinstance(event, Loading) and event.what == "model" for event in events)
+    # And what it names does fit.
+    value = int(str(error.value).rsplit("--max-memory ", 1)[1].rstrip("M."))
+    assert opened(replace(target, max_memory=value * 10**6)).memory is not None
+
+
+def test_more_than_there_is_is_refused(target: TargetSpec) -> None:
+    with pytest.raises(ResourceError, match=r"--max-memory allows 1000000\.0 GB, but cpu has only"):
+        opened(replace(target, max_memory=10**15))
+
+
+def test_the_table_has_what_counts() -> None:
+    event = MemoryPlanned(
+        rows=(("model weights", 5_230_000_000), ("SAE weights (7)", 60_100_000_000), ("sums per context", 1_000_000)),
+        needed=65_331_000_000,
+        budget=79_100_000_000,
+        device="cuda:0",
+    )
+    assert memory_text(event) == [
+        "memory on cuda:0:",
+        "  model weights         5.23 GB",
+        "  SAE weights (7)      60.10 GB",
+        "  together, at most    65.33 GB of 79.10 GB that may be used",
+    ]
+
+
+# ---- float16 --------------------------------------------------------------------------------------------------------
+
+
+def in_half(folder: Path, stored: torch.dtype, said: str) -> Path:
+    weights = {name: value.to(stored) for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": said}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"), [(torch.float16, "float16"), (torch.float16, "bfloat16"), (torch.bfloat16, "float16")]
+)
+def test_a_gemma_in_float16_is_refused_with_the_reason(
+    target: TargetSpec, tmp_path: Path, stored: torch.dtype, said: str
+) -> None:
+    half = replace(target, model=str(in_half(write_toy_model(tmp_path / "m", "gemma2"), stored, said)))
+    with pytest.raises(TargetError, match=r"is a Gemma in float16, which ends at 65,504 .* or say --dtype float32\.$"):
+        choose(half)
+    assert choose(replace(half, dtype="float32")).layer == 1  # who says so knows
+
+
+def test_other_types_and_models_are_not(target: TargetSpec, tmp_path: Path) -> None:
+    choose(replace(target, model=str(in_half(write_toy_model(tmp_path / "g", "gemma2"), torch.bfloat16, "bfloat16"))))
+    choose(replace(target, model=str(in_half(write_toy_model(tmp_path / "l", "llama"), torch.float16, "float16"))))
