@@ -30,6 +30,11 @@ figcaption { font-size: 13px; max-width: 40rem; color: #444; }
 .warning { border-left: 3px solid var(--open); padding-left: .7rem; }
 details > summary { cursor: pointer; color: var(--quiet); margin: .8rem 0 .2rem; }
 @media print { body { max-width: none; padding: 0; font-size: 10.5px; } section { break-before: page; }
+  #claims { break-before: auto; } h2, h3 { break-after: avoid; } h3 { margin: .7rem 0 .2rem; }
+  section { margin-top: 0; padding-top: .4rem; } th, td { padding: .1rem .5rem .1rem 0; } pre { break-inside: avoid; }
   table, pre { font-size: 9px; } figure, tr { break-inside: avoid; } .wide { overflow: visible; } nav { display: none; }
+  .figures { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; } figure { margin: .3rem 0; padding: .4rem; }
+  figure:only-child { grid-column: 1 / -1; max-width: 4.6in; } figure svg { width: 100%; }
+  figcaption { font-size: 9px; } details:not([open]) { display: none; }
   :root { --ground: #ffffff; --text: #000000; --card: #ffffff; } }
 """
