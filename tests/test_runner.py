@@ -278,7 +278,11 @@ def test_an_activation_that_is_not_finite_is_named(loaded: Loaded, monkeypatch: 
         return x
 
     monkeypatch.setattr(loaded.model, "activations", broken)
-    with pytest.raises(DataError, match=rf"not finite at context {context}, position {position} "):
+    where = (
+        rf"not finite at context {context}, position {position} "
+        r"\(NaN; 1 of \d+ tokens of its batch; blocks\.1\.hook_resid_post, layer 1, float32\)\. Check the weights"
+    )
+    with pytest.raises(DataError, match=where):
         measured(loaded)
 
 

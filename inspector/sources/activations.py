@@ -11,6 +11,7 @@ What may still move the last bits: another machine, number of threads, or versio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,6 +38,15 @@ class ActivationBatch:
     """[n] int64."""
     x: Tensor
     """[n, d] float32, on the model's device. An inference tensor: clone it to change it in place or to train on it."""
+    origin: str = ""
+    """Hook, layer and the dtype the model computes in, for messages; see `origin_of`."""
+
+
+def origin_of(model: LanguageModel, hook_name: str) -> str:
+    """`blocks.3.hook_resid_post, layer 3, bfloat16`: where an activation is from, for who looks for a fault."""
+    layer = re.search(r"\bblocks\.(\d+)\.", hook_name)
+    dtype = str(getattr(model, "dtype", "")).removeprefix("torch.")
+    return ", ".join(part for part in (hook_name, f"layer {layer[1]}" if layer else "", dtype) if part)
 
 
 def stream(
@@ -50,7 +60,7 @@ def stream(
     """
     if batch_size < 1:
         raise UsageError(f"A batch of {batch_size} contexts holds nothing. Use 1 or more.")
-    length = contexts.token_ids.shape[1]
+    length, origin = contexts.token_ids.shape[1], origin_of(model, hook_name)
     for first in range(0, len(indices), batch_size):
         chosen = torch.tensor(list(indices[first : first + batch_size]), dtype=torch.int64)
         tokens = contexts.token_ids[chosen]
@@ -60,4 +70,5 @@ def stream(
             positions=torch.arange(length).repeat(len(chosen)),
             token_ids=tokens.flatten(),
             x=x.flatten(0, 1),
+            origin=origin,
         )

@@ -23,7 +23,7 @@ def require_finite(values: Tensor, batch: ActivationBatch, what: str, rows: Tens
         rows: [n] bool over the batch, True for the tokens `values` has; None for all.
 
     Raises:
-        DataError: with the context and position.
+        DataError: with the context and position, whether it is NaN or infinite, and the hook, layer and dtype.
     """
     # One sum instead of a mask of the same size: it is finite unless a number is not, or they add up beyond 3e38.
     if bool(torch.isfinite(values.sum())):
@@ -34,7 +34,10 @@ def require_finite(values: Tensor, batch: ActivationBatch, what: str, rows: Tens
     contexts = batch.contexts if rows is None else batch.contexts[rows.to(batch.contexts.device)]
     positions = batch.positions if rows is None else batch.positions[rows.to(batch.positions.device)]
     first = int(bad[0])
+    kind = "NaN" if bool(values[first].isnan().any()) else "infinite"
+    origin = f"; {batch.origin}" if batch.origin else ""
     raise DataError(
         f"The {what} is not finite at context {int(contexts[first])}, position {int(positions[first])} "
-        f"({len(bad)} of {len(values)} tokens of its batch). Check the weights, or try --dtype float32."
+        f"({kind}; {len(bad)} of {len(values)} tokens of its batch{origin}). "
+        "Check the weights, or try --dtype float32."
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inspector.engine.moments import sums_device
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch, stream
+from inspector.sources.activations import ActivationBatch, origin_of, stream
 from inspector.statistics.first_pass import FirstPass, Reconstruction
 from inspector.statistics.second_pass import SecondPass
 from inspector.statistics.walking import Progress, State, Sums, walk
@@ -90,6 +90,7 @@ class Activations:
             positions=torch.arange(tokens.shape[1]).repeat(len(group)),
             token_ids=tokens.flatten(),
             x=torch.cat([self._kept[index] for index in group]),
+            origin=origin_of(self.loaded.model, self.loaded.hook_name),
         )
 
 
