@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
+import select
 import signal
 import traceback
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
     from textual.command import Provider
+    from textual.driver import Driver
     from textual.screen import Screen
 
     from inspector.drawing.palette import Depth
@@ -62,7 +65,8 @@ class InspectorApp(App[int]):
     ENABLE_COMMAND_PALETTE = True
     COMMANDS = {_commands}  # noqa: RUF012 - Textual's own declaration
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit")
+        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit"),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False, priority=True, id="app.suspend"),
     ]
     CSS = """
     Screen { background: $background; color: $foreground; }
@@ -171,13 +175,36 @@ class InspectorApp(App[int]):
         self.call_after_refresh(self._open_home)
         for problem in self._theme_problems:
             self.notify(problem, severity="warning", markup=False)
-        self.app_resume_signal.subscribe(self, lambda _: self._diff.forget())
+        self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
         self.screen_change_signal.subscribe(self, self._screen_changed)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Not in the main thread, or not on this system: then the default action stands.
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._signalled, number)
+
+        self._watch_terminal()
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's for this system; on Linux and macOS one that a lost terminal cannot block."""
+        found = super().get_driver_class()
+        if found.__name__ == "LinuxDriver":
+            from inspector.tui.terminal_watch import PatientDriver
+
+            return PatientDriver
+        return found
+
+    def _watch_terminal(self) -> None:
+        """Leave when the terminal goes away, whether or not a signal tells so."""
+        if self.is_headless or not isinstance(fileno := getattr(self._driver, "fileno", None), int):
+            return
+        if os.isatty(fileno) and hasattr(select, "poll"):
+            from inspector.tui.terminal_watch import watch
+
+            watch(fileno, asyncio.get_running_loop(), self.remember_view)
+
+    def remember_view(self) -> None:
+        """Keep what the next view begins with."""
 
     def _signalled(self, number: int) -> None:
         self.exit(128 + number, return_code=128 + number)
