@@ -36,7 +36,7 @@ from inspector.statistics.own.token_scoring import (
     sizes,
     token_sums,
 )
-from inspector.statistics.own.token_sums import ClassSums, GroupProducts, Groups, GroupSums, RowSums, Runs
+from inspector.statistics.own.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums, Runs
 from inspector.statistics.own.token_trace import trace
 from inspector.statistics.passes import Progress, contexts_with, select
 from inspector.statistics.profiles import PROTOCOLS
@@ -121,7 +121,7 @@ class _Work:
         moments = measuring.first.moments
         self._classes = TokenClasses(loaded.contexts.token_ids, measuring.plan)
         self._fitting = TokenFits(moments.d, moments.mean_x, list(self._saes), self._classes)
-        self._groups = groups = Groups(measuring.plan.test)
+        self._groups = groups = Blocks(measuring.plan.test)
         self._all_ids = ClassSums(self._classes.n_ids)
         self._trained = {sae_id: GroupProducts(1) for sae_id in self._saes}
         self._trained_series = {kind: GroupProducts(1) for kind in ("squared", "plain")}

@@ -1,7 +1,6 @@
 """Adding up per-token numbers by group of contexts, in memory that does not grow with the text.
 
-Every interval resamples contexts, so sums are kept per context; beyond MOST_GROUPS held-out contexts neighbours in the
-text share their sums and are drawn together. The interval then rests on blocks, which widens it if anything.
+Every interval resamples contexts, so sums are kept per context, or per block of them where there are very many.
 """
 
 from __future__ import annotations
@@ -12,33 +11,25 @@ import torch
 from torch import Tensor
 
 from inspector.engine.moments import to_float64
+from inspector.statistics.grouping import groups_of
 from inspector.statistics.own.token_norms import ONE, Sums
 
-MOST_GROUPS = 512
 
+class Blocks:
+    """The groups of the contexts in which a [c, t] mask is True anywhere; see `statistics.grouping`."""
 
-class Groups:
-    """The group of every context in which a [c, t] mask is True anywhere; consecutive ones together where they must be.
-
-    Args:
-        mask: tokens that are added up.
-        most: groups, at most.
-    """
-
-    def __init__(self, mask: Tensor, most: int = MOST_GROUPS) -> None:
-        indices = mask.any(dim=1).nonzero()[:, 0].cpu()
-        self.n_contexts = len(indices)
-        self.n = min(self.n_contexts, most)
-        self.of_context = torch.full((len(mask),), -1, dtype=torch.int64)
-        if self.n:
-            self.of_context[indices] = torch.arange(self.n_contexts) * self.n // self.n_contexts
+    def __init__(self, mask: Tensor) -> None:
+        groups = groups_of(mask)
+        self._of_context = groups.of_context
+        self.n = len(groups.first)
+        self.n_contexts = int((groups.of_context >= 0).sum())
 
     def runs(self, contexts: Tensor) -> list[tuple[int, slice]]:
         """(group, rows) of every context among tokens [n] that come context by context."""
         found, lengths = torch.unique_consecutive(contexts.cpu(), return_counts=True)
         runs, start = [], 0
         for context, length in zip(found.tolist(), lengths.tolist(), strict=True):
-            runs.append((int(self.of_context[context]), slice(start, start + length)))
+            runs.append((int(self._of_context[context]), slice(start, start + length)))
             start += length
         return runs
 
