@@ -115,7 +115,7 @@ def choose(target: TargetSpec) -> Choice:
         if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
             raise suites.mismatch(ref, files.d_model or 0)
     _check_text(decided, files)
-    if target.dtype == "auto":
+    if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
     return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
 
