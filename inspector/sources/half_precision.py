@@ -21,7 +21,8 @@ def refuse_float16_gemma(files: ModelFiles) -> None:
     if not str(files.config.get("model_type", "")).startswith(_GEMMA):
         return
     said = files.config.get("dtype", files.config.get("torch_dtype"))
-    if said == "float16" or "F16" in stored_dtypes(files):
+    # A model that says float32 was made so and only stored in half the room, as the demo is.
+    if said == "float16" or (said != "float32" and "F16" in stored_dtypes(files)):
         raise TargetError(
             f"{files.name} is a Gemma in float16, which ends at 65,504 where Gemma's activations go beyond: its "
             "weights are not those that SAEs were trained on. Give the published bfloat16 ones, or say --dtype float32."
