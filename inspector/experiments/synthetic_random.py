@@ -26,6 +26,7 @@ class Params(FitParams):
     features: int = 8000
     """Random Gaussian directions, many more than dims."""
     dims: int = 100
+    """Dimensions of the activations."""
     samples: int = 12_000
     """Two thirds are fitted, the rest scored."""
     active: float = 60.0
