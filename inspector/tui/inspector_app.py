@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
@@ -51,6 +52,8 @@ def _commands() -> type[Provider]:
     return ActionCommands
 
 
+REMEMBER_SECONDS = 5.0
+"""Between two looks at whether the view is elsewhere: what a program that is killed can lose."""
 SIDES = {
     "experiments": ("inspector.tui.screens.experiments", "ExperimentsScreen"),
     "jobs": ("inspector.tui.screens.jobs", "JobsScreen"),
@@ -132,7 +135,7 @@ class InspectorApp(App[int]):
         self.theme = name
         if self.home is not None:
             self.home.show_palette(self.chosen_theme.palette(self.depth))
-        self._keep(UiState(theme=name, marks=self._state.marks))
+        self._keep(replace(self._latest(), theme=name))
 
     def action_next_theme(self) -> None:
         """The theme after this one, by name."""
@@ -143,7 +146,11 @@ class InspectorApp(App[int]):
 
     def on_stream_screen_marks_chosen(self, message: StreamScreen.MarksChosen) -> None:
         """Show or hide the second channel the next time too."""
-        self._keep(UiState(theme=self._state.theme, marks=message.marks))
+        self._keep(replace(self._latest(), marks=message.marks))
+
+    def _latest(self) -> UiState:
+        """What is kept now: another view may have written since."""
+        return load_state() if self._remember else self._state
 
     def _keep(self, state: UiState) -> None:
         self._state = state
@@ -167,6 +174,7 @@ class InspectorApp(App[int]):
         stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
         palette = self.chosen_theme.palette(self.depth)
         self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
+        self.home.recall = self._state.views.get
         await self.push_screen(self.home)
         self.home.session_changed.subscribe(self, self._session_changed)
 
@@ -184,6 +192,7 @@ class InspectorApp(App[int]):
                 loop.add_signal_handler(number, self._signalled, number)
 
         self._watch_terminal()
+        self.set_interval(REMEMBER_SECONDS, self.remember_view)
 
     def get_driver_class(self) -> type[Driver]:
         """Textual's for this system; on Linux and macOS one that a lost terminal cannot block."""
@@ -204,7 +213,15 @@ class InspectorApp(App[int]):
             watch(fileno, asyncio.get_running_loop(), self.remember_view)
 
     def remember_view(self) -> None:
-        """Keep what the next view begins with."""
+        """Keep where the user is, for the next view; nothing is written if that is known."""
+        saved = self.home.saved_view() if self.home is not None else None
+        if saved is not None and self._state.views.get(saved[0]) != saved[1]:
+            self._keep(self._latest().with_view(*saved))
+
+    def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Leave; the next view begins here."""
+        self.remember_view()
+        super().exit(result, return_code, message)
 
     def _signalled(self, number: int) -> None:
         self.exit(128 + number, return_code=128 + number)

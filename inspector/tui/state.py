@@ -9,10 +9,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 VERSION = 1
+
+
+N_VIEWS = 30
+"""Targets whose view is remembered; the one looked at longest ago goes first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedView:
+    """Where somebody was in a target: enough to go on there after the terminal was lost."""
+
+    context: int = 0
+    position: int = 0
+    sae_ids: tuple[str, ...] = ()
+    """Per width, narrowest first: the SAE that is shown."""
+    enabled: tuple[int, ...] = ()
+    """d_sae of the widths that are drawn."""
+    active: int = 0
+    """d_sae of the width that colours the tokens."""
+    mode: str = ""
+    """Id of the colour mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +41,14 @@ class UiState:
 
     theme: str | None = None
     marks: bool | None = None
+    views: dict[str, SavedView] = field(default_factory=dict)
+    """By target, the one looked at last at the end."""
+
+    def with_view(self, target: str, view: SavedView) -> UiState:
+        """The same, with this view of a target."""
+        kept = {key: value for key, value in self.views.items() if key != target}
+        names = list(kept)[max(0, len(kept) - N_VIEWS + 1) :]
+        return replace(self, views={**{name: kept[name] for name in names}, target: view})
 
 
 def state_directory() -> Path:
@@ -35,12 +63,35 @@ def load_state() -> UiState:
         saved = json.loads((state_directory() / "view.json").read_text(encoding="utf-8"))
         if saved.pop("version") != VERSION:
             return UiState()
-        known = {field.name for field in fields(UiState)}
-        state = UiState(**{key: value for key, value in saved.items() if key in known})
+        theme, marks = saved.get("theme"), saved.get("marks")
+        if not (isinstance(theme, str | None) and isinstance(marks, bool | None)):
+            return UiState()
+        found = {key: _view(value) for key, value in saved.get("views", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return UiState()
-    good = isinstance(saved.get("theme"), str | None) and isinstance(saved.get("marks"), bool | None)
-    return state if good else UiState()
+    return UiState(theme=theme, marks=marks, views={key: view for key, view in found.items() if view is not None})
+
+
+def _view(saved: object) -> SavedView | None:
+    """A view as it was written; None if it makes no sense, which costs nobody else's."""
+    if not isinstance(saved, dict):
+        return None
+    numbers = [saved.get(key, 0) for key in ("context", "position", "active")]
+    names, widths, mode = saved.get("sae_ids", []), saved.get("enabled", []), saved.get("mode", "")
+    if not (isinstance(names, list) and isinstance(widths, list) and isinstance(mode, str)):
+        return None
+    if not all(isinstance(number, int) and number >= 0 for number in (*numbers, *widths)):
+        return None
+    if not all(isinstance(name, str) for name in names):
+        return None
+    return SavedView(
+        context=numbers[0],
+        position=numbers[1],
+        active=numbers[2],
+        sae_ids=tuple(names),
+        enabled=tuple(widths),
+        mode=mode,
+    )
 
 
 def save_state(state: UiState) -> None:

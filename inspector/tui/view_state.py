@@ -126,6 +126,24 @@ class Choice:
         place = group.index(self.row) + step
         return self.pick(group[place]) if 0 <= place < len(group) else self
 
+    def restored(self, sae_ids: Sequence[str], enabled: Sequence[int], active: int) -> Choice:
+        """As it was saved, as far as these SAEs and widths are still there.
+
+        Args:
+            sae_ids: that were shown, one per width.
+            enabled: d_sae of the widths that were drawn.
+            active: d_sae of the width that coloured the tokens.
+        """
+        wanted = set(sae_ids)
+        picked = tuple(
+            next((row for row in group if self.saes[row].sae_id in wanted), now)
+            for group, now in zip(self.rows, self.picked, strict=True)
+        )
+        place = {width: index for index, width in enumerate(self.widths)}
+        drawn = frozenset(place[width] for width in enabled if width in place) or self.enabled
+        chosen = place.get(active, self.active)
+        return replace(self, picked=picked, enabled=drawn | {chosen}, active=chosen)
+
 
 def _l0_key(sae: SaeInfo) -> tuple[float, str]:
     return (float("inf") if sae.nominal_l0 is None else sae.nominal_l0, sae.sae_id)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.message import Message
 from textual.worker import Worker, WorkerState
 
+from inspector.drawing.token_modes import MODES
 from inspector.errors import InspectorError
 from inspector.session.protocol import (
     ContextScores,
@@ -40,9 +41,12 @@ from inspector.tui.job_lines import name_of
 from inspector.tui.screens.stream_view import StreamView
 from inspector.tui.session_link import Connect, Conversation
 from inspector.tui.session_view import SessionView
+from inspector.tui.state import SavedView
 from inspector.tui.view_state import Choice, Place, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.timer import Timer
 
     from inspector.drawing.palette import TokenPalette
@@ -60,8 +64,15 @@ AT_ONCE = 0.001
 LOAD_TICK = 0.5
 """Seconds between two drawings of the elapsed time while something loads."""
 
+MODE_BY_ID = {mode.id: mode for mode in MODES}
+
 Where = int | Literal["first", "last", "worst", "last-worst"]
 """Which token of a text the cursor goes to when the text is there."""
+
+
+def target_name(ready: Ready) -> str:
+    """What tells one target from another, so that a saved place means the same text."""
+    return f"{ready.model} {ready.hook_name} {ready.text} {ready.n_contexts}x{ready.context_length}"
 
 
 class StreamTalk(StreamView):
@@ -96,6 +107,8 @@ class StreamTalk(StreamView):
         """The cursor stays on the last token of what is being generated."""
         self._n_generations = 0
         """Each has its own seed."""
+        self.recall: Callable[[str], SavedView | None] = lambda _: None
+        """What is remembered of a target from an earlier run, by its name; the app knows."""
         self._delays: dict[str, Timer] = {}
         self._asked: dict[str, float] = {}
         """When detail and pairs were last asked for; `time.monotonic`."""
@@ -210,21 +223,45 @@ class StreamTalk(StreamView):
                 self.show_session()
 
     async def _take_ready(self, ready: Ready) -> None:
+        saved = self.recall(target_name(ready)) if self.choice is None else None
         if self.choice is None or list(self.choice.saes) != ready.saes:
             self.choice = Choice.of(ready.saes)
+            if saved is not None:
+                self.choice = self.choice.restored(saved.sae_ids, saved.enabled, saved.active)
             self.tokens.set_sae(self.choice.row)
+        if saved is not None and saved.mode in MODE_BY_ID:
+            self.mode = MODE_BY_ID[saved.mode]
+            self.tokens.set_mode(self.mode)
         for warning in ready.warnings:
             self.notify(warning, severity="warning", markup=False)
         self.show_session()
         if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
             await self._talk.ask("policy", SetPolicy(policy=self.session.policy))
         if self.text is None:
-            await self.go("context", 0, "first")
+            if saved is not None and saved.context < ready.n_contexts:
+                await self.go("context", saved.context, saved.position)
+            else:
+                await self.go("context", 0, "first")
         else:
             self._stop("load")
             await self._talk.ask("context", GetContext(context=self._shown_context))
         await self._talk.ask("jobs", GetJobs())
         self._ask_pairs_soon()
+
+    def saved_view(self) -> tuple[str, SavedView] | None:
+        """Target and place to come back to; None while there is nothing to come back to."""
+        ready, choice = self.session.ready, self.choice
+        if ready is None or choice is None or self.text is None:
+            return None
+        place = self.place if self.place.source == "context" else self._home
+        return target_name(ready), SavedView(
+            context=place.context,
+            position=place.position,
+            sae_ids=tuple(choice.saes[row].sae_id for row in choice.picked),
+            enabled=tuple(choice.widths[index] for index in sorted(choice.enabled)),
+            active=choice.widths[choice.active],
+            mode=self.mode.id,
+        )
 
     async def _take_policy(self, before: SessionView, told: PolicySet) -> None:
         """Other tokens count now: every number of before is of the other policy."""
