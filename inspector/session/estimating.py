@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from inspector.errors import DataError
 from inspector.experiment import Experiment, parse_params
 from inspector.experiments import choose, find
+from inspector.session.jobs import refuse_too_many
 from inspector.session.protocol import Estimate, Estimates, GetEstimates, MapImproved
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def estimates(message: GetEstimates, loaded: Loaded, jobs: Iterable[Job], fit_se
     Raises:
         UsageError: an experiment or a parameter is unknown.
     """
+    refuse_too_many(message.experiments)
     experiments = choose(message.experiments)
     parse_params(experiments, message.params)
     measured = [job for job in jobs if job.seconds.keys() - {""}]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -50,6 +50,10 @@ WRITTEN_SECONDS = 2.0
 """Between two writes of progress into the table."""
 BATCH_SIZE = 1
 """Contexts per step: a view's question waits for the end of a step. Changes no number."""
+MOST_QUEUED = 100
+"""A view that asks for more is mistaken, or wants to fill the disk."""
+MOST_NAMED = 1000
+"""Names of experiments in one question."""
 SHARED = ("moments", "scores")
 """Passes that all experiments of a run share."""
 
@@ -108,6 +112,8 @@ class JobRunner:
 
     def start(self, message: StartJob) -> Job:
         """Queue a new job."""
+        if len(self._queue) >= MOST_QUEUED:
+            raise UsageError(f"{len(self._queue)} jobs are waiting already. Cancel some, or wait.")
         spec = self._spec(message)
         job_id = self._store.new_id()
         now = time.time()
@@ -202,6 +208,7 @@ class JobRunner:
 
     def _spec(self, message: StartJob) -> RunSpec:
         """What to run, once everything that can be wrong with it was looked at."""
+        refuse_too_many(message.experiments)
         experiments = choose(message.experiments)
         parse_params(experiments, message.params)
         if message.profile not in get_args(Profile):
@@ -375,6 +382,16 @@ def _work(spec: RunSpec, loaded: Loaded) -> Work:
     from inspector.store.checkpoints import checkpoints_for
 
     return runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
+
+
+def refuse_too_many(experiments: Sequence[str]) -> None:
+    """'all' stands for every experiment, and a message may hold a million of them.
+
+    Raises:
+        UsageError: more names than any command has.
+    """
+    if len(experiments) > MOST_NAMED:
+        raise UsageError(f"{len(experiments):,} experiments were named, at most {MOST_NAMED:,} can be. Name each once.")
 
 
 def info(job: Job) -> JobInfo:

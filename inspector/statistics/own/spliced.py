@@ -6,7 +6,7 @@ make everything a splice of something else. Errors are those of held-out context
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -93,13 +93,17 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     )
     progress = Progress("splices", len(chosen), measuring.plan.train.shape[1])
     for index in chosen:
-        _one_context(measuring, picks, hook_name, index, found)
+        for _ in _one_context(measuring, picks, hook_name, index, found):
+            yield progress.advance_by(0)  # an arm is a forward pass: a session answers its views between two
         yield progress.advance_by(1)
     return found
 
 
 @torch.inference_mode()
-def _one_context(measuring: Measuring, picks: Sequence[LoadedSae], hook_name: str, index: int, found: Spliced) -> None:
+def _one_context(
+    measuring: Measuring, picks: Sequence[LoadedSae], hook_name: str, index: int, found: Spliced
+) -> Iterator[None]:
+    """Every arm of every SAE in one context; yields after each."""
     loaded = measuring.loaded
     assert loaded is not None
     tokens = loaded.contexts.token_ids[index : index + 1]
@@ -128,6 +132,7 @@ def _one_context(measuring: Measuring, picks: Sequence[LoadedSae], hook_name: st
             sums.kl[arm].append(_divergence(plain.logits[0], logits[0], places))
             # The loss at a position predicts the next token, from this and earlier positions alone.
             found.before_gap = max(found.before_gap, _largest((spliced - loss)[:start]))
+            yield
 
 
 def _arms(

@@ -1,0 +1,107 @@
+"""`python -m tests.faults.sweeper`: sessions that can be killed again and again without importing torch each time.
+
+Loads a toy target once. Every line on stdin is one attempt as JSON (`Attempt`): a copy of this process becomes a
+session with that target, starts or resumes a job in it, and ends when the job does. On stdout: `ready`, then for each
+attempt `pid N` and, once it has ended, `ended CODE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from inspector.session.hub import Hub
+from inspector.session.protocol import JobTold, ResumeJob, SessionMessage, StartJob
+from inspector.session.service import Service
+from inspector.spec import TargetSpec
+
+SESSION = "fault5session"
+
+
+def main() -> None:
+    """See the module."""
+    target = TargetSpec(**json.loads(sys.argv[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = load(target)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            os._exit(attempt(target, loaded, **json.loads(line)))
+        print(f"pid {pid}", flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+def load(target: TargetSpec) -> Any:
+    """The target, and everything that a job imports."""
+    from inspector import experiments, runner  # noqa: F401
+    from inspector.sources.target import open_target
+
+    experiments.discover()
+    work = open_target(target)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value
+
+
+def attempt(
+    target: TargetSpec,
+    loaded: Any,
+    *,
+    environment: dict[str, str],
+    log: str,
+    counts: str,
+    job: str | None = None,
+    experiments: list[str] | None = None,
+    params: dict[str, str] | None = None,
+) -> int:
+    """One session: until its job is over."""
+    os.environ.update(environment)
+    with open(log, "a") as file:
+        for standard in (1, 2):
+            os.dup2(file.fileno(), standard)
+    count_reconstructions(loaded, Path(counts))
+    hub = Hub()
+
+    def tell(message: SessionMessage) -> None:
+        if isinstance(message, JobTold) and message.job.state not in ("queued", "running"):
+            hub.stop()
+
+    Service._load = lambda self: (loaded, [])  # type: ignore[method-assign]
+    service = Service(target, hub, on_state=lambda *_: None, idle_seconds=1e9, session_id=SESSION)
+    view = hub.attach(tell)
+    hub.ask(
+        view,
+        ResumeJob(request=1, job=job)
+        if job is not None
+        else StartJob(request=1, experiments=list(experiments or ()), params=dict(params or {})),
+    )
+    return service.run()
+
+
+def count_reconstructions(loaded: Any, path: Path) -> None:
+    """A byte for each call of an SAE by a job; the background fit's are not counted."""
+    from inspector import runner
+
+    original = runner.by_the_sae
+    file = path.open("ab", buffering=0)
+
+    def counted(sae: Any, batch: Any) -> Any:
+        with contextlib.suppress(OSError):
+            file.write(b".")
+        return original(sae, batch)
+
+    runner.by_the_sae = counted
+
+
+if __name__ == "__main__":
+    main()

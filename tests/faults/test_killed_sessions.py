@@ -1,0 +1,216 @@
+"""A session is killed in the middle of a sweep, at seeded random moments; resumed, it ends in the same bytes.
+
+After every kill: what was stored is there and whole, the job is found interrupted, and what a resumed job computes
+again is at most the batches that were under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.spec import TargetSpec
+from inspector.store import jobs as table
+from inspector.store import results
+from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
+from inspector.store.jobs import Job, JobStore
+from tests.session.conftest import toy_target
+
+__all__ = ["toy_target"]
+
+SHARED = ["error-vector", "fvu-nonlinear", "norm-prediction"]
+PARAMS = {"resamples": "50"}
+N_SAES = 4
+
+
+@dataclass
+class Sweeper:
+    """The process that makes sessions to be killed."""
+
+    process: subprocess.Popen[str]
+    pid: int = 0
+
+    def begin(self, folder: Path, **what: Any) -> None:
+        """Start a session with a job of its own folders."""
+        environment = {
+            table.VARIABLE: str(folder / "jobs"),
+            results.VARIABLE: str(folder / "results"),
+            CHECKPOINT_SECONDS: "0",
+        }
+        asked = {"environment": environment, "log": str(folder / "log"), "counts": str(folder / "counts"), **what}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        self.pid = int(self.said("pid "))
+
+    def ended(self) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        return int(self.said("ended "))
+
+    def said(self, beginning: str) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith(beginning), line
+        return line.removeprefix(beginning).strip()
+
+
+@pytest.fixture(scope="module")
+def sweeper(toy_target: TargetSpec) -> Iterator[Sweeper]:
+    command = [sys.executable, "-m", "tests.faults.sweeper", json.dumps(asdict(toy_target))]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=root,
+        env=environment,
+    ) as process:
+        made = Sweeper(process)
+        made.said("ready")
+        yield made
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@dataclass
+class Undisturbed:
+    """What a sweep gives that nobody disturbs."""
+
+    results: dict[str, bytes]
+    """By name of the file, the result in it."""
+    seconds: float
+    reconstructions: int
+
+
+@dataclass
+class Counts:
+    """What the suite prints."""
+
+    kills: int = 0
+    too_late: int = 0
+    resumed: int = 0
+    results_kept: int = 0
+    repeated: list[int] = field(default_factory=list)
+    """Calls of an SAE beyond those of an undisturbed sweep, per kill."""
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """Every result of a folder, read with its checks; a damaged one raises."""
+    found = {}
+    for path in sorted((folder / "results").glob("*.json")):
+        found[path.name] = json.dumps(results.read(path).result, sort_keys=True).encode()
+    return found
+
+
+def the_job(folder: Path) -> Job:
+    (job,) = JobStore(folder / "jobs").all().jobs
+    return job
+
+
+def undisturbed(sweeper: Sweeper, folder: Path, experiments: list[str]) -> Undisturbed:
+    folder.mkdir()
+    began = time.monotonic()
+    sweeper.begin(folder, experiments=experiments, params=PARAMS)
+    assert sweeper.ended() == 0, (folder / "log").read_text()
+    seconds = time.monotonic() - began
+    assert the_job(folder).state == "done", the_job(folder)
+    found = stored(folder)
+    assert [name.rpartition("-")[0] for name in found] == sorted(experiments)
+    return Undisturbed(results=found, seconds=seconds, reconstructions=(folder / "counts").stat().st_size)
+
+
+def kill_after(sweeper: Sweeper, seconds: float) -> int:
+    """Kill the session then, if it is not over by itself; its exit code."""
+    killer = threading.Timer(seconds, lambda: _kill(sweeper.pid))
+    killer.start()
+    try:
+        return sweeper.ended()
+    finally:
+        killer.cancel()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: int, seed: int) -> Counts:
+    """Sweeps in which sessions are killed until `n` kills have met one; every sweep is resumed to its end."""
+    plain = undisturbed(sweeper, folder / "undisturbed", experiments)
+    chosen = random.Random(seed)
+    counts, sweep, met = Counts(), 0, 0
+    while counts.kills < n:
+        place = folder / f"sweep{sweep}"
+        place.mkdir()
+        sweep, met = sweep + 1, 0
+        sweeper.begin(place, experiments=experiments, params=PARAMS)
+        before: dict[str, bytes] = {}
+        # Late moments are as likely as early ones, and a sweep meets one to three kills.
+        for _ in range(chosen.randint(1, 3)):
+            code = kill_after(sweeper, chosen.uniform(0.0, 1.1 * plain.seconds))
+            if code == 0:
+                counts.too_late += 1
+                break
+            assert code == -signal.SIGKILL, (place / "log").read_text()
+            counts.kills, met = counts.kills + 1, met + 1
+            after = stored(place)
+            assert before.items() <= after.items() <= plain.results.items()  # nothing lost, nothing wrong
+            before = after
+            listed = JobStore(place / "jobs").all()
+            assert listed.problems == ()
+            if not listed.jobs:  # before it was queued: nobody was told that it was
+                sweeper.begin(place, experiments=experiments, params=PARAMS)
+                continue
+            job = listed.jobs[0]
+            assert job.state in ("interrupted", "done"), job
+            assert {f"{name}.json" for name in job.results} <= set(after)
+            counts.results_kept += len(after)
+            if job.state == "done":
+                break
+            counts.resumed += 1
+            sweeper.begin(place, job=job.id)
+        else:
+            assert sweeper.ended() == 0, (place / "log").read_text()
+        assert the_job(place).state == "done", the_job(place)
+        assert stored(place) == plain.results  # in every byte
+        again = (place / "counts").stat().st_size - plain.reconstructions
+        if met:
+            counts.repeated.append(again // met)
+            # Of each pass at most the batch under way: with a checkpoint after every batch that is one call per SAE.
+            assert again <= met * N_SAES, (again, met)
+    return counts
+
+
+def tell(what: str, counts: Counts) -> None:
+    most = max(counts.repeated, default=0)
+    print(
+        f"{what}: {counts.kills} kills, {counts.too_late} too late to meet anything, {counts.resumed} resumed, "
+        f"{counts.results_kept} stored results looked at after a kill, none lost, none different; "
+        f"at most {most} SAE calls repeated per kill"
+    )
+
+
+def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Sweeper, tmp_path: Path) -> None:
+    tell("sweep of 3", sweep_with_kills(sweeper, tmp_path, SHARED, n=4, seed=1))
+
+
+@pytest.mark.slow
+def test_twenty_kills(sweeper: Sweeper, tmp_path: Path) -> None:
+    experiments = [*SHARED, "ce-splice", "norm-baselines"]
+    tell("sweep of 5", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2))

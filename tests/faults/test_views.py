@@ -1,0 +1,305 @@
+"""Views that vanish, views that talk nonsense and views in crowds, while a job runs: it ends in the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inspector.session import discovery, frames
+from inspector.session.client import SessionClient
+from inspector.session.endpoint import VIEW_FRAME, Endpoint
+from inspector.session.hub import Hub
+from inspector.session.protocol import (
+    AnalysePrompt,
+    CancelJob,
+    ContextScores,
+    Find,
+    Found,
+    Generate,
+    GetContext,
+    GetDetail,
+    GetEstimates,
+    GetJobLog,
+    GetJobs,
+    GetPairs,
+    Hello,
+    JobInfo,
+    Jobs,
+    JobTold,
+    Message,
+    SessionMessage,
+    SetPolicy,
+    StartJob,
+    ViewMessage,
+)
+from inspector.session.service import Service
+from inspector.spec import TargetSpec
+from inspector.store import jobs as table
+from inspector.store import results
+from tests.session.conftest import loaded, toy_target
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
+
+__all__ = ["loaded", "toy_target"]
+
+SWEEP = StartJob(experiments=["error-vector", "fvu-nonlinear", "norm-prediction"], params={"resamples": "50"})
+SECONDS = 120.0
+
+
+@dataclass
+class Session:
+    """A session in two threads of this process: one serves views, one computes."""
+
+    path: Path
+    folder: Path
+    hub: Hub
+    endpoint: Endpoint
+    computing: threading.Thread
+
+    async def attach(self) -> SessionClient:
+        return await SessionClient.connect(self.path)
+
+    def raw(self) -> socket.socket:
+        connection = discovery.connect(self.path, timeout=SECONDS)
+        assert connection is not None
+        return connection
+
+    def stored(self) -> dict[str, str]:
+        """The results so far, read with their checks."""
+        found = (results.read(path) for path in (self.folder / "results").glob("*.json"))
+        return {each.record.id: json.dumps(each.result, sort_keys=True) for each in found}
+
+
+@pytest.fixture
+def session(
+    loaded: Loaded, toy_target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Session]:
+    monkeypatch.setenv(table.VARIABLE, str(tmp_path / "jobs"))
+    monkeypatch.setenv(results.VARIABLE, str(tmp_path / "results"))
+    monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(tmp_path / "s"))
+    listening.listen(16)
+    hub = Hub()
+    service = Service(toy_target, hub, on_state=lambda *_: None, idle_seconds=1e9)
+    endpoint = Endpoint(hub, listening, session_id="faults", log_path="/log", on_stop=hub.stop)
+    endpoint.start()
+    computing = threading.Thread(target=service.run, daemon=True)
+    computing.start()
+    yield Session(path=tmp_path / "s", folder=tmp_path, hub=hub, endpoint=endpoint, computing=computing)
+    hub.stop()
+    computing.join(SECONDS)
+    endpoint.stop()
+    assert not computing.is_alive()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(loaded: Loaded, toy_target: TargetSpec) -> dict[str, str]:
+    """What the sweep gives when nobody looks."""
+    from inspector import runner
+    from inspector.session.jobs import BATCH_SIZE
+    from inspector.spec import RunSpec
+    from inspector.store.jsonable import jsonable
+
+    spec = RunSpec(target=toy_target, experiments=tuple(SWEEP.experiments), params=SWEEP.params, batch_size=BATCH_SIZE)
+    work = runner.run(spec, loaded)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            plain = [jsonable(result) for result in end.value]
+            return {results.result_id(result): json.dumps(result, sort_keys=True) for result in plain}
+
+
+async def answer(client: SessionClient, question: ViewMessage) -> SessionMessage:
+    """Ask, and wait for the answer; what is told to all is passed over."""
+    request = await client.send(question)
+    async with asyncio.timeout(SECONDS):
+        async for message in client.messages():
+            if message.request == request:
+                return message
+    raise AssertionError(client.lost)
+
+
+async def until_done(client: SessionClient, job: str) -> JobInfo:
+    async with asyncio.timeout(SECONDS):
+        while True:
+            listed = await answer(client, GetJobs())
+            assert isinstance(listed, Jobs), listed
+            (found,) = [each for each in listed.jobs if each.id == job]
+            if found.state not in ("queued", "running"):
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def start(client: SessionClient) -> str:
+    told = await answer(client, SWEEP)
+    assert isinstance(told, JobTold), told
+    return told.job.id
+
+
+async def test_a_view_dropped_twenty_times_disturbs_nothing(session: Session, undisturbed: dict[str, str]) -> None:
+    chosen = random.Random(3)
+    first = await session.attach()
+    job = await start(first)
+    await first.close()
+    n_answers = 0
+    for number in range(20):
+        client = await session.attach()
+        for _ in range(chosen.randrange(4)):
+            await client.send(GetContext(context=chosen.randrange(40)))
+        if number % 2:
+            assert isinstance(await answer(client, Find(text="error")), Found)
+            n_answers += 1
+        await asyncio.sleep(chosen.uniform(0.0, 0.01))
+        await client.close()  # with answers still on their way
+    last = await session.attach()
+    ended = await until_done(last, job)
+    await last.close()
+    assert (ended.state, ended.error) == ("done", "")
+    assert session.stored() == undisturbed
+    print(f"20 views dropped, {n_answers} of them answered before: results identical in every byte")
+
+
+async def test_five_views_at_once(session: Session, undisturbed: dict[str, str]) -> None:
+    views = [await session.attach() for _ in range(5)]
+    job = await start(views[0])
+
+    async def browse(client: SessionClient, seed: int) -> int:
+        chosen, n = random.Random(seed), 0
+        for _ in range(6):
+            wanted = chosen.randrange(40)
+            scores = await answer(client, GetContext(context=wanted))
+            assert isinstance(scores, ContextScores), scores
+            assert scores.context == wanted  # everybody gets what he asked for
+            n += 1
+        return n
+
+    n_pages = sum(await asyncio.gather(*(browse(client, seed) for seed, client in enumerate(views))))
+    states = [await until_done(client, job) for client in views]
+    assert {state.state for state in states} == {"done"}
+    assert {tuple(state.results) for state in states} == {tuple(states[0].results)}
+    for client in views:
+        await client.close()
+    assert session.stored() == undisturbed
+    print(f"5 views at once, {n_pages} pages during the job: results identical in every byte")
+
+
+QUESTIONS: tuple[Message, ...] = (
+    Hello(request=1),
+    GetContext(request=2, context=3),
+    GetDetail(request=3, source="context", context=1, position=9, sae_id="?"),
+    Find(request=4, text="the"),
+    GetPairs(request=5, sae_ids=["a", "b"]),
+    AnalysePrompt(request=6, text="dark matter"),
+    Generate(request=7, prompt="x", max_tokens=3),
+    SetPolicy(request=8, policy="excluded"),
+    GetEstimates(request=9, experiments=["error-vector"]),
+    CancelJob(request=10, job="?"),
+    GetJobLog(request=11, job="?", lines=10**9),
+)
+
+
+def hostile(chosen: random.Random) -> bytes:
+    """What no view would send: noise, lengths that lie, messages with flipped bits, messages cut short."""
+    good = frames.encode(chosen.choice(QUESTIONS))
+    match chosen.randrange(6):
+        case 0:
+            return chosen.randbytes(chosen.randrange(1, 64))
+        case 1:
+            return struct.pack(">I", chosen.choice([VIEW_FRAME + 1, 2**32 - 1])) + good
+        case 2:
+            return good[: chosen.randrange(1, len(good))]
+        case 3:
+            body = bytearray(good[4:])
+            for _ in range(chosen.randrange(1, 4)):
+                body[chosen.randrange(len(body))] ^= 1 << chosen.randrange(8)
+            return struct.pack(">I", len(body)) + bytes(body)
+        case 4:
+            size = chosen.randrange(1, 2000)
+            return struct.pack(">I", size) + b"\x81" * size  # nested without an end
+        case _:
+            return frames.encode(Hello(request=1)) + struct.pack(">I", 9) + chosen.randbytes(9)
+
+
+def attack(session: Session, n: int, seed: int) -> int:
+    """So many malformed frames, each on a connection of its own, half of them after a proper greeting; the bytes."""
+    chosen, n_bytes = random.Random(seed), 0
+    for _ in range(n):
+        data = hostile(chosen)
+        if chosen.randrange(2):
+            data = frames.encode(Hello(request=1)) + data
+        n_bytes += len(data)
+        with session.raw() as bad, contextlib.suppress(OSError):
+            bad.sendall(data)
+    return n_bytes
+
+
+async def attacked(session: Session, undisturbed: dict[str, str], n: int) -> None:
+    good = await session.attach()
+    job = await start(good)
+    attacking = asyncio.create_task(asyncio.to_thread(attack, session, n, 4))
+    n_answers = 0
+    while not attacking.done():
+        assert isinstance(await answer(good, Find(text="error")), Found)
+        n_answers += 1
+        await asyncio.sleep(0.01)
+    n_bytes = await attacking
+    ended = await until_done(good, job)
+    assert (ended.state, ended.error) == ("done", "")
+    assert session.stored() == undisturbed
+    async with asyncio.timeout(SECONDS):  # nobody but the good one is left
+        while session.hub.n_views > 1:
+            await asyncio.sleep(0.02)
+    await good.close()
+    print(f"{n:,} malformed frames, {n_bytes:,} bytes; {n_answers} questions of a good view answered meanwhile")
+
+
+async def test_malformed_frames_hurt_nobody_else(session: Session, undisturbed: dict[str, str]) -> None:
+    await attacked(session, undisturbed, 1500)
+
+
+@pytest.mark.slow
+async def test_ten_thousand_malformed_frames(session: Session, undisturbed: dict[str, str]) -> None:
+    await attacked(session, undisturbed, 10_000)
+
+
+def test_ten_thousand_malformed_bodies_are_refused_or_understood() -> None:
+    """The decoder alone: it raises its own error or gives a message, nothing else, whatever comes."""
+    chosen, n_refused = random.Random(5), 0
+    for _ in range(10_000):
+        body = hostile(chosen)[4:]
+        try:
+            assert isinstance(frames.decode_view(body), Message)
+        except frames.BadFrame:
+            n_refused += 1
+    print(f"10,000 malformed bodies: {n_refused:,} refused, the rest are messages")
+    assert n_refused > 5000
+
+
+async def test_a_greedy_view_is_refused_and_nobody_waits(session: Session) -> None:
+    """Well-formed questions that ask for too much."""
+    greedy, good = await session.attach(), await session.attach()
+    for question in (
+        StartJob(experiments=["all"] * 200_000),
+        GetEstimates(experiments=["all"] * 200_000),
+        StartJob(experiments=["error-vector"], params={str(number): "1" for number in range(50_000)}),
+        Find(text="x" * 1_000_000),
+    ):
+        told: Any = await answer(greedy, question)
+        assert isinstance(told, Found) or told.exit_code == 2, told
+    assert isinstance(await answer(good, Find(text="error")), Found)
+    await greedy.close()
+    await good.close()
