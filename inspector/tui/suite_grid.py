@@ -1,0 +1,163 @@
+"""Which SAEs there are for a model, as a grid: hooks, and for each hook widths by L0s. Knows no Textual and no torch.
+
+Reading takes a fraction of a second (the registry, sizes of files), so the screen calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from inspector.errors import TargetError
+from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, width_label
+from inspector.store.command import target_words
+
+SITES: tuple[Site, ...] = ("resid", "mlp", "attn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """SAEs of one width at one hook, sparse to dense; an unknown L0 first."""
+
+    d_sae: int
+    """0: only its configuration says it, and that is not on disk."""
+    cells: tuple[SaeRef, ...]
+
+    @property
+    def label(self) -> str:
+        """16k; ? where the width is not known."""
+        return width_label(self.d_sae) if self.d_sae else "?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hook:
+    """One place of the model with its SAEs."""
+
+    name: str
+    layer: int | None
+    site: str
+    """resid, mlp, attn, or the hook's own name."""
+    rows: tuple[Row, ...]
+    """Narrow to wide."""
+
+    @property
+    def refs(self) -> tuple[SaeRef, ...]:
+        """All of them, row by row."""
+        return tuple(ref for row in self.rows for ref in row.cells)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suites:
+    """All that is known for one target's model."""
+
+    target: TargetSpec
+    """As asked, without a choice of layer or SAE."""
+    hooks: tuple[Hook, ...]
+    """By layer, then site."""
+
+    @property
+    def refs(self) -> tuple[SaeRef, ...]:
+        """Every SAE."""
+        return tuple(ref for hook in self.hooks for ref in hook.refs)
+
+
+def read_suites(target: TargetSpec) -> Suites:
+    """Every SAE known for the target's model, at every site.
+
+    Raises:
+        TargetError: none is known, with what to do.
+    """
+    from inspector.sources.suites import known_saes
+
+    wide = replace(target, layers=None, layers_from=None, hook=None, widths=None, l0=None)
+    found: dict[tuple[str, str], SaeRef] = {}
+    failure: TargetError | None = None
+    for site in SITES:
+        try:
+            for ref in known_saes(replace(wide, site=site)):
+                found.setdefault((ref.release, ref.sae_id), ref)
+        except TargetError as error:  # the model may have SAEs at another site
+            failure = failure or error
+    if not found and failure is not None:
+        raise failure
+    return Suites(target=replace(wide, saes=()), hooks=hooks_of(found.values()))
+
+
+def hooks_of(refs: Iterable[SaeRef]) -> tuple[Hook, ...]:
+    """The grid of these SAEs."""
+    by_hook: dict[str, list[SaeRef]] = {}
+    for ref in refs:
+        by_hook.setdefault(ref.hook_name, []).append(ref)
+    hooks = [
+        Hook(name=name, layer=same[0].layer, site=site_of(name, same[0].layer), rows=_rows(same))
+        for name, same in by_hook.items()
+    ]
+    order: dict[str, int] = {site: number for number, site in enumerate(SITES)}
+    return tuple(
+        sorted(hooks, key=lambda each: (-1 if each.layer is None else each.layer, order.get(each.site, 9), each.name))
+    )  # fmt: skip
+
+
+def site_of(hook_name: str, layer: int | None) -> str:
+    """resid, mlp or attn; the hook's own name where it is none of them."""
+    for site, pattern in SITE_HOOKS.items():
+        if layer is not None and hook_name == pattern.format(layer=layer):
+            return site
+    return hook_name
+
+
+def _rows(refs: Sequence[SaeRef]) -> tuple[Row, ...]:
+    by_width: dict[int, list[SaeRef]] = {}
+    for ref in refs:
+        by_width.setdefault(ref.d_sae, []).append(ref)
+    return tuple(
+        Row(d_sae=d_sae, cells=tuple(sorted(by_width[d_sae], key=lambda ref: (ref.nominal_l0 or -1.0, ref.sae_id))))
+        for d_sae in sorted(by_width)
+    )
+
+
+def l0_text(ref: SaeRef) -> str:
+    """58; ? where it is not known, never 0."""
+    return "?" if ref.nominal_l0 is None else f"{ref.nominal_l0:g}"
+
+
+def size_text(n_bytes: int) -> str:
+    """1.2 GB, 340 MB; ? for 0, which is unknown."""
+    if n_bytes <= 0:
+        return "?"
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def total_text(refs: Collection[SaeRef]) -> str:
+    """'3 SAEs, 1.2 GB, 0.4 GB of it to download'; sizes that are not known are counted."""
+    total = sum(ref.n_bytes for ref in refs)
+    missing = [ref for ref in refs if not ref.on_disk]
+    unknown = sum(ref.n_bytes <= 0 for ref in refs)
+    parts = [f"{len(refs)} SAE{'' if len(refs) == 1 else 's'}", size_text(total)]
+    if missing:
+        parts.append(f"{size_text(sum(ref.n_bytes for ref in missing))} of it to download")
+    if unknown and total:
+        parts.append(f"{unknown} of unknown size")
+    return ", ".join(parts)
+
+
+def nearest_l0(hook: Hook, l0: float) -> list[SaeRef]:
+    """Per width the SAE whose nominal L0 is nearest, as `--l0` picks; widths of which none is known are left out."""
+    picks = []
+    for row in hook.rows:
+        known = [ref for ref in row.cells if ref.nominal_l0 is not None]
+        if known:
+            picks.append(min(known, key=lambda ref: (abs((ref.nominal_l0 or 0.0) - l0), ref.nominal_l0 or 0.0)))
+    return picks
+
+
+def opened(suites: Suites, refs: Sequence[SaeRef]) -> TargetSpec:
+    """The target that loads exactly these SAEs, which are of one hook."""
+    hook = refs[0].hook_name
+    return replace(suites.target, hook=hook, layers=None, saes=tuple(ref.sae_id for ref in refs))
+
+
+def open_command(suites: Suites, refs: Sequence[SaeRef]) -> str:
+    """What does the same from a shell."""
+    return shlex.join(["dm-inspect", *target_words(opened(suites, refs))])
