@@ -1,0 +1,152 @@
+"""Signals and terminals that go away: the app restores what there is to restore, and never lives on without a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sessions import ROOT, FakeServer
+from benchmarks.terminal import Home, Terminal
+from benchmarks.view import wait_for_colours
+from inspector.tui.terminal_watch import is_gone
+
+LIMIT = 60.0
+"""Seconds to wait for what takes a tenth of one on a quiet machine."""
+
+
+@contextlib.contextmanager
+def attached() -> Iterator[Terminal]:
+    with (
+        Home() as home,
+        FakeServer(home, n_contexts=6) as server,
+        Terminal(
+            [sys.executable, "-m", "inspector"], home, columns=columns, rows=rows, extra=server.environment
+        ) as view,
+    ):
+        wait_for_colours(view, LIMIT)
+        yield view
+
+
+def ended(process: subprocess.Popen[bytes]) -> int | None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LIMIT)
+    return process.poll()
+
+
+def is_restored(raw: bytes) -> bool:
+    """Every mode that was switched on is off again, the cursor shown, the alternate screen left."""
+    on = set(re.findall(rb"\x1b\[\?(\d+)h", raw)) - {b"25", b"7"}
+    off = all(raw.rfind(b"\x1b[?%bl" % mode) > raw.rfind(b"\x1b[?%bh" % mode) for mode in on)
+    return off and raw.rfind(b"\x1b[?25h") > raw.rfind(b"\x1b[?25l") and raw.rfind(b"\x1b[<u") > raw.rfind(b"\x1b[>")
+
+
+@pytest.mark.parametrize("controlling", [True, False], ids=["its controlling terminal", "somebody else's terminal"])
+def test_a_view_whose_terminal_vanished_ends(controlling: bool) -> None:
+    """Without a controlling terminal no signal tells of it; the process then used to spin for ever."""
+    with Home() as home, FakeServer(home, n_contexts=6) as server:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        environment = home.environment(server.environment)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        claim = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " if controlling else ""
+        run = f"{claim}import sys; sys.argv = ['dm-inspect']; from inspector.__main__ import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", run],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(slave)
+        try:
+            received = b""
+            until = time.monotonic() + LIMIT
+            while b"linear" not in received and time.monotonic() < until:
+                received += os.read(master, 65536)
+            assert b"linear" in received
+            assert not is_gone(master)
+            os.close(master)
+            assert ended(process) == 128 + signal.SIGHUP
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_app_and_restores_the_terminal(number: signal.Signals) -> None:
+    with attached() as view:
+        view.process.send_signal(number)
+        view.read_until_silent(silence=1.0, limit=LIMIT, first=LIMIT)
+        assert ended(view.process) == 128 + number
+        assert is_restored(view.raw)
+        assert b"Traceback" not in view.raw
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_for_state(pid: int, stopped: bool) -> None:
+    until = time.monotonic() + LIMIT
+    while (state_of(pid) == "T") != stopped and time.monotonic() < until:
+        time.sleep(0.05)
+    assert (state_of(pid) == "T") == stopped
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+@pytest.mark.parametrize("how", ["signal", "key"])
+def test_suspending_restores_the_terminal_and_coming_back_paints_everything(how: str) -> None:
+    with attached() as view:
+        shown = [line.rstrip() for line in view.lines]
+        if how == "signal":
+            view.process.send_signal(signal.SIGTSTP)
+        else:
+            view.send("\x1a")
+        wait_for_state(view.process.pid, stopped=True)
+        view.read_until_silent(silence=0.5, limit=10.0)
+        assert is_restored(view.raw)
+        before = len(view.raw)
+        view.process.send_signal(signal.SIGCONT)
+        wait_for_state(view.process.pid, stopped=False)
+        assert view.wait_until(lambda lines: [line.rstrip() for line in lines] == shown, LIMIT), view.lines
+        assert b"\x1b[?1049h" in view.raw[before:]
+        view.press("\x1b[C", silence=0.5)
+        assert view.process.poll() is None
+        view.send("q")
+        assert ended(view.process) == 0
+
+
+def test_the_next_view_begins_where_a_killed_one_was() -> None:
+    """Also after SIGHUP: the place is written on the way out, whole or not at all."""
+    with Home() as home, FakeServer(home, n_contexts=6) as server:
+        command = [sys.executable, "-m", "inspector"]
+        with Terminal(command, home, extra=server.environment) as view:
+            wait_for_colours(view, LIMIT)
+            view.press(">", silence=0.5)
+            assert view.wait_until(lambda lines: "context 2/6" in lines[1], LIMIT)
+            view.press("\x1b[C", silence=0.5)
+            view.press("2", silence=0.5)
+            position = re.search(r"position (\d+)", "\n".join(view.lines))
+            view.process.send_signal(signal.SIGHUP)
+            assert ended(view.process) == 128 + signal.SIGHUP
+        with Terminal(command, home, extra=server.environment) as view:
+            wait_for_colours(view, LIMIT)
+            assert "context 2/6" in view.lines[1]
+            assert "512◉" in view.lines[0]
+            assert position is not None
+            assert position.group() in "\n".join(view.lines)
