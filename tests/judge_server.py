@@ -31,8 +31,8 @@ class JudgeServer:
     """What it answers, what goes wrong, and what it was asked."""
 
     script: Script
-    faults: list[str] = field(default_factory=list)
-    """For the next requests, one each; empty: none."""
+    faults: list[str | None] = field(default_factory=list)
+    """For the next requests, one each; None or none left: it is answered."""
     always: str | None = None
     """For every request."""
     retry_after: str = "0"

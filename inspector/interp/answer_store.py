@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import inspector
@@ -94,19 +95,19 @@ class AnswerStore:
             return None
         return row[0]
 
-    def keep(self, key: str, answer: str) -> None:
-        """Keep an answer, on the disk before this returns.
+    def keep(self, answers: Mapping[str, str]) -> None:
+        """Keep answers by key, on the disk before this returns.
 
         Raises:
             ResourceError: the disk is full or cannot be written to.
         """
-        whole = answer.encode("utf-8", "replace").decode()  # half characters cannot be stored
+        rows = []
+        for key, answer in answers.items():
+            whole = answer.encode("utf-8", "replace").decode()  # half characters cannot be stored
+            rows.append((key, whole, _checksum(key, whole), time.time()))
         try:
             with self._connection:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)",
-                    (key, whole, _checksum(key, whole), time.time()),
-                )
+                self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 

@@ -108,18 +108,27 @@ class Asker:
                 task.cancel()
             if on_the_way:
                 self._loop.run_until_complete(asyncio.wait(on_the_way))
+                # An answer that came at the last moment counts; a failure has nobody left to be told.
+                came = {on_the_way[task]: task.result().text for task in on_the_way if _went_well(task)}
+                self._store.keep({key: text for key, text in came.items() if text is not None})
 
     def _take(self, on_the_way: dict[asyncio.Task[Reply], str], answers: dict[str, str | None]) -> int:
         """Keep what has come; how many. Of several failures the first is raised, after the rest was kept."""
         finished = [task for task in on_the_way if task.done()]
         failure: BaseException | None = None
+        good: dict[str, str] = {}
         for task in finished:
             key = on_the_way.pop(task)
             trouble = task.exception()
-            if trouble is None:
-                answers[key] = self._taken(key, task.result())
-            else:
+            if trouble is not None:
                 failure = failure or trouble
+                continue
+            reply = task.result()
+            answers[key] = reply.text
+            self._count(reply)
+            if reply.text is not None:
+                good[key] = reply.text
+        self._store.keep(good)
         if failure is not None:
             raise failure
         if self._useless_in_a_row >= MOST_USELESS:
@@ -132,17 +141,15 @@ class Asker:
     async def _reply(self, question: Question) -> Reply:
         return await self.judge.ask(question)
 
-    def _taken(self, key: str, reply: Reply) -> str | None:
+    def _count(self, reply: Reply) -> None:
         self.tally.retried += reply.tries - 1
         if reply.text is None:
             self.tally.useless += 1
             self._useless_in_a_row += 1
             self._last_problem = reply.problem
-            return None
-        self.tally.asked += 1
-        self._useless_in_a_row = 0
-        self._store.keep(key, reply.text)
-        return reply.text
+        else:
+            self.tally.asked += 1
+            self._useless_in_a_row = 0
 
     def _progress(self, stage: str, done: int, total: int, seconds: float) -> JudgeProgress:
         return JudgeProgress(
@@ -158,3 +165,7 @@ class Asker:
 async def _first(tasks: Iterable[asyncio.Task[Reply]]) -> None:
     """Wait until one is done, or some time has passed, so that the caller can be stopped."""
     await asyncio.wait(list(tasks), timeout=SECONDS_BETWEEN_EVENTS, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _went_well(task: asyncio.Task[Reply]) -> bool:
+    return not task.cancelled() and task.exception() is None
