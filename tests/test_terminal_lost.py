@@ -1,4 +1,4 @@
-"""Signals and terminals that go away: the app restores what there is to restore, and never lives on without a terminal."""
+"""Signals, and terminals that go away: the app restores what it can, and never lives on without a terminal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def attached() -> Iterator[Terminal]:
     with (
         Home() as home,
         FakeServer(home, n_contexts=6) as server,
-        Terminal(
-            [sys.executable, "-m", "inspector"], home, columns=columns, rows=rows, extra=server.environment
-        ) as view,
+        Terminal([sys.executable, "-m", "inspector"], home, extra=server.environment) as view,
     ):
         wait_for_colours(view, LIMIT)
         yield view

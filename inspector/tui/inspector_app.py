@@ -23,7 +23,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from inspector.tui.screens.opening import OpeningScreen
-from inspector.tui.state import UiState, load_state, save_state, state_directory
+from inspector.tui.state import UiState, load_state, save_state
 from inspector.tui.terminal_diff import TerminalDiff
 from inspector.tui.theme_variables import DEFAULTS, textual_theme
 from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, theme_for, theme_named
@@ -346,7 +346,9 @@ class InspectorApp(App[int]):
         self._close_messages_no_wait()
 
     def _write_log(self, error: BaseException | None) -> str:
-        path: Path = state_directory() / "view.log"
+        from inspector.session.discovery import log_dir  # beside the sessions' own; `dm-inspect info` names the folder
+
+        path: Path = log_dir() / "view.log"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with path.open("a", encoding="utf-8") as log:

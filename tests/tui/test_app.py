@@ -155,7 +155,7 @@ def test_an_unexpected_error_is_one_line_and_a_log(state_home: Path) -> None:
         return list(app._exit_renderables)
 
     (line,) = asyncio.run(fail())
-    log = state_home / "dm-inspect" / "view.log"
+    log = state_home / "dm-inspect" / "log" / "view.log"
     assert isinstance(line, Text)
     assert line.plain == (
         f"dm-inspect stopped unexpectedly: ZeroDivisionError: division by zero. The log is {log}; please report it."
