@@ -150,6 +150,8 @@ def shuffled_r2(products: Products, target: str, predictor: str, *, intercept: b
     if intercept:  # the slope's expectation is 0, its variance costs 1/n
         rest = test[place, place] - 2.0 * mean[1] * test[0, place] + test[0, 0] * mean[1] ** 2
         return defined(1.0 - rest / total)
+    if train[at, at] == 0.0:
+        return None
     slope = mean[0] * mean[1] * train[0, 0] / train[at, at]
     rest = test[place, place] - 2.0 * slope * test[0, 0] * mean[2] * mean[3] + slope**2 * test[at, at]
     return defined(1.0 - rest / total)
