@@ -63,6 +63,7 @@ ACTIONS: tuple[Action, ...] = (
     # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
     Action(id="stream.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
     Action(id="stream.jobs", keys=("J",), call="jobs", title="Jobs: what runs and what ran", hint="jobs"),
+    Action(id="stream.suites", keys=("s",), call="suites", title="Suites: which SAEs there are", hint="suites"),
     Action(id="stream.results", keys=(), call="open_results", title="Results"),
     Action(id="stream.retry", keys=("r",), call="results", title="Results; with no session: reconnect", hint="results"),
     Action(id="stream.quit", keys=("q",), call="quit", title="Quit; the session stays a while", hint="quit"),

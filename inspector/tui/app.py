@@ -51,15 +51,22 @@ def open_app(
     prepare_environment(os.environ)
     from inspector.tui.inspector_app import InspectorApp
 
-    async def connect() -> Client:
+    async def connect_to(wanted: TargetSpec) -> Client:
         # Only now, after the first paint.
         from inspector.session.client import SessionClient
 
-        if session_id is not None:
-            return await SessionClient.attach(session_id)
-        return await SessionClient.open(target, new_session=new_session, in_process=in_process)
+        return await SessionClient.open(wanted, new_session=new_session, in_process=in_process)
+
+    async def connect() -> Client:
+        if session_id is None:
+            return await connect_to(target)
+        from inspector.session.client import SessionClient
+
+        return await SessionClient.attach(session_id)
 
     app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process)
+    app.asked = target if session_id is None else None
+    app.connect_to = connect_to
     app.run()
     return app.return_code or 0
 

@@ -15,6 +15,7 @@ import select
 import signal
 import traceback
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
@@ -30,7 +31,7 @@ from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, th
 from inspector.tui.widgets.banner import Banner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 
     from inspector.drawing.palette import Depth
     from inspector.session.protocol import GateLine
+    from inspector.spec import TargetSpec
     from inspector.tui.screens.stream import StreamScreen
-    from inspector.tui.session_link import Connect
+    from inspector.tui.session_link import Client, Connect
     from inspector.tui.session_view import SessionView
 
 
@@ -106,6 +108,10 @@ class InspectorApp(App[int]):
         self._connect = connect
         self._remember = remember
         self._survives = survives
+        self.asked: TargetSpec | None = None
+        """What was asked for, where that is known: not where a running session was named."""
+        self.connect_to: Callable[[TargetSpec], Awaitable[Client]] | None = None
+        """Makes a connection to a session of another target; None: there is no other."""
         self._gate_failures: tuple[GateLine, ...] = ()
         self.home: StreamScreen | None = None
         """None until the first picture is painted."""
@@ -173,9 +179,10 @@ class InspectorApp(App[int]):
         # In a thread: some 0.1 s of imports, during which the loop still answers.
         stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
         palette = self.chosen_theme.palette(self.depth)
+        replaced = self.home
         self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
         self.home.recall = self._state.views.get
-        await self.push_screen(self.home)
+        await (self.push_screen if replaced is None else self.switch_screen)(self.home)
         self.home.session_changed.subscribe(self, self._session_changed)
 
     def on_mount(self) -> None:
@@ -306,6 +313,36 @@ class InspectorApp(App[int]):
             for job in reversed(self.home.session.unfinished):  # those that wait first, or each would begin in its turn
                 await self.home.call(CancelJob(job=job.id))
         self.exit(0, return_code=0)
+
+    @property
+    def target(self) -> TargetSpec:
+        """What is looked at: as the session says that it loaded it, or, before that, as it was asked for."""
+        from inspector.spec import TargetSpec
+        from inspector.store.command import target_of
+
+        ready = self.home.session.ready if self.home is not None else None
+        if ready is not None and ready.target:
+            return target_of(ready.target)
+        return self.asked or TargetSpec(model=ready.model if ready is not None else self._model)
+
+    async def open_target(self, target: TargetSpec) -> None:
+        """Another session under this view: a new Stream in the place of this one. The session before goes on."""
+        if self.home is None or self.connect_to is None:
+            return
+        self.remember_view()
+        self.asked, self._model, self._connect = target, target.model, partial(self.connect_to, target)
+        self._gate_failures = ()
+        while self.screen is not self.home:
+            await self.pop_screen()
+        await self._open_home()
+
+    async def open_suites(self) -> None:
+        """The Suites screen, of the model that is looked at."""
+        suites = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.suites")
+        if not isinstance(self.screen, suites.SuitesScreen):
+            ready = self.home.session.ready if self.home is not None else None
+            loaded = [sae.sae_id for sae in ready.saes] if ready is not None else []
+            await self.push_screen(suites.SuitesScreen(self.target, loaded, ready.hook_name if ready else ""))
 
     async def open_results(self, ids: Sequence[str] = ()) -> None:
         """The Results screen, at the first of these that is stored; it needs no session."""

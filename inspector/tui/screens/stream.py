@@ -317,6 +317,10 @@ class StreamScreen(StreamTalk):
         if self.session.stage in ("failed", "lost"):
             self.start()
 
+    async def action_suites(self) -> None:
+        """Which SAEs there are for this model."""
+        await self._app.open_suites()
+
     async def action_experiments(self) -> None:
         """What can be measured."""
         await self._app.open_side("experiments")

@@ -1,0 +1,394 @@
+"""Suites: which SAEs there are for this model, what is on disk, what is loaded; choose, open, download."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.worker import get_current_worker
+
+from inspector.drawing.safe_text import visible
+from inspector.errors import InspectorError
+from inspector.tui.lines import Line, cut_line, left
+from inspector.tui.screens.side_screen import SideScreen, bindings_of
+from inspector.tui.screens.suites_actions import ACTIONS, HELP
+from inspector.tui.suite_fetch import Fetching, fetch_all, fetch_commands
+from inspector.tui.suite_grid import (
+    Hook,
+    Suites,
+    l0_text,
+    nearest_l0,
+    open_command,
+    opened,
+    read_suites,
+    size_text,
+    total_text,
+)
+from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.widgets.grid_pane import GridPane
+from inspector.tui.widgets.line_pane import LinePane
+from inspector.tui.widgets.row_list import RowList
+from inspector.tui.widgets.title_bar import TitleBar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from textual.app import ComposeResult
+
+    from inspector.spec import SaeRef, TargetSpec
+    from inspector.tui.help_texts import PaneHelp
+    from inspector.tui.inspector_app import InspectorApp
+
+BAR = 24
+"""Columns of a download's bar."""
+
+
+class AboutSae(LinePane):
+    """The SAE under the cursor, what is chosen, and a download."""
+
+    DEFAULT_CSS = """
+    AboutSae { height: 6; background: $background; padding: 0 1; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: tuple[Line, ...] = ()
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Draw these."""
+        self._shown = tuple(lines)
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """As told."""
+        return [cut_line(line, width) for line in self._shown]
+
+
+class SuitesScreen(SideScreen):
+    """Hooks on the left, the SAEs of one on the right."""
+
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    DEFAULT_CSS = """
+    #suites-panes { height: 1fr; }
+    #suites-hooks { width: 26; height: 1fr; margin-right: 1; }
+    #suites-grid { height: 1fr; width: 1fr; }
+    """
+
+    class Listed(Message):
+        """What there is, or why nothing."""
+
+        def __init__(self, suites: Suites | None, problem: str) -> None:
+            super().__init__()
+            self.suites = suites
+            self.problem = problem
+
+    class Fetched(Message):
+        """A download goes on; `problem` is not None when it has ended."""
+
+        def __init__(self, told: Fetching | None, problem: str | None = None) -> None:
+            super().__init__()
+            self.told = told
+            self.problem = problem
+
+    def __init__(self, target: TargetSpec, loaded: Collection[str], hook_name: str = "") -> None:
+        """Nothing is read yet.
+
+        Args:
+            target: whose model's SAEs.
+            loaded: ids of the SAEs in the session.
+            hook_name: the session's hook, where the cursor begins.
+        """
+        super().__init__()
+        self._target = target
+        self._loaded = frozenset(loaded)
+        self._begin = hook_name
+        self.suites: Suites | None = None
+        self.problem = ""
+        """Why there is nothing to show."""
+        self.chosen: dict[str, SaeRef] = {}
+        """By id, of one hook."""
+        self.fetching: Fetching | None = None
+        """The download under way."""
+        self.fetch_problem = ""
+
+    def compose(self) -> ComposeResult:
+        """Two panes, what is under the cursor, the keys."""
+        yield TitleBar(id="suites-head")
+        yield FooterPane(id="suites-footer")
+        with Horizontal(id="suites-panes"):
+            yield RowList(id="suites-hooks")
+            yield GridPane(id="suites-grid")
+        yield AboutSae(id="suites-about")
+
+    def on_mount(self) -> None:
+        """Paint, then read."""
+        super().on_mount()
+        self.show_all()
+        self.rows.focus()
+        self.call_after_refresh(self._read)
+
+    def _read(self) -> None:
+        self.run_worker(self._list, thread=True, exclusive=True, group="suites", exit_on_error=False)
+
+    def _list(self) -> None:
+        """In a thread."""
+        try:
+            self.post_message(self.Listed(read_suites(self._target), ""))
+        except InspectorError as error:
+            self.post_message(self.Listed(None, str(error)))
+
+    def on_suites_screen_listed(self, message: Listed) -> None:
+        """Show what there is; what was chosen stays chosen, with what is on disk now."""
+        first = self.suites is None
+        self.suites, self.problem = message.suites, message.problem
+        known = {ref.sae_id: ref for ref in self.suites.refs} if self.suites is not None else {}
+        self.chosen = {each: known[each] for each in self.chosen if each in known}
+        cursor = None
+        if first and self.suites is not None:
+            names = [hook.name for hook in self.suites.hooks]
+            cursor = names.index(self._begin) if self._begin in names else 0
+        self.show_all(cursor)
+        if first and self.hook is not None:
+            loaded = [ref for ref in self.hook.refs if ref.sae_id in self._loaded]
+            if loaded:
+                self.grid.go_to(loaded[0])
+                self.show_all()
+
+    # ---- what is drawn ----------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> RowList:
+        """The hooks."""
+        return self.query_one(RowList)
+
+    @property
+    def grid(self) -> GridPane:
+        """The SAEs."""
+        return self.query_one(GridPane)
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """All hooks that have SAEs."""
+        return self.suites.hooks if self.suites is not None else ()
+
+    @property
+    def hook(self) -> Hook | None:
+        """The one under the cursor."""
+        return self.hooks[self.rows.cursor] if self.rows.cursor < len(self.hooks) else None
+
+    @property
+    def wanted(self) -> list[SaeRef]:
+        """What is chosen, else the SAE under the cursor."""
+        return list(self.chosen.values()) or ([self.grid.ref] if self.grid.ref is not None else [])
+
+    def show_all(self, cursor: int | None = None) -> None:
+        """Every pane."""
+        hooks = self.hooks
+
+        def row(number: int, width: int) -> Line:
+            hook = hooks[number]
+            here = any(ref.sae_id in self._loaded for ref in hook.refs)
+            layer = "-" if hook.layer is None else str(hook.layer)
+            on_disk = sum(ref.on_disk for ref in hook.refs)
+            return [("● " if here else "  ", "good"), (f"{layer:>2} ", "strong"), (left(visible(hook.site), 9), ""),
+                    (f"{len(hook.refs):>3}", ""), (f" {on_disk}*" if on_disk else "", "muted")]  # fmt: skip
+
+        reading: Line = [("  reading …", "muted")]
+        self.rows.show(len(hooks), row, cursor=cursor, head=lambda _: [("      layer, site, SAEs", "muted")],
+                       empty=[[], reading] if self.suites is None and not self.problem else [])  # fmt: skip
+        self.show_grid()
+
+    def show_grid(self) -> None:
+        """The SAEs of the hook, and what is under the cursor."""
+        self.grid.show(self.hook, self.chosen, self._loaded)
+        self.query_one(AboutSae).show(self._about())
+        model = visible(self._target.model)
+        total = f"{len(self.suites.refs):,} SAEs of {len(self.hooks)} hooks" if self.suites is not None else ""
+        self.query_one(TitleBar).show([("dm-inspect", "accent"), (f"  suites of {model}", "")], total, False)
+        ids = ["suites.open", "suites.choose", "suites.nearest", "suites.row", "suites.download", "suites.copy",
+               "suites.pane"]  # fmt: skip
+        self.query_one(FooterPane).show([("↑↓←→", "SAE"), *self.hints(*ids)] if self.suites is not None else [],
+                                        ("?", "help") if self.suites is not None else ("Esc", "back"))  # fmt: skip
+
+    def _about(self) -> list[Line]:
+        if self.problem:
+            return [[("There is nothing to choose from.", "error")], *_wrapped(self.problem, self.size.width - 2)]
+        ref, hook = self.grid.ref, self.hook
+        if ref is None or hook is None:
+            return []
+        facts = [f"{ref.d_sae:,} latents" if ref.d_sae else "latents ?", f"nominal L0 {l0_text(ref)}",
+                 size_text(ref.n_bytes), "on disk" if ref.on_disk else "not on disk"]  # fmt: skip
+        facts += ["loaded"] if ref.sae_id in self._loaded else []
+        lines: list[Line] = [
+            [(visible(ref.sae_id), "strong"), (f"  {visible(ref.release)}", "muted")],
+            [(" · ".join(facts), ""), (f"  {visible(hook.name)}", "muted")],
+        ]
+        if self.chosen:
+            lines.append([("■ ", "accent"), (total_text(self.chosen.values()), "")])
+        else:
+            lines.append([("nothing chosen: Enter opens this one, Space chooses it", "muted")])
+        lines.append(_fetch_line(self.fetching) if self.fetching is not None else [])
+        if self.fetch_problem and self.fetching is None:
+            lines[-1:] = _wrapped(self.fetch_problem, self.size.width - 2, "error")
+        return lines
+
+    # ---- widgets tell -----------------------------------------------------------------------------------------------
+
+    def on_row_list_moved(self, message: RowList.Moved) -> None:
+        """Another hook."""
+        message.stop()
+        self.show_grid()
+
+    def on_row_list_chosen(self, message: RowList.Chosen) -> None:
+        """Enter on a hook goes to its SAEs."""
+        message.stop()
+        self.grid.focus()
+
+    def on_grid_pane_moved(self, message: GridPane.Moved) -> None:
+        """Another SAE."""
+        message.stop()
+        self.show_grid()
+
+    async def on_grid_pane_chosen(self, message: GridPane.Chosen) -> None:
+        """Enter on an SAE."""
+        message.stop()
+        await self.action_open()
+
+    # ---- choosing ---------------------------------------------------------------------------------------------------
+
+    def _toggle(self, refs: Sequence[SaeRef]) -> None:
+        """Choose all of these, or, if all are chosen, none of them; SAEs of another hook are let go."""
+        if not refs:
+            return
+        hook = refs[0].hook_name
+        self.chosen = {each: ref for each, ref in self.chosen.items() if ref.hook_name == hook}
+        if all(ref.sae_id in self.chosen for ref in refs):
+            for ref in refs:
+                del self.chosen[ref.sae_id]
+        else:
+            self.chosen |= {ref.sae_id: ref for ref in refs}
+        self.show_grid()
+
+    def action_choose(self) -> None:
+        """This SAE."""
+        if self.grid.ref is not None:
+            self._toggle([self.grid.ref])
+
+    def action_row(self) -> None:
+        """This width."""
+        if self.grid.ref is not None and self.hook is not None:
+            self._toggle(next(row.cells for row in self.hook.rows if self.grid.ref in row.cells))
+
+    def action_all(self) -> None:
+        """This hook."""
+        if self.hook is not None:
+            self._toggle(self.hook.refs)
+
+    def action_nearest(self) -> None:
+        """Of each width one, as `--l0` picks."""
+        ref = self.grid.ref
+        if ref is not None and self.hook is not None and ref.nominal_l0 is not None:
+            self.chosen = {}
+            self._toggle(nearest_l0(self.hook, ref.nominal_l0))
+
+    def action_pane(self) -> None:
+        """Hooks or SAEs."""
+        (self.grid if self.rows.has_focus else self.rows).focus()
+
+    # ---- opening and downloading ------------------------------------------------------------------------------------
+
+    async def action_open(self) -> None:
+        """A session with what is chosen, in place of this one."""
+        if self.suites is None or not self.wanted:
+            return
+        target = opened(self.suites, self.wanted)
+        app = cast("InspectorApp", self.app)
+        self.dismiss()
+        await app.open_target(target)
+
+    def action_download(self) -> None:
+        """Fetch what is missing of what is chosen."""
+        missing = [ref for ref in self.wanted if not ref.on_disk and ref.repo is not None]
+        if self.fetching is not None:
+            self.notify("A download is under way: x stops it.", timeout=3)
+        elif not missing:
+            self.notify("It is on disk already." if len(self.wanted) == 1 else "All of it is on disk.", timeout=3)
+        else:
+            self.fetching = Fetching(number=1, total=len(missing), what=missing[0].sae_id)
+            self.fetch_problem = ""
+            self.run_worker(partial(self._fetch, missing), thread=True, exclusive=True, group="fetch",
+                            exit_on_error=False)  # fmt: skip
+            self.show_grid()
+
+    def _fetch(self, refs: Sequence[SaeRef]) -> None:
+        """In a thread."""
+        worker = get_current_worker()
+
+        def tell(told: Fetching) -> None:
+            self.post_message(self.Fetched(told))
+
+        problem = fetch_all(refs, self._target, tell, lambda: worker.is_cancelled)
+        self.post_message(self.Fetched(None, problem))
+
+    def on_suites_screen_fetched(self, message: Fetched) -> None:
+        """A download goes on or has ended."""
+        if message.problem is None:
+            self.fetching = message.told if self.fetching is not None else None
+        else:
+            self.fetching = None
+            self.fetch_problem = message.problem
+            if not message.problem:
+                self.notify("Downloaded.", timeout=3)
+            self._read()  # what is on disk has changed, whole or in part
+        self.query_one(AboutSae).show(self._about())
+
+    def action_stop(self) -> None:
+        """Stop the download."""
+        if self.fetching is not None:
+            self.workers.cancel_group(self, "fetch")
+
+    def action_copy(self) -> None:
+        """The command that opens them."""
+        if self.suites is not None and self.wanted:
+            self._copied(open_command(self.suites, self.wanted))
+
+    def action_copy_download(self) -> None:
+        """The commands that download them."""
+        commands = fetch_commands(self.wanted)
+        if commands:
+            self._copied("\n".join(commands))
+        else:
+            self.notify("All of it is on disk.", timeout=3)
+
+    def _copied(self, text: str) -> None:
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied:\n{visible(text, newline=' ')}", markup=False)
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        return HELP
+
+
+def _fetch_line(told: Fetching) -> Line:
+    """A bar, bytes, rate and time left."""
+    share = told.done_bytes / told.total_bytes if told.total_bytes else 0.0
+    full = int(share * BAR)
+    line: Line = [(f"{told.number}/{told.total} ", "strong"), ("█" * full, "accent"), ("░" * (BAR - full), "muted")]
+    if not told.total_bytes:
+        return [*line, (f"  {visible(told.what)}", "")]
+    line.append((f"  {told.done_bytes / 1e6:,.1f} of {told.total_bytes / 1e6:,.1f} MB", ""))
+    if told.bytes_per_second > 0:
+        left_seconds = (told.total_bytes - told.done_bytes) / told.bytes_per_second
+        line.append((f"  {told.bytes_per_second / 1e6:,.1f} MB/s, {left_seconds:.0f} s left · x stops", "muted"))
+    return line
+
+
+def _wrapped(text: str, width: int, look: str = "") -> list[Line]:
+    import textwrap
+
+    return [[(line, look)] for line in textwrap.wrap(visible(text), max(width, 20))]
