@@ -22,7 +22,7 @@ RUNS = 7
 QUICK_RUNS = 3
 
 GROUPS: dict[str, Callable[[Sequence[str], int], list[Measure]]] = {
-    module.GROUP: module.measure for module in (start, traffic, switch, lag, sweep, pursuit, jobs)
+    module.GROUP: module.measure for module in (start, traffic, switch, lag, sweep, memory, pursuit, jobs)
 }
 
 

@@ -41,14 +41,15 @@ class FakeModel:
 @dataclass(frozen=True, kw_only=True)
 class FakeLoaded:
     contexts: Contexts
+    target: TargetSpec
+    model: FakeModel
     plan: Any = None
-    target: TargetSpec = TargetSpec(positions=(1, None))
-    model: FakeModel = FakeModel()
 
 
 def test_the_longer_text_is_the_same_contexts_again() -> None:
     rows = [[0, *range(10 * i, 10 * i + 9)] for i in range(1, 6)]
-    short = FakeLoaded(contexts=contexts_from(rows, list("abcde")))
+    contexts = contexts_from(rows, list("abcde"))
+    short = FakeLoaded(contexts=contexts, target=TargetSpec(positions=(1, None)), model=FakeModel())
     long = lengthened(short, 1_005)  # type: ignore[arg-type]
     assert long.contexts.token_ids.shape == (101, 10)
     assert {tuple(row) for row in long.contexts.token_ids.tolist()} == {tuple(row) for row in rows}
