@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspector.claims import part_claims, suite_claims, token_claims
+from inspector.claims import judged_claims, part_claims, suite_claims, token_claims
 from inspector.claims.verdict import Claim
 
 CLAIMS: tuple[Claim, ...] = (
@@ -75,9 +75,9 @@ CLAIMS: tuple[Claim, ...] = (
         id="C9",
         claim="Latents of the nonlinear error's SAE are less interpretable.",
         paper="about 5 points in every decile",
-        needs=("error-saes",),
+        needs=("interp-error-saes",),
         contradicted_by="a cluster-bootstrap interval that covers 0",
-        judge=token_claims.later,
+        judge=judged_claims.less_interpretable,
     ),
     Claim(
         id="C10",
