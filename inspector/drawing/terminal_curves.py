@@ -250,13 +250,14 @@ def _fill(index: int) -> str:
 
 
 def _tokens_below(figure: TokenTrace, frame: Frame, at: Numbers) -> Line:
+    """The tokens that there is room for, each with a stroke at its own place."""
     line: Line = [(" " * frame.left, frame.palette.plain)]
     free = 0
     for token, position in zip(figure.tokens, at, strict=True):
         place = None if position is None else frame.x.place(position)
-        text = visible(token)
         if place is None:
             continue
+        text = "╵" + visible(token.strip(" ") or token)
         column = round(place * (2 * frame.columns - 1)) // 2
         if column < free or column + cell_width(text) > frame.columns:
             continue

@@ -45,14 +45,16 @@ def picture(figures: Sequence[Figure], kind: str) -> bytes:
     plots: list[Figure] = [figure for figure in figures if not isinstance(figure, Table)]
     plots = plots or list(figures)
     with _quiet_matplotlib() as new_picture:
-        across = 2 if len(plots) == 4 else min(len(plots), ACROSS)
-        down = -(-len(plots) // across)
-        heights = [max(_height(figure) for figure in plots[row * across : (row + 1) * across]) for row in range(down)]
+        rows = _rows(plots)
+        across = max(map(len, rows))
+        heights = [max(_height(figure) for figure in row) for row in rows]
         width = max(across * PANEL[0], 7.5 if any(_is_wide(figure) for figure in plots) else 0.0)
         whole = new_picture(figsize=(width, sum(heights)), layout="constrained")
-        grid = whole.add_gridspec(down, across, height_ratios=heights)
-        for index, figure in enumerate(plots):
-            draw_panel(whole, whole.add_subplot(grid[index // across, index % across]), figure)
+        grid = whole.add_gridspec(len(rows), across, height_ratios=heights)
+        for number, row in enumerate(rows):
+            for column, figure in enumerate(row):
+                place = grid[number, :] if _is_row(figure) else grid[number, column]
+                draw_panel(whole, whole.add_subplot(place), figure)
         out = io.BytesIO()
         # Neither a date nor the program's version: what has not changed shall not differ.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
@@ -86,6 +88,24 @@ def draw_panel(whole: Picture, axes: Axes, figure: Figure, *, title: bool = True
     if title and figure.title:
         axes.set_title(visible(figure.title), fontsize=10)
     vector_panels.draw(whole, axes, figure)
+
+
+def _rows(plots: Sequence[Figure]) -> list[list[Figure]]:
+    """Panels beside each other; a text has a row of its own, or its tokens could not be read."""
+    narrow = sum(not _is_row(figure) for figure in plots)
+    across = 2 if narrow == 4 else min(narrow, ACROSS)
+    rows: list[list[Figure]] = []
+    for figure in plots:
+        if not rows or _is_row(figure) or _is_row(rows[-1][0]) or len(rows[-1]) == across:
+            rows.append([])
+        rows[-1].append(figure)
+    return rows
+
+
+def _is_row(figure: Figure) -> bool:
+    from inspector.drawing.figures import TokenStrip, TokenTrace
+
+    return isinstance(figure, TokenTrace | TokenStrip)
 
 
 def _height(figure: Figure) -> float:

@@ -43,6 +43,8 @@ ROOM_FOR_NAMES = 70
 """Columns of all names under a panel together, above which they stand upright."""
 PLACES = 300
 """Across a panel, that the eye keeps apart in a line."""
+MOST_INSIDE = 5
+"""Series named inside a panel; more of them stand below it, where they cover nothing."""
 CLOUD = 400
 """Points above which they are specks."""
 CROWD = 24
@@ -120,8 +122,10 @@ def _curve(axes: Axes, figure: Curve) -> None:
     said = f"\n{SAID}" if any(is_thicket(series, PLACES) for series in figure.series) else ""
     axes.set(xlabel=_label(figure.x) + said, ylabel=_label(figure.y))
     if any(series.name for series in figure.series):
-        # On a ground of its own: where points are everywhere there is no free corner.
-        axes.legend(ncols=2 if len(figure.series) > 5 else 1, frameon=True, framealpha=0.8, edgecolor="none")
+        if len(figure.series) > MOST_INSIDE:
+            axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        else:  # on a ground of its own: where points are everywhere there is no free corner
+            axes.legend(frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) -> None:
@@ -319,9 +323,11 @@ def _trace(axes: Axes, figure: TokenTrace) -> None:
     every = max(1, -(-len(at) // 60))
     names = [visible(token)[:12] for token in figure.tokens[::every]]
     axes.set_xticks(at[::every], labels=names, rotation=90, fontsize=6)
+    axes.margins(x=0.01)
     axes.set(xlabel=f"token, from position {figure.first_position}", ylabel=_label(figure.value))
     if any(series.name for series in figure.series):
-        axes.legend(ncols=3)
+        # Beside the panel: its lines fill it.
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
