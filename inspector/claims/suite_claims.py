@@ -63,7 +63,11 @@ def norm_predictable(results: Results) -> Finding:
 def _x_norm_baseline(results: Results) -> float | None:
     """Median R² of |e|² from |x| over SAEs, if `norm-baselines` was measured."""
     other = results.get("norm-baselines")
-    values = [] if other is None else known(row.get("r2_x_norm") for row in other["saes"])
+    if other is None:
+        return None
+    # Its headline is the norm under --profile paper-text (D-18); here the squared norm is predicted.
+    key = "r2_x_norm" if other["result"].get("headline", "squared") == "squared" else "r2_x_norm_other"
+    values = known(row.get(key) for row in other["saes"])
     return sorted(values)[len(values) // 2] if values else None
 
 

@@ -2,12 +2,15 @@
 
 What each rule looks at; a result without it gets "cannot tell", with the name of what is missing:
 
-- `per-token-scaling`: result.pairs, each with r2, r2_x_norm and r2_activation (baselines of the same target)
+- `per-token-scaling`: result.pairs, each with r2, r2_x_norm and r2_activation (baselines of the same target); in
+  intervals["small -> large"] gain is r2 less the better of both
 - `norm-test`: rows with r2_x, r2_x_hat, r2_sae_error, r2_linear_error, r2_nonlinear_error
-- `shrinkage`: rows with r2_scalar and r2_full (of the error from one scalar times x, and from the whole map)
+- `shrinkage`: rows with r2_scalar and r2_full (of the error from one scalar times x, and from the whole map), in
+  their intervals scalar_share
 - `norm-baselines`: rows with r2_x, r2_token, r2_loss, r2_l0, r2_x_norm
 - `per-token-split`: result.linear_slope and result.nonlinear_slope of the mean norm on log2 width, in intervals.slopes
-- `scaling-with-nonlinear`: result.pairs, each with decrease_percent and decrease_percent_linear (the control)
+- `scaling-with-nonlinear`: result.pairs, each with decrease_percent and decrease_percent_linear (the control); in
+  intervals["small -> large"] beyond_linear is their difference
 """
 
 from __future__ import annotations
@@ -39,14 +42,26 @@ def same_tokens(results: Results) -> Finding:
     if not complete:
         return cannot("No pair of widths has a defined R².")
     gains = [pair["r2"] - max(pair["r2_x_norm"], pair["r2_activation"]) for pair in complete]
-    share = sum(gain > 0.0 for gain in gains) / len(gains)
+    surely, surely_not = _signs(results["per-token-scaling"], complete, gains, "gain")
+    half = sorted(complete, key=lambda pair: float(pair["r2"]))[(len(complete) - 1) // 2]
     return Finding(
-        answer=decided(share > ALMOST, share < HALF),
+        answer=decided(surely > ALMOST * len(gains), surely_not > HALF * len(gains)),
         number=f"R² {spread([pair['r2'] for pair in complete])}",
-        why=f"{sum(gain > 0.0 for gain in gains)} of {len(gains)} pairs gain over the better of ‖x‖ and a probe of x; "
-        f"the gain is {spread(gains)}.",
-        value=statistics.median(pair["r2"] for pair in complete),
+        why=f"{surely} of {len(gains)} pairs surely gain over the better of ‖x‖ and a probe of x, {surely_not} surely "
+        f"do not; the gain is {spread(gains)}.",
+        value=half["r2"],
+        interval=_of_pair(results["per-token-scaling"], half, "r2"),
     )
+
+
+def _of_pair(result: Result, pair: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    return interval_of(result, f"{pair.get('small')} -> {pair.get('large')}", key)
+
+
+def _signs(result: Result, pairs: Sequence[Mapping[str, Any]], values: Sequence[float], key: str) -> tuple[int, int]:
+    """Of how many pairs a number is surely above 0, and of how many surely not: by its interval, where there is one."""
+    ends = [_of_pair(result, pair, key) or (value, value) for pair, value in zip(pairs, values, strict=True)]
+    return sum(low > 0.0 for low, _ in ends), sum(high <= 0.0 for _, high in ends)
 
 
 def norm_order(results: Results) -> Finding:
@@ -73,17 +88,19 @@ def norm_order(results: Results) -> Finding:
 def not_shrinkage(results: Results) -> Finding:
     """C13: one scalar times x explains less than half of what the whole map explains."""
     found = results["shrinkage"]
-    shares = [
-        row["r2_scalar"] / row["r2_full"] for row in found["saes"] if row["r2_scalar"] is not None and row["r2_full"]
-    ]
-    if not shares:
+    rows = [row for row in found["saes"] if row["r2_scalar"] is not None and row["r2_full"]]
+    if not rows:
         return cannot("No SAE has a defined R² of the scalar and of the whole map.")
-    most = sum(share > HALF for share in shares)
+    shares = {row["sae"]: row["r2_scalar"] / row["r2_full"] for row in rows}
+    ends = [interval_of(found, sae, "scalar_share") or (share, share) for sae, share in shares.items()]
+    most, least = sum(low > HALF for low, _ in ends), sum(high <= HALF for _, high in ends)
+    half = sorted(shares, key=lambda sae: float(shares[sae]))[(len(shares) - 1) // 2]
     return Finding(
-        answer=decided(most == 0, most > len(shares) / 2),
-        number=f"the scalar explains {spread([100 * share for share in shares])} % of the map's R²",
-        why=f"More than half in {most} of {len(shares)} SAEs.",
-        value=statistics.median(shares),
+        answer=decided(least == len(shares), most > len(shares) / 2),
+        number=f"the scalar explains {spread([100 * share for share in shares.values()])} % of the map's R²",
+        why=f"Surely more than half in {most} of {len(shares)} SAEs, surely at most half in {least}.",
+        value=shares[half],
+        interval=interval_of(found, half, "scalar_share"),
     )
 
 
@@ -139,12 +156,18 @@ def helps_scaling(results: Results) -> Finding:
     controls = known(pair["decrease_percent_linear"] for pair in pairs)
     if not gains or len(controls) != len(gains):
         return cannot("No pair of widths has both decreases defined.")
-    more = sum(gain > control for gain, control in zip(gains, controls, strict=True))
-    helps = max(gains) > 0.0
+    result = results["scaling-with-nonlinear"]
+    beyond = [gain - control for gain, control in zip(gains, controls, strict=True)]
+    more, less = _signs(result, pairs, beyond, "beyond_linear")
+    useless = sum(
+        (_of_pair(result, pair, "decrease_percent") or (0.0, pair["decrease_percent"]))[1] <= 0.0 for pair in pairs
+    )
+    half = sorted(pairs, key=lambda pair: float(pair["decrease_percent"]))[(len(pairs) - 1) // 2]
     return Finding(
-        answer=decided(helps and more > ALMOST * len(gains), not helps or more < HALF * len(gains)),
+        answer=decided(more > ALMOST * len(gains), useless == len(gains) or less > HALF * len(gains)),
         number=f"FVU falls by {spread(gains)} %",
-        why=f"The nonlinear norm helps more than the linear norm in {more} of {len(gains)} pairs; the linear norm's "
-        f"gain is {spread(controls)} %.",
-        value=statistics.median(gains),
+        why=f"The nonlinear norm surely helps more than the linear norm in {more} of {len(gains)} pairs, surely no "
+        f"more in {less}; the linear norm's gain is {spread(controls)} %.",
+        value=half["decrease_percent"],
+        interval=_of_pair(result, half, "decrease_percent"),
     )

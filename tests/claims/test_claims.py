@@ -201,6 +201,28 @@ def test_c6_is_the_gain_over_both_baselines(gain: float, answer: str) -> None:
     assert verdict("C6", made("per-token-scaling", [], result={"pairs": pairs})).verdict == answer
 
 
+@pytest.mark.parametrize(("half", "answer"), [(0.1, CONSISTENT), (0.3, CANNOT_TELL)])
+def test_c6_c13_c18_ask_the_interval_where_there_is_one(half: float, answer: str) -> None:
+    pair = {"small": "a", "large": "b", "r2": 0.7, "r2_x_norm": 0.3, "r2_activation": 0.5, "decrease_percent": 3.0,
+            "decrease_percent_linear": 2.8}  # fmt: skip
+    around = {"gain": [0.2 - half, 0.2 + half], "beyond_linear": [0.2 - half, 0.2 + half], "r2": [0.6, 0.8]}
+    for claim, experiment in (("C6", "per-token-scaling"), ("C18", "scaling-with-nonlinear")):
+        found = verdict(claim, made(experiment, [], result={"pairs": [pair]}, intervals={"a -> b": around}))
+        assert found.verdict == answer
+    row = {"sae": "a", "r2_scalar": 0.1, "r2_full": 0.4}
+    share = {"a": {"scalar_share": [0.25 - half, 0.25 + half]}}
+    found = verdict("C13", made("shrinkage", [row], intervals=share))
+    assert (found.verdict, found.interval) == (answer, tuple(share["a"]["scalar_share"]))
+
+
+def test_c1_compares_squared_norms_with_squared_norms() -> None:
+    """Under --profile paper-text the headline of the baselines is the norm (D-18)."""
+    rows = [{"sae": "a", "r2_x_norm": 0.9, "r2_x_norm_other": 0.1}]
+    for headline, answer in (("squared", CONTRADICTS), ("unsquared", CONSISTENT)):
+        baselines = made("norm-baselines", rows, result={"headline": headline})
+        assert verdict("C1", norm_prediction(0.8, 0.3), baselines).verdict == answer
+
+
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [({}, CONSISTENT), ({"r2_nonlinear_error": 0.9}, CONTRADICTS), ({"r2_x": 0.89, "r2_x_hat": 0.7}, CANNOT_TELL),

@@ -204,8 +204,9 @@ def test_s20_nulls_of_all_five_vectors_are_those_of_gaussians() -> None:
     """200,000 draws; the closed form and a regression of the squared norms on x agree to 0.01."""
     rng = np.random.default_rng(4)
     n, d = 200_000, 4
-    x = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
-    x_hat = x @ (0.4 * rng.normal(size=(d, d))) + rng.normal(size=(n, d)) + 1.0
+    spread, kept = rng.normal(size=(2, d, d))
+    x = rng.normal(size=(n, d)) @ spread + np.array([1.0, -2.0, 1.5, 0.5])
+    x_hat = x @ (0.4 * kept) + rng.normal(size=(n, d)) + 1.0
     vectors = {"x": x, "x_hat": x_hat, "sae_error": x - x_hat}
     first = FirstPass(d, ["made"], covariance=True)
     error = torch.from_numpy(x - x_hat)
