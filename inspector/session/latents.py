@@ -18,6 +18,7 @@ from inspector.session.latent_search import LatentSearch, Place, activations_of
 from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour
 
 if TYPE_CHECKING:
+    from inspector.interp.known import Said
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
     from inspector.spec import SaeRef
@@ -31,14 +32,19 @@ DECODER_BYTES = 64 * 1024 * 1024
 """Of the decoder per step."""
 NEURONPEDIA = "https://www.neuronpedia.org"
 
-Said = tuple[str, float | None]
-"""Explanation and score of a latent."""
-FindSaid = Callable[["SaeRef", int], Said | None]
+FindSaid = Callable[["SaeRef", int], "Said | None"]
 
 
 def nothing_said(_ref: SaeRef, _index: int) -> Said | None:
     """No explanation is known."""
     return None
+
+
+def latents_of(loaded: Loaded) -> Latents:
+    """What answers about a target's latents, with what stored results say of them."""
+    from inspector.interp.known import KnownLatents
+
+    return Latents(loaded, KnownLatents(loaded.model.name, loaded.hook_name).find)
 
 
 class Latents:

@@ -332,9 +332,9 @@ class Service:
     def _latents_of(self, browser: Browser) -> Latents:
         """What answers about latents; its tables are kept."""
         if self._latents is None:
-            from inspector.session.latents import Latents
+            from inspector.session.latents import latents_of
 
-            self._latents = Latents(browser.loaded)
+            self._latents = latents_of(browser.loaded)
         return self._latents
 
     def _fit_one_step(self, browser: Browser, fits: Fits) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,10 @@ from inspector.errors import UsageError
 from inspector.session import latent_search
 from inspector.session.latent_search import LatentSearch
 from inspector.session.latents import N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents
-from inspector.session.protocol import GetLatent, LatentView
+from inspector.session.protocol import Failed, GetContext, GetLatent, LatentView
+from inspector.session.service import Service
+from inspector.spec import TargetSpec
+from tests.session.test_service import Running
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -189,3 +193,30 @@ def test_what_cannot_be_answered_is_refused_at_once(loaded: Loaded, latents: Lat
         latents.answer(GetLatent(sae_id=loaded.saes[0].ref.sae_id + "x", index=0))
     with pytest.raises(UsageError, match=r"no latent 32\. Its latents are 0 to 31"):
         latents.answer(GetLatent(sae_id=loaded.saes[0].ref.sae_id, index=32))
+
+
+def test_a_session_answers_about_latents_between_other_questions(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def at_once(self: Service) -> tuple[Loaded, list[str]]:
+        return loaded, []
+
+    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path))
+    monkeypatch.setattr(Service, "_load", at_once)
+    sae_id = loaded.saes[3].ref.sae_id
+    # Before the service runs: the model is not to be used by two threads at once.
+    expected = view_of(Latents(loaded), GetLatent(request=1, sae_id=sae_id, index=2))[0]
+    running = Running(TargetSpec())
+    running.attach()
+    running.start()
+    try:
+        running.hub.ask(1, GetLatent(request=1, sae_id=sae_id, index=2))
+        running.hub.ask(1, GetContext(request=2, context=0))
+        told = running.until(1, lambda message: isinstance(message, LatentView))
+        order = [message.request for message in running.told[0] if message.request in (1, 2)]
+        assert order == [2, 1], "a context does not wait for the search"
+        assert told == expected
+        refused = running.ask(1, GetLatent(request=3, sae_id=sae_id, index=-1))
+        assert isinstance(refused, Failed) and "has no latent -1" in refused.message
+    finally:
+        running.end()
