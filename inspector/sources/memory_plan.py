@@ -175,24 +175,35 @@ def _needed(sizes: Sizes, way: _Way) -> int:
 
 
 def _rows(sizes: Sizes, way: _Way) -> tuple[tuple[str, int], ...]:
-    """What stays, and the largest of what comes and goes."""
-    stays = _stays(sizes, way)
-    goes = _goes(sizes, way)
-    largest = max(goes, key=lambda name: goes[name])
-    return tuple((name, n_bytes) for name, n_bytes in (*stays.items(), (largest, goes[largest])) if n_bytes)
+    """What is there when most is: weights, what is kept beside them, and the largest of what comes and goes."""
+    weights = _weights(sizes, way)
+    while_loading = _largest(weights, _goes_while_loading(sizes, way))
+    at_work = _largest(weights | _kept(sizes), _goes_at_work(sizes, way))
+    fullest = max((while_loading, at_work), key=lambda rows: sum(rows.values()))
+    return tuple((name, n_bytes) for name, n_bytes in fullest.items() if n_bytes)
 
 
-def _stays(sizes: Sizes, way: _Way) -> dict[str, int]:
-    d, n_saes = sizes.d_in, len(sizes.saes)
-    square = 8 * d * d
+def _largest(stays: dict[str, int], goes: dict[str, int]) -> dict[str, int]:
+    name = max(goes, key=lambda name: goes[name])
+    return stays | {name: goes[name]}
+
+
+def _weights(sizes: Sizes, way: _Way) -> dict[str, int]:
     resident = [ref for ref in sizes.saes if ref.sae_id not in way.streamed]
     streamed = [sae_bytes(ref) for ref in sizes.saes if ref.sae_id in way.streamed]
-    stays = {
+    count = f"{len(resident)} of {len(sizes.saes)}" if streamed else str(len(sizes.saes))
+    return {
         "model weights": sizes.n_parameters * sizes.dtype_bytes,
-        f"SAE weights ({len(resident)} of {n_saes})" if streamed else f"SAE weights ({n_saes})": sum(
-            map(sae_bytes, resident)
-        ),
+        f"SAE weights ({count})": sum(map(sae_bytes, resident)),
         "SAE whose turn it is": max(streamed, default=0),
+    }
+
+
+def _kept(sizes: Sizes) -> dict[str, int]:
+    """What stays once work has begun."""
+    d, n_saes = sizes.d_in, len(sizes.saes)
+    square = 8 * d * d
+    stays = {
         # X'X, X'Y of every SAE, and their maps. A headless run may want each error's whole covariance; a session makes
         # new maps while the old ones are in use.
         "moments and maps": square * (2 + 3 * n_saes),
@@ -211,18 +222,26 @@ def _stays(sizes: Sizes, way: _Way) -> dict[str, int]:
     return stays
 
 
-def _goes(sizes: Sizes, way: _Way) -> dict[str, int]:
+def _goes_while_loading(sizes: Sizes, way: _Way) -> dict[str, int]:
     d, length = sizes.d_in, sizes.length
-    square = 8 * d * d
-    scratch = max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
-    n = way.contexts * length
-    part = PART_TOKENS if sizes.session else n
     gate = length * -(-GATE_TOKENS // max(1, length * 7 // 8))
     gate = min(gate, sizes.n_contexts * length)
     # gate.py: rows of every hook and the same joined; then the parts of the identity in float64.
     hooks = 4 * GATE_HOOKS * gate * sizes.d_model
-    goes = {
-        "load gate": max(2 * hooks, hooks + 48 * gate * sizes.d_model, hooks + 8 * gate * d + scratch),
+    measured = 8 * gate * d + max(32 * gate * d, _scratch_of_all(sizes, way))
+    return {
+        "load gate": max(2 * hooks, hooks + 48 * gate * sizes.d_model, hooks + measured),
+        "reading an SAE": max((_loading(ref) for ref in sizes.saes), default=0) if sizes.on_host else 0,
+    }
+
+
+def _goes_at_work(sizes: Sizes, way: _Way) -> dict[str, int]:
+    d, length = sizes.d_in, sizes.length
+    square = 8 * d * d
+    scratch = _scratch_of_all(sizes, way)
+    n = way.contexts * length
+    part = PART_TOKENS if sizes.session else n
+    return {
         "forward pass and logits": _forward(sizes),
         # Float32 and float64 copies of x, x_hat and the errors of one SAE: 64 bytes per number in second_pass.py, the
         # larger of the two; or the chunk's dense latents while x_hat is made.
@@ -230,9 +249,11 @@ def _goes(sizes: Sizes, way: _Way) -> dict[str, int]:
         # eigh: the standardised scatter, its vectors, LAPACK's two squares of work, and the root.
         "factorisation": 6 * square,
     }
-    loading = max((_loading(ref) for ref in sizes.saes), default=0) if sizes.on_host else 0
-    goes["reading an SAE"] = loading
-    return goes
+
+
+def _scratch_of_all(sizes: Sizes, way: _Way) -> int:
+    """They take their chunks one after the other."""
+    return max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
 
 
 def _scratch(ref: SaeRef, most: int) -> int:

@@ -93,6 +93,7 @@ class LoadedSae:
             l0[start:stop] = (latents > 0).sum(dim=-1, dtype=torch.int32)[: stop - start]
             # Decode after each encode: layer_norm and constant_norm_rescale keep the last input's scale in between.
             x_hat[start:stop] = self._decoded(latents, stop - start)
+            del latents  # before the next chunk's are made
         return Reconstruction(x_hat=x_hat, l0=l0)
 
     @torch.inference_mode()

@@ -1,0 +1,111 @@
+"""A process that opens a target, works on it, and prints what was planned and the peak that was measured, as JSON.
+
+    python -m tests.measured_memory SMALL-TARGET TARGET run|session
+
+Targets are JSON objects of TargetSpec's fields. The peak is the kernel's high-water mark of resident memory on the CPU,
+less what was resident before: libraries are imported and have allocated what they allocate once, because the small
+target goes through the same work first.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from inspector.events import Event
+from inspector.spec import RunSpec, TargetSpec
+
+
+def resident(key: str) -> int:
+    """Bytes: 'VmRSS' now, 'VmHWM' at most since `forget`."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(key)
+
+
+def forget() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def finish(work: Generator[Event, None, Any], peaks: dict[str, int], base: int) -> Any:
+    """The work's result; the peak of every stage by its name."""
+    stage = "start"
+    while True:
+        forget()
+        try:
+            event = next(work)
+        except StopIteration as done:
+            peaks[stage] = max(peaks.get(stage, 0), resident("VmHWM") - base)
+            return done.value
+        peaks[stage] = max(peaks.get(stage, 0), resident("VmHWM") - base)
+        stage = str(getattr(event, "what", getattr(event, "name", type(event).__name__)))
+
+
+def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]:
+    """Load and do everything; what was loaded, and the peaks."""
+    from inspector import runner
+    from inspector.session.browser import Browser
+    from inspector.session.policy import Fits
+    from inspector.session.protocol import AnalysePrompt, GetContext, GetDetail
+    from inspector.sources.target import open_target
+
+    peaks: dict[str, int] = {}
+    loaded = finish(open_target(target, session=what == "session"), peaks, base)
+    if what == "run":
+        spec = RunSpec(target=target, experiments=("error-vector", "norm-prediction"))
+        finish(runner.run(spec, loaded), peaks, base)
+        return loaded, peaks
+    forget()
+    browser = Browser(loaded)
+    fits = Fits(loaded, browser.readings)
+    fits.want("excluded")
+    while fits.has_work:
+        improved = fits.step({"excluded"})
+        if improved is not None:
+            browser.readings["excluded"].improve(improved)
+    peaks["fit"] = resident("VmHWM") - base
+    forget()
+    for context in range(len(loaded.contexts.names)):
+        browser.context(GetContext(context=context))
+    browser.prompt(1, AnalysePrompt(text="the token"))
+    sae_id = loaded.saes[-1].ref.sae_id
+    browser.detail(1, GetDetail(source="context", context=0, position=9, sae_id=sae_id))
+    peaks["texts"] = resident("VmHWM") - base
+    return loaded, peaks
+
+
+def main() -> None:
+    """Print one JSON object."""
+    warnings.simplefilter("ignore")
+    small, target = (
+        TargetSpec(**{**json.loads(text), "positions": (0, None)}, device="cpu", accept_gate=True)
+        for text in sys.argv[1:3]
+    )
+    import sae_lens  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    work(small, sys.argv[3], 0)
+    gc.collect()
+    base = resident("VmRSS")
+    loaded, peaks = work(target, sys.argv[3], base)
+    plan = loaded.memory
+    told = {
+        "planned": plan.needed,
+        "measured": max(peaks.values()),
+        "peaks": peaks,
+        "rows": plan.rows,
+        "streamed": sorted(plan.streamed),
+        "chunk": plan.chunk_tokens,
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
