@@ -18,6 +18,9 @@ from inspector.experiments import find
 from inspector.experiments._tokens import measure
 from inspector.runner import run
 from inspector.spec import RunSpec
+from inspector.statistics import grouping
+from inspector.statistics.own import token_pass
+from inspector.statistics.own.token_norms import TokenNorms
 from tests.experiments.own import Toy, finish, opened
 from tests.experiments.tokens import Reference, size
 
@@ -318,6 +321,28 @@ def test_batches_of_another_size_give_the_same_s28(toy: Toy, results: Results) -
             own = results[other["experiment"]]
             for key in ("saes", "result", "intervals"):
                 assert same(own[key], other[key]), (other["experiment"], key)
+
+
+def test_more_contexts_than_groups_change_no_number_but_the_intervals(
+    toy: Toy, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept does not grow with the text: sums of three blocks of contexts instead of one of each."""
+    monkeypatch.setattr(grouping, "MOST_GROUPS", 3)
+    seen: list[dict[str, Any]] = []
+
+    def kept(**found: Any) -> TokenNorms:
+        seen.append(found)
+        return TokenNorms(**found)
+
+    monkeypatch.setattr(token_pass, "TokenNorms", kept)
+    for other in toy.run(*ALL, **PARAMS):
+        own = results[other["experiment"]]
+        assert same(own["saes"], other["saes"]) and same(own["result"], other["result"])
+    (found,) = seen
+    d, k = toy.raw["resid"].shape[-1], len(toy.widths)
+    assert found["n_contexts"] == int(toy.test.any(axis=1).sum()) > 3
+    assert found["counts"].shape == (41, 3) and found["squared"].test.shape == (3, 2 + 4 * k, 2 + 4 * k)
+    assert all(sae.error_sum.shape == (3, d) and len(sae.sums.values) == 3 for sae in found["saes"])
 
 
 def same(one: Any, other: Any) -> bool:
