@@ -147,10 +147,7 @@ class LinePane(Widget):
         """Build for the new size."""
         self.rebuild()
 
-    def on_focus(self) -> None:
-        """The title says who has the focus."""
-        self.rebuild()
-
-    def on_blur(self) -> None:
-        """The title says who has the focus."""
+    def watch_has_focus(self, has_focus: bool) -> None:
+        """The title says who has the focus. Not in a handler of Blur, which runs before the focus is gone."""
+        super().watch_has_focus(has_focus)
         self.rebuild()
