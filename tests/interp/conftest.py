@@ -12,6 +12,7 @@ import pytest
 
 from inspector.interp.gathering import Gathered, Settings
 from inspector.spec import TargetSpec
+from tests.cli.conftest import run  # noqa: F401  # commands are run here as there
 
 if TYPE_CHECKING:
     from inspector.events import Event
