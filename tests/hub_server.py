@@ -1,7 +1,9 @@
 """A Hugging Face hub on the loopback interface, with the faults that a real one has.
 
 Speaks what huggingface_hub asks: HEAD and GET of /REPO/resolve/REVISION/FILE with ETag, commit and size, a redirect to
-another place for large files, ranges, and the listing of a repository.
+another place for large files, ranges, and the listing of a repository. And what `datasets` asks to stream a data set:
+the same below /datasets, what a repository is, what some of its paths are, and a server of prepared data sets, which
+this hub has not.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import re
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +26,13 @@ LARGE = 4096
 """Bytes from which a file is redirected, as the hub does with its large ones."""
 
 
+_REPO = r"((?:datasets/)?[^/]+/[^/]+)"
+_API_REPO = r"(models|datasets)/([^/]+/[^/]+)"
+
+
 @dataclass
 class Hub:
-    """Files by repository, and what goes wrong."""
+    """Files by repository, and what goes wrong. A data set's repository begins with `datasets/`, as in its address."""
 
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
@@ -80,16 +87,23 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer(body=True)
 
+        def do_POST(self) -> None:
+            self._answer(body=True)
+
         def _answer(self, *, body: bool) -> None:
-            path = self.path.partition("?")[0]
+            path = urllib.parse.unquote(self.path.partition("?")[0])
             hub.asked.append((self.command, path, self.headers.get("Range")))
             if (token := self.headers.get("Authorization")) is not None:
                 hub.tokens.append(token)
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
-                self._list(match[1])
-            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            if match := re.fullmatch(rf"/api/{_API_REPO}/tree/[^/]+(?:/(.*))?", path):
+                self._list(_repo(match), match[3])
+            elif match := re.fullmatch(rf"/api/{_API_REPO}/paths-info/[^/]+", path):
+                self._paths(_repo(match))
+            elif match := re.fullmatch(rf"/api/{_API_REPO}(?:/revision/[^/]+)?", path):
+                self._about(_repo(match))
+            elif match := re.fullmatch(rf"/{_REPO}/resolve/[^/]+/(.+)", path):
                 self._resolve(match[1], match[2], body)
-            elif match := re.fullmatch(r"/large/([^/]+/[^/]+)/(.+)", path):
+            elif match := re.fullmatch(rf"/large/{_REPO}/(.+)", path):
                 self._send(match[1], match[2], body)
             else:
                 self._error(404, "EntryNotFound")
@@ -103,14 +117,40 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return True
             return False
 
-        def _list(self, repo: str) -> None:
+        def _list(self, repo: str, below: str | None) -> None:
             if not self._known(repo):
                 return
-            tree = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
-                for name, path in hub.files[repo].items()
-            ]
-            data = json.dumps(tree).encode()
+            folder = f"{below.rstrip('/')}/" if below else ""
+            names = [name for name in hub.files[repo] if name.startswith(folder)]
+            if folder and not names:
+                self._error(404, "EntryNotFound")
+                return
+            wanted = urllib.parse.parse_qs(self.path.partition("?")[2]).get("recursive", ["false"])[0]
+            inside = [name for name in names if wanted.lower() in ("true", "1") or "/" not in name[len(folder) :]]
+            above = {folder + name[len(folder) :].split("/")[0] for name in names if "/" in name[len(folder) :]}
+            tree = [{"type": "directory", "path": name, "size": 0, "oid": COMMIT} for name in sorted(above)]
+            self._json(tree + [_entry(name, hub.files[repo][name]) for name in inside])
+
+        def _paths(self, repo: str) -> None:
+            asked = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            if not self._known(repo):
+                return
+            form = json.loads(asked) if asked.startswith("{") else urllib.parse.parse_qs(asked)
+            found: list[dict[str, Any]] = []
+            for wanted in form.get("paths", []):
+                if wanted in hub.files[repo]:
+                    found.append(_entry(wanted, hub.files[repo][wanted]))
+                elif any(name.startswith(f"{wanted}/") for name in hub.files[repo]):
+                    found.append({"type": "directory", "path": wanted, "size": 0, "oid": COMMIT})
+            self._json(found)
+
+        def _about(self, repo: str) -> None:
+            if self._known(repo):
+                siblings = [{"rfilename": name} for name in hub.files[repo]]
+                self._json({"id": repo.removeprefix("datasets/"), "sha": COMMIT, "siblings": siblings})
+
+        def _json(self, value: Any) -> None:
+            data = json.dumps(value).encode()
             self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
             self.wfile.write(data)
 
@@ -143,10 +183,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = hub.files[repo][name]
             data, status, start = path.read_bytes(), 200, 0
             headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-            if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            last = len(data) - 1
+            if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
                 start, status = int(match[1]), 206
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            rest = data[start:]
+                last = min(last, int(match[2])) if match[2] else last
+                headers["Content-Range"] = f"bytes {start}-{last}/{len(data)}"
+            rest = data[start : last + 1]
             self._head(status, headers | {"Content-Length": str(len(rest))})
             if not body:
                 return
@@ -179,3 +221,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 def _etag(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _repo(match: re.Match[str]) -> str:
+    """The key in Hub.files of what an address of the API names."""
+    return match[2] if match[1] == "models" else f"datasets/{match[2]}"
+
+
+def _entry(name: str, path: Path) -> dict[str, Any]:
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}

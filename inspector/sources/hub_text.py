@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -70,16 +71,45 @@ def tokenizer_hash(encode: Callable[[str], Sequence[int]], size: int) -> str:
 
 def kept(wanted: Wanted) -> Kept | None:
     """The tokens, if they were taken before and are undamaged."""
-    path = _path(wanted)
+    found = _read(_path(wanted))
+    if found is None or found.token_ids.shape[1] != wanted.length:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(_path(wanted))  # was of use today: `cache prune` removes the oldest
+    return found
+
+
+def _read(path: Path) -> Kept | None:
+    """The tokens of a file, if they are those that its metadata have the hash of."""
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             token_ids = file.get_tensor("token_ids")
         names = json.loads(about["names"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+        whole = token_ids.ndim == 2 and len(token_ids) == len(names) and about["sha256"] == _digest(token_ids, names)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    whole = token_ids.shape == (len(names), wanted.length) and about.get("sha256") == _digest(token_ids, names)
     return Kept(token_ids=token_ids.to(torch.int64), names=tuple(names)) if whole else None
+
+
+def checksum_file(path: Path) -> Path:
+    """Where the checksum of all bytes of a file of tokens is."""
+    return path.with_suffix(".sha256")
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with a file of tokens, as a part of a sentence; None if it is whole.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        if checksum_file(path).read_bytes() != f"{digest}\n".encode():
+            return "its checksum does not fit"
+    except FileNotFoundError:  # kept by an older version, or killed between the two files
+        pass
+    return None if _read(path) is not None else "its tokens are not those that were kept"
 
 
 def keep(wanted: Wanted, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
@@ -91,7 +121,11 @@ def keep(wanted: Wanted, rows: Sequence[Sequence[int]], names: Sequence[str]) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"token_ids": token_ids}, temporary, metadata=about)
+        whole = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        checksum_file(path).unlink(missing_ok=True)  # a file without one is checked by what it says of itself
         temporary.replace(path)
+        temporary.write_text(f"{whole}\n", encoding="ascii")
+        temporary.replace(checksum_file(path))
     except (OSError, SafetensorError):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -129,7 +163,29 @@ def streamed(text: HubText) -> Any:
     """The library's iterable over a split. It runs no code of the data set's."""
     from datasets import load_dataset
 
+    _read_zstd()
     return load_dataset(text.name, split=text.split, streaming=True)
+
+
+def _read_zstd() -> None:
+    """Teach fsspec, through which the library reads, what the Pile's files are compressed with.
+
+    By itself it can only if the package zstandard is installed, and then reads a file of several frames up to the end
+    of the first one. pyarrow, which is here anyway, reads all of it.
+    """
+    from fsspec.compression import compr, register_compression
+
+    if compr.get("zstd") is not _zstd_reader:
+        register_compression("zstd", _zstd_reader, "zst", force=True)
+
+
+def _zstd_reader(file: Any, mode: str = "rb", **_: Any) -> io.BufferedReader:
+    import pyarrow
+
+    if "r" not in mode:
+        raise ValueError("only read here")
+    stream: Any = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
+    return io.BufferedReader(stream, buffer_size=1 << 20)
 
 
 def _sentence(text: HubText, error: Exception) -> str:
