@@ -115,7 +115,7 @@ def head(width: int, *, asked: bool) -> Line:
 
 
 def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
-    """What the marked ones cost together: 'about 42 s, 30 s of it for passes that they share'; '' if unknown."""
+    """What the chosen ones cost: 'about 42 s, 30 s of it for passes that they share'; '' if unknown."""
     if estimates is None or not marked:
         return ""
     known = {estimate.experiment: estimate for estimate in estimates.estimates}
@@ -125,7 +125,10 @@ def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
         return ""
     shared = estimates.shared_seconds or 0.0
     told = f"about {duration(sum(own) + shared)}"
-    return f"{told}, {duration(shared)} of it for passes that they share" if shared and len(marked) > 1 else told
+    if shared < 0.5:
+        return told
+    whose = "passes that they share" if len(marked) > 1 else "passes over the tokens"
+    return f"{told}, {duration(shared)} of it for {whose}"
 
 
 def detail_lines(experiment: Experiment, estimate: Estimate | None, width: int) -> list[Line]:
@@ -133,6 +136,8 @@ def detail_lines(experiment: Experiment, estimate: Estimate | None, width: int) 
     room = max(20, width - 1)
     lines: list[Line] = [[(cut(experiment.title, room), "strong")], [(cut(experiment.reference, room), "muted")], []]
     lines += [[(part, "")] for part in wrap(experiment.question, room)]
+    if estimate is not None and estimate.seconds is None and not estimate.why_not:
+        lines += [[], [("what it costs is known once it has run on this target", "muted")]]
     if estimate is not None and estimate.why_not:
         lines += [[], [("cannot run here", "warning")]]
         lines += [[(part, "")] for part in wrap(estimate.why_not, room)]

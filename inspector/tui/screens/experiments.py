@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
+    from textual.timer import Timer
 
     from inspector.experiment import Experiment
     from inspector.session.protocol import Estimate, JobInfo
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 WIDE = 100
 """Columns from which list and text stand beside each other."""
+COST_DELAY = 0.2
+"""Seconds the cursor rests before the session is asked what exactly this would cost."""
 QUEUE = 5
 """Jobs shown below the list in a high window."""
 
@@ -74,6 +77,9 @@ class ExperimentsScreen(SessionScreen):
         """What a set of marked experiments costs, once asked."""
         self._asked = False
         self._asked_when_ready = False
+        self._cost_timer: Timer | None = None
+        self._n_done = 0
+        """Jobs that were done when the costs were asked for."""
 
     @property
     def help_text(self) -> PaneHelp:
@@ -130,7 +136,8 @@ class ExperimentsScreen(SessionScreen):
         if self.session.ready is None:
             self._asked_when_ready = True
             return
-        self._asked = True
+        self._asked = self._estimates is None
+        self._n_done = sum(job.state == "done" for job in self.session.jobs)
         self.show_all()
         answer = await self.call(GetEstimates(experiments=[each.id for each in self.experiments]))
         self._asked = False
@@ -139,6 +146,7 @@ class ExperimentsScreen(SessionScreen):
         elif isinstance(answer, Failed):
             self._estimates = None
         self.show_all()
+        self._ask_cost_soon()
 
     async def _estimate_marked(self, ids: list[str]) -> None:
         answer = await self.call(GetEstimates(experiments=ids))
@@ -181,6 +189,12 @@ class ExperimentsScreen(SessionScreen):
         if self._asked_when_ready and session.ready is not None:
             self._asked_when_ready = False
             self.run_worker(self._estimate(), group="estimate", exclusive=True, exit_on_error=False)
+        n_done = sum(job.state == "done" for job in session.jobs)
+        if n_done != self._n_done:  # a measurement that has run here is known better than before
+            self._n_done = n_done
+            self._shared.clear()
+            if self._estimates is not None:
+                self.run_worker(self._estimate(), group="estimate", exclusive=True, exit_on_error=False)
         self.show_head()
         self.show_queue()
         self.show_command()
@@ -212,7 +226,9 @@ class ExperimentsScreen(SessionScreen):
         counted = f"   {len(self.experiments)}" if self.experiments else ""
         marked = f", {len(self.marks)} marked" if self.marks else ""
         self.query_one("#experiments-head", TitleBar).show(
-            [("Experiments", "strong"), (f"{counted}{marked}", "")], self.target_text(), False
+            [("dm-inspect", "accent"), ("  experiments", "strong"), (f"{counted}{marked}", "")],
+            self.target_text(),
+            False,
         )
 
     def show_list(self) -> None:
@@ -265,10 +281,8 @@ class ExperimentsScreen(SessionScreen):
     def show_command(self) -> None:
         """The command of what s would start, and what several cost together."""
         chosen = self.chosen
-        cost = ""
-        if len(chosen) > 1:
-            known = self._shared.get(frozenset(each.id for each in chosen))
-            cost = experiment_list.together(chosen, known or self._estimates)
+        known = self._shared.get(frozenset(each.id for each in chosen))
+        cost = experiment_list.together(chosen, known)
         name = f"{len(chosen)} together" if len(chosen) > 1 else "the same as a command"
         self.query_one("#experiments-command-title", TitleBar).show([(name, "")], cost, False)
         command = self.command()
@@ -295,6 +309,7 @@ class ExperimentsScreen(SessionScreen):
         self.query_one(f"#experiments-{name}", Prose).show(lambda _: [], keep_place=False)
         self.show_text()
         self.show_command()
+        self._ask_cost_soon()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         """Enter."""
@@ -325,8 +340,17 @@ class ExperimentsScreen(SessionScreen):
 
     def _marks_changed(self) -> None:
         self.show_all()
+        self._ask_cost_soon()
+
+    def _ask_cost_soon(self) -> None:
+        """What the chosen ones cost together, passes included; asked when the cursor has rested."""
+        if self._cost_timer is not None:
+            self._cost_timer.stop()
+        self._cost_timer = self.set_timer(COST_DELAY, self._ask_cost)
+
+    def _ask_cost(self) -> None:
         ids = [each.id for each in self.chosen]
-        if len(ids) > 1 and frozenset(ids) not in self._shared and self._estimates is not None:
+        if ids and frozenset(ids) not in self._shared and self._estimates is not None:
             self.run_worker(self._estimate_marked(ids), group="marked", exclusive=True, exit_on_error=False)
 
     def action_open(self) -> None:

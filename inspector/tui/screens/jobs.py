@@ -126,7 +126,11 @@ class JobsScreen(SessionScreen):
         jobs = session.jobs
         n_running = len(session.unfinished)
         counted = f"{len(jobs)} jobs" if len(jobs) != 1 else "1 job"
-        start: Line = [("Jobs", "strong"), (f"   {counted}, {n_running} unfinished" if jobs else "", "")]
+        start: Line = [
+            ("dm-inspect", "accent"),
+            ("  jobs", "strong"),
+            (f"   {counted}, {n_running} unfinished" if jobs else "", ""),
+        ]
         self.query_one("#jobs-head", TitleBar).show(start, self.target_text(), False)
         empty = EMPTY if session.ready is not None else WAITING
         if session.stage in ("failed", "lost") and not jobs:

@@ -73,8 +73,8 @@ class LeavingScreen(ModalScreen[Answer]):
         Binding("escape", "answer('stay')", "stay", show=False, id="leaving.stay"),
     ]
     DEFAULT_CSS = """
-    LeavingScreen { align: center middle; background: $background; }
-    LeavingScreen > Question { width: 76; max-width: 100%; padding: 1 2; background: $surface; }
+    LeavingScreen { align: center middle; background: $background 0%; }
+    LeavingScreen > Question { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
     """
 
     def __init__(self, jobs: Sequence[JobInfo], *, survives: bool = True) -> None:
@@ -85,7 +85,7 @@ class LeavingScreen(ModalScreen[Answer]):
     def compose(self) -> ComposeResult:
         """The question alone."""
         question = Question(self._lines)
-        question.styles.height = len(self._lines) + 2
+        question.styles.height = len(self._lines) + 2  # the border
         yield question
 
     def action_answer(self, answer: Answer) -> None:

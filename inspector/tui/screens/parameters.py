@@ -102,7 +102,7 @@ class ParametersScreen(SessionScreen):
         """Titles, the selected field, the command."""
         names = ", ".join(experiment.title for experiment in self._experiments)
         self.query_one("#form-head", TitleBar).show(
-            [("Parameters", "strong"), (f"   {names}", "")], self.target_text(), False
+            [("dm-inspect", "accent"), ("  parameters", "strong"), (f"   {names}", "")], self.target_text(), False
         )
         field = self.query_one(Form).field
         title = field.key if field is not None else "start"

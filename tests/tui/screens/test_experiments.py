@@ -55,23 +55,29 @@ async def test_it_lists_all_experiments_with_their_cost_and_what_would_contradic
         await app.until(lambda: screen._estimates is not None)
         await app.settle()
         lines = app.screen_text()
-        assert lines[0].startswith(f" Experiments   {len(ids())}")
+        assert lines[0].startswith(f" dm-inspect  experiments   {len(ids())}")
         assert lines[0].rstrip().endswith("demo · layer 3 · resid_post · cpu")
         assert lines[1].startswith("    paper      experiment                             cost here ")
         assert lines[2].startswith("▸   Sec. 4.1   Norm prediction                             24 s ")
         assert any("would contradict the paper's claim" in line for line in lines)
         assert any(line.startswith(" $ dm-inspect run norm-prediction --widths 256") for line in lines)
+        everything = [each.id for each in screen.experiments]
+        await app.until(lambda: len(app.asked(GetEstimates)) == 2)
         assert [message.experiments for message in app.asked(GetEstimates)] == [  # type: ignore[attr-defined]
-            [each.id for each in screen.experiments]
-        ]
+            everything, ["norm-prediction"],
+        ]  # fmt: skip
+        await app.until(
+            lambda: any("about 54 s, 30 s of it for passes over the tokens" in line for line in app.screen_text())
+        )
 
 
 async def test_several_marked_ones_run_as_one_job() -> None:
     async with driven(session()) as app:
         await opened(app)
         await app.press("space", "space")
-        lines = app.screen_text()
-        assert any("2 together" in line and "passes that they share" in line for line in lines)
+        await app.until(
+            lambda: any("2 together" in line and "passes that they share" in line for line in app.screen_text())
+        )
         await app.press("s")
         await app.until(lambda: started(app))
         await app.settle()

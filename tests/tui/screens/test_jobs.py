@@ -50,7 +50,7 @@ async def test_every_job_with_its_state_progress_command_and_log() -> None:
     async with driven(fake) as app:
         screen = await opened(app)
         lines = app.screen_text()
-        assert lines[0].startswith(" Jobs   3 jobs, 1 unfinished")
+        assert lines[0].startswith(" dm-inspect  jobs   3 jobs, 1 unfinished")
         assert lines[1].startswith(" ▸ ▶ running     norm-prediction")
         assert "25%" in lines[1]
         assert "The device is out of memory." in lines[2]
