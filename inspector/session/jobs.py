@@ -34,6 +34,7 @@ from inspector.session.protocol import (
     ResumeJob,
     StartJob,
 )
+from inspector.session.turns import Turns, resting
 from inspector.spec import Null, Profile, RunSpec, TargetSpec
 from inspector.store.command import command_of
 from inspector.store.jobs import Job, JobStore, Owner
@@ -49,7 +50,7 @@ TOLD_SECONDS = 0.5
 WRITTEN_SECONDS = 2.0
 """Between two writes of progress into the table."""
 BATCH_SIZE = 1
-"""Contexts per step: a view's question waits for the end of a step. Changes no number."""
+"""Contexts per step: what a kill costs at most, and what progress is told by. Changes no number."""
 MOST_QUEUED = 100
 """A view that asks for more is mistaken, or wants to fill the disk."""
 MOST_NAMED = 1000
@@ -227,14 +228,14 @@ class JobRunner:
     # ---- work -------------------------------------------------------------------------------------------------
 
     def step(self, loaded: Loaded) -> None:
-        """One step of the job that runs; the next one is begun if none does. Never raises what a job does wrong."""
+        """One turn of the job that runs; the next one is begun if none does. Never raises what a job does wrong."""
         if self._running is None:
             self._begin(self._queue.popleft(), loaded)
         running = self._running
         assert running is not None
         began = time.perf_counter()
         try:
-            event = next(running.work)
+            event = running.work.turn()
         except StopIteration:
             self._running = None
             job = running.job
@@ -244,6 +245,8 @@ class JobRunner:
             self._failed(running.job, failed(error))
         else:
             running.seconds += time.perf_counter() - began
+            if event is None:  # it only rests
+                return
             try:
                 self._hear(running, event)
             except Exception as error:  # a result that cannot be stored: the work stops, its checkpoints stay
@@ -269,7 +272,8 @@ class JobRunner:
     def _begin(self, job: Job, loaded: Loaded) -> None:
         now = time.time()
         job = replace(job, state="running", started=now, beat=now)
-        self._running = _Running(job, self._log(job), _work(job.spec, loaded))
+        work: Turns[Event] = Turns(lambda turns: _work(job.spec, resting(loaded, turns)))
+        self._running = _Running(job, self._log(job), work)
         self._running.log.say("running")
         self._write(job)
         self._tell(JobTold(job=info(job)))
@@ -358,7 +362,7 @@ class JobRunner:
 class _Running:
     """The job under way."""
 
-    def __init__(self, job: Job, job_log: JobLogFile, work: Work) -> None:
+    def __init__(self, job: Job, job_log: JobLogFile, work: Turns[Event]) -> None:
         self.job = job
         self.log = job_log
         self.work = work

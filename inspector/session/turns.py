@@ -1,0 +1,155 @@
+"""A job's work in a thread of its own that runs only when it is told to: a generator that can also rest between yields.
+
+A pass over one context asks every SAE, which on a laptop takes longer than somebody who turned a page should wait. So
+the work may rest before an SAE is asked, and the service answers in between. The two threads never run at once: model
+and SAEs have state that two must not share. A thread, because a generator can only rest where it yields; and what a
+thread has to itself (torch's inference mode) does not leak into the service.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from inspector.sources.sae import LoadedSae
+    from inspector.sources.target import Loaded
+
+Item = TypeVar("Item")
+REST_SECONDS = 0.02
+"""A turn is at least so long, so that handing over costs nothing that could be felt."""
+CLOSE_SECONDS = 20.0
+
+
+class Abandoned(BaseException):
+    """The work is given up while it rests. Not an Exception, so that nobody takes it for a failure of his."""
+
+
+class Turns(Generic[Item]):
+    """Work that is done turn by turn.
+
+    Args:
+        make: gets this object and makes the generator; called within the first turn.
+    """
+
+    def __init__(self, make: Callable[[Turns[Item]], Generator[Item, None, object]]) -> None:
+        self._make = make
+        self._go, self._rests = threading.Semaphore(0), threading.Semaphore(0)
+        self._item: Item | None = None
+        self._error: BaseException | None = None
+        self._over = self._closing = False
+        self._held = 0
+        self._began = 0.0
+        self._thread = threading.Thread(target=self._run, name="job", daemon=True)
+
+    # ---- the service's side -----------------------------------------------------------------------------------
+
+    def turn(self) -> Item | None:
+        """Let the work go on until it yields, which is returned, or rests: None.
+
+        Raises:
+            StopIteration: it is done.
+            Exception: what it raised.
+        """
+        if self._over:
+            raise StopIteration
+        if self._thread.ident is None:
+            self._thread.start()
+        self._item = None
+        self._began = time.perf_counter()
+        self._go.release()
+        self._rests.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if self._over:
+            raise StopIteration
+        return self._item
+
+    def close(self) -> None:
+        """Give the work up where it is; it tidies up behind itself. Harmless the second time."""
+        if self._over or self._thread.ident is None:
+            self._over = True
+            return
+        self._closing = True
+        self._go.release()
+        self._thread.join(CLOSE_SECONDS)
+        self._over = True
+
+    # ---- the work's side --------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Called by the work where others may use model and SAEs: hands over, if the turn was long enough."""
+        if threading.current_thread() is not self._thread or self._held:
+            return
+        if time.perf_counter() - self._began >= REST_SECONDS:
+            self._hand_over()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No rest within: something of an SAE's state is still needed."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    def _hand_over(self) -> None:
+        self._rests.release()
+        self._go.acquire()
+        if self._closing:
+            raise Abandoned
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            if not self._closing:
+                self._work()
+        except Abandoned:
+            pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over = True
+            self._rests.release()
+
+    def _work(self) -> None:
+        work = self._make(self)
+        try:
+            for item in work:
+                self._item = item
+                self._hand_over()
+        finally:
+            work.close()
+
+
+class RestingSae:
+    """An SAE that lets the work rest before it is asked; in all else the SAE itself."""
+
+    def __init__(self, sae: LoadedSae, turns: Turns[Any]) -> None:
+        self._sae_itself = sae
+        self._turns = turns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sae_itself, name)
+
+    def reconstruct(self, x: Any) -> Any:
+        """See `LoadedSae.reconstruct`."""
+        self._turns.rest()
+        return self._sae_itself.reconstruct(x)
+
+    def chunks(self, x: Any) -> Iterator[Any]:
+        """See `LoadedSae.chunks`: between its chunks and their decoding nobody else may use the SAE."""
+        self._turns.rest()
+        with self._turns.held():
+            yield from self._sae_itself.chunks(x)
+
+
+def resting(loaded: Loaded, turns: Turns[Any]) -> Loaded:
+    """The same target, whose SAEs let the work rest."""
+    saes = tuple(cast("LoadedSae", RestingSae(sae, turns)) for sae in loaded.saes)
+    return replace(loaded, saes=saes)
