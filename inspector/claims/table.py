@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspector.claims import judged_claims, part_claims, suite_claims, token_claims
+from inspector.claims import judged_claims, part_claims, suite_claims, token_claims, training_claims
 from inspector.claims.verdict import Claim
 
 CLAIMS: tuple[Claim, ...] = (
@@ -69,7 +69,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="FVU 0.59 against 0.54",
         needs=("error-saes",),
         contradicted_by="a difference within the spread of seeds",
-        judge=token_claims.later,
+        judge=training_claims.nonlinear_worse,
     ),
     Claim(
         id="C9",

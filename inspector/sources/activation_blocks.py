@@ -37,6 +37,7 @@ class ActivationBlocks:
         model_batch: contexts per model pass.
         special_ids: tokens whose activations are left out.
         seed: of all orders.
+        positions: half-open range of the positions that are kept; None: all.
 
     Raises:
         DataError: if there are no contexts, or only special tokens in them.
@@ -51,11 +52,13 @@ class ActivationBlocks:
         model_batch: int,
         special_ids: tuple[int, ...],
         seed: int,
+        positions: tuple[int, int | None] | None = None,
     ) -> None:
-        n_ordinary = int(is_ordinary(contexts, special_ids).sum())
+        self._special_ids, self._positions = special_ids, slice(*(positions or (0, None)))
+        n_ordinary = int(self._kept(contexts).sum())
         if not n_ordinary:
             raise DataError(f"{len(contexts)} contexts hold no ordinary token to train on. Give --text a longer file.")
-        self._source, self._contexts, self._special_ids = source, contexts, special_ids
+        self._source, self._contexts = source, contexts
         self._block_contexts, self._model_batch, self._seed = block_contexts, model_batch, seed
         self.tokens_per_epoch = n_ordinary
         """Activations before contexts repeat."""
@@ -66,7 +69,7 @@ class ActivationBlocks:
         parts: dict[str, list[Tensor]] = {}
         for first in range(0, len(rows), self._model_batch):
             ids = self._contexts[rows[first : first + self._model_batch]]
-            ordinary = torch.from_numpy(is_ordinary(ids, self._special_ids))
+            ordinary = torch.from_numpy(self._kept(ids))
             for hook, x in self._source(torch.from_numpy(ids)).items():
                 parts.setdefault(hook, []).append(x[ordinary.to(x.device)].float())
         joined = {hook: torch.cat(part) for hook, part in parts.items()}
@@ -77,6 +80,13 @@ class ActivationBlocks:
     def fingerprint(self) -> str:
         """SHA-256 of the token ids."""
         return hashlib.sha256(np.ascontiguousarray(self._contexts).tobytes()).hexdigest()
+
+    def _kept(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Mask of the tokens that are learned from."""
+        here = np.zeros(ids.shape[1], dtype=np.bool_)
+        here[self._positions] = True
+        kept: npt.NDArray[np.bool_] = is_ordinary(ids, self._special_ids) & here
+        return kept
 
     def _rows(self, block: int) -> npt.NDArray[np.int64]:
         total = len(self._contexts)

@@ -92,3 +92,8 @@ def seed_of(seed: int, name: str) -> int:
 def mean_norm_scale(x: Tensor) -> float:
     """The factor that gives activations [tokens, d_in] a mean norm of sqrt(d_in)."""
     return math.sqrt(x.shape[1]) / float(x.norm(dim=1).mean())
+
+
+def deviation_scale(x: Tensor) -> float:
+    """The factor that gives activations [tokens, d_in] a variance of d_in per token: 1 per dimension, on average."""
+    return math.sqrt(x.shape[1] / max(float((x - x.mean(0)).square().sum()) / len(x), 1e-30))

@@ -43,6 +43,7 @@ class Lockstep:
         make: (name, scaled activations of the first block [tokens, d_in]) to a new learner.
         batch_tokens: of a step; a block is cut into whole batches and the rest of it is left out.
         seed: of the random numbers that learners draw, which nobody else draws from.
+        scale_of: activations of the first block to what they and all others are multiplied by.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Lockstep:
         *,
         batch_tokens: int,
         seed: int,
+        scale_of: Callable[[Tensor], float] = mean_norm_scale,
     ) -> None:
         self._blocks, self._reads, self._batch_tokens = blocks, dict(reads), batch_tokens
         self._held: Mapping[str, Tensor] | None = blocks(0)
-        self.scales = {stream: mean_norm_scale(x) for stream, x in self._held.items()}
+        self.scales = {stream: scale_of(x) for stream, x in self._held.items()}
         """By stream: what activations are multiplied by before an SAE sees them."""
         self.learners: dict[str, Learner] = {}
         for name, stream in self._reads.items():
@@ -124,7 +126,7 @@ class Lockstep:
         """
         states: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
-            name, _, own = key.partition("|")
+            name, _, own = key.rpartition("|")
             states.setdefault(name, {})[own] = tensor
         self._random = states.pop("")["random"]
         for name, learner in self.learners.items():

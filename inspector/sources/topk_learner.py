@@ -170,7 +170,7 @@ class TopKLearner:
         self.optimizer.step()
         self.decoder /= self.decoder.norm(dim=1, keepdim=True)
         self.silent_tokens += len(x)
-        self.silent_tokens[main.fired[main.fired >= 0].unique()] = 0
+        self.silent_tokens[main.fired[main.fired >= 0]] = 0
         return float(main.residual.square().sum()) / max(variance, 1e-30)
 
     @torch.no_grad()

@@ -103,7 +103,7 @@ def load(out: Path, fingerprint: str) -> Checkpoint | None:
         if about["fingerprint"] != fingerprint:
             raise UsageError(
                 f"{out} holds the checkpoint of a different training run. "
-                f"Choose another --out, or delete {folder} to start over."
+                f"Choose another folder, or delete {folder} to start over."
             )
         named = about["tensors"]
         path = folder / Path(named["file"]).name

@@ -196,7 +196,7 @@ def test_progress_counts_tokens_and_names_every_sae(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     train(tmp_path, stop_after=2)
-    with pytest.raises(UsageError, match=r"checkpoint of a different training run. Choose another --out"):
+    with pytest.raises(UsageError, match=r"checkpoint of a different training run. Choose another folder"):
         train(tmp_path, TrainSettings(tokens=5000, batch_tokens=128, block_contexts=16, special_ids=(1,)))
 
 

@@ -29,7 +29,9 @@ def test_it_comes_back_as_it_was_kept(tmp_path: Path) -> None:
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     save(tmp_path, "run", 10, TENSORS, {})
-    with pytest.raises(UsageError, match=r"holds the checkpoint of a different training run. Choose another --out, or"):
+    with pytest.raises(
+        UsageError, match=r"holds the checkpoint of a different training run. Choose another folder, or"
+    ):
         load(tmp_path, "other")
 
 

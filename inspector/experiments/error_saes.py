@@ -1,0 +1,316 @@
+"""Is the nonlinear part of the error harder to learn an SAE on?  Paper, Sec. 5.2, Fig. 7."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+
+if TYPE_CHECKING:
+    from inspector.drawing.figures import Figure
+    from inspector.events import Event
+    from inspector.statistics.measured import Statistics
+    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.own.error_saes import Trained
+
+LINEAR, NONLINEAR = "linear_error", "nonlinear_error"
+PAPER = {LINEAR: 0.54, NONLINEAR: 0.59}
+MEANING = {
+    LINEAR: "what an affine map predicts of the error",
+    NONLINEAR: "the rest of the error",
+    "x": "the activation itself",
+    "sae_error": "the whole error",
+    "gaussian_linear": "normal noise with mean and covariance of linear_error",
+    "gaussian_nonlinear": "normal noise with mean and covariance of nonlinear_error",
+}
+READING = (
+    "Each FVU is of the SAE's own part, so a part of small variance is not an easy one. Normal noise of the same "
+    "covariance has no features to be found: what an SAE explains of a part beyond what it explains of its noise is "
+    "structure, and the rest is how the variance is spread over directions."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(FitParams):
+    """Whose error, and how the SAEs on it are trained; 0 and an empty name mean: as the preset says."""
+
+    preset: str = "demo"
+    """'paper': Gemma 2 9B, layer 20, 16k, L0 60, 100M tokens. 'authors': the published script's site, Gemma 2 2B, layer
+    12, L0 82 (D-13). 'demo': a minute on one core."""
+    sae: str = ""
+    """Whose error; empty: of the width nearest to the preset's, the nearest L0."""
+    k: int = 0
+    """Active latents per token."""
+    expansion: int = 0
+    """Latents per dimension of x."""
+    sae_tokens: int = 0
+    """Seen by each SAE."""
+    learning_rate: float = 0.0
+    """Adam's."""
+    seeds: int = 0
+    """First weights; the same ones for every part."""
+    controls: bool = True
+    """SAEs on x, on the whole error and on noise, with the first seed."""
+    folder: str = ""
+    """Where the trained SAEs are kept; empty: in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Over all SAEs that were trained."""
+
+    preset: str
+    sae: str
+    """The base SAE."""
+    at_home: bool
+    """Whether this target is the preset's."""
+    k: int
+    d_sae: int
+    tokens: int
+    """Seen by each SAE."""
+    n_steps: int
+    batch_tokens: int
+    learning_rate: float
+    n_contexts: int
+    """Learned from; none holds a held-out token."""
+    epochs: float
+    seeds: int
+    n_test: int
+    parts: dict[str, dict[str, Any]]
+    """By part: fvu (mean over seeds), fvu_by_seed, l0, dead (means), share: its variance over that of x."""
+    difference: dict[str, Any]
+    """nonlinear_error minus linear_error: fvu (mean), by_seed."""
+    structure: dict[str, float | None]
+    """By part with a noise control: FVU of the noise minus FVU of the part, with the first seed."""
+    curves: dict[str, list[list[float]]]
+    """By part: [tokens seen, FVU on a few held-out contexts], mean over seeds."""
+    folder: str
+    """Where the SAEs are: sae-lens folders, and error_saes.json."""
+    paper: dict[str, float]
+    reading: str = READING
+
+
+def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Trained]:
+    """See `measure_error_saes`.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    from inspector.statistics.own.error_recipe import recipe_of
+
+    recipe = recipe_of(
+        params.preset,
+        k=params.k,
+        expansion=params.expansion,
+        tokens=params.sae_tokens,
+        learning_rate=params.learning_rate,
+        seeds=params.seeds,
+        control_seeds=None if params.controls else 0,
+    )
+    from inspector.statistics.own.error_saes import measure_error_saes
+
+    return (yield from measure_error_saes(measuring, recipe, sae_id=params.sae, folder=params.folder))
+
+
+def compute(statistics: Statistics, params: Params) -> Outcome:
+    """FVU of every part with intervals over seeds and over contexts, the difference, and the controls."""
+    from inspector.statistics.own.plain import interval
+
+    found = cast("Trained", statistics.own["error-saes"])
+    by_part: dict[str, list[Any]] = {}
+    for each in found.saes:
+        by_part.setdefault(each.part, []).append(each)
+    parts: dict[str, dict[str, Any]] = {}
+    intervals: dict[str, Interval] = {}
+    curves: dict[str, list[list[float]]] = {}
+    for part, saes in by_part.items():
+        values = [each.fvu[0] for each in saes]
+        parts[part] = {
+            "fvu": _plain(_mean(values)),
+            "fvu_by_seed": [_plain(value) for value in values],
+            "l0": _mean([each.l0 for each in saes]),
+            "dead": _mean([float(each.dead) for each in saes]),
+            "share": found.shares[part],
+            "means": MEANING[part],
+        }
+        intervals[part] = over_seeds(values)
+        intervals[f"{part} over contexts"] = interval(_means([each.fvu for each in saes]))
+        curves[part] = [
+            [float(points[0][0]), _mean([value for _, value in points])]
+            for points in zip(*(each.curve for each in saes), strict=True)
+        ]
+    differences = [b.fvu[0] - a.fvu[0] for a, b in zip(by_part[LINEAR], by_part[NONLINEAR], strict=True)]
+    intervals["difference"] = over_seeds(differences)
+    draws = zip(_means([b.fvu for b in by_part[NONLINEAR]]), _means([a.fvu for a in by_part[LINEAR]]), strict=True)
+    intervals["difference over contexts"] = interval([b - a for b, a in draws])
+    structure: dict[str, float | None] = {}
+    for part, noise in ((LINEAR, "gaussian_linear"), (NONLINEAR, "gaussian_nonlinear")):
+        if noise in by_part:
+            own = [b - a for b, a in zip(by_part[noise][0].fvu, by_part[part][0].fvu, strict=True)]
+            structure[part] = _plain(own[0])
+            intervals[f"{part} below noise, over contexts"] = interval(own)
+    recipe = found.recipe
+    return Outcome(
+        rows=(),
+        result=Result(
+            preset=recipe.preset,
+            sae=found.sae,
+            at_home=found.at_home,
+            k=recipe.k,
+            d_sae=found.d_sae,
+            tokens=found.tokens,
+            n_steps=found.n_steps,
+            batch_tokens=found.batch_tokens,
+            learning_rate=found.learning_rate,
+            n_contexts=found.n_contexts,
+            epochs=found.epochs,
+            seeds=recipe.seeds,
+            n_test=found.n_test,
+            parts=parts,
+            difference={"fvu": _plain(_mean(differences)), "by_seed": [_plain(value) for value in differences]},
+            structure=structure,
+            curves=curves,
+            folder=found.folder,
+            paper=dict(PAPER),
+        ),
+        intervals={found.sae: intervals},
+        controls={
+            part: {"definition": f"An SAE trained alike on {MEANING[part]}.", "fvu": parts[part]["fvu"]}
+            for part in parts
+            if part not in PAPER
+        },
+        warnings=tuple(_warnings(found, parts)),
+    )
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """95% interval of the mean over seeds, by Student's t; None with fewer than two."""
+    if len(values) < 2 or any(value != value for value in values):
+        return None
+    from scipy.stats import t
+
+    mean = _mean(values)
+    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    half = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
+    return mean - half, mean + half
+
+
+def _warnings(found: Trained, parts: dict[str, dict[str, Any]]) -> list[str]:
+    said = []
+    recipe = found.recipe
+    if recipe.seeds < 3:
+        said.append(f"With {recipe.seeds} seed(s) the spread over seeds is not known. Use -p seeds=3 or more.")
+    if not found.at_home and recipe.preset != "demo":
+        said.append(
+            f"The preset '{recipe.preset}' belongs to {recipe.model}, layer {recipe.layer}; this is another target."
+        )
+    if found.epochs > 1:
+        said.append(f"The text was read {found.epochs:.1f} times over; the SAEs may have learned it by heart.")
+    for part, own in parts.items():
+        if own["dead"] > 0.1 * found.d_sae:
+            said.append(
+                f"{own['dead']:,.0f} of {found.d_sae:,} latents of the SAE on {part} fire on no held-out token."
+            )
+    return said
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _means(draws: Sequence[Sequence[float]]) -> list[float]:
+    return [_mean(values) for values in zip(*draws, strict=True)]
+
+
+def _plain(value: float) -> float | None:
+    return value if value == value else None
+
+
+def draw(result: ResultObject) -> Sequence[Figure]:
+    """The FVUs as a table and as bars with the paper's beside them, and how they fell."""
+    from inspector.drawing.figures import Axis, BarSeries, Column, Curve, GroupedBars, Mark, Series, Table
+
+    found = result["result"]
+    intervals = result["intervals"][found["sae"]]
+    parts = found["parts"]
+    seeds, gap = intervals["difference"], found["difference"]["fvu"]
+    difference = (
+        ""
+        if gap is None
+        else f"Nonlinear minus linear: {gap:+.4f}"
+        + ("" if seeds is None else f", over seeds [{seeds[0]:+.4f}, {seeds[1]:+.4f}]")
+    )
+    table = Table(
+        title=f"SAEs of {found['d_sae']:,} latents, L0 {found['k']}, on the parts of {found['sae']}",
+        columns=(
+            Column(title="trained on"),
+            Column(title="FVU", digits=4),
+            Column(title="95% low, seeds", digits=4),
+            Column(title="high", digits=4),
+            Column(title="low, contexts", digits=4),
+            Column(title="high", digits=4),
+            Column(title="dead", digits=0),
+            Column(title="variance / x", digits=3),
+        ),
+        rows=tuple(
+            (
+                part,
+                own["fvu"],
+                *(intervals[part] or (None, None)),
+                *(intervals[f"{part} over contexts"] or (None, None)),
+                own["dead"],
+                own["share"],
+            )
+            for part, own in parts.items()
+        ),
+        note=f"{difference}. {found['reading']}\n{result['definition']}",
+    )
+    ends = [intervals[part] for part in parts]
+    bars = GroupedBars(
+        title="FVU of each SAE on its own part",
+        value=Axis(label="FVU"),
+        groups=tuple(parts),
+        bars=(
+            BarSeries(
+                name=f"mean over {found['seeds']} seeds",
+                values=tuple(own["fvu"] for own in parts.values()),
+                low=tuple(None if each is None else each[0] for each in ends),
+                high=tuple(None if each is None else each[1] for each in ends),
+                marks=(Mark(name="the paper", values=tuple(found["paper"].get(part) for part in parts)),),
+            ),
+        ),
+        note="Intervals over seeds; controls have one seed. The paper's SAEs: 57,344 latents, L0 32, 100M tokens.",
+    )
+    curve = Curve(
+        title="FVU on held-out text while they learned",
+        x=Axis(label="tokens seen"),
+        y=Axis(label="FVU"),
+        series=tuple(
+            Series(name=part, x=tuple(point[0] for point in own), y=tuple(point[1] for point in own))
+            for part, own in found["curves"].items()
+        ),
+        note="On a few contexts; the table has all.",
+    )
+    return table, bars, curve
+
+
+EXPERIMENT = Experiment(
+    id="error-saes",
+    title="SAEs on the error",
+    question="Is an SAE on the nonlinear part of the error worse than one on the linear part?",
+    reference="Sec. 5.2, Fig. 7",
+    definition=(
+        "TopK SAEs trained on linear_error and on nonlinear_error of one SAE, and as controls on x, on sae_error and "
+        "on normal noise of either part's covariance: same tokens in the same order, same first weights, same number "
+        "of steps. FVU: sum |part - reconstruction|^2 / sum |part - mean|^2 over held-out tokens. Interval: 95%, "
+        "Student's t over seeds; beside it a bootstrap over held-out contexts."
+    ),
+    contradicted_by="A difference between the two within the spread of seeds (C8).",
+    params=Params,
+    needs=("error map",),
+    measure=measure,
+    compute=compute,
+    draw=draw,
+)

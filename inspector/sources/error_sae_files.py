@@ -1,0 +1,193 @@
+"""SAEs that were trained on the parts of another SAE's error, as they lie on disk.
+
+    FOLDER/linear_error/seed_0/cfg.json, sae_weights.safetensors     plain sae-lens folders, one per part and seed
+    FOLDER/nonlinear_error/seed_0/...
+    FOLDER/linear_map.safetensors                                    the map that splits the error, float64
+    FOLDER/error_saes.json                                           which base SAE, how they were trained; written last
+
+With these four the parts can be computed again from activations alone, and the SAEs scored on other text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from inspector.engine.regression import LinearMap
+from inspector.errors import DataError, TargetError, UsageError
+from inspector.sources.error_sae_folder import error_saes_folder
+from inspector.sources.paths import shown
+from inspector.sources.suite_files import CONFIG_FILE, WEIGHTS_FILE, write_json
+
+__all__ = [
+    "ErrorSae", "ErrorSaes", "error_saes_folder", "finished", "load_map", "map_hash", "read_error_saes", "sae_folder",
+    "save_map", "write_about",
+]  # fmt: skip
+
+ABOUT_FILE = "error_saes.json"
+MAP_FILE = "linear_map.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSae:
+    """One SAE on one part of the error."""
+
+    part: str
+    """linear_error, nonlinear_error, x, sae_error, gaussian_linear or gaussian_nonlinear."""
+    seed: int
+    folder: Path
+    """In sae-lens' layout; its `hook_name` is the base SAE's with the part behind it, for no hook has these values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSaes:
+    """What one run of `error-saes` has left."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    """The whole of `error_saes.json`."""
+    linear_map: LinearMap
+    """x to linear_error; nonlinear_error is x - x_hat - linear_error, x_hat from the base SAE."""
+    saes: tuple[ErrorSae, ...]
+    """By part, then seed."""
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """The SAE whose error it is: sae, release, layer, hook_name, d_sae, nominal_l0, weights_hash."""
+        base: Mapping[str, Any] = self.about["base"]
+        return base
+
+    def of_part(self, part: str) -> tuple[ErrorSae, ...]:
+        """The SAEs of one part, by seed."""
+        return tuple(sae for sae in self.saes if sae.part == part)
+
+
+def read_error_saes(folder: Path | str) -> ErrorSaes:
+    """What is below `folder`.
+
+    Raises:
+        TargetError: there is no such folder, it holds something else, or a file is missing or damaged.
+    """
+    folder = Path(folder)
+    path = folder / ABOUT_FILE
+    if not path.is_file():
+        raise TargetError(
+            f"{shown(folder)} has no {ABOUT_FILE}. Name the folder that a result of `dm-inspect run error-saes` names."
+        )
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}, not {FORMAT}")
+        found = []
+        for each in about["saes"]:
+            part, seed = str(each["part"]), int(each["seed"])
+            if not part.isidentifier():
+                raise ValueError(f"{part!r} is no part")
+            found.append(ErrorSae(part=part, seed=seed, folder=sae_folder(folder, part, seed)))
+        missing = [sae.folder for sae in found if not (sae.folder / WEIGHTS_FILE).is_file()]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+        linear_map = load_map(folder / MAP_FILE)
+        if map_hash(linear_map) != about["map_sha256"]:
+            raise ValueError(f"{MAP_FILE} is not the map it names")
+        for key in ("sae", "release", "hook_name", "weights_hash"):
+            about["base"][key]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise TargetError(f"{path} cannot be used: {reason.rstrip('.')}. Run error-saes again.") from error
+    return ErrorSaes(folder=folder, about=about, linear_map=linear_map, saes=tuple(found))
+
+
+def sae_folder(folder: Path, part: str, seed: int) -> Path:
+    """Where the SAE of a part and seed lies."""
+    return folder / part / f"seed_{seed}"
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write `error_saes.json`: from now on the folder is complete."""
+    write_json(folder / ABOUT_FILE, {"format": FORMAT, **about})
+
+
+def finished(folder: Path, fingerprint: str) -> bool:
+    """Whether `folder` holds the SAEs of the run with this fingerprint, all of them.
+
+    Raises:
+        UsageError: it holds those of another run.
+        DataError: it cannot be told.
+    """
+    try:
+        about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+        theirs = about["fingerprint"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / ABOUT_FILE} cannot be read: {error}. Remove that folder to train again.") from error
+    if theirs != fingerprint:
+        raise UsageError(
+            f"{folder} holds SAEs that were trained otherwise. Choose another -p folder=DIR, or remove it."
+        )
+    return all(
+        (sae_folder(folder, each["part"], each["seed"]) / name).is_file()
+        for each in about["saes"]
+        for name in (CONFIG_FILE, WEIGHTS_FILE)
+    )
+
+
+def save_map(path: Path, linear_map: LinearMap) -> None:
+    """Write a map; see `load_map`."""
+    facts = {
+        "effective_rank": linear_map.effective_rank,
+        "condition_number": linear_map.condition_number,
+        "n_train": linear_map.n_train,
+        "intercept": linear_map.intercept,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(_tensors(linear_map), partial, metadata={"facts": json.dumps(facts)})
+    os.replace(partial, path)
+
+
+def load_map(path: Path) -> LinearMap:
+    """Read a map.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError: it is not one.
+    """
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {})["facts"])
+    tensors = load_file(path)
+    weight, bias, centre = (tensors[name] for name in ("weight", "bias", "centre"))
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or centre.shape != weight.shape[1:]:
+        raise ValueError(f"its shapes {list(weight.shape)}, {list(bias.shape)}, {list(centre.shape)} do not fit")
+    return LinearMap(
+        weight=weight,
+        bias=bias,
+        centre=centre,
+        effective_rank=int(facts["effective_rank"]),
+        condition_number=float(facts["condition_number"]),
+        n_train=int(facts["n_train"]),
+        intercept=bool(facts["intercept"]),
+    )
+
+
+def map_hash(linear_map: LinearMap) -> str:
+    """SHA-256 of the map's numbers."""
+    digest = hashlib.sha256()
+    for tensor in _tensors(linear_map).values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(linear_map: LinearMap) -> dict[str, Tensor]:
+    found = {"weight": linear_map.weight, "bias": linear_map.bias, "centre": linear_map.centre}
+    return {name: tensor.detach().cpu().double().contiguous() for name, tensor in found.items()}
