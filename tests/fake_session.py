@@ -39,13 +39,17 @@ from inspector.session.protocol import (
     GetEstimates,
     GetJobLog,
     GetJobs,
+    GetLatent,
     GetPairs,
     Guess,
     Hello,
     Hit,
     Latent,
+    LatentExample,
+    LatentView,
     LoadProgress,
     MapImproved,
+    Neighbour,
     Pairs,
     Policy,
     PolicySet,
@@ -350,6 +354,44 @@ class FakeSession:
                 at = joined.find(needle, at + 1)
         return Found(hits=hits)
 
+    def latent(self, asked: GetLatent) -> LatentView:
+        """Examples from the first contexts, ten neighbours, an explanation for even indices; latent 13 is dead."""
+        row = self.row(asked.sae_id)
+        examples = []
+        for k in range(0 if asked.index == 13 else asked.n_examples):
+            context = (7 * k + asked.index) % self.n_contexts
+            position = 40 + int(noise(20, row, asked.index, k) * (self.context_length - 60))
+            start = position - 20
+            ids = self.token_ids(context)[start : position + 12]
+            top = 9.0 * 0.93**k
+            activations = array(
+                "f",
+                [top if start + i == position else max(0.0, 4.0 * noise(21, row, asked.index, k, i) - 2.0)
+                 for i in range(len(ids))],
+            )  # fmt: skip
+            examples.append(
+                LatentExample(
+                    context=context,
+                    position=position,
+                    start=start,
+                    tokens=[self.token_text(t) for t in ids],
+                    activations=pack(activations),
+                )
+            )
+        d_sae = self.saes[row].d_sae
+        return LatentView(
+            sae_id=asked.sae_id,
+            index=asked.index,
+            density=0.0 if asked.index == 13 else 0.0025 if asked.index % 5 else 0.21,
+            n_tokens=self.n_contexts * self.context_length,
+            max_activation=9.0 if examples else 0.0,
+            examples=examples,
+            neighbours=[Neighbour(index=(asked.index + 31 * k) % d_sae, cosine=0.8 - 0.05 * k) for k in range(1, 11)],
+            explanation=f"words about \x1b[31m{asked.index}" if asked.index % 2 == 0 else "",
+            score=0.75 if asked.index % 4 == 0 else None,
+            link=f"https://example.org/latent/{asked.index}" if asked.index % 3 == 0 else "",
+        )
+
     def pairs(self, asked: GetPairs) -> Pairs:
         """1 on the diagonal, falling with distance; None below."""
         n = len(asked.sae_ids)
@@ -503,6 +545,8 @@ class FakeView:
                     answer = session.detail(message)
                 case Find():
                     answer = session.find(message)
+                case GetLatent():
+                    answer = session.latent(message)
                 case GetPairs():
                     answer = session.pairs(message)
                 case AnalysePrompt():

@@ -63,6 +63,7 @@ ACTIONS: tuple[Action, ...] = (
     # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
     Action(id="stream.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
     Action(id="stream.jobs", keys=("J",), call="jobs", title="Jobs: what runs and what ran", hint="jobs"),
+    Action(id="stream.latent", keys=("L",), call="latent", title="The strongest latent here", hint="latent"),
     Action(id="stream.suites", keys=("s",), call="suites", title="Suites: which SAEs there are", hint="suites"),
     Action(id="stream.results", keys=(), call="open_results", title="Results"),
     Action(id="stream.retry", keys=("r",), call="results", title="Results; with no session: reconnect", hint="results"),
@@ -118,7 +119,15 @@ def footer_hints(pane: str, n_widths: int) -> list[tuple[str, str]]:
     ]
     hints = {
         "tokens": tokens,
-        "detail": [widths, ("[ ]", "L0"), _hint("detail"), _hint("copy-token"), _hint("worst"), ("Tab", "pane")],
+        "detail": [
+            widths,
+            ("[ ]", "L0"),
+            _hint("latent"),
+            _hint("detail"),
+            _hint("copy-token"),
+            _hint("worst"),
+            ("Tab", "pane"),
+        ],
         "trace": [
             ("+ -", "zoom"),
             _hint("enlarge"),

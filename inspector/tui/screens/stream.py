@@ -317,6 +317,17 @@ class StreamScreen(StreamTalk):
         if self.session.stage in ("failed", "lost"):
             self.start()
 
+    async def action_latent(self) -> None:
+        """The strongest latent at the cursor; without one, a number is typed."""
+        if self.choice is None:
+            return
+        from inspector.tui.screens.latent import LatentScreen
+
+        sae = self.choice.sae
+        detail = self._detail if self._detail is not None and self._detail.sae_id == sae.sae_id else None
+        others = [latent.index for latent in detail.latents] if detail is not None else []
+        await self._app.push_screen(LatentScreen(sae.sae_id, sae.d_sae, others[0] if others else None, others))
+
     async def action_suites(self) -> None:
         """Which SAEs there are for this model."""
         await self._app.open_suites()

@@ -12,10 +12,11 @@ from textual.widgets import Input, Static
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-Purpose = Literal["find", "prompt"]
+Purpose = Literal["find", "prompt", "latent"]
 LABELS: dict[Purpose, tuple[str, str, str]] = {
     "find": (" find ", "text in any context", " Enter finds it · Esc closes "),
     "prompt": (" prompt ", "a text of your own", " Enter scores its tokens · Esc closes "),
+    "latent": (" latent ", "its number", " Enter shows it · Esc closes "),
 }
 """Name, what to type, and what the keys do."""
 
@@ -48,7 +49,7 @@ class CommandBar(Horizontal):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._purpose: Purpose = "find"
-        self._texts: dict[Purpose, str] = {"find": "", "prompt": ""}
+        self._texts: dict[Purpose, str] = {"find": "", "prompt": "", "latent": ""}
 
     def compose(self) -> ComposeResult:
         """A label and the input."""

@@ -1,0 +1,266 @@
+"""One latent: its strongest examples with activations, density, decoder neighbours, explanation and score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import BindingType
+from textual.message import Message
+
+from inspector.drawing.safe_text import visible
+from inspector.session.protocol import Failed, GetLatent, LatentView, SessionMessage
+from inspector.tui.actions import Action
+from inspector.tui.help_texts import PaneHelp
+from inspector.tui.latent_lines import MOST_NEIGHBOURS, LatentPage, examples_table, latent_page
+from inspector.tui.screens.session_screen import SessionScreen
+from inspector.tui.screens.side_screen import bindings_of
+from inspector.tui.side_actions import help_rows
+from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.widgets.lines_view import LinesView
+from inspector.tui.widgets.title_bar import TitleBar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from inspector.tui.inspector_app import InspectorApp
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="latent.go", keys=("enter",), call="go", title="Show this example in the stream", hint="go there"),
+    Action(id="latent.other", keys=("]",), call="other(1)", title="Next latent of the token", hint="latent"),
+    Action(id="latent.other-back", keys=("[",), call="other(-1)", title="Previous latent of the token"),
+    Action(id="latent.index", keys=("i",), call="index", title="Another latent, by its number", hint="number"),
+    *(
+        Action(id=f"latent.neighbour-{n}", keys=(str(n),), call=f"neighbour({n - 1})", title=f"Neighbour {n}")
+        for n in range(1, MOST_NEIGHBOURS + 1)
+    ),
+    Action(id="latent.before", keys=("b",), call="before", title="The latent shown before", hint="before"),
+    Action(id="latent.copy", keys=("c", "y"), call="copy", title="Copy the examples as a table", hint="copy"),
+    Action(id="latent.theme", keys=("t",), call="app.next_theme", title="Next theme"),
+    Action(id="latent.palette", keys=(":",), call="commands", title="All commands"),
+    Action(id="latent.help", keys=("?",), call="help", title="Help for the latent", hint="help"),
+    Action(id="latent.back", keys=("escape", "q", "L"), call="back", title="Back to the stream", hint="back"),
+)
+MOVES = (("↑ ↓ k j", "the next or previous example"), ("PgUp PgDn { }", "a page"), ("1 to 9", "that neighbour"))
+HELP = PaneHelp(
+    title="One latent",
+    paragraphs=(
+        "What makes a latent of the active SAE fire: the windows of text, from all contexts, around the tokens at "
+        "which it is strongest, at most one per context. Tokens where it is active are coloured by activation, on one scale "
+        "for all examples; the strongest of each window stands in brackets. Without colours a block after the token "
+        "says how large.",
+        "Density is the share of all searched tokens at which it is active; above 10% it is called dense. Neighbours "
+        "are the latents whose decoder directions have the largest cosine with this one's.",
+        "Explanation and score are those of the newest scoring that is stored, made by `dm-inspect interp`.",
+        "The first question about an SAE searches every context and takes a while; the next ones are quick.",
+    ),
+    actions=(),
+    keys=help_rows(MOVES, [action for action in ACTIONS if not action.id.startswith("latent.neighbour")]),
+)
+
+
+class Examples(LinesView):
+    """Lines in which up and down go from example to example."""
+
+    class Stepped(Message):
+        """Up or down."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
+    def action_move(self, step: int) -> None:
+        """The screen knows where examples begin."""
+        self.post_message(self.Stepped(step))
+
+
+class LatentScreen(SessionScreen):
+    """Asks the session; draws its answer."""
+
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+
+    class Answered(Message):
+        """The session has answered."""
+
+        def __init__(self, index: int, answer: SessionMessage) -> None:
+            super().__init__()
+            self.index = index
+            self.answer = answer
+
+    def __init__(self, sae_id: str, d_sae: int, index: int | None, others: Sequence[int] = ()) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            sae_id: the SAE.
+            d_sae: its latents.
+            index: which one; None: a number will be typed.
+            others: latents active at the same token, strongest first.
+        """
+        super().__init__()
+        self._sae_id, self._d_sae = sae_id, d_sae
+        self._others = tuple(others)
+        self.index = index
+        self.view: LatentView | None = None
+        """What is shown; None while the session searches."""
+        self.problem = ""
+        self._before: list[int] = []
+        self._cursor = 0
+        self._page: LatentPage | None = None
+
+    def compose(self) -> ComposeResult:
+        """Title, page, keys."""
+        yield TitleBar(id="latent-head")
+        yield FooterPane(id="latent-footer")
+        yield CommandBar(id="latent-bar")
+        yield Examples(id="latent-page")
+
+    def on_mount(self) -> None:
+        """Ask, or let a number be typed."""
+        super().on_mount()
+        self.page.focus()
+        if self.index is None:
+            self.show_view()
+            self.action_index()
+        else:
+            self.ask(self.index)
+
+    @property
+    def page(self) -> Examples:
+        """The lines."""
+        return self.query_one(Examples)
+
+    # ---- asking -----------------------------------------------------------------------------------------------------
+
+    def ask(self, index: int, *, remember: bool = True) -> None:
+        """Show another latent."""
+        if remember and self.view is not None:
+            self._before.append(self.view.index)
+        self.index, self.view, self.problem, self._cursor = index, None, "", 0
+        self.show_view()
+        self.run_worker(self._ask(index), group="latent", exclusive=True, exit_on_error=False)
+
+    async def _ask(self, index: int) -> None:
+        answer = await self.call(GetLatent(sae_id=self._sae_id, index=index))
+        self.post_message(self.Answered(index, answer))
+
+    def on_latent_screen_answered(self, message: Answered) -> None:
+        """Show the answer, unless another latent was asked for since."""
+        if message.index != self.index:
+            return
+        if isinstance(message.answer, LatentView):
+            self.view = message.answer
+        elif isinstance(message.answer, Failed):
+            self.problem = message.answer.message
+        self.show_view()
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+
+    def show_view(self, *, keep_place: bool = False) -> None:
+        """Everything."""
+        name = f"  latent {self.index:,}" if self.index is not None else "  one latent"
+        of = f"{visible(self._sae_id)} · {self._d_sae:,} latents"
+        self.query_one(TitleBar).show([("dm-inspect", "accent"), (name, "")], of, False)
+        ids = ("latent.go", "latent.other", "latent.index", "latent.before", "latent.copy")
+        self.query_one(FooterPane).show([("↑↓", "example"), ("1-9", "neighbour"), *self.hints(*ids), ("?", "help")],
+                                        ("Esc", "back"))  # fmt: skip
+        width, _ = self.page.room
+        palette = self.palette
+        if self.view is not None and width:
+            self._page = latent_page(self.view, self._cursor, width, palette)
+            self.page.show(self._page.lines, palette, keep_place=keep_place)
+        elif self.problem:
+            self.page.show([[(visible(self.problem), palette.plain)]], palette)
+        elif self.index is not None:
+            self.page.show([[("searching the contexts …", palette.plain)]], palette)
+        else:
+            self.page.show([[("No token is active here; i takes the number of a latent.", palette.plain)]], palette)
+
+    def on_lines_view_resized(self, message: LinesView.Resized) -> None:
+        """Draw for the new room."""
+        message.stop()
+        self.show_view(keep_place=True)
+
+    def restyle(self) -> None:
+        """Colours of another theme."""
+        self.show_view(keep_place=True)
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    def on_examples_stepped(self, message: Examples.Stepped) -> None:
+        """Another example; it comes into view."""
+        message.stop()
+        if self.view is None or not self.view.examples:
+            return
+        self._cursor = min(max(self._cursor + message.step, 0), len(self.view.examples) - 1)
+        self.show_view(keep_place=True)
+        if self._page is not None:
+            start, stop = self._page.starts[self._cursor], self._page.starts[self._cursor + 1]
+            top, height = self.page.scroll_offset.y, self.page.room[1]
+            if start < top or self._cursor == 0:
+                self.page.scroll_to(y=0 if self._cursor == 0 else start, animate=False, force=True, immediate=True)
+            elif stop > top + height:
+                self.page.scroll_to(y=stop - height, animate=False, force=True, immediate=True)
+
+    def action_go(self) -> None:
+        """To the example's token in the Stream."""
+        if self.view is None or not self.view.examples:
+            return
+        example = self.view.examples[self._cursor]
+        home = cast("InspectorApp", self.app).home
+        self.dismiss()
+        if home is not None:
+            self.app.call_later(home.go, "context", example.context, example.position)
+
+    def action_other(self, step: int) -> None:
+        """Another latent of the token, or the next number where there is no token."""
+        if self.index is None:
+            return
+        if self.index in self._others:
+            at = self._others.index(self.index)
+            self.ask(self._others[(at + step) % len(self._others)], remember=False)
+        else:
+            self.ask((self.index + step) % self._d_sae, remember=False)
+
+    def action_neighbour(self, number: int) -> None:
+        """A latent of nearly the same direction."""
+        if self.view is not None and number < len(self.view.neighbours):
+            self.ask(self.view.neighbours[number].index)
+
+    def action_before(self) -> None:
+        """The latent shown before."""
+        if self._before:
+            self.ask(self._before.pop(), remember=False)
+
+    def action_index(self) -> None:
+        """Type a number."""
+        self.query_one(CommandBar).open("latent")
+
+    def on_command_bar_entered(self, message: CommandBar.Entered) -> None:
+        """A number was typed, or something else."""
+        message.stop()
+        self.page.focus()
+        text = message.text.strip().replace(",", "")
+        if not text.isdecimal() or int(text) >= self._d_sae:
+            self.notify(f"{visible(message.text)} is no latent. They are 0 to {self._d_sae - 1:,}.", severity="error",
+                        markup=False)  # fmt: skip
+        else:
+            self.ask(int(text))
+
+    def on_command_bar_closed(self, message: CommandBar.Closed) -> None:
+        """Nothing was typed."""
+        message.stop()
+        self.page.focus()
+
+    def action_copy(self) -> None:
+        """The examples as a table."""
+        if self.view is not None:
+            what = f"{len(self.view.examples)} examples of latent {self.view.index}"
+            self.copy_text(examples_table(self.view), what, f"latent-{self.view.index}.tsv")
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        return HELP
