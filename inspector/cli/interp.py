@@ -188,14 +188,24 @@ def _gathered(
     """Load the target and find the examples of its latents."""
     from inspector.cli.opening import opened
 
-    more: dict[str, Any] = {}
+    found = None
+    if error_saes is not None:
+        from inspector.interp.error_folder import with_base
+        from inspector.sources.error_sae_files import read_error_saes
+
+        found = read_error_saes(error_saes)
+        target = with_base(target, found)
     loaded = yield from opened(target)
     from inspector.interp.gathering import Settings, gather
     from inspector.interp.readers import PlainReader
 
     readers: Sequence[Reader] = [PlainReader(sae) for sae in loaded.saes]
-    chosen = target.saes or target.widths or target.l0 is not None
-    if len(readers) > 1 and not chosen:
+    more: dict[str, Any] = {}
+    if found is not None:
+        from inspector.interp.error_folder import error_readers
+
+        readers, more = error_readers(found, loaded)
+    elif len(readers) > 1 and not (target.saes or target.widths or target.l0 is not None):
         raise UsageError(
             f"The target has {len(readers)} SAEs, and judging all of them is a lot of asking. Choose with --sae, "
             "--widths or --l0."
