@@ -20,7 +20,20 @@ class PaneHelp:
 
 
 _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
-_GENERAL = ("find", "prompt", "generate", "context-next", "context-back", "theme", "retry", "quit")
+_GENERAL = (
+    "find",
+    "prompt",
+    "generate",
+    "context-next",
+    "context-back",
+    "experiments",
+    "jobs",
+    "latent",
+    "suites",
+    "retry",
+    "theme",
+    "quit",
+)
 
 HELP: dict[str, PaneHelp] = {
     "tokens": PaneHelp(
@@ -33,9 +46,9 @@ HELP: dict[str, PaneHelp] = {
             "and how well it predicts on held-out ones: R² pooled over dimensions, with a 95% interval from "
             "resampling contexts. The colours sharpen as it improves. In the header L0≈ is the nominal L0 of "
             "the active SAE, in brackets the one measured here.",
-            "Dimmed tokens are excluded from fits and scales: special tokens and early positions. The line "
-            "below the tokens is "
-            "the legend. Colour modes:",
+            "Dimmed tokens are excluded from fits and scales: special tokens and early positions. x counts them "
+            "too: the header then shows the numbers with them and, in brackets, without. The line below the tokens "
+            "is the legend. Colour modes:",
             *_MODES,
             "n walks over the ten worst tokens of this text in the present mode, then goes on to the next "
             "context. During a "
@@ -49,6 +62,7 @@ HELP: dict[str, PaneHelp] = {
             "worst",
             "worst-back",
             "marks",
+            "policy",
             *_GENERAL,
         ),
     ),
