@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import BindingType
 from textual.message import Message
 
+from inspector.drawing.cells import prose
 from inspector.drawing.safe_text import visible
-from inspector.session.protocol import Failed, GetLatent, LatentView, SessionMessage
+from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
 from inspector.tui.actions import Action
 from inspector.tui.help_texts import PaneHelp
 from inspector.tui.latent_lines import MOST_NEIGHBOURS, LatentPage, examples_table, latent_page
@@ -48,9 +49,9 @@ HELP = PaneHelp(
     title="One latent",
     paragraphs=(
         "What makes a latent of the active SAE fire: the windows of text, from all contexts, around the tokens at "
-        "which it is strongest, at most one per context. Tokens where it is active are coloured by activation, on one scale "
-        "for all examples; the strongest of each window stands in brackets. Without colours a block after the token "
-        "says how large.",
+        "which it is strongest, at most one per context. Tokens where it is active are coloured by activation, on one "
+        "scale for all examples; the strongest of each window stands in brackets. Without colours a block after the "
+        "token says how large.",
         "Density is the share of all searched tokens at which it is active; above 10% it is called dense. Neighbours "
         "are the latents whose decoder directions have the largest cosine with this one's.",
         "Explanation and score are those of the newest scoring that is stored, made by `dm-inspect interp`.",
@@ -85,24 +86,25 @@ class LatentScreen(SessionScreen):
     class Answered(Message):
         """The session has answered."""
 
-        def __init__(self, index: int, answer: SessionMessage) -> None:
+        def __init__(self, index: int | None, answer: SessionMessage) -> None:
             super().__init__()
             self.index = index
+            """The latent asked about; None: it was asked which are active."""
             self.answer = answer
 
-    def __init__(self, sae_id: str, d_sae: int, index: int | None, others: Sequence[int] = ()) -> None:
+    def __init__(self, at: GetDetail, d_sae: int, others: Sequence[int] = ()) -> None:
         """Nothing is asked yet.
 
         Args:
-            sae_id: the SAE.
-            d_sae: its latents.
-            index: which one; None: a number will be typed.
-            others: latents active at the same token, strongest first.
+            at: the SAE and the token whose strongest latent is shown.
+            d_sae: latents of the SAE.
+            others: those active at the token, strongest first, if they are known already; empty: to be asked for.
         """
         super().__init__()
-        self._sae_id, self._d_sae = sae_id, d_sae
+        self._at, self._sae_id, self._d_sae = at, at.sae_id, d_sae
         self._others = tuple(others)
-        self.index = index
+        self.index: int | None = None
+        """None while it is not known which latent is meant."""
         self.view: LatentView | None = None
         """What is shown; None while the session searches."""
         self.problem = ""
@@ -118,14 +120,14 @@ class LatentScreen(SessionScreen):
         yield Examples(id="latent-page")
 
     def on_mount(self) -> None:
-        """Ask, or let a number be typed."""
+        """Ask for the token's strongest latent."""
         super().on_mount()
         self.page.focus()
-        if self.index is None:
-            self.show_view()
-            self.action_index()
+        if self._others:
+            self.ask(self._others[0])
         else:
-            self.ask(self.index)
+            self.show_view()
+            self.run_worker(self._find(), group="latent", exclusive=True, exit_on_error=False)
 
     @property
     def page(self) -> Examples:
@@ -142,6 +144,10 @@ class LatentScreen(SessionScreen):
         self.show_view()
         self.run_worker(self._ask(index), group="latent", exclusive=True, exit_on_error=False)
 
+    async def _find(self) -> None:
+        """Which latents are active at the token."""
+        self.post_message(self.Answered(None, await self.call(self._at)))
+
     async def _ask(self, index: int) -> None:
         answer = await self.call(GetLatent(sae_id=self._sae_id, index=index))
         self.post_message(self.Answered(index, answer))
@@ -150,7 +156,13 @@ class LatentScreen(SessionScreen):
         """Show the answer, unless another latent was asked for since."""
         if message.index != self.index:
             return
-        if isinstance(message.answer, LatentView):
+        if isinstance(message.answer, TokenDetail):
+            self._others = tuple(latent.index for latent in message.answer.latents)
+            if self._others:
+                self.ask(self._others[0])
+            else:
+                self.problem = "No latent of this SAE is active at the token. i takes the number of one."
+        elif isinstance(message.answer, LatentView):
             self.view = message.answer
         elif isinstance(message.answer, Failed):
             self.problem = message.answer.message
@@ -172,11 +184,9 @@ class LatentScreen(SessionScreen):
             self._page = latent_page(self.view, self._cursor, width, palette)
             self.page.show(self._page.lines, palette, keep_place=keep_place)
         elif self.problem:
-            self.page.show([[(visible(self.problem), palette.plain)]], palette)
-        elif self.index is not None:
-            self.page.show([[("searching the contexts …", palette.plain)]], palette)
+            self.page.show(prose(self.problem, max(width, 20), palette.plain), palette)
         else:
-            self.page.show([[("No token is active here; i takes the number of a latent.", palette.plain)]], palette)
+            self.page.show([[("searching the contexts …", palette.plain)]], palette)
 
     def on_lines_view_resized(self, message: LinesView.Resized) -> None:
         """Draw for the new room."""

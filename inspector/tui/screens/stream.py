@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from inspector.drawing.token_modes import next_mode
-from inspector.session.protocol import AnalysePrompt, Find, Generate, Policy, SetPolicy
+from inspector.session.protocol import AnalysePrompt, Find, Generate, GetDetail, Policy, SetPolicy
 from inspector.tui import export
 from inspector.tui.actions import ACTIONS
 from inspector.tui.screens.stream_talk import StreamTalk
@@ -318,15 +318,18 @@ class StreamScreen(StreamTalk):
             self.start()
 
     async def action_latent(self) -> None:
-        """The strongest latent at the cursor; without one, a number is typed."""
-        if self.choice is None:
+        """The strongest latent of the active SAE at the cursor."""
+        if self.choice is None or self.text is None:
             return
         from inspector.tui.screens.latent import LatentScreen
 
-        sae = self.choice.sae
-        detail = self._detail if self._detail is not None and self._detail.sae_id == sae.sae_id else None
-        others = [latent.index for latent in detail.latents] if detail is not None else []
-        await self._app.push_screen(LatentScreen(sae.sae_id, sae.d_sae, others[0] if others else None, others))
+        sae, place, detail = self.choice.sae, self.place, self._detail
+        at = GetDetail(source=place.source, context=place.context, position=place.position, sae_id=sae.sae_id)
+        known = detail is not None and all(
+            getattr(detail, name) == getattr(at, name) for name in ("source", "context", "position", "sae_id")
+        )
+        others = [latent.index for latent in detail.latents] if known and detail is not None else []
+        await self._app.push_screen(LatentScreen(at, sae.d_sae, others))
 
     async def action_suites(self) -> None:
         """Which SAEs there are for this model."""

@@ -1,0 +1,119 @@
+"""The Latent screen on an invented session: the cursor's latent, neighbours, numbers, examples that lead to texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspector.session.protocol import Failed, GetDetail, GetLatent
+from inspector.tui.screens.latent import LatentScreen
+from tests.fake_session import FakeSession
+from tests.tui.driving import Driven, driven
+
+
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+async def opened(app: Driven) -> LatentScreen:
+    await app.press("L")
+    await app.until(lambda: isinstance(app.app.screen, LatentScreen))
+    screen = app.app.screen
+    assert isinstance(screen, LatentScreen)
+    await app.until(lambda: screen.view is not None or screen.problem)
+    await app.settle()
+    return screen
+
+
+def asked(app: Driven) -> list[int]:
+    return [message.index for message in app.asked(GetLatent) if isinstance(message, GetLatent)]
+
+
+async def test_it_opens_at_the_strongest_latent_of_the_cursor_and_walks_the_others() -> None:
+    async with driven() as app:
+        await app.until(lambda: app.home._detail is not None)
+        detail = app.home._detail
+        assert detail is not None
+        first, second = (latent.index for latent in detail.latents[:2])
+        screen = await opened(app)
+        assert screen.index == first
+        assert f"latent {first:,}" in app.screen_text()[0]
+        await app.press("right_square_bracket")
+        await app.until(lambda: screen.view is not None and screen.view.index == second)
+        await app.press("left_square_bracket")
+        await app.until(lambda: screen.view is not None and screen.view.index == first)
+
+
+async def test_in_a_narrow_window_it_asks_which_latents_are_active() -> None:
+    async with driven(size=(80, 24)) as app:
+        assert app.asked(GetDetail) == []
+        screen = await opened(app)
+        assert len(app.asked(GetDetail)) == 1
+        assert screen.view is not None
+
+
+async def test_neighbours_numbers_and_back() -> None:
+    async with driven() as app:
+        screen = await opened(app)
+        first = screen.index
+        assert first is not None
+        await app.press("2")
+        await app.until(lambda: screen.view is not None)
+        neighbour = (first + 62) % 1024
+        assert screen.index == neighbour
+        await app.press("i", "2", "4", "enter")
+        await app.until(lambda: screen.view is not None and screen.index == 24)
+        await app.settle()
+        assert "words about ␛[31m24 (score 0.75)" in "\n".join(app.screen_text())
+        await app.press("b")
+        await app.until(lambda: screen.view is not None and screen.index == neighbour)
+        assert asked(app) == [first, neighbour, 24, neighbour]
+
+
+async def test_what_is_no_latent_is_refused_without_asking() -> None:
+    async with driven(notifications=True) as app:
+        await opened(app)
+        before = asked(app)
+        await app.press("i", "9", "9", "9", "9", "9", "enter")
+        assert [note.message for note in app.app._notifications] == ["99999 is no latent. They are 0 to 1,023."]
+        assert asked(app) == before
+
+
+async def test_a_dead_latent_and_a_failure_are_said() -> None:
+    async with driven() as app:
+        await opened(app)
+        await app.press("i", "1", "3", "enter")
+        await app.settle()
+        assert "It is active at none of the 76,800 tokens searched." in "\n".join(app.screen_text())
+    failing = FakeSession(hostile_share=0.0, epochs=1)
+    failing.failures[GetLatent] = Failed(exit_code=5, message="Out of memory. Close something.")
+    async with driven(failing) as app:
+        screen = await opened(app)
+        assert screen.view is None
+        assert "Out of memory. Close something." in "\n".join(app.screen_text())
+        await app.press("down", "enter", "2", "c", "b")
+
+
+async def test_enter_shows_the_example_in_the_stream() -> None:
+    async with driven(size=(100, 20)) as app:
+        screen = await opened(app)
+        await app.press("down", "down", "down", "down", "down")
+        assert screen.view is not None
+        example = screen.view.examples[5]
+        assert f"▸ context {example.context + 1}, position {example.position}" in "\n".join(app.screen_text())
+        await app.press("enter")
+        await app.until(lambda: app.app.screen is app.home and app.home.place.context == example.context)
+        await app.settle()
+        assert (app.home.place.source, app.home.place.position) == ("context", example.position)
+
+
+async def test_the_examples_are_copied_as_a_table() -> None:
+    async with driven() as app:
+        screen = await opened(app)
+        await app.press("c")
+        lines = app.app.clipboard.splitlines()
+        assert screen.view is not None
+        assert len(lines) == 1 + sum(len(example.tokens) for example in screen.view.examples)
+        assert lines[1].split("\t")[:3] == [screen.view.sae_id, str(screen.view.index), "1"]
