@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from binascii import crc32
 from typing import TYPE_CHECKING, Any
 
 from inspector import __version__
@@ -36,7 +37,7 @@ def listed() -> list[Row]:
     """
     known = files()
     state = [__version__, *([path, *_state(path)] for path in known.values())]
-    path = _path()
+    path = kept_in()
     kept = _read(path)
     if kept is not None and kept.get("made_from") == state and _is_list(kept.get("rows"), known):
         rows: list[Row] = kept["rows"]
@@ -70,7 +71,8 @@ def _state(path: str) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _path() -> str:
+def kept_in() -> str:
+    """The file."""
     import platformdirs
 
     return os.path.join(platformdirs.user_cache_dir("dm-inspect"), "experiments.json")
@@ -80,10 +82,21 @@ def _read(path: str) -> dict[str, Any] | None:
     """What was kept; None if there is nothing or it is not ours."""
     try:
         with open(path, "rb") as file:
-            found = json.loads(file.read(LARGEST))
+            head, _, body = file.read(LARGEST).partition(b"\n")
+        found = json.loads(body) if head == _checksum(body) else None
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _checksum(body: bytes) -> bytes:
+    """Finds any changed byte; a hash that also withstands intent takes longer to import than there is time."""
+    return b"%08x" % crc32(body)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a list that was kept is what was written."""
+    return _read(path) is not None
 
 
 def _is_list(rows: object, known: Mapping[str, str]) -> bool:
@@ -106,6 +119,7 @@ def _write(path: str, content: Mapping[str, Any]) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w", encoding="ascii") as file:
-            json.dump(content, file)
+        body = json.dumps(content).encode("ascii")
+        with open(temporary, "wb") as file:
+            file.write(_checksum(body) + b"\n" + body)
         os.replace(temporary, path)

@@ -47,6 +47,11 @@ COMMANDS = {
         module="inspector.cli.sessions", attribute="sessions", summary="List, attach to or stop background sessions."
     ),
     "jobs": LazyCommand(module="inspector.cli.jobs", attribute="jobs", summary="List, show, cancel or resume jobs."),
+    "cache": LazyCommand(
+        module="inspector.cli.cache",
+        attribute="cache",
+        summary="Show, verify and shrink what the program keeps on disk.",
+    ),
     "info": LazyCommand(
         module="inspector.cli.info",
         attribute="info",

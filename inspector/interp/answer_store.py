@@ -91,7 +91,7 @@ class AnswerStore:
             row = self._connection.execute("SELECT answer, sha256 FROM answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        if row is None or not isinstance(row[0], str) or _checksum(key, row[0]) != row[1]:
+        if row is None or not isinstance(row[0], str) or checksum(key, row[0]) != row[1]:
             return None
         return row[0]
 
@@ -104,7 +104,7 @@ class AnswerStore:
         rows = []
         for key, answer in answers.items():
             whole = answer.encode("utf-8", "replace").decode()  # half characters cannot be stored
-            rows.append((key, whole, _checksum(key, whole), time.time()))
+            rows.append((key, whole, checksum(key, whole), time.time()))
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
@@ -134,5 +134,6 @@ class AnswerStore:
         return ResourceError(f"The answers in {self.path} cannot be used: {error}. Make room there, or set {VARIABLE}.")
 
 
-def _checksum(key: str, answer: str) -> str:
+def checksum(key: str, answer: str) -> str:
+    """sha256 of an answer and what it answers."""
     return hashlib.sha256(f"{key}\0{answer}".encode()).hexdigest()

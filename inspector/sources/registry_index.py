@@ -102,6 +102,11 @@ def parse(raw: bytes) -> Index:
     return index
 
 
+def is_whole(path: Path) -> bool:
+    """Whether an index that was kept is what was written."""
+    return _read(path) is not None
+
+
 def _read(path: Path) -> Index | None:
     """What was kept; None if it is not there or not what was written."""
     try:

@@ -227,6 +227,29 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
+def damage_of(folder: Path) -> list[str]:
+    """What is wrong with the files of one run, each as a part of a sentence.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = read_sealed(path)
+            if "file" in found:
+                from inspector.store.tensor_files import digest_of
+
+                file = folder / str(found["file"])
+                if digest_of(file) != found["file_sha256"]:
+                    problems.append(f"the checksum of {file.name} does not fit")
+        except FileNotFoundError as error:
+            problems.append(f"{Path(str(error.filename)).name} is missing")
+        except (ValueError, KeyError) as error:
+            problems.append(f"{path.name}: {error}")
+    return problems
+
+
 def checkpoints_folder() -> Path:
     """Where checkpoints are kept: beside the results of a checkout or of a named folder, else the user's cache."""
     if os.environ.get(RESULTS):

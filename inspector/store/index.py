@@ -15,8 +15,8 @@ from inspector.store.results import Record, read, results_folder, stored_ids
 
 NAME = "index.sqlite"
 VERSION = 1
-_COLUMNS = ", ".join(f'"{field.name}"' for field in fields(Record))
-_TABLE = f"CREATE TABLE IF NOT EXISTS results ({_COLUMNS}, size INTEGER, mtime INTEGER, PRIMARY KEY (id))"
+COLUMNS = ", ".join(f'"{field.name}"' for field in fields(Record))
+_TABLE = f"CREATE TABLE IF NOT EXISTS results ({COLUMNS}, size INTEGER, mtime INTEGER, PRIMARY KEY (id))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def _index(path: Path | None) -> Iterator[sqlite3.Connection]:
 
 
 def _listed(folder: Path, ids: list[str], index: sqlite3.Connection) -> Listing:
-    known = {row[0]: row[1:] for row in index.execute(f"SELECT id, size, mtime, {_COLUMNS} FROM results")}
+    known = {row[0]: row[1:] for row in index.execute(f"SELECT id, size, mtime, {COLUMNS} FROM results")}
     records, problems = [], []
     for each in ids:
         path = folder / f"{each}.json"
@@ -99,7 +99,7 @@ def _listed(folder: Path, ids: list[str], index: sqlite3.Connection) -> Listing:
         records.append(record)
         marks = ", ".join("?" * (len(fields(Record)) + 2))
         index.execute(
-            f"INSERT OR REPLACE INTO results ({_COLUMNS}, size, mtime) VALUES ({marks})",
+            f"INSERT OR REPLACE INTO results ({COLUMNS}, size, mtime) VALUES ({marks})",
             (*astuple(record), state.st_size, state.st_mtime_ns),
         )
     index.executemany("DELETE FROM results WHERE id = ?", [(gone,) for gone in known])

@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -359,6 +359,17 @@ def _decoded(job_id: object, body: object, checksum: object) -> Job | None:
     except msgspec.MsgspecError:
         return None
     return job if job.id == job_id else None
+
+
+WHOLE_ROWS = "SELECT id, created, live, body, sha256 FROM jobs"
+"""For `is_whole`."""
+
+
+def is_whole(row: Sequence[object]) -> bool:
+    """Whether a row of WHOLE_ROWS is as it was written."""
+    job_id, created, live, body, checksum = row
+    job = _decoded(job_id, body, checksum)
+    return job is not None and (job.created, int(job.is_live)) == (created, live)
 
 
 def _printable(text: object) -> str:

@@ -1,0 +1,251 @@
+"""The kinds of things this program keeps: results, checkpoints, tokens, tables. See `store.cache`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from inspector.errors import DataError, TargetError
+from inspector.store import index, jobs, results
+from inspector.store.cache import Kind
+from inspector.store.checkpoints import checkpoints_folder, damage_of, remove_folder
+from inspector.store.jsonable import to_json
+from inspector.store.locks import NAME as LOCK
+from inspector.store.locks import FolderLock, unused
+
+Row = tuple[object, ...]
+
+
+def kinds() -> list[Kind]:
+    """All kinds of this layer and below, at the folders of this user and environment."""
+    from inspector.sources.error_sae_folder import error_saes_folder
+    from inspector.sources.registry_index import cache_folder
+
+    return [
+        Results(results.results_folder()),
+        ResultIndex(results.results_folder()),
+        Jobs(jobs.jobs_folder()),
+        Checkpoints(checkpoints_folder()),
+        Tokens(cache_folder() / "tokens"),
+        Registry(cache_folder()),
+        ErrorSaes(error_saes_folder()),
+    ]
+
+
+class Results(Kind):
+    """One file per result."""
+
+    name = "results"
+    what = "results that were measured"
+    rebuild = "Remove it and measure again; `dm-inspect results list` has the commands of the others."
+    prunable = "no"
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        yield from (self.folder / f"{each}.json" for each in results.stored_ids(self.folder))
+
+    def damage(self, path: Path) -> list[str]:
+        """Its checksum covers the content; the bytes must also be those that this content is written as."""
+        raw = path.read_bytes()
+        try:
+            results.read(path)
+        except DataError as error:
+            return [str(error).partition(": ")[2].partition(". ")[0] or str(error)]
+        return [] if raw == (to_json(json.loads(raw)) + "\n").encode() else ["it has other bytes than were written"]
+
+
+class ResultIndex(Kind):
+    """The list of results, made from their files."""
+
+    name = "index"
+    what = "the list of results, made from them"
+    rebuild = "Remove it: it is made again from the results by `dm-inspect results list`."
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        path = self.folder / index.NAME
+        if path.is_file():
+            yield path
+
+    def damage(self, path: Path) -> list[str]:
+        """The table must be sound, and every row that claims to be of a file must say what the file says."""
+        columns = [each.strip('" ') for each in index.COLUMNS.split(",")]
+        problems, rows = table_rows(path, f"SELECT {index.COLUMNS}, size, mtime FROM results")
+        for row in rows:
+            said = dict(zip(columns, row, strict=False))
+            file = self.folder / f"{said['id']}.json"
+            try:
+                state = file.stat()
+                record = results.read(file).record
+            except (OSError, ValueError, DataError):
+                continue  # not there, or damaged itself: such a row does not count
+            if row[-2:] == (state.st_size, state.st_mtime_ns) and said != vars(record):
+                problems.append(f"it says something else of {said['id']} than the result")
+        return problems
+
+
+class Jobs(Kind):
+    """The table of jobs."""
+
+    name = "jobs"
+    what = "jobs of all sessions, and their logs"
+    rebuild = "`dm-inspect jobs list` saves the jobs that are whole; results are files of their own."
+    prunable = "no"
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        path = self.folder / jobs.NAME
+        if path.is_file():
+            yield path
+        yield from (self.folder / "logs").glob("*.log")
+
+    def damage(self, path: Path) -> list[str]:
+        """Logs are text for people; rows of the table carry a checksum."""
+        if path.suffix == ".log":
+            return []
+        problems, rows = table_rows(path, jobs.WHOLE_ROWS)
+        bad = sum(not jobs.is_whole(row) for row in rows)
+        return [*problems, *([f"{bad} of {len(rows)} jobs do not fit their checksums"] if bad else [])]
+
+
+class Checkpoints(Kind):
+    """One folder per unfinished run."""
+
+    name = "checkpoints"
+    what = "what unfinished runs have got so far"
+    rebuild = "The same command finds it, removes it and computes it again."
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        with contextlib.suppress(OSError):
+            yield from (each for each in self.folder.iterdir() if (each / LOCK).is_file())
+
+    def in_use(self, path: Path) -> bool:
+        """Whether a run holds its lock."""
+        try:
+            with unused(path) as free:
+                return not free
+        except OSError:
+            return True
+
+    def damage(self, path: Path) -> list[str]:
+        """See `checkpoints.damage_of`."""
+        return damage_of(path)
+
+    def remove(self, path: Path) -> bool:
+        """Under its lock, which a run that begins meanwhile waits for."""
+        lock = FolderLock(path)
+        try:
+            if not lock.take(make=False):
+                return False
+            remove_folder(path)
+            return True
+        except FileNotFoundError:
+            return True
+        finally:
+            lock.release()
+
+
+class Tokens(Kind):
+    """Tokens of data sets of the hub."""
+
+    name = "tokens"
+    what = "tokens of hf: texts"
+    rebuild = "The next run removes it and fetches the text again."
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        yield from self.folder.glob("*.safetensors")
+
+    def damage(self, path: Path) -> list[str]:
+        """See `hub_text.damage_of`."""
+        from inspector.sources.hub_text import damage_of
+
+        problem = damage_of(path)
+        return [] if problem is None else [problem]
+
+    def remove(self, path: Path) -> bool:
+        """With its checksum."""
+        from inspector.sources.hub_text import checksum_file
+
+        checksum_file(path).unlink(missing_ok=True)
+        return super().remove(path)
+
+
+class Registry(Kind):
+    """The list of published SAEs in a form that is quick to read."""
+
+    name = "registry"
+    what = "the list of published SAEs, made from sae-lens"
+    rebuild = "The next command that wants it makes it again, which takes seconds."
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        yield from self.folder.glob("registry-*.json")
+
+    def damage(self, path: Path) -> list[str]:
+        """Its first line is the checksum of the rest."""
+        from inspector.sources.registry_index import is_whole
+
+        return [] if is_whole(path) else ["its checksum does not fit"]
+
+
+class ErrorSaes(Kind):
+    """SAEs that were trained on errors; hours of work, so only an age removes them."""
+
+    name = "error-saes"
+    what = "SAEs trained by the experiment error-saes"
+    rebuild = "Remove the folder and run the experiment again."
+    prunable = "by age"
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        with contextlib.suppress(OSError):
+            yield from (each for each in self.folder.iterdir() if each.is_dir())
+
+    def in_use(self, path: Path) -> bool:
+        """A run that trains them holds the lock of its checkpoints; which run that is, nobody has to know."""
+        runs = Checkpoints(checkpoints_folder())
+        return any(runs.in_use(run) for run in runs.paths())
+
+    def damage(self, path: Path) -> list[str]:
+        """Only finished ones are looked at: an unfinished folder is what the next run goes on with."""
+        from inspector.sources.error_sae_files import ABOUT_FILE, read_error_saes
+
+        if not (path / ABOUT_FILE).is_file():
+            return []
+        try:
+            read_error_saes(path)
+        except TargetError as error:
+            return [str(error).partition(": ")[2].partition(". ")[0] or str(error)]
+        return []
+
+    def remove(self, path: Path) -> bool:
+        """The whole folder."""
+        shutil.rmtree(path)
+        return True
+
+
+def table_rows(path: Path, query: str) -> tuple[list[str], Sequence[Row]]:
+    """What is wrong with an SQLite file, and the rows of a query; nothing is written to it."""
+    last = "it cannot be read"
+    # A table that another process writes is read with its journal; a full disk has no room even for reading so.
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as table:
+                table.text_factory = _text
+                told = [str(row[0]) for row in table.execute("PRAGMA integrity_check")]
+                rows = table.execute(query).fetchall()
+            return ([] if told == ["ok"] else [f"it is not sound ({told[0].splitlines()[0][:80]})"]), rows
+        except sqlite3.Error as error:
+            last = f"it is not a table of this program ({error})"
+    return [last], []
+
+
+def _text(raw: bytes) -> str:
+    """A changed byte may leave what is no text; it must reach the checksum."""
+    return raw.decode("utf-8", "backslashreplace")
