@@ -19,7 +19,7 @@ from inspector.experiments._tokens import measure
 from inspector.runner import run
 from inspector.spec import RunSpec
 from inspector.statistics import grouping
-from inspector.statistics.own import token_pass
+from inspector.statistics.own import token_work
 from inspector.statistics.own.token_norms import TokenNorms
 from tests.experiments.own import Toy, finish, opened
 from tests.experiments.tokens import Reference, size
@@ -334,7 +334,7 @@ def test_more_contexts_than_groups_change_no_number_but_the_intervals(
         seen.append(found)
         return TokenNorms(**found)
 
-    monkeypatch.setattr(token_pass, "TokenNorms", kept)
+    monkeypatch.setattr(token_work, "TokenNorms", kept)
     for other in toy.run(*ALL, **PARAMS):
         own = results[other["experiment"]]
         assert same(own["saes"], other["saes"]) and same(own["result"], other["result"])
