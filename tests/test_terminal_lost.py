@@ -129,6 +129,63 @@ def test_suspending_restores_the_terminal_and_coming_back_paints_everything(how:
         assert ended(view.process) == 0
 
 
+STORM = (
+    "e",
+    "j",
+    " ",
+    "s",
+    "J",
+    "j",
+    "\t",
+    "j",
+    "e",
+    "\r",
+    "\x1b[C",
+    "\x1b[B",
+    "\x1b",
+    "J",
+    "?",
+    "\x1b",
+    "\x1b",
+    "q",
+    "\x1b",
+    "x",
+)
+"""Every screen of jobs and experiments, its keys, and the question before leaving; Escape leads back."""
+
+
+def test_a_storm_of_resizes_over_all_screens_while_a_job_runs_leaves_a_whole_screen() -> None:
+    with (
+        Home() as home,
+        FakeServer(home, n_contexts=6, job_steps=1000, job_step_seconds=0.3) as server,
+        Terminal([sys.executable, "-m", "inspector"], home, extra=server.environment) as view,
+    ):
+        wait_for_colours(view, LIMIT)
+        for step, key in enumerate((*STORM, *STORM)):
+            view.resize(1 + (step * 37) % 200, 1 + (step * 13) % 60)
+            view.send(key)
+            view.read_for(0.02 + 0.1 * (step % 2))
+        view.resize(120, 40)
+        view.read_until_silent(1.0, 15.0)
+        for _ in range(4):
+            view.press("\x1b", silence=0.5, limit=2.0)
+        assert view.wait_until(lambda lines: "error-vector" in lines[-2] or "norm-prediction" in lines[-2], LIMIT)
+        assert view.process.poll() is None
+        assert b"Traceback" not in view.raw
+        assert "token" in view.lines[-1], view.lines
+        shown = [line.rstrip() for line in view.lines[:-2]]
+        view.press(":", silence=0.5, limit=5.0)
+        view.press("redraw whole", silence=0.5, limit=5.0)
+        view.press("\r", silence=0.5, limit=5.0)
+        assert shown == [line.rstrip() for line in view.lines[:-2]]
+        view.send("q")
+        assert view.wait_until(lambda lines: any("leave, the job goes on" in line for line in lines), LIMIT)
+        view.send("\r")
+        assert ended(view.process) == 0
+        view.read_for(0.5)
+        assert is_restored(view.raw)
+
+
 def test_the_next_view_begins_where_a_killed_one_was() -> None:
     """Also after SIGHUP: the place is written on the way out, whole or not at all."""
     with Home() as home, FakeServer(home, n_contexts=6) as server:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from inspector.tui.state import UiState, load_state, save_state, state_directory
+from inspector.tui.state import N_VIEWS, SavedView, UiState, load_state, save_state, state_directory
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,34 @@ def test_a_file_that_makes_no_sense_is_as_good_as_none(content: str) -> None:
     state_directory().mkdir(parents=True)
     (state_directory() / "view.json").write_text(content)
     assert load_state() == UiState()
+
+
+VIEW = SavedView(context=3, position=40, sae_ids=("a", "b"), enabled=(256, 512), active=512, mode="total")
+
+
+def test_where_somebody_was_is_kept_by_target_and_the_oldest_goes_first() -> None:
+    state = UiState(theme="light")
+    for number in range(N_VIEWS + 5):
+        state = state.with_view(f"target {number}", replace(VIEW, context=number))
+    state = state.with_view("target 10", VIEW)
+    save_state(state)
+    loaded = load_state()
+    assert loaded == state
+    assert len(loaded.views) == N_VIEWS
+    assert (next(iter(loaded.views)), list(loaded.views)[-1]) == ("target 5", "target 10")
+    assert loaded.views["target 10"] == VIEW
+
+
+@pytest.mark.parametrize(
+    "view", ["null", "[]", '{"context": -1}', '{"context": "x"}', '{"sae_ids": [1]}', '{"enabled": "x"}', '{"mode": 3}']
+)
+def test_a_view_that_makes_no_sense_costs_only_itself(view: str) -> None:
+    state_directory().mkdir(parents=True)
+    good = '{"context": 1, "position": 2}'
+    (state_directory() / "view.json").write_text(
+        f'{{"version": 1, "theme": "dark", "views": {{"bad": {view}, "good": {good}}}}}'
+    )
+    assert load_state() == UiState(theme="dark", views={"good": SavedView(context=1, position=2)})
 
 
 def test_unknown_keys_are_ignored() -> None:

@@ -109,6 +109,20 @@ def test_unknown_l0s_can_be_stepped_through_and_leave_the_others_alone() -> None
     assert stepped.picked[0] == before
 
 
+def test_a_saved_choice_comes_back() -> None:
+    saved = suite().press(1).press(0).step_l0(1)
+    ids = [saved.saes[row].sae_id for row in saved.picked]
+    enabled = [saved.widths[index] for index in saved.enabled]
+    assert suite().restored(ids, enabled, saved.widths[saved.active]) == saved
+
+
+def test_what_is_no_longer_there_is_as_at_the_start() -> None:
+    choice = suite()
+    assert choice.restored(["gone"], [123], 77) == choice
+    only = choice.restored([], [4096], 256)
+    assert (only.enabled, only.active) == (frozenset({0, 4}), 0), "the width that colours is always drawn"
+
+
 def test_colours_of_the_widths_use_the_whole_run() -> None:
     assert [suite().series(i) for i in range(5)] == [0, 2, 4, 6, 8]
     nine = suite(tuple(2**k for k in range(4, 13)))

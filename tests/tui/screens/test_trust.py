@@ -34,7 +34,7 @@ def plain(**options: object) -> FakeSession:
 
 async def test_a_failed_gate_stands_above_every_screen_and_on_an_alarming_ground() -> None:
     async with driven(plain(gate_failures=FAILURES)) as app:
-        for keys in ((), ("e",), ("J",), ("r",), ("escape", "escape", "z"), ("escape", "?")):
+        for keys in ((), ("e",), ("J",), ("escape", "r"), ("escape", "s"), ("escape", "z"), ("escape", "?")):
             for key in keys:
                 await app.press("question_mark" if key == "?" else key)
             await app.until(lambda: "LOAD GATE FAILED" in app.screen_text()[0])

@@ -96,6 +96,31 @@ def test_before_the_session_answers_there_is_the_name() -> None:
     assert second_line(SessionView(), None, None, "", 80) == []
 
 
+COUNTED = FINISHED.told(SESSION.policy_set("included"), 0.0).told(SESSION.map_improved(8, policy="included"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (
+            140,
+            "special tokens counted (in brackets: left out) · R² 0.65 (0.30) · 1k: FVU 0.048 (0.119), "
+            "nonlinear 0.017 (0.083)               context 1/300",
+        ),
+        (
+            118,
+            "special tokens counted · R² 0.65 (0.30) · 1k: FVU 0.048 (0.119), "
+            "nonlinear 0.017 (0.083)                 context 1/300",
+        ),
+        (78, "specials counted · R² 0.65 (0.30) · 1k: FVU 0.048 (0.119)                1/300"),
+        (58, "specials counted · R² 0.65 (0.30)                    1/300"),
+    ],
+)
+def test_with_special_tokens_counted_each_number_stands_beside_what_it_was(width: int, line: str) -> None:
+    shown = text_of(second_line(COUNTED, Choice.of(SESSION.saes), Place(), "", width))
+    assert shown == line
+
+
 def test_names() -> None:
     assert site_name("blocks.20.hook_resid_post") == "resid_post"
     assert site_name("blocks.3.attn.hook_z") == "attn.hook_z"

@@ -106,6 +106,20 @@ def test_while_loading_every_step_has_its_seconds() -> None:
     )
 
 
+def test_a_download_is_a_bar_with_bytes_rate_and_time_left() -> None:
+    told = LoadProgress(
+        what="downloading model m", done_bytes=12_000_000_000, total_bytes=30_000_000_000, bytes_per_second=35e6
+    )
+    view = SessionView().told(WELCOME, 0.0).told(told, 10.0)
+    lines = [text_of(line) for line in load_lines(view, "m", 12.0, 0.0, 100, 10)]
+    assert lines[2].rstrip() == "… downloading model m                             2.0 s"
+    assert lines[3] == "  ━━━━━━━━━━━━╸───────────────────   40%  12.00 GB of 30.00 GB  35 MB/s  8 min 34 s left"
+    narrow = [text_of(line) for line in load_lines(view, "m", 12.0, 0.0, 54, 10)]
+    assert narrow[3] == "  ━━━━━━━━────────────   40%  12.00 GB of 30.00 GB"
+    done = view.told(LoadProgress(what="downloading model m", seconds=900.0, done_bytes=9, total_bytes=9), 910.0)
+    assert len(load_lines(done, "m", 912.0, 0.0, 100, 10)) == 3, "the bar goes when everything is there"
+
+
 def test_a_failure_says_why_where_the_log_is_and_what_to_press() -> None:
     message = (
         "hook_name 'blocks.9.hook_resid_post' does not exist in this model, which has 6 layers. Use --layer 0 to 5."
