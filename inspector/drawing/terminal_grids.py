@@ -112,7 +112,8 @@ def ramp_line(value: Axis, low: float, high: float, palette: FigurePalette) -> L
     """What the colours mean: the label, the smallest value, the ramp, the largest."""
     line: Line = [(f"{visible(axis_text(value))}  {number_text(low)} ", palette.plain)]
     if palette.coloured:
-        line += [("  ", style) for style in palette.ramp]
+        # Where a level has no ground of its own, as with few colours, a square shows its text's.
+        line += [("  " if style.background != palette.plain.background else "■■", style) for style in palette.ramp]
     else:
         line.append((LEVELS, palette.plain))
     return [*line, (f" {number_text(high)}", palette.plain)]
