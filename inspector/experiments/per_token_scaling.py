@@ -20,16 +20,6 @@ BASELINES = {"r2_x_norm": "‖x‖", "r2_activation": "a1·x", "r2_activation_ow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Per SAE of the series, held-out tokens."""
-
-    mean_error_norm: float | None
-    """In the units of x."""
-    variation: float | None
-    """Standard deviation of the norm over its mean: how much there is to predict."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pair:
     """A smaller SAE and a larger one. R-squared over held-out tokens; None where all errors of one have one size."""
 
@@ -64,6 +54,10 @@ class Result:
     series: list[str]
     labels: list[str]
     n_test: int
+    mean_error_norm: dict[str, float | None]
+    """By SAE of the series, in the units of x."""
+    variation: dict[str, float | None]
+    """Standard deviation of the norm over its mean: how much there is to predict."""
     pairs: tuple[Pair, ...]
 
 
@@ -110,9 +104,9 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
         shuffled[key] = scores.shuffled_r2(products, target, by, intercept=headline.endswith("intercept"))
         if values["gain"].value is not None and values["gain"].value <= 0.0:
             gains.append(key)
-    rows, own = _rows(statistics, found)
+    sizes_of, own = _sizes(found)
     return Outcome(
-        rows=rows,
+        rows=(),
         result=Result(
             headline=headline,
             published=VARIANTS[3],
@@ -120,6 +114,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             labels=names_of(found),
             n_test=found.n_test,
             pairs=tuple(pairs),
+            **sizes_of,
         ),
         intervals=own | intervals,
         controls={
@@ -146,23 +141,22 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     )
 
 
-def _rows(statistics: Statistics, found: TokenNorms) -> tuple[tuple[Row | None, ...], dict[str, dict[str, Interval]]]:
+def _sizes(found: TokenNorms) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, Interval]]]:
+    """Mean and variation of the error's norm by SAE, and their intervals."""
     from inspector.statistics.own import token_scores as scores
 
     by_id = found.by_id()
-    rows: list[Row | None] = []
+    sizes: dict[str, dict[str, float | None]] = {"mean_error_norm": {}, "variation": {}}
     intervals: dict[str, dict[str, Interval]] = {}
-    for sae in statistics.saes:
-        if sae.ref.sae_id not in found.series:
-            rows.append(None)
-            continue
-        own = by_id[sae.ref.sae_id].products
+    for sae_id in found.series:
+        own = by_id[sae_id].products
         mean = scores.mean(own, "sae_error", found.counts)
-        variation = scores.deviation(own, "sae_error", found.counts) / mean
-        values = scores.each({"mean_error_norm": mean, "variation": variation})
-        rows.append(Row(**{name: value.value for name, value in values.items()}))
-        intervals[sae.ref.sae_id] = {name: value.interval for name, value in values.items()}
-    return tuple(rows), intervals
+        spread = scores.deviation(own, "sae_error", found.counts)
+        values = scores.each({"mean_error_norm": mean, "variation": spread / scores.positive(mean)})
+        for name, value in values.items():
+            sizes[name][sae_id] = value.value
+        intervals[sae_id] = {name: value.interval for name, value in values.items()}
+    return sizes, intervals
 
 
 def _warnings(found: TokenNorms, pairs: Sequence[Pair], gains: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A result as a flat table: one row per SAE, or, where nothing was measured per SAE, one row of the whole result.
+"""A result as a flat table: one row per SAE, or per pair of SAEs, or, where neither was measured, one row of it all.
 
 Every number is the object's own, undone by nothing: CSV writes floats so that they read back the same. Intervals follow
 their score as `<score>_low` and `<score>_high`; lists and dictionaries stand as JSON text in one cell.
@@ -31,10 +31,31 @@ def flat_rows(result: Mapping[str, Any]) -> list[Row]:
                 row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
         rows.append(row)
     if not rows:
+        rows = _pairs(result)
+    if not rows:
         row = {"experiment": result["experiment"], "profile": result["profile"]}
         rows = [row | {key: _cell(value) for key, value in result["result"].items()}]
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _pairs(result: Mapping[str, Any]) -> list[Row]:
+    """One row per pair of SAEs, for a result that compares them two by two; intervals are named 'small -> large'."""
+    rows = []
+    pairs = result["result"].get("pairs")
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, dict) and {"small", "large"} <= set(pair) for pair in pairs
+    ):
+        return []
+    for pair in pairs:
+        row: Row = {"experiment": result["experiment"], "profile": result["profile"]}
+        ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {})
+        for key, value in pair.items():
+            row[key] = _cell(value)
+            if key in ends:
+                row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
+        rows.append(row)
+    return rows
 
 
 def to_csv(result: Mapping[str, Any]) -> str:

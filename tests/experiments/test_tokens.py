@@ -124,6 +124,10 @@ def test_pairs_are_scikit_learns(reference: Reference, results: Results) -> None
                 expected = reference.r2(other, one, intercept=fit == "intercept")
                 assert pair[f"r2_{kind}_{fit}"] == pytest.approx(expected, abs=NEAR)
         assert pair["r2"] == pair["r2_squared_origin"]
+        own = large[reference.test] ** 0.5
+        found = results["per-token-scaling"]["result"]
+        assert found["mean_error_norm"][pair["large"]] == pytest.approx(own.mean(), rel=NEAR)
+        assert found["variation"][pair["large"]] == pytest.approx(own.std() / own.mean(), rel=NEAR)
         train = reference.train
         assert pair["factor"] == pytest.approx((small * large)[train].sum() / (small**2)[train].sum(), rel=NEAR)
         assert pair["r2_x_norm"] == pytest.approx(reference.r2(large, x_sq), abs=NEAR)

@@ -157,7 +157,9 @@ def test_s13_a_perfect_sae_has_no_scores_and_breaks_nothing(toy: Toy) -> None:
         for row in found["saes"]:
             for key in UNDEFINED:
                 assert row.get(key) is None
-            assert row.get("norm_ratio") in (None, 1.0) and row.get("mean_error_norm") in (None, 0.0)
+            assert row.get("norm_ratio") in (None, 1.0)
+        for sae, mean in found["result"].get("mean_error_norm", {}).items():
+            assert mean == 0.0 and found["result"]["variation"][sae] is None
         for pair in found["result"].get("pairs", ()):
             assert pair.get("r2") is None and pair.get("decrease_percent") is None
 

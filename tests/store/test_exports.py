@@ -52,6 +52,18 @@ def test_a_result_without_saes_is_one_row_of_its_own_fields() -> None:
     assert to_arrow(result(saes=[], intervals={})).num_rows == 1
 
 
+def test_a_result_of_pairs_has_a_row_for_each() -> None:
+    pairs = [{"small": "a", "large": "b", "r2": 0.1 + 0.2}, {"small": "b", "large": HOSTILE, "r2": None}]
+    of_pairs = result(saes=[], result={"pairs": pairs, "n": 3}, intervals={"a -> b": {"r2": [0.25, 0.35]}})
+    rows = flat_rows(of_pairs)
+    assert [row["large"] for row in rows] == ["b", HOSTILE] and "n" not in rows[0]
+    assert (rows[0]["r2"], rows[0]["r2_low"], rows[0]["r2_high"]) == (0.1 + 0.2, 0.25, 0.35)
+    assert (rows[1]["r2"], rows[1]["r2_low"]) == (None, None)
+    for strange in ("text", [1, 2], [{"small": "a"}]):  # a file edited by hand is still shown
+        (row,) = flat_rows(result(saes=[], result={"pairs": strange}, intervals={}))
+        assert set(row) == {"experiment", "profile", "pairs"}
+
+
 def test_a_text_that_a_spreadsheet_would_run_is_only_a_text() -> None:
     rows = result()["saes"]
     rows[0]["sae"] = "=HYPERLINK(1)"
