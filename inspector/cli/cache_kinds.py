@@ -13,7 +13,7 @@ from inspector.interp import answer_store
 from inspector.store.cache import Kind
 from inspector.store.cache_kinds import table_rows
 
-_ROWS = "SELECT key, answer, sha256 FROM answers"
+_ROWS = "SELECT key, answer, sha256, created FROM answers"
 
 
 class Answers(Kind):
@@ -38,7 +38,7 @@ class Answers(Kind):
     def damage(self, path: Path) -> list[str]:
         """The table must be sound and every answer fit its checksum."""
         problems, rows = table_rows(path, _ROWS)
-        bad = sum(answer_store.checksum(str(key), str(answer)) != sha256 for key, answer, sha256 in rows)
+        bad = sum(answer_store.checksum(str(key), str(answer)) != sha256 for key, answer, sha256, _ in rows)
         return [*problems, *([f"{bad} of {len(rows)} answers do not fit their checksums"] if bad else [])]
 
     def remove(self, path: Path) -> bool:

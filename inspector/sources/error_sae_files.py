@@ -25,12 +25,13 @@ from torch import Tensor
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources.error_sae_folder import error_saes_folder
+from inspector.sources.model_files import digest_files
 from inspector.sources.paths import shown
 from inspector.sources.suite_files import CONFIG_FILE, WEIGHTS_FILE, write_json
 
 __all__ = [
-    "ErrorSae", "ErrorSaes", "error_saes_folder", "finished", "load_map", "map_hash", "read_error_saes", "sae_folder",
-    "save_map", "write_about",
+    "ErrorSae", "ErrorSaes", "damage_of", "error_saes_folder", "finished", "load_map", "map_hash", "read_error_saes",
+    "sae_folder", "save_map", "write_about",
 ]  # fmt: skip
 
 ABOUT_FILE = "error_saes.json"
@@ -114,8 +115,44 @@ def sae_folder(folder: Path, part: str, seed: int) -> Path:
 
 
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write `error_saes.json`: from now on the folder is complete."""
-    write_json(folder / ABOUT_FILE, {"format": FORMAT, **about})
+    """Write `error_saes.json` with the checksums of all files beside it: from now on the folder is complete."""
+    files = {str(path.relative_to(folder)): digest_files([path]) for path in _weights_of(folder)}
+    content = {"format": FORMAT, **about, "files": files}
+    write_json(folder / ABOUT_FILE, {**content, "sha256": _checksum(content)})
+
+
+def damage_of(folder: Path) -> list[str]:
+    """What is wrong with a complete folder, each as a part of a sentence; every byte is read.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    raw = (folder / ABOUT_FILE).read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(raw)
+        if raw != json.dumps(content, indent=1) + "\n" or content.pop("sha256") != _checksum(content):
+            return [f"the checksum of {ABOUT_FILE} does not fit"]
+        files: Mapping[str, str] = content["files"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{ABOUT_FILE} is not what was written ({type(error).__name__})"]
+    problems = [f"{name} is missing" for name in files if not (folder / name).is_file()]
+    there = [folder / name for name in files if (folder / name).is_file()]
+    return [
+        *problems,
+        *(
+            f"the checksum of {path.relative_to(folder)} does not fit"
+            for path in there
+            if digest_files([path]) != files[str(path.relative_to(folder))]
+        ),
+    ]
+
+
+def _weights_of(folder: Path) -> list[Path]:
+    return sorted([folder / MAP_FILE, *(p for n in (CONFIG_FILE, WEIGHTS_FILE) for p in folder.glob(f"*/seed_*/{n}"))])
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def finished(folder: Path, fingerprint: str) -> bool:

@@ -9,10 +9,10 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from inspector.errors import DataError, TargetError
-from inspector.store import index, jobs, results
+from inspector.errors import DataError
+from inspector.store import checkpoints, index, jobs, results
 from inspector.store.cache import Kind
-from inspector.store.checkpoints import checkpoints_folder, damage_of, remove_folder
+from inspector.store.checkpoints import checkpoints_folder, remove_folder
 from inspector.store.jsonable import to_json
 from inspector.store.locks import NAME as LOCK
 from inspector.store.locks import FolderLock, unused
@@ -134,7 +134,7 @@ class Checkpoints(Kind):
 
     def damage(self, path: Path) -> list[str]:
         """See `checkpoints.damage_of`."""
-        return damage_of(path)
+        return checkpoints.damage_of(path)
 
     def remove(self, path: Path) -> bool:
         """Under its lock, which a run that begins meanwhile waits for."""
@@ -214,15 +214,9 @@ class ErrorSaes(Kind):
 
     def damage(self, path: Path) -> list[str]:
         """Only finished ones are looked at: an unfinished folder is what the next run goes on with."""
-        from inspector.sources.error_sae_files import ABOUT_FILE, read_error_saes
+        from inspector.sources.error_sae_files import ABOUT_FILE, damage_of
 
-        if not (path / ABOUT_FILE).is_file():
-            return []
-        try:
-            read_error_saes(path)
-        except TargetError as error:
-            return [str(error).partition(": ")[2].partition(". ")[0] or str(error)]
-        return []
+        return damage_of(path) if (path / ABOUT_FILE).is_file() else []
 
     def remove(self, path: Path) -> bool:
         """The whole folder."""
@@ -241,7 +235,7 @@ def table_rows(path: Path, query: str) -> tuple[list[str], Sequence[Row]]:
                 told = [str(row[0]) for row in table.execute("PRAGMA integrity_check")]
                 rows = table.execute(query).fetchall()
             return ([] if told == ["ok"] else [f"it is not sound ({told[0].splitlines()[0][:80]})"]), rows
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second from names in a damaged schema
             last = f"it is not a table of this program ({error})"
     return [last], []
 
