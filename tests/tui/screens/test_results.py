@@ -320,3 +320,19 @@ async def test_themes_change_under_it(store: Path, theme: str) -> None:
 
 def test_the_list_leaves_room_for_figures() -> None:
     assert [list_height(count, height) for count, height in ((1, 24), (100, 24), (100, 40), (3, 40))] == [2, 7, 10, 4]
+
+
+async def test_nothing_is_sent_while_nothing_happens(store: Path) -> None:
+    """It looks at the folder every two seconds; that costs the terminal nothing."""
+    from tests.tui.test_app import Recorded
+
+    three(store)
+    async with driven(app_class=Recorded) as app:
+        await opened(app)
+        recorder = app.app
+        assert isinstance(recorder, Recorded)
+        sent = recorder.recorded()
+        await app.pilot.pause(2.5)
+        assert sent == []
+        await app.press("down")
+        await app.until(lambda: sent)
