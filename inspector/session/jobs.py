@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from inspector.errors import Cancelled, UsageError
+from inspector.errors import Cancelled, InspectorError, UsageError
 from inspector.events import Event, Loading, Measured, PassProgress, TrainProgress, Warned
 from inspector.experiment import parse_params
 from inspector.experiments import choose
@@ -38,7 +39,7 @@ from inspector.session.turns import Turns, resting
 from inspector.spec import Null, Profile, RunSpec, TargetSpec
 from inspector.store.command import command_of
 from inspector.store.jobs import Job, JobStore, Owner
-from inspector.store.results import results_folder, save
+from inspector.store.results import load, results_folder, save
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -169,6 +170,8 @@ class JobRunner:
                 raise UsageError(
                     f"The job {job.id} is {job.state}. Only an interrupted, failed or cancelled one can be resumed."
                 )
+            if _is_complete(job):  # it died between its last result and saying so
+                return replace(job, state="done", ended=now, stage="", error="", exit_code=0)
             return replace(
                 job,
                 state="queued",
@@ -188,8 +191,11 @@ class JobRunner:
             )
 
         job = self._store.update(found.id, queued)
-        self._log(job).say(f"queued again in session {self._session_id}")
-        self._queue.append(job)
+        if job.state == "done":
+            self._log(job).say("done: all its results were stored already")
+        else:
+            self._log(job).say(f"queued again in session {self._session_id}")
+            self._queue.append(job)
         self._tell(JobTold(job=info(job)))
         return job
 
@@ -317,6 +323,8 @@ class JobRunner:
             case Warned():
                 running.log.say(f"warning: {event.message}")
             case Loading():
+                if event.seconds is not None:  # 'moments' of an interrupted run
+                    running.log.say(f"found {event.what}")
                 job = replace(job, stage=f"loading {event.what}", done=event.done, total=event.total)
         running.job = job
         self._told(running, at_once=at_once)
@@ -386,6 +394,16 @@ def _work(spec: RunSpec, loaded: Loaded) -> Work:
     from inspector.store.checkpoints import checkpoints_for
 
     return runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
+
+
+def _is_complete(job: Job) -> bool:
+    """Whether every experiment has a result that is there and whole."""
+    if len(job.results) < len(job.spec.experiments):
+        return False
+    try:
+        return all(load(name, folder=Path(job.results_folder)).record.id == name for name in job.results)
+    except InspectorError:
+        return False
 
 
 def refuse_too_many(experiments: Sequence[str]) -> None:

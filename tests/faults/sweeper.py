@@ -43,8 +43,10 @@ def load(target: TargetSpec) -> Any:
     """The target, and everything that a job imports."""
     from inspector import experiments, runner  # noqa: F401
     from inspector.sources.target import open_target
+    from inspector.store.checkpoints import code_digest
 
     experiments.discover()
+    code_digest()  # kept by every copy: the code may be edited while this runs
     work = open_target(target)
     while True:
         try:

@@ -284,6 +284,23 @@ def test_a_session_that_is_stopped_leaves_its_jobs_interrupted(
     second.end()
 
 
+def test_a_job_that_died_after_its_last_result_is_done_when_it_is_resumed(running: Running) -> None:
+    job = start(running, "error-vector")
+    done = until_state(running, job.id, "done")
+    JobStore().update(job.id, lambda found: replace(found, state="interrupted"))
+    resumed = job_of(running.ask(1, ResumeJob(request=2, job=job.id)))
+    assert (resumed.state, resumed.results) == ("done", done.results)
+    # Not so if the result has been damaged since: it is measured again.
+    path = results.results_folder() / f"{done.results[0]}.json"
+    path.write_bytes(path.read_bytes().replace(b'"r2_pooled"', b'"r2_polled"', 1))
+    JobStore().update(job.id, lambda found: replace(found, state="interrupted"))
+    assert job_of(running.ask(1, ResumeJob(request=3, job=job.id))).state == "queued"
+    running.until(1, lambda m: isinstance(m, JobTold) and m.job.state == "running" and m.job.id == job.id)
+    while JobStore().find(job.id).state != "done":
+        time.sleep(0.01)
+    assert results.load(done.results[0]).result["experiment"] == "error-vector"
+
+
 def test_a_session_with_a_job_is_not_idle(
     loaded: Loaded, toy_target: TargetSpec, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
