@@ -74,10 +74,9 @@ class ErrorReader:
 
 def _active(sae: LoadedSae, x: Tensor, columns: Tensor) -> Active:
     chosen, n_active = [], 0
-    where = columns.to(x.device)
     for _, latents in sae.chunks(x):
         with torch.inference_mode():
-            chosen.append(latents[:, where].float().cpu())
+            chosen.append(latents[:, columns.to(latents.device)].float().cpu())
             n_active += int((latents > 0).sum())
     return Active(latents=torch.cat(chosen), n_active=n_active)
 
