@@ -13,7 +13,7 @@ from inspector.drawing.terminal_grids import ramp_line
 from inspector.drawing.text import format_cell
 
 GAP = "  "
-INTERVAL = ("95% low", "high")
+INTERVAL = ("95% low", "low", "high")
 """Titles of the columns that belong to the one before them."""
 
 
@@ -53,11 +53,16 @@ def _groups(table: Table) -> list[list[int]]:
     """Numbers of the columns after the first, those together that mean nothing alone: a score and its interval."""
     groups: list[list[int]] = []
     for index in range(1, len(table.columns)):
-        if groups and table.columns[index].title in INTERVAL:
+        if groups and _is_end(table.columns[index].title):
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
+
+
+def _is_end(title: str) -> bool:
+    """Whether a column is an end of an interval: '95% low', 'low', 'low, contexts', 'high'."""
+    return title.split(",")[0] in INTERVAL
 
 
 def _blocks(groups: Sequence[Sequence[int]], sizes: Sequence[int], width: int) -> list[list[int]]:

@@ -275,6 +275,15 @@ def test_an_interval_stays_beside_its_score() -> None:
     ]
 
 
+def test_ends_of_an_interval_by_other_names_stay_too() -> None:
+    titles = ("SAE", "score of the first", "low", "high", "score of the second", "low, contexts", "high")
+    figure = Table(title="t", columns=tuple(Column(title=title) for title in titles), rows=(("x", *(0.25,) * 6),))
+    assert [" ".join(line.split()[1:]) for line in shown(figure, 50) if line.startswith("SAE")] == [
+        "score of the first low high",
+        "score of the second low, contexts high",
+    ]
+
+
 def test_a_strip_says_sizes_without_colours() -> None:
     figure = TokenStrip(
         title="t", value=Axis(label="norm"), tokens=("a", " b", "\n", "c"), values=(0.0, 8.0, 4.0, None)

@@ -54,6 +54,8 @@ WIDE = 100
 """Columns from which the figure and what is said about it stand beside each other."""
 POLL_SECONDS = 2.0
 """Between two looks at the folder's time; nothing is read while it is the same."""
+MOST_KEPT = 32
+"""Results kept in memory; some hold tens of thousands of numbers."""
 PANES = ("list", "figure", "facts")
 MARK = "●"
 
@@ -331,6 +333,8 @@ class ResultsScreen(SideScreen):
         """Show it, unless something else was asked for since."""
         record = message.opened.record
         self._cache[record.id, record.created] = message.opened
+        while len(self._cache) > MOST_KEPT:
+            del self._cache[next(iter(self._cache))]
         if message.turn != self._turn:
             return
         same = self.opened is not None and self.opened.record == record
