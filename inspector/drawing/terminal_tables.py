@@ -62,7 +62,7 @@ def _groups(table: Table) -> list[list[int]]:
 
 def _is_end(title: str) -> bool:
     """Whether a column is an end of an interval: '95% low', 'low', 'low, contexts', 'high'."""
-    return title.split(",")[0] in INTERVAL
+    return title.partition(",")[0] in INTERVAL
 
 
 def _blocks(groups: Sequence[Sequence[int]], sizes: Sequence[int], width: int) -> list[list[int]]:
