@@ -112,8 +112,12 @@ def ramp_line(value: Axis, low: float, high: float, palette: FigurePalette) -> L
     """What the colours mean: the label, the smallest value, the ramp, the largest."""
     line: Line = [(f"{visible(axis_text(value))}  {number_text(low)} ", palette.plain)]
     if palette.coloured:
-        # Where a level has no ground of its own, as with few colours, a square shows its text's.
-        line += [("  " if style.background != palette.plain.background else "■■", style) for style in palette.ramp]
+        # A level without a ground of its own but with a colour of its own, where colours are few: a square shows it.
+        plain = palette.plain
+        line += [
+            ("■■" if style.background == plain.background and style.foreground != plain.foreground else "  ", style)
+            for style in palette.ramp
+        ]
     else:
         line.append((LEVELS, palette.plain))
     return [*line, (f" {number_text(high)}", palette.plain)]
