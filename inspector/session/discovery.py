@@ -57,6 +57,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     target: TargetSpec = TargetSpec()
     """What it was asked to load, with absolute paths."""
+    device_bytes: int | None = None
+    """Memory of a GPU that it holds, as of the last change of its state; None on a CPU."""
 
 
 def runtime_dir() -> Path:

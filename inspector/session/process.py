@@ -99,9 +99,27 @@ def update_record(session_id: str, state: str, ready: Ready | None) -> None:
         return
     record = msgspec.structs.replace(record, state=state)
     if ready is not None:
-        record = msgspec.structs.replace(record, model=ready.model, hook=ready.hook_name, device=ready.device)
+        record = msgspec.structs.replace(
+            record,
+            model=ready.model,
+            hook=ready.hook_name,
+            device=ready.device,
+            device_bytes=device_bytes(ready.device),
+        )
     with contextlib.suppress(OSError):  # a full disk is no reason to end a session
         discovery.write_record(record)
+
+
+def device_bytes(device: str) -> int | None:
+    """Memory of the device that this process holds; None on a CPU, whose memory the system counts."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if device.startswith("cuda"):
+        return int(torch.cuda.memory_reserved(device))
+    if device.startswith("mps"):
+        return int(torch.mps.driver_allocated_memory())
+    return None
 
 
 def limit_threads() -> int:

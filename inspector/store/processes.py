@@ -27,6 +27,15 @@ def born(pid: int) -> str:
     return "" if fields is None else fields[19]
 
 
+def resident_bytes(pid: int) -> int | None:
+    """Memory of a process that is in RAM now, shared pages included; None where it cannot be asked."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _stat(pid: int) -> list[str] | None:
     """Fields from the state on; the name before it may hold any character."""
     try:

@@ -31,14 +31,16 @@ def test_none_is_said_on_stderr_and_an_empty_list_in_json(run: Run) -> None:
     assert run("sessions", "list", "--json").out == '{"sessions": []}\n'
 
 
-def test_a_session_is_listed(run: Run, session: int) -> None:
+def test_a_session_is_listed(run: Run, session: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspector.cli.sessions.resident_bytes", lambda pid: 1_440_000_000)
     pid = str(session)
     assert run("sessions", "list").out == (
-        f"session       {'pid'.ljust(len(pid))}  model  hook                      device  state  age\n"
-        f"────────────  {'─' * len(pid)}  ─────  ────────────────────────  ──────  ─────  ──────────\n"
-        f"{ID}  {pid}  toy    blocks.3.hook_resid_post  cpu     ready  1 min 05 s\n"
+        f"session       {'pid'.ljust(len(pid))}  model  hook                      device  memory  state  age\n"
+        f"────────────  {'─' * len(pid)}  ─────  ────────────────────────  ──────  ──────  ─────  ──────────\n"
+        f"{ID}  {pid}  toy    blocks.3.hook_resid_post  cpu     1.4 GB  ready  1 min 05 s\n"
     )
     (row,) = json.loads(run("sessions", "list", "--json").out)["sessions"]
+    assert (row["memory_bytes"], row["device_bytes"]) == (1_440_000_000, None)
     assert {key: row[key] for key in ("id", "pid", "model", "device", "state")} == {
         "id": ID,
         "pid": session,

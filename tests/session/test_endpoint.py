@@ -194,15 +194,16 @@ async def test_a_thousand_hostile_connections_change_nothing(served: Served) -> 
         assert (await take(good, 2))[1] == READY
 
 
-async def test_another_version_is_told_apart_and_what_to_do(served: Served) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+async def test_another_version_is_told_apart_and_what_to_do(served: Served, version: int) -> None:
     with served.raw() as old:
-        old.sendall(frames.encode(Hello(request=9, version=99)))
+        old.sendall(frames.encode(Hello(request=9, version=version)))
         old.settimeout(5)
         head = old.recv(4)
         answer = frames.decode_session(old.recv(struct.unpack(">I", head)[0]))
     assert isinstance(answer, Failed)
     assert (answer.request, answer.exit_code) == (9, 1)
-    assert "protocol 99" in answer.message
+    assert f"protocol {version}." in answer.message
     assert "dm-inspect sessions stop abc" in answer.message
     assert served.hub.n_views == 0
 
@@ -211,6 +212,22 @@ async def test_the_client_refuses_a_session_of_another_version(served: Served, m
     monkeypatch.setattr(endpoint, "__version__", "0.0.1")
     with pytest.raises(InspectorError, match=r"runs dm-inspect 0\.0\.1 .*sessions stop.*--new-session"):
         await SessionClient.connect(served.path)
+
+
+async def test_the_client_refuses_a_session_of_the_first_protocol(tmp_path: Path) -> None:
+    """Of before there were jobs: its Welcome, byte for byte."""
+    body = b"\x86\xa4type\xa7Welcome\xa7request\x01\xa7version\x01"
+    body += b"\xafprogram_version\xa50.1.0\xa3pid\x07\xa8log_path\xa4/log"
+
+    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await frames.read_frame(reader)
+        writer.write(struct.pack(">I", len(body)) + body)
+        writer.close()
+
+    server = await asyncio.start_unix_server(attend, tmp_path / "s")
+    with pytest.raises(InspectorError, match=r"\(pid 7\) runs dm-inspect 0\.1\.0 with protocol 1; .*sessions stop"):
+        await SessionClient.connect(tmp_path / "s")
+    server.close()
 
 
 async def test_another_users_connection_is_closed_unheard(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
