@@ -239,8 +239,8 @@ class ChatJudge:
                 raw = await _read(response)
         except TimeoutError:
             raise _Passing(f"no answer within {self._patience.answer_seconds:g} s") from None
-        except httpx.ConnectError:
-            raise _Passing("nobody is connected there", refused=True) from None
+        except httpx.ConnectError as error:
+            raise _Passing(_why_not_connected(str(error)), refused=True) from None
         except httpx.TransportError as error:
             raise _Passing(f"the connection failed ({type(error).__name__})") from None
         if response.status_code in PASSING:
@@ -311,6 +311,15 @@ async def _read(response: httpx.Response) -> bytes:
             raise _Passing(f"a response of more than {MOST_BYTES:,} bytes", malformed=True)
         parts.append(part)
     return b"".join(parts)
+
+
+def _why_not_connected(said: str) -> str:
+    """The usual reasons in words; libraries name them in many."""
+    if "ssl" in said.lower() or "certificate" in said.lower():
+        return "the encryption cannot be agreed on, or its certificate is not trusted"
+    if any(words in said for words in ("Name or service", "name resolution", "nodename", "getaddrinfo")):
+        return "its name is not known"
+    return "nobody is connected there"
 
 
 def _answer_in(raw: bytes) -> str:

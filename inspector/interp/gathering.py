@@ -13,6 +13,7 @@ from inspector.interp.examples import Collector, Coverage, LatentExamples, colle
 from inspector.interp.scorers import SCORERS, Scorer
 from inspector.interp.windows import Windows, windows_of
 from inspector.sources.activations import stream
+from inspector.statistics.finite import require_finite
 
 if TYPE_CHECKING:
     from inspector.interp.readers import Reader
@@ -69,7 +70,7 @@ def gather(
 
     Raises:
         UsageError: the windows do not fit.
-        DataError: no window, or no latent that can be judged.
+        DataError: no window, no latent that can be judged, or an activation that is not finite.
     """
     windows = windows_of(loaded.plan, settings.window)
     collectors = [
@@ -87,6 +88,8 @@ def gather(
     began = time.perf_counter()
     done = 0
     for batch in stream(loaded.model, loaded.contexts, loaded.hook_name, indices, batch_size):
+        scored = loaded.plan.included[batch.contexts, batch.positions]
+        require_finite(batch.x[scored.to(batch.x.device)], batch, "activation", scored)
         collect(collectors, batch)
         done += len(batch.contexts) // length
         seconds = max(time.perf_counter() - began, 1e-9)

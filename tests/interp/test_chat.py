@@ -20,6 +20,7 @@ from inspector.interp.chat import (
     ChatJudge,
     Key,
     Patience,
+    _why_not_connected,
     completions_url,
     is_this_machine,
     key_from_environment,
@@ -254,3 +255,11 @@ def test_no_more_questions_at_once_than_asked_for(server: JudgeServer, pauses: P
 
     assert len(asyncio.run(many())) == 12
     assert server.most_at_once <= 2
+
+
+def test_why_nobody_is_reached_is_told_apart(pauses: Pauses, server: JudgeServer) -> None:
+    with pytest.raises(JudgeUnreachable, match="encryption cannot be agreed on"):
+        ask(server.url.replace("http:", "https:"), pauses)
+    assert _why_not_connected("[Errno -2] Name or service not known") == "its name is not known"
+    assert "not trusted" in _why_not_connected("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    assert _why_not_connected("All connection attempts failed") == "nobody is connected there"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,10 +25,15 @@ from inspector.interp.examples import (
     LatentExamples,
     draw_latents,
 )
-from inspector.interp.readers import Active
+from inspector.interp.gathering import gather
+from inspector.interp.readers import Active, PlainReader
 from inspector.interp.windows import Windows, windows_of
 from inspector.sources.activations import ActivationBatch
 from inspector.spec import SaeRef
+from tests.interp.conftest import SETTINGS, finished
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
 
 N_CONTEXTS, LENGTH, WINDOW, D_SAE = 120, 41, 8, 12
 SPECIAL = 7
@@ -233,3 +238,18 @@ def test_latents_are_drawn_from_all_and_fewer_are_a_beginning_of_more() -> None:
     assert few.tolist() == sorted(few.tolist()) and few.max() < 1000
     assert draw_latents(10, 50, 0).tolist() == list(range(10))
     assert draw_latents(1000, 50, 4).tolist() != few.tolist()
+
+
+def test_a_number_that_is_none_is_said_and_not_taken_for_silence(
+    judged: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = type(judged.model).activations
+
+    def broken(self: object, tokens: torch.Tensor, hook_name: str) -> torch.Tensor:
+        x = whole(self, tokens, hook_name).clone()  # type: ignore[arg-type]
+        x[0, 9] = torch.nan
+        return x
+
+    monkeypatch.setattr(type(judged.model), "activations", broken)
+    with pytest.raises(DataError, match="activation is not finite at context 0, position 9"):
+        finished(gather(judged, [PlainReader(judged.saes[0])], SETTINGS, batch_size=8))
