@@ -17,10 +17,11 @@ import torch
 
 from inspector.engine.plan import Plan, make_plan, with_everything
 from inspector.engine.regression import Factorisation
-from inspector.errors import DataError
+from inspector.errors import DataError, TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
+from inspector.sources.unchanged import require_unchanged
 from inspector.spec import RunSpec
 from inspector.statistics.measured import Statistics, conclude
 from inspector.statistics.measuring import Measuring
@@ -74,6 +75,7 @@ def run(
     Raises:
         UsageError: unknown experiment or parameter.
         DataError: too few tokens, or an activation that is not finite.
+        TargetError: files of the weights changed under the run.
         ResourceError: out of memory, or the disk of the checkpoints is full; what they held is kept.
     """
     if checkpoints is None:
@@ -171,9 +173,23 @@ class _Run:
         found = dict(result_object(experiment, outcome, statistics, spec, about, warnings))
         for warning in outcome.warnings:
             yield Warned(message=warning)
+        self._require_unchanged()
         if self.checkpoints is not None:
             self.checkpoints.finish(self._key(experiment), found)
         yield self._told(experiment, found)
+
+    def _require_unchanged(self) -> None:
+        """Before anything is told: the weights' files are still those that were loaded.
+
+        Raises:
+            TargetError: they are not, and what was added up so far is worth nothing.
+        """
+        try:
+            require_unchanged(self.loaded)
+        except TargetError:
+            if self.checkpoints is not None:
+                self.checkpoints.discard()
+            raise
 
     def _told(self, experiment: Experiment, found: dict[str, Any]) -> Measured:
         self.objects[experiment.id] = found
@@ -298,10 +314,13 @@ def token_table(
     maps = yield from fitted_maps(loaded, batch_size)
     if generate is not None:
         seed = loaded.target.seed if seed is None else seed
-        return rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed)
-    if prompt is not None:
-        return rows_of_prompt(loaded, maps, prompt)
-    return (yield from rows_of_contexts(loaded, maps, batch_size))
+        table = rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed)
+    elif prompt is not None:
+        table = rows_of_prompt(loaded, maps, prompt)
+    else:
+        table = yield from rows_of_contexts(loaded, maps, batch_size)
+    require_unchanged(loaded)
+    return table
 
 
 def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:

@@ -1,6 +1,6 @@
 """A run that is killed again and again at random moments, in processes forked from one that has everything loaded.
 
-python -m tests.killing FOLDER --seed 0 --kills 4 [--profile P] [--null N] [--shards N]
+python -m tests.killing FOLDER --seed 0 --kills 4 [--profile P] [--null N] [--shards N] [--room BYTES]
 
 Prints one JSON object: how often it was killed, what was computed, what of it twice, whether the bytes are the same.
 """
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from inspector import runner
+from inspector.errors import InspectorError
 from inspector.events import Event, Measured, PassProgress
 from inspector.experiment import Experiment
 from inspector.sources.target import Loaded, open_target
@@ -130,8 +132,8 @@ def _telling(experiment: Experiment, say: Callable[[str], None]) -> Callable[...
     return compute
 
 
-def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int | None, pause: float) -> bool:
-    """Fork; hear `after` lines and kill a moment later (None: never). Whether it ended by itself."""
+def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int | None, pause: float) -> int | None:
+    """Fork; hear `after` lines and kill a moment later (None: never). Its exit code, None if it was killed."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of forks beside threads; there are none here
@@ -142,6 +144,8 @@ def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int
         try:
             run(lambda line: _write(writer, line))
             code = 0
+        except InspectorError as error:
+            code = int(error.exit_code)
         finally:
             os._exit(code)
     os.close(writer)
@@ -157,9 +161,7 @@ def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int
                 os.kill(pid, signal.SIGKILL)
                 raise TimeoutError("a forked run is stuck")
     _, status = os.waitpid(pid, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"a forked run ended with {os.WEXITSTATUS(status)}")
-    return os.WIFEXITED(status)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
 
 
 def _write(handle: int, line: str) -> None:
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--profile", default="careful")
     parser.add_argument("--null")
+    parser.add_argument("--room", type=int, help="first, a try with room for files of so many bytes")
     parser.add_argument("--shards", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -197,19 +200,32 @@ def main() -> None:
     folder, out = checkpoints_for(spec, loaded).folder, asked.root / "out.json"
     out.unlink(missing_ok=True)
     told, kills, attempts = Told(), 0, 0
-    ended = False
-    while not ended:
+    full_disk = None
+    if asked.room is not None:
+
+        def cramped(say: Callable[[str], None]) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked.room, asked.room))
+            child(loaded, spec, folder, out, say)
+
+        full_disk = attempt(cramped, told, None, 0.0)
+    before = told.batches
+    code: int | None = None
+    while code is None:
         left = asked.kills - kills
         # Early enough that moments for the other kills are left.
         after = chance.randint(1, max(1, (steps + 2 * len(EXPERIMENTS)) // asked.kills)) if left > 0 else None
         attempts += 1
-        ended = attempt(lambda say: child(loaded, spec, folder, out, say), told, after, chance.random() * 0.02)
-        kills += not ended
+        code = attempt(lambda say: child(loaded, spec, folder, out, say), told, after, chance.random() * 0.02)
+        kills += code is None
+    if code:
+        raise RuntimeError(f"a forked run ended with {code}")
     print(
         json.dumps(
             {
                 "kills": kills,
                 "attempts": attempts,
+                "full_disk": full_disk,
+                "batches_before_the_disk_was_full": before,
                 "batches": steps,
                 "batches_told": told.batches,
                 "finished_batches_again": told.twice,

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from inspector.errors import ExitCode, ResourceError
+from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, Measured, PassProgress, Warned
-from inspector.runner import checkpoints_for, run
+from inspector.runner import checkpoints_for, run, token_table
 from inspector.sources.target import Loaded
 from inspector.spec import RunSpec
 from inspector.store.checkpoints import Checkpoints
@@ -195,6 +195,54 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on(
     assert found == expected
 
 
+# ---- files that change ----
+
+
+@pytest.mark.parametrize("of", ["SAE", "model"])
+def test_weights_that_change_under_a_run_are_noticed_and_nothing_is_kept(
+    loaded: Loaded, tmp_path: Path, of: str
+) -> None:
+    """The same bytes with another time: nobody can know that they were never others in between."""
+    spec = spec_of(loaded)
+    path = Path(loaded.saes[0].ref.path or "") / "sae_weights.safetensors"
+    if of == "model":
+        path = loaded.model.directory / "model.safetensors"
+    state = path.stat()
+    work = run(spec, loaded, checkpoints=kept(spec, loaded))
+    for _ in range(4):
+        next(work)
+    try:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
+        told: list[Event] = []
+        with pytest.raises(TargetError, match=f"{path.name} changed while it was in use") as error:
+            finish(work, told.append)
+        assert error.value.exit_code == ExitCode.TARGET
+        assert not any(isinstance(event, Measured) for event in told)
+        assert not list((tmp_path / "checkpoints").glob("*"))
+        with pytest.raises(TargetError, match="changed while it was in use"):
+            finish(token_table(loaded, prompt="a token"))
+    finally:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert finish(run(spec, loaded))
+
+
+def test_a_hash_is_never_that_of_another_file(loaded: Loaded, tmp_path: Path) -> None:
+    """Weights that are replaced after loading and before anybody asked for their hash."""
+    import shutil
+
+    from inspector.sources.sae import load_sae
+
+    shutil.copytree(loaded.saes[0].ref.path or "", tmp_path / "sae")
+    sae = load_sae(replace(loaded.saes[0].ref, path=str(tmp_path / "sae")), torch.device("cpu"), 16)
+    path = tmp_path / "sae" / "sae_weights.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.with_suffix(".new").write_bytes(raw)
+    path.with_suffix(".new").replace(path)
+    with pytest.raises(TargetError, match="changed while it was in use"):
+        _ = sae.weights_hash
+
+
 # ---- out of memory ----
 
 
@@ -289,8 +337,13 @@ def check(found: dict[str, Any], kills: int) -> None:
     assert found["batches"] - kills <= found["batches_told"] <= found["batches"]
 
 
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    check(killed(tmp_path, "--kills", "5", "--seed", "1", "--profile", "paper-code", "--null", "affine"), 5)
+def test_full_and_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """First a try with too little room for the sums of the second pass, then five that are killed, then the last."""
+    options = ("--kills", "5", "--seed", "1", "--profile", "paper-code", "--null", "affine", "--room", "16000")
+    found = killed(tmp_path, *options)
+    check(found, 5)
+    assert found["full_disk"] == ExitCode.RESOURCE
+    assert 0 < found["batches_before_the_disk_was_full"] < found["batches"]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from inspector.sources.model_files import ModelFiles, find_model
 from inspector.sources.paths import shown
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
+from inspector.sources.unchanged import state_of
 from inspector.spec import TargetSpec
 
 
@@ -30,6 +31,7 @@ def load_model(target: TargetSpec) -> LanguageModel:
     """
     quiet_libraries(offline=target.offline)
     files = find_model(target.model, target.cache_dir)
+    before = state_of([files.directory / "config.json", *files.weights])
     device = pick_device(target.device)
     with _explained(files):
         tokenizer = load_tokenizer(files.directory)
@@ -39,6 +41,7 @@ def load_model(target: TargetSpec) -> LanguageModel:
         quiet_libraries(offline=target.offline)
         bridge = _bridge(files, hf_model, tokenizer, device)
         model = LanguageModel(bridge, text, files, warnings)
+        model.files = before
         _check(model)
     return model
 

@@ -23,6 +23,7 @@ from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources import hooks
 from inspector.sources.model_files import ModelFiles
 from inspector.sources.tokenizer import Tokenizer
+from inspector.sources.unchanged import FilesState, require_same
 
 if TYPE_CHECKING:
     from inspector.sources.generation import Step
@@ -67,6 +68,8 @@ class LanguageModel:
         self._points: dict[str, Any] = bridge.hook_dict
         self._widths: dict[str, int] = {}
         self._files = files
+        self.files: FilesState = ()
+        """That it was loaded from, as they were then; set by `load_model`."""
         self.tokenizer = tokenizer
         self.warnings = warnings
         self.name = files.name
@@ -95,8 +98,14 @@ class LanguageModel:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 of configuration and weights; computed at first use, because it reads every byte."""
-        return self._files.digest()
+        """sha256 of configuration and weights; computed at first use, because it reads every byte.
+
+        Raises:
+            TargetError: the files are not those any more that were loaded.
+        """
+        found = self._files.digest()
+        require_same(self.files)
+        return found
 
     # ---- text -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from inspector.sources.layouts import FILES
 from inspector.sources.loaders import read_sae
 from inspector.sources.model_files import digest_files
 from inspector.sources.suites import mismatch
+from inspector.sources.unchanged import FilesState, require_same, state_of
 from inspector.spec import LlamaGate, SaeRef
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class LoadedSae:
 
     def __init__(self, ref: SaeRef, sae: Any, notes: tuple[str, ...] = (), gate: str | None = None) -> None:
         self.ref = ref
+        self.files: FilesState = ()
+        """That it was loaded from, as they were then; set by `load_sae`."""
         self.notes = notes
         self.gate = gate
         """How latents are let through, where the published files leave a choice."""
@@ -78,10 +81,14 @@ class LoadedSae:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 of configuration and weights; computed at first use, because it reads every byte."""
-        folder = Path(self.ref.path or "")
-        files = [folder / name for name in FILES[self.ref.format]]
-        return digest_files([path for path in files if path.is_file()])
+        """sha256 of configuration and weights; computed at first use, because it reads every byte.
+
+        Raises:
+            TargetError: the files are not those any more that were loaded.
+        """
+        found = digest_files([path for path in _files(self.ref) if path.is_file()])
+        require_same(self.files)
+        return found
 
     @torch.inference_mode()
     def reconstruct(self, x: Tensor) -> Reconstruction:
@@ -198,6 +205,13 @@ def load_sae(
         raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
     if ref.d_in != d_in_expected:
         raise mismatch(ref, d_in_expected)
+    before = state_of(_files(ref))
+    found = _loaded(ref, device, llama_gate, stage)
+    found.files = before
+    return found
+
+
+def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Stage | None) -> LoadedSae:
     if stage is not None:
         from inspector.sources.memory_sizes import host_free
         from inspector.sources.streamed import StreamedSae
@@ -212,6 +226,10 @@ def load_sae(
         return StreamedSae(ref, sae, device=device, stage=stage, read=read, notes=_noted(ref, sae, gate), gate=gate)
     sae, gate = _read_or_explain(ref, device, llama_gate)
     return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
+
+
+def _files(ref: SaeRef) -> list[Path]:
+    return [Path(ref.path or "") / name for name in FILES[ref.format]]
 
 
 def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
