@@ -9,6 +9,8 @@ from inspector.claims.verdict import CONSISTENT, CONTRADICTS, Finding, Result, c
 Results = Mapping[str, Result]
 FEWEST_LATENTS = 30
 """Of each part; an interval over fewer says little about others."""
+CHANCE = 0.5
+"""Balanced accuracy of a coin, which cannot tell one SAE from another."""
 MOST_UNPARSABLE = 0.2
 """Of the answers; beyond, what could be read is a choice of the judge's."""
 
@@ -29,6 +31,10 @@ def less_interpretable(results: Results) -> Finding:
     latents = min(part["n_latents"] for part in parts.values())
     unreadable = max(row["unparsable_share"] or 0.0 for row in found["saes"])
     low, high = float(ends[0]), float(ends[1])
+    scores = [part["balanced"] for part in parts.values()]
+    if all(each["interval"] is None or each["interval"][0] <= CHANCE for each in scores):
+        said = " and ".join(f"{each['value']:.3f}" for each in scores if each["value"] is not None)
+        return cannot(f"The judge does no better than chance on either part (balanced accuracy {said}).", number)
     if latents < FEWEST_LATENTS:
         return cannot(f"Only {latents} latents of one part were scored; {FEWEST_LATENTS} are needed.", number)
     if unreadable > MOST_UNPARSABLE:

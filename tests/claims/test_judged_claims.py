@@ -11,11 +11,20 @@ from tests.claims.test_claims import made, verdict
 
 
 def comparison(
-    value: float | None, ends: list[float] | None, *, latents: int = 200, unparsable: float = 0.0
+    value: float | None,
+    ends: list[float] | None,
+    *,
+    latents: int = 200,
+    unparsable: float = 0.0,
+    nonlinear: tuple[float, float] = (0.7, 0.8),
+    linear: tuple[float, float] = (0.75, 0.85),
 ) -> dict[str, Any]:
     difference = {f"Q{i}": {"value": 0.05 if i > 2 else -0.01, "interval": None} for i in range(1, 11)}
     difference |= {"Not": {"value": 0.0, "interval": None}, "balanced": {"value": value, "interval": ends}}
-    parts = {"linear_error": {"n_latents": latents}, "nonlinear_error": {"n_latents": latents + 5}}
+    parts = {
+        part: {"n_latents": n, "balanced": {"value": sum(score) / 2, "interval": list(score)}}
+        for part, n, score in (("linear_error", latents, linear), ("nonlinear_error", latents + 5, nonlinear))
+    }
     rows = [{"sae": "linear_error/seed_0", "unparsable_share": unparsable}, {"sae": "b", "unparsable_share": None}]
     return made("interp-error-saes", rows, result={"parts": parts, "difference": difference})
 
@@ -41,3 +50,12 @@ def test_c9_says_when_it_cannot_tell() -> None:
     mute = verdict("C9", comparison(0.04, [0.01, 0.09], unparsable=0.5))
     assert (mute.verdict, mute.why) == (CANNOT_TELL, "50% of the judge's answers could not be read.")
     assert verdict("C9", comparison(None, None)).verdict == CANNOT_TELL
+
+
+def test_c9_is_not_judged_by_a_coin() -> None:
+    coin = verdict("C9", comparison(0.0, [-0.02, 0.02], linear=(0.48, 0.52), nonlinear=(0.49, 0.53)))
+    assert (coin.verdict, coin.why) == (
+        CANNOT_TELL, "The judge does no better than chance on either part (balanced accuracy 0.500 and 0.510).",
+    )  # fmt: skip
+    blind_to_one = verdict("C9", comparison(0.2, [0.1, 0.3], nonlinear=(0.48, 0.52)))
+    assert blind_to_one.verdict == CONSISTENT
