@@ -129,29 +129,9 @@ def test_suspending_restores_the_terminal_and_coming_back_paints_everything(how:
         assert ended(view.process) == 0
 
 
-STORM = (
-    "e",
-    "j",
-    " ",
-    "s",
-    "J",
-    "j",
-    "\t",
-    "j",
-    "e",
-    "\r",
-    "\x1b[C",
-    "\x1b[B",
-    "\x1b",
-    "J",
-    "?",
-    "\x1b",
-    "\x1b",
-    "q",
-    "\x1b",
-    "x",
-)
-"""Every screen of jobs and experiments, its keys, and the question before leaving; Escape leads back."""
+STORM = ("e", "j", " ", "J", "j", "\t", "j", "e", "\r", "\x1b[C", "\x1b[B", "\x1b", "J", "?", "\x1b", "\x1b")
+"""Every screen of jobs and experiments; wherever a key arrives, it neither cancels nor starts a job, nor asks to leave.
+Where it arrives is open: on a busy machine an Escape and the key behind it are one."""
 
 
 def test_a_storm_of_resizes_over_all_screens_while_a_job_runs_leaves_a_whole_screen() -> None:
@@ -161,15 +141,21 @@ def test_a_storm_of_resizes_over_all_screens_while_a_job_runs_leaves_a_whole_scr
         Terminal([sys.executable, "-m", "inspector"], home, extra=server.environment) as view,
     ):
         wait_for_colours(view, LIMIT)
+        view.send("e")
+        assert view.wait_until(lambda lines: any("Norm prediction" in line for line in lines), LIMIT)
+        view.send("s")
+        assert view.wait_until(lambda lines: any("▶ running" in line for line in lines), LIMIT)
         for step, key in enumerate((*STORM, *STORM)):
             view.resize(1 + (step * 37) % 200, 1 + (step * 13) % 60)
             view.send(key)
             view.read_for(0.02 + 0.1 * (step % 2))
         view.resize(120, 40)
         view.read_until_silent(1.0, 15.0)
-        for _ in range(4):
-            view.press("\x1b", silence=0.5, limit=2.0)
-        assert view.wait_until(lambda lines: "error-vector" in lines[-2] or "norm-prediction" in lines[-2], LIMIT)
+        for _ in range(10):
+            if view.lines[0].startswith(" dm-inspect  demo"):
+                break
+            view.press("\x1b", silence=0.5, limit=5.0)
+        assert view.wait_until(lambda lines: lines[-2].startswith(" ▶ norm-prediction"), LIMIT), view.lines
         assert view.process.poll() is None
         assert b"Traceback" not in view.raw
         assert "token" in view.lines[-1], view.lines
