@@ -53,11 +53,13 @@ def show(job_id: str, as_json: bool) -> None:
     """Show one job: how far it is, its results, its command, and why it ended."""
     from inspector.drawing.safe_text import visible
     from inspector.store.jobs import JobStore
+    from inspector.store.results import results_folder
 
     job = JobStore().find(job_id)
     if as_json:
         print_json(row(job))
         return
+    elsewhere = job.results_folder if job.results and job.results_folder != str(results_folder()) else ""
     facts = [
         ("job", job.id),
         ("experiments", " ".join(job.spec.experiments)),
@@ -70,6 +72,7 @@ def show(job_id: str, as_json: bool) -> None:
         ("took", duration(job.ended - job.started) if job.ended and job.started else ""),
         ("session", f"{job.session}, pid {job.owner.pid} on {job.owner.host}"),
         ("results", "\n".join(job.results)),
+        ("kept in", elsewhere),
         ("command", job.command),
         ("log", job.log),
     ]

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 """The starting process imports no torch; a loaded machine with a cold disk needs a few seconds."""
 
+FOLDERS = ("DM_INSPECT_RUNTIME_DIR", "DM_INSPECT_RESULTS_DIR", "DM_INSPECT_JOBS_DIR", "DM_INSPECT_EXPERIMENTS_DIR")
+"""Variables that name folders, perhaps relative to where the user is."""
+
 
 def launch(target: TargetSpec, session_id: str) -> None:
     """Start the session, detached, unless one of this id is alive; returns when its socket listens.
@@ -41,6 +44,9 @@ def launch(target: TargetSpec, session_id: str) -> None:
     home = str(Path(inspector.__file__).resolve().parents[1])
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
+    for name in FOLDERS:  # a session works from / and must mean the same folder
+        if environment.get(name):
+            environment[name] = os.path.abspath(environment[name])
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "inspector.session"],

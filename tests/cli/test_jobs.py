@@ -115,6 +115,7 @@ def test_one_job_is_shown(run: Run, store: JobStore) -> None:
         "took         1 min 05 s\n"
         f"session      {SESSION}, pid {pid} on {host}\n"
         "results      error-vector-39162c75fa\n"
+        "kept in      /results\n"
         "command      dm-inspect run error-vector fvu-nonlinear --model toy\n"
         f"log          {store.log_path('3f8a2c91')}\n"
     )
