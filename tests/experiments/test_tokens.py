@@ -135,6 +135,17 @@ def test_pairs_are_scikit_learns(reference: Reference, results: Results) -> None
         assert pair["r2_activation_own"] == pytest.approx(reference.r2(large, reference.on_x(large)), abs=NEAR)
 
 
+def test_baselines_of_pairs_have_an_intercept_in_every_profile(
+    published_reference: Reference, published: Results
+) -> None:
+    best = Reference(published_reference.toy, published_reference.train, published_reference.test)
+    for pair in published["per-token-scaling"]["result"]["pairs"]:
+        small, large = (size(best.splits[pair[key]].error) ** 0.5 for key in ("d_small", "d_large"))
+        assert pair["r2"] == pytest.approx(best.r2(large, small), abs=NEAR)
+        assert pair["r2_x_norm"] == pytest.approx(best.r2(large, size(best.x) ** 0.5), abs=NEAR)
+        assert pair["r2_activation"] == pytest.approx(best.r2(large, best.on_x(small)), abs=NEAR)
+
+
 def test_gains_from_a_second_norm_are_scikit_learns(reference: Reference, results: Results) -> None:
     """In percent, to 1e-2: a gain is a small difference of two fits."""
     for pair in results["scaling-with-nonlinear"]["result"]["pairs"]:

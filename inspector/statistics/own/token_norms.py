@@ -120,7 +120,7 @@ class TokenNorms:
     """One SAE per width, ascending."""
     squared: Products
     """Over one, x_sq and, for each SAE of the series, `error`, `linear`, `nonlinear` and `probe` of it: squared norms,
-    and the affine prediction of the squared error norm from x."""
+    and the prediction of the squared error norm from x, always with an intercept."""
     plain: Products
     """The same of norms, and the prediction of the norm."""
     trace: Trace | None

@@ -32,9 +32,7 @@ def compared(
     return found
 
 
-def products_of(
-    kind: str, test: GroupProducts, trained: GroupProducts, series: Sequence[str], fits: Fits, *, intercept: bool
-) -> Products:
+def products_of(kind: str, test: GroupProducts, trained: GroupProducts, series: Sequence[str], fits: Fits) -> Products:
     """The products of the series; over training tokens those of the probes with errors come in closed form.
 
     A probe is fitted from all training tokens, so that none of them could be asked for its prediction on the way.
@@ -45,11 +43,10 @@ def products_of(
     train[: len(own), : len(own)] = own
     index = TARGETS.index(KINDS[kind])
     n, mean_x = fits.moments.n, fits.moments.mean_x
-    used = fits.on if intercept else fits.off
     one = test.names.index(ONE)
     for probed in series:
         i = test.names.index(column("probe", probed))
-        weight, bias = used[probed].weight[index], used[probed].bias[index]
+        weight, bias = fits.on[probed].weight[index], fits.on[probed].bias[index]
         mean = float(weight @ mean_x + bias)
         train[i, one] = train[one, i] = n * mean
         train[i, i] = float(weight @ fits.moments.s_xx @ weight) + n * mean**2

@@ -125,7 +125,7 @@ class TokenWork:
                 kept[name] = kept[name] + rest.sum(dim=0) if name in kept else rest.sum(dim=0)
             self._products[sae_id].update(_rivals(numbers, sae_id, loss, l0), runs)
             if sae_id in self._series:
-                probe = predictions(fits, sae_id, wide, intercept=measuring.intercept)
+                probe = predictions(fits, sae_id, wide, intercept=True)  # a baseline gets its best chance
                 own |= {f"probe {kind}": probe[:, TARGETS.index(name)] for kind, name in KINDS.items()}
         self._all_ids.update(self._classes.by_id(batch.token_ids), sizes_of(numbers, list(self._saes)))
         for kind, products in self._series_products.items():
@@ -171,7 +171,6 @@ class TokenWork:
                 self._trained_series[kind],
                 list(self._series),
                 fits,
-                intercept=self._measuring.intercept,
             )
             for kind in KINDS
         }
