@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import r2_score
 
 from inspector.drawing.figures import Curve, GroupedBars, Heatmap, Table, TokenTrace, Violin
@@ -17,6 +18,8 @@ from inspector.engine.plan import make_plan
 from inspector.experiments import find
 from inspector.experiments._tokens import measure
 from inspector.runner import run
+from inspector.session.pairing import ErrorNorms
+from inspector.session.protocol import GetPairs
 from inspector.spec import RunSpec
 from inspector.statistics import grouping
 from inspector.statistics.own import token_work
@@ -133,6 +136,18 @@ def test_pairs_are_scikit_learns(reference: Reference, results: Results) -> None
         assert pair["r2_x_norm"] == pytest.approx(reference.r2(large, x_sq), abs=NEAR)
         assert pair["r2_activation"] == pytest.approx(reference.r2(large, reference.on_x(small)), abs=NEAR)
         assert pair["r2_activation_own"] == pytest.approx(reference.r2(large, reference.on_x(large)), abs=NEAR)
+
+
+def test_pairs_are_those_of_the_session(reference: Reference, results: Results) -> None:
+    """What the app shows of the same tokens, from the norms themselves: another way to the same number."""
+    norms = ErrorNorms([str(width) for width in reference.splits])
+    sizes = {str(width): torch.from_numpy(size(split.error).ravel()) for width, split in reference.splits.items()}
+    norms.add(sizes, *(torch.from_numpy(mask.ravel()) for mask in (reference.train, reference.test)))
+    table = norms.pairs(GetPairs(request=1, sae_ids=list(sizes))).r2
+    found = iter(results["per-token-scaling"]["result"]["pairs"])
+    for i in range(3):
+        for j in range(i + 1, 3):
+            assert next(found)["r2"] == pytest.approx(table[i][j], abs=NEAR)
 
 
 def test_baselines_of_pairs_have_an_intercept_in_every_profile(
