@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, get_args
@@ -166,24 +167,39 @@ def needs_text(experiment: Experiment) -> str:
 
 
 def field_docs(params: type) -> dict[str, str]:
-    """The line below each field of a dataclass and of those it is made from; '' where the source is not at hand."""
-    import ast
+    """The line below each field of a dataclass and of those it is made from; '' where the source is not at hand.
+
+    Parses their files, some milliseconds each the first time: the screen does that in a thread.
+    """
     import inspect
 
     docs: dict[str, str] = {}
-    for each in reversed(params.__mro__):
-        if each is object:
-            continue
+    for each in reversed(params.__mro__[:-1]):
         try:
-            tree = ast.parse(inspect.cleandoc(inspect.getsource(each)))
-        except (OSError, TypeError, SyntaxError):
+            path = inspect.getsourcefile(each)
+        except TypeError:
             continue
-        body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
-        for statement, following in pairwise(body):
-            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-                continue
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                docs[statement.target.id] = " ".join(str(following.value.value).split())
+        docs |= _docs_in(path or "", each.__name__)
+    return docs
+
+
+@cache
+def _docs_in(path: str, class_name: str) -> dict[str, str]:
+    """What stands below each field of one class of a file."""
+    import ast
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+    except (OSError, ValueError, SyntaxError):
+        return {}
+    docs: dict[str, str] = {}
+    found = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    for statement, following in pairwise(next((node.body for node in found), [])):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
 
 

@@ -15,5 +15,8 @@ def keys_text(action: Action) -> str:
 
 
 def help_rows(moves: Iterable[tuple[str, str]], actions: Iterable[Action]) -> tuple[tuple[str, str], ...]:
-    """(keys, what they do) of a screen: how one moves there, then its actions that have keys."""
-    return (*moves, *((keys, action.title) for action in actions if (keys := keys_text(action))))
+    """(keys, what they do) of a screen: moves, then its actions that have keys, but for the palette's."""
+    return (
+        *moves,
+        *((keys, action.title) for action in actions if (keys := keys_text(action)) and action.call != "commands"),
+    )

@@ -399,7 +399,10 @@ class ExperimentsScreen(SessionScreen):
 
 
 def _discover() -> list[Experiment]:
-    """In a thread: some 0.1 s of imports."""
+    """In a thread: some 0.1 s of imports, and as much for the lines of explanation that the form will show."""
     from inspector.experiments import discover
 
-    return list(discover().values())
+    found = list(discover().values())
+    for experiment in found:
+        experiment_list.field_docs(experiment.params)
+    return found

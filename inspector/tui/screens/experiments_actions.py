@@ -54,7 +54,8 @@ FORM_ACTIONS: tuple[Action, ...] = (
 
 FORM_MOVES = (
     ("↑ ↓ k j Tab", "the next parameter"),
-    ("Enter", "edit a value; Enter again takes it, Esc leaves it as it was; on the last line: start"),
+    ("Enter", "edit a value, take what was typed, or start"),
+    ("Esc", "while a value is edited: as it was"),
     ("← → h l Space", "another choice"),
     ("Backspace", "the default again"),
 )
