@@ -17,9 +17,16 @@ from inspector.session.protocol import (
     Generated,
     GetContext,
     GetDetail,
+    GetEstimates,
+    GetJobLog,
+    GetJobs,
+    GetLatent,
     GetPairs,
+    JobTold,
     Ready,
     SessionMessage,
+    SetPolicy,
+    StartJob,
     Stop,
     ViewMessage,
     unpack,
@@ -44,9 +51,16 @@ async def everything(client: FakeClient | SessionClient) -> list[SessionMessage]
                     GetPairs(sae_ids=[sae.sae_id for sae in message.saes[:3]]),
                     AnalysePrompt(text="def self return"),
                     Generate(prompt="def", max_tokens=20),
+                    SetPolicy(policy="included"),
+                    GetLatent(sae_id=sae_id, index=3),
+                    GetEstimates(experiments=["norm-prediction"]),
+                    StartJob(experiments=["norm-prediction"]),
+                    GetJobs(),
                     GetContext(context=message.n_contexts),
                 ]
                 open_requests = {await client.send(question) for question in questions}
+            if isinstance(message, JobTold) and message.request:
+                open_requests.add(await client.send(GetJobLog(job=message.job.id)))
             if not (isinstance(message, Generated) and not message.finished):
                 open_requests.discard(message.request)
             if not open_requests and any(isinstance(m, Failed) for m in heard):

@@ -329,12 +329,12 @@ async def test_help_is_about_the_focused_pane() -> None:
 
 async def test_the_enlarged_plot_takes_its_token_back() -> None:
     async with driven() as app:
-        await app.press("x")
+        await app.press("z")
         assert isinstance(app.app.screen, EnlargedTrace)
         await app.press("right", "right", "m", "enter")
         assert app.app.screen is app.home
         assert app.home.place.position == app.home.tokens.cursor == 34
-        await app.press("x", "right", "escape")
+        await app.press("z", "right", "escape")
         assert app.home.place.position == 34
 
 
@@ -405,6 +405,8 @@ async def test_a_session_that_ends_leaves_the_picture_and_can_be_reconnected() -
         await app.press("right")
         app.client.lose("The session ended.")
         await app.until(lambda: app.home.session.stage == "lost")
+        await app.until(lambda: any("the session has ended" in line for line in app.screen_text()))
+        await app.press("escape")
         assert app.screen_text()[1].startswith(" The session ended.  r reconnects")
         await app.press("right", "2", "g")
         assert app.home.place.position == 34
