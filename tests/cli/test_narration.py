@@ -76,6 +76,24 @@ def test_training_tells_the_range_of_fvu(capsys: pytest.CaptureFixture[str]) -> 
     )
 
 
+def test_training_tells_what_held_out_text_says(capsys: pytest.CaptureFixture[str]) -> None:
+    event = TrainProgress(
+        tokens_done=4096,
+        tokens_total=4096,
+        tokens_per_second=500.0,
+        seconds_left=0.0,
+        fvu={"a": 0.5, "b": 0.25},
+        held_out={"a": {"fvu": 0.5, "l0": 8.0, "dead": 0}, "b": {"fvu": 0.25, "l0": 8.0, "dead": 4}},
+    )
+    line = "held out after 4,096 tokens: FVU 0.2500 to 0.5000, L0 8.0, dead latents 0 to 4\n"
+    Lines().hear(event)
+    assert capsys.readouterr().err.endswith(line)
+    bar = Bar()
+    bar.hear(event)
+    bar.close()
+    assert line in capsys.readouterr().err
+
+
 def test_the_work_is_closed_when_it_fails_and_when_nobody_listens_any_more() -> None:
     closed = []
 

@@ -6,7 +6,7 @@ What the numbers are is the contract test's business; here it is where they go.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -202,9 +202,70 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
         assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
+def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from inspector.sources.training_checkpoint import FOLDER
+
+    @contextmanager
+    def soon() -> Iterator[Callable[[], bool]]:
+        asked: list[bool] = []
+        yield lambda: asked.append(True) or len(asked) == 6  # type: ignore[func-returns-value]
+
+    kind = ("--architecture", "jumprelu")
+    with monkeypatch.context() as patch:
+        patch.setattr("inspector.cli.train.interruptible", soon)
+        assert run(*training(world, tmp_path), *kind).code == 6
+    other = run(*training(world, tmp_path), "--architecture", "batchtopk")
+    assert (other.code, other.out) == (2, "")
+    assert other.err == (
+        f"error: {tmp_path} holds the checkpoint of a different training run. Choose another folder, or delete "
+        f"{tmp_path / FOLDER} to start over.\n"
+    )
+    (state,) = (tmp_path / FOLDER).glob("state-*.safetensors")
+    raw = bytearray(state.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    state.write_bytes(raw)
+    damaged = run(*training(world, tmp_path), *kind)
+    assert (damaged.code, damaged.out) == (4, "")
+    assert damaged.err == (
+        f"error: The checkpoint in {tmp_path / FOLDER} is damaged: {state.name} does not match its checksum. "
+        "Delete that folder to start over.\n"
+    )
+
+
+def test_several_layers_and_sites_learn_from_one_pass(
+    run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model runs once per context, however many hooks are read."""
+    from inspector.sources.model import LanguageModel
+
+    hooks: list[int] = []
+    values = LanguageModel.values
+
+    def counted(self: LanguageModel, tokens: object, names: list[str]) -> object:
+        hooks.append(len(names))
+        return values(self, tokens, names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LanguageModel, "values", counted)
+    sizes = ("--widths", "32", "--l0", "4", "--tokens", "6000", "--architecture", "batchtopk")
+    trained = run("train", *target(world, "--layers", "0:2", *sizes, "--out", str(tmp_path)), "--json")
+    assert trained.code == 0, trained.err
+    ids = [f"layer_{layer}/resid/width_32/l0_4-batchtopk" for layer in (0, 1)]
+    assert [row["sae_id"] for row in json.loads(trained.out)["saes"]] == ids
+    assert set(hooks) == {2}
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert set(lines[-1]["saes"]) == set(ids)
+    assert set(lines[-1]["saes"][ids[0]]) == {"batch_fvu", "fvu", "l0", "dead"}
+
+
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
+        (lambda _: ("--architecture", "gated"), 2, "'gated' is not one of 'topk', 'batchtopk', 'jumprelu'"),
+        (lambda _: ("--learning-rate", "0"), 2, "--learning-rate"),
         (lambda _: ("--layer", "2"), 3, "has no layer 2. Its layers are 0 to 1.\n"),
         (lambda _: ("--l0", "64", "--widths", "32"), 2, "Every L0 of 64 is larger than every width. Lower --l0.\n"),
         (
@@ -214,7 +275,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
         ),
         (lambda out: ("--text", str(out / "no.txt")), 4, "no.txt"),
     ],
-    ids=["layer", "l0", "widths", "text"],
+    ids=["architecture", "rate", "layer", "l0", "widths", "text"],
 )
 def test_what_cannot_be_trained_is_refused(
     run: Run, world: Path, tmp_path: Path, more: Callable[[Path], tuple[str, ...]], code: int, message: str
@@ -222,7 +283,7 @@ def test_what_cannot_be_trained_is_refused(
     outcome = run("train", *target(world), "--out", str(tmp_path / "saes"), *more(tmp_path))
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
-    assert list((tmp_path / "saes").iterdir()) == []
+    assert not (tmp_path / "saes").exists() or list((tmp_path / "saes").iterdir()) == []
 
 
 def test_without_a_text_there_is_nothing_to_learn_from(run: Run, world: Path, tmp_path: Path) -> None:
