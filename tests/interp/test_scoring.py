@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -294,8 +296,20 @@ def test_the_cost_is_known_before_anybody_is_asked(setup: Setup, serve: Any) -> 
 
 def test_no_more_at_once_than_allowed_and_the_first_alone(setup: Setup, serve: Any) -> None:
     server = serve(always_yes())
+    together = threading.Event()
+    first: list[int] = []
+
+    def wait(number: int) -> None:
+        if number == 1:
+            time.sleep(0.3)  # long enough for others to come, if any came
+            first.append(server.most_at_once)
+        elif server.most_at_once >= 3 or together.wait(20):
+            together.set()
+
+    server.on_request = wait
     setup.run(server, parallel=3)
-    assert 1 < server.most_at_once <= 3
+    assert first == [1] and together.is_set()
+    assert server.most_at_once == 3
 
 
 # ---- the result ------------------------------------------------------------------------------------------------------
