@@ -128,6 +128,40 @@ def report_(result_ids: tuple[str, ...], out: Path) -> None:
     say(f"wrote {out}: {len(chosen)} {'result' if len(chosen) == 1 else 'results'}")
 
 
+@results.command(
+    "compare",
+    cls=Command,
+    epilog="\b\nExample:\n  dm-inspect results compare error-vector-39162c75fa error-vector-1386d8c8e2",
+)
+@click.argument("one", metavar="ID")
+@click.argument("other", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"differs": {...}, "scores": [...]}.')
+def compare(one: str, other: str, as_json: bool) -> None:
+    """Show two results side by side: what made them differ, figures, every score with its change, claims.
+
+    SAEs are matched by name, or, where none is shared, by width and nominal L0. The change is right less left.
+    """
+    from inspector.reports.comparing import Pair, compared, pair_lines
+    from inspector.reports.opened import open_result, read_newest
+    from inspector.store.index import list_results
+    from inspector.store.results import load
+
+    stored = [load(each) for each in (one, other)]
+    shelf = read_newest(list_results())
+    left, right = (open_result(each.record, shelf) for each in stored)
+    pair = Pair(one=left, other=right)
+    if as_json:
+        print_json(compared(pair))
+        return
+    from inspector.cli.colours import look_of_stdout
+    from inspector.drawing.ansi import to_ansi
+    from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+
+    look = look_of_stdout()
+    palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
+    print(to_ansi(pair_lines(pair, 0, look.width or 118, 20, palette), look.depth, palette.plain), end="")
+
+
 @results.command("claims", cls=Command, epilog="\b\nExample:\n  dm-inspect results claims --json")
 @click.argument("result_ids", nargs=-1, metavar="[ID...]")
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"claims": [...]}.')

@@ -162,3 +162,17 @@ def test_the_report_of_one_result_that_was_named(run: Run, one: str, tmp_path: P
     out = tmp_path / "one.html"
     run("results", "report", ID, ID, "--out", str(out))
     assert out.read_text("utf-8").count("<section") == 2  # the claims, and it
+
+
+def test_two_results_are_compared_as_text_and_as_json(run: Run, store: Path) -> None:
+    from tests.tui.stored_results import norm_result
+
+    for fingerprint, shift in (("a" * 16, 0.0), ("b" * 16, 0.25)):
+        save(norm_result(fingerprint, shift=shift), "dm-inspect run norm-prediction")
+    text = run("results", "compare", "norm-prediction-a", "norm-prediction-b")
+    assert text.code == 0
+    assert text.out.splitlines()[0].split() == ["norm-prediction-aaaaaaaaaa", "norm-prediction-bbbbbbbbbb"]
+    assert "\x1b" not in text.out
+    said = run("results", "compare", "norm-prediction-a", "norm-prediction-b", "--json")
+    assert json.loads(said.out)["scores"][0]["r2_norm"] == [0.5, 0.75, 0.25]
+    assert run("results", "compare", "norm-prediction-a", "nothing").code == 2

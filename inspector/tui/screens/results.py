@@ -16,14 +16,10 @@ from textual.message import Message
 
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
-from inspector.store.index import Listing, list_results
-from inspector.store.results import load, results_folder
-from inspector.tui.lines import Line, left, spread
-from inspector.tui.results_view import (
+from inspector.reports.opened import (
     Opened,
     Shelf,
     all_verdicts,
-    columns,
     fact_lines,
     figure_lines,
     kind,
@@ -31,6 +27,10 @@ from inspector.tui.results_view import (
     read_newest,
     when,
 )
+from inspector.store.index import list_results
+from inspector.store.results import load, results_folder
+from inspector.tui.lines import Line, left, spread
+from inspector.tui.results_view import columns
 from inspector.tui.screens.results_actions import ACTIONS, CLAIMS_HELP, HELP
 from inspector.tui.screens.side_screen import SideScreen, bindings_of
 from inspector.tui.widgets.footer import FooterPane
@@ -548,5 +548,3 @@ def _nothing_stored() -> list[Line]:
         [("  Results are kept in ", "muted"), (visible(str(results_folder())), "")],
     ]
 
-
-__all__ = ["Listing", "ResultsScreen"]

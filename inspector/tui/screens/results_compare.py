@@ -9,10 +9,10 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from inspector.drawing.safe_text import visible
+from inspector.reports.comparing import Pair, pair_lines
+from inspector.reports.opened import Shelf, open_result
 from inspector.tui.actions import Action
-from inspector.tui.comparing import Pair, pair_lines
 from inspector.tui.help_texts import PaneHelp
-from inspector.tui.results_view import Shelf, open_result
 from inspector.tui.screens.side_screen import SideScreen, bindings_of
 from inspector.tui.side_actions import help_rows
 from inspector.tui.widgets.footer import FooterPane

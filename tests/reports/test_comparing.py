@@ -7,9 +7,9 @@ from typing import Any
 from inspector.drawing.cells import text_of
 from inspector.drawing.figures import Table
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
+from inspector.reports.comparing import Pair, compared, differing, pair_lines, score_table
+from inspector.reports.opened import Opened
 from inspector.store.results import Record, Stored
-from inspector.tui.comparing import Pair, differing, pair_lines, score_table
-from inspector.tui.results_view import Opened
 from tests.tui.stored_results import norm_result
 
 PALETTE = build_palette(DEFAULT_ENDPOINTS, "none")
@@ -41,7 +41,7 @@ def test_the_change_is_right_less_left_and_undefined_where_one_is() -> None:
     one, other = norm_result(), norm_result(shift=0.25)
     table = table_of(one, other)
     assert [column.title for column in table.columns] == [
-        "SAE", "l0", "other", "change", "r2_norm", "other", "change", "fvu", "other", "change",
+        "SAE", "l0", "right", "change", "r2_norm", "right", "change", "fvu", "right", "change",
     ]  # fmt: skip
     assert table.rows[0] == ("a", 15.9, 15.9, 0.0, 0.5, 0.75, 0.25, 0.25, 0.25, 0.0)
     assert table.rows[1][4:7] == (None, None, None)
@@ -75,3 +75,15 @@ def test_in_a_narrow_window_they_stand_one_after_the_other() -> None:
     wide, narrow = (text_of(pair_lines(pair, 0, width, 12, PALETTE)).splitlines() for width in (120, 78))
     assert wide[0].count("norm-prediction-x") == 2
     assert [line for line in narrow if "norm-prediction-x" in line] == ["norm-prediction-x"] * 2
+
+
+def test_the_comparison_as_data_has_left_right_and_change() -> None:
+    made = compared(Pair(one=opened(norm_result()), other=opened(norm_result(shift=0.25, profile="paper-code"))))
+    assert (made["one"], made["other"]) == ("norm-prediction-x", "norm-prediction-x")
+    assert made["differs"] == {"profile": ["careful", "paper-code"]}
+    assert made["scores"][0] == {
+        "sae": "a",
+        "l0": [15.9, 15.9, 0.0],
+        "r2_norm": [0.5, 0.75, 0.25],
+        "fvu": [0.25] * 2 + [0.0],
+    }

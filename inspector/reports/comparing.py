@@ -12,11 +12,11 @@ from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_figures import render_figure
-from inspector.tui.results_view import figure_lines, kind, verdict_lines, when
+from inspector.reports.opened import figure_lines, kind, verdict_lines, when
 
 if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
-    from inspector.tui.results_view import Opened
+    from inspector.reports.opened import Opened
 
 NARROWEST = 40
 """Columns of a side below which the two stand one after the other."""
@@ -92,6 +92,24 @@ def _numbers(pair: Pair, width: int, palette: TokenPalette) -> list[Line]:
     return [[], *prose(said, width, figure_palette(palette).plain)]
 
 
+def compared(pair: Pair) -> dict[str, Any]:
+    """The comparison as data: ids, what made them differ by name, and a row per SAE or number, as in the table."""
+    made = [each.stored.result["provenance"] if each.stored else {} for each in (pair.one, pair.other)]
+    table = score_table(pair)
+    rows: list[dict[str, Any]] = []
+    if table is not None:
+        titles = [column.title for column in table.columns]
+        for row in table.rows:
+            # Columns stand in threes: a score's name heads its left value, then follow the right one and the change.
+            if titles[0] == "SAE":
+                scores = {titles[i]: list(row[i : i + 3]) for i in range(1, len(titles), 3)}
+                rows.append({"sae": row[0], **scores})
+            else:
+                rows.append({"number": row[0], "values": list(row[1:4])})
+    differs = {name: [first, second] for name, first, second in differing(*made)}
+    return {"one": pair.one.record.id, "other": pair.other.record.id, "differs": differs, "scores": rows}
+
+
 def head_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
     """Which result it is."""
     styles = figure_palette(palette)
@@ -148,7 +166,7 @@ def score_table(pair: Pair) -> Table | None:
         keys = [key for key in found if _numeric([row.get(key) for _, a, b in rows for row in (a, b)])]
         columns = [Column(title="SAE")]
         for key in keys:
-            columns += [Column(title=key, digits=4), Column(title="other", digits=4), Column(title="change", digits=4)]
+            columns += [Column(title=key, digits=4), Column(title="right", digits=4), Column(title="change", digits=4)]
         cells = [(name, *(cell for key in keys for cell in _cells(a.get(key), b.get(key)))) for name, a, b in rows]
         return Table(title="Left, right, and right less left", columns=tuple(columns), rows=tuple(cells))
     names = [key for key in one["result"] if _numeric([one["result"][key], other["result"].get(key)])]
