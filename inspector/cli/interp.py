@@ -65,6 +65,14 @@ The key of a judge, if it wants one, is read from the environment variable DM_IN
 @click.option(
     "--shown", type=click.IntRange(1, 120), default=4, show_default=True, metavar="N", help="Excerpts to a question."
 )
+@click.option(
+    "--thinking",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Tokens a judge may think in <think> before an answer.",
+)
 @click.option("--control", is_flag=True, help="Also judge each latent by another's explanation; asks twice as much.")
 @click.option(
     "--error-saes",
@@ -99,6 +107,7 @@ def interp(
     parallel: int,
     window: int,
     shown: int,
+    thinking: int,
     control: bool,
     error_saes: Path | None,
     estimate: bool,
@@ -117,6 +126,7 @@ def interp(
     if out is not None:
         output_folder(out)
     words = {"latents": latents, "scorer": scorer, "window": window, "shown": shown, "control": control}
+    words |= {"thinking": thinking}
     work = _gathered(target, error_saes, words, batch_size, for_export=out is not None)
     loaded, settings, windows, gathered, more = follow(work, quiet=quiet)
     with _asker(judge_url, judge_model, local, parallel, target) as asker:
@@ -285,7 +295,7 @@ def command_line(
 
     from inspector.store.command import target_words
 
-    usual = {"latents": 100, "scorer": "detection", "window": 32, "shown": 4, "control": False}
+    usual = {"latents": 100, "scorer": "detection", "window": 32, "shown": 4, "control": False, "thinking": 0}
     parts = ["dm-inspect", "interp", *target_words(target)]
     parts += [] if error_saes is None else ["--error-saes", str(error_saes)]
     for name, value in words.items():

@@ -33,6 +33,7 @@ MOST_CHARACTERS = 100_000
 """Of one answer."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may be another when asked again."""
+NEWER_LIMIT = "max_completion_tokens"
 MALFORMED_TRIES = 3
 """Of a response that is none: a proxy's page may pass, a server of something else does not."""
 STARTING_TRIES = 3
@@ -165,6 +166,8 @@ class ChatJudge:
         self._key, self._patience, self._clock = key, patience or Patience(), clock
         self._client: httpx.AsyncClient | None = None
         self._rest_until = 0.0
+        self._limit = "max_tokens"
+        """Name of the limit on the answer; some servers know it by a newer name alone."""
         self._has_answered = False
 
     async def ask(self, question: Question) -> Reply:
@@ -225,7 +228,7 @@ class ChatJudge:
             "model": self.name,
             "messages": [{"role": message.role, "content": message.text} for message in question.messages],
             "temperature": 0,
-            "max_tokens": question.max_tokens,
+            self._limit: question.max_tokens,
             "stream": False,
         }
         # Half characters cannot be UTF-8; a text that holds one is asked about with a replacement.
@@ -245,6 +248,9 @@ class ChatJudge:
             raise _Passing(f"the connection failed ({type(error).__name__})") from None
         if response.status_code in PASSING:
             raise _Passing(f"status {response.status_code}", after=self._retry_after(response.headers))
+        if response.status_code == 400 and self._limit != NEWER_LIMIT and NEWER_LIMIT.encode() in raw:
+            self._limit = NEWER_LIMIT
+            raise _Passing(f"it wants {NEWER_LIMIT}", after=0.0)
         if response.status_code != 200:
             raise JudgeUnreachable(
                 f"The judge at {self.url} refuses with status {response.status_code}{self._said(raw)}. "

@@ -36,6 +36,8 @@ class Settings:
     """Draws of latents for the intervals."""
     control: bool = False
     """Also judge every latent by the explanation of another."""
+    thinking: int = 0
+    """Tokens a judge may think in <think> before each answer; without room its answers are cut off."""
 
     def __post_init__(self) -> None:
         for name, value, least in (("latents", self.latents, 1), ("window", self.window, 2), ("shown", self.shown, 1)):

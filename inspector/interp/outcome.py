@@ -242,7 +242,7 @@ def _warnings(loaded: Loaded, rows: Sequence[Mapping[str, Any]], windows: Window
         if row["unparsable_share"] is not None and row["unparsable_share"] > MANY_UNPARSABLE:
             found.append(
                 f"{row['unparsable_share']:.0%} of the answers about {row['sae']} could not be read; the accuracy is "
-                "of the others."
+                "of the others. A judge that thinks before it answers needs room: --thinking 2000."
             )
         if row["n_scored"] < FEW_LATENTS:
             found.append(f"Only {row['n_scored']} latents of {row['sae']} were scored: intervals are rough.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inspector.events import Event
 from inspector.interp import answers
@@ -52,13 +52,13 @@ def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings
     questions = known = prompt = answer = 0
     for one in gathered:
         for latent in one.latents:
-            question = explaining(latent, decode)
+            question = _with_room(explaining(latent, decode), settings)
             reply = asker.known(question)
             explanation = answers.explanation_in(reply)
             asked = [(question, ANSWER_TOKENS)]
             if reply is None or explanation is not None:
                 items = items_of(latent, settings.scorer, decode, settings.seed)
-                of_items = questions_of(items, explanation or UNKNOWN_EXPLANATION, settings.scorer, settings.shown)
+                of_items = _questions(items, explanation or UNKNOWN_EXPLANATION, settings)
                 asked += [(each, 2 * settings.shown + 1) for each in of_items] * (1 + settings.control)
             for each, n_tokens in asked:
                 questions += 1
@@ -66,7 +66,7 @@ def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings
                     known += 1
                 else:
                     prompt += round(_characters(each) / CHARACTERS_PER_TOKEN)
-                    answer += n_tokens
+                    answer += n_tokens + settings.thinking
     return Cost(questions=questions, known=known, prompt_tokens=prompt, answer_tokens=answer)
 
 
@@ -79,7 +79,8 @@ def score(
         JudgeUnreachable: the judge does not answer.
     """
     latents = [latent for one in gathered for latent in one.latents]
-    replies = yield from asker.ask([explaining(latent, decode) for latent in latents], "explaining")
+    asked = [_with_room(explaining(latent, decode), settings) for latent in latents]
+    replies = yield from asker.ask(asked, "explaining")
     explanations = [answers.explanation_in(reply) for reply in replies]
     items = [items_of(latent, settings.scorer, decode, settings.seed) for latent in latents]
     counts = yield from _judged(items, explanations, asker, settings, "scoring")
@@ -107,7 +108,7 @@ def _judged(
     asked: list[Question] = []
     sizes = []
     for own, explanation in zip(items, explanations, strict=True):
-        questions = [] if explanation is None else questions_of(own, explanation, settings.scorer, settings.shown)
+        questions = [] if explanation is None else _questions(own, explanation, settings)
         sizes.append(len(questions))
         asked += questions
     replies = iter((yield from asker.ask(asked, stage)))
@@ -130,6 +131,16 @@ def _exchanged(explanations: Sequence[str | None], sizes: Sequence[int], seed: i
         found += [moved.get(i) for i in range(first, first + size)]
         first += size
     return found
+
+
+def _questions(items: Sequence[Item], explanation: str, settings: Settings) -> list[Question]:
+    found = questions_of(items, explanation, settings.scorer, settings.shown)
+    return [_with_room(question, settings) for question in found]
+
+
+def _with_room(question: Question, settings: Settings) -> Question:
+    """The question with room for thoughts before the answer."""
+    return replace(question, max_tokens=question.max_tokens + settings.thinking)
 
 
 def _characters(question: Question) -> int:

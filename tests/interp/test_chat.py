@@ -158,6 +158,18 @@ def test_a_refusal_ends_it_at_once(server: JudgeServer, pauses: Pauses, fault: s
     assert caught.value.exit_code == ExitCode.TARGET
 
 
+def test_a_server_that_wants_the_newer_name_of_the_limit_gets_it(server: JudgeServer, pauses: Pauses) -> None:
+    said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server.faults, server.refusal = ["400"], {"error": {"message": said}}
+    assert ask(server.url, pauses) == Reply(text="[1, 1, 1, 1]", tries=2)
+    (body,) = server.asked
+    assert body["max_completion_tokens"] == QUESTION.max_tokens and "max_tokens" not in body
+    server.always = "400"
+    server.refusal = {"error": {"message": "max_completion_tokens is too large"}}
+    with pytest.raises(JudgeUnreachable, match="status 400"):
+        ask(server.url, pauses)
+
+
 def test_nobody_there_is_said_after_a_few_tries(pauses: Pauses) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port, and nobody answers
         taken.bind(("127.0.0.1", 0))

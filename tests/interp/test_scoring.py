@@ -294,6 +294,14 @@ def test_the_cost_is_known_before_anybody_is_asked(setup: Setup, serve: Any) -> 
     assert (after.questions, after.known, after.prompt_tokens) == (total, total, 0)
 
 
+def test_a_judge_that_thinks_gets_room_and_its_thoughts_are_left_out(setup: Setup, serve: Any) -> None:
+    knows = oracle(setup.examined, "detection")
+    server = serve(lambda messages: f"<think>[0, 0] or {{}}?</think>\n{knows(messages)}")
+    _, result = setup.run(server, replace(SETTINGS, thinking=500))
+    assert group_scores(result) == [1.0] * 11
+    assert {body["max_tokens"] for body in server.asked} == {500 + prompts.EXPLANATION_TOKENS, 500 + 16 + 4 * 12}
+
+
 def test_no_more_at_once_than_allowed_and_the_first_alone(setup: Setup, serve: Any) -> None:
     server = serve(always_yes())
     together = threading.Event()

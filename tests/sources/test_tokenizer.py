@@ -93,3 +93,11 @@ def test_half_characters_and_special_tokens_have_a_text() -> None:
 
 def test_lengths_beyond_the_models_limit_are_not_cut_here() -> None:
     assert len(GEMMA_LIKE.encode("x" * 5000)) == 5001
+
+
+@given(st.text(alphabet="aé日😀 \n<"))
+def test_the_text_of_tokens_together_has_whole_letters(text: str) -> None:
+    assert GEMMA_LIKE.text(GEMMA_LIKE.encode(text)[1:]) == text
+    tokenizer = sentence_piece()
+    assert tokenizer.text(tokenizer.encode(" a t")[1:]).endswith(" a t")
+    assert tokenizer.text([]) == ""
