@@ -173,7 +173,7 @@ def _read_zstd() -> None:
     By itself it can only if the package zstandard is installed, and then reads a file of several frames up to the end
     of the first one. pyarrow, which is here anyway, reads all of it.
     """
-    from fsspec.compression import compr, register_compression
+    from fsspec.compression import compr, register_compression  # type: ignore[import-untyped]
 
     if compr.get("zstd") is not _zstd_reader:
         register_compression("zstd", _zstd_reader, "zst", force=True)

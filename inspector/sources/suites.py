@@ -114,6 +114,15 @@ def registry_model(target: TargetSpec) -> str | None:
     return registry.model_id(target.model) if target.suite is None else None
 
 
+def model_id(target: TargetSpec) -> str | None:
+    """The Hugging Face id that --model names, whatever SAEs it is to be used with; None: a folder, or not known."""
+    from inspector.sources.registry import load_registry
+
+    if target.model == "demo" or is_directory(Path(target.model).expanduser()):
+        return None
+    return load_registry().model_id(target.model)
+
+
 def _published(target: TargetSpec, model: str) -> list[SaeRef]:
     from inspector.sources.published import published_refs
     from inspector.sources.registry import load_registry

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError, UsageError
@@ -20,7 +19,6 @@ from inspector.sources.half_precision import refuse_float16_gemma
 from inspector.sources.hub import fetch_model
 from inspector.sources.limits import check_length, default_context_length, default_positions
 from inspector.sources.model_files import DEMO, ModelFiles, find_model
-from inspector.sources.paths import is_directory
 from inspector.sources.published import DEFAULT_L0, fetched
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.readers import check_text
@@ -88,8 +86,7 @@ def choose(target: TargetSpec) -> Choice:
     """
     _check_values(target)
     published = suites.registry_model(target)
-    if published is not None and not is_directory(Path(target.model).expanduser()):
-        target = replace(target, model=published)
+    target = replace(target, model=suites.model_id(target) or target.model)
     known = suites.known_saes(target)
     files = find_model(target.model, target.cache_dir)
     hook_name, layer = suites.resolve_hook(known, target, files.n_layers)
@@ -212,8 +209,8 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
 def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
     """Fetch a published model that is not in the cache. Whatever else is wrong with the target is said first."""
     _check_values(target)
-    model = suites.registry_model(target)
-    if model is not None and not is_directory(Path(target.model).expanduser()):
+    model = suites.model_id(target)
+    if model is not None:
         known = suites.known_saes(replace(target, model=model))
         hook_name, _ = suites.resolve_hook(known, target)
         suites.select(known, replace(target, hook=hook_name))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import ExitCode, TargetError
-from inspector.sources import toy
+from inspector.sources import gate, toy
 from inspector.sources.gate import GateReport
 from inspector.sources.suites import demo_suite_dir
 from inspector.sources.target import Loaded, open_target
@@ -218,3 +218,22 @@ def test_too_few_tokens_are_no_ground_to_refuse(world: Path, tmp_path: Path) -> 
     report = report_of(target(world, suite=str(suite), contexts=3))
     assert report.passed
     assert {check.passed for check in report.checks if check.name in ("L0", "FVU")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("nominal", "own", "other", "comparable"),
+    [
+        (24.0, 24.0, 40.0, False),  # a healthy SAE on a GPT-2, and the next layer with more latents
+        (24.0, 40.0, 24.0, True),  # the same SAE looked at there: its own layer is the nominal one
+        (24.0, 16.0, 24.0, True),
+        (24.0, 24.0, 25.0, True),  # sampling
+        (50.0, 50.0, 50.0, True),  # TopK
+        (None, 24.0, 40.0, False),
+        (None, 40.0, 24.0, True),
+        (None, 24.0, 24.0, True),
+    ],
+)
+def test_another_layer_counts_only_with_as_few_latents(
+    nominal: float | None, own: float, other: float, comparable: bool
+) -> None:
+    assert gate._as_sparse(nominal, own, other) == comparable
