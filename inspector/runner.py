@@ -5,13 +5,14 @@ A generator: it yields events and returns the results. Nothing here prints, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -48,8 +49,11 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.statistics.first_pass import FirstPass, SaeMaps
 
-__all__ = ["checkpoints_for", "plan_of", "require_enough", "result_object", "run", "token_table"]
+__all__ = [
+    "checkpoints_for", "plan_of", "require_enough", "result_object", "run", "table_checkpoints", "token_table",
+]  # fmt: skip
 
+T = TypeVar("T")
 TOKENS_PER_DIMENSION = 20
 """With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
 
@@ -81,7 +85,7 @@ def run(
     if checkpoints is None:
         return (yield from _Run(spec, loaded, None).work())
     with checkpoints:
-        objects = yield from _Run(spec, loaded, checkpoints).work()
+        objects = yield from _telling(_Run(spec, loaded, checkpoints).work(), checkpoints)
         checkpoints.discard()
         return objects
 
@@ -141,7 +145,6 @@ class _Run:
             found = self.checkpoints.finished(self._key(experiment))
             if found is not None:
                 yield self._told(experiment, found)
-        yield from self._problems()
 
     def _own(self, experiments: Sequence[Experiment], shared: Shared) -> Generator[Event, None, None]:
         """Experiments that measure for themselves; the same measurement with equal parameters once."""
@@ -203,11 +206,6 @@ class _Run:
         code = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
         return f"{experiment.id}-{digest([asdict(self.params[experiment.id]), code])[:12]}"
 
-    def _problems(self) -> Iterator[Event]:
-        """What is to be told of the checkpoints."""
-        for problem in self.checkpoints.problems() if self.checkpoints is not None else ():
-            yield Warned(message=problem)
-
     def _shared(self, *, again: bool) -> Generator[Event, None, Shared]:
         """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""
         spec, loaded, plan, checkpoints = self.spec, self.loaded, self.plan, self.checkpoints
@@ -237,7 +235,6 @@ class _Run:
         seconds = yield from collect_second(
             activations, plan, passes, reconstruct=reconstruct, shards=spec.shards, keeper=checkpoints
         )
-        yield from self._problems()
         with torch.inference_mode():
             sums = [each.finish() for each in seconds]
             assert sums[0] is not None, "the plan has held-out tokens; `require_enough` checked"
@@ -288,6 +285,7 @@ def token_table(
     temperature: float = 0.8,
     seed: int | None = None,
     batch_size: int = 8,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[Event, None, pa.Table]:
     """Every token with its loss and, for every SAE, its l0 and the norms of its error's parts; long form.
 
@@ -302,6 +300,7 @@ def token_table(
         temperature: of the sampling; 0 takes the likeliest token.
         seed: of the sampling; None: the target's.
         batch_size: contexts per batch. Changes no number.
+        checkpoints: of `table_checkpoints`, opened; the caller discards them once the table is where it belongs.
 
     Returns:
         Columns context, position, token_id, token, split, loss (null at the last position), x_norm, sae, l0,
@@ -310,17 +309,51 @@ def token_table(
     Raises:
         DataError: too few tokens to fit on, an empty or too long prompt, or an activation that is not finite.
     """
-    require_enough(loaded, loaded.plan)
-    maps = yield from fitted_maps(loaded, batch_size)
-    if generate is not None:
-        seed = loaded.target.seed if seed is None else seed
-        table = rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed)
-    elif prompt is not None:
-        table = rows_of_prompt(loaded, maps, prompt)
-    else:
-        table = yield from rows_of_contexts(loaded, maps, batch_size)
+    work = _table(loaded, prompt, generate, temperature, seed, batch_size, checkpoints)
+    table = yield from work if checkpoints is None else _telling(work, checkpoints)
     require_unchanged(loaded)
     return table
+
+
+def _table(
+    loaded: Loaded,
+    prompt: str | None,
+    generate: int | None,
+    temperature: float,
+    seed: int | None,
+    batch_size: int,
+    checkpoints: Checkpoints | None,
+) -> Generator[Event, None, pa.Table]:
+    require_enough(loaded, loaded.plan)
+    maps = yield from fitted_maps(loaded, batch_size, keeper=checkpoints)
+    if generate is not None:
+        seed = loaded.target.seed if seed is None else seed
+        return rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed)
+    if prompt is not None:
+        return rows_of_prompt(loaded, maps, prompt)
+    return (yield from rows_of_contexts(loaded, maps, batch_size, keeper=checkpoints))
+
+
+def _telling(work: Generator[Event, None, T], checkpoints: Checkpoints) -> Generator[Event, None, T]:
+    """The same work, with what its checkpoints find to tell of told before the next event."""
+    with contextlib.closing(work):
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                break
+            for problem in checkpoints.problems():
+                yield Warned(message=problem)
+            yield event
+    for problem in checkpoints.problems():
+        yield Warned(message=problem)
+    return result
+
+
+def table_checkpoints(loaded: Loaded, batch_size: int) -> Checkpoints:
+    """Where `token_table` keeps what it has got of this target."""
+    return checkpoints_for(RunSpec(target=loaded.target, experiments=("tokens",), batch_size=batch_size), loaded)
 
 
 def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:

@@ -17,7 +17,7 @@ import torch
 
 from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, Measured, PassProgress, Warned
-from inspector.runner import checkpoints_for, run, token_table
+from inspector.runner import checkpoints_for, run, table_checkpoints, token_table
 from inspector.sources.target import Loaded
 from inspector.spec import RunSpec
 from inspector.store.checkpoints import Checkpoints
@@ -168,6 +168,59 @@ def test_two_runs_of_the_same_at_once_do_not_disturb_each_other(loaded: Loaded) 
     assert found == expected
     assert ["Another process measures the same." in e.message for e in events if isinstance(e, Warned)] == [True]
     assert as_bytes(finish(first)) == expected
+
+
+# ---- the table of tokens ----
+
+
+def table_of(loaded: Loaded, stop_after: int | None = None) -> tuple[list[Event], bytes | None]:
+    """The table as a Parquet file, or what came until it was given up."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    checkpoints = table_checkpoints(loaded, 2)
+    checkpoints.seconds = 0.0
+    events: list[Event] = []
+    with checkpoints:
+        work = token_table(loaded, batch_size=2, checkpoints=checkpoints)
+        while stop_after is None or len(events) < stop_after:
+            try:
+                events.append(next(work))
+            except StopIteration as stop:
+                sink = pa.BufferOutputStream()
+                parquet.write_table(stop.value, sink)
+                return events, sink.getvalue().to_pybytes()
+        work.close()
+    return events, None
+
+
+@pytest.mark.parametrize("damaged", [None, "rows-1.arrow", "rows-2.json"])
+def test_a_table_goes_on_where_it_was_and_is_the_same_file(loaded: Loaded, damaged: str | None) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(finish(token_table(loaded, batch_size=2)), sink)
+    n_moments = 6
+    before, _ = table_of(loaded, n_moments + 5)
+    checkpoints = table_checkpoints(loaded, 2)
+    if damaged is not None:
+        path = checkpoints.folder / damaged
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+    more, _ = table_of(loaded, 2 if damaged is None else 3)  # and given up once more
+    before += more
+    after, found = table_of(loaded)
+    assert found == sink.getvalue().to_pybytes()
+    scores = [e.contexts_done for e in (*before, *after) if isinstance(e, PassProgress) and e.name == "scores"]
+    again = 0 if damaged is None else 5 - int(damaged[5])
+    assert scores == [2, 4, 6, 8, 10, *range(12 - 2 * again, 26, 2)]
+    warned = [event.message for event in (*before, *after) if isinstance(event, Warned)]
+    assert [damaged.partition(".")[0] in message for message in warned] == [True] if damaged else not warned
+    assert [e.name for e in after if isinstance(e, PassProgress) and e.name == "moments"] == []
+    with checkpoints:
+        checkpoints.discard()
 
 
 # ---- a full disk ----

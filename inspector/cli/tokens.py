@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from inspector.events import Event
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
+    from inspector.store.checkpoints import Checkpoints
 
 ROWS_AT_ONCE = 4096
 """Rows that are Python objects at one time while JSON is written."""
@@ -79,16 +81,18 @@ def tokens(
     if out is not None:
         check_file_place(out)
     as_text = not as_json and out is None
-    loaded, table = follow(
-        _table(target, prompt, generate, temperature, batch_size, only_first=as_text and prompt is None), quiet=quiet
-    )
-    if as_json:
-        print_json_list("tokens", rows_of(table))
-    elif out is not None:
-        write_parquet(table, out)
-        say(f"wrote {table.num_rows:,} rows to {out}")
-    else:
-        print_first(loaded, table, scored="prompt" if prompt is not None or generate is not None else "context")
+    with contextlib.ExitStack() as stack:
+        work = _table(target, prompt, generate, temperature, batch_size, stack, only_first=as_text and prompt is None)
+        loaded, table, checkpoints = follow(work, quiet=quiet)
+        if as_json:
+            print_json_list("tokens", rows_of(table))
+        elif out is not None:
+            write_parquet(table, out)
+            say(f"wrote {table.num_rows:,} rows to {out}")
+        else:
+            print_first(loaded, table, scored="prompt" if prompt is not None or generate is not None else "context")
+        if checkpoints is not None:  # only now: until the table is where it belongs they are all there is
+            checkpoints.discard()
 
 
 def _table(
@@ -97,18 +101,26 @@ def _table(
     generate: int | None,
     temperature: float,
     batch_size: int,
+    stack: contextlib.ExitStack,
     *,
     only_first: bool,
-) -> Generator[Event, None, tuple[Loaded, pa.Table]]:
+) -> Generator[Event, None, tuple[Loaded, pa.Table, Checkpoints | None]]:
+    """The table, and the checkpoints it was made with, which `stack` closes."""
     loaded = yield from opened(target)
     from inspector import runner
 
     if only_first and generate is None:
-        return loaded, (yield from first_context(loaded, batch_size))
+        return loaded, (yield from first_context(loaded, batch_size)), None
+    checkpoints = stack.enter_context(runner.table_checkpoints(loaded, batch_size))
     table = yield from runner.token_table(
-        loaded, prompt=prompt, generate=generate, temperature=temperature, batch_size=batch_size
+        loaded,
+        prompt=prompt,
+        generate=generate,
+        temperature=temperature,
+        batch_size=batch_size,
+        checkpoints=checkpoints,
     )
-    return loaded, table
+    return loaded, table, checkpoints
 
 
 def first_context(loaded: Loaded, batch_size: int = RunSpec.batch_size) -> Generator[Event, None, pa.Table]:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
 
@@ -34,6 +35,24 @@ class Keeper(Protocol):
 
     def store(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Keep these instead of what was kept before.
+
+        Raises:
+            ResourceError: there is no room; what was kept before is still there.
+        """
+
+
+class RowKeeper(Keeper, Protocol):
+    """Keeps rows of a table as well, in the order they are made."""
+
+    def rows(self) -> tuple[list[pa.Table], int]:
+        """What was kept of them, as it was given, and how many contexts it is of."""
+
+    def store_rows(self, tables: Sequence[pa.Table], stop: int) -> None:
+        """Keep more rows.
+
+        Args:
+            tables: not kept before, in their order.
+            stop: contexts that all rows together are of.
 
         Raises:
             ResourceError: there is no room; what was kept before is still there.

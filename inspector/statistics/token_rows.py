@@ -6,7 +6,7 @@ and one context's activations.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose
 from inspector.engine.moments import to_float64
 from inspector.errors import DataError
-from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.events import Event, Loading
+from inspector.sources.activations import ActivationBatch, origin_of
 from inspector.statistics.finite import require_finite
 from inspector.statistics.passes import Activations, Progress, collect_first
 
@@ -25,39 +25,64 @@ if TYPE_CHECKING:
 
     from inspector.engine.regression import LinearMap
     from inspector.sources.target import Loaded
+    from inspector.statistics.keeping import Keeper, RowKeeper
 
 Maps = Mapping[str, "LinearMap"]
 """x to sae_error, by sae_id."""
 TRAIN, TEST, EXCLUDED = "train", "test", "excluded"
 
 
-def fitted_maps(loaded: Loaded, batch_size: int) -> Generator[Event, None, Maps]:
-    """The affine maps of every SAE, from the target's training tokens."""
-    first = yield from collect_first(Activations(loaded=loaded, batch_size=loaded.at_once(batch_size)), loaded.plan)
+def fitted_maps(loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None) -> Generator[Event, None, Maps]:
+    """The affine maps of every SAE, from the target's training tokens; `keeper`: where their sums are kept."""
+    activations = Activations(loaded=loaded, batch_size=loaded.at_once(batch_size))
+    first = yield from collect_first(activations, loaded.plan, keeper=keeper)
     with torch.inference_mode():
         return {sae_id: maps.error_map for sae_id, maps in first.fit().items()}
 
 
-def rows_of_contexts(loaded: Loaded, maps: Maps, batch_size: int) -> Generator[Event, None, pa.Table]:
-    """All positions of all contexts of the target."""
+def rows_of_contexts(
+    loaded: Loaded, maps: Maps, batch_size: int, *, keeper: RowKeeper | None = None
+) -> Generator[Event, None, pa.Table]:
+    """All positions of all contexts of the target.
+
+    Args:
+        loaded: the target.
+        maps: of every SAE.
+        batch_size: contexts per batch.
+        keeper: where rows are kept on the way; None: nowhere.
+    """
     import pyarrow as pa
 
-    token_ids, plan = loaded.contexts.token_ids, loaded.plan
+    token_ids = loaded.contexts.token_ids
     progress = Progress("scores", len(token_ids), token_ids.shape[1])
-    tables = []
+    tables, done = ([], 0) if keeper is None else keeper.rows()
+    if done:
+        progress.restart(done)
+        what = f"rows of an interrupted run, of {done:,} of {len(token_ids):,} contexts"
+        yield Loading(what=what, seconds=0.0)
+    n_kept = len(tables)
     batch_size = loaded.at_once(batch_size)
-    for first in range(0, len(token_ids), batch_size):
+    for first in range(done, len(token_ids), batch_size):
         group = token_ids[first : first + batch_size]
-        scored = loaded.model.score(group, [loaded.hook_name])
-        for i, x in enumerate(scored.activations[loaded.hook_name]):
-            context = first + i
-            splits = [
-                TRAIN if train else TEST if included else EXCLUDED
-                for train, included in zip(plan.train[context].tolist(), plan.included[context].tolist(), strict=True)
-            ]
-            tables.append(_rows(loaded, maps, context, group[i], x, scored.loss[i], splits))
+        tables += _rows_of(loaded, maps, first, group)
+        if keeper is not None and keeper.due():
+            keeper.store_rows(tables[n_kept:], first + len(group))
+            n_kept = len(tables)
         yield progress.advance_by(len(group))
     return pa.concat_tables(tables)
+
+
+def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor) -> Iterator[pa.Table]:
+    """Rows of each context of a batch, the first of which has this index."""
+    plan = loaded.plan
+    scored = loaded.model.score(group, [loaded.hook_name])
+    for i, x in enumerate(scored.activations[loaded.hook_name]):
+        context = first + i
+        splits = [
+            TRAIN if train else TEST if included else EXCLUDED
+            for train, included in zip(plan.train[context].tolist(), plan.included[context].tolist(), strict=True)
+        ]
+        yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits)
 
 
 def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str) -> pa.Table:
@@ -108,7 +133,11 @@ def _rows(
     n, saes = len(token_ids), [(sae.ref.sae_id, sae) for sae in loaded.saes]
     positions = torch.arange(n)
     batch = ActivationBatch(
-        contexts=torch.full((n,), context, dtype=torch.int64), positions=positions, token_ids=token_ids.cpu(), x=x
+        contexts=torch.full((n,), context, dtype=torch.int64),
+        positions=positions,
+        token_ids=token_ids.cpu(),
+        x=x,
+        origin=origin_of(loaded.model, loaded.hook_name),
     )
     require_finite(x, batch, "activation")
     per_sae: dict[str, list[Tensor]] = {"l0": [], **{name: [] for name in NORMS}}

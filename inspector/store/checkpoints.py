@@ -9,6 +9,7 @@ continued with other rules.
     sums-NAME.json              facts about the newest sums of a pass, the name of their file and its checksum
     sums-NAME-N.safetensors     those sums; the file that the facts name is the one that counts
     done-NAME.json              the result of a finished experiment
+    rows-N.json, rows-N.arrow   rows of the per-token table, part by part
     lock                        held by the process that works on it
 
 Every file is written whole or not at all and has a checksum; what is damaged is removed and computed again.
@@ -19,10 +20,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +43,7 @@ from inspector.store.results import results_folder
 from inspector.store.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from inspector.sources.target import Loaded
@@ -74,6 +77,7 @@ class Checkpoints:
         self._lock = FolderLock(folder)
         self._last = time.monotonic()
         self._cost = 0.0
+        self._n_rows = 0
         self._problems: list[str] = []
 
     def __enter__(self) -> Checkpoints:
@@ -170,6 +174,71 @@ class Checkpoints:
             raise
         for each in before:
             self._remove(each)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+    # ---- rows of a table ------------------------------------------------------------------------------------------
+
+    def rows(self) -> tuple[list[pa.Table], int]:
+        """The rows that were kept, and of how many contexts they are; a damaged part ends them.
+
+        What is behind a damaged part is removed with it, so that rows kept from now on follow those returned here.
+        """
+        tables: list[pa.Table] = []
+        stop = number = 0
+        while self.usable:
+            path = self.folder / f"rows-{number}.json"
+            try:
+                part, stop = self._rows(path)
+            except FileNotFoundError as error:
+                if Path(str(error.filename)) != path:
+                    self._damaged(path, f"{error.filename} is missing")
+                break
+            except (OSError, ValueError, KeyError) as error:
+                self._damaged(path, str(error))
+                break
+            tables += part
+            number += 1
+        self._n_rows = number
+        for each in self.folder.glob("rows-*.*") if self.usable else ():
+            if int(each.stem.partition("-")[2]) >= number:
+                self._remove(each.name)
+        return tables, stop
+
+    def _rows(self, path: Path) -> tuple[list[pa.Table], int]:
+        """One part. Raises what `rows` handles."""
+        import pyarrow as pa
+        from pyarrow import ipc
+
+        from inspector.store.tensor_files import digest_of
+
+        found = read_sealed(path)
+        file = self.folder / str(found["file"])
+        if digest_of(file) != found["file_sha256"]:
+            raise ValueError("its checksum does not fit")
+        with ipc.open_stream(file) as reader:
+            return [pa.Table.from_batches([batch]) for batch in reader], int(found["stop"])
+
+    def store_rows(self, tables: Sequence[pa.Table], stop: int) -> None:
+        """Keep more rows, after `rows` has told what there is; see `keeping.RowKeeper`.
+
+        Raises:
+            ResourceError: there is no room; what was kept before is still there.
+        """
+        if not self.usable or not tables:
+            return
+        from pyarrow import ipc
+
+        began = time.monotonic()
+        sink = io.BytesIO()
+        with ipc.new_stream(sink, tables[0].schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        raw, file = sink.getvalue(), f"rows-{self._n_rows}.arrow"
+        write_whole(self.folder / file, raw)
+        content = {"format": FORMAT, "stop": stop, "file": file, "file_sha256": hashlib.sha256(raw).hexdigest()}
+        write_whole(self.folder / f"rows-{self._n_rows}.json", seal(content))
+        self._n_rows += 1
         self._last = time.monotonic()
         self._cost = self._last - began
 
