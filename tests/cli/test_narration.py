@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 
 import pytest
 
-from inspector.cli.narration import Bar, Lines, duration, follow
+from inspector.cli.narration import Bar, Lines, duration, follow, judge_text
 from inspector.errors import DataError
-from inspector.events import Event, Loading, PassProgress, TrainProgress, Warned
+from inspector.events import Event, JudgeProgress, Loading, PassProgress, TrainProgress, Warned
 
 
 def work() -> Generator[Event, None, str]:
@@ -133,3 +134,18 @@ def test_the_bar_takes_text_literally(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_durations_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_asking_a_judge_says_what_was_known_and_what_was_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    first = JudgeProgress(stage="scoring", done=4, total=1200, known=0, retried=0, seconds_left=-1.0)
+    last = JudgeProgress(stage="scoring", done=1200, total=1200, known=31, retried=2, seconds_left=0.0)
+    assert judge_text(first) == "scoring: 4 of 1,200 answers, ? left"
+    assert judge_text(last) == "scoring: 1,200 of 1,200 answers, 31 known before, 2 tries repeated"
+    lines = Lines(clock=lambda: 0.0)
+    for event in (first, replace(first, done=5), last):
+        lines.hear(event)
+    assert capsys.readouterr().err == f"{judge_text(first)}\n{judge_text(last)}\n"
+    bar = Bar()
+    bar.hear(first)
+    bar.hear(last)
+    bar.close()

@@ -208,6 +208,22 @@ def test_a_judge_that_is_not_there_is_a_target_that_cannot_be_reached(run: Run, 
     assert "nobody is connected there" in outcome.err and KEY not in outcome.err
 
 
+def test_a_judge_from_disk_that_has_learned_nothing_is_counted_and_not_believed(
+    run: Run, place: Path, at_hand: None, examined: Examined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspector.sources.toy import write_toy_model
+
+    folder = write_toy_model(place / "judge", "llama", context=4096)
+    monkeypatch.setattr("inspector.interp.prompts.EXPLANATION_TOKENS", 8)
+    outcome = run("interp", *SMALL, "--judge", f"local:{folder}", "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["saes"]
+    n = len(examined.only.latents)
+    assert (row["n_unexplained"], row["n_scored"], row["balanced_accuracy"]) == (n, 0, None)
+    shown = run("results", "show", "interp")
+    assert shown.code == 0 and "none that could be read" in shown.out
+
+
 def test_a_stop_keeps_what_was_answered(run: Run, place: Path, at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import contextmanager
 
