@@ -280,6 +280,9 @@ class JobRunner:
         job = replace(job, state="running", started=now, beat=now)
         work: Turns[Event] = Turns(lambda turns: _work(job.spec, resting(loaded, turns)))
         self._running = _Running(job, self._log(job), work)
+        # The second pass is sure to follow the first; what experiments measure for themselves cannot be counted yet.
+        plan = loaded.plan
+        self._running.tokens_after["moments"] = int(plan.test.any(dim=1).sum()) * plan.test.shape[1]
         self._running.log.say("running")
         self._write(job)
         self._tell(JobTold(job=info(job)))
@@ -293,13 +296,14 @@ class JobRunner:
                 shared = stage in SHARED and not job.seconds.keys() - {""}
                 if shared:
                     running.add_shared()
+                after = running.tokens_after.get(stage, 0) / max(event.tokens_per_second, 1e-9)
                 job = replace(
                     running.job,
                     stage=stage,
                     done=done,
                     total=total,
                     tokens_per_second=event.tokens_per_second,
-                    seconds_left=event.seconds_left,
+                    seconds_left=event.seconds_left + after,
                 )
                 rate = f"{event.tokens_per_second:,.0f} tokens/s"
                 running.log.progress(stage, f"{stage}: {done} of {total} contexts, {rate}")
@@ -374,6 +378,8 @@ class _Running:
         self.job = job
         self.log = job_log
         self.work = work
+        self.tokens_after: dict[str, int] = {}
+        """By pass, tokens of the passes that are known to follow."""
         self.seconds = 0.0
         """Spent in steps since the last `take_seconds`: what views asked in between is not counted."""
 
