@@ -265,7 +265,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             )
             for part, own in parts.items()
         ),
-        note=f"{difference}. {found['reading']}\n{result['definition']}",
+        note=f"{difference}.{_below_noise(found['structure'])} {found['reading']}\n{result['definition']}",
     )
     ends = [intervals[part] for part in parts]
     bars = GroupedBars(
@@ -274,14 +274,15 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         groups=tuple(parts),
         bars=(
             BarSeries(
-                name=f"mean over {found['seeds']} seeds",
+                name="mean over seeds",
                 values=tuple(own["fvu"] for own in parts.values()),
                 low=tuple(None if each is None else each[0] for each in ends),
                 high=tuple(None if each is None else each[1] for each in ends),
                 marks=(Mark(name="the paper", values=tuple(found["paper"].get(part) for part in parts)),),
             ),
         ),
-        note="Intervals over seeds; controls have one seed. The paper's SAEs: 57,344 latents, L0 32, 100M tokens.",
+        note=f"Intervals over {found['seeds']} seeds; controls have one. "
+        "The paper's SAEs: 57,344 latents, L0 32, 100M tokens.",
     )
     curve = Curve(
         title="FVU on held-out text while they learned",
@@ -294,6 +295,12 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         note="On a few contexts; the table has all.",
     )
     return table, bars, curve
+
+
+def _below_noise(structure: dict[str, float | None]) -> str:
+    known = {part: value for part, value in structure.items() if value is not None}
+    parts = ", ".join(f"{part} by {value:.4f}" for part, value in known.items())
+    return f" Below normal noise of its covariance: {parts}." if parts else ""
 
 
 EXPERIMENT = Experiment(

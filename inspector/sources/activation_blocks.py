@@ -7,7 +7,7 @@ continue a run, and SAEs trained apart see the same batches as SAEs trained toge
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +65,21 @@ class ActivationBlocks:
 
     def __call__(self, block: int) -> dict[str, Tensor]:
         """The block's activations [tokens, d_in] float32 by hook, shuffled the same way at every hook."""
+        work = self.pieces(block)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                made: dict[str, Tensor] = end.value
+                return made
+
+    def pieces(self, block: int) -> Generator[None, None, dict[str, Tensor]]:
+        """As a call, with a pause between two model passes, so that whoever waits can be answered or can stop it."""
         rows = self._rows(block)
         parts: dict[str, list[Tensor]] = {}
         for first in range(0, len(rows), self._model_batch):
+            if first:
+                yield
             ids = self._contexts[rows[first : first + self._model_batch]]
             ordinary = torch.from_numpy(self._kept(ids))
             for hook, x in self._source(torch.from_numpy(ids)).items():

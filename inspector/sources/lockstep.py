@@ -6,7 +6,7 @@ all that a killed run needs to go on to the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from inspector.sources.learning import Learner, mean_norm_scale
 
-Blocks = Callable[[int], Mapping[str, Tensor]]
+Blocks = Callable[[int], Generator[None, None, Mapping[str, Tensor]]]
 """The number of a block to its shuffled activations [tokens, d_in] by stream, the same tokens in the same order in
-each; the same answer whenever it is asked."""
+each; the same answer whenever it is asked. With pauses on the way, in which others may work."""
 PROBE_TOKENS = 1024
 """Held-out tokens at once: bounds the dense latents of the widest SAE."""
 
@@ -39,6 +39,7 @@ class Lockstep:
 
     Args:
         blocks: see `Blocks`.
+        first: the block of number 0.
         reads: stream by the learner's name.
         make: (name, scaled activations of the first block [tokens, d_in]) to a new learner.
         batch_tokens: of a step; a block is cut into whole batches and the rest of it is left out.
@@ -49,6 +50,7 @@ class Lockstep:
     def __init__(
         self,
         blocks: Blocks,
+        first: Mapping[str, Tensor],
         reads: Mapping[str, str],
         make: Callable[[str, Tensor], Learner],
         *,
@@ -57,29 +59,30 @@ class Lockstep:
         scale_of: Callable[[Tensor], float] = mean_norm_scale,
     ) -> None:
         self._blocks, self._reads, self._batch_tokens = blocks, dict(reads), batch_tokens
-        self._held: Mapping[str, Tensor] | None = blocks(0)
-        self.scales = {stream: scale_of(x) for stream, x in self._held.items()}
+        self._first = self._held = first
+        self.scales = {stream: scale_of(x) for stream, x in first.items()}
         """By stream: what activations are multiplied by before an SAE sees them."""
         self.learners: dict[str, Learner] = {}
         for name, stream in self._reads.items():
-            self.learners[name] = make(name, self._held[stream] * self.scales[stream])
+            self.learners[name] = make(name, first[stream] * self.scales[stream])
         self.tokens_done = 0
         """By each learner."""
         self._block, self._offset = 0, 0
         self._random = torch.Generator().manual_seed(seed).get_state()
 
+    def prepare(self) -> Generator[None, None, None]:
+        """See to it that the next batch is there; pauses while a block is made. To be run through before every step."""
+        if not self._held:
+            self._held = self._first if self._block == 0 else (yield from self._blocks(self._block))
+
     @property
     def next_batch(self) -> int:
         """Tokens of the next batch."""
-        if self._held is None:
-            self._held = self._blocks(self._block)
         return min(self._batch_tokens, len(next(iter(self._held.values()))))
 
     def step(self, learning_rate: float) -> dict[str, float]:
         """Show the next batch to every learner; returns each one's FVU on it before it learned."""
-        batch = self.next_batch
-        held = self._held
-        assert held is not None, "next_batch has seen to it"
+        batch, held = self.next_batch, self._held
         here = slice(self._offset, self._offset + batch)
         scaled = {stream: x[here] * self.scales[stream] for stream, x in held.items()}
         fvu = {}
@@ -91,7 +94,8 @@ class Lockstep:
         self._offset += batch
         self.tokens_done += batch
         if self._offset + batch > len(next(iter(held.values()))):
-            self._block, self._offset, self._held = self._block + 1, 0, None
+            self._block, self._offset = self._block + 1, 0
+            self._held = self._first = {}
         return fvu
 
     @torch.no_grad()
@@ -132,4 +136,4 @@ class Lockstep:
         for name, learner in self.learners.items():
             learner.load_state(states[name])
         self._block, self._offset, self.tokens_done = place["block"], place["offset"], place["tokens_done"]
-        self._held = None
+        self._held = self._first if self._block == 0 else {}

@@ -115,7 +115,8 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
     save_file(weights, folder / WEIGHTS_FILE)
     config = json.loads((folder / CONFIG_FILE).read_text())
     config |= {"dtype": dtype, "device": "cpu"}
-    write_json(folder / CONFIG_FILE, config)
+    # sae-lens takes its fields from a set, in another order in every process: sorted, the same SAE has the same bytes.
+    write_json(folder / CONFIG_FILE, json.loads(json.dumps(config, sort_keys=True)))
 
 
 def save_quality(root: Path, quality: Quality) -> None:

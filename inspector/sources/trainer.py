@@ -91,8 +91,13 @@ def train_suite(
     yield from run.warnings()
     started = saved = clock = time.monotonic()
     already = run.tokens_done
+    progress: TrainProgress | None = None
     try:
         while run.tokens_done < run.total:
+            for _ in run.prepare():
+                # Nothing new, but a chance to be stopped: on a large model a block takes minutes.
+                if progress is not None:
+                    yield replace(progress, held_out={})
             fvu = run.step()
             now = time.monotonic()
             run.add_time(now - clock)
@@ -148,7 +153,8 @@ class _Run:
         )
         self._n_contexts = len(contexts)
         self._lockstep = Lockstep(
-            self._blocks,
+            self._blocks.pieces,
+            self._blocks(0),
             {sae_id: plan.hook_name for sae_id, plan in self._plans.items()},
             self._learner,
             batch_tokens=settings.batch_tokens,
@@ -200,6 +206,10 @@ class _Run:
             batch_tokens=settings.batch_tokens,
             total_steps=settings.tokens // settings.batch_tokens,
         )
+
+    def prepare(self) -> Generator[None, None, None]:
+        """Make the next block if the one before is used up; pauses on the way."""
+        yield from self._lockstep.prepare()
 
     def step(self) -> dict[str, float]:
         """Show the next batch to every learner; returns each SAE's FVU on it."""

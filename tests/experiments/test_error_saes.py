@@ -220,7 +220,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes_and_is_not_done_twice(
     events_of(started(toy, tmp_path), stop_after=4)
     assert (tmp_path / FOLDER).is_dir() and not (tmp_path / ABOUT_FILE).exists()
     events, (resumed,) = events_of(started(toy, tmp_path))
-    assert sum(isinstance(event, TrainProgress) for event in events) == 6
+    assert sum(isinstance(event, TrainProgress) and bool(event.held_out) for event in events) == 6, "of ten steps"
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path

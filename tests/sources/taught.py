@@ -69,13 +69,11 @@ def _killed_after(out: Path, steps: int) -> None:
 
 
 def main(root: Path, seed: int) -> None:
-    """Whole below `root/whole`; killed three times at random moments and gone on with below `root/parts`."""
+    """Train below `root`; killed three times at random moments and gone on with."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     for steps in np.random.default_rng(seed).integers(1, 14, 3).tolist():
-        _killed_after(root / "parts", steps)
-    train_all_kinds(root / "parts")
-    train_all_kinds(root / "whole")
+        _killed_after(root, steps)
+    train_all_kinds(root)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from inspector.sources.topk_learner import TopKLearner, topk_gradients
 from inspector.sources.trainer import TrainSettings, train_suite
 from inspector.sources.training_checkpoint import FACTS_FILE, FOLDER
 from inspector.sources.training_log import FILE as LOG_FILE
-from tests.sources.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source
+from tests.sources.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source, train_all_kinds
 
 PLANS = (SaePlan(hook_name=HOOK, d_sae=64, k=4), SaePlan(hook_name=OTHER, d_sae=48, k=2))
 SETTINGS = TrainSettings(tokens=4000, batch_tokens=128, block_contexts=16, special_ids=(1,))
@@ -264,9 +264,10 @@ def test_qualities_are_sorted_by_width(tmp_path: Path) -> None:
 
 def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at three random moments, with a checkpoint at every step so that some hit the writing of one."""
-    command = [sys.executable, "-m", "tests.sources.taught", str(tmp_path), "11"]
+    command = [sys.executable, "-m", "tests.sources.taught", str(tmp_path / "parts"), "11"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
+    train_all_kinds(tmp_path / "whole")  # in this process, which orders sets in another way
     assert_same_suites(tmp_path / "whole", tmp_path / "parts")
     assert len(log_lines(tmp_path / "parts")) == 20
 
@@ -328,3 +329,14 @@ def test_a_run_killed_while_it_wrote_its_saes_comes_back(tmp_path: Path, monkeyp
     events, _ = train(tmp_path / "parts")
     assert not [event for event in events if isinstance(event, TrainProgress)], "nothing is learned again"
     assert_same_suites(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_block_made_in_pieces_is_the_same_and_may_be_stopped_in_between(tmp_path: Path) -> None:
+    events, _ = train(tmp_path / "whole")
+    many, _ = train(tmp_path / "pieces", replace(SETTINGS, model_batch=2))
+    steps = [event.tokens_done for event in events if isinstance(event, TrainProgress)]
+    seen = [event.tokens_done for event in many if isinstance(event, TrainProgress)]
+    assert list(dict.fromkeys(seen)) == steps and len(seen) > len(steps)
+    weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
+    assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "pieces" / weights).read_bytes()
+    assert len(log_lines(tmp_path / "pieces")) == len(log_lines(tmp_path / "whole")), "a pause is not a measurement"

@@ -31,7 +31,7 @@ from inspector.sources.suite_files import save_sae
 from inspector.sources.topk_learner import TopKLearner
 from inspector.statistics.own.error_recipe import Recipe
 from inspector.statistics.own.error_scores import ErrorScores, score
-from inspector.statistics.passes import contexts_with
+from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
@@ -155,7 +155,7 @@ class _Training:
             detail=f"to learn from, {len(self.contexts):,} contexts, none with held-out tokens{noticed}",
             seconds=time.perf_counter() - began,
         )
-        noise = {} if not recipe.control_seeds else self._noise()
+        noise = (yield from self._noise()) if recipe.control_seeds else {}
         self.parts = ErrorParts(
             loaded.model, loaded.hook_name, self.base, self._map, self._streams, noise, measuring.seed
         )
@@ -197,17 +197,20 @@ class _Training:
         short = "" if len(kept) >= wanted else f", to be read {wanted / len(kept):.1f} times"
         return torch.stack(kept).numpy(), short
 
-    @torch.inference_mode()
-    def _noise(self) -> dict[str, Gaussian]:
+    def _noise(self) -> Generator[Event, None, dict[str, Gaussian]]:
         """Mean and covariance of either part over the tokens that the map was fitted on."""
         plan = self._measuring.plan
         moments = {part: Moments(self._map.weight.shape[0]) for part in MAIN}
         plain = ErrorParts(self._loaded.model, self._loaded.hook_name, self.base, self._map, MAIN, {}, 0)
-        for batch in self._measuring.activations.batches(contexts_with(plan.train)):
-            rows = plan.train[batch.contexts, batch.positions].to(batch.x.device)
-            own = plain.of_context(batch.token_ids, batch.x)
-            for part in MAIN:
-                moments[part].update(own[part][rows])
+        chosen = contexts_with(plan.train)
+        progress = Progress("covariance of the parts", len(chosen), plan.train.shape[1])
+        for batch in self._measuring.activations.batches(chosen):
+            with torch.inference_mode():
+                rows = plan.train[batch.contexts, batch.positions].to(batch.x.device)
+                own = plain.of_context(batch.token_ids, batch.x)
+                for part in MAIN:
+                    moments[part].update(own[part][rows])
+            yield progress.advance(batch)
         return {
             name: Gaussian.of(moments[part].mean_x, moments[part].s_xx / max(1, moments[part].n))
             for name, part in NOISE.items()
@@ -258,7 +261,7 @@ class _Training:
             return
         kept = training_checkpoint.load(self.folder, self._fingerprint)
         yield Loading(what="SAEs", detail=f"of {self.d_sae:,} latents, {len(self._names)} to be trained")
-        lockstep, block_seconds, step_seconds = self._lockstep()
+        lockstep, block_seconds, step_seconds = yield from self._lockstep()
         if kept is not None:
             lockstep.restore(kept.tensors, kept.facts)
             self.curves = {name: tuple(map(tuple, curve)) for name, curve in kept.facts["curves"].items()}
@@ -273,14 +276,22 @@ class _Training:
         yield from self._steps(lockstep)
         self._write(lockstep)
 
-    def _lockstep(self) -> tuple[Lockstep, float, float]:
+    def _lockstep(self) -> Generator[Event, None, tuple[Lockstep, float, float]]:
         """The learners, the seconds of a block and of a step of all of them."""
         began = time.perf_counter()
-        first = self._blocks(0)
+        work = self._blocks.pieces(0)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                first: dict[str, Tensor] = end.value
+                break
+            yield Loading(what="activations", detail="to learn from")
         block_seconds = time.perf_counter() - began
         self._block_tokens = len(next(iter(first.values())))
         lockstep = Lockstep(
-            lambda number: first if number == 0 else self._blocks(number),
+            self._blocks.pieces,
+            first,
             self._names,
             self._learner,
             batch_tokens=self.batch_tokens,
@@ -299,8 +310,12 @@ class _Training:
         probe = self._probe()
         began = saved = time.monotonic()
         already, cost = lockstep.tokens_done, 0.0
+        progress: TrainProgress | None = None
         try:
             while lockstep.tokens_done < total:
+                for _ in lockstep.prepare():
+                    if progress is not None:
+                        yield replace(progress, held_out={})
                 fvu = lockstep.step(settings.rate(lockstep.tokens_done + lockstep.next_batch, total))
                 done, every = lockstep.tokens_done, total / PROBES
                 held_out: dict[str, dict[str, float]] = {}
@@ -310,7 +325,7 @@ class _Training:
                         self.curves[name] = (*self.curves.get(name, ()), (done, found.fvu))
                 now = time.monotonic()
                 rate = (done - already) / max(now - began, 1e-9)
-                yield TrainProgress(
+                progress = TrainProgress(
                     tokens_done=min(done, total),
                     tokens_total=total,
                     tokens_per_second=rate,
@@ -318,6 +333,7 @@ class _Training:
                     fvu={name.replace("|", "/seed_"): value for name, value in fvu.items()},
                     held_out=held_out,
                 )
+                yield progress
                 if now - saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * cost):
                     self._save(lockstep)
                     saved = time.monotonic()

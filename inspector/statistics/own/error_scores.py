@@ -86,7 +86,7 @@ def score(
                 squares[name].append(float(around.square().sum()))
             for key, sae in loaded.items():
                 _add(sae, own[key[0]], sums[key])
-        yield progress.advance(batch)
+            yield progress.advance_by(1)
     counts = resampling_counts(len(n), seed=measuring.seed, n_resamples=measuring.n_resamples)
     variance = {name: _variance(counts, n, totals[name], squares[name]) for name in names}
     found = []
