@@ -10,7 +10,7 @@ from inspector.store.results import Record
 
 
 def columns(records: Sequence[Record], width: int) -> tuple[int, int, int, int]:
-    """Columns for experiment, model, hook and profile with its null, so that a line of the list fits."""
+    """Columns for experiment, model, hook and profile with its null, so that a line of the list fits; 0: no room."""
 
     def widest(title: str, texts: Iterator[str], most: int) -> int:
         return min(max(len(title), *(cell_width(visible(text)) for text in texts if text), 1), most)
@@ -26,4 +26,4 @@ def columns(records: Sequence[Record], width: int) -> tuple[int, int, int, int]:
     if over > 0:
         cut = min(over, max(model - 6, 0))
         model, over = model - cut, over - cut
-    return experiment, model, max(hook, 0), profile
+    return experiment, model, 0 if over > 0 else max(hook, 0), profile

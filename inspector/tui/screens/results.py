@@ -295,7 +295,7 @@ class ResultsScreen(SideScreen):
             sizes = columns(records, width - 4 - (13 if short else 18))
             texts = ("experiment", "model", "hook", "profile")
             line: Line = [("    ", "")]
-            line += [(left(text, size) + "  ", "muted") for text, size in zip(texts, sizes, strict=True)]
+            line += [(left(text, size) + "  ", "muted") for text, size in zip(texts, sizes, strict=True) if size]
             return [*line, ("measured, UTC", "muted")]
 
         self.query_one("#results-list", RowList).show(len(records), row, cursor=cursor, head=head, empty=empty)
@@ -358,6 +358,7 @@ class ResultsScreen(SideScreen):
         """In a thread."""
         from inspector.claims import counted
         from inspector.claims.drawing import claims_lines
+        from inspector.drawing.cells import prose
         from inspector.drawing.figure_palette import figure_palette
 
         chosen: list[Stored] = []
@@ -369,7 +370,7 @@ class ResultsScreen(SideScreen):
         verdicts = all_verdicts(chosen if ids else shelf.stored.values())
         *lines, _, _ = claims_lines(verdicts, width, palette)
         # The count stands first here, where it is seen.
-        head: list[DrawnLine] = [[(counted(verdicts), figure_palette(palette).strong)], []]
+        head: list[DrawnLine] = [*prose(counted(verdicts), width, figure_palette(palette).strong), []]
         self.post_message(self.Judged([*head, *lines] if width else []))
 
     def on_results_screen_judged(self, message: Judged) -> None:
@@ -534,7 +535,9 @@ def _row(record: Record, mark: str, sizes: tuple[int, int, int, int], short: boo
     texts = (record.experiment, record.model or "-", record.hook_name or "-", kind(record))
     looks = ("strong", "", "", "muted")
     line: Line = [(f"{mark} ", "accent")]
-    line += [(left(visible(text), size) + "  ", look) for text, size, look in zip(texts, sizes, looks, strict=True)]
+    line += [
+        (left(visible(text), size) + "  ", look) for text, size, look in zip(texts, sizes, looks, strict=True) if size
+    ]
     return spread([*line, (when(record, short=short), "muted")], [], width)
 
 
@@ -547,4 +550,3 @@ def _nothing_stored() -> list[Line]:
         [("  The same from a shell: ", "muted"), ("dm-inspect run norm-prediction", "")],
         [("  Results are kept in ", "muted"), (visible(str(results_folder())), "")],
     ]
-

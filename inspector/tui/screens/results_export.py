@@ -38,7 +38,8 @@ class ExportScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     ExportScreen {
         align: center middle; background: $background;
-        & > Vertical { width: 92; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background: $surface; }
+        & > Vertical { width: 92; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background: $surface;
+            overflow-y: auto; }
         & RowList { height: 7; margin: 1 0; }
         & Input { width: 1fr; height: 1; border: none; padding: 0; background: $panel; }
         & Input:focus { border: none; background-tint: $foreground 0%; }

@@ -368,6 +368,12 @@ class SuitesScreen(SideScreen):
         self.app.copy_to_clipboard(text)
         self.notify(f"Copied:\n{visible(text, newline=' ')}", markup=False)
 
+    def action_back(self) -> None:
+        """To the stream; a download ends with the screen, and says so."""
+        if self.fetching is not None:
+            self.app.notify("The download was stopped. What has arrived is kept; d goes on with it.", timeout=5)
+        self.dismiss()
+
     @property
     def help_text(self) -> PaneHelp:
         """What `?` says here."""
