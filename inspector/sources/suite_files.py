@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from inspector.errors import UsageError
+from inspector.errors import ResourceError, UsageError
 from inspector.sources.learning import Architecture
 from inspector.spec import SITE_HOOKS, hook_name_of, width_label
 
@@ -104,9 +105,20 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
 
     Raises:
         UsageError: if a weight exceeds float16's range, instead of writing an infinity.
+        ResourceError: the disk is full or cannot be written to.
     """
     for key, value in metadata.items():
         sae.cfg.metadata[key] = value
+    try:
+        _save_sae(sae, folder, dtype)
+    except (OSError, SafetensorError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ResourceError(
+            f"{folder} could not be written: {why}. Make room there and give the command again."
+        ) from error
+
+
+def _save_sae(sae: Any, folder: Path, dtype: DiskType) -> None:
     sae.save_inference_model(folder)
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
     wide = [name for name, tensor in weights.items() if not tensor.isfinite().all()]

@@ -273,6 +273,9 @@ def test_what_cannot_be_done_is_refused(toy: Toy, found: dict[str, Any], folder:
         toy.one("error-saes", k="65", expansion="4")
     with pytest.raises(UsageError, match=r"holds SAEs that were trained otherwise\. Choose another -p folder=DIR"):
         toy.one("error-saes", folder=str(folder), **{**SMALL, "k": "3"})
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match=r"'folder=.*' cannot be made: .*\. Choose another place\."):
+        toy.one("error-saes", folder=str(tmp_path / "file" / "here"))
     with pytest.raises(TargetError, match=r"has no error_saes\.json"):
         read_error_saes(tmp_path)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 
-from inspector.errors import DataError, UsageError
+from inspector.errors import DataError, ResourceError, UsageError
 from inspector.events import TrainProgress, Warned
 from inspector.sources.learning import Architecture, LearnerSettings
 from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
@@ -340,3 +340,15 @@ def test_a_block_made_in_pieces_is_the_same_and_may_be_stopped_in_between(tmp_pa
     weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
     assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "pieces" / weights).read_bytes()
     assert len(log_lines(tmp_path / "pieces")) == len(log_lines(tmp_path / "whole")), "a pause is not a measurement"
+
+
+def test_a_suite_that_cannot_be_written_keeps_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "saes").mkdir()
+    (tmp_path / "saes" / "layer_3").write_text("in the way")
+    with pytest.raises(ResourceError, match=r"could not be written: .*\. Make room there and give the command again\."):
+        train(tmp_path / "saes")
+    (tmp_path / "saes" / "layer_3").unlink()
+    events, _ = train(tmp_path / "saes")
+    assert not [event for event in events if isinstance(event, TrainProgress)], "nothing is learned again"
+    train(tmp_path / "whole")
+    assert_same_suites(tmp_path / "whole", tmp_path / "saes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -145,6 +146,8 @@ class _Training:
         loaded, measuring, recipe = self._loaded, self._measuring, self._recipe
         start, end = loaded.target.positions or (0, None)
         self._positions = (start, end)
+        if folder is not None:
+            _check_place(folder)
         length = loaded.contexts.token_ids.shape[1]
         usable = len(range(*slice(start, end).indices(length)))
         yield Loading(what="text", detail="to learn from")
@@ -424,6 +427,20 @@ def _pick(saes: Sequence[LoadedSae], recipe: Recipe, sae_id: str) -> LoadedSae:
             sae.ref.sae_id,
         ),
     )
+
+
+def _check_place(folder: Path) -> None:
+    """Find out before the work whether the SAEs can be kept there.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"'folder={folder}' cannot be made: {error.strerror}. Choose another place.") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"'folder={folder}' cannot be written to. Choose another place.")
 
 
 def _minutes(seconds: float) -> str:
