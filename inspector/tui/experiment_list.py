@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PROFILES: tuple[str, ...] = get_args(Profile)
 NULLS: tuple[str, ...] = ("none", *get_args(Null))
 ON_OFF = ("on", "off")
+PRICE = 11
+"""Columns of a cost: 59 min 59 s is as long as they get."""
 DEFAULT = "default"
 """Of a choice that has a third state: as the profile says."""
 CHOICE_DOCS = {
@@ -91,7 +93,7 @@ def row(experiment: Experiment, estimate: Estimate | None, asked: bool, marked: 
     """One experiment of the list: mark, paper element, title, cost."""
     told, look = cost(estimate, asked)
     where = 9 if width < 60 else 10
-    price = 12
+    price = PRICE
     name = max(8, width - 2 - where - price - 2)
     return [
         ("● " if marked else "  ", "accent"),
@@ -110,8 +112,8 @@ def head(width: int, *, asked: bool) -> Line:
         (" " * 4, "muted"),
         (left("paper", where), "muted"),
         (" ", ""),
-        (left("experiment", max(8, width - 2 - where - 14 - 2)), "muted"),
-        (f"{price:>12}", "muted"),
+        (left("experiment", max(8, width - 2 - where - PRICE - 2 - 2)), "muted"),
+        (f"{price:>{PRICE}}", "muted"),
     ]
 
 

@@ -55,7 +55,7 @@ class ExperimentsScreen(SessionScreen):
     #experiments-head { dock: top; }
     #experiments-body { height: 1fr; }
     #experiments-list { width: 1fr; padding: 0 1 0 0; }
-    #experiments-right { width: 54; margin-left: 1; }
+    #experiments-right { width: 46; margin-left: 1; }
     #experiments-low { height: 7; display: none; }
     #experiments-queue { height: 5; padding: 0 1; }
     #experiments-command { height: 2; padding: 0 1; }
@@ -172,7 +172,7 @@ class ExperimentsScreen(SessionScreen):
         width, height = self.app.size
         wide = width >= WIDE
         self.query_one("#experiments-right").display = wide
-        self.query_one("#experiments-right").styles.width = min(80, max(54, width * 9 // 20))
+        self.query_one("#experiments-right").styles.width = min(80, max(46, width * 9 // 20))
         low = self.query_one("#experiments-low")
         low.display = not wide and height >= 20
         low.styles.height = max(5, height // 4)
