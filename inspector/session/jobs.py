@@ -50,8 +50,6 @@ TOLD_SECONDS = 0.5
 """Between two messages about progress; a change of state is told at once."""
 WRITTEN_SECONDS = 2.0
 """Between two writes of progress into the table."""
-BATCH_SIZE = 1
-"""Contexts per step: what a kill costs at most, and what progress is told by. Changes no number."""
 MOST_QUEUED = 100
 """A view that asks for more is mistaken, or wants to fill the disk."""
 MOST_NAMED = 1000
@@ -228,7 +226,6 @@ class JobRunner:
             params=dict(message.params),
             profile=cast("Profile", message.profile),
             null=cast("Null | None", message.null),
-            batch_size=BATCH_SIZE,
         )
 
     # ---- work -------------------------------------------------------------------------------------------------

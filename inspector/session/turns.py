@@ -1,9 +1,9 @@
 """A job's work in a thread of its own that runs only when it is told to: a generator that can also rest between yields.
 
-A pass over one context asks every SAE, which on a laptop takes longer than somebody who turned a page should wait. So
-the work may rest before an SAE is asked, and the service answers in between. The two threads never run at once: model
-and SAEs have state that two must not share. A thread, because a generator can only rest where it yields; and what a
-thread has to itself (torch's inference mode) does not leak into the service.
+A step of a pass runs the model over some contexts and asks every SAE, which on a laptop takes longer than somebody who
+turned a page should wait. So the work may rest before each, and the service answers in between. The two threads never
+run at once: model and SAEs have state that two must not share. A thread, because a generator can only rest where it
+yields; and what a thread has to itself (torch's inference mode) does not leak into the service.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
 
@@ -23,6 +26,8 @@ Item = TypeVar("Item")
 REST_SECONDS = 0.02
 """A turn is at least so long, so that handing over costs nothing that could be felt."""
 CLOSE_SECONDS = 20.0
+ROWS_CHUNKS = 1
+"""Of an SAE's own chunks, asked for between two rests."""
 
 
 class Abandoned(BaseException):
@@ -133,6 +138,8 @@ class RestingSae:
     def __init__(self, sae: LoadedSae, turns: Turns[Any]) -> None:
         self._sae_itself = sae
         self._turns = turns
+        self._comes_and_goes = hasattr(sae, "leave")
+        """Whether its weights are brought to the device for each call: then it is asked once."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sae_itself, name)
@@ -140,7 +147,17 @@ class RestingSae:
     def reconstruct(self, x: Any) -> Any:
         """See `LoadedSae.reconstruct`."""
         self._turns.rest()
-        return self._sae_itself.reconstruct(x)
+        whole = self._sae_itself.reconstruct
+        rows = ROWS_CHUNKS * int(getattr(self._sae_itself, "chunk_tokens", 0))
+        if self._comes_and_goes or not 0 < rows < len(x):
+            return whole(x)
+        # In whole chunks, as the SAE takes them: the same numbers to the last bit. A lone row would go another way.
+        starts = list(range(0, len(x) - 1, rows))
+        parts = []
+        for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+            self._turns.rest()
+            parts.append(whole(x[start:stop]))
+        return _joined(parts)
 
     def chunks(self, x: Any) -> Iterator[Any]:
         """See `LoadedSae.chunks`: between its chunks and their decoding nobody else may use the SAE."""
@@ -149,7 +166,41 @@ class RestingSae:
             yield from self._sae_itself.chunks(x)
 
 
+class RestingModel:
+    """A model that lets the work rest between two contexts; in all else the model itself."""
+
+    def __init__(self, model: LanguageModel, turns: Turns[Any]) -> None:
+        self._model_itself = model
+        self._turns = turns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model_itself, name)
+
+    def activations(self, tokens: Tensor, hook_name: str) -> Tensor:
+        """See `LanguageModel.activations`, which runs one context at a time, too."""
+        import torch
+
+        rows = []
+        for index in range(len(tokens)):
+            self._turns.rest()
+            rows.append(self._model_itself.activations(tokens[index : index + 1], hook_name))
+        with torch.inference_mode():
+            return torch.cat(rows)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Reconstructions of consecutive rows as one."""
+    import torch
+
+    with torch.inference_mode():
+        return replace(
+            parts[0],
+            x_hat=torch.cat([part.x_hat for part in parts]),
+            l0=torch.cat([part.l0 for part in parts]),
+        )
+
+
 def resting(loaded: Loaded, turns: Turns[Any]) -> Loaded:
-    """The same target, whose SAEs let the work rest."""
+    """The same target, whose model and SAEs let the work rest."""
     saes = tuple(cast("LoadedSae", RestingSae(sae, turns)) for sae in loaded.saes)
-    return replace(loaded, saes=saes)
+    return replace(loaded, model=cast("LanguageModel", RestingModel(loaded.model, turns)), saes=saes)

@@ -109,11 +109,10 @@ def session(
 def undisturbed(loaded: Loaded, toy_target: TargetSpec) -> dict[str, str]:
     """What the sweep gives when nobody looks."""
     from inspector import runner
-    from inspector.session.jobs import BATCH_SIZE
     from inspector.spec import RunSpec
     from inspector.store.jsonable import jsonable
 
-    spec = RunSpec(target=toy_target, experiments=tuple(SWEEP.experiments), params=SWEEP.params, batch_size=BATCH_SIZE)
+    spec = RunSpec(target=toy_target, experiments=tuple(SWEEP.experiments), params=SWEEP.params)
     work = runner.run(spec, loaded)
     while True:
         try:

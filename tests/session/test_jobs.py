@@ -16,7 +16,6 @@ from inspector.errors import DataError
 from inspector.events import PassProgress, Warned
 from inspector.session import estimating, service
 from inspector.session import jobs as session_jobs
-from inspector.session.jobs import BATCH_SIZE
 from inspector.session.protocol import (
     CancelJob,
     Estimates,
@@ -103,7 +102,7 @@ def test_a_job_runs_to_its_end_and_its_results_are_those_of_a_run(
     assert "queued in session" in log.lines[0]
     assert log.lines[-1].endswith("done: 2 results")
     running.end()  # two threads must not use one model
-    spec = RunSpec(target=loaded.target, experiments=tuple(queued.experiments), params=QUICK, batch_size=BATCH_SIZE)
+    spec = RunSpec(target=loaded.target, experiments=tuple(queued.experiments), params=QUICK)
     kept = [results.load(each).result for each in done.results]
     assert kept == [jsonable(each) for each in result_of(runner.run(spec, loaded))]  # in every bit
 

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Generator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 
 from inspector.session import turns as module
 from inspector.session.turns import RestingSae, Turns
+
+if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +145,36 @@ def test_the_works_modes_are_its_own() -> None:
     assert not torch.is_inference_mode_enabled()
     assert turns.turn() is True
     turns.close()
+
+
+def test_an_sae_and_a_model_asked_in_parts_give_the_same_bits(loaded: Loaded) -> None:
+    """Rests change no number: whatever the number of tokens, and a lone row at the end is not asked alone."""
+    sae, asked = loaded.saes[0], []
+    chunk = sae.chunk_tokens
+    x = torch.randn(3 * chunk + 7, sae.ref.d_in, generator=torch.Generator().manual_seed(0))
+    tokens = loaded.contexts.token_ids[:5]
+    sizes = (1, 2, chunk, chunk + 1, 2 * chunk, 2 * chunk + 1, 3 * chunk + 7)
+
+    def work(turns: Turns[Any]) -> Generator[Any, None, None]:
+        there = module.resting(loaded, turns)
+        assert there.hook_name == loaded.hook_name
+        for size in sizes:
+            yield there.saes[0].reconstruct(x[:size])
+        yield there.model.activations(tokens, loaded.hook_name)
+
+    found = []
+    turns = Turns(work)
+    while True:
+        try:
+            item = turns.turn()
+        except StopIteration:
+            break
+        asked.append(item)
+        if item is not None:
+            found.append(item)
+    assert asked.count(None) > len(sizes) + 2  # it rested
+    for size, made in zip(sizes, found[:-1], strict=True):
+        plain = sae.reconstruct(x[:size])
+        assert torch.equal(made.x_hat, plain.x_hat)
+        assert torch.equal(made.l0, plain.l0)
+    assert torch.equal(found[-1], loaded.model.activations(tokens, loaded.hook_name))
