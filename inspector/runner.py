@@ -22,6 +22,7 @@ from inspector.errors import DataError, TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
+from inspector.sources.hashing import hashed
 from inspector.sources.unchanged import require_unchanged
 from inspector.spec import RunSpec
 from inspector.statistics.measured import Statistics, conclude
@@ -82,10 +83,12 @@ def run(
         TargetError: files of the weights changed under the run.
         ResourceError: out of memory, or the disk of the checkpoints is full; what they held is kept.
     """
+    under_way = _Run(spec, loaded, checkpoints)
     if checkpoints is None:
-        return (yield from _Run(spec, loaded, None).work())
+        return (yield from under_way.work())
+    yield from hashed(loaded)  # which checkpoints are its own depends on it
     with checkpoints:
-        objects = yield from _telling(_Run(spec, loaded, checkpoints).work(), checkpoints)
+        objects = yield from _telling(under_way.work(), checkpoints)
         checkpoints.discard()
         return objects
 
@@ -120,11 +123,11 @@ class _Run:
         self.fit = next(iter(self.params.values()))  # parameters of the fit are given once for all experiments
         self.intercept = self.protocol.intercept if self.fit.intercept is None else self.fit.intercept
         self.plan = plan_of(loaded, self.protocol)
+        require_enough(loaded, self.plan)
         self.objects: dict[str, dict[str, Any]] = {}
 
     def work(self) -> Generator[Event, None, list[dict[str, Any]]]:
         """See `run`."""
-        require_enough(self.loaded, self.plan)
         yield from self._earlier()
         missing = [experiment for experiment in self.experiments if experiment.id not in self.objects]
         if missing:

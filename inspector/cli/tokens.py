@@ -111,6 +111,9 @@ def _table(
 
     if only_first and generate is None:
         return loaded, (yield from first_context(loaded, batch_size)), None
+    from inspector.sources.hashing import hashed
+
+    yield from hashed(loaded)
     checkpoints = stack.enter_context(runner.table_checkpoints(loaded, batch_size))
     table = yield from runner.token_table(
         loaded,

@@ -14,7 +14,6 @@ from inspector.store import checkpoints, index, jobs, results
 from inspector.store.cache import Kind
 from inspector.store.checkpoints import checkpoints_folder, remove_folder
 from inspector.store.jsonable import to_json
-from inspector.store.locks import NAME as LOCK
 from inspector.store.locks import FolderLock, unused
 
 Row = tuple[object, ...]
@@ -122,7 +121,7 @@ class Checkpoints(Kind):
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
         with contextlib.suppress(OSError):
-            yield from (each for each in self.folder.iterdir() if (each / LOCK).is_file())
+            yield from (each for each in self.folder.iterdir() if each.is_dir())
 
     def in_use(self, path: Path) -> bool:
         """Whether a run holds its lock."""

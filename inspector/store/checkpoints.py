@@ -24,8 +24,8 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -65,16 +65,22 @@ class Checkpoints:
     """The checkpoints of one run; a `Keeper`. Use as a context manager: the folder is locked while a run uses it.
 
     Args:
-        folder: of this run and no other.
+        folder: of this run and no other; or what says it, asked when it is needed first, for it may have to read much.
         seconds: between two checkpoints; 0: at every chance.
         about: what is said of the run in about.json.
     """
 
-    def __init__(self, folder: Path, *, seconds: float = SECONDS, about: Mapping[str, Any] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path | Callable[[], Path],
+        *,
+        seconds: float = SECONDS,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._where = folder
         self.seconds = seconds
         self._about = dict(about or {})
-        self._lock = FolderLock(folder)
+        self._lock: FolderLock | None = None
         self._last = time.monotonic()
         self._cost = 0.0
         self._n_rows = 0
@@ -87,6 +93,7 @@ class Checkpoints:
             ResourceError: the disk is full.
         """
         self._last = time.monotonic()
+        self._lock = FolderLock(self.folder)
         try:
             if not self._lock.take():
                 self._problems.append(
@@ -111,12 +118,18 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Unlock it."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self._where if isinstance(self._where, Path) else self._where()
 
     @property
     def usable(self) -> bool:
         """Whether this object has the folder to itself."""
-        return self._lock.is_held
+        return self._lock is not None and self._lock.is_held
 
     def problems(self) -> list[str]:
         """What is to be told, each in two sentences; told once."""
@@ -332,39 +345,37 @@ def checkpoints_folder() -> Path:
 
 
 def checkpoints_for(spec: RunSpec, loaded: Loaded, *, seconds: float | None = None) -> Checkpoints:
-    """The checkpoints of a run of this spec on this target. Hashes the weights, if that was not done yet.
+    """The checkpoints of a run of this spec on this target. Opening them hashes the weights, unless that was done.
 
     Args:
         spec: of the run.
         loaded: its target.
         seconds: between two checkpoints; None: what VARIABLE says, or SECONDS.
     """
-    made_from = identity(
-        loaded,
-        spec,
-        split=PROTOCOLS[spec.profile].split or loaded.target.split,
-        intercept=PROTOCOLS[spec.profile].intercept,
-    )
-    key = {
-        "format": FORMAT,
-        "identity": made_from,
-        "experiments": list(spec.experiments),
-        "params": dict(spec.params),
-        "batch_size": spec.batch_size,
-        "shards": spec.shards,
-        "device": str(getattr(loaded.model, "device", "")),
-        "code": code_digest(),
-        "versions": versions(),
-    }
+
+    def folder() -> Path:
+        protocol = PROTOCOLS[spec.profile]
+        split = protocol.split or loaded.target.split
+        key = {
+            "format": FORMAT,
+            "identity": identity(loaded, spec, split=split, intercept=protocol.intercept),
+            "experiments": list(spec.experiments),
+            "params": dict(spec.params),
+            "batch_size": spec.batch_size,
+            "shards": spec.shards,
+            "device": str(getattr(loaded.model, "device", "")),
+            "code": code_digest(),
+            "versions": versions(),
+        }
+        return checkpoints_folder() / digest(key)[:24]
+
     about = {
-        "model": made_from["model"],
-        "hook_name": made_from["hook_name"],
+        "model": loaded.model.name,
+        "hook_name": loaded.hook_name,
         "experiments": list(spec.experiments),
-        "text": made_from["text"],
+        "text": loaded.target.text,
     }
-    return Checkpoints(
-        checkpoints_folder() / digest(key)[:24], seconds=_seconds() if seconds is None else seconds, about=about
-    )
+    return Checkpoints(folder, seconds=_seconds() if seconds is None else seconds, about=about)
 
 
 @cache
