@@ -38,7 +38,7 @@ class Params(FitParams):
 
     preset: str = "demo"
     """'paper': Gemma 2 9B, layer 20, 16k, L0 60, 100M tokens. 'authors': the published script's site, Gemma 2 2B, layer
-    12, L0 82 (D-13). 'demo': a minute on one core."""
+    12, L0 82 (D-13). 'demo': a minute or two on one core."""
     sae: str = ""
     """Whose error; empty: of the width nearest to the preset's, the nearest L0."""
     k: int = 0

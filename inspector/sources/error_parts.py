@@ -41,11 +41,14 @@ class Gaussian:
         values, vectors = torch.linalg.eigh(covariance.double())
         return cls(mean=mean.float(), root=(vectors * values.clamp_min(0.0).sqrt()).float())
 
-    def draw(self, n: int, seed: int, device: torch.device) -> Tensor:
-        """[n, d] independent draws."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(n, len(self.mean), generator=generator)
-        return noise.to(device) @ self.root.to(device).T + self.mean.to(device)
+    def to(self, device: torch.device) -> Gaussian:
+        """The same on a device."""
+        return Gaussian(mean=self.mean.to(device), root=self.root.to(device))
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """[n, d] independent draws, the same on every device up to rounding."""
+        noise = torch.randn(n, len(self.mean), generator=torch.Generator().manual_seed(seed))
+        return noise.to(self.mean.device) @ self.root.T + self.mean
 
 
 class ErrorParts:
@@ -72,7 +75,8 @@ class ErrorParts:
         seed: int,
     ) -> None:
         self._model, self._hook_name, self._sae, self._map = model, hook_name, sae, error_map
-        self._parts, self._noise, self._seed = tuple(parts), dict(noise), seed
+        self._parts, self._seed = tuple(parts), seed
+        self._noise = {name: each.to(model.device) for name, each in noise.items()}
 
     def __call__(self, ids: Tensor) -> dict[str, Tensor]:
         """Of contexts [c, t] int64."""
@@ -88,7 +92,7 @@ class ErrorParts:
         found = {name: getattr(split, name) for name in self._parts if name not in NOISE}
         for name in self._parts:
             if name in NOISE:
-                found[name] = self._noise[name].draw(len(x), noise_seed(ids, name, self._seed), x.device)
+                found[name] = self._noise[name].draw(len(x), noise_seed(ids, name, self._seed))
         return found
 
 

@@ -103,7 +103,7 @@ def test_noise_has_the_covariance_of_its_part_and_no_more(toy: Toy, found: dict[
     """Sampling error of a covariance from n draws is about its size / sqrt(n): 1% with 40,000."""
     values, _ = parts_of(toy)["nonlinear_error"]
     gaussian = Gaussian.of(torch.from_numpy(values.mean(axis=0)), torch.from_numpy(np.cov(values.T, bias=True)))
-    drawn = gaussian.draw(40_000, 1, torch.device("cpu")).double().numpy()
+    drawn = gaussian.draw(40_000, 1).double().numpy()
     largest = np.cov(values.T).diagonal().max()
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(values.T), atol=0.05 * largest)
     np.testing.assert_allclose(drawn.mean(axis=0), values.mean(axis=0), atol=0.05 * largest**0.5)
@@ -121,7 +121,7 @@ def test_a_noise_control_of_what_is_noise_finds_no_structure() -> None:
     sparse /= sparse.std(dim=0)
     normal = torch.randn(60_000, 16, generator=generator)
     scores = {name: taught(values, d_sae=64, k=3) for name, values in (("sparse", sparse), ("normal", normal))}
-    noise = Gaussian.of(torch.zeros(16), torch.eye(16)).draw(60_000, 5, torch.device("cpu"))
+    noise = Gaussian.of(torch.zeros(16), torch.eye(16)).draw(60_000, 5)
     control = taught(noise, d_sae=64, k=3)
     assert abs(control - scores["normal"]) < 0.02
     assert control - scores["sparse"] > 0.2

@@ -88,7 +88,7 @@ DEMO = replace(
     batch_contexts=0,
     batch_tokens=1024,
 )
-"""A minute on one core. Few steps, hence a high rate, and no clipping, which the paper's many steps can afford."""
+"""A minute or two on one core. Few steps, hence a high rate, and no clipping, which many steps can afford."""
 PRESETS = {recipe.preset: recipe for recipe in (PAPER, AUTHORS, DEMO)}
 
 

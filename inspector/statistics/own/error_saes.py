@@ -301,11 +301,13 @@ class _Training:
             seed=self._measuring.seed,
             scale_of=deviation_scale,
         )
-        # One step of a learner that is thrown away tells the pace.
+        # The second step of a learner that is thrown away tells the pace; the first one warms up.
         part = MAIN[0]
-        trial = self._learner(f"{part}|0", first[part][: self.batch_tokens] * lockstep.scales[part])
+        sample = first[part][: self.batch_tokens] * lockstep.scales[part]
+        trial = self._learner(f"{part}|0", sample)
+        trial.step(sample, 0.0)
         began = time.perf_counter()
-        trial.step(first[part][: self.batch_tokens] * lockstep.scales[part], 0.0)
+        trial.step(sample, 0.0)
         return lockstep, block_seconds, (time.perf_counter() - began) * len(self._names)
 
     def _steps(self, lockstep: Lockstep) -> Generator[Event, None, None]:
