@@ -124,10 +124,12 @@ def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
     known = {estimate.experiment: estimate for estimate in estimates.estimates}
     each = [known[e.id].seconds for e in marked if e.id in known]
     own = [seconds for seconds in each if seconds is not None]
-    if len(own) < len(marked):
-        return ""
     shared = estimates.shared_seconds or 0.0
-    told = f"about {duration(sum(own) + shared)}"
+    unknown = len(marked) - len(own)
+    if unknown == len(marked):
+        return ""
+    total = duration(sum(own) + shared)
+    told = f"at least {total}, {unknown} not known yet" if unknown else f"about {total}"
     if shared < 0.5:
         return told
     whose = "passes that they share" if len(marked) > 1 else "passes over the tokens"

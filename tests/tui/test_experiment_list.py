@@ -69,7 +69,9 @@ def test_several_cost_what_each_adds_and_the_shared_passes_once() -> None:
     told = experiment_list.together(chosen, Estimates(estimates=each, shared_seconds=30.0))
     assert told == "about 40 s, 30 s of it for passes that they share"
     unknown = [each[0], Estimate(experiment="norm-prediction", seconds=None)]
-    assert experiment_list.together(chosen, Estimates(estimates=unknown, shared_seconds=30.0)) == ""
+    told = experiment_list.together(chosen, Estimates(estimates=unknown, shared_seconds=30.0))
+    assert told == "at least 35 s, 1 not known yet, 30 s of it for passes that they share"
+    assert experiment_list.together(chosen[1:], Estimates(estimates=unknown, shared_seconds=30.0)) == ""
 
 
 @pytest.mark.parametrize("experiment", ALL.values(), ids=lambda experiment: experiment.id)
