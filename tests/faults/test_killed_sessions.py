@@ -27,11 +27,8 @@ from inspector.store import jobs as table
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.jobs import Job, JobStore
-from tests.session.conftest import toy_target
 
-__all__ = ["toy_target"]
-
-SHARED = ["error-vector", "fvu-nonlinear", "norm-prediction"]
+FEW = ["error-vector", "norm-prediction", "norm-baselines"]
 PARAMS = {"resamples": "50"}
 N_SAES = 4
 
@@ -208,10 +205,10 @@ def tell(what: str, counts: Counts) -> None:
 
 
 def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Sweeper, tmp_path: Path) -> None:
-    tell("sweep of 3", sweep_with_kills(sweeper, tmp_path, SHARED, n=4, seed=1))
+    tell("sweep of 3", sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1))
 
 
 @pytest.mark.slow
 def test_twenty_kills(sweeper: Sweeper, tmp_path: Path) -> None:
-    experiments = [*SHARED, "ce-splice", "norm-baselines"]
+    experiments = [*FEW, "fvu-nonlinear", "ce-splice"]
     tell("sweep of 5", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2))

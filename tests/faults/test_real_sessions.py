@@ -22,9 +22,6 @@ from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.command import target_words
 from inspector.store.processes import is_running
-from tests.session.conftest import toy_target
-
-__all__ = ["toy_target"]
 
 EXPERIMENTS = ("error-vector", "norm-baselines", "ce-splice")
 SECONDS = 300.0

@@ -47,12 +47,9 @@ from inspector.session.service import Service
 from inspector.spec import TargetSpec
 from inspector.store import jobs as table
 from inspector.store import results
-from tests.session.conftest import loaded, toy_target
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
-
-__all__ = ["loaded", "toy_target"]
 
 SWEEP = StartJob(experiments=["error-vector", "fvu-nonlinear", "norm-prediction"], params={"resamples": "50"})
 SECONDS = 120.0
