@@ -56,6 +56,17 @@ class Params(FitParams):
     folder: str = ""
     """Where the trained SAEs are kept; empty: in the cache."""
 
+    def __post_init__(self) -> None:
+        """Refuse a mistyped preset before anything is loaded.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        if self.preset != "demo":
+            from inspector.statistics.own.error_recipe import recipe_of
+
+            recipe_of(self.preset)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:

@@ -18,6 +18,7 @@ from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, evaluate
 from inspector.drawing.figures import Curve, GroupedBars, Table
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.events import Loading, TrainProgress
+from inspector.experiment import parse_params
 from inspector.experiments import find
 from inspector.experiments.error_saes import over_seeds
 from inspector.runner import run
@@ -266,7 +267,7 @@ def test_a_damaged_folder_is_told(found: dict[str, Any], folder: Path, tmp_path:
 
 def test_what_cannot_be_done_is_refused(toy: Toy, found: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'preset=papr' is not known\. Nearest: paper\."):
-        toy.one("error-saes", preset="papr")
+        parse_params([find("error-saes")], {"preset": "papr"})  # before anything is loaded
     with pytest.raises(TargetError, match=r"'sae=no' is not among the target's SAEs\."):
         toy.one("error-saes", sae="no")
     with pytest.raises(UsageError, match=r"'k=65' is more than the 64 latents\. Lower k, or raise expansion\."):

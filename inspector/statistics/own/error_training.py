@@ -1,0 +1,251 @@
+"""The training of SAEs on the parts of an error: all in lockstep, kept on disk, gone on with after a kill.
+
+The same tokens in the same order, the same first weights and the same number of steps for every part: whatever differs
+between two of the SAEs is what they were shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Generator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from inspector.errors import UsageError
+from inspector.events import Event, Loading, TrainProgress
+from inspector.sources import error_sae_files as files
+from inspector.sources import training_checkpoint
+from inspector.sources.error_parts import geometric_median
+from inspector.sources.error_sae_folder import error_saes_folder
+from inspector.sources.learning import Learner, LearnerSettings, deviation_scale
+from inspector.sources.lockstep import Lockstep
+from inspector.sources.suite_files import save_sae
+from inspector.sources.topk_learner import TopKLearner
+from inspector.statistics.own.error_stream import MAIN, ErrorStream
+
+PROBES = 10
+"""Times that held-out tokens are measured on the way."""
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
+"""Between two checkpoints, and at least so many times what the last one took."""
+
+
+class ErrorTraining:
+    """One training: what it has learned, and where that is kept.
+
+    Args:
+        stream: prepared.
+        folder: where; None: a folder of this very training in the cache.
+    """
+
+    def __init__(self, stream: ErrorStream, folder: Path | None) -> None:
+        self._stream, self._recipe = stream, stream.recipe
+        recipe = stream.recipe
+        self._names = {
+            f"{part}|{seed}": part
+            for part in stream.names
+            for seed in range(recipe.seeds if part in MAIN else min(recipe.control_seeds, recipe.seeds))
+        }
+        self.curves: dict[str, tuple[tuple[int, float], ...]] = {}
+        """By name, 'part|seed': tokens seen, FVU on a few held-out contexts."""
+        made_from = {**stream.identity(), "recipe": asdict(recipe), "saes": sorted(self._names)}
+        self._fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        self.folder = folder or error_saes_folder() / self._fingerprint[:16]
+
+    def saes(self) -> list[tuple[str, int]]:
+        """(part, seed) of every SAE."""
+        return [(part, int(name.partition("|")[2])) for name, part in self._names.items()]
+
+    def train(self) -> Generator[Event, None, None]:
+        """Train, or go on, or find that nothing is left to be done."""
+        if files.finished(self.folder, self._fingerprint):
+            about = files.read_error_saes(self.folder).about
+            self.curves = {f"{each['part']}|{each['seed']}": tuple(map(tuple, each["curve"])) for each in about["saes"]}
+            yield Loading(what="SAEs", detail=f"trained before, in {self.folder}", seconds=0.0)
+            return
+        kept = training_checkpoint.load(self.folder, self._fingerprint)
+        yield Loading(what="SAEs", detail=f"of {self._stream.d_sae:,} latents, {len(self._names)} to be trained")
+        lockstep, block_seconds, step_seconds = yield from self._lockstep()
+        if kept is not None:
+            lockstep.restore(kept.tensors, kept.facts)
+            self.curves = {name: tuple(map(tuple, curve)) for name, curve in kept.facts["curves"].items()}
+        left = self._recipe.tokens - lockstep.tokens_done
+        steps = left / self._stream.batch_tokens
+        blocks = left / max(1, self._block_tokens)
+        yield Loading(
+            what="training",
+            detail=f"{len(self._names)} SAEs on {left:,} tokens will take about "
+            f"{_minutes(steps * step_seconds + blocks * block_seconds)}; kept in {self.folder}",
+        )
+        yield from self._steps(lockstep)
+        self._write(lockstep)
+
+    def _settings(self) -> LearnerSettings:
+        recipe = self._recipe
+        return LearnerSettings(
+            learning_rate=recipe.rate_at(self._stream.d_sae),
+            warmup_tokens=recipe.warmup_steps * self._stream.batch_tokens,
+            decay_share=recipe.decay_share,
+            auxiliary_weight=0.0,
+            clip_norm=recipe.clip_norm,
+        )
+
+    def _learner(self, name: str, sample: Tensor) -> Learner:
+        # The name is left out of the seed: the same first weights for every part.
+        seed = int(name.partition("|")[2])
+        center = geometric_median(sample[: self._stream.batch_tokens]).to(sample.device)
+        return TopKLearner(
+            "error-saes", self._stream.d_sae, self._recipe.k, seed=seed, settings=self._settings(), center=center
+        )
+
+    def _lockstep(self) -> Generator[Event, None, tuple[Lockstep, float, float]]:
+        """The learners, the seconds of a block and of a step of all of them."""
+        began = time.perf_counter()
+        work = self._stream.blocks.pieces(0)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                first: dict[str, Tensor] = end.value
+                break
+            yield Loading(what="activations", detail="to learn from")
+        block_seconds = time.perf_counter() - began
+        self._block_tokens = len(next(iter(first.values())))
+        lockstep = Lockstep(
+            self._stream.blocks.pieces,
+            first,
+            self._names,
+            self._learner,
+            batch_tokens=self._stream.batch_tokens,
+            seed=self._stream.measuring.seed,
+            scale_of=deviation_scale,
+        )
+        # The second step of a learner that is thrown away tells the pace; the first one warms up.
+        part = MAIN[0]
+        sample = first[part][: self._stream.batch_tokens] * lockstep.scales[part]
+        trial = self._learner(f"{part}|0", sample)
+        trial.step(sample, 0.0)
+        began = time.perf_counter()
+        trial.step(sample, 0.0)
+        return lockstep, block_seconds, (time.perf_counter() - began) * len(self._names)
+
+    def _steps(self, lockstep: Lockstep) -> Generator[Event, None, None]:
+        settings, total = self._settings(), self._recipe.tokens
+        probe = self._stream.probe()
+        began = saved = time.monotonic()
+        already, cost = lockstep.tokens_done, 0.0
+        progress: TrainProgress | None = None
+        try:
+            while lockstep.tokens_done < total:
+                for _ in lockstep.prepare():
+                    if progress is not None:
+                        yield replace(progress, held_out={})
+                fvu = lockstep.step(settings.rate(lockstep.tokens_done + lockstep.next_batch, total))
+                done, every = lockstep.tokens_done, total / PROBES
+                held_out: dict[str, dict[str, float]] = {}
+                if done // every > (done - self._stream.batch_tokens) // every or done >= total:
+                    for name, found in lockstep.held_out(probe).items():
+                        held_out[name.replace("|", "/seed_")] = asdict(found)
+                        self.curves[name] = (*self.curves.get(name, ()), (done, found.fvu))
+                now = time.monotonic()
+                rate = (done - already) / max(now - began, 1e-9)
+                progress = TrainProgress(
+                    tokens_done=min(done, total),
+                    tokens_total=total,
+                    tokens_per_second=rate,
+                    seconds_left=max(0, total - done) / max(rate, 1e-9),
+                    fvu={name.replace("|", "/seed_"): value for name, value in fvu.items()},
+                    held_out=held_out,
+                )
+                yield progress
+                if now - saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * cost):
+                    self._save(lockstep)
+                    saved = time.monotonic()
+                    cost = saved - now
+        except GeneratorExit:
+            self._save(lockstep)
+            raise
+        self._save(lockstep)
+
+    def _save(self, lockstep: Lockstep) -> None:
+        facts = {**lockstep.place(), "curves": self.curves}
+        training_checkpoint.save(self.folder, self._fingerprint, lockstep.tokens_done, lockstep.tensors(), facts)
+
+    def _write(self, lockstep: Lockstep) -> None:
+        base, model = self._stream.base, self._stream.loaded.model
+        for name, part in self._names.items():
+            seed = int(name.partition("|")[2])
+            sae = lockstep.learners[name].finished(lockstep.scales[part])
+            about = {
+                "hook_name": self._stream.loaded.hook_name
+                if part == "x"
+                else f"{self._stream.loaded.hook_name}.{part}",
+                "model_name": model.name,
+                "reads": part,
+                "base_sae": base.ref.sae_id,
+                "seed": seed,
+                "l0": self._recipe.k,
+                "trained_tokens": lockstep.tokens_done,
+            }
+            save_sae(sae, files.sae_folder(self.folder, part, seed), "float32", about)
+        files.save_map(self.folder / files.MAP_FILE, self._stream.error_map)
+        files.write_about(
+            self.folder,
+            {
+                "fingerprint": self._fingerprint,
+                "model": model.name,
+                "model_sha256": model.weights_hash,
+                "base": {
+                    "sae": base.ref.sae_id,
+                    "release": base.ref.release,
+                    "layer": base.ref.layer,
+                    "hook_name": self._stream.loaded.hook_name,
+                    "d_sae": base.ref.d_sae,
+                    "nominal_l0": base.ref.nominal_l0,
+                    "weights_hash": base.weights_hash,
+                },
+                "map_sha256": files.map_hash(self._stream.error_map),
+                "positions": list(self._stream.positions),
+                "context_length": int(self._stream.contexts.shape[1]),
+                "text": self._stream.loaded.target.text,
+                "seed": self._stream.measuring.seed,
+                "trained_tokens": lockstep.tokens_done,
+                "recipe": asdict(self._recipe),
+                "saes": [
+                    {
+                        "part": part,
+                        "seed": int(name.partition("|")[2]),
+                        "dead_in_training": lockstep.learners[name].n_dead,
+                        "curve": [list(point) for point in self.curves.get(name, ())],
+                    }
+                    for name, part in self._names.items()
+                ],
+            },
+        )
+        training_checkpoint.forget(self.folder)
+
+
+def check_place(folder: Path) -> None:
+    """Find out before the work whether the SAEs can be kept there.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"'folder={folder}' cannot be made: {error.strerror}. Choose another place.") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"'folder={folder}' cannot be written to. Choose another place.")
+
+
+def _minutes(seconds: float) -> str:
+    """`40 s`, `3 min`, `5 h 10 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
