@@ -16,6 +16,7 @@ from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 from inspector.errors import DataError, ResourceError, UsageError
 from inspector.events import TrainProgress, Warned
 from inspector.sources.learning import Architecture, LearnerSettings
+from inspector.sources.sae import load_sae
 from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
 from inspector.sources.suites import list_suite
 from inspector.sources.topk_learner import TopKLearner, topk_gradients
@@ -290,6 +291,10 @@ def test_every_architecture_learns_and_reloads_in_plain_sae_lens(tmp_path: Path,
     assert quality.l0 == pytest.approx(4, rel=0.25), "the load gate's tolerance"
     (ref,) = list_suite(tmp_path / "saes")
     assert ref.nominal_l0 == pytest.approx(4 if kind == "topk" else quality.l0)
+    here = load_sae(ref, torch.device("cpu"), x.shape[1]).reconstruct(x)
+    with torch.no_grad():
+        torch.testing.assert_close(here.x_hat, sae.decode(latents), rtol=1e-4, atol=1e-4)
+    assert torch.equal(here.l0, (latents > 0).sum(1, dtype=torch.int32))
     # What was said on the way describes the very SAE that was written: float16 on disk, hence 1%.
     last = events[-1].held_out[plan.sae_id]
     assert (last["fvu"], last["l0"]) == pytest.approx((quality.fvu, quality.l0), rel=0.01)
