@@ -219,15 +219,21 @@ async def test_the_client_refuses_a_session_of_the_first_protocol(tmp_path: Path
     body = b"\x86\xa4type\xa7Welcome\xa7request\x01\xa7version\x01"
     body += b"\xafprogram_version\xa50.1.0\xa3pid\x07\xa8log_path\xa4/log"
 
-    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await frames.read_frame(reader)
-        writer.write(struct.pack(">I", len(body)) + body)
-        writer.close()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(tmp_path / "s"))
+    listening.listen(1)
 
-    server = await asyncio.start_unix_server(attend, tmp_path / "s")
-    with pytest.raises(InspectorError, match=r"\(pid 7\) runs dm-inspect 0\.1\.0 with protocol 1; .*sessions stop"):
-        await SessionClient.connect(tmp_path / "s")
-    server.close()
+    def old_session() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(struct.pack(">I", len(body)) + body)
+            gone(connection)
+
+    with contextlib.closing(listening):
+        serving = asyncio.create_task(asyncio.to_thread(old_session))
+        with pytest.raises(InspectorError, match=r"\(pid 7\) runs dm-inspect 0\.1\.0 with protocol 1; .*sessions stop"):
+            await SessionClient.connect(tmp_path / "s")
+        await serving
 
 
 async def test_another_users_connection_is_closed_unheard(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
