@@ -29,6 +29,7 @@ class ActionCommands(Provider):
     def _all(self) -> Iterator[Command]:
         screen = self.screen
         if isinstance(screen, SideScreen):
+            yield "Save the screen as an SVG picture", self._app.action_screenshot, "no key"
             for action in screen.ACTIONS:
                 if action.call != "commands":
                     keys = keys_text(action)

@@ -120,8 +120,13 @@ def row(job: JobInfo, width: int, now: float) -> Line:
     if job.state == "running":
         bar_width = max(6, min(20, room - 24))
         line += [*bar(job.done, job.total, bar_width), (f" {percent(job.done, job.total)}", "")]
-        rest = f"  {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-        line.append((rest if len(rest) <= room - bar_width - 5 else "", "muted"))
+        rest = [f"{duration(job.seconds_left)} left"] if job.seconds_left is not None else []
+        rest += [results_of(job)] if len(job.experiments) > 1 else []
+        free = room - bar_width - 5
+        for text in rest:
+            if len(text) + 2 <= free:
+                line.append((f"  {text}", "muted"))
+                free -= len(text) + 2
     elif job.state == "failed":
         line.append((cut(visible(job.error), max(0, room)), "error"))
     elif job.state == "done":
@@ -156,7 +161,8 @@ def detail(job: JobInfo, width: int) -> list[Line]:
 
         lines += [[(part, "error")] for part in wrap(visible(job.error), max(20, width))]
     if job.results:
-        lines.append([("results  ", "muted"), (cut(visible(", ".join(job.results)), width - 9), "")])
+        counted = f"{len(job.results)} of {len(job.experiments)}  " if len(job.results) < len(job.experiments) else ""
+        lines.append([("results  ", "muted"), (cut(counted + visible(", ".join(job.results)), width - 9), "")])
     lines += command_lines(job.command, width)
     return lines
 

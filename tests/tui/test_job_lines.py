@@ -84,7 +84,7 @@ def test_the_indicator_leaves_out_what_matters_least_and_fills_the_line_exactly(
     ("state", "changes", "text"),
     [
         ("queued", {}, "○ queued      error-vector, ce-splice"),
-        ("running", {}, "▶ running     error-vector, ce-splice             ━━━━━━──────────────  30%  2 min 05 s left"),
+        ("running", {}, "error-vector, ce-splice             ━━━━━━──────────────  30%  2 min 05 s left  0/2 results"),
         ("done", {"ended": 1_100.0, "results": ["a", "b"]}, "2 results   1 min 40 s ago"),
         ("failed", {"ended": 1_100.0, "error": "Out of memory."}, "Out of memory."),
         ("cancelled", {"ended": 1_100.0, "results": ["a"]}, "1/2 results 1 min 40 s ago"),
