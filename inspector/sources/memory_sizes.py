@@ -62,6 +62,31 @@ def sizes_of(
     )
 
 
+def require_plausible(files: ModelFiles) -> None:
+    """Refuse a configuration that asks for more than the weight files hold, before a library tries to build it.
+
+    A million layers are built one by one, for hours; numbers that are missing would be random ones.
+
+    Raises:
+        TargetError: with both sizes.
+    """
+    n_tensors = sum(len(_tensors(path)) for path in files.weights)
+    n_layers, d_model = files.n_layers or 0, files.d_model or 0
+    if n_layers > n_tensors or n_layers < 0:
+        raise TargetError(
+            f"config.json of {files.name} asks for {n_layers:,} layers, but its weights are {n_tensors:,} tensors in "
+            "all. Copy the model again, with the config.json that belongs to it."
+        )
+    n_numbers = sum(_numbers(path) for path in files.weights)
+    vocabulary = _known(files.config, _VOCABULARY)
+    wanted = d_model * max(1, vocabulary, _known(files.config, _MLP) * n_layers)
+    if d_model < 0 or wanted > n_numbers:
+        raise TargetError(
+            f"config.json of {files.name} asks for {d_model:,} dimensions, {n_layers:,} layers and {vocabulary:,} "
+            f"tokens, but its weights are {n_numbers:,} numbers. Copy the model again, with its own config.json."
+        )
+
+
 def stored_dtypes(files: ModelFiles) -> frozenset[str]:
     """Types in which the model's weights are stored, in safetensors' words: F32, BF16, F16, ...
 

@@ -7,15 +7,15 @@ is reported in milliseconds instead of after the imports.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError, nearest
-from inspector.sources.paths import is_directory, nearest_siblings, shown
+from inspector.sources.paths import is_directory, nearest_siblings, read_json, shown
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo"
@@ -126,8 +126,10 @@ def _from_cache(name: str, cache: Path) -> Path:
     repository = cache / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / "main"
     if is_directory(repository) and reference.is_file():
-        snapshot = repository / "snapshots" / reference.read_text().strip()
-        if snapshot.is_dir():
+        commit = reference.read_text(encoding="utf-8", errors="replace").strip()
+        snapshot = repository / "snapshots" / commit
+        # Whatever else is written there leads out of the repository's folder.
+        if re.fullmatch(r"[\w-]+", commit) and is_directory(snapshot):
             return snapshot
     cached = [path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")]
     raise TargetError(
@@ -147,7 +149,7 @@ def _read_config(name: str, directory: Path) -> dict[str, Any]:
             "Give the folder of a Hugging Face model with config.json, safetensors and a tokenizer."
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise TargetError(f"{path} cannot be read as JSON ({error}). Copy the model again.") from error
     if not isinstance(config, dict) or "model_type" not in config:
@@ -174,7 +176,9 @@ def _weights(directory: Path) -> tuple[Path, ...]:
             )
         raise TargetError(f"{directory} has a config.json but no model.safetensors. Copy the weights there as well.")
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        if strangers := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"{strangers[0][:80]!r} is not a file beside it")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise TargetError(f"{index} is not a list of weight files ({error}). Copy the model again.") from error
     missing = [name for name in names if not (directory / name).is_file()]

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 from pathlib import Path
+from typing import Any
 
 from inspector.errors import nearest
 
 _SHOWN = 160
+MOST = 1 << 31
+"""No dimension of a model or an SAE is larger."""
+MAX_JSON = 1 << 24
+"""Bytes of a configuration or an index; the largest that exist are a few hundred thousand."""
+
+
+def read_json(path: Path, most: int = MAX_JSON) -> Any:
+    """What a small JSON file holds. `Any`: JSON of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, too deeply nested, or no JSON.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        if about.st_size > most:
+            raise ValueError(f"{path.name} has {about.st_size:,} bytes, which no configuration has")
+        raw = file.read(most)
+    try:
+        return json.loads(raw.decode("utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes to would be waited for, for ever."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def shown(name: object) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError
+from inspector.sources.paths import read_json
 from inspector.spec import SaeFormat, SaeRef, Site, hook_name_of
 
 FORMATS: tuple[tuple[SaeFormat, tuple[str, ...]], ...] = (
@@ -66,6 +67,8 @@ def read_ref(folder: Path, root: Path, kind: SaeFormat) -> SaeRef:
         TypeError,
         AttributeError,
         SyntaxError,
+        OverflowError,
+        RecursionError,
         zipfile.BadZipFile,
         struct.error,
     ) as e:
@@ -180,9 +183,7 @@ def _shape(path: Path, name: str) -> tuple[int, int]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_HEADER:
-        raise ValueError(f"{path.name} is too large")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(path, _MAX_HEADER)
     return found
 
 

@@ -6,7 +6,6 @@ read.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError, UsageError, nearest
-from inspector.sources.paths import is_directory, nearest_siblings, shown
+from inspector.sources.paths import MOST, is_directory, nearest_siblings, read_json, shown
 from inspector.sources.recognise import format_of, read_ref
 from inspector.spec import SITE_HOOKS, SaeFormat, SaeRef, TargetSpec, hook_name_of, width_label
 
@@ -272,11 +271,13 @@ def _read(folder: Path, root: Path) -> SaeRef:
     """The reference of one SAE folder."""
     path = folder / CONFIG
     try:
-        cfg = json.loads(path.read_text(encoding="utf-8"))
+        cfg = read_json(path)
         metadata = cfg.get("metadata") or {}
         d_in, d_sae = int(cfg["d_in"]), int(cfg["d_sae"])
         hook_name = str(metadata.get("hook_name") or cfg.get("hook_name") or cfg.get("hook_point") or "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not (0 < d_in < MOST and 0 < d_sae < MOST):
+            raise ValueError(f"{d_in:,} dimensions and {d_sae:,} latents are no sizes of an SAE")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise TargetError(
             f"{path} is not the configuration of an SAE: {reason}. Repair or remove that folder."

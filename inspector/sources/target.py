@@ -18,6 +18,7 @@ from inspector.sources import suites
 from inspector.sources.half_precision import refuse_float16_gemma
 from inspector.sources.hub import fetch_model
 from inspector.sources.limits import check_length, default_context_length, default_positions
+from inspector.sources.memory_sizes import require_plausible
 from inspector.sources.model_files import DEMO, ModelFiles, find_model
 from inspector.sources.published import DEFAULT_L0, fetched
 from inspector.sources.quiet import quiet_libraries
@@ -112,6 +113,7 @@ def choose(target: TargetSpec) -> Choice:
         if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
             raise suites.mismatch(ref, files.d_model or 0)
     _check_text(decided, files)
+    require_plausible(files)
     if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
     return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.errors import TargetError
+from inspector.sources.layouts import FILES
 from inspector.sources.loaders import dictionary_learning, gemma_scope, gemma_scope_2, llama_scope, sae_lens, sparsify
 from inspector.sources.loaders.converted import Converted
 from inspector.spec import LlamaGate, SaeFormat, SaeRef
@@ -45,6 +46,9 @@ def read_sae(ref: SaeRef, device: torch.device | str, *, llama_gate: LlamaGate =
     from sae_lens import SAE
 
     folder = Path(ref.path or "")
+    for name in FILES[ref.format]:
+        if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for, for ever
+            raise TargetError(f"{folder / name} is not a regular file. Copy the SAE again.")
     if ref.format == "llama-scope":
         converted = llama_scope.read(ref, folder, gate=llama_gate)
     else:
@@ -54,6 +58,10 @@ def read_sae(ref: SaeRef, device: torch.device | str, *, llama_gate: LlamaGate =
         state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
         return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
 
+    for name, value in converted.state.items():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise TargetError(f"SAE {ref.sae_id!r} stores {name} as {kind}, not as floating-point numbers.")
     if ref.format != "sae-lens":
         _check(ref, converted.state)
     return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate

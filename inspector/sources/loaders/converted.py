@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from inspector.errors import TargetError
+from inspector.sources.paths import MOST
+from inspector.sources.paths import read_json as regular_json
 
 MAX_CONFIG = 1 << 20
 """Bytes; a configuration is a few hundred."""
@@ -51,14 +52,10 @@ def read_json(path: Path) -> dict[str, Any]:
         TargetError: it is missing, too large, or no object.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise TargetError(
-                f"{path} is larger than {MAX_CONFIG >> 20} MB, which no configuration is. Fetch it again."
-            )
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = regular_json(path, MAX_CONFIG)
     except OSError as error:
         raise TargetError(f"{path} cannot be read ({error.strerror}). Fetch the SAE again.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TargetError(f"{path} is not JSON ({str(error)[:120]}). Fetch the SAE again.") from error
     if not isinstance(found, dict):
         raise TargetError(f"{path} holds no JSON object. Fetch the SAE again.")
@@ -72,7 +69,7 @@ def whole_number(found: Mapping[str, Any], key: str, path: Path) -> int:
         TargetError: it is missing or something else.
     """
     value = found.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST or value != int(value):
         raise TargetError(f"{path} has no positive whole number {key!r} but {value!r}. Is it an SAE of another layout?")
     return int(value)
 
