@@ -30,11 +30,6 @@ CUT_OFF = 0.5
 """The published code drops R² up to here (D-12); nothing is dropped here, only counted."""
 
 
-def later(results: Results) -> Finding:
-    """The rule is written when the experiment is."""
-    return cannot("This program has no rule for the experiment yet.")
-
-
 def same_tokens(results: Results) -> Finding:
     """C6: a small SAE's error tells more about a large one's than |x| or a probe of x does."""
     pairs = results["per-token-scaling"]["result"]["pairs"]
