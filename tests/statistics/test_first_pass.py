@@ -97,3 +97,41 @@ def test_a_number_that_is_not_finite_where_nothing_is_fitted_does_no_harm() -> N
 def test_nothing_fitted_on_is_an_error_not_a_map() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         FirstPass(D, SAES).fit()
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+def test_sums_that_were_stored_go_on_in_the_same_bits(covariance: bool) -> None:
+    of = data()
+    groups = [list(range(start, start + 3)) for start in range(0, N_CONTEXTS, 3)]
+    through = first_pass(of, groups, covariance=covariance)
+    before = first_pass(of, groups[:6], covariance=covariance)
+    tensors, facts = before.state()
+    after = FirstPass(D, SAES, covariance=covariance)
+    after.restore({name: values.clone() for name, values in tensors.items()}, facts, torch.device("cpu"))
+    for group in groups[6:]:
+        batch, made = of.batch(group)
+        after.update(batch, made, of.plan.train[batch.contexts, batch.positions])
+    assert after.n_train == through.n_train
+    mine, theirs = after.state()[0], through.state()[0]
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_sums_of_another_pass_are_refused() -> None:
+    of = data()
+    tensors, facts = first_pass(of, ALL, covariance=False).state()
+    cpu = torch.device("cpu")
+    for make, change in (
+        (lambda: FirstPass(D, SAES, covariance=True), {}),
+        (lambda: FirstPass(D, SAES[:1]), {}),
+        (lambda: FirstPass(D + 1, SAES), {}),
+        (lambda: FirstPass(D, SAES), {"s_xx": None}),
+        (lambda: FirstPass(D, SAES), {"1 s_xy": None}),
+        (lambda: FirstPass(D, SAES), {"mean_x": torch.zeros(D)}),
+    ):
+        changed = {**tensors, **change}
+        changed = {name: values for name, values in changed.items() if values is not None}
+        with pytest.raises(ValueError, match=r"[Ss]tored sum"):
+            make().restore(changed, facts, cpu)
+    empty = FirstPass(D, SAES)
+    empty.restore(*FirstPass(D, SAES).state(), cpu)
+    assert empty.n_train == 0

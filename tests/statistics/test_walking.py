@@ -1,0 +1,178 @@
+"""A walk over contexts: in order, kept at its places, halved where memory ends, and gone on with where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inspector.errors import ResourceError
+from inspector.events import Event, Loading, PassProgress, Warned
+from inspector.sources.activations import ActivationBatch
+from inspector.statistics.keeping import Kept
+from inspector.statistics.walking import Sums, shards_of, walk
+
+LENGTH = 4
+
+
+@dataclass
+class Seen:
+    """Remembers contexts in the order they were added; one that raises has added the first half of its batch."""
+
+    contexts: list[int] = field(default_factory=list)
+
+    def merge(self, other: Seen) -> None:
+        self.contexts += other.contexts
+
+
+@dataclass
+class FakeActivations:
+    batch_size: int = 4
+    asked: list[list[int]] = field(default_factory=list)
+    most: int = 100
+
+    def batch(self, group: list[int]) -> ActivationBatch:
+        self.asked.append(list(group))
+        if len(group) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        chosen = torch.tensor(group).repeat_interleave(LENGTH)
+        return ActivationBatch(contexts=chosen, positions=chosen, token_ids=chosen, x=torch.zeros(len(chosen), 1))
+
+
+@dataclass
+class FakeKeeper:
+    kept: dict[str, Kept] = field(default_factory=dict)
+    every: int = 1
+    calls: int = 0
+
+    def due(self) -> bool:
+        self.calls += 1
+        return self.calls % self.every == 0
+
+    def load(self, name: str) -> Kept | None:
+        return self.kept.get(name)
+
+    def store(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self.kept[name] = Kept(tensors={key: values.clone() for key, values in tensors.items()}, facts=dict(facts))
+
+
+def sums(*, most: int = 100, whole_batches: bool = False) -> Sums[Seen]:
+    def add(seen: Seen, batch: ActivationBatch) -> None:
+        contexts = batch.contexts[::LENGTH].tolist()
+        if len(contexts) > most:
+            if not whole_batches:
+                seen.contexts += contexts[: len(contexts) // 2]
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        seen.contexts += contexts
+
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Seen:
+        if facts["kind"] != "seen":
+            raise ValueError("of another pass")
+        return Seen(tensors["contexts"].tolist())
+
+    return Sums(
+        new=Seen,
+        add=add,
+        state=lambda seen: ({"contexts": torch.tensor(seen.contexts, dtype=torch.int64)}, {"kind": "seen"}),
+        restored=restored,
+        whole_batches=whole_batches,
+    )
+
+
+def walked(
+    activations: FakeActivations, what: Sums[Seen], n: int = 10, stop_after: int | None = None, **options: Any
+) -> tuple[list[Event], list[int] | None]:
+    work = walk(activations, list(range(n)), what, name="pass", tokens_per_context=LENGTH, **options)  # type: ignore[arg-type]
+    events: list[Event] = []
+    while stop_after is None or len(events) < stop_after:
+        try:
+            events.append(next(work))
+        except StopIteration as end:
+            return events, end.value.contexts
+    work.close()
+    return events, None
+
+
+def done(events: list[Event]) -> list[int]:
+    return [event.contexts_done for event in events if isinstance(event, PassProgress)]
+
+
+def test_every_context_is_added_once_in_its_order() -> None:
+    events, found = walked(FakeActivations(), sums())
+    assert found == list(range(10)) and done(events) == [4, 8, 10]
+    events, found = walked(FakeActivations(), sums(), shards=3)
+    assert found == [0, 3, 6, 9, 1, 4, 7, 2, 5, 8] and done(events) == [4, 7, 10]
+    assert shards_of(range(2), 5) == [range(0, 2, 5), range(1, 2, 5)]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("every", [1, 2])
+def test_it_goes_on_at_the_place_that_was_kept_last(shards: int, every: int) -> None:
+    _, expected = walked(FakeActivations(batch_size=2), sums(), shards=shards)
+    for stop_after in range(1, 6):
+        keeper = FakeKeeper(every=every)
+        before, _ = walked(FakeActivations(batch_size=2), sums(), stop_after=stop_after, shards=shards, keeper=keeper)
+        n_kept = done(before)[: stop_after // every * every]
+        activations = FakeActivations(batch_size=2)
+        after, found = walked(activations, sums(), shards=shards, keeper=keeper)
+        assert found == expected
+        first = [(n_kept[-1] if n_kept else 0) + len(group) for group in activations.asked[:1]]
+        assert done(after)[:1] == first and (first or n_kept == [2, 4, 6, 8, 10])
+        loading = [event.what for event in after if isinstance(event, Loading)]
+        assert loading == ([f"'pass' of an interrupted run, {n_kept[-1]} of 10 contexts"] if n_kept else [])
+    again, found = walked(FakeActivations(), sums(), shards=shards, keeper=keeper)
+    assert found == expected and (every > 1 or done(again) == [])  # all of it is there
+
+
+def test_sums_of_another_kind_are_not_gone_on_with() -> None:
+    keeper = FakeKeeper()
+    facts = {"shard": 0, "done": 4, "merged": None, "part": {"kind": "other"}}
+    keeper.store("pass", {"part contexts": torch.zeros(4)}, facts)
+    _, found = walked(FakeActivations(), sums(), keeper=keeper)
+    assert found == list(range(10))
+
+
+@pytest.mark.parametrize("keeper", [None, FakeKeeper()])
+def test_a_batch_that_was_half_added_is_never_counted_twice(keeper: FakeKeeper | None) -> None:
+    activations = FakeActivations(batch_size=8)
+    events, found = walked(activations, sums(most=3), n=10, keeper=keeper)
+    assert found == list(range(10)) and activations.batch_size == 2
+    assert [event.message for event in events if isinstance(event, Warned)] == [
+        "Memory ran out with 8 contexts at once. The pass 'pass' goes on with 4 at a time.",
+        "Memory ran out with 4 contexts at once. The pass 'pass' goes on with 2 at a time.",
+    ]
+    assert done(events) == [2, 4, 6, 8, 10]
+
+
+def test_what_adds_whole_batches_or_nothing_goes_on_where_it_was() -> None:
+    activations = FakeActivations(batch_size=4)
+    what = sums(whole_batches=True)
+    limit = iter([100, 100, 2, 2, 2, 2, 2])
+
+    def add(seen: Seen, batch: ActivationBatch) -> None:
+        sums(most=next(limit), whole_batches=True).add(seen, batch)
+
+    changed = Sums(new=what.new, add=add, state=what.state, restored=what.restored, whole_batches=True)
+    events, found = walked(activations, changed, n=14)
+    assert found == list(range(14)) and done(events) == [4, 8, 10, 12, 14]
+
+
+def test_memory_for_less_than_one_context_is_an_error() -> None:
+    for activations, what in ((FakeActivations(most=0), sums()), (FakeActivations(), sums(most=0))):
+        with pytest.raises(ResourceError, match="Memory ran out in the pass 'pass' with one context at a time"):
+            walked(activations, what)
+
+
+def test_other_errors_are_not_caught() -> None:
+    def add(seen: Seen, batch: ActivationBatch) -> None:
+        raise RuntimeError("a bug")
+
+    what = sums()
+    with pytest.raises(RuntimeError, match="a bug"):
+        walked(
+            FakeActivations(), Sums(new=Seen, add=add, state=what.state, restored=what.restored, whole_batches=False)
+        )
