@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.measures import Measure, percentile
+from benchmarks.measures import Measure, percentile, unmeasured
 from benchmarks.terminal import Home
 from benchmarks.view import open_view, wait_for_colours, wait_for_finished_map
 from inspector.session.client import SessionClient
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 GROUP = "while a job runs"
 SWEEP = ["error-vector", "fvu-nonlinear", "norm-prediction"]
-QUIET_SECONDS = 10.0
+QUIET_SECONDS = 8.0
+JOBS, ESCAPE = "J", "\x1b"
 PAGE_MS, BYTES = 300.0, 1_000.0
 PAGES = 200
 PAUSE_SECONDS = 0.05
@@ -45,16 +46,17 @@ PAUSE_SECONDS = 0.05
 
 
 def measure(target: Sequence[str], runs: int) -> list[Measure]:
-    """Both measures, from one session on `target`; they need many pages and not many runs, so `runs` is not used."""
+    """All measures, from one session on `target`; they need many pages and not many runs, so `runs` is not used."""
     with Home() as home:
         own = {name: str(home.path / name) for name in ("DM_INSPECT_JOBS_DIR", "DM_INSPECT_RESULTS_DIR")}
         with open_view(home, target, own) as view:
             wait_for_colours(view)
             wait_for_finished_map(view)
             (socket,) = (home.path / "run").glob("*.sock")
-            job = asyncio.run(_start(socket))
-            lines = [_bytes(view)]
-            asyncio.run(_cancel(socket, job))
+            lines = [_bytes(view, socket, "stream screen")]
+            view.send(JOBS)
+            lines.append(_bytes(view, socket, "jobs screen"))
+            view.send(ESCAPE)
             view.read_for(1.0)
             waits, n_contexts = asyncio.run(_pages(socket))
         return [*lines, _latency(waits, n_contexts)]
@@ -69,10 +71,12 @@ async def _start(socket: Path) -> str:
         await client.close()
 
 
-async def _cancel(socket: Path, job: str) -> None:
+async def _cancel(socket: Path, job: str) -> bool:
+    """End it; whether it was still running."""
     client = await SessionClient.connect(socket)
-    await _answer(client, CancelJob(job=job))  # Failed if it came to its end, which is as good
+    told = await _answer(client, CancelJob(job=job))
     await client.close()
+    return isinstance(told, JobTold)
 
 
 async def _pages(socket: Path) -> tuple[list[float], int]:
@@ -130,13 +134,19 @@ async def _answer(client: SessionClient, question: ViewMessage) -> SessionMessag
     return Failed(exit_code=1, message=client.lost or "the connection ended")
 
 
-def _bytes(view: Terminal) -> Measure:
-    view.read_for(1.0)  # the line of the job appears: a paint, not a stream
+def _bytes(view: Terminal, socket: Path, screen: str) -> Measure:
+    """What the view writes while a sweep runs that it did not start."""
+    what, budget = f"bytes of the view, {screen}, 120x40", f"{BYTES:,.0f} per second"
+    job = asyncio.run(_start(socket))
+    view.read_for(1.5)  # the line of the job appears: a paint, not a stream
     rate = view.read_for(QUIET_SECONDS).n_bytes / QUIET_SECONDS
+    if not asyncio.run(_cancel(socket, job)):
+        return unmeasured(GROUP, what, budget, f"the sweep was over in {QUIET_SECONDS:g} s; give more --contexts")
+    view.read_for(1.0)
     return Measure(
         group=GROUP,
-        what="bytes of the view, stream screen, 120x40",
-        budget=f"{BYTES:,.0f} per second",
+        what=what,
+        budget=budget,
         measured=f"{rate:,.0f} per second over {QUIET_SECONDS:g} s",
         value=rate,
         limit=BYTES,
