@@ -259,6 +259,12 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
             f"SAE {ref.sae_id!r} is a {architecture}, which does not reconstruct its own input token by token. "
             f"Supported are {', '.join(sorted(ARCHITECTURES))}."
         )
+    k = getattr(sae.cfg, "k", None)
+    if architecture == "topk" and (type(k) is not int or not 1 <= k <= ref.d_sae):
+        raise TargetError(
+            f"SAE {ref.sae_id!r} keeps the {k!r} largest of {ref.d_sae:,} latents, which is no such number. "
+            "Its configuration is damaged; fetch it again."
+        )
     normalisation = sae.cfg.normalize_activations
     if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
         # sae-lens leaves both out at inference, with at most a warning: plausible numbers of another function.

@@ -58,10 +58,6 @@ def read_sae(ref: SaeRef, device: torch.device | str, *, llama_gate: LlamaGate =
         state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
         return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
 
-    for name, value in converted.state.items():
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise TargetError(f"SAE {ref.sae_id!r} stores {name} as {kind}, not as floating-point numbers.")
     if ref.format != "sae-lens":
         _check(ref, converted.state)
     return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate
