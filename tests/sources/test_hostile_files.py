@@ -1,4 +1,4 @@
-"""Files that want something else than to be loaded: one sentence each, soon, and nothing outside their folder is read."""
+"""Files that want something else than to be loaded: one sentence each, soon; nothing outside their folder is read."""
 
 from __future__ import annotations
 
