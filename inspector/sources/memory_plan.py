@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from inspector.errors import ResourceError
-from inspector.spec import SaeRef, width_label
+from inspector.spec import SaeFormat, SaeRef, width_label
 
 CONTEXTS_AT_ONCE = 8
 """As `RunSpec.batch_size`."""
@@ -252,8 +252,10 @@ def _goes_at_work(sizes: Sizes, way: _Way) -> dict[str, int]:
 
 
 def _scratch_of_all(sizes: Sizes, way: _Way) -> int:
-    """They take their chunks one after the other."""
-    return max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
+    """They take their chunks one after the other; one that is read for its turn needs room for that before."""
+    scratch = max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
+    read = [_loading(ref) for ref in sizes.saes if ref.sae_id in way.streamed and sizes.on_host]
+    return max(scratch, *read, 0)
 
 
 def _scratch(ref: SaeRef, most: int) -> int:
@@ -262,9 +264,21 @@ def _scratch(ref: SaeRef, most: int) -> int:
     return tokens * (16 * ref.d_sae + 12 * ref.d_in)
 
 
+_LOADING: dict[SaeFormat, int] = {
+    "sae-lens": 2,
+    "gemma-scope": 0,
+    "gemma-scope-2": 2,
+    "llama-scope": 3,
+    "sparsify": 2,
+    "dictionary-learning": 2,
+}
+"""Halves of an SAE's weights that are there twice while it is read: the file itself, transposed or wider copies.
+Gemma Scope's arrays are read to where they stay."""
+
+
 def _loading(ref: SaeRef) -> int:
     """Beside the weights themselves, while they are read and converted."""
-    return sae_bytes(ref) * {"llama-scope": 3, "dictionary-learning": 1}.get(ref.format, 0) // 2
+    return sae_bytes(ref) * _LOADING[ref.format] // 2
 
 
 def _forward(sizes: Sizes) -> int:

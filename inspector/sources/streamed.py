@@ -78,7 +78,7 @@ class StreamedSae(LoadedSae):
         self._files = _signature(ref)
         self.is_here = False
         if read is not None:
-            self._module = None
+            self._drop()
         else:
             self._host: dict[str, Tensor] = {name: weight.data for name, weight in sae.named_parameters()}
 
@@ -110,11 +110,18 @@ class StreamedSae(LoadedSae):
         """Give the room back."""
         self.is_here = False
         if self._read is not None:
-            self._module = None
+            self._drop()
             return
         with torch.inference_mode(mode=False):
             for name, weight in self._module.named_parameters():
                 weight.data = self._host[name]
+
+    def _drop(self) -> None:
+        """Forget the module and free its weights now: it refers to itself, so it would stay until a collection."""
+        with torch.inference_mode(mode=False):
+            for weight in self._module.parameters():
+                weight.data = torch.empty(0)
+        self._module = None
 
 
 def _signature(ref: SaeRef) -> Signature:

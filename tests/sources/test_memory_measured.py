@@ -116,10 +116,10 @@ def test_saes_that_stay(small: Fields, wide: Fields, what: Literal["run", "sessi
 
 
 def test_saes_that_take_turns(small: Fields, wide: Fields) -> None:
-    found = measured(small, wide | {"max_memory": 150_000_000}, "run")
+    found = measured(small, wide | {"max_memory": 180_000_000}, "run")
     assert found["streamed"]
     assert found["measured"] == pytest.approx(found["planned"], rel=TOLERANCE), found
-    assert found["measured"] <= 150_000_000
+    assert found["measured"] <= 180_000_000
 
 
 def test_a_session_on_a_large_vocabulary(small: Fields, wordy: Fields) -> None:
