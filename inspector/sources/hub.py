@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -26,6 +28,9 @@ POLL_SECONDS = 0.2
 TRIES = 4
 ANSWER_SECONDS = 10.0
 """For the hub to say how large a file is."""
+RESUMED_FROM = 10_000_000
+"""Bytes from which a file goes on where it stopped; smaller ones begin again."""
+_CHUNK = 1 << 20
 LONGEST_WAIT = 30.0
 """Seconds that a server may ask to wait before the next try; longer, and the user is told instead."""
 _MODEL_FILES = (
@@ -187,6 +192,8 @@ def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str)
         def get(file: str = file, count: _Count = count) -> object:
             from huggingface_hub import hf_hub_download
 
+            if sizes[file] >= RESUMED_FROM:
+                _fetch_blob(repo, file, hub_cache(cache_dir), count)
             return hf_hub_download(repo, file, cache_dir=hub_cache(cache_dir), tqdm_class=count.bar())
 
         for _ in _retried(get, repo, count):
@@ -213,6 +220,59 @@ class _Refused(Exception):
 
 def _size(repo: str, file: str) -> int:
     """Bytes of a file, from one question. The library's own would be asked again for minutes by itself."""
+    headers = _head(repo, file)
+    return int(headers.get("X-Linked-Size") or headers.get("Content-Length") or 0)
+
+
+def _fetch_blob(repo: str, file: str, cache: Path, count: _Count) -> None:
+    """Put a large file where the library keeps it, going on where an earlier try stopped; it then only links it.
+
+    The library forgets what has arrived when it is interrupted (its temporary file has a new name every time, because
+    locks of some file systems cannot be trusted). Ours is named after the content, and `_locked` holds off others.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+
+    about = _head(repo, file)
+    tag = (about.get("X-Linked-Etag") or about.get("ETag") or "").removeprefix("W/").strip('"')
+    size = int(about.get("X-Linked-Size") or about.get("Content-Length") or 0)
+    blob = cache / f"models--{repo.replace('/', '--')}" / "blobs" / tag
+    if re.fullmatch(r"[0-9a-f]{40,64}", tag) is None or blob.exists():
+        return
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_name(f"{tag}.part")
+    done = part.stat().st_size if part.exists() else 0
+    done = done if done <= size else 0
+    resumed = done > 0
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    if done < size:
+        with get_session().stream("GET", hf_hub_url(repo, file), headers=headers, follow_redirects=True) as answer:
+            if answer.status_code >= 400:
+                raise _Refused(answer.status_code, answer.headers.get("X-Error-Code", ""), None)
+            if answer.status_code != 206:
+                done = 0
+            count.done += done
+            with part.open("r+b" if done else "wb", buffering=0) as out:
+                out.seek(done)
+                for chunk in answer.iter_bytes(chunk_size=_CHUNK):
+                    if count.stop:
+                        raise _Stopped
+                    out.write(chunk)
+                    count.done += len(chunk)
+                out.truncate()
+    if part.stat().st_size != size or (resumed and len(tag) == 64 and _sha256(part) != tag):
+        part.unlink()
+        raise OSError("Consistency check failed")
+    part.replace(blob)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head(repo: str, file: str) -> Mapping[str, str]:
+    """The headers of a file."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
@@ -231,7 +291,8 @@ def _size(repo: str, file: str) -> int:
     if answer.status_code >= 400:
         code = answer.headers.get("X-Error-Code", "")
         raise _Refused(answer.status_code, code, answer.headers.get("Retry-After"))
-    return int(answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or 0)
+    headers: Mapping[str, str] = answer.headers
+    return headers
 
 
 def _listed(repo: str) -> list[str]:
