@@ -116,6 +116,8 @@ def walk(
     parts = shards_of(indices, shards)
     progress = Progress(name, len(indices), tokens_per_context)
     place = _begin(sums, keeper, name)
+    if place.batch_size is not None:  # memory may have run out before: the same order of sums, and no second try
+        activations.batch_size = min(activations.batch_size, place.batch_size)
     if place.contexts(parts):
         progress.restart(place.contexts(parts))
         what = f"'{name}' of an interrupted run, {place.contexts(parts):,} of {len(indices):,} contexts"
@@ -146,7 +148,7 @@ def walk(
             if place.done == len(shard):
                 place.end_shard(sums.new)
             if keeper is not None and keeper.due():
-                _keep(keeper, name, sums, place)
+                _keep(keeper, name, sums, place, activations.batch_size)
             event = progress.advance(whole)
             del whole  # or it would be held while the next batch is made
             yield event
@@ -167,6 +169,8 @@ class _Place(Generic[A]):
     shard: int = 0
     done: int = 0
     """Contexts of the shard under way."""
+    batch_size: int | None = None
+    """Contexts at once when this was kept; None if it never was."""
 
     def contexts(self, parts: Sequence[Sequence[int]]) -> int:
         """Contexts done in all."""
@@ -192,14 +196,26 @@ def _begin(sums: Sums[A], keeper: Keeper | None, name: str) -> _Place[A]:
             None if facts[side] is None else sums.restored(_side(kept.tensors, side), facts[side])
             for side in ("merged", "part")
         ]
-        return _Place(merged=parts[0], part=parts[1] or sums.new(), shard=int(facts["shard"]), done=int(facts["done"]))
+        return _Place(
+            merged=parts[0],
+            part=parts[1] or sums.new(),
+            shard=int(facts["shard"]),
+            done=int(facts["done"]),
+            batch_size=int(facts["batch_size"]),
+        )
     except (ValueError, KeyError, TypeError):  # undamaged, but of a pass that adds up something else
         return _Place(part=sums.new())
 
 
-def _keep(keeper: Keeper, name: str, sums: Sums[A], place: _Place[A]) -> None:
+def _keep(keeper: Keeper, name: str, sums: Sums[A], place: _Place[A], batch_size: int) -> None:
     tensors: dict[str, Tensor] = {}
-    facts: dict[str, Any] = {"shard": place.shard, "done": place.done, "merged": None, "part": None}
+    facts: dict[str, Any] = {
+        "shard": place.shard,
+        "done": place.done,
+        "batch_size": batch_size,
+        "merged": None,
+        "part": None,
+    }
     for side, what in (("merged", place.merged), ("part", place.part if place.done else None)):
         if what is not None:
             own, facts[side] = sums.state(what)

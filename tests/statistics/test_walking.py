@@ -130,7 +130,7 @@ def test_it_goes_on_at_the_place_that_was_kept_last(shards: int, every: int) -> 
 
 def test_sums_of_another_kind_are_not_gone_on_with() -> None:
     keeper = FakeKeeper()
-    facts = {"shard": 0, "done": 4, "merged": None, "part": {"kind": "other"}}
+    facts = {"shard": 0, "done": 4, "batch_size": 4, "merged": None, "part": {"kind": "other"}}
     keeper.store("pass", {"part contexts": torch.zeros(4)}, facts)
     _, found = walked(FakeActivations(), sums(), keeper=keeper)
     assert found == list(range(10))
@@ -159,6 +159,14 @@ def test_what_adds_whole_batches_or_nothing_goes_on_where_it_was() -> None:
     changed = Sums(new=what.new, add=add, state=what.state, restored=what.restored, whole_batches=True)
     events, found = walked(activations, changed, n=14)
     assert found == list(range(14)) and done(events) == [4, 8, 10, 12, 14]
+
+
+def test_a_batch_that_was_halved_stays_so_for_the_run_that_goes_on() -> None:
+    keeper = FakeKeeper()
+    walked(FakeActivations(batch_size=4, most=2), sums(), stop_after=3, keeper=keeper)
+    activations = FakeActivations(batch_size=4)
+    _, found = walked(activations, sums(), keeper=keeper)
+    assert found == list(range(10)) and [len(group) for group in activations.asked] == [2, 2, 2]
 
 
 def test_memory_for_less_than_one_context_is_an_error() -> None:
