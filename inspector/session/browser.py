@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
 N_LATENTS = 64
-LOGITS_BYTES = 1 << 30
-"""Of one forward pass with replacements, in float32; above it they are made one after the other."""
 FEW_TOKENS = 32
 """An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
@@ -296,14 +294,11 @@ class Browser:
             parts = decompose(document.x, x_hat, error_map)
             outputs += [x_hat + parts.linear_error, x_hat + parts.nonlinear_error]
         inside = document.spliced(reading.policy).to(document.x.device)[:, None]
-        rows = torch.stack([torch.where(inside, output, document.x) for output in outputs])
-        n_tokens, model = len(document.token_ids), self.loaded.model
-        at_once = max(1, LOGITS_BYTES // (4 * n_tokens * model.vocab_size))
         tokens = torch.tensor([document.token_ids], dtype=torch.int64)
         made: list[Guesses] = []
-        for part in torch.split(rows, at_once):
-            logits = model.splice(tokens.expand(len(part), -1), self.loaded.hook_name, part)
-            made += [documents.guesses_of(row) for row in logits]
+        for output in outputs:  # one by one, as the model runs them: three texts' logits may be gigabytes
+            row = torch.where(inside, output, document.x)[None]
+            made.append(documents.guesses_of(self.loaded.model.splice(tokens, self.loaded.hook_name, row)[0]))
         guesses = dict(zip(REPLACEMENTS, made, strict=False))
         document.with_sae[(sae_id, reading.policy)] = (reading.epoch, guesses)
         return guesses

@@ -287,9 +287,8 @@ def _forward(sizes: Sizes) -> int:
     # Scores, softmax in float32 and its copy, of eager attention; projections and the MLP's three wide values.
     attention = 3 * 4 * sizes.n_heads * t * t
     wide = t * float_bytes * (4 * sizes.d_ff + 8 * sizes.d_model)
-    logits = t * sizes.vocab_size * (float_bytes + 4 * (float_bytes < 4))
-    if sizes.session:  # what is told of a text is made from all of its logits in float32, and a joined copy of them
-        logits = 8 * t * sizes.vocab_size
+    # Soft-capped in steps: three of them at once. A session takes all of a text's in float32, and a joined copy.
+    logits = t * sizes.vocab_size * max(3 * float_bytes, (float_bytes + 8) * sizes.session)
     return max(attention + wide, logits + 2 * t * float_bytes * sizes.d_model)
 
 
