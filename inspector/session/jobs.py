@@ -396,7 +396,25 @@ def _work(spec: RunSpec, loaded: Loaded) -> Work:
     from inspector import runner
     from inspector.store.checkpoints import checkpoints_for
 
+    loaded = _with_room(spec, loaded)
     return runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
+
+
+def _with_room(spec: RunSpec, loaded: Loaded) -> Loaded:
+    """The target with as many contexts at once as a run in a terminal takes, if the device has room beside the session.
+
+    A session plans for one, which is all that a view needs. With the same batches a job ends in the same bits as its
+    command, and either goes on from the other's checkpoints.
+    """
+    memory = loaded.memory
+    if memory is None or memory.contexts_at_once >= spec.batch_size:
+        return loaded
+    tokens = spec.batch_size * loaded.contexts.token_ids.shape[1]
+    # As `memory_plan` counts them: x, reconstructions and float64 copies of a batch, 64 bytes per number of it.
+    more = 68 * tokens * loaded.model.check_hook(loaded.hook_name)
+    if memory.needed + more > memory.budget:
+        return loaded
+    return replace(loaded, memory=replace(memory, contexts_at_once=spec.batch_size, needed=memory.needed + more))
 
 
 def _is_complete(job: Job) -> bool:

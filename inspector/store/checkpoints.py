@@ -361,7 +361,9 @@ def checkpoints_for(spec: RunSpec, loaded: Loaded, *, seconds: float | None = No
             "identity": identity(loaded, spec, split=split, intercept=protocol.intercept),
             "experiments": list(spec.experiments),
             "params": dict(spec.params),
-            "batch_size": spec.batch_size,
+            # As they are used: a session may have room for fewer at once, and sums in another order end in other bits.
+            "batch_size": loaded.at_once(spec.batch_size) if hasattr(loaded, "at_once") else spec.batch_size,
+            "chunks": [getattr(sae, "chunk_tokens", None) for sae in loaded.saes],
             "shards": spec.shards,
             "device": str(getattr(loaded.model, "device", "")),
             "code": code_digest(),
