@@ -287,8 +287,8 @@ def _forward(sizes: Sizes) -> int:
     # Scores, softmax in float32 and its copy, of eager attention; projections and the MLP's three wide values.
     attention = 3 * 4 * sizes.n_heads * t * t
     wide = t * float_bytes * (4 * sizes.d_ff + 8 * sizes.d_model)
-    # Soft-capped in steps: three of them at once. A session takes all of a text's in float32, and a joined copy.
-    logits = t * sizes.vocab_size * max(3 * float_bytes, (float_bytes + 8) * sizes.session)
+    # Soft-capped in steps: two of them at once. A session takes all of a text's in float32, and a joined copy.
+    logits = t * sizes.vocab_size * max(2 * float_bytes, 8 * sizes.session)
     return max(attention + wide, logits + 2 * t * float_bytes * sizes.d_model)
 
 
