@@ -182,6 +182,8 @@ class InspectorApp(App[int]):
         replaced = self.home
         self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
         self.home.recall = self._state.views.get
+        if self.asked is not None and self.asked.include_special:
+            self.home.session = replace(self.home.session, policy="included")
         await (self.push_screen if replaced is None else self.switch_screen)(self.home)
         self.home.session_changed.subscribe(self, self._session_changed)
 
