@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from zlib import crc32
+
+from tests.loopback import serving
 
 Messages = list[dict[str, str]]
 Script = Callable[[Messages], str]
@@ -64,17 +66,12 @@ class JudgeServer:
 def judge_server(script: Script, **settings: Any) -> Iterator[JudgeServer]:
     """A running judge; its address is in `url`."""
     judge = JudgeServer(script=script, **settings)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(judge))
-    server.daemon_threads = True
-    judge.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield judge
-    finally:
-        judge.released.set()
-        server.shutdown()
-        server.server_close()
+    with serving(_handler(judge)) as address:
+        judge.url = f"{address}/v1"
+        try:
+            yield judge
+        finally:
+            judge.released.set()
 
 
 def _handler(judge: JudgeServer) -> type[BaseHTTPRequestHandler]:
