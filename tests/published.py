@@ -43,20 +43,28 @@ def snapshot_folder(cache: Path, repo: str) -> Path:
     return folder
 
 
-def publish(cache: Path, *, d_model: int, n_layers: int = 2, context: int = 128) -> Published:
-    """A Gemma 2 of few layers under the name of the 2B, and no SAE yet."""
+def publish(
+    cache: Path,
+    *,
+    d_model: int,
+    n_layers: int = 2,
+    context: int = 128,
+    d_ff: int | None = None,
+    head_dim: int | None = None,
+) -> Published:
+    """A Gemma 2 of few layers under the name of the 2B, and no SAE yet; smaller inside if that is given."""
     model = snapshot_folder(cache, MODEL_REPO)
     torch.manual_seed(3)
     heads = 4
     config = Gemma2Config(
         vocab_size=300,
         hidden_size=d_model,
-        intermediate_size=2 * d_model,
+        intermediate_size=d_ff or 2 * d_model,
         num_hidden_layers=n_layers,
         num_attention_heads=heads,
         num_key_value_heads=2,
-        head_dim=d_model // heads,
-        query_pre_attn_scalar=d_model // heads,
+        head_dim=head_dim or d_model // heads,
+        query_pre_attn_scalar=head_dim or d_model // heads,
         max_position_embeddings=context,
         sliding_window=context // 2,
         pad_token_id=toy.PAD_ID,
@@ -107,12 +115,22 @@ def residual_stream(model: Path, token_ids: torch.Tensor, layer: int) -> np.ndar
 
 
 def publish_gemma_scope_sae(
-    published: Published, *, layer: int, d_sae: int, l0: int, folder: str, n_contexts: int, context: int = 128
+    published: Published,
+    *,
+    layer: int,
+    d_sae: int,
+    l0: int,
+    folder: str,
+    n_contexts: int,
+    context: int = 128,
+    n_tokens: int | None = None,
 ) -> Path:
     """A healthy SAE in `params.npz`, as Gemma Scope has it: float32, thresholds per latent, no b_dec at the input."""
     x = residual_stream(published.model, token_rows(published, n_contexts, context), layer)[:, 16:]
     x = x.reshape(-1, x.shape[-1])
     rng = np.random.default_rng(int(hashlib.sha256(folder.encode()).hexdigest()[:8], 16))
+    if n_tokens is not None:
+        x = x[np.sort(rng.permutation(len(x))[:n_tokens])]  # in order: the two halves are of different contexts
     directions = rng.standard_normal((d_sae, x.shape[1])).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     mean = x.mean(axis=0).astype(np.float32)
@@ -152,3 +170,19 @@ def gemma_scope(path: Path, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x_hat.append(codes @ weights["W_dec"] + weights["b_dec"])
         l0.append((codes > 0).sum(axis=1))
     return np.concatenate(x_hat), np.concatenate(l0)
+
+
+def gemma_scope_error(path: Path, x: np.ndarray) -> np.ndarray:
+    """x - x_hat [n, d] in float32, for so many tokens that float64 would take minutes: only latents that fire are
+    decoded.
+    """
+    from scipy.sparse import csr_matrix
+
+    with np.load(path, allow_pickle=False) as file:
+        weights = {name: file[name] for name in file.files}
+    errors = []
+    for part in np.array_split(x, max(1, len(x) // 512)):
+        z = part @ weights["W_enc"] + weights["b_enc"]
+        codes = csr_matrix(np.where(z > weights["threshold"], np.maximum(z, 0), 0))
+        errors.append(part - (codes @ weights["W_dec"] + weights["b_dec"]))
+    return np.concatenate(errors)
