@@ -84,12 +84,12 @@ class MemoryPlan:
         found = []
         if self.streamed:
             found.append(
-                f"{len(self.streamed)} SAEs do not fit beside the others in {self.budget / GB:.1f} GB: they stay on "
+                f"{len(self.streamed)} SAEs do not fit beside the others in {_gb(self.budget)}: they stay on "
                 "the host and come when it is their turn, which takes longer and changes no number."
             )
         if self.chunk_tokens is not None:
             found.append(
-                f"SAEs take {self.chunk_tokens} tokens at once, to stay within {self.budget / GB:.1f} GB; "
+                f"SAEs take {self.chunk_tokens} tokens at once, to stay within {_gb(self.budget)}; "
                 "the last digits of float32 may differ from the usual chunks'."
             )
         return tuple(found)
