@@ -258,7 +258,9 @@ class JobRunner:
                 self._failed(running.job, failed(error))
 
     def fail_all(self, why: Failed) -> None:
-        """The target cannot be loaded."""
+        """The target cannot be loaded, or was stopped while it was: then nobody cancelled the jobs, and they wait."""
+        if why.exit_code == Cancelled.exit_code:
+            self.interrupt_all()
         while self._queue:
             self._failed(self._queue.popleft(), why)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from inspector import runner
-from inspector.errors import DataError
+from inspector.errors import Cancelled, DataError
 from inspector.events import PassProgress, Warned
 from inspector.session import estimating, service
 from inspector.session import jobs as session_jobs
@@ -320,8 +320,21 @@ def test_a_session_with_a_job_is_not_idle(
     assert JobStore().find(job.id).state == "done"
 
 
-def test_a_job_asked_for_while_the_target_loads_fails_with_it(
-    folders: Path, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("why", "state", "code"),
+    [
+        (DataError("There is no text. Give one."), "failed", 4),
+        # The session was stopped: nobody cancelled the job, and it can be resumed like any other.
+        (Cancelled("Loading was stopped. Start it again."), "interrupted", 0),
+    ],
+)
+def test_a_job_asked_for_while_the_target_loads_ends_with_it(
+    folders: Path,
+    toy_target: TargetSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    why: Exception,
+    state: str,
+    code: int,
 ) -> None:
     monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
     queued = threading.Event()
@@ -331,7 +344,7 @@ def test_a_job_asked_for_while_the_target_loads_fails_with_it(
             self._collect(0.0)
             self._answer_about_jobs()
             time.sleep(0.001)
-        raise DataError("There is no text. Give one.")
+        raise why
 
     monkeypatch.setattr(Service, "_load", load)
     running = Running(toy_target)
@@ -341,8 +354,8 @@ def test_a_job_asked_for_while_the_target_loads_fails_with_it(
     job = start(running, "error-vector")
     assert job.state == "queued"
     queued.set()
-    ended = until_state(running, job.id, "failed", view)
-    assert (ended.exit_code, ended.error) == (4, "There is no text. Give one.")
+    ended = until_state(running, job.id, state, view)
+    assert (ended.exit_code, ended.error) == (code, str(why) if state == "failed" else "")
     running.thread.join(SECONDS)
     assert {m.request for m in running.told[view - 1] if isinstance(m, Failed)} == {0, 9}
 
