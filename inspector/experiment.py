@@ -27,6 +27,10 @@ Json = Any
 """A number, string, None, or lists and string-keyed dictionaries of them: read back as it was written."""
 
 
+SAE_KEYS = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "l0", "n_train", "n_test")
+"""What every entry of a result's `saes` has; the rest was measured."""
+
+
 class ResultObject(TypedDict):
     """One result as `--json` prints it; scripts depend on these keys."""
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Figure, Series, Table
+from inspector.experiment import SAE_KEYS
 from inspector.spec import width_label
-
-COMMON = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "l0", "n_train", "n_test")
-"""What every row of a result has; the rest was measured."""
 
 Result = Mapping[str, Any]
 """An object as `--json` prints it; user data, hence Any."""
@@ -67,4 +65,4 @@ def _by_layer(title: str, models: Sequence[str], rows: Sequence[Mapping[str, Any
 
 
 def _is_score(key: str, value: object) -> bool:
-    return key not in COMMON and isinstance(value, int | float) and not isinstance(value, bool)
+    return key not in SAE_KEYS and isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_figures import render_figure
+from inspector.experiment import SAE_KEYS
 from inspector.reports.opened import figure_lines, kind, verdict_lines, when
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ NARROWEST = 40
 """Columns of a side below which the two stand one after the other."""
 GAP = 3
 """Columns between the two sides."""
-NOT_SCORES = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "n_train", "n_test")
-"""Keys of a row that say which SAE it is, not what was measured."""
+NOT_SCORES = frozenset(SAE_KEYS) - {"l0"}
+"""Keys of a row that say which SAE it is, not what was measured; its L0 was."""
 NOT_SAID = ("fingerprint", "saes", "versions", "program_version")
 """Entries of the provenance that differ whenever anything does, or are too long to be read."""
 SHORT_HASH = 12

@@ -87,11 +87,6 @@ def files_of(ref: SaeRef) -> list[str]:
     return [f"{ref.file}/{name}" for name in FILES[ref.format]]
 
 
-def is_sized(ref: SaeRef) -> bool:
-    """Whether its sizes are known."""
-    return ref.d_in > 0 and ref.d_sae > 0
-
-
 def localised(ref: SaeRef) -> SaeRef:
     """A reference on disk with its sizes as its own files say, under its published name.
 

@@ -24,6 +24,7 @@ from inspector.engine.resampling import Estimate, percentile_estimate, resamplin
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.statistics.own.sampling import nearest_l0, sample_plan
+from inspector.statistics.own.token_sums import Blocks, RowSums, Runs
 from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def measure_channels(
     saes = nearest_l0(loaded.saes, l0)
     d = loaded.model.check_hook(loaded.hook_name)
     ranks = ranks_for(d, rank)
+    blocks = Blocks(plan.test)
     directions = [_Directions(sae, measuring.maps[sae.ref.sae_id].error_map) for sae in saes]
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     progress = Progress("side channel", len(training) + len(testing), plan.train.shape[1])
@@ -97,18 +99,17 @@ def measure_channels(
                 each.update(x)
         yield progress.advance(batch)
     with torch.inference_mode():
-        channels = [_Channel(each) for each in directions]
-    x_sums = _Variance(next(iter(measuring.maps.values())).error_map.centre)
+        channels = [_Channel(each, blocks.n) for each in directions]
+    x_sums = _Variance(next(iter(measuring.maps.values())).error_map.centre, blocks.n)
     for batch in measuring.activations.batches(testing):
         with torch.inference_mode():
             mask = plan.test[batch.contexts, batch.positions]
-            _, counts = torch.unique_consecutive(batch.contexts[mask], return_counts=True)
-            x, runs = batch.x[mask.to(batch.x.device)], counts.tolist()
+            x, runs = batch.x[mask.to(batch.x.device)], blocks.runs(batch.contexts[mask])
             x_sums.update(x, runs)
             for channel in channels:
                 channel.update(x, runs)
         yield progress.advance(batch)
-    draws = resampling_counts(x_sums.n_contexts, seed=measuring.seed, n_resamples=measuring.n_resamples)
+    draws = resampling_counts(blocks.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
     with torch.inference_mode():
         variance = x_sums.finish(draws)
         return Channels(
@@ -157,58 +158,45 @@ class _Directions:
 
 
 class _Variance:
-    """Per-context sums of x around its training mean, for the variance that every fraction is of."""
+    """Sums of x around its training mean per group of contexts, for the variance that every fraction is of."""
 
-    def __init__(self, centre: Tensor) -> None:
+    def __init__(self, centre: Tensor, n_groups: int) -> None:
         self._centre = centre
-        self._n: list[float] = []
-        self._sum: list[Tensor] = []
-        self._square: list[Tensor] = []
+        self._n = RowSums(n_groups, 1)
+        self._sum, self._square = (RowSums(n_groups, len(centre)) for _ in range(2))
 
-    @property
-    def n_contexts(self) -> int:
-        """Contexts added."""
-        return len(self._n)
-
-    def update(self, x: Tensor, runs: list[int]) -> None:
-        """Add tokens x [n, d] of consecutive contexts, as many of each as `runs` says."""
-        for part in torch.split(to_float64(x) - self._centre.to(x.device), runs):
-            self._n.append(float(len(part)))
-            self._sum.append(part.sum(dim=0).cpu())
-            self._square.append(part.square().sum(dim=0).cpu())
+    def update(self, x: Tensor, runs: Runs) -> None:
+        """Add tokens x [n, d]."""
+        wide = to_float64(x) - self._centre.to(x.device)
+        self._n.update(torch.ones(len(x), 1), runs)
+        self._sum.update(wide, runs)
+        self._square.update(wide.square(), runs)
 
     def finish(self, draws: Tensor) -> Tensor:
-        """[r] sum |x - mean(x)|^2 for every draw of contexts; NaN where zero."""
-        n = (draws @ torch.tensor(self._n, dtype=torch.float64))[:, None]
-        total, square = draws @ torch.stack(self._sum), draws @ torch.stack(self._square)
+        """[r] sum |x - mean(x)|^2 for every draw of groups; NaN where zero."""
+        n, total, square = (draws @ each.values for each in (self._n, self._sum, self._square))
         return nan_if_zero((square - total.square() / n).sum(dim=1))
 
 
 class _Channel:
-    """Held-out sums of one SAE, per context."""
+    """Held-out sums of one SAE, per group of contexts."""
 
-    def __init__(self, directions: _Directions) -> None:
+    def __init__(self, directions: _Directions, n_groups: int) -> None:
         self._sae, self._map = directions.sae, directions.error_map
         self._mean, self._spectrum, self._vectors = directions.principal()
-        self._error: list[Tensor] = []
-        self._rest: list[Tensor] = []
-        self._along: list[Tensor] = []
+        self._squares = RowSums(n_groups, 2)
+        """Of sae_error and of nonlinear_error."""
+        self._along = RowSums(n_groups, len(self._mean))
 
-    def update(self, x: Tensor, runs: list[int]) -> None:
-        """Add tokens x [n, d] of consecutive contexts, as many of each as `runs` says."""
+    def update(self, x: Tensor, runs: Runs) -> None:
+        """Add tokens x [n, d]."""
         parts = decompose(x, self._sae.reconstruct(x).x_hat, self._map)
         vectors = self._vectors.to(x.device)
         linear = (to_float64(parts.linear_error) - self._mean.to(x.device)) @ vectors
         along = linear.square() + 2.0 * linear * (to_float64(parts.nonlinear_error) @ vectors)
-        for error, rest, each in zip(
-            torch.split(squared_norm(parts.sae_error), runs),
-            torch.split(squared_norm(parts.nonlinear_error), runs),
-            torch.split(along, runs),
-            strict=True,
-        ):
-            self._error.append(error.sum().cpu())
-            self._rest.append(rest.sum().cpu())
-            self._along.append(each.sum(dim=0).cpu())
+        squares = [squared_norm(parts.sae_error), squared_norm(parts.nonlinear_error)]
+        self._squares.update(torch.stack(squares, dim=1), runs)
+        self._along.update(along, runs)
 
     def finish(
         self,
@@ -217,13 +205,14 @@ class _Channel:
         ranks: tuple[int, ...],
         dense: tuple[tuple[tuple[int, float], ...], float | None],
     ) -> ChannelSae:
-        """Every rank's FVU for every draw [r, n_contexts] of contexts."""
-        along, rest = draws @ torch.stack(self._along), draws @ torch.stack(self._rest)
+        """Every rank's FVU for every draw [r, g] of groups of contexts."""
+        along = draws @ self._along.values
+        error, rest = (draws @ self._squares.values).unbind(dim=1)
         after = along.flip(1).cumsum(dim=1).flip(1)  # [r, d] what directions from j on add
         left = (torch.cat([after, torch.zeros_like(rest)[:, None]], dim=1) + rest[:, None]) / variance[:, None]
         return ChannelSae(
             sae=self._sae.ref.sae_id,
-            fvu=percentile_estimate((draws @ torch.stack(self._error)) / variance),
+            fvu=percentile_estimate(error / variance),
             by_rank=tuple(percentile_estimate(left[:, rank]) for rank in ranks),
             spectrum=tuple(float(f"{share:.6g}") for share in self._spectrum.tolist()),
             rank_half=percentile_estimate(_rank_for(left, 0.5)),
