@@ -13,12 +13,13 @@ A message is two sentences at most: what happened, with the value; what to do. O
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class ExitCode(IntEnum):
@@ -81,6 +82,23 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "defaultcpuallocator" in text)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a Rust library gave up inside: its exception is no `Exception`, so that no `except` clause expects it."""
+    return any(base.__name__ == "PanicException" for base in type(error).__mro__)
+
+
+@contextmanager
+def panics_are_errors() -> Iterator[None]:
+    """Raise a panic of a Rust library within as an `InspectorError`, which those who contain failures contain."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        what = next(iter(str(error).splitlines()), "")[:200].rstrip(".")
+        raise InspectorError(f"A library gave up inside ({what}). Try another text, or another model.") from error
 
 
 def nearest(wrong: str, known: Iterable[str], n: int = 3) -> str:

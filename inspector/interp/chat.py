@@ -40,6 +40,8 @@ STARTING_TRIES = 3
 """Of connecting, as long as nothing was ever answered: then the address is wrong, or nobody is there."""
 _SHORTEST_LEAK = 6
 """Characters of the key in a row that keep a server's message from being repeated."""
+_SURE_LEAK = 12
+"""Characters of the key in a row that no answer has by chance: such an answer is not used, kept or shown."""
 
 
 class Key:
@@ -58,8 +60,18 @@ class Key:
 
     def may_be_in(self, text: str) -> bool:
         """Whether a part of the key stands in the text."""
-        size = min(_SHORTEST_LEAK, len(self._value))
-        return any(self._value[i : i + size] in text for i in range(len(self._value) - size + 1))
+        return self._is_in(text, min(_SHORTEST_LEAK, len(self._value)))
+
+    def is_in(self, text: str) -> bool:
+        """Whether so much of the key stands in the text that it is no chance; in any case of its letters.
+
+        Keys shorter than that are placeholders such as `EMPTY`, which servers without keys are given.
+        """
+        return len(self._value) >= _SURE_LEAK and self._is_in(text, _SURE_LEAK)
+
+    def _is_in(self, text: str, size: int) -> bool:
+        value, text = self._value.casefold(), text.casefold()
+        return any(value[i : i + size] in text for i in range(len(value) - size + 1))
 
 
 def key_from_environment() -> Key | None:
@@ -256,7 +268,11 @@ class ChatJudge:
                 f"The judge at {self.url} refuses with status {response.status_code}{self._said(raw)}. "
                 f"Check --judge-url, --judge-model and the key in {KEY_VARIABLE}."
             )
-        return _answer_in(raw)
+        text = _answer_in(raw)
+        if self._key is not None and self._key.is_in(text):
+            # Answers are kept, shown and exported; what a server echoes would be in all of them.
+            raise _Passing("an answer that repeats the key", malformed=True)
+        return text
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:

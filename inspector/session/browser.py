@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
 N_LATENTS = 64
+LONGEST_TOKEN = 128
+"""Characters; the longest of the vocabularies in use are runs of 128 spaces."""
 FEW_TOKENS = 32
 """An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
@@ -102,7 +104,7 @@ class Browser:
 
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
         """Scores of typed text."""
-        ids = self.loaded.model.encode(asked.text)
+        ids = self._encoded(asked.text)
         self._require_length(len(ids), at_least=1)
         document = self._free_text("prompt", ids, name=_title(asked.text))
         self.kept.put(("prompt", view, 0), document)
@@ -115,7 +117,7 @@ class Browser:
 
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
-        ids = list(asked.prompt_ids) or self.loaded.model.encode(asked.prompt)
+        ids = list(asked.prompt_ids) or self._encoded(asked.prompt)
         self._require_length(len(ids), at_least=1, room=1)
         out_of_range = [token for token in ids if not 0 <= token < self.loaded.model.vocab_size]
         if out_of_range:
@@ -307,6 +309,16 @@ class Browser:
         if sae_id not in self._saes:
             raise UsageError(f"The SAE {sae_id!r} is not loaded.{nearest(sae_id, self._saes)}")
         return self._saes[sae_id]
+
+    def _encoded(self, text: str) -> list[int]:
+        """Token ids of typed text; megabytes that no model reads are refused before they are tokenised."""
+        most = self.loaded.model.n_ctx * LONGEST_TOKEN
+        if len(text) > most:
+            raise DataError(
+                f"The text has {len(text):,} characters, more than the {self.loaded.model.n_ctx:,} tokens that the "
+                "model reads can hold. Shorten it."
+            )
+        return self.loaded.model.encode(text)
 
     def _require_length(self, n_tokens: int, *, at_least: int, room: int = 0) -> None:
         limit = self.loaded.model.n_ctx - room

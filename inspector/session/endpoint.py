@@ -15,24 +15,24 @@ import threading
 from typing import TYPE_CHECKING
 
 from inspector import __version__
+from inspector.errors import ExitCode
 from inspector.session import frames
 from inspector.session.discovery import same_user
+from inspector.session.hub import MOST_WAITING, MOST_WAITING_BYTES
 from inspector.session.protocol import PROTOCOL_VERSION, Failed, Hello, SessionMessage, Stop, Welcome
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from inspector.session.hub import Hub
+    from inspector.session.hub import Hub, Tell
 
 VIEW_FRAME = 4 * 1024 * 1024
 """Bytes a view may send at once; a prompt longer than this fits no model."""
 HELLO_SECONDS = 10.0
-MAX_WAITING = 256 * 1024 * 1024
-"""Bytes kept for a view that does not read, for instance one that was suspended; a thousand pages of 256 tokens with 15
-SAEs are a quarter of it."""
-MAX_UNREAD = 1000
-"""Questions waiting for the engine before no more are read from the sockets."""
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes kept for a view that does not read, for instance one that was suspended: a thousand pages of 256 tokens with 15
+SAEs."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,18 @@ def mismatch(view: Hello, session_id: str) -> str | None:
         f"The session {session_id} runs dm-inspect {__version__} with protocol {PROTOCOL_VERSION}, this view speaks "
         f"protocol {view.version}. "
         f"Stop it with `dm-inspect sessions stop {session_id}`, or start another beside it with --new-session."
+    )
+
+
+def too_much(request: int) -> Failed:
+    """The answer to a question too many."""
+    return Failed(
+        request=request,
+        exit_code=ExitCode.RESOURCE,
+        message=(
+            f"This view has {MOST_WAITING} questions or {MOST_WAITING_BYTES >> 20} MB of text waiting for answers. "
+            "Wait for some of them, or cancel them."
+        ),
     )
 
 
@@ -135,22 +147,23 @@ class Endpoint:
         view = self.hub.attach(outgoing.tell)
         log.info("view %d attached", view)
         try:
-            await self._listen(view, reader)
+            await self._listen(view, reader, outgoing.tell)
         finally:
             self.hub.detach(view)
             await outgoing.finish()
             log.info("view %d left", view)
 
-    async def _listen(self, view: int, reader: asyncio.StreamReader) -> None:
+    async def _listen(self, view: int, reader: asyncio.StreamReader, tell: Tell) -> None:
         while (body := await frames.read_frame(reader, VIEW_FRAME)) is not None:
             message = frames.decode_view(body)
             if isinstance(message, Stop):
                 log.info("view %d asked the session to stop", view)
                 self._on_stop()
                 continue
-            while self.hub.inbox.qsize() > MAX_UNREAD:
-                await asyncio.sleep(0.01)
-            self.hub.ask(view, message)
+            if not self.hub.ask(view, message, len(body)):
+                tell(too_much(message.request))
+            # What has arrived already is read without a pause; the other views' turn comes only where one is made.
+            await asyncio.sleep(0)
 
 
 class Outgoing:

@@ -11,10 +11,12 @@ import itertools
 import queue
 import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inspector.session.protocol import (
+    Cancel,
     Failed,
     JobTold,
     LoadProgress,
@@ -28,12 +30,20 @@ Tell = Callable[[SessionMessage], None]
 """Hands one message to one view without blocking."""
 
 
+MOST_WAITING = 200
+"""Questions of one view that may wait for an answer; a screen that pages as fast as a key repeats asks thirty."""
+MOST_WAITING_BYTES = 8 << 20
+"""Of those questions together: two prompts as long as a frame may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """A view asked something."""
 
     view: int
     message: ViewMessage
+    n_bytes: int = field(default=0, compare=False)
+    """As it came."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,48 @@ class Left:
     """A view has gone; nobody waits for its answers any more."""
 
     view: int
+
+
+class Questions:
+    """What waits for an answer. Views take turns, so that one with a hundred questions delays another's by one."""
+
+    def __init__(self) -> None:
+        self._by_view: OrderedDict[int, deque[Asked]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_view)
+
+    def add(self, asked: Asked) -> None:
+        """Behind the other questions of its view."""
+        self._by_view.setdefault(asked.view, deque()).append(asked)
+
+    def take(self) -> Asked:
+        """The oldest question of the view that has waited longest for its turn.
+
+        Raises:
+            KeyError: there is none.
+        """
+        view, waiting = self._by_view.popitem(last=False)
+        asked = waiting.popleft()
+        if waiting:
+            self._by_view[view] = waiting
+        return asked
+
+    def take_all(self) -> list[Asked]:
+        """Every question, in the order of `take`."""
+        taken = []
+        while self:
+            taken.append(self.take())
+        return taken
+
+    def withdraw(self, view: int, request: int | None = None) -> list[Asked]:
+        """Questions of a view that need no answer any more: of one request, or all."""
+        waiting = self._by_view.pop(view, deque())
+        gone = [asked for asked in waiting if request is None or asked.message.request == request]
+        rest = deque(asked for asked in waiting if asked not in gone)
+        if rest:
+            self._by_view[view] = rest
+        return gone
 
 
 class Hub:
@@ -52,6 +104,8 @@ class Hub:
         """Set by `stop`: somebody asked the session to end."""
         self._lock = threading.Lock()
         self._tells: dict[int, Tell] = {}
+        self._waiting: dict[int, tuple[int, int]] = {}
+        """By view: number and bytes of its questions that nobody has taken up."""
         self._numbers = itertools.count(1)
         self._alone_since: float | None = time.monotonic()
         self._progress: LoadProgress | None = None
@@ -74,6 +128,7 @@ class Hub:
                 if message is not None:
                     tell(message)
             self._tells[view] = tell
+            self._waiting[view] = (0, 0)
             self._alone_since = None
         return view
 
@@ -82,13 +137,27 @@ class Hub:
         with self._lock:
             if self._tells.pop(view, None) is None:
                 return
+            del self._waiting[view]
             if not self._tells:
                 self._alone_since = time.monotonic()
         self.inbox.put(Left(view=view))
 
-    def ask(self, view: int, message: ViewMessage) -> None:
-        """Put a question before the engine."""
-        self.inbox.put(Asked(view=view, message=message))
+    def ask(self, view: int, message: ViewMessage, n_bytes: int = 0) -> bool:
+        """Put a question before the engine. False: too much of this view waits already, and it was not put.
+
+        Args:
+            view: that asks.
+            message: its question.
+            n_bytes: of the frame it came in.
+        """
+        with self._lock:
+            n, size = self._waiting.get(view, (0, 0))
+            most = 2 * MOST_WAITING if isinstance(message, Cancel) else MOST_WAITING  # who asked too much may cancel
+            if n >= most or (n and size + n_bytes > MOST_WAITING_BYTES):
+                return False
+            self._waiting[view] = (n + 1, size + n_bytes)
+        self.inbox.put(Asked(view=view, message=message, n_bytes=n_bytes))
+        return True
 
     def stop(self) -> None:
         """Ask the session to end; wakes the engine if it waits. May be called from a signal handler."""
@@ -96,6 +165,13 @@ class Hub:
         self.inbox.put(Left(view=0))
 
     # ---- the side of the engine -------------------------------------------------------------------------------
+
+    def taken_up(self, asked: Asked) -> None:
+        """A question is being answered, or needs no answer: it does not count as waiting any more."""
+        with self._lock:
+            if asked.view in self._waiting:
+                n, size = self._waiting[asked.view]
+                self._waiting[asked.view] = (n - 1, size - asked.n_bytes)
 
     def tell(self, view: int, message: SessionMessage) -> None:
         """Tell one view; silently nothing if it has gone."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inspector.errors import Cancelled, ExitCode, UsageError
+from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, panics_are_errors
 from inspector.events import Downloading, Loading, MemoryPlanned, Warned
 from inspector.session import discovery
 from inspector.session.estimating import FitClock, estimates
 from inspector.session.failures import failed
-from inspector.session.hub import Asked, Hub, Left
+from inspector.session.hub import Asked, Hub, Left, Questions
 from inspector.session.jobs import JobRunner
 from inspector.session.protocol import (
     AnalysePrompt,
@@ -58,6 +58,8 @@ N_WATCHED = 3
 FAILED_SECONDS = 30.0
 """For the view that started a session to attach and hear why loading failed."""
 GRACE_SECONDS = 1.0
+MOST_IN_STEPS = 8
+"""Answers of one view that are made step by step at the same time: generations and searches for latents."""
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Service:
         self.jobs = JobRunner(target, session_id=session_id or discovery.session_key(target), tell=hub.tell_all)
         self._on_state = on_state
         self._idle_seconds = idle_seconds
-        self._questions: deque[Asked] = deque()
+        self._questions = Questions()
         self._gone: deque[int] = deque()
         """Views that left and whose texts are to be forgotten."""
         self._again: deque[tuple[int, str, int]] = deque()
@@ -133,7 +135,7 @@ class Service:
             if self._gone:
                 browser.forget(self._gone.popleft())
             elif self._questions:
-                self._answer(browser, fits, self._questions.popleft())
+                self._answer(browser, fits, self._questions.take())
             elif self._again:
                 self._send_again(browser, *self._again.popleft())
             elif self._generations:
@@ -167,7 +169,8 @@ class Service:
             if self.hub.stopping.is_set():
                 raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
             try:
-                event = next(loading)
+                with panics_are_errors():
+                    event = next(loading)
             except StopIteration as done:
                 loaded: Loaded = done.value
                 return loaded, warnings
@@ -203,7 +206,7 @@ class Service:
         self._on_state("failed", None)
         self.hub.tell_all(message)
         self._collect(0.0)
-        for asked in self._questions:
+        for asked in self._questions.take_all():
             self._tell(asked, failed(error, asked.message.request))
         self.hub.stopping.wait(GRACE_SECONDS)
         return message.exit_code
@@ -221,12 +224,13 @@ class Service:
             if isinstance(item, Left):
                 self._left(item.view)
             elif isinstance(item.message, Cancel):
+                self.hub.taken_up(item)
                 self._cancel(item.view, item.message)
             else:
-                self._questions.append(item)
+                self._questions.add(item)
 
     def _left(self, view: int) -> None:
-        self._questions = deque(asked for asked in self._questions if asked.view != view)
+        self._questions.withdraw(view)
         self._again = deque(item for item in self._again if item[0] != view)
         for key in [key for key in self._generations if key[0] == view]:
             del self._generations[key]
@@ -235,60 +239,74 @@ class Service:
 
     def _cancel(self, view: int, message: Cancel) -> None:
         """End a request that has not been answered; one that has is over, and nothing is said."""
-        waiting = [a for a in self._questions if a.view == view and a.message.request == message.target]
+        waiting = self._questions.withdraw(view, message.target)
+        for asked in waiting:
+            self.hub.taken_up(asked)
         running = self._generations.pop((view, message.target), None)
         if waiting or running is not None:
-            self._questions = deque(asked for asked in self._questions if asked not in waiting)
             self.hub.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
 
     def _answer(self, browser: Browser, fits: Fits, asked: Asked) -> None:
         began = time.monotonic()
-        view, message = asked.view, asked.message
+        self.hub.taken_up(asked)
         try:
-            answer: SessionMessage
-            match message:
-                case GetContext():
-                    answer = browser.context(message, view)
-                    self._watch(view, "context", message.context)
-                case GetDetail():
-                    answer = browser.detail(view, message)
-                case Find():
-                    answer = browser.find(message)
-                case GetPairs():
-                    answer = browser.pairs(message, view)
-                case AnalysePrompt():
-                    answer = browser.prompt(view, message)
-                    self._watch(view, "prompt", 0)
-                case SetPolicy():
-                    self._tell(asked, browser.set_policy(view, message))
-                    self._read_anew(browser, fits, view)
-                    return
-                case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog():
-                    answer = self.jobs.answer(message)
-                case GetEstimates():
-                    answer = estimates(message, browser.loaded, self.jobs.jobs(), self._clock.seconds)
-                case Generate():
-                    self._generations[(view, message.request)] = browser.generate(view, message)
-                    return
-                case GetLatent():
-                    self._generations[(view, message.request)] = self._latents_of(browser).answer(message)
-                    return
-                case _:
-                    raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")
+            with panics_are_errors():
+                answer = self._answer_to(browser, fits, asked)
         except Exception as error:
-            self._tell(asked, failed(error, message.request))
+            self._tell(asked, failed(error, asked.message.request))
             return
-        self._tell(asked, answer)
-        log.debug("%s answered in %.0f ms", type(message).__name__, 1000 * (time.monotonic() - began))
+        if answer is not None:
+            self._tell(asked, answer)
+        log.debug("%s answered in %.0f ms", type(asked.message).__name__, 1000 * (time.monotonic() - began))
+
+    def _answer_to(self, browser: Browser, fits: Fits, asked: Asked) -> SessionMessage | None:
+        """The answer; None if it comes in steps, or was told already."""
+        view, message = asked.view, asked.message
+        match message:
+            case GetContext():
+                scores = browser.context(message, view)
+                self._watch(view, "context", message.context)
+                return scores
+            case GetDetail():
+                return browser.detail(view, message)
+            case Find():
+                return browser.find(message)
+            case GetPairs():
+                return browser.pairs(message, view)
+            case AnalysePrompt():
+                scores = browser.prompt(view, message)
+                self._watch(view, "prompt", 0)
+                return scores
+            case SetPolicy():
+                self._tell(asked, browser.set_policy(view, message))
+                self._read_anew(browser, fits, view)
+                return None
+            case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog():
+                return self.jobs.answer(message)
+            case GetEstimates():
+                return estimates(message, browser.loaded, self.jobs.jobs(), self._clock.seconds)
+            case Generate() | GetLatent():
+                running = [key for key in self._generations if key[0] == view]
+                if len(running) >= MOST_IN_STEPS:
+                    raise ResourceError(f"{len(running)} answers of this view are being made. Wait, or cancel one.")
+                steps = (
+                    browser.generate(view, message)
+                    if isinstance(message, Generate)
+                    else self._latents_of(browser).answer(message)
+                )
+                self._generations[(view, message.request)] = steps
+                return None
+            case _:
+                raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")
 
     def _answer_about_jobs(self) -> None:
         """While the target loads: jobs can be queued and looked at before there is anything to compute on."""
-        waiting, self._questions = self._questions, deque()
-        for asked in waiting:
+        for asked in self._questions.take_all():
             message = asked.message
             if not isinstance(message, StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog):
-                self._questions.append(asked)
+                self._questions.add(asked)
                 continue
+            self.hub.taken_up(asked)
             try:
                 self._tell(asked, self.jobs.answer(message))
             except Exception as error:
@@ -318,7 +336,8 @@ class Service:
         key, generation = self._generations.popitem(last=False)
         view, request = key
         try:
-            message = next(generation)
+            with panics_are_errors():
+                message = next(generation)
         except StopIteration:
             return
         except Exception as error:
@@ -341,7 +360,8 @@ class Service:
         """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
         began = time.monotonic()
         try:
-            improved = fits.step({browser.policy(view) for view in self.hub.views})
+            with panics_are_errors():
+                improved = fits.step({browser.policy(view) for view in self.hub.views})
         except Exception as error:
             # What was fitted before stays in use; every view has to know that it will not get better.
             self.hub.tell_all(failed(error))

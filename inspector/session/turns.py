@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from inspector.errors import panics_are_errors
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -113,7 +115,8 @@ class Turns(Generic[Item]):
         self._go.acquire()
         try:
             if not self._closing:
-                self._work()
+                with panics_are_errors():
+                    self._work()
         except Abandoned:
             pass
         except BaseException as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inspector.errors import TargetError
+from inspector.errors import DataError, TargetError, is_panic, panics_are_errors
 
 _ANCHOR_TEXT = "a"
 """Decoded before each token, because some decoders strip the space in front of the first token they see."""
@@ -85,15 +85,25 @@ class Tokenizer:
     def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self._tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False, **options
-        )
+        try:
+            encoded = self._tokenizer(
+                list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False, **options
+            )
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            what = next(iter(str(error).splitlines()), "")[:160]
+            longest = max(map(len, texts))
+            raise DataError(
+                f"The tokenizer gave up on a text of {longest:,} characters ({what}). Shorten or change the text."
+            ) from error
         return [list(map(int, ids)) for ids in encoded["input_ids"]]
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        return str(
-            self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+        with panics_are_errors():
+            return str(
+                self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            )
 
 
 def load_tokenizer(directory: Any) -> Any:

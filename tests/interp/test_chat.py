@@ -275,3 +275,15 @@ def test_why_nobody_is_reached_is_told_apart(pauses: Pauses, server: JudgeServer
     assert _why_not_connected("[Errno -2] Name or service not known") == "its name is not known"
     assert "not trusted" in _why_not_connected("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
     assert _why_not_connected("All connection attempts failed") == "nobody is connected there"
+
+
+@pytest.mark.parametrize("echoed", [f"1. yes (Bearer {KEY})", KEY.upper(), f"...{KEY[:12]}...", f"{KEY[-12:]}: yes"])
+def test_an_answer_that_repeats_the_key_is_no_answer(pauses: Pauses, echoed: str) -> None:
+    with judge_server(lambda messages: echoed) as server:
+        reply = ask(server.url, pauses)
+    assert reply == Reply(text=None, problem="an answer that repeats the key", tries=MALFORMED_TRIES)
+
+
+def test_a_placeholder_for_a_key_may_stand_in_an_answer(pauses: Pauses) -> None:
+    with judge_server(lambda messages: "yes, EMPTY") as server:
+        assert ask(server.url, pauses, key="EMPTY").text == "yes, EMPTY"

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import InspectorError
-from inspector.session import discovery, endpoint, frames
+from inspector.session import discovery, endpoint, frames, hub
 from inspector.session.client import SessionClient
 from inspector.session.endpoint import Endpoint
 from inspector.session.hub import Asked, Hub, Left
 from inspector.session.protocol import (
+    AnalysePrompt,
+    Cancel,
     Failed,
     Find,
     Found,
@@ -303,3 +305,56 @@ async def test_what_is_no_session_is_named(tmp_path: Path) -> None:
     server.close()
     with pytest.raises(OSError, match="No such file"):
         await SessionClient.connect(tmp_path / "nobody")
+
+
+async def test_a_flood_of_one_view_is_refused_beyond_a_limit_and_delays_no_other(served: Served) -> None:
+    with contextlib.closing(served.raw()) as loud:
+        loud.sendall(frames.encode(Hello(request=1)))
+        await until(lambda: served.hub.n_views == 1)
+        async with attached(served) as quiet:
+            await until(lambda: served.hub.n_views == 2)
+            flood = b"".join(frames.encode(GetContext(request=2 + i, context=0)) for i in range(2_000))
+            await asyncio.to_thread(loud.sendall, flood)
+            number = await quiet.send(GetContext(context=7))
+            heard = [await served.asked() for _ in range(hub.MOST_WAITING + 1)]
+            mine = [item for item in heard if isinstance(item, Asked) and item.view == 2]
+            assert [item.message.request for item in mine] == [number]
+        told = await asyncio.to_thread(frames_of, loud, 1 + 2_000 - hub.MOST_WAITING)
+        assert told[1] == endpoint.too_much(2 + hub.MOST_WAITING)
+        assert {type(message) for message in told[1:]} == {Failed}
+
+
+def frames_of(connection: socket.socket, n: int) -> list[SessionMessage]:
+    """The next n messages from a session."""
+    connection.settimeout(10)
+    told, stream = [], connection.makefile("rb")
+    for _ in range(n):
+        (length,) = struct.unpack(">I", stream.read(4))
+        told.append(frames.decode_session(stream.read(length)))
+    return told
+
+
+async def test_long_questions_of_one_view_are_bounded_by_their_bytes(served: Served) -> None:
+    prompt = AnalysePrompt(text="x" * 3_000_000)
+    async with attached(served) as client:
+        for _ in range(5):
+            await client.send(prompt)
+        told = (await take(client, 1 + 3))[1:]
+        assert all(isinstance(message, Failed) and "8 MB" in message.message for message in told)
+        waiting = [await served.asked(), await served.asked()]
+        assert served.hub.inbox.empty()
+        for asked in waiting:
+            assert isinstance(asked, Asked)
+            served.hub.taken_up(asked)
+        await client.send(prompt)  # there is room again
+        assert isinstance(await served.asked(), Asked)
+
+
+async def test_a_view_that_asked_too_much_can_still_cancel(served: Served) -> None:
+    async with attached(served) as client:
+        for _ in range(hub.MOST_WAITING + 1):
+            await client.send(GetContext(context=0))
+        await client.send(Cancel(target=3))
+        heard = [await served.asked() for _ in range(hub.MOST_WAITING + 1)]
+        assert isinstance(heard[-1], Asked)
+        assert isinstance(heard[-1].message, Cancel)

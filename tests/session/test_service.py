@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from inspector.session.browser import Browser
 from inspector.session.client import SessionClient
 from inspector.session.hub import Hub
 from inspector.session.protocol import (
+    AnalysePrompt,
     Cancel,
     ContextScores,
     Failed,
@@ -349,3 +350,40 @@ async def test_in_process_speaks_the_same_messages(toy_target: TargetSpec, loade
     for thread in threading.enumerate():
         if thread.name == "session":
             await asyncio.to_thread(thread.join, SECONDS)
+
+
+def test_a_librarys_panic_fails_one_question_and_neither_session_nor_job(
+    running: Running, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PanicException(BaseException):  # as Rust libraries raise it
+        pass
+
+    def panic(*_: object) -> None:
+        raise PanicException("retry-limit-in-match over\nstack backtrace")
+
+    running.until(1, lambda message: isinstance(message, Ready))
+    monkeypatch.setattr(Browser, "prompt", panic)
+    failure = running.ask(1, AnalysePrompt(request=41, text="xxxx"))
+    assert isinstance(failure, Failed)
+    assert "gave up inside (retry-limit-in-match over)" in failure.message
+    assert isinstance(running.ask(1, GetContext(request=42, context=0)), ContextScores)
+
+
+def test_one_view_can_have_so_many_answers_made_in_steps_and_no_more(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(*_: object) -> Iterator[None]:
+        while True:
+            yield None
+
+    running.until(1, finished)
+    monkeypatch.setattr(Browser, "generate", endless)
+    for request in range(50, 50 + service.MOST_IN_STEPS):
+        running.hub.ask(1, Generate(request=request, prompt="a"))
+    refused = running.ask(1, Generate(request=99, prompt="a"))
+    assert isinstance(refused, Failed)
+    assert refused.exit_code == 5
+    running.hub.ask(1, Cancel(request=100, target=50))
+    running.until(1, lambda message: message.request == 50)
+    other = running.attach()
+    assert isinstance(running.ask(other, GetContext(request=3, context=0)), ContextScores)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspector.errors import DataError
 from inspector.sources.tokenizer import Tokenizer
 from inspector.sources.toy import BOS_ID, EOS_ID, toy_tokenizer
 
@@ -101,3 +102,19 @@ def test_the_text_of_tokens_together_has_whole_letters(text: str) -> None:
     tokenizer = sentence_piece()
     assert tokenizer.text(tokenizer.encode(" a t")[1:]).endswith(" a t")
     assert tokenizer.text([]) == ""
+
+
+def test_a_regex_that_explodes_is_one_error_at_that_text_and_no_other() -> None:
+    """The library panics in Rust, with an exception that is no `Exception`."""
+    from tokenizers import Regex, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = toy_tokenizer()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"(x+x+)+y"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = Tokenizer(fast(tokenizer_object=backend, bos_token="<bos>"))
+    with pytest.raises(DataError, match=r"gave up on a text of 60 characters .*Shorten or change the text"):
+        tokenizer.encode("x" * 60)
+    assert tokenizer.text(tokenizer.encode("a token")[1:]) == "a token"
