@@ -6,8 +6,12 @@ The only module that knows both the command line and the app, and it imports the
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
+
+from inspector import threads
 
 if TYPE_CHECKING:
     from inspector.cli.doors import AppRequest
@@ -27,14 +31,30 @@ def open_app(request: AppRequest) -> int:
 
 
 def main() -> None:
-    """Run one command and end the process with its exit code."""
+    """Run one command and end the process with its exit code.
+
+    `run_command` answers Ctrl-C with the others. Before it is there, and once it is done and the interpreter only
+    tidies up, nobody else would: a traceback, or a death by signal instead of the code.
+    """
+    code = 0
+    try:
+        code = _run()
+    except KeyboardInterrupt:
+        code = 6  # ExitCode.CANCELLED, which may not have been imported yet
+        os.write(2, b"error: Cancelled at your request. Nothing unfinished was written.\n")
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    sys.exit(code)
+
+
+def _run() -> int:
     gc.disable()  # until the command is known: imports make no garbage, and a list of experiments is mostly imports
+    threads.wait_asleep()
     from inspector.cli.failures import run_command
     from inspector.cli.main import dm_inspect
 
     if sys.argv[1:2] != ["experiments"]:
         gc.enable()
-    sys.exit(run_command(dm_inspect, sys.argv[1:], open_app=open_app))
+    return run_command(dm_inspect, sys.argv[1:], open_app=open_app)
 
 
 if __name__ == "__main__":

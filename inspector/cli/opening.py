@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from inspector import threads
 from inspector.events import Event, Warned
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def opened(target: TargetSpec) -> Generator[Event, None, Loaded]:
-    """Load the target; its warnings become events. Leaves a core to others, as a session does: see `limit_threads`."""
-    from inspector.session.process import limit_threads
+    """Load the target; its warnings become events. Leaves a core to others, as a session does: the same number of
+    threads, so that a job and its command end in the same bits.
+    """
     from inspector.sources.target import open_target
 
-    limit_threads()
-
+    threads.limit(spare=1)
     loaded = yield from open_target(target)
     for warning in loaded.warnings:
         yield Warned(message=warning)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inspector import threads
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.output import output_folder, print_json_list
@@ -166,6 +167,7 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
     from inspector.sources.model_files import find_model
     from inspector.sources.quiet import quiet_libraries
 
+    threads.limit()
     files = find_model(target.model, target.cache_dir)
     hooks = hook_names(target, files.n_layers)
     check_text_of(target)

@@ -9,7 +9,7 @@ from typing import Any
 
 from inspector.demo.card import Predictability, predictability
 from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
-from inspector.events import TrainProgress, Warned
+from inspector.events import Loading, TrainProgress, Warned
 from inspector.sources.activation_blocks import Ids
 from inspector.sources.bridge_source import BridgeSource
 from inspector.sources.learning import LearnerSettings
@@ -44,7 +44,7 @@ def train_demo_suite(
     tokens: int,
     minutes: float | None,
     seed: int,
-) -> Generator[TrainProgress | Warned, None, tuple[Quality, ...]]:
+) -> Generator[Loading | TrainProgress | Warned, None, tuple[Quality, ...]]:
     """Train `plans` on the exported model in `model_folder`; see `train_suite`."""
     source = _source(model_folder, [plan.hook_name for plan in plans])
     settings = TrainSettings(

@@ -11,9 +11,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from inspector import __version__
+from inspector import __version__, threads
 from inspector.session.hub import Hub
-from inspector.session.process import limit_threads
 from inspector.session.protocol import PROTOCOL_VERSION, SessionMessage, Stop, ViewMessage, Welcome
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def start(target: TargetSpec) -> Parts:
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[SessionMessage | None] = asyncio.Queue()
     hub = Hub()
-    limit_threads()
+    threads.limit(spare=1)
 
     def tell(message: SessionMessage | None) -> None:
         if not loop.is_closed():

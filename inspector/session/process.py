@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from inspector import threads
 from inspector.errors import ExitCode
 from inspector.session import discovery
 from inspector.session.endpoint import Endpoint
@@ -33,8 +34,6 @@ STOP_SECONDS = 5.0
 """After a request to stop, for the step under way to end."""
 IDLE_VARIABLE = "DM_INSPECT_IDLE_MINUTES"
 IDLE_MINUTES = 10.0
-MAX_THREADS = 16
-"""More do not make products of a context with an SAE faster; they wait for each other."""
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
     faulthandler.enable()
     # While libraries are imported the interpreter is busy for seconds; a view that attaches needs it a dozen times.
     sys.setswitchinterval(0.001)
-    log.info("session %s, pid %d, %d threads, %s", session_id, os.getpid(), limit_threads(), target)
+    log.info("session %s, pid %d, %d threads, %s", session_id, os.getpid(), threads.limit(spare=1), target)
     hub = Hub()
     endpoint = Endpoint(
         hub, listening, session_id=session_id, log_path=log_path, on_stop=lambda: _stop_from_any_thread(hub, session_id)
@@ -120,21 +119,6 @@ def device_bytes(device: str) -> int | None:
     if device.startswith("mps"):
         return int(torch.mps.driver_allocated_memory())
     return None
-
-
-def limit_threads() -> int:
-    """Leave torch all cores but one, which the view and this process's own views thread need to stay quick.
-
-    OMP_NUM_THREADS wins. Works through the environment, which torch reads when it is imported: OpenMP's threads must
-    also be told then not to spin while they wait, or they take from the view what they do not use.
-
-    Returns:
-        The number of threads.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(MAX_THREADS, cores - 1))))
-    return int(asked) if asked.isdigit() else cores
 
 
 def idle_seconds() -> float:

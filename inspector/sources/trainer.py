@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from inspector.errors import UsageError
-from inspector.events import TrainProgress, Warned
+from inspector.events import Loading, TrainProgress, Warned
 from inspector.sources import training_checkpoint
 from inspector.sources.activation_blocks import ActivationBlocks, ActivationSource, Ids, is_ordinary
 from inspector.sources.learning import Learner, LearnerSettings
@@ -68,7 +68,7 @@ def train_suite(
     settings: TrainSettings,
     out: Path,
     metadata: dict[str, Any],
-) -> Generator[TrainProgress | Warned, None, tuple[Quality, ...]]:
+) -> Generator[Loading | TrainProgress | Warned, None, tuple[Quality, ...]]:
     """Train every SAE of `plans`, write them below `out`, and return what they do on held-out text.
 
     Yields once per batch. Stop it by closing the generator: it keeps a checkpoint, and the same call continues there.
@@ -94,10 +94,7 @@ def train_suite(
     progress: TrainProgress | None = None
     try:
         while run.tokens_done < run.total:
-            for _ in run.prepare():
-                # Nothing new, but a chance to be stopped: on a large model a block takes minutes.
-                if progress is not None:
-                    yield replace(progress, held_out={})
+            yield from _prepared(run, progress)
             fvu = run.step()
             now = time.monotonic()
             run.add_time(now - clock)
@@ -122,6 +119,18 @@ def train_suite(
             save_measured_l0(out, quality)
     training_checkpoint.forget(out)
     return qualities
+
+
+def _prepared(run: _Run, progress: TrainProgress | None) -> Generator[Loading | TrainProgress, None, None]:
+    """Make the next block. On a large model that takes minutes, so there is a chance to be stopped at each model pass,
+    and in the middle of one; no learner has changed then.
+    """
+    try:
+        for _ in run.prepare():
+            yield Loading(what="activations") if progress is None else replace(progress, held_out={})
+    except KeyboardInterrupt:
+        run.save()
+        raise
 
 
 class _Run:

@@ -185,16 +185,6 @@ def test_idle_minutes_come_from_the_environment(
     assert process.idle_seconds() == seconds
 
 
-def test_torch_gets_all_cores_but_one_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert process.limit_threads() == 7
-    assert os.environ["OMP_NUM_THREADS"] == "7"
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert process.limit_threads() == 3
-
-
 def test_the_view_side_imports_no_torch_and_no_numpy() -> None:
     code = (
         "import sys; import inspector.session.client, inspector.session.discovery, tests.fake_session; "
