@@ -42,7 +42,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 6  # ExitCode.CANCELLED, which may not have been imported yet
         os.write(2, b"error: Cancelled at your request. Nothing unfinished was written.\n")
-    signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    # Ignored, because the interpreter takes handlers away as it ends, and the signal would end it instead of the code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

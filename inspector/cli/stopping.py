@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 0.7
 """For the step under way to end by itself. After that it is ended as a second Ctrl-C ends it: what was kept before
 stays, and a step that takes so long is one that is repeated from there.
 """
