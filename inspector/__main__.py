@@ -5,6 +5,7 @@ The only module that knows both the command line and the app, and it imports the
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -15,6 +16,10 @@ from inspector import threads
 
 if TYPE_CHECKING:
     from inspector.cli.doors import AppRequest
+
+
+CANCELLED = 6
+"""`errors.ExitCode.CANCELLED`, which may not have been imported yet."""
 
 
 def open_app(request: AppRequest) -> int:
@@ -40,10 +45,16 @@ def main() -> None:
     try:
         code = _run()
     except KeyboardInterrupt:
-        code = 6  # ExitCode.CANCELLED, which may not have been imported yet
+        code = CANCELLED
         os.write(2, b"error: Cancelled at your request. Nothing unfinished was written.\n")
     # Ignored, because the interpreter takes handlers away as it ends, and the signal would end it instead of the code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == CANCELLED:
+        # Who pressed Ctrl-C waits for the prompt, and tidying up after torch takes a second. Nothing needs it.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
