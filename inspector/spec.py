@@ -101,6 +101,8 @@ class TargetSpec:
     l0: float | None = None
     """Per width, take the SAE with the nearest nominal L0; None takes all."""
     text: str | None = None
+    text_field: str | None = None
+    """Of records, the field that is read; None: see `sources.records.choose_field`."""
     contexts: int = 300
     context_length: int | None = None
     """Tokens per context, BOS included; None: 1024, or the model's limit if smaller."""

@@ -120,7 +120,7 @@ def test_what_cannot_be_had_is_one_line_and_exit_code_4(served: Served) -> None:
         (2, "hub has no data set some/secret, or does not show it to you"),
         (3, "hub has no data set some/nothing"),
         (4, "has no split 'validation'"),
-        (5, "has no field 'body'; its fields: text, meta"),
+        (5, "has no field 'body'; its fields: text (text), meta (objects)"),
         (8, "--offline forbids to fetch them"),
     ):
         done = served.done[place]

@@ -110,6 +110,18 @@ class ModelDtype(click.Choice[str]):
         return super().convert(value, param, ctx)
 
 
+class FieldName(click.ParamType[str]):
+    """The name of a field of records; an empty one is a variable that was not set."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if not str(value).strip():
+            self.fail("the name is empty. Name a field of the records, or leave the option out.", param, ctx)
+        return str(value)
+
+
 class DeviceName(click.ParamType[str]):
     """auto, cpu, mps, cuda or cuda:N."""
 
@@ -158,7 +170,13 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "text": _option(
         "--text",
         metavar="demo|FILE|hf:NAME",
-        help=".txt .md .py .jsonl .jsonl.zst .parquet, or a data set of the hub. Default: the Pile; the demo's own.",
+        help=".txt .md .py .json .jsonl .jsonl.zst .parquet, a data set of the hub. Default: the Pile; demo: its own.",
+    ),
+    "text_field": _option(
+        "--text-field",
+        type=FieldName(),
+        metavar="NAME",
+        help="Which field of records is read. Default: text, content or the like; it is told.",
     ),
     "contexts": _option(
         "--contexts",

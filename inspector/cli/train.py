@@ -19,7 +19,7 @@ from inspector.cli.stopping import interruptible
 from inspector.cli.target_options import Widths, some_target_options
 from inspector.cli.train_plans import check_text_of, default_rate, hook_names, plans_of, source_of
 from inspector.errors import DataError
-from inspector.events import Event, Loading
+from inspector.events import Event, Loading, Warned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +107,7 @@ Examples:
     "site",
     "hook",
     "text",
+    "text_field",
     "context_length",
     "seed",
     "device",
@@ -195,7 +196,10 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
             f"The text has {len(ids)} contexts of {length:,} tokens, and training needs {FEWEST_CONTEXTS} or more. "
             "Give a longer --text or a smaller --context-length."
         )
-    yield Loading(what="text", detail=f"{len(ids):,} contexts of {length:,} tokens", seconds=0.0)
+    field = "" if contexts.field is None else f", from field {contexts.field!r}"
+    yield Loading(what="text", detail=f"{len(ids):,} contexts of {length:,} tokens{field}", seconds=0.0)
+    for note in contexts.notes:
+        yield Warned(message=note)
     n_held_out = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(ids))))
     settings = TrainSettings(
         tokens=tokens,

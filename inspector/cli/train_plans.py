@@ -63,8 +63,7 @@ def check_text_of(target: TargetSpec) -> None:
 
     if target.text is None and target.model != "demo":
         raise UsageError("There is no text to learn from. Give --text FILE, or --text demo for installed Python's.")
-    if target.text not in (None, "demo"):
-        check_text(str(target.text))
+    check_text(target.text or "demo", target.text_field)
 
 
 def plans_of(

@@ -94,7 +94,7 @@ def write_delphi(folder: Path, one: Gathered, windows: Windows, loaded: Loaded) 
         "dataset_repo": loaded.target.text,
         "dataset_split": "",
         "dataset_name": "",
-        "dataset_column": "text",
+        "dataset_column": loaded.contexts.field or "text",
         "batch_size": 1,
         "ctx_len": windows.length,
         "n_tokens": int(shown.size),

@@ -10,9 +10,9 @@ import hashlib
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,15 +21,18 @@ from inspector.errors import DataError
 from inspector.sources.limits import check_length, default_context_length
 from inspector.sources.python_text import Document, demo_documents
 from inspector.sources.readers import (
+    DEMO,
+    PIECE_BYTES,
+    WHOLE_BYTES,
     HubText,
-    Problems,
-    Record,
     check_text,
     has_records,
     read_records,
     read_text,
     shuffled,
 )
+from inspector.sources.records import Reading, Record
+from inspector.sources.special_strings import SpecialStrings
 
 if TYPE_CHECKING:
     from inspector.sources.model import LanguageModel
@@ -40,7 +43,7 @@ _GROUP = 32
 """Documents tokenised at once: enough to use the tokenizer's threads, few enough to stop early."""
 _BYTES_PER_TOKEN = 8
 """Generous for any tokenizer of any language it was made for; only says how much of a large file is read."""
-_MIN_READ, _MAX_READ = 1 << 20, 1 << 28
+_MIN_READ, _MAX_READ = WHOLE_BYTES, 1 << 28
 """Bytes of one text. A tokenizer without word boundaries takes 5 s for a megabyte."""
 _MARGIN = 16
 """Tokens beyond a context that a shortened text must hold, so that the cut cannot change the context's last tokens."""
@@ -58,6 +61,8 @@ class Contexts:
     """Of the ids as little-endian int64, row by row."""
     notes: tuple[str, ...] = ()
     """What a user should know about the text."""
+    field: str | None = None
+    """Of the records, the field that was read; None if they have none, or the text is no records."""
 
 
 def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
@@ -70,27 +75,36 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
     length = default_context_length(model.n_ctx) if target.context_length is None else target.context_length
     check_length(length, target.contexts, model.n_ctx)
     cutter = _Cutter(model.tokenizer, length)
-    text = target.text or "demo"
-    notes: tuple[str, ...] = ()
-    if text == "demo":
-        name, found = "The demo's text", cutter.windows(list(demo_documents()), target.contexts, target.seed)
-    else:
-        path = check_text(text)
-        if isinstance(path, HubText):
-            return _from_hub(path, target, model.tokenizer, cutter, length)
-        name = path.name
-        if has_records(path):
-            problems = Problems()
-            records = shuffled(read_records(path, problems), target.seed)
-            found = cutter.heads(records, path.name, target.contexts)
-            notes = problems.notes(path)
-        else:
-            body, notes = read_text(path, min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN)))
-            found = sorted(
-                cutter.windows([(path.name, body)], target.contexts, target.seed), key=lambda item: item.start
-            )
-    notes += _enough(len(found), name, target, cutter, length)
-    return contexts_from([item.ids for item in found], [item.name for item in found], notes)
+    path = check_text(target.text or DEMO, target.text_field)
+    if path is None:
+        found = cutter.windows(list(demo_documents()), target.contexts, target.seed)
+        return _contexts(found, "The demo's text", target, cutter, length)
+    if isinstance(path, HubText):
+        return _from_hub(path, target, model.tokenizer, cutter, length)
+    if has_records(path):
+        reading = Reading(field=target.text_field, seed=target.seed)
+        records = shuffled(read_records(path, reading), target.seed)
+        found = cutter.heads(records, path.name, target.contexts)
+        return _contexts(found, path.name, target, cutter, length, reading.notes(path.name), reading.field)
+    most = min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN))
+    pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 2 * length * _BYTES_PER_TOKEN))
+    order = {name: place for place, (name, _) in enumerate(pieces)}
+    found = cutter.windows(pieces, target.contexts, target.seed)
+    found.sort(key=lambda item: (order[item.document], item.start))
+    return _contexts(found, path.name, target, cutter, length, notes)
+
+
+def _contexts(
+    found: Sequence[_Context],
+    name: str,
+    target: TargetSpec,
+    cutter: _Cutter,
+    length: int,
+    notes: tuple[str, ...] = (),
+    field: str | None = None,
+) -> Contexts:
+    notes = (*notes, *cutter.special.notes(name), *_enough(len(found), name, target, cutter, length))
+    return contexts_from([item.ids for item in found], [item.name for item in found], notes, field)
 
 
 def _enough(n_found: int, name: str, target: TargetSpec, cutter: _Cutter, length: int) -> tuple[str, ...]:
@@ -116,29 +130,42 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
     wanted = hub_text.Wanted(
         name=text.name,
         split=text.split,
-        field=text.field,
+        field=text.field or hub_text.USUAL_FIELD,
         seed=target.seed,
         n_contexts=target.contexts,
         length=length,
         tokenizer=hub_text.tokenizer_hash(tokenizer.encode, len(tokenizer)),
     )
     known = hub_text.kept(wanted)
-    if known is not None:
-        rows, names = known.token_ids.tolist(), known.names
-    else:
-        stream = hub_text.records(text, target.seed, offline=target.offline)
-        found = cutter.heads(stream, text.name, target.contexts)
-        rows, names = [item.ids for item in found], tuple(item.name for item in found)
+    if known is None and text.field is None:
+        known = hub_text.kept(replace(wanted, field=hub_text.FOUND_FIELD))
+    if known is None:
+        reading = Reading(field=text.field, any_order=True)
+        found = cutter.heads(
+            hub_text.records(text, target.seed, reading, offline=target.offline), text.name, target.contexts
+        )
+        field = reading.field or hub_text.USUAL_FIELD
+        known = hub_text.Kept(
+            token_ids=contexts_from([item.ids for item in found], []).token_ids,
+            names=tuple(item.name for item in found),
+            field=field,
+            notes=(*reading.notes(text.name), *cutter.special.notes(text.name)),
+        )
         if found:
-            hub_text.keep(wanted, rows, names)
-    return contexts_from(rows, names, _enough(len(rows), str(text), target, cutter, length))
+            is_usual = text.field is not None or field == hub_text.USUAL_FIELD
+            hub_text.keep(replace(wanted, field=field if is_usual else hub_text.FOUND_FIELD), known)
+    notes = (*known.notes, *_enough(len(known.names), str(text), target, cutter, length))
+    return contexts_from(known.token_ids.tolist(), known.names, notes, known.field)
 
 
-def contexts_from(rows: Sequence[Sequence[int]], names: Sequence[str], notes: tuple[str, ...] = ()) -> Contexts:
+def contexts_from(
+    rows: Sequence[Sequence[int]], names: Sequence[str], notes: tuple[str, ...] = (), field: str | None = None
+) -> Contexts:
     """Contexts from token ids already made: [c] rows of the same length."""
     token_ids = torch.tensor([list(row) for row in rows], dtype=torch.int64)
     data = token_ids.numpy().astype("<i8", copy=False).tobytes()
-    return Contexts(token_ids=token_ids, names=tuple(names), sha256=hashlib.sha256(data).hexdigest(), notes=notes)
+    digest = hashlib.sha256(data).hexdigest()
+    return Contexts(token_ids=token_ids, names=tuple(names), sha256=digest, notes=notes, field=field)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +173,7 @@ class _Context:
     ids: list[int]
     name: str
     start: int
+    document: str
 
 
 class _Cutter:
@@ -158,6 +186,8 @@ class _Cutter:
         self._body = length - len(self._front)
         self.longest = 0
         """Tokens, BOS included."""
+        self.special = SpecialStrings(tokenizer)
+        """What was met of them."""
 
     def windows(self, documents: Sequence[Document], n_contexts: int, seed: int) -> list[_Context]:
         """Windows of consecutive tokens, round by round one from each document, in a seeded order.
@@ -188,29 +218,38 @@ class _Cutter:
     def heads(self, records: Iterable[Record], file_name: str, n_contexts: int) -> list[_Context]:
         """The first tokens of each record that is long enough, until there are `n_contexts`."""
         found: list[_Context] = []
-        # A token has at least one byte, so shorter records need not be tokenised to be passed over.
-        long_enough = (item for item in records if self._may_be_long(item[1]))
+        # A token has at least one byte, so shorter records need not be tokenised to be passed over. Of long ones only
+        # a beginning is held: a group of records of many megabytes would not fit into memory.
+        long_enough = ((number, text[: self._most]) for number, text in records if self._may_be_long(text))
         while group := list(islice(long_enough, min(_GROUP, 2 * (n_contexts - len(found))))):
             texts = [(f"{file_name} record {number:,}", text) for number, text in group]
-            for name, ids in self._tokenised(texts, self._head):
+            for name, ids in self._tokenised(texts, heads=True):
                 if len(ids) >= self._body:
                     found.append(self._window(name, ids, 0, label=name))
                     if len(found) >= n_contexts:
                         return found
         return found
 
-    def _tokenised(self, documents: Sequence[Document], shorten: Any = None) -> Iterator[tuple[str, array[int]]]:
-        """Token ids of each document without BOS; `shorten` may cut the text, but never below the tokens needed."""
-        texts = [text if shorten is None else shorten(text) for _, text in documents]
+    def _tokenised(self, documents: Sequence[Document], *, heads: bool = False) -> Iterator[tuple[str, array[int]]]:
+        """Token ids of each document without BOS; with `heads` as many as a context needs, or a few more."""
+        texts = [text[: self._enough] if heads else text for _, text in documents]
         for (name, text), part, ids in zip(documents, texts, self._tokenizer.encode_batch(texts), strict=True):
-            if len(part) < len(text) and len(ids) < self._length + _MARGIN:
-                ids = self._tokenizer.encode(text)
+            while len(part) < len(text) and len(ids) < self._length + _MARGIN:
+                part = text[: 2 * len(part)]
+                ids = self._tokenizer.encode(part)
             self.longest = max(self.longest, len(ids))
+            self.special.count(part, ids)
             yield name, array("q", ids[len(self._front) :])
 
-    def _head(self, text: str) -> str:
-        """As much of a text as surely holds a context; tokens near the cut may differ, so there is a margin."""
-        return text[: (self._length + _MARGIN) * _BYTES_PER_TOKEN]
+    @property
+    def _enough(self) -> int:
+        """Characters that nearly always hold a context; tokens near the cut may differ, so there is a margin."""
+        return (self._length + _MARGIN) * _BYTES_PER_TOKEN
+
+    @property
+    def _most(self) -> int:
+        """Characters that hold one surely: no tokenizer's longest token is longer on the average."""
+        return self._enough * 32
 
     def _may_be_long(self, text: str) -> bool:
         n_bytes = len(text.encode("utf-8", "surrogatepass"))
@@ -222,4 +261,4 @@ class _Cutter:
     def _window(self, name: str, ids: array[int], start: int, label: str | None = None) -> _Context:
         stop = start + self._body
         shown = label or f"{name} tokens {start}-{stop - 1}"
-        return _Context(ids=[*self._front, *ids[start:stop]], name=shown, start=start)
+        return _Context(ids=[*self._front, *ids[start:stop]], name=shown, start=start, document=name)

@@ -127,9 +127,10 @@ def check_gate(
     checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
     checks += [check for other in compared for check in _hook_is_the_one(taken, hook_name, other, mask, model.dtype)]
     x = taken[hook_name][mask]
-    others = {name: taken[name][mask][:N_NEIGHBOUR] for name in beside}
+    some = torch.linspace(0, len(x) - 1, min(len(x), N_NEIGHBOUR)).round().long().unique()  # of all contexts
+    others = {name: taken[name][mask][some] for name in beside}
     for i, sae in enumerate(saes):
-        checks += [_same_model(model, sae), *_measured(sae, x), *_layer(sae, x[:N_NEIGHBOUR], others)]
+        checks += [_same_model(model, sae), *_measured(sae, x), *_layer(sae, x[some], others)]
         yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
     report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted)
     yield Loading(what="load gate", detail=f"{report.n_tokens:,} tokens", seconds=0.0)

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inspector.errors import DataError
-from inspector.sources.readers import HubText, Record
+from inspector.sources.readers import HubText
+from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of
 from inspector.sources.registry_index import cache_folder
 
 PAPER_SEED, PAPER_BUFFER = 42, 10_000
 """Of the paper's shuffle (spec 1.2)."""
 KEPT_VERSION = 1
+USUAL_FIELD = "text"
+"""Of nearly all data sets, and until it could be chosen of all: what was kept then opens still."""
+FOUND_FIELD = ""
+"""Stands for the field in `Wanted` where the data set decided it: without the hub nobody knows which one."""
+_DECIDE = 100
+"""Rows that decide which field is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,7 @@ class Wanted:
     name: str
     split: str
     field: str
+    """The field that is read, or FOUND_FIELD."""
     seed: int
     n_contexts: int
     length: int
@@ -58,6 +67,10 @@ class Kept:
     token_ids: Tensor
     """[c, t] int64."""
     names: tuple[str, ...]
+    field: str
+    """That was read."""
+    notes: tuple[str, ...] = ()
+    """What there was to say about the text."""
 
 
 def tokenizer_hash(encode: Callable[[str], Sequence[int]], size: int) -> str:
@@ -89,7 +102,19 @@ def _read(path: Path) -> Kept | None:
         whole = token_ids.ndim == 2 and len(token_ids) == len(names) and about["sha256"] == _digest(token_ids, names)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return Kept(token_ids=token_ids.to(torch.int64), names=tuple(names)) if whole else None
+    if not whole:
+        return None
+    field, notes = about.get("read_field") or about.get("field") or USUAL_FIELD, _notes(about)
+    return Kept(token_ids=token_ids.to(torch.int64), names=tuple(names), field=field, notes=notes)
+
+
+def _notes(about: Mapping[str, str]) -> tuple[str, ...]:
+    """None in files of older versions."""
+    try:
+        found = json.loads(about.get("notes", "[]"))
+    except ValueError:
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def checksum_file(path: Path) -> Path:
@@ -112,10 +137,16 @@ def damage_of(path: Path) -> str | None:
     return None if _read(path) is not None else "its tokens are not those that were kept"
 
 
-def keep(wanted: Wanted, rows: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+def keep(wanted: Wanted, taken: Kept) -> None:
     """Keep them, if the disk lets us."""
-    token_ids = torch.tensor([list(row) for row in rows], dtype=torch.int64)
-    about = {"names": json.dumps(list(names)), "sha256": _digest(token_ids, names), **_told(wanted)}
+    token_ids, names = taken.token_ids, taken.names
+    about = {
+        "names": json.dumps(list(names)),
+        "sha256": _digest(token_ids, names),
+        "read_field": taken.field,
+        "notes": json.dumps(list(taken.notes)),
+        **_told(wanted),
+    }
     path = _path(wanted)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -131,8 +162,8 @@ def keep(wanted: Wanted, rows: Sequence[Sequence[int]], names: Sequence[str]) ->
             temporary.unlink(missing_ok=True)
 
 
-def records(text: HubText, seed: int, *, offline: bool) -> Iterator[Record]:
-    """The texts of a data set in shuffled order, streamed.
+def records(text: HubText, seed: int, reading: Reading, *, offline: bool) -> Iterator[Record]:
+    """The texts of a data set in shuffled order, streamed; `reading` tells the field and what was left out.
 
     Raises:
         DataError: offline, no such data set, split or field, or the hub cannot be reached.
@@ -143,16 +174,19 @@ def records(text: HubText, seed: int, *, offline: bool) -> Iterator[Record]:
             "Run once without --offline, or give --text FILE."
         )
     try:
-        stream = streamed(text).shuffle(seed=PAPER_SEED + seed, buffer_size=PAPER_BUFFER)
-        for number, row in enumerate(stream, start=1):
-            if text.field not in row:
-                raise DataError(
-                    f"{text} has no field {text.field!r}; its fields: {', '.join(list(row)[:6])}. "
-                    "Write hf:NAME:SPLIT:FIELD."
-                )
-            value = row[text.field]
-            if isinstance(value, str) and value.strip():
-                yield number, value
+        rows = iter(streamed(text).shuffle(seed=PAPER_SEED + seed, buffer_size=PAPER_BUFFER))
+        sample: list[Any] = []
+        n_characters = 0
+        for row in islice(rows, _DECIDE):
+            sample.append(row)
+            n_characters += sum(len(value) for value in row.values() if isinstance(value, str))
+            if n_characters >= SAMPLE_CHARACTERS:
+                break
+        reading.field = choose_field(fields_of(sample), text.field, str(text))
+        for number, row in enumerate(chain(sample, rows), start=1):
+            found = reading.text_of(row.get(reading.field))
+            if found is not None:
+                yield number, found
     except DataError:
         raise
     except Exception as error:  # the library raises its own and those of four others; none may show a token

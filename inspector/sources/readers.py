@@ -1,4 +1,4 @@
-"""Reads text out of files that may hold anything: .txt, .py and the like whole, .jsonl(.zst) and .parquet by record.
+"""Reads text out of files that may hold anything: .txt, .py and the like as one text, JSON and parquet by record.
 
 Files are streamed and never trusted: a missing, empty, binary, broken or endless one ends in one sentence.
 """
@@ -6,57 +6,40 @@ Files are streamed and never trusted: a missing, empty, binary, broken or endles
 from __future__ import annotations
 
 import codecs
-import io
-import json
 import os
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
-from inspector.errors import DataError, nearest
+from inspector.errors import DataError, UsageError, nearest
+from inspector.sources.characters import decoded, replaced_note
 from inspector.sources.paths import is_directory, shown
+from inspector.sources.records import SHUFFLE_RECORDS, Reading, Record
 
-Record = tuple[int, str]
-"""Number of the record in its file, from 1, and its text."""
-
-RECORD_SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.zst", ".ndjson.zst", ".json.zst")
+PARQUET_SUFFIXES = (".parquet",)
 _PACKED_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".zip", ".tar", ".7z")
-FORMATS = "Use UTF-8 text (.txt, .md, .py, ...), .jsonl, .jsonl.zst or .parquet."
-MAX_LINE = 64 << 20
-"""Bytes. A longer line of .jsonl is not one document but a file of another kind."""
+FORMATS = "Use UTF-8 text (.txt, .md, .py, ...), .jsonl, .json, .jsonl.zst or .parquet."
+DEMO = "demo"
+"""In the place of a file: the demo's own text."""
 _HEAD = 1 << 16
 """Bytes looked at before anything is loaded."""
-SHUFFLE_RECORDS = 10_000
-"""As the paper's streaming shuffle (spec 1.2)."""
+MOST_REPLACED = 0.3
+"""Of the characters. Latin-1 text has a few percent of bytes that are no UTF-8, and is read; with more of them it is
+another encoding or no text, and numbers would be about U+FFFD."""
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\v\b\x1b")
+MOST_CONTROLS = 0.05
+"""Of the bytes: more of them, and it is a binary file that happens to have no NUL."""
+WHOLE_BYTES = 1 << 20
+"""A text of at most so many bytes is read and cut as one."""
+PIECE_BYTES = 1 << 18
+"""Of a text too large to be one: windows of a context are cut from pieces of this size, wherever they are read."""
+Piece = tuple[str, str]
+"""Name of a part of a file and its text."""
 SHUFFLE_CHARACTERS = 64 << 20
 """The shuffle buffer is also limited in size: ten thousand books would not fit into memory."""
-
-
-@dataclass
-class Problems:
-    """What went wrong in a file that could be used all the same."""
-
-    broken: int = 0
-    first: str = ""
-    """Where and why, for the first one."""
-    without_text: int = field(default=0)
-
-    def notes(self, path: Path) -> tuple[str, ...]:
-        """A sentence for each kind."""
-        found = []
-        if self.broken:
-            lines = (
-                "1 line could not be read and was"
-                if self.broken == 1
-                else f"{self.broken:,} lines could not be read and were"
-            )
-            found.append(f"{path.name}: {lines} left out; {self.first}.")
-        if self.without_text:
-            found.append(f"{path.name}: {self.without_text:,} records without text were left out.")
-        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +48,11 @@ class HubText:
 
     name: str
     split: str = "train"
-    field: str = "text"
+    field: str | None = None
+    """None: `text` if there is one, or what `records.choose_field` finds."""
 
     def __str__(self) -> str:
-        return f"hf:{self.name}:{self.split}:{self.field}"
+        return f"hf:{self.name}:{self.split}" + ("" if self.field is None else f":{self.field}")
 
 
 def hub_text(text: str) -> HubText | None:
@@ -82,16 +66,30 @@ def hub_text(text: str) -> HubText | None:
     match = re.fullmatch(r"hf:([\w.\-]+(?:/[\w.\-]+)?)(?::([\w.\-\[\]%:]+?)(?::([\w.\-]+))?)?", text)
     if match is None or ".." in match[1]:
         raise DataError(f"--text {shown(text)} names no data set. Write hf:ORGANISATION/NAME:SPLIT:FIELD.")
-    return HubText(name=match[1], split=match[2] or "train", field=match[3] or "text")
+    return HubText(name=match[1], split=match[2] or "train", field=match[3])
 
 
-def check_text(text: str) -> Path | HubText:
-    """The file or data set of --text; see `check_file` and `hub_text`.
+def check_text(text: str, field: str | None = None) -> Path | HubText | None:
+    """The file or data set of --text, see `check_file` and `hub_text`; None for the demo's text.
+
+    Args:
+        text: as typed.
+        field: of --text-field; None if it was not given.
 
     Raises:
         DataError: when it cannot be used.
+        UsageError: when the text has no fields, or names another one itself.
     """
-    return hub_text(text) or check_file(text)
+    found = None if text == DEMO else hub_text(text)
+    if found is None:
+        path = None if text == DEMO else check_file(text)
+        if field is not None and (path is None or not has_records(path)):
+            name = "the demo's text" if path is None else path.name
+            raise UsageError(f"--text-field {field!r} names a field of records, and {name} has none. Leave it out.")
+        return path
+    if field is not None and found.field is not None and field != found.field:
+        raise UsageError(f"--text {text} names a field and --text-field {field!r} another one. Leave one of them out.")
+    return found if field is None else HubText(name=found.name, split=found.split, field=field)
 
 
 def check_file(given: str) -> Path:
@@ -115,51 +113,92 @@ def check_file(given: str) -> Path:
         raise DataError(f"--text {name} cannot be opened ({error.strerror}). Check its permissions.") from error
     if not head.strip():
         raise DataError(f"--text {name} is empty. Give a file with text in it.")
-    if path.name.endswith(_PACKED_SUFFIXES) and not has_records(path):
+    if path.name.lower().endswith(_PACKED_SUFFIXES) and not has_records(path):
         raise DataError(f"--text {name} is compressed in a way that is not read here. {FORMATS}")
-    if not path.name.endswith((".zst", ".parquet")):
+    if not path.name.lower().endswith((".zst", *PARQUET_SUFFIXES)):
         _decode(head, path, cut=len(head) == _HEAD)  # a binary file is refused now, and not after the model is there
     return path
 
 
 def has_records(path: Path) -> bool:
     """Whether the file holds many texts rather than one."""
-    return path.name.endswith(RECORD_SUFFIXES)
+    return path.name.lower().endswith((*JSON_SUFFIXES, *PARQUET_SUFFIXES))
 
 
-def read_text(path: Path, max_bytes: int) -> tuple[str, tuple[str, ...]]:
-    """The text of a file and notes; no more than `max_bytes` are read, up to the last whole line.
+def read_text(
+    path: Path, max_bytes: int, *, seed: int, piece_bytes: int = PIECE_BYTES, whole: int = WHOLE_BYTES
+) -> tuple[list[Piece], tuple[str, ...]]:
+    """The text of a file and notes: as one piece, or of a larger one pieces from random places.
+
+    How a file is cut depends on the file and `piece_bytes` alone, and with the same seed fewer pieces are some of more:
+    so a second look for more text meets the same windows, and can leave out those that were held out.
+
+    Args:
+        path: of a file that was checked.
+        max_bytes: of all pieces together, about.
+        seed: of the places.
+        piece_bytes: of one piece.
+        whole: a file of at most so many bytes is one piece.
 
     Raises:
-        DataError: when it is binary or not UTF-8.
+        DataError: when it is binary or mostly not UTF-8.
     """
+    size = path.stat().st_size
+    pieces: list[Piece] = []
+    n_replaced = n_bytes = n_read = 0
     with path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+        for start, length in _places(size, max_bytes, piece_bytes, whole, seed):
+            file.seek(start)
+            data = _whole_lines(file.read(length), start=start, end=size)
+            text, replaced = _decode(data, path, cut=len(data) < size)
+            n_replaced, n_bytes, n_read = n_replaced + replaced, n_bytes + len(data), n_read + 1
+            if text:
+                pieces.append((path.name if size <= whole else f"{path.name} from byte {start:,}", text))
     notes: tuple[str, ...] = ()
-    if len(data) > max_bytes:
-        end = data.rfind(b"\n", 0, max_bytes)
-        data = data[: end + 1 if end > 0 else max_bytes]
-        notes = (f"Only the first {len(data) / 1e6:.1f} MB of {path.name} were read.",)
-    cut = bool(notes) and not data.endswith(b"\n")
-    return _decode(data, path, cut=cut), notes
+    if n_read * piece_bytes < size > whole:
+        places = "one place" if n_read == 1 else f"{n_read} places"
+        notes = (f"{path.name}: {n_bytes / 1e6:.1f} of its {size / 1e6:.1f} MB were read, at {places} by the seed.",)
+    if n_replaced:
+        notes += (replaced_note(path.name, n_replaced),)
+    return pieces, notes
 
 
-def read_records(path: Path, problems: Problems) -> Iterator[Record]:
-    """The texts of a .jsonl, .jsonl.zst or .parquet file: field `text`, else the first field that holds a string.
+def _places(size: int, max_bytes: int, length: int, whole: int, seed: int) -> list[tuple[int, int]]:
+    """Where and how many bytes to read, in the order of the file."""
+    if size <= whole:
+        return [(0, size)]
+    places = list(range(0, size, length))
+    random.Random(seed).shuffle(places)
+    return [(place, length) for place in sorted(places[: max(1, -(-max_bytes // length))])]
+
+
+def _whole_lines(data: bytes, *, start: int, end: int) -> bytes:
+    """Without the parts of lines that a cut left at either side; all of it if there is no whole one."""
+    first = data.find(b"\n") + 1 if start else 0
+    last = data.rfind(b"\n") + 1 if start + len(data) < end else len(data)
+    return data[first:last] if last > first else data
+
+
+def read_records(path: Path, reading: Reading) -> Iterator[Record]:
+    """The texts of a JSON or parquet file.
 
     Args:
         path: is streamed, never held in memory.
-        problems: counts what is left out, as the records are taken.
+        reading: says which field is asked for; tells which was read and counts what is left out, as records are taken.
 
     Raises:
-        DataError: when the file is of another kind than its name says, or no record has text.
+        DataError: when the file is of another kind than its name says, has no such field, or no record has text.
     """
+    from inspector.sources.json_records import read_json
+    from inspector.sources.parquet_records import read_parquet
+
     count = 0
-    for record in _parquet(path, problems) if path.suffix == ".parquet" else _json_lines(path, problems):
+    for record in (read_parquet if path.name.lower().endswith(PARQUET_SUFFIXES) else read_json)(path, reading):
         count += 1
         yield record
+    reading.at_end = True
     if not count:
-        why = f" The first problem: {problems.first}." if problems.first else ""
+        why = f" The first problem: {reading.first}." if reading.first else ""
         raise DataError(f"{path} has no record with text.{why or ' Each record needs a field that holds a string.'}")
 
 
@@ -180,97 +219,31 @@ def shuffled(records: Iterable[Record], seed: int) -> Iterator[Record]:
     yield from held
 
 
-def _decode(data: bytes, path: Path, *, cut: bool) -> str:
+def _decode(data: bytes, path: Path, *, cut: bool) -> tuple[str, int]:
+    """The text, and how many of its characters stand for bytes that are no UTF-8; `cut`: at either end of the data."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path} is UTF-16 text. Save it as UTF-8.")
     if b"\0" in data:
         raise DataError(f"{path} is a binary file: byte {data.index(0):,} is NUL. {FORMATS}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if cut and error.start > len(data) - 4:  # the cut went through a character
-            return data[: error.start].decode("utf-8-sig")
+    if len(data) - len(data.translate(None, _CONTROLS)) > MOST_CONTROLS * len(data):
+        raise DataError(f"{path} is a binary file: many of its bytes are control characters. {FORMATS}")
+    if cut:
+        data = _whole_characters(data)
+    text, n_replaced = decoded(data)
+    if n_replaced > MOST_REPLACED * len(text):
         raise DataError(
-            f"{path} is not UTF-8 text: byte {error.start:,} is 0x{data[error.start]:02x}. {FORMATS}"
-        ) from error
+            f"{path} is not UTF-8 text: {n_replaced:,} of {len(text):,} characters cannot be decoded. "
+            "Convert it, for example with iconv, or choose another file."
+        )
+    return text, n_replaced
 
 
-def _json_lines(path: Path, problems: Problems) -> Iterator[Record]:
-    name: str | None = None
-    try:
-        with _open(path) as file:
-            number = 0
-            while line := file.readline(MAX_LINE + 1):
-                number += 1
-                if len(line) > MAX_LINE:
-                    raise DataError(f"Line {number:,} of {path} is longer than {MAX_LINE >> 20} MB. {FORMATS}")
-                if b"\0" in line:
-                    raise DataError(f"{path} is a binary file: line {number:,} holds a NUL byte. {FORMATS}")
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    problems.broken += 1
-                    why = (
-                        f"{error.msg} at column {error.colno}"
-                        if isinstance(error, json.JSONDecodeError)
-                        else str(error)
-                    )
-                    problems.first = problems.first or f"line {number:,}: {why[:120]}"
-                    continue
-                name = name or _text_field(record)
-                text = record if isinstance(record, str) else record.get(name) if isinstance(record, dict) else None
-                if isinstance(text, str) and text.strip():
-                    yield number, text
-                else:
-                    problems.without_text += 1
-    except OSError as error:  # pyarrow's errors of damaged compression are among them
-        raise DataError(f"{path} cannot be read: {str(error)[:200]}. Is it complete?") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix != ".zst":
-        return path.open("rb")
-    import pyarrow
-
-    stream: Any = pyarrow.input_stream(str(path), compression="zstd")
-    return io.BufferedReader(stream, buffer_size=1 << 20)
-
-
-def _text_field(record: Any) -> str | None:
-    if not isinstance(record, dict):
-        return None
-    if isinstance(record.get("text"), str):
-        return "text"
-    return next((key for key, value in record.items() if isinstance(value, str)), None)
-
-
-def _parquet(path: Path, problems: Problems) -> Iterator[Record]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-        schema = file.schema_arrow
-        strings = [
-            name
-            for name in schema.names
-            if pyarrow.types.is_string(schema.field(name).type)
-            or pyarrow.types.is_large_string(schema.field(name).type)
-        ]
-        if not strings:
-            raise DataError(f"{path} has no column of strings. Its columns: {', '.join(schema.names[:8])}.")
-        column = "text" if "text" in strings else strings[0]
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=[column]):
-            for text in batch.column(0).to_pylist():
-                number += 1
-                if text and text.strip():
-                    yield number, text
-                else:
-                    problems.without_text += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a readable parquet file: {str(error).splitlines()[0][:160]}. {FORMATS}"
-        ) from error
+def _whole_characters(data: bytes) -> bytes:
+    """Without the part of a character that a cut left at either end."""
+    start = next((i for i, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:  # the first byte of the last character says how many it has
+            needed = 1 if byte < 0x80 else 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4
+            return data[start : len(data) - back] if needed > back else data[start:]
+    return data[start:]

@@ -159,7 +159,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     )
     yield Loading(
         what="text",
-        detail=f"{len(contexts.names):,} contexts of {length:,} tokens",
+        detail=f"{len(contexts.names):,} contexts of {length:,} tokens{_of_field(contexts)}",
         seconds=time.perf_counter() - started,
     )
 
@@ -273,6 +273,10 @@ def _importing(name: str, module: str) -> Generator[Event, None, None]:
     yield Loading(what=f"importing {name}", seconds=time.perf_counter() - started)
 
 
+def _of_field(contexts: Contexts) -> str:
+    return "" if contexts.field is None else f", from field {contexts.field!r}"
+
+
 def _check_values(target: TargetSpec) -> None:
     if target.positions is not None:
         start, end = target.positions
@@ -299,5 +303,4 @@ def _check_text(target: TargetSpec, files: ModelFiles) -> None:
         raise UsageError(
             f"--positions {start}: begins after the last token of a context of {length:,}. Use an earlier START."
         )
-    if target.text not in (None, DEMO):
-        check_text(target.text or "")
+    check_text(target.text or DEMO, target.text_field)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from inspector.errors import DataError, TargetError, is_panic, panics_are_errors
+from inspector.sources.characters import mended
 
 _ANCHOR_TEXT = "a"
 """Decoded before each token, because some decoders strip the space in front of the first token they see."""
@@ -28,6 +29,10 @@ class Tokenizer:
         special = set(tokenizer.all_special_ids)
         special.update(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.special_ids = frozenset(int(i) for i in special if i is not None)
+        names = set(tokenizer.all_special_tokens)
+        names.update(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+        self.special_texts = frozenset(str(name) for name in names if name)
+        """What special tokens look like in a text, such as '</s>'."""
         self._bos_text: str | None = tokenizer.bos_token if self.bos_id is not None else None
         self._texts: dict[int, str] = {}
         self._anchor = self._ids([_ANCHOR_TEXT])[0][-1:]
@@ -46,8 +51,9 @@ class Tokenizer:
 
         Literal BOS strings in front of a text are the BOS; anywhere else they are text, and are spelled in ordinary
         tokens (Llama's `<s>` is also an HTML tag). Other special strings keep their meaning, as in chat prompts.
+        Halves of surrogate pairs, which no tokenizer takes, become U+FFFD.
         """
-        bodies = [self._strip_bos(text) for text in texts]
+        bodies = [self._strip_bos(mended(text)[0]) for text in texts]
         encoded = self._ids(bodies)
         if self.bos_id is None:
             return encoded

@@ -16,6 +16,7 @@ _PLAIN = {
     "--suite": "suite",
     "--l0": "l0",
     "--text": "text",
+    "--text-field": "text_field",
     "--contexts": "contexts",
     "--context-length": "context_length",
     "--train-tokens": "train_tokens",

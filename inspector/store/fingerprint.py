@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec, Split
 
-NAMES = ("model", "text")
+NAMES = ("model", "text", "text_field")
 """Say where weights and tokens are, not what they are: their hashes do. Not hashed, because a path is no content."""
 LIBRARIES = ("torch", "numpy", "transformers", "transformer-lens", "sae-lens")
 
@@ -45,6 +45,7 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         "hook_name": loaded.hook_name,
         "saes": {sae.ref.sae_id: _contents(sae) for sae in loaded.saes},
         "text": target.text,
+        **({} if loaded.contexts.field is None else {"text_field": loaded.contexts.field}),
         "tokens_sha256": loaded.contexts.sha256,
         "n_contexts": int(loaded.contexts.token_ids.shape[0]),
         "context_length": int(loaded.contexts.token_ids.shape[1]),

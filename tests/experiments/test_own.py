@@ -19,6 +19,7 @@ from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
 from inspector.runner import run
 from inspector.spec import RunSpec
+from inspector.statistics.own.sampling import random_part
 from tests.experiments.own import Array, Toy, decoded, finish, hidden, opened, weights
 
 ALL = (
@@ -229,7 +230,9 @@ def test_splices_are_transformers_own(toy: Toy, results: dict[str, dict[str, Any
     x = toy.raw["resid"]
     train, token_ids = toy.train, toy.loaded.contexts.token_ids
     included = toy.loaded.plan.included.numpy()
-    contexts = np.flatnonzero(np.asarray(toy.test.any(axis=1)))[:4]
+    held_out = np.flatnonzero(np.asarray(toy.test.any(axis=1)))
+    contexts = random_part(held_out.tolist(), 4, toy.loaded.target.seed)
+    assert contexts != held_out[:4].tolist()
     folder = toy.folder(toy.layer, "resid", toy.companion)
     x_hat = decoded(folder, hidden(folder, x))
     linear = LinearRegression().fit(x[train], (x - x_hat)[train])

@@ -164,3 +164,62 @@ def test_a_model_without_bos_gets_windows_without_one(
     ids = load_contexts(spec(text=str(path), contexts=2), toy).token_ids
     assert ids.shape == (2, 16)
     assert (ids != 1).all()
+
+
+def test_the_field_is_told_with_the_contexts(toy: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"url": "x" * 9, "content": prose(40, i), "summary": prose(50, i + 1)} for i in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = load_contexts(spec(text=str(path)), toy)
+    named = load_contexts(spec(text=str(path), text_field="content"), toy)
+    other = load_contexts(spec(text=str(path), text_field="summary"), toy)
+    assert (chosen.field, named.field, other.field) == ("content", "content", "summary")
+    assert chosen.sha256 == named.sha256 != other.sha256
+    assert load_contexts(spec(text=str(path.with_name("a.jsonl"))), toy).sha256 == chosen.sha256
+    with pytest.raises(DataError, match=r"has no field 'body'; its fields: url \(text\), content \(text\), summary"):
+        load_contexts(spec(text=str(path), text_field="body"), toy)
+
+
+def test_halves_of_surrogate_pairs_reach_no_tokenizer(toy: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "\\ud83d ' + prose(40) + '"}\n')
+    contexts = load_contexts(spec(text=str(path), contexts=1), toy)
+    assert contexts.token_ids[0].tolist() == toy.encode("\ufffd " + prose(40))[:16]
+    assert contexts.notes == ("a.jsonl: 1 character was no valid UTF-8 or half a surrogate pair and became U+FFFD.",)
+    assert toy.encode("caf\udce9") == toy.encode("caf\ufffd")
+
+
+def test_separators_that_are_special_tokens_are_told(toy: LanguageModel, tmp_path: Path) -> None:
+    """The toy's `<bos>` in a text is spelled, its `<eos>` is a token: what is said is what the ids show."""
+    path = tmp_path / "a.txt"
+    eos = toy.tokenizer.token_text(toy.tokenizer.eos_id)
+    assert toy.tokenizer.special_texts >= {"<bos>", eos}
+    path.write_text(f" {eos} ".join(prose(20, i) for i in range(6)))
+    contexts = load_contexts(spec(text=str(path), contexts=99), toy)
+    note = contexts.notes[0]
+    assert note.startswith(
+        f"a.txt has special tokens of this model written out: {eos!r} (5). They are tokens of their own"
+    )
+    assert int((contexts.token_ids == toy.tokenizer.eos_id).sum()) == 5
+    path.write_text(" <bos> ".join(prose(20, i) for i in range(6)))
+    contexts = load_contexts(spec(text=str(path), contexts=99), toy)
+    assert contexts.notes[0].startswith(
+        "a.txt has special tokens of this model written out: '<bos>' (5). They are spelled in ordinary tokens"
+    )
+    assert not (contexts.token_ids[:, 1:] == toy.bos_id).any()
+
+
+def test_line_ends_and_marks_of_windows_are_text_and_nothing(toy: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + b"one line\r\n" * 60)
+    ids = load_contexts(spec(text=str(path), contexts=1), toy).token_ids
+    windows = toy.encode("one line\r\n" * 60)[1:]
+    assert ids[0, 1:].tolist() in [windows[i : i + 15] for i in range(0, len(windows), 15)]
+
+
+def test_a_group_of_huge_records_is_cut_before_it_is_held(toy: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    text = prose(400_000)
+    path.write_text("".join(json.dumps({"text": f"{i} " + text}) + "\n" for i in range(4)))
+    contexts = load_contexts(spec(text=str(path), contexts=4), toy)
+    assert sorted(contexts.token_ids.tolist()) == sorted(toy.encode(f"{i} " + text[:500])[:16] for i in range(4))

@@ -76,7 +76,7 @@ def test_the_first_tokens_of_long_enough_documents_in_the_order_of_the_librarys_
 def test_a_second_run_asks_nobody_and_measures_the_same(model: Any, published: list[str]) -> None:
     first = load(model)
     again = load(model, offline=True)
-    assert published == ["hf:some/set:train:text"]
+    assert published == ["hf:some/set:train"]
     assert (again.sha256, again.names) == (first.sha256, first.names)
 
 
@@ -108,7 +108,7 @@ def test_offline_without_kept_tokens_says_what_to_do(model: Any, published: list
 
 
 def test_a_missing_field_names_those_there_are(model: Any, published: list[str]) -> None:
-    with pytest.raises(DataError, match=r"has no field 'body'; its fields: text"):
+    with pytest.raises(DataError, match=r"has no field 'body'; its fields: text \(text\)"):
         load(model, text=f"{NAME}:train:body")
 
 
@@ -125,3 +125,47 @@ def test_no_word_of_an_error_is_repeated(model: Any, published: list[str], monke
     with pytest.raises(DataError, match=r"cannot be read from the hub \(ConnectionError\)") as caught:
         load(model)
     assert "hf_Secret" not in str(caught.value)
+
+
+def test_a_field_that_was_found_is_kept_with_the_tokens(model: Any, published: list[str], tmp_path: Path) -> None:
+    """Offline nobody can ask the data set again which of its fields holds the text."""
+    texts = [f"{i} " + "the token " * 10 for i in range(60)]
+    table = pa.table({"url": ["u"] * 60, "content": texts, "title": ["t"] * 59 + [None]})
+    pq.write_table(table, tmp_path / "part.parquet")
+    found = load(model)
+    assert found.field == "content"
+    again = load(model, offline=True)
+    assert (again.field, again.sha256, again.names) == ("content", found.sha256, found.names)
+    named = load(model, text_field="content")
+    assert (named.field, named.sha256) == ("content", found.sha256)
+    assert load(model, text=f"{NAME}:train:content", offline=True).sha256 == found.sha256
+    assert published == ["hf:some/set:train", "hf:some/set:train:content"]
+    with pytest.raises(DataError, match="--offline forbids"):
+        load(model, text_field="title", offline=True)
+    with pytest.raises(DataError, match=r"its fields: url \(text\), content \(text\), title \(text\)"):
+        load(model, text_field="body")
+
+
+def test_what_was_left_out_is_said_again_when_kept_tokens_are_opened(
+    model: Any, published: list[str], tmp_path: Path
+) -> None:
+    texts = [None if i % 3 == 0 else f"{i} " + "the token " * 10 for i in range(12)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "part.parquet")
+    first = load(model, contexts=8)
+    assert first.notes[0] == "some/set: 4 records without text in field 'text' were left out."
+    assert load(model, contexts=8, offline=True).notes == first.notes
+
+
+def test_tokens_kept_by_an_older_version_open_still(model: Any, published: list[str], tmp_path: Path) -> None:
+    """They were of the field `text`, under the same key, without notes."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    first = load(model)
+    (path,) = (tmp_path / "cache" / "tokens").glob("*.safetensors")
+    with safe_open(path, framework="pt") as file:
+        about, ids = dict(file.metadata()), file.get_tensor("token_ids")
+    del about["notes"], about["read_field"]
+    save_file({"token_ids": ids}, path, metadata=about)
+    again = load(model, offline=True)
+    assert (again.sha256, again.field, again.notes) == (first.sha256, "text", ())

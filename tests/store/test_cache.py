@@ -63,7 +63,8 @@ def some_tokens(folder: Path) -> Kind:
     honest = hub_text.cache_folder
     hub_text.cache_folder = lambda: folder  # type: ignore[assignment]
     try:
-        hub_text.keep(wanted, [[1, 2, 3], [4, 5, 6]], ["one", "two"])
+        token_ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+        hub_text.keep(wanted, hub_text.Kept(token_ids=token_ids, names=("one", "two"), field="text"))
         assert hub_text.kept(wanted) is not None
     finally:
         hub_text.cache_folder = honest

@@ -83,7 +83,8 @@ def measure_components(
         found = load_companions(loaded, layer, of_components, sae.ref)
     widths: dict[str, int] = {companion.component: companion.sae.ref.d_in for companion in found}
     d = loaded.model.check_hook(loaded.hook_name)
-    plan = sample_plan(measuring.plan, tokens_wanted(tokens, max(d, sum(widths.values()))))
+    wanted = tokens_wanted(tokens, max(d, sum(widths.values())))
+    plan = sample_plan(measuring.plan, wanted, measuring.seed)
     regressors: dict[str, int] = {"own": d, **widths}
     if len(widths) > 1:
         regressors["joint"] = sum(widths.values())

@@ -72,7 +72,7 @@ def measure_probes(measuring: Measuring, *, l0: float, tokens: int) -> Generator
     """
     loaded = measuring.loaded
     assert loaded is not None, "a probe needs a target"
-    plan = sample_plan(measuring.plan, tokens) if tokens else measuring.plan
+    plan = sample_plan(measuring.plan, tokens, measuring.seed) if tokens else measuring.plan
     picks = nearest_l0(loaded.saes, l0)
     sums = [_Sums(sae) for sae in picks]
     indices = contexts_with(plan.train)

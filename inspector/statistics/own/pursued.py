@@ -88,7 +88,7 @@ def measure_pursuit(
     published = measuring.protocol == PROTOCOLS["paper-code"]
     chosen: Variant = variant or ("paper-code" if published else "careful")
     d = loaded.model.check_hook(loaded.hook_name)
-    plan = sample_plan(measuring.plan, tokens_wanted(tokens, d))
+    plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     picks = nearest_l0(loaded.saes, l0)
     source = _Source(measuring, plan, picks, chosen)
     found = yield from regress(
@@ -175,7 +175,7 @@ def _as_published(
         measuring.protocol.split or loaded.target.split,
         measuring.seed,
     )
-    plan = sample_plan(whole, tokens)
+    plan = sample_plan(whole, tokens, measuring.seed)
 
     def batches(indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
         for batch in measuring.activations.batches(indices):

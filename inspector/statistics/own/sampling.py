@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from inspector.engine.plan import Plan
@@ -24,22 +25,31 @@ def tokens_wanted(asked: int, d: int) -> int:
     return asked or max(LEAST_TOKENS, TOKENS_PER_DIMENSION * d)
 
 
-def sample_plan(plan: Plan, tokens: int) -> Plan:
-    """The plan on the first contexts of either side that together hold about so many tokens.
+def sample_plan(plan: Plan, tokens: int, seed: int) -> Plan:
+    """The plan on random contexts of either side that together hold about so many tokens.
 
-    Whole contexts, and of training and held-out ones the same share, so that what was held out stays so.
+    Whole contexts, and of training and held-out ones the same share, so that what was held out stays so. Never the
+    first ones: contexts stand in the order of their text, and its beginning is not like the rest. The same seed takes
+    the same ones, and fewer tokens a part of those of more.
     """
     n_included = int(plan.included.sum())
     if tokens >= n_included:
         return plan
     share = tokens / n_included
     kept = torch.zeros(len(plan.included), dtype=torch.bool)
-    for side in (plan.train, plan.test):
-        contexts = side.any(dim=1).nonzero()[:, 0]
-        kept[contexts[: max(1, math.ceil(share * len(contexts)))]] = True
+    for number, side in enumerate((plan.train, plan.test)):
+        contexts = side.any(dim=1).nonzero()[:, 0].tolist()
+        kept[random_part(contexts, max(1, math.ceil(share * len(contexts))), (seed, number))] = True
     included, train = plan.included & kept[:, None], plan.train & kept[:, None]
     n_train = int(train.sum())
     return replace(plan, included=included, train=train, n_train=n_train, n_test=int(included.sum()) - n_train)
+
+
+def random_part(indices: Sequence[int], n: int, seed: int | tuple[int, ...]) -> list[int]:
+    """So many of the indices, in their order; fewer are a part of more."""
+    # Sorted raw bits: numpy promises those across versions, not its shuffles.
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(indices)), kind="stable")
+    return [indices[place] for place in sorted(order[:n].tolist())]
 
 
 def nearest_l0(saes: Sequence[LoadedSae], l0: float) -> list[LoadedSae]:

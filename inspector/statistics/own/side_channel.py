@@ -84,7 +84,7 @@ def measure_channels(
     """
     loaded = measuring.loaded
     assert loaded is not None, "a side channel needs a target"
-    plan = sample_plan(measuring.plan, tokens) if tokens else measuring.plan
+    plan = sample_plan(measuring.plan, tokens, measuring.seed) if tokens else measuring.plan
     saes = nearest_l0(loaded.saes, l0)
     d = loaded.model.check_hook(loaded.hook_name)
     ranks = ranks_for(d, rank)

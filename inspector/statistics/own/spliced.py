@@ -18,7 +18,7 @@ from inspector.engine.decomposition import decompose, squared_norm
 from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.model import loss_per_token
-from inspector.statistics.own.sampling import nearest_l0
+from inspector.statistics.own.sampling import nearest_l0, random_part
 from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
 
     Args:
         measuring: the target.
-        contexts: held-out contexts, at most; 0 takes all.
+        contexts: held-out contexts, at most, drawn by the seed; 0 takes all.
         l0: per width the SAE of the nearest nominal L0, and all of the narrowest width; 0 takes all.
         hook: must be the target's; a mistyped name raises instead of replacing nothing.
     """
@@ -84,7 +84,7 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     if loaded.model.check_hook(hook_name) != loaded.model.check_hook(loaded.hook_name):
         raise DataError(f"Hook {hook_name} and {loaded.hook_name} differ in width. Splice where the SAEs read.")
     chosen = contexts_with(measuring.plan.test)
-    chosen = chosen[:contexts] if contexts else chosen
+    chosen = random_part(chosen, contexts, measuring.seed) if contexts else list(chosen)
     narrowest = min(sae.ref.d_sae for sae in loaded.saes)
     picks = nearest_l0(loaded.saes, l0)
     picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]

@@ -94,7 +94,7 @@ def measure_planted(
     sae = by_id[sae_id] if sae_id else nearest_l0(loaded.saes, l0)[0]
     published = measuring.protocol == PROTOCOLS["paper-code"]
     d = loaded.model.check_hook(loaded.hook_name)
-    plan = sample_plan(measuring.plan, tokens_wanted(tokens, d))
+    plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     if published:  # fitted and scored on the same tokens, as its threshold of 150,000 makes of 50,000 (D-21)
         plan = replace(plan, train=plan.included, n_train=plan.n_train + plan.n_test, n_test=plan.n_train + plan.n_test)
     clean, order, variance, scalar = _clean(measuring, plan, sae)

@@ -1,0 +1,227 @@
+"""Records of JSON: one per line, or an array of them; plain or compressed with zstd; streamed, never held whole."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from inspector.errors import DataError
+from inspector.sources.characters import Decoder, decoded
+from inspector.sources.records import SAMPLE_CHARACTERS, SAMPLE_RECORDS, Reading, Record, choose_field, fields_of
+
+MAX_LINE = 16 << 20
+"""Bytes of one record. Parsed, one of nothing but brackets takes twenty times that."""
+MAX_SKIPPED = 1 << 30
+"""Bytes of a line that is passed over. A longer one is no line: the file is of another kind, or made to be endless."""
+_CHUNK = 1 << 20
+_SPACE = " \t\r\n"
+_Value = tuple[int, Any, int]
+"""Number of the record, the record, and its size in characters."""
+
+
+def read_json(path: Path, reading: Reading) -> Iterator[Record]:
+    """The texts of the field that `reading` asks for, or of the one that the first records decide on.
+
+    Raises:
+        DataError: when the file is of another kind than its name says, or there is no such field.
+    """
+    try:
+        with _open(path) as file:
+            values = _values(file, path, reading)
+            sample, size = [], 0
+            for value in values:
+                sample.append(value)
+                size += value[2]
+                if len(sample) >= SAMPLE_RECORDS or size >= SAMPLE_CHARACTERS:
+                    break
+            reading.field = _field(sample, reading, path)
+            for number, record, _ in chain(sample, values):
+                value = record.get(reading.field) if isinstance(record, dict) else record
+                text = reading.text_of(value)
+                if text is not None:
+                    yield number, text
+    except OSError as error:  # pyarrow's errors of damaged compression are among them
+        raise DataError(f"{path} cannot be read: {str(error)[:200]}. Is it complete?") from error
+
+
+def _field(sample: list[_Value], reading: Reading, path: Path) -> str | None:
+    records = [record for _, record, _ in sample]
+    if any(isinstance(record, dict) for record in records):
+        return choose_field(fields_of(records), reading.field, str(path))
+    if reading.field is not None and records:
+        raise DataError(f"The records of {path} have no fields, so none is {reading.field!r}. Leave out --text-field.")
+    return None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix.lower() != ".zst":
+        return path.open("rb")
+    import pyarrow
+
+    stream: Any = pyarrow.input_stream(str(path), compression="zstd")
+    return io.BufferedReader(stream, buffer_size=_CHUNK)
+
+
+def _values(file: IO[bytes], path: Path, reading: Reading) -> Iterator[_Value]:
+    """Records one by one. A name that ends in .json says neither lines nor array: the first bytes do."""
+    if path.name.lower().removesuffix(".zst").endswith(".json"):
+        head = file.read(_CHUNK)
+        begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if begin.startswith(b"[") or not _is_whole(begin.split(b"\n", 1)[0]):
+            return _parts(head, file, path, reading)
+        return _lines(io.BufferedReader(_Again(head, file), buffer_size=_CHUNK), path, reading)
+    return _lines(file, path, reading)
+
+
+class _Again(io.RawIOBase):
+    """A file whose beginning was read already."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head, self._file = head, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._head[: len(buffer)] or self._file.read(len(buffer))
+        self._head = self._head[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(decoded(line)[0])
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _lines(file: IO[bytes], path: Path, reading: Reading) -> Iterator[_Value]:
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if b"\0" in line:
+            raise DataError(f"{path} is a binary file: line {number:,} holds a NUL byte. Save the records as UTF-8.")
+        if len(line) > MAX_LINE:
+            _pass_over(file, line, number, path)
+            reading.too_long += 1
+            reading.first = reading.first or f"line {number:,}: longer than {MAX_LINE / (1 << 20):g} MB"
+            continue
+        text, n_replaced = decoded(line) if number == 1 else _decoded(line)
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reading.failed(f"line {number:,}", _why(error))
+            continue
+        reading.replaced += n_replaced
+        yield number, record, len(text)
+
+
+def _decoded(line: bytes) -> tuple[str, int]:
+    """As `decoded`, and quicker for what is in order; not for a first line, which may begin with a mark."""
+    try:
+        return line.decode(), 0
+    except UnicodeDecodeError:
+        return decoded(line)
+
+
+def _pass_over(file: IO[bytes], line: bytes, number: int, path: Path) -> None:
+    size = len(line)
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_CHUNK)
+        size += len(line)
+        if size > MAX_SKIPPED:
+            raise DataError(
+                f"Line {number:,} of {path} is longer than {MAX_SKIPPED >> 20:,} MB. Write one record per line."
+            )
+
+
+def _parts(head: bytes, file: IO[bytes], path: Path, reading: Reading) -> Iterator[_Value]:
+    """The elements of an array, or objects that follow one another over any number of lines."""
+    source = _Characters(head, file, path)
+    in_array = source.skip(_SPACE) == "["
+    if in_array:
+        source.place += 1
+    for number in range(1, 1 << 62):
+        following = source.skip(_SPACE + "," if in_array else _SPACE)
+        if following == "" or (in_array and following == "]"):
+            break
+        record, size = source.value(number)
+        reading.replaced, source.decoder.replaced = reading.replaced + source.decoder.replaced, 0
+        yield number, record, size
+    if in_array and following == "":
+        reading.failed("the end", "the array is not closed, so the file is not complete")
+
+
+class _Characters:
+    """The characters of a file from a place on, read as they are needed."""
+
+    def __init__(self, head: bytes, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.decoder = Decoder()
+        self._json = json.JSONDecoder()
+        self._text, self.place, self._at_end = "", 0, False
+        self._take(head)
+
+    def skip(self, characters: str) -> str:
+        """Pass over these; returns the next one, or nothing at the end."""
+        while True:
+            rest = self._text[self.place : self.place + 256].lstrip(characters)
+            if rest:
+                self.place = min(len(self._text), self.place + 256) - len(rest)
+                return rest[0]
+            self.place = min(len(self._text), self.place + 256)
+            if self.place == len(self._text) and not self._more():
+                return ""
+
+    def value(self, number: int) -> tuple[Any, int]:
+        """The JSON value here, and its size.
+
+        Raises:
+            DataError: it is broken or too long. What follows in the file cannot be found.
+        """
+        while True:
+            why = ""
+            try:
+                value, end = self._json.raw_decode(self._text, self.place)
+            except (ValueError, RecursionError) as error:
+                why = _why(error)
+            else:
+                if end < len(self._text) or not self._more():  # a number may go on beyond what is here
+                    size, self.place = end - self.place, end
+                    return value, size
+                continue
+            if len(self._text) - self.place > MAX_LINE:
+                raise DataError(
+                    f"Record {number:,} of {self._path} is broken or longer than {MAX_LINE / (1 << 20):g} MB ({why}). "
+                    "Write one record per line, as .jsonl."
+                )
+            if not self._more():
+                raise DataError(f"Record {number:,} of {self._path} cannot be read: {why}. Is the file complete?")
+
+    def _more(self) -> bool:
+        """As many characters again as are waiting, so that a long value is parsed a few times only."""
+        if self._at_end:
+            return False
+        self._take(self._file.read(max(_CHUNK, len(self._text) - self.place)))
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if b"\0" in data:
+            raise DataError(f"{self._path} is a binary file: it holds a NUL byte. Save the records as UTF-8.")
+        self._at_end = not data
+        self._text = self._text[self.place :] + self.decoder.decode(data, last=not data)
+        self.place = 0
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return (str(error) or type(error).__name__)[:120]
