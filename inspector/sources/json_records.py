@@ -39,9 +39,9 @@ def read_json(path: Path, reading: Reading) -> Iterator[Record]:
                 if len(sample) >= SAMPLE_RECORDS or size >= SAMPLE_CHARACTERS:
                     break
             reading.field = _field(sample, reading, path)
-            for number, record, _ in chain(sample, values):
-                value = record.get(reading.field) if isinstance(record, dict) else record
-                text = reading.text_of(value)
+            for number, record, _size in chain(sample, values):
+                found = record.get(reading.field) if isinstance(record, dict) else record
+                text = reading.text_of(found)
                 if text is not None:
                     yield number, text
     except OSError as error:  # pyarrow's errors of damaged compression are among them

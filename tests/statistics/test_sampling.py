@@ -29,7 +29,7 @@ def test_contexts_of_a_sample_come_from_all_of_the_text_and_stay_on_their_side()
     assert part.n_test == int(part.test.sum())
     for side in (part.train, part.test):
         taken = side.any(dim=1).nonzero()[:, 0].float()
-        # The mean of k of 200 random places is 100 with a spread of 58 / sqrt(k); of the first ones it would be near 10.
+        # The mean of k of 200 random places is 100 with a spread of 58 / sqrt(k); of the first it would be near 10.
         assert abs(float(taken.mean()) - 100) < 4 * 58 / len(taken) ** 0.5
         assert float(taken.max()) > 120
     assert not torch.equal(part.included, sample_plan(plan, n // 10, 4).included)
