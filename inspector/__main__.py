@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from inspector import threads
+from inspector import streams, threads
 
 if TYPE_CHECKING:
     from inspector.cli.doors import AppRequest
@@ -60,6 +60,7 @@ def main() -> None:
 
 def _run() -> int:
     gc.disable()  # until the command is known: imports make no garbage, and a list of experiments is mostly imports
+    streams.provide()
     threads.wait_asleep()
     from inspector.cli.failures import run_command
     from inspector.cli.main import dm_inspect

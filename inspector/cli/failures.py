@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inspector import streams
 from inspector.errors import ExitCode, InspectorError, is_out_of_memory, nearest
 
 if TYPE_CHECKING:
@@ -35,17 +36,14 @@ def run_command(command: click.Command, args: Sequence[str], *, open_app: OpenAp
         args: the words after the program's name.
         open_app: what opens the app; see `cli.doors`.
     """
-    _print_anything()
+    streams.print_anything()
     try:
         code = _invoke(command, list(args), open_app)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # `| head` has what it wanted. Python flushes stdout once more at exit, which must find somebody listening.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
     except BaseException as error:
-        return report(error)
+        # `| head` has what it wanted; a session that hangs up breaks a pipe too, and that is an error.
+        code = ExitCode.DONE if isinstance(error, BrokenPipeError) and streams.nobody_reads() else report(error)
+        streams.settle()
     return code
 
 
@@ -91,6 +89,12 @@ def describe(error: BaseException) -> tuple[ExitCode, str]:
         case OSError() if error.errno in _DISK_FULL:
             where = f" while writing {error.filename}" if error.filename else ""
             return ExitCode.RESOURCE, f"The disk is full{where}. Free some space, or write somewhere else."
+        case OSError() if streams.stdout_fails():
+            reason = error.strerror or type(error).__name__
+            return (
+                ExitCode.RESOURCE,
+                f"The output cannot be written: {reason}. Send it somewhere else.",
+            )
     if is_out_of_memory(error):
         return (
             ExitCode.RESOURCE,
@@ -136,11 +140,3 @@ def _write_traceback(error: BaseException) -> Path:
     path = log_dir() / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
     return path
-
-
-def _print_anything() -> None:
-    """A terminal or pipe that is not UTF-8 shows question marks instead of ending the program."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")

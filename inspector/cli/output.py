@@ -29,6 +29,7 @@ def print_json_list(name: str, rows: Iterable[Any]) -> None:
         sys.stdout.write(separator + to_json(row))
         separator = ",\n"
     sys.stdout.write("\n]}\n" if separator != "\n" else "]}\n")
+    sys.stdout.flush()
 
 
 def check_file_place(path: Path) -> None:
