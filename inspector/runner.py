@@ -22,6 +22,7 @@ from inspector.errors import DataError, TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
+from inspector.sources.characters import mended, replaced_note
 from inspector.sources.hashing import hashed
 from inspector.sources.unchanged import require_unchanged
 from inspector.spec import RunSpec
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from inspector.sources.target import Loaded
     from inspector.statistics.first_pass import FirstPass, SaeMaps
+    from inspector.statistics.vector_rows import VectorSink
 
 __all__ = [
     "checkpoints_for", "plan_of", "require_enough", "result_object", "run", "table_checkpoints", "token_table",
@@ -289,6 +291,8 @@ def token_table(
     seed: int | None = None,
     batch_size: int = 8,
     checkpoints: Checkpoints | None = None,
+    vectors: VectorSink | None = None,
+    keep_rows: bool = True,
 ) -> Generator[Event, None, pa.Table]:
     """Every token with its loss and, for every SAE, its l0 and the norms of its error's parts; long form.
 
@@ -304,6 +308,8 @@ def token_table(
         seed: of the sampling; None: the target's.
         batch_size: contexts per batch. Changes no number.
         checkpoints: of `table_checkpoints`, opened; the caller discards them once the table is where it belongs.
+        vectors: takes the vectors of the same tokens.
+        keep_rows: see `rows_of_contexts`.
 
     Returns:
         Columns context, position, token_id, token, split, loss (null at the last position), x_norm, sae, l0,
@@ -312,7 +318,7 @@ def token_table(
     Raises:
         DataError: too few tokens to fit on, an empty or too long prompt, or an activation that is not finite.
     """
-    work = _table(loaded, prompt, generate, temperature, seed, batch_size, checkpoints)
+    work = _table(loaded, prompt, generate, temperature, seed, batch_size, checkpoints, vectors, keep_rows)
     table = yield from work if checkpoints is None else _telling(work, checkpoints)
     require_unchanged(loaded)
     return table
@@ -326,15 +332,24 @@ def _table(
     seed: int | None,
     batch_size: int,
     checkpoints: Checkpoints | None,
+    vectors: VectorSink | None,
+    keep_rows: bool,
 ) -> Generator[Event, None, pa.Table]:
+    if prompt is not None:
+        prompt, n_replaced = mended(prompt)
+        if n_replaced:
+            yield Warned(message=replaced_note("--prompt", n_replaced))
     require_enough(loaded, loaded.plan)
     maps = yield from fitted_maps(loaded, batch_size, keeper=checkpoints)
     if generate is not None:
         seed = loaded.target.seed if seed is None else seed
-        return rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed)
+        return rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed, vectors)
     if prompt is not None:
-        return rows_of_prompt(loaded, maps, prompt)
-    return (yield from rows_of_contexts(loaded, maps, batch_size, keeper=checkpoints))
+        return rows_of_prompt(loaded, maps, prompt, vectors)
+    table = yield from rows_of_contexts(
+        loaded, maps, batch_size, keeper=checkpoints, vectors=vectors, keep_rows=keep_rows
+    )
+    return table
 
 
 def _telling(work: Generator[Event, None, T], checkpoints: Checkpoints) -> Generator[Event, None, T]:

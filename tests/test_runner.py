@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,14 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from inspector.errors import DataError, UsageError
-from inspector.events import Event, Measured, PassProgress
+from inspector.errors import DataError, ResourceError, UsageError
+from inspector.events import Event, Measured, PassProgress, Warned
 from inspector.runner import run, token_table
 from inspector.sources.contexts import contexts_from
 from inspector.sources.target import Loaded, open_target
 from inspector.sources.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_sae, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
+from inspector.store.vector_file import INDEX, SPLITS, VectorFile, require_room, size_of
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
@@ -411,6 +413,84 @@ def test_losses_are_those_of_transformers(files: Path, loaded: Loaded) -> None:
     )
     ours = np.array(columns["loss"][::3], dtype=float).reshape(40, 48)[:, :-1]
     np.testing.assert_allclose(ours, losses.numpy(), atol=1e-5)
+
+
+def test_vectors_sum_to_x_and_are_numpys_row_by_row(files: Path, loaded: Loaded, tmp_path: Path) -> None:
+    """x = x_hat + linear + nonlinear, with x and x_hat from raw files in float64; 1e-4 of the largest: float32."""
+    from safetensors import safe_open
+
+    ids = [sae.ref.sae_id for sae in loaded.saes]
+    path = tmp_path / "v.safetensors"
+    file = VectorFile(path, ("x", "error", "linear", "nonlinear"), ids, D, {"hook_name": "here"}, name=path.name)
+    table = finish(token_table(loaded, batch_size=7, vectors=file)).to_pydict()
+    n = 40 * 48
+    assert file.finish() == path.stat().st_size
+    assert 0 < path.stat().st_size - size_of(("x", "error", "linear", "nonlinear"), ids, n, D) < 4096
+    with safe_open(path, framework="np") as opened:
+        about = opened.metadata()
+        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
+    assert set(found) == {*INDEX, "split", "x", *(f"{k}/{i}" for k in ("error", "linear", "nonlinear") for i in ids)}
+    assert json.loads(about["saes"]) == ids and about["hook_name"] == "here"
+    for name in INDEX:
+        assert found[name].tolist() == table[name][::3]
+    assert [SPLITS[split] for split in found["split"]] == table["split"][::3]
+    x = raw_activations(files, loaded.contexts.token_ids.numpy()).reshape(n, D)
+    close = partial(np.testing.assert_allclose, atol=1e-4 * np.abs(x).max())
+    close(found["x"], x)
+    train = loaded.plan.train.numpy().ravel()
+    for i, sae in enumerate(loaded.saes):
+        x_hat = raw_reconstruction(Path(sae.ref.path or ""), x)
+        error, linear, rest = (
+            found[f"{kind}/{ids[i]}"].astype(np.float64) for kind in ("error", "linear", "nonlinear")
+        )
+        close(x_hat + linear + rest, x)
+        close(error, x - x_hat)
+        close(linear, LinearRegression().fit(x[train], (x - x_hat)[train]).predict(x))
+        assert np.abs(rest[~train].mean(axis=0)).max() > 0 and np.abs(linear - error).max() > 1e-3
+        for kind, vectors in (("sae", error), ("linear", linear), ("nonlinear", rest)):  # the rows are the table's rows
+            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), table[f"{kind}_error_norm"][i::3], rtol=1e-4)
+        assert json.loads(about["maps"])[ids[i]]["n_train"] == loaded.plan.n_train
+
+
+def test_vectors_of_a_prompt_and_without_a_table(loaded: Loaded, tmp_path: Path) -> None:
+    ids = [sae.ref.sae_id for sae in loaded.saes]
+    text = "the model reads a token"
+    given: dict[str, dict[str, Any]] = {"prompt": {"prompt": text}, "text": {"keep_rows": False}}
+    for name, options in given.items():
+        file = VectorFile(tmp_path / name, ("error",), ids, D, {}, name=name)
+        table = finish(token_table(loaded, batch_size=4, vectors=file, **options))
+        file.finish()
+        found = load_file(tmp_path / name)
+        n = len(loaded.model.encode(text)) if name == "prompt" else 40 * 48
+        assert table.num_rows == 3 * (n if name == "prompt" else 4 * 48)  # of the text, no more than the first batch
+        assert {key: tuple(value.shape) for key, value in found.items() if key not in (*INDEX, "split")} == {
+            f"error/{sae_id}": (n, D) for sae_id in ids
+        }
+        norms = np.stack([np.linalg.norm(found[f"error/{sae_id}"], axis=1) for sae_id in ids], axis=1).ravel()
+        np.testing.assert_allclose(norms[: table.num_rows], table["sae_error_norm"].to_numpy(), rtol=1e-5)
+
+
+def test_vectors_that_find_no_room_are_refused_with_their_size(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"v\.safetensors would take 1,000,000\.00 GB, and its disk has .* GB left"):
+        require_room(tmp_path / "v.safetensors", 10**15, "v.safetensors")
+    with pytest.raises(ResourceError, match=r"would take .* GB"):
+        VectorFile(tmp_path / "v", ("x",), ["a"], 4096, {}, name="v").begin(10**11, {})
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_prompt_that_is_no_unicode_is_mended_and_it_is_said(loaded: Loaded) -> None:
+    """`--prompt $'caf\\xe9'` comes as a lone surrogate."""
+    events: list[Event] = []
+    work = token_table(loaded, prompt="caf\udce9 noir")
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as end:
+            table = end.value
+            break
+    assert table["token_id"].to_pylist()[::3] == loaded.model.encode("caf\ufffd noir")
+    said = "--prompt: 1 character was no valid UTF-8 or half a surrogate pair and became U+FFFD."
+    assert Warned(message=said) in events
 
 
 def test_a_prompt_is_scored_with_the_maps_of_the_text(loaded: Loaded) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import one_context, opened
 from inspector.cli.output import check_file_place, print_json_list, whole_file
 from inspector.cli.target_options import target_options
+from inspector.cli.token_vectors import Kinds, vector_file, vectors_place
 from inspector.errors import UsageError
 from inspector.spec import RunSpec
 
@@ -36,6 +38,7 @@ Examples:
   dm-inspect tokens
   dm-inspect tokens --prompt 'def main():' --l0 16
   dm-inspect tokens --out tokens.parquet
+  dm-inspect tokens --vectors error,linear,nonlinear --out tokens.safetensors
 """,
 )
 @click.option("--prompt", metavar="TEXT", help="Score this text instead of the target's.")
@@ -46,7 +49,14 @@ Examples:
     "--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True, help="Of --generate; 0: likeliest."
 )
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"tokens": [...]}, a row per token and SAE.')
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.parquet", help="Write the table as Parquet.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as .parquet.")
+@click.option(
+    "--vectors",
+    "kinds",
+    type=Kinds(),
+    metavar="LIST",
+    help="Also x, error, linear, nonlinear as vectors, to --out FILE.safetensors or beside its .parquet.",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -63,6 +73,7 @@ def tokens(
     temperature: float,
     as_json: bool,
     out: Path | None,
+    kinds: tuple[str, ...] | None,
     batch_size: int,
     quiet: bool,
     target: TargetSpec,
@@ -74,55 +85,81 @@ def tokens(
     """
     if as_json and out is not None:
         raise UsageError("--json and --out were both given. Leave one out.")
-    if out is not None and out.suffix != ".parquet":
-        raise UsageError(
-            f"--out {out} does not end in .parquet, the only format of this table. Rename it, or use --json."
-        )
-    if out is not None:
-        check_file_place(out)
+    place = vectors_place(out, kinds)
+    for path in (out, place):
+        if path is not None:
+            check_file_place(path)
     as_text = not as_json and out is None
     with contextlib.ExitStack() as stack:
-        work = _table(target, prompt, generate, temperature, batch_size, stack, only_first=as_text and prompt is None)
-        loaded, table, checkpoints = follow(work, quiet=quiet)
+        wanted = Wanted(
+            prompt=prompt,
+            generate=generate,
+            temperature=temperature,
+            batch_size=batch_size,
+            vectors=place,
+            kinds=kinds,
+            only_vectors=place is not None and place == out,
+            only_first=as_text and prompt is None,
+        )
+        loaded, table, checkpoints = follow(_table(target, wanted, stack), quiet=quiet)
         if as_json:
             print_json_list("tokens", rows_of(table))
+        elif wanted.only_vectors:
+            say(f"wrote vectors to {out}")
         elif out is not None:
             write_parquet(table, out)
-            say(f"wrote {table.num_rows:,} rows to {out}")
+            say(f"wrote {table.num_rows:,} rows to {out}{f' and their vectors to {place}' if place else ''}")
         else:
             print_first(loaded, table, scored="prompt" if prompt is not None or generate is not None else "context")
         if checkpoints is not None:  # only now: until the table is where it belongs they are all there is
             checkpoints.discard()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What of which tokens."""
+
+    prompt: str | None
+    generate: int | None
+    temperature: float
+    batch_size: int
+    vectors: Path | None
+    """Where vectors go."""
+    kinds: tuple[str, ...] | None
+    only_vectors: bool
+    """The table is not wanted."""
+    only_first: bool
+    """Of the text, the first context is enough."""
+
+
 def _table(
-    target: TargetSpec,
-    prompt: str | None,
-    generate: int | None,
-    temperature: float,
-    batch_size: int,
-    stack: contextlib.ExitStack,
-    *,
-    only_first: bool,
+    target: TargetSpec, wanted: Wanted, stack: contextlib.ExitStack
 ) -> Generator[Event, None, tuple[Loaded, pa.Table, Checkpoints | None]]:
-    """The table, and the checkpoints it was made with, which `stack` closes."""
+    """The table, and the checkpoints it was made with, which `stack` closes; the vectors are where they belong."""
     loaded = yield from opened(target)
     from inspector import runner
 
-    if only_first and generate is None:
-        return loaded, (yield from first_context(loaded, batch_size)), None
+    if wanted.only_first and wanted.generate is None:
+        return loaded, (yield from first_context(loaded, wanted.batch_size)), None
     from inspector.sources.hashing import hashed
 
     yield from hashed(loaded)
-    checkpoints = stack.enter_context(runner.table_checkpoints(loaded, batch_size))
-    table = yield from runner.token_table(
-        loaded,
-        prompt=prompt,
-        generate=generate,
-        temperature=temperature,
-        batch_size=batch_size,
-        checkpoints=checkpoints,
-    )
+    checkpoints = stack.enter_context(runner.table_checkpoints(loaded, wanted.batch_size))
+    n_tokens = loaded.contexts.token_ids.numel()
+    own = wanted.prompt is not None or wanted.generate is not None
+    if own:
+        n_tokens = min(loaded.model.n_ctx, len(loaded.model.encode(wanted.prompt or "")) + (wanted.generate or 0))
+    with vector_file(wanted.vectors, wanted.kinds, loaded, n_tokens, own_text=own) as vectors:
+        table = yield from runner.token_table(
+            loaded,
+            prompt=wanted.prompt,
+            generate=wanted.generate,
+            temperature=wanted.temperature,
+            batch_size=wanted.batch_size,
+            checkpoints=checkpoints,
+            vectors=vectors,
+            keep_rows=not wanted.only_vectors,
+        )
     return loaded, table, checkpoints
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
     from inspector.sources.target import Loaded
     from inspector.statistics.keeping import Keeper, RowKeeper
+    from inspector.statistics.vector_rows import VectorSink
 
 Maps = Mapping[str, "LinearMap"]
 """x to sae_error, by sae_id."""
@@ -41,7 +42,13 @@ def fitted_maps(loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None
 
 
 def rows_of_contexts(
-    loaded: Loaded, maps: Maps, batch_size: int, *, keeper: RowKeeper | None = None
+    loaded: Loaded,
+    maps: Maps,
+    batch_size: int,
+    *,
+    keeper: RowKeeper | None = None,
+    vectors: VectorSink | None = None,
+    keep_rows: bool = True,
 ) -> Generator[Event, None, pa.Table]:
     """All positions of all contexts of the target.
 
@@ -50,9 +57,14 @@ def rows_of_contexts(
         maps: of every SAE.
         batch_size: contexts per batch.
         keeper: where rows are kept on the way; None: nowhere.
+        vectors: takes the vectors too. They are not kept on the way, so neither are the rows.
+        keep_rows: False returns those of the first batch only, for who wants nothing but vectors.
     """
     import pyarrow as pa
 
+    if vectors is not None:
+        keeper = None
+        vectors.begin(loaded.contexts.token_ids.numel(), maps)
     token_ids = loaded.contexts.token_ids
     progress = Progress("scores", len(token_ids), token_ids.shape[1])
     tables, done = ([], 0) if keeper is None else keeper.rows()
@@ -64,7 +76,8 @@ def rows_of_contexts(
     batch_size = loaded.at_once(batch_size)
     for first in range(done, len(token_ids), batch_size):
         group = token_ids[first : first + batch_size]
-        tables += _rows_of(loaded, maps, first, group)
+        rows = list(_rows_of(loaded, maps, first, group, vectors))
+        tables += rows if keep_rows or not tables else []
         if keeper is not None and keeper.due():
             keeper.store_rows(tables[n_kept:], first + len(group))
             n_kept = len(tables)
@@ -72,7 +85,7 @@ def rows_of_contexts(
     return pa.concat_tables(tables)
 
 
-def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor) -> Iterator[pa.Table]:
+def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: VectorSink | None) -> Iterator[pa.Table]:
     """Rows of each context of a batch, the first of which has this index."""
     plan = loaded.plan
     scored = loaded.model.score(group, [loaded.hook_name])
@@ -82,10 +95,10 @@ def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor) -> Iterator[
             TRAIN if train else TEST if included else EXCLUDED
             for train, included in zip(plan.train[context].tolist(), plan.included[context].tolist(), strict=True)
         ]
-        yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits)
+        yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits, vectors)
 
 
-def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str) -> pa.Table:
+def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str, vectors: VectorSink | None = None) -> pa.Table:
     """The tokens of a typed text, as context 0.
 
     Raises:
@@ -97,11 +110,19 @@ def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str) -> pa.Table:
     token_ids = torch.tensor(ids, dtype=torch.int64)
     scored = loaded.model.score(token_ids[None], [loaded.hook_name])
     x = scored.activations[loaded.hook_name][0]
-    return _rows(loaded, maps, 0, token_ids, x, scored.loss[0], [EXCLUDED] * len(ids))
+    if vectors is not None:
+        vectors.begin(len(ids), maps)
+    return _rows(loaded, maps, 0, token_ids, x, scored.loss[0], [EXCLUDED] * len(ids), vectors)
 
 
 def rows_of_generation(
-    loaded: Loaded, maps: Maps, prompt: str, n_tokens: int, temperature: float, seed: int
+    loaded: Loaded,
+    maps: Maps,
+    prompt: str,
+    n_tokens: int,
+    temperature: float,
+    seed: int,
+    vectors: VectorSink | None = None,
 ) -> pa.Table:
     """A prompt and what the model samples after it, as context 0, from the activations of the sampling itself.
 
@@ -120,12 +141,21 @@ def rows_of_generation(
         x.append(step.x)
         losses += step.loss.tolist()
     token_ids = torch.tensor(ids, dtype=torch.int64)
-    return _rows(loaded, maps, 0, token_ids, torch.cat(x), torch.tensor(losses), [EXCLUDED] * len(ids))
+    if vectors is not None:
+        vectors.begin(len(ids), maps)
+    return _rows(loaded, maps, 0, token_ids, torch.cat(x), torch.tensor(losses), [EXCLUDED] * len(ids), vectors)
 
 
 @torch.inference_mode()
 def _rows(
-    loaded: Loaded, maps: Maps, context: int, token_ids: Tensor, x: Tensor, loss: Tensor, splits: Sequence[str]
+    loaded: Loaded,
+    maps: Maps,
+    context: int,
+    token_ids: Tensor,
+    x: Tensor,
+    loss: Tensor,
+    splits: Sequence[str],
+    vectors: VectorSink | None = None,
 ) -> pa.Table:
     """Rows of one context: x [t, d], loss [t], one split per position."""
     import pyarrow as pa
@@ -140,11 +170,15 @@ def _rows(
         origin=origin_of(loaded.model, loaded.hook_name),
     )
     require_finite(x, batch, "activation")
+    if vectors is not None:
+        vectors.tokens(batch, torch.tensor([(EXCLUDED, TRAIN, TEST).index(split) for split in splits]))
     per_sae: dict[str, list[Tensor]] = {"l0": [], **{name: [] for name in NORMS}}
     for sae_id, sae in saes:
         made = sae.reconstruct(x)
         require_finite(made.x_hat, batch, f"reconstruction of SAE '{sae_id}'")
         parts = decompose(x, made.x_hat, maps[sae_id])
+        if vectors is not None:
+            vectors.take(sae_id, parts)
         per_sae["l0"].append(made.l0.cpu())
         for name in NORMS:
             per_sae[name].append(getattr(parts, name).float().cpu())

@@ -1,0 +1,171 @@
+"""Vectors of tokens in a safetensors file that is written as they come: no more than one context's is ever held.
+
+The header of the format says where each tensor begins, so it is written first, and every row goes to its place.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.errors import ResourceError
+from inspector.sources.error_sae_files import map_hash
+from inspector.statistics.vector_rows import VectorKind, vectors_of
+
+if TYPE_CHECKING:
+    from inspector.engine.decomposition import Decomposition
+    from inspector.engine.regression import LinearMap
+    from inspector.sources.activations import ActivationBatch
+
+FORMAT = "dm-inspect error vectors 1"
+INDEX = ("context", "position", "token_id")
+"""[tokens] int64 each, as in the per-token table."""
+SPLITS = ("excluded", "train", "test")
+"""Of the tensor `split` [tokens] uint8."""
+DEFINITION = (
+    "error = x - x_hat; linear = W x + b, the affine map of x to error that was fitted on the tokens whose split is 1; "
+    "nonlinear = error - linear. Row i of every tensor is the same token."
+)
+_SPARE = 64 << 20
+"""Bytes that must be left on the disk."""
+
+
+def names_of(kinds: Sequence[VectorKind], sae_ids: Sequence[str]) -> list[str]:
+    """Names of the tensors [tokens, d]: 'x', and 'error/SAE' and so on for each SAE."""
+    names = ["x"] if "x" in kinds else []
+    return names + [f"{kind}/{sae_id}" for sae_id in sae_ids for kind in kinds if kind != "x"]
+
+
+def size_of(kinds: Sequence[VectorKind], sae_ids: Sequence[str], n_tokens: int, d: int) -> int:
+    """Bytes of the file, but for its header."""
+    return n_tokens * (4 * d * len(names_of(kinds, sae_ids)) + 8 * len(INDEX) + 1)
+
+
+def require_room(path: Path, n_bytes: int, name: str) -> None:
+    """Before anything is computed for it.
+
+    Raises:
+        ResourceError: the disk has less room than a file of so many bytes takes.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes + _SPARE > free:
+        raise ResourceError(
+            f"{name} would take {n_bytes / 1e9:,.2f} GB, and its disk has {free / 1e9:,.2f} GB left. "
+            "Take fewer SAEs, --contexts or --vectors, or write to another disk."
+        )
+
+
+class VectorFile:
+    """A file under way; see `statistics.vector_rows.VectorSink` for the order of calls.
+
+    Args:
+        path: where it is written; whoever calls moves it to its place when it is whole.
+        kinds: of vectors.
+        sae_ids: in the order of the table.
+        d: width of x.
+        about: what its metadata say beside what this class knows.
+        name: of the file, for errors.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kinds: Sequence[VectorKind],
+        sae_ids: Sequence[str],
+        d: int,
+        about: Mapping[str, Any],
+        *,
+        name: str,
+    ) -> None:
+        self._name = name
+        self._path, self._kinds, self._sae_ids, self._d, self._about = path, kinds, sae_ids, d, about
+        self._file: IO[bytes] | None = None
+        self._places: dict[str, int] = {}
+        self._first = self._n_here = 0
+        self._n_tokens = 0
+
+    def begin(self, n_tokens: int, maps: Mapping[str, LinearMap]) -> None:
+        """Write the header."""
+        require_room(self._path, size_of(self._kinds, self._sae_ids, n_tokens, self._d), self._name)
+        self._n_tokens = n_tokens
+        vectors = {name: ("F32", [n_tokens, self._d], 4) for name in names_of(self._kinds, self._sae_ids)}
+        index = {name: ("I64", [n_tokens], 8) for name in INDEX}
+        header: dict[str, Any] = {"__metadata__": self._metadata(maps)}
+        end = 0
+        for name, (dtype, shape, size) in {**index, **vectors, "split": ("U8", [n_tokens], 1)}.items():
+            start, end = end, end + size * int(np.prod(shape))
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8, as the format wants
+        self._places = {
+            name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
+        }
+        self._file = self._path.open("wb")
+        self._put(0, len(text).to_bytes(8, "little") + text)
+        self._file.truncate(8 + len(text) + end)
+
+    def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
+        """Ids of the next tokens."""
+        self._first += self._n_here
+        self._n_here = len(splits)
+        for name, values in zip(INDEX, (batch.contexts, batch.positions, batch.token_ids), strict=True):
+            self._rows(name, values.to(torch.int64))
+        self._rows("split", splits.to(torch.uint8))
+
+    def take(self, sae_id: str, parts: Decomposition) -> None:
+        """Vectors of these tokens."""
+        for kind in self._kinds:
+            if kind != "x":
+                self._rows(f"{kind}/{sae_id}", vectors_of(parts, kind).to(torch.float32))
+            elif sae_id == self._sae_ids[0]:
+                self._rows("x", parts.x.to(torch.float32))
+
+    def close(self) -> None:
+        """No more will come."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def finish(self) -> int:
+        """Close the file, which is whole; returns its number of bytes."""
+        assert self._first + self._n_here == self._n_tokens, "every token that was announced has come"
+        self.close()
+        return self._path.stat().st_size
+
+    def _rows(self, name: str, values: Tensor) -> None:
+        raw = values.detach().cpu().contiguous().numpy()
+        assert len(raw) == self._n_here
+        self._put(self._places[name] + self._first * (raw.nbytes // max(1, len(raw))), raw.data)
+
+    def _put(self, place: int, data: Any) -> None:
+        assert self._file is not None, "begin comes first"
+        try:
+            self._file.seek(place)
+            self._file.write(data)
+        except OSError as error:
+            raise ResourceError(
+                f"{self._name} could not be written: {error.strerror}. Make room there, or choose another place."
+            ) from error
+
+    def _metadata(self, maps: Mapping[str, LinearMap]) -> dict[str, str]:
+        fitted = {
+            sae_id: {
+                "sha256": map_hash(found),
+                "n_train": found.n_train,
+                "intercept": found.intercept,
+                "effective_rank": found.effective_rank,
+            }
+            for sae_id, found in maps.items()
+        }
+        about = {
+            "format": FORMAT, "definition": DEFINITION, "splits": SPLITS, "saes": list(self._sae_ids), "maps": fitted,
+            **self._about,
+        }  # fmt: skip
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
