@@ -76,19 +76,13 @@ def vector_file(
     d = loaded.model.check_hook(loaded.hook_name)
     n_bytes = size_of(chosen, sae_ids, n_tokens, d)
     say(
-        f"vectors: {'up to ' if own_text else ''}{n_bytes / 1e6:,.1f} MB, {len(names_of(chosen, sae_ids)):,} tensors of "
+        f"vectors: {'up to ' if own_text else ''}{n_bytes / 1e6:,.1f} MB, {len(names_of(chosen, sae_ids))} tensors of "
         f"{n_tokens:,} tokens x {d:,}, float32, to {path}"
     )
     require_room(path, n_bytes, path.name)
     with whole_file(path) as temporary:
-        file = VectorFile(
-            temporary,
-            chosen,
-            sae_ids,
-            d,
-            {**_about(loaded), "scored": "prompt or generation" if own_text else "text"},
-            name=path.name,
-        )
+        about = {**_about(loaded), "scored": "prompt or generation" if own_text else "text"}
+        file = VectorFile(temporary, chosen, sae_ids, d, about, name=path.name)
         try:
             yield file
             file.finish()
