@@ -29,6 +29,7 @@ from inspector.sources.readers import (
     has_records,
     read_records,
     read_text,
+    record_name,
     shuffled,
 )
 from inspector.sources.records import Reading, Record
@@ -84,7 +85,7 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
     if has_records(path):
         reading = Reading(field=target.text_field, seed=target.seed)
         records = shuffled(read_records(path, reading), target.seed)
-        found = cutter.heads(records, path.name, target.contexts)
+        found = cutter.heads(records, f"{path.name} {record_name(path)}", target.contexts)
         return _contexts(found, path.name, target, cutter, length, reading.notes(path.name), reading.field)
     most = min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN))
     pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 2 * length * _BYTES_PER_TOKEN))
@@ -142,7 +143,7 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
     if known is None:
         reading = Reading(field=text.field, any_order=True)
         found = cutter.heads(
-            hub_text.records(text, target.seed, reading, offline=target.offline), text.name, target.contexts
+            hub_text.records(text, target.seed, reading, offline=target.offline), f"{text.name} record", target.contexts
         )
         field = reading.field or hub_text.USUAL_FIELD
         known = hub_text.Kept(
@@ -215,14 +216,14 @@ class _Cutter:
                         return found
         return found
 
-    def heads(self, records: Iterable[Record], file_name: str, n_contexts: int) -> list[_Context]:
-        """The first tokens of each record that is long enough, until there are `n_contexts`."""
+    def heads(self, records: Iterable[Record], name: str, n_contexts: int) -> list[_Context]:
+        """The first tokens of each record that is long enough, until there are enough; `name` precedes a number."""
         found: list[_Context] = []
         # A token has at least one byte, so shorter records need not be tokenised to be passed over. Of long ones only
         # a beginning is held: a group of records of many megabytes would not fit into memory.
         long_enough = ((number, text[: self._most]) for number, text in records if self._may_be_long(text))
         while group := list(islice(long_enough, min(_GROUP, 2 * (n_contexts - len(found))))):
-            texts = [(f"{file_name} record {number:,}", text) for number, text in group]
+            texts = [(f"{name} {number:,}", text) for number, text in group]
             for name, ids in self._tokenised(texts, heads=True):
                 if len(ids) >= self._body:
                     found.append(self._window(name, ids, 0, label=name))

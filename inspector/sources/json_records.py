@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,10 @@ MAX_LINE = 16 << 20
 """Bytes of one record. Parsed, one of nothing but brackets takes twenty times that."""
 MAX_SKIPPED = 1 << 30
 """Bytes of a line that is passed over. A longer one is no line: the file is of another kind, or made to be endless."""
+SCATTERED_FROM = 16 << 20
+"""Bytes of a file of lines that is read in pieces in seeded order: its beginning is not like the rest."""
+PIECE = 1 << 18
+"""Bytes of such a piece."""
 _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
 _Value = tuple[int, Any, int]
@@ -48,6 +53,11 @@ def read_json(path: Path, reading: Reading) -> Iterator[Record]:
         raise DataError(f"{path} cannot be read: {str(error)[:200]}. Is it complete?") from error
 
 
+def is_scattered(path: Path) -> bool:
+    """Whether the lines of a file are read in seeded order; their numbers are then the bytes they begin at."""
+    return path.name.lower().endswith((".jsonl", ".ndjson")) and path.stat().st_size > SCATTERED_FROM
+
+
 def _field(sample: list[_Value], reading: Reading, path: Path) -> str | None:
     records = [record for _, record, _ in sample]
     if any(isinstance(record, dict) for record in records):
@@ -68,13 +78,16 @@ def _open(path: Path) -> IO[bytes]:
 
 def _values(file: IO[bytes], path: Path, reading: Reading) -> Iterator[_Value]:
     """Records one by one. A name that ends in .json says neither lines nor array: the first bytes do."""
+    if is_scattered(path):
+        reading.any_order = True
+        return _lines(_Scattered(file, path.stat().st_size, reading.seed), path, reading)
     if path.name.lower().removesuffix(".zst").endswith(".json"):
         head = file.read(_CHUNK)
         begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if begin.startswith(b"[") or not _is_whole(begin.split(b"\n", 1)[0]):
             return _parts(head, file, path, reading)
-        return _lines(io.BufferedReader(_Again(head, file), buffer_size=_CHUNK), path, reading)
-    return _lines(file, path, reading)
+        return _lines(_Lines(io.BufferedReader(_Again(head, file), buffer_size=_CHUNK)), path, reading)
+    return _lines(_Lines(file), path, reading)
 
 
 class _Again(io.RawIOBase):
@@ -101,27 +114,84 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _lines(file: IO[bytes], path: Path, reading: Reading) -> Iterator[_Value]:
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
+class _Lines:
+    """The lines of a file, numbered from 1."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.number = file, 0
+
+    @property
+    def where(self) -> str:
+        """The last line, in words."""
+        return f"line {self.number:,}"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the last line is the file's first."""
+        return self.number == 1
+
+    def next(self) -> bytes:
+        """The next one, or as much of it as a record may have."""
+        self.number += 1
+        return self._file.readline(MAX_LINE + 1)
+
+    def more(self) -> bytes:
+        """The next part of the same line."""
+        return self._file.readline(_CHUNK)
+
+
+class _Scattered(_Lines):
+    """The lines of a file piece by piece, in seeded order; a line is of the piece it begins in, and its number is the
+    place of its first byte.
+    """
+
+    def __init__(self, file: IO[bytes], size: int, seed: int) -> None:
+        super().__init__(file)
+        self._starts = list(range(0, size, PIECE))
+        random.Random(seed).shuffle(self._starts)
+        self._stop = 0
+
+    @property
+    def where(self) -> str:
+        return f"the line at byte {self.number:,}"
+
+    @property
+    def is_first(self) -> bool:
+        return self.number == 0
+
+    def next(self) -> bytes:
+        while True:
+            self.number = self._file.tell()
+            if self.number < self._stop and (line := self._file.readline(MAX_LINE + 1)):
+                return line
+            if not self._starts:
+                return b""
+            start = self._starts.pop()
+            self._stop = start + PIECE
+            self._file.seek(max(0, start - 1))
+            while start and (rest := self.more()) and not rest.endswith(b"\n"):
+                pass
+
+
+def _lines(lines: _Lines, path: Path, reading: Reading) -> Iterator[_Value]:
+    while line := lines.next():
         if b"\0" in line:
-            raise DataError(f"{path} is a binary file: line {number:,} holds a NUL byte. Save the records as UTF-8.")
+            raise DataError(f"{path} is a binary file: {lines.where} holds a NUL byte. Save the records as UTF-8.")
         if len(line) > MAX_LINE:
-            _pass_over(file, line, number, path)
+            _pass_over(lines, line, path)
             reading.too_long += 1
-            reading.first = reading.first or f"line {number:,}: longer than {MAX_LINE / (1 << 20):g} MB"
+            reading.first = reading.first or f"{lines.where}: longer than {MAX_LINE / (1 << 20):g} MB"
             continue
-        text, n_replaced = decoded(line) if number == 1 else _decoded(line)
+        text, n_replaced = decoded(line) if lines.is_first else _decoded(line)
         if not text.strip():
             continue
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            reading.failed(f"line {number:,}", _why(error))
+            reading.failed(lines.where, _why(error))
             continue
         reading.replaced += n_replaced
-        yield number, record, len(text)
+        yield lines.number, record, len(text)
 
 
 def _decoded(line: bytes) -> tuple[str, int]:
@@ -132,14 +202,14 @@ def _decoded(line: bytes) -> tuple[str, int]:
         return decoded(line)
 
 
-def _pass_over(file: IO[bytes], line: bytes, number: int, path: Path) -> None:
+def _pass_over(lines: _Lines, line: bytes, path: Path) -> None:
     size = len(line)
     while line and not line.endswith(b"\n"):
-        line = file.readline(_CHUNK)
+        line = lines.more()
         size += len(line)
         if size > MAX_SKIPPED:
             raise DataError(
-                f"Line {number:,} of {path} is longer than {MAX_SKIPPED >> 20:,} MB. Write one record per line."
+                f"{lines.where.capitalize()} of {path} is longer than {MAX_SKIPPED >> 20:,} MB. Put a record on a line."
             )
 
 

@@ -125,6 +125,13 @@ def has_records(path: Path) -> bool:
     return path.name.lower().endswith((*JSON_SUFFIXES, *PARQUET_SUFFIXES))
 
 
+def record_name(path: Path) -> str:
+    """What the number of a record is, in words."""
+    from inspector.sources.json_records import is_scattered
+
+    return "record at byte" if is_scattered(path) else "record"
+
+
 def read_text(
     path: Path, max_bytes: int, *, seed: int, piece_bytes: int = PIECE_BYTES, whole: int = WHOLE_BYTES
 ) -> tuple[list[Piece], tuple[str, ...]]:

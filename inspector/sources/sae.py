@@ -247,7 +247,10 @@ def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -
         ) from error
     except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise TargetError(f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. Copy or train it again.") from error
+        raise TargetError(
+            f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. It was read as {ref.format}, see docs/suites.md; "
+            "leave it out with --sae or --widths."
+        ) from error
 
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
@@ -275,7 +278,8 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
     broken = [name for name, weight in sae.named_parameters() if not _is_finite(weight)]
     if broken:
         raise TargetError(
-            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}. Copy or train it again."
+            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}: its training diverged or its file is "
+            "damaged. Leave it out with --sae or --widths."
         )
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
     return sae.eval().requires_grad_(False), gate

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from inspector.errors import DataError, UsageError
 from inspector.sources import json_records, parquet_records, readers
 from inspector.sources.characters import Decoder, decoded, mended
-from inspector.sources.readers import HubText, check_file, check_text, read_records, read_text, shuffled
+from inspector.sources.readers import HubText, check_file, check_text, read_records, read_text, record_name, shuffled
 from inspector.sources.records import Reading
 
 
@@ -234,6 +234,30 @@ def test_the_same_records_in_any_json_are_the_same_texts(tmp_path: Path, name: s
     assert problems.notes(name) == (f"{name}: 600 records without text in field 'text' were left out.",)
 
 
+def test_lines_of_a_large_file_come_in_seeded_order_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_records, "SCATTERED_FROM", 1000)
+    monkeypatch.setattr(json_records, "PIECE", 64)
+    path = tmp_path / "a.jsonl"
+    lengths = random.Random(0).choices(range(200), k=300)  # lines shorter and longer than a piece
+    lines = [
+        json.dumps({"text": f"{i} " + "é" * n}, ensure_ascii=False).encode() + b"\n" for i, n in enumerate(lengths)
+    ]
+    lines[7:7] = [b"\n", b"nonsense\n"]
+    data = b"\xef\xbb\xbf" + b"".join(lines).rstrip(b"\n")
+    path.write_bytes(data)
+    problems = Reading(seed=1)
+    found = list(read_records(path, problems))
+    assert found == list(read_records(path, Reading(seed=1))) != list(read_records(path, Reading(seed=2)))
+    assert sorted(int(text.split()[0]) for _, text in found) == list(range(300))
+    assert [int(text.split()[0]) for _, text in found] != list(range(300))
+    for place, text in found:
+        line = data[place:].split(b"\n")[0]
+        assert json.loads(line.decode("utf-8-sig"))["text"] == text
+    place = data.index(b"nonsense")
+    assert problems.first.startswith(f"the line at byte {place:,}: Expecting value")
+    assert (problems.broken, problems.any_order, record_name(path)) == (1, True, "record at byte")
+
+
 def test_arrays_that_are_broken_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     for text, says in (
@@ -413,7 +437,7 @@ def test_a_small_file_of_large_texts_takes_little_memory_or_is_refused(tmp_path:
         for _ in range(40):
             stream.write(b"a" * (30 << 20))
     used, said = bombed(path)
-    assert "is longer than 1,024 MB. Write one record per line." in said
+    assert "is longer than 1,024 MB. Put a record on a line." in said
     assert used < 200
 
 
