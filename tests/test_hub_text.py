@@ -73,6 +73,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 [BLOCK, *target(folder, "some/rows", "--offline")],
                 target(folder, "some/lines"),
                 target(folder, "some/lines", "--seed", "1", "--offline"),
+                target(folder, "some/lines", "--text-field", "meta"),
+                target(folder, "some/lines:train:text", "--text-field", "meta"),
+                [BLOCK, *target(folder, "some/lines", "--text-field", "text")],
             ],
             HF_ENDPOINT=hub.url,
             HF_HUB_DISABLE_XET="1",
@@ -113,6 +116,17 @@ def test_the_first_tokens_of_long_enough_documents_in_shuffled_order(served: Ser
 def test_a_second_run_needs_nobody(served: Served) -> None:
     assert rows_of(served.done[6]) == rows_of(served.done[0])
     assert rows_of(served.done[7]) == rows_of(served.done[1])
+    assert rows_of(served.done[11]) == rows_of(served.done[1])
+
+
+def test_a_field_that_is_named_twice_is_a_mistake(served: Served) -> None:
+    assert served.done[10].code == 2
+    assert "names a field and --text-field 'meta' another one" in served.done[10].err
+
+
+def test_the_field_that_is_read_is_told(served: Served) -> None:
+    for place in (0, 1, 6, 7, 11):
+        assert f"{N} contexts of {LENGTH} tokens, from field 'text'" in served.done[place].err
 
 
 def test_what_cannot_be_had_is_one_line_and_exit_code_4(served: Served) -> None:
@@ -122,6 +136,7 @@ def test_what_cannot_be_had_is_one_line_and_exit_code_4(served: Served) -> None:
         (4, "has no split 'validation'"),
         (5, "has no field 'body'; its fields: text (text), meta (objects)"),
         (8, "--offline forbids to fetch them"),
+        (9, "Field 'meta' of hf:some/lines:train:meta holds objects, no text."),
     ):
         done = served.done[place]
         errors = [line for line in done.err.splitlines() if line.startswith("error: ")]

@@ -88,7 +88,7 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
         found = cutter.heads(records, f"{path.name} {record_name(path)}", target.contexts)
         return _contexts(found, path.name, target, cutter, length, reading.notes(path.name), reading.field)
     most = min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN))
-    pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 2 * length * _BYTES_PER_TOKEN))
+    pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 8 * length * _BYTES_PER_TOKEN))
     order = {name: place for place, (name, _) in enumerate(pieces)}
     found = cutter.windows(pieces, target.contexts, target.seed)
     found.sort(key=lambda item: (order[item.document], item.start))

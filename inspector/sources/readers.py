@@ -34,7 +34,7 @@ MOST_CONTROLS = 0.05
 """Of the bytes: more of them, and it is a binary file that happens to have no NUL."""
 WHOLE_BYTES = 1 << 20
 """A text of at most so many bytes is read and cut as one."""
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 16
 """Of a text too large to be one: windows of a context are cut from pieces of this size, wherever they are read."""
 Piece = tuple[str, str]
 """Name of a part of a file and its text."""
