@@ -13,7 +13,6 @@ Site = Literal["resid", "mlp", "attn"]
 Split = Literal["context", "token"]
 Profile = Literal["careful", "paper-text", "paper-code"]
 Null = Literal["shuffle", "gaussian", "affine"]
-SaeFormat = Literal["sae-lens", "gemma-scope", "gemma-scope-2", "llama-scope", "sparsify", "dictionary-learning"]
 LlamaGate = Literal["published", "topk"]
 
 DEFAULT_TEXT = "hf:monology/pile-uncopyrighted"
@@ -25,9 +24,18 @@ SITE_HOOKS: dict[Site, str] = {
 """On Gemma 2 `hook_mlp_out` is after the post-norm, as Gemma Scope reads it; `hook_z` is before the projection."""
 
 
+OTHER_HOOKS: dict[Site, tuple[str, ...]] = {"attn": ("blocks.{layer}.hook_attn_out",)}
+"""Where a suite has SAEs of a site if not at its hook: Llama Scope reads what attention adds to the stream."""
+
+
 def hook_name_of(site: Site, layer: int) -> str:
     """Full hook name of a site at a layer, e.g. blocks.20.hook_resid_post."""
     return SITE_HOOKS[site].format(layer=layer)
+
+
+def hooks_of(site: Site, layer: int) -> tuple[str, ...]:
+    """Every hook that counts as the site at a layer, the usual one first."""
+    return tuple(hook.format(layer=layer) for hook in (SITE_HOOKS[site], *OTHER_HOOKS.get(site, ())))
 
 
 def width_label(d_sae: int) -> str:
@@ -35,6 +43,10 @@ def width_label(d_sae: int) -> str:
     if d_sae < 1000:
         return str(d_sae)
     return f"{d_sae // 1000}k" if d_sae < 1_000_000 else f"{d_sae // 1_000_000}m"
+
+
+WIDTH_OF_LABEL = {width_label(2**n): 2**n for n in range(8, 24)}
+"""The power of two that a label stands for, as suites name their widths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +71,8 @@ class SaeRef:
     on_disk: bool = True
     path: str | None = None
     """Directory or file of the weights; None until downloaded."""
-    format: SaeFormat = "sae-lens"
-    """Layout of the weights, which decides who reads them."""
+    format: str = "sae-lens"
+    """Name of the layout of the files, which decides how they are read; see `inspector.formats`."""
     repo: str | None = None
     """Hugging Face repository it is published in; None if it is only on disk."""
     file: str | None = None
@@ -73,6 +85,10 @@ class SaeRef:
     """Id under which its latents are published, checked against layer and width; None: not, or not surely."""
     norm_factor: float | None = None
     """Factor of the data set's norm that the registry gives and the weights lack (Llama Scope)."""
+    overrides: str = ""
+    """JSON object of configuration keys that the registry says otherwise than the files; empty: none."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of it: what was assumed, which keys are not known, on what text it was trained."""
 
     @property
     def label(self) -> str:

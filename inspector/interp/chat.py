@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from inspector.disk.paths import shown
 from inspector.errors import UsageError
 from inspector.interp.judge import JudgeUnreachable, Question, Reply
-from inspector.sources.paths import shown
 
 if TYPE_CHECKING:
     import httpx

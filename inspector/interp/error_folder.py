@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError, UsageError
+from inspector.formats import layout_of, read_ref
 from inspector.interp.readers import ErrorReader, Part
 from inspector.sources.error_sae_files import ErrorSaes, map_hash
 from inspector.sources.sae import load_sae
-from inspector.sources.suites import read_folder
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -58,7 +58,7 @@ def error_readers(found: ErrorSaes, loaded: Loaded) -> tuple[Sequence[ErrorReade
             )
         for each in own:
             name = f"{part}/seed_{each.seed}"
-            ref = replace(read_folder(Path(each.folder), Path(found.folder), "sae-lens"), sae_id=name)
+            ref = replace(read_ref(layout_of("sae-lens"), Path(each.folder), Path(found.folder)), sae_id=name)
             sae = load_sae(ref, loaded.model.device, base.ref.d_in)
             readers.append(ErrorReader(name, sae, base, found.linear_map, part))
     return readers, {"base_sae": {named: base.weights_hash}, "map_sha256": map_hash(found.linear_map)}

@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inspector.disk.paths import shown
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources.error_sae_folder import error_saes_folder
 from inspector.sources.model_files import digest_files
-from inspector.sources.paths import shown
 from inspector.sources.suite_files import CONFIG_FILE, WEIGHTS_FILE, write_json
 
 __all__ = [

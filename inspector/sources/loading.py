@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from inspector.disk.paths import shown
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import ModelFiles, find_model
-from inspector.sources.paths import shown
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.sources.unchanged import state_of

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from inspector.errors import ResourceError
-from inspector.spec import SaeFormat, SaeRef, width_label
+from inspector.formats import layout_of
+from inspector.spec import SaeRef, width_label
 
 CONTEXTS_AT_ONCE = 8
 """As `RunSpec.batch_size`."""
@@ -264,21 +265,9 @@ def _scratch(ref: SaeRef, most: int) -> int:
     return tokens * (16 * ref.d_sae + 12 * ref.d_in)
 
 
-_LOADING: dict[SaeFormat, int] = {
-    "sae-lens": 2,
-    "gemma-scope": 0,
-    "gemma-scope-2": 2,
-    "llama-scope": 3,
-    "sparsify": 2,
-    "dictionary-learning": 2,
-}
-"""Halves of an SAE's weights that are there twice while it is read: the file itself, transposed or wider copies.
-Gemma Scope's arrays are read to where they stay."""
-
-
 def _loading(ref: SaeRef) -> int:
     """Beside the weights themselves, while they are read and converted."""
-    return sae_bytes(ref) * _LOADING[ref.format] // 2
+    return sae_bytes(ref) * layout_of(ref.format).loading_halves // 2
 
 
 def _forward(sizes: Sizes) -> int:

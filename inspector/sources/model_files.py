@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.paths import is_directory, nearest_siblings, read_json, shown
 from inspector.errors import TargetError, nearest
-from inspector.sources.paths import is_directory, nearest_siblings, read_json, shown
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo"

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from inspector.errors import TargetError
 from inspector.events import Event
+from inspector.formats import Folder, layout_of, read_facts
 from inspector.sources import hub
-from inspector.sources.layouts import FILES
 from inspector.sources.model_names import WIDTHS
 from inspector.sources.registry import Registry, RegistryEntry
-from inspector.spec import SaeFormat, SaeRef, TargetSpec
+from inspector.spec import SaeRef, TargetSpec
 
 DEFAULT_L0 = 60.0
 """Of a published suite, as in the paper: all of a layer may be hundreds of gigabytes."""
-_BYTES: dict[SaeFormat, int] = {"gemma-scope": 4, "gemma-scope-2": 4, "llama-scope": 2, "dictionary-learning": 4}
-"""Per stored number, where the layout always has it so."""
 
 
 def published_refs(registry: Registry, model: str, target: TargetSpec) -> list[SaeRef]:
@@ -36,13 +34,19 @@ def published_refs(registry: Registry, model: str, target: TargetSpec) -> list[S
     elif target.hook is not None or target.saes:
         releases = [name for name in registry.releases(model) if not name.endswith("-canonical")]
     else:
-        releases = registry.default_releases(model, target.site)
+        releases = registry.default_releases(model, target.site, target.layers)
+        releases = releases or registry.default_releases(model, target.site)
     refs: dict[tuple[str, str], SaeRef] = {}
     for release in releases:
         for entry in registry.entries(release):
-            if entry.format is not None and entry.hook_name is not None:
+            if entry.refused is None:
                 refs.setdefault((entry.repo, entry.file), ref_of(entry, target.cache_dir))
     if not refs:
+        why = next((entry.refused for name in releases for entry in registry.entries(name)), None)
+        if target.suite is not None and why is not None:
+            raise TargetError(
+                f"Release {target.suite!r} has nothing that can be measured: each is {why}. Choose another."
+            )
         others = ", ".join(registry.releases(model)[:3]) or "none"
         raise TargetError(
             f"The registry has no SAEs of {model} at site {target.site!r} that can be loaded (releases: {others}). "
@@ -51,12 +55,24 @@ def published_refs(registry: Registry, model: str, target: TargetSpec) -> list[S
     return _unique(list(refs.values()))
 
 
+def published_refused(registry: Registry, model: str, target: TargetSpec) -> list[tuple[str, str, str]]:
+    """Id, release and reason of what the registry lists for the model, or in the target's release, and is refused."""
+    releases = [target.suite] if target.suite is not None else registry.releases(model)
+    return [
+        (entry.sae_id, release, entry.refused)
+        for release in releases
+        for entry in registry.entries(release)
+        if entry.refused is not None and (target.layers is None or entry.layer is None or entry.layer in target.layers)
+    ]
+
+
 def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
     """One SAE; sizes that only its configuration says are 0 until it is on disk."""
-    assert entry.format is not None and entry.hook_name is not None
+    assert entry.refused is None and entry.hook_name is not None
     wide = entry.hook_name.endswith("hook_z")
-    d_in = WIDTHS.get(entry.model, (0, 0))[wide]
+    d_in = entry.d_in or WIDTHS.get(entry.model, (0, 0))[wide]
     d_sae = entry.d_sae or 0
+    layout = layout_of(entry.format)
     ref = SaeRef(
         sae_id=entry.sae_id,
         release=entry.release,
@@ -65,7 +81,7 @@ def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
         d_in=d_in,
         d_sae=d_sae,
         nominal_l0=entry.nominal_l0,
-        n_bytes=_BYTES.get(entry.format, 0) * (2 * d_in * d_sae + 2 * d_sae + d_in) * bool(d_in and d_sae),
+        n_bytes=layout.stored_bytes * (2 * d_in * d_sae + 2 * d_sae + d_in) * bool(d_in and d_sae),
         on_disk=False,
         format=entry.format,
         repo=entry.repo,
@@ -73,6 +89,7 @@ def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
         model=entry.model,
         neuronpedia=entry.neuronpedia,
         norm_factor=entry.norm_factor,
+        overrides=entry.overrides,
     )
     paths = [hub.cached(entry.repo, file, cache_dir=cache_dir) for file in files_of(ref)]
     if any(path is None for path in paths):
@@ -84,7 +101,7 @@ def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
 
 def files_of(ref: SaeRef) -> list[str]:
     """Paths in its repository."""
-    return [f"{ref.file}/{name}" for name in FILES[ref.format]]
+    return list(layout_of(ref.format).paths(ref.file or ""))
 
 
 def localised(ref: SaeRef) -> SaeRef:
@@ -93,16 +110,31 @@ def localised(ref: SaeRef) -> SaeRef:
     Raises:
         TargetError: the files are not what the registry says.
     """
-    from inspector.sources.suites import read_folder
-
-    folder = Path(ref.path or "")
-    found = read_folder(folder, folder, ref.format)
+    layout = layout_of(ref.format)
+    if layout.facts is None:
+        return ref
+    path = Path(ref.path or "")
+    folder = (
+        Folder(path=path.parent, root=path.parent, stem=path.name) if layout.is_file else Folder(path=path, root=path)
+    )
+    found = read_facts(layout, folder)
     # d_in is held against the model's own when both are known.
     if ref.d_sae and ref.d_sae != found.d_sae:
         raise TargetError(
             f"SAE {ref.sae_id!r} should have {ref.d_sae:,} latents but its files have {found.d_sae:,}. Fetch it again."
         )
-    return replace(ref, d_in=found.d_in, d_sae=found.d_sae, nominal_l0=ref.nominal_l0 or found.nominal_l0)
+    if found.hook_name not in (None, ref.hook_name) and "hook_name" not in ref.overrides:
+        raise TargetError(
+            f"SAE {ref.sae_id!r} is listed at {ref.hook_name}, but its files say {found.hook_name}. "
+            "The registry and the files are not of the same SAE."
+        )
+    return replace(
+        ref,
+        d_in=found.d_in,
+        d_sae=found.d_sae,
+        nominal_l0=ref.nominal_l0 or found.l0,
+        notes=tuple(dict.fromkeys((*ref.notes, *found.notes))),
+    )
 
 
 def fetched(refs: Sequence[SaeRef], target: TargetSpec) -> Generator[Event, None, tuple[SaeRef, ...]]:
@@ -126,8 +158,9 @@ def fetched(refs: Sequence[SaeRef], target: TargetSpec) -> Generator[Event, None
 
 
 def _folder(weights: Path, ref: SaeRef) -> Path:
-    """The SAE's folder, from the path of its last file."""
-    return Path(str(weights)[: -len(FILES[ref.format][-1]) - 1])
+    """The SAE's folder, from the path of its last file; that file itself where it is the whole SAE."""
+    layout = layout_of(ref.format)
+    return weights if layout.is_file else Path(str(weights)[: -len(layout.files[-1]) - 1])
 
 
 def _unique(refs: list[SaeRef]) -> list[SaeRef]:

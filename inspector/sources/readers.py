@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inspector.disk.paths import is_directory, shown
 from inspector.errors import DataError, UsageError, nearest
 from inspector.sources.characters import decoded, replaced_note
-from inspector.sources.paths import is_directory, shown
 from inspector.sources.records import SHUFFLE_RECORDS, Reading, Record
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.zst", ".ndjson.zst", ".json.zst")

@@ -6,28 +6,23 @@ form them. A Neuronpedia id is passed on only where its layer, width and L0 are 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from inspector.disk.paths import shown
 from inspector.errors import TargetError, nearest
+from inspector.formats import LAYOUTS, layer_of, layout_of_conversion
+from inspector.formats.layout import Named
 from inspector.sources.model_names import aliases, hub_id
 from inspector.sources.registry_index import Index, load_index
-from inspector.spec import SITE_HOOKS, SaeFormat, Site, hook_name_of, width_label
+from inspector.spec import Site, hooks_of, width_label
 
-KINDS: dict[str | None, SaeFormat] = {
-    None: "sae-lens",
-    "gemma_2": "gemma-scope",
-    "gemma_3": "gemma-scope-2",
-    "llama_scope": "llama-scope",
-    "dictionary_learning_1": "dictionary-learning",
-}
-"""sae-lens' name of a conversion to the layout; what is missing here cannot be loaded, and transcoders need not be."""
 FAMILIES = ("gemma-scope-", "llama_scope_")
 """Suites of many widths and L0s: for their models these are the default, all releases of a site together."""
-_LABELS = {width_label(2**n): 2**n for n in range(8, 24)}
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -44,8 +39,10 @@ class RegistryEntry:
     """Its folder in the repository."""
     model: str
     """Hugging Face id."""
-    format: SaeFormat | None
-    """None: of a layout that is not read here, or no SAE that reconstructs its input."""
+    format: str
+    """Name of its layout."""
+    refused: str | None
+    """Why it cannot be measured here; None: it can."""
     layer: int | None
     hook_name: str | None
     """None: only its configuration says."""
@@ -53,7 +50,11 @@ class RegistryEntry:
     """None: only its configuration says."""
     nominal_l0: float | None
     """None: unknown, never 0."""
+    d_in: int | None
+    """None: the model's width at the hook."""
     norm_factor: float | None
+    overrides: str
+    """JSON object of configuration keys; empty: none."""
     neuronpedia: str | None
     """Checked against layer, width and L0."""
 
@@ -110,12 +111,19 @@ class Registry:
             ]
         return self._entries[release]
 
-    def default_releases(self, model: str, site: Site) -> list[str]:
-        """The suite of a model at a site: its whole family, else the first release with SAEs there."""
+    def default_releases(self, model: str, site: Site, layers: tuple[int, ...] | None = None) -> list[str]:
+        """The suite of a model at a site: its whole family, else the first release with SAEs there.
+
+        Args:
+            model: Hugging Face id.
+            site: of the hooks.
+            layers: only releases that have one of these; None: any.
+        """
         able = [
             release
             for release in self.releases(model)
-            if not release.endswith("-canonical") and any(_is_at(entry, site) for entry in self.entries(release))
+            if not release.endswith("-canonical")
+            and any(_is_at(entry, site, layers) for entry in self.entries(release))
         ]
         family = [release for release in able if release.startswith(FAMILIES)]
         return family or able[:1]
@@ -135,28 +143,36 @@ class Registry:
         repo = str(about["repo"])
         if not (_is_clean(str(path)) and _is_clean(repo) and repo.count("/") == 1) or _CONTROL.search(str(sae_id)):
             return None
-        kind = KINDS.get(about["kind"])
-        hook_name = _HOOKS[kind](repo, str(path), str(sae_id)) if kind is not None else None
-        match = re.match(r"blocks\.(\d+)\.", hook_name or "")
-        layer = int(match[1]) if match else None
-        d_sae = _d_sae(kind, str(path), str(sae_id), release)
+        layout = layout_of_conversion(about["kind"])
+        if layout is None:
+            kind = shown(about["kind"])
+            layout, named = LAYOUTS[0], Named(refused=f"of a kind that is not known here ({kind})")
+        else:
+            named = layout.named(repo, str(path), str(sae_id), release)
+        layer = layer_of(named.hook_name or "")
         in_path = _L0_IN_PATH.findall(str(path))
         nominal = float(in_path[-1]) if in_path else float(l0) if isinstance(l0, int | float) and l0 > 0 else None
+        nominal = named.nominal_l0 if nominal is None else nominal
         links = self._neuronpedia.get((repo, str(path)), [])
+        refused = named.refused
+        if refused is None and named.hook_name is None:
+            refused = "not called as its publisher's others are, so its hook is not known before its files are there"
         return RegistryEntry(
             release=release,
             sae_id=str(sae_id),
             repo=repo,
             file=str(path),
             model=self._model(release),
-            # An SAE at a hook that is not known from its names may still be one; a transcoder never is.
-            format=None if kind in _NAMED and hook_name is None else kind,
+            format=layout.name,
+            refused=refused,
             layer=layer,
-            hook_name=hook_name,
-            d_sae=d_sae,
+            hook_name=named.hook_name,
+            d_sae=named.d_sae,
+            d_in=named.d_in,
             nominal_l0=nominal,
             norm_factor=float(factor) if isinstance(factor, int | float) and factor > 0 else None,
-            neuronpedia=next((link for link in links if _is_of(link, layer, d_sae, nominal)), None),
+            overrides=json.dumps(about["overrides"], sort_keys=True) if about.get("overrides") else "",
+            neuronpedia=next((link for link in links if _is_of(link, layer, named.d_sae, nominal)), None),
         )
 
 
@@ -177,71 +193,9 @@ def _is_clean(path: str) -> bool:
     )
 
 
-def _is_at(entry: RegistryEntry, site: Site) -> bool:
-    return (
-        entry.format is not None
-        and entry.layer is not None
-        and entry.hook_name == SITE_HOOKS[site].format(layer=entry.layer)
-    )
-
-
-# ---- names, as each publisher forms them ----------------------------------------------------------------------------
-
-
-def _gemma_scope(repo: str, path: str, _sae_id: str) -> str | None:
-    sites: tuple[tuple[str, Site], ...] = (("-res", "resid"), ("-mlp", "mlp"), ("-att", "attn"))
-    site = next((site for end, site in sites if repo.endswith(end)), None)
-    if path.startswith("embedding"):
-        return "hook_embed"
-    match = re.match(r"layer_(\d+)/", path)
-    return hook_name_of(site, int(match[1])) if match and site else None
-
-
-def _gemma_scope_2(_repo: str, path: str, _sae_id: str) -> str | None:
-    sites: dict[str, Site] = {"resid_post": "resid", "mlp_out": "mlp", "attn_out": "attn"}
-    match = re.match(r"(resid_post|mlp_out|attn_out)(?:_all)?/layer_(\d+)_", path)
-    return hook_name_of(sites[match[1]], int(match[2])) if match else None
-
-
-def _llama_scope(_repo: str, path: str, _sae_id: str) -> str | None:
-    match = re.search(r"-L(\d+)([RMA])-\d+x$", path)
-    if match is None:
-        return None
-    ends = {"R": "hook_resid_post", "M": "hook_mlp_out", "A": "hook_attn_out"}
-    return f"blocks.{match[1]}.{ends[match[2]]}"
-
-
-def _sae_lens(_repo: str, _path: str, sae_id: str) -> str | None:
-    match = re.match(r"blocks\.(\d+)\.(?:attn\.)?(hook_(?:resid_pre|resid_mid|resid_post|mlp_out|attn_out|z))", sae_id)
-    if match is None:
-        return None
-    return f"blocks.{match[1]}.{'attn.' if match[2] == 'hook_z' else ''}{match[2]}"
-
-
-def _dictionary_learning(_repo: str, path: str, sae_id: str) -> str | None:
-    match = re.search(r"resid_post_layer_(\d+)", path) or re.match(r"blocks\.(\d+)\.hook_resid_post", sae_id)
-    return hook_name_of("resid", int(match[1])) if match else None
-
-
-_HOOKS: dict[SaeFormat, Callable[[str, str, str], str | None]] = {
-    "gemma-scope": _gemma_scope,
-    "gemma-scope-2": _gemma_scope_2,
-    "llama-scope": _llama_scope,
-    "sae-lens": _sae_lens,
-    "dictionary-learning": _dictionary_learning,
-}
-_NAMED: tuple[SaeFormat, ...] = ("gemma-scope", "gemma-scope-2", "llama-scope")
-"""Layouts whose SAEs all have their hook in their name; what has none there is a transcoder."""
-
-
-def _d_sae(kind: SaeFormat | None, path: str, sae_id: str, release: str) -> int | None:
-    if kind == "llama-scope" and (match := re.search(r"-(\d+)x$", path)):
-        return int(match[1]) * 4096
-    if match := re.search(r"width_(\d+[km]?)(?=$|[/_])", path):
-        return _LABELS.get(match[1])
-    if match := re.search(r"width-2pow(\d+)", f"{release} {path} {sae_id}"):
-        return 2 ** int(match[1])
-    return None
+def _is_at(entry: RegistryEntry, site: Site, layers: tuple[int, ...] | None) -> bool:
+    here = entry.refused is None and entry.layer is not None and entry.hook_name in hooks_of(site, entry.layer)
+    return here and (layers is None or entry.layer in layers)
 
 
 def _is_of(link: str, layer: int | None, d_sae: int | None, nominal_l0: float | None) -> bool:
@@ -253,12 +207,3 @@ def _is_of(link: str, layer: int | None, d_sae: int | None, nominal_l0: float | 
     if label is not None and d_sae is not None and label[1] != width_label(d_sae):
         return False
     return match[3] is None or nominal_l0 is None or float(match[3]) == nominal_l0
-
-
-def by_hook(entries: Iterable[RegistryEntry]) -> dict[str, list[RegistryEntry]]:
-    """Entries that can be loaded, by the hook they read."""
-    found: dict[str, list[RegistryEntry]] = {}
-    for entry in entries:
-        if entry.format is not None and entry.hook_name is not None:
-            found.setdefault(entry.hook_name, []).append(entry)
-    return found

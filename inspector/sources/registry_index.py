@@ -16,11 +16,12 @@ from typing import Any
 
 from inspector.errors import TargetError
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Of the form below; another one is made anew."""
 FILE = "pretrained_saes.yaml"
 Index = dict[str, dict[str, Any]]
-"""By release: model, repo, kind (how sae-lens converts it), saes ([id, path, l0, neuronpedia, norm factor] each)."""
+"""By release: model, repo, kind (how sae-lens converts it), overrides (what the configurations say wrongly), saes ([id,
+path, l0, neuronpedia, norm factor] each)."""
 
 
 def load_index(tell: Callable[[str], None] = lambda _: None, folder: Path | None = None) -> Index:
@@ -87,6 +88,7 @@ def parse(raw: bytes) -> Index:
                 "model": str(about.get("model", "")),
                 "repo": str(about.get("repo_id", "")),
                 "kind": about.get("conversion_func"),
+                "overrides": about.get("config_overrides") or {},
                 "saes": [
                     [
                         str(one["id"]),

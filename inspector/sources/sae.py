@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ResourceError, TargetError
-from inspector.sources.layouts import FILES
-from inspector.sources.loaders import read_sae
+from inspector.formats import layout_of
 from inspector.sources.model_files import digest_files
 from inspector.sources.suites import mismatch
 from inspector.sources.unchanged import FilesState, require_same, state_of
 from inspector.spec import LlamaGate, SaeRef
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from inspector.sources.streamed import Stage
 
-ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
-"""sae-lens architectures that reconstruct a token from itself alone. BatchTopK and Matryoshka are stored as JumpReLU;
-transcoders reconstruct something else; temporal SAEs look at other tokens."""
+SHAPES = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_in",)}
+PER_LATENT = ("threshold", "b_mag", "b_gate", "r_mag")
 
 _CHUNK_BYTES = 1 << 30
 """Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
@@ -86,7 +86,7 @@ class LoadedSae:
         Raises:
             TargetError: the files are not those any more that were loaded.
         """
-        found = digest_files([path for path in _files(self.ref) if path.is_file()])
+        found = digest_files([path for path in files_of(self.ref) if path.is_file()])
         require_same(self.files)
         return found
 
@@ -205,7 +205,7 @@ def load_sae(
         raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
     if ref.d_in != d_in_expected:
         raise mismatch(ref, d_in_expected)
-    before = state_of(_files(ref))
+    before = state_of(files_of(ref))
     found = _loaded(ref, device, llama_gate, stage)
     found.files = before
     return found
@@ -228,8 +228,10 @@ def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Sta
     return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
 
 
-def _files(ref: SaeRef) -> list[Path]:
-    return [Path(ref.path or "") / name for name in FILES[ref.format]]
+def files_of(ref: SaeRef) -> list[Path]:
+    """Paths of an SAE that is on disk: small files first, weights last."""
+    layout, path = layout_of(ref.format), Path(ref.path or "")
+    return [Path(each) for each in layout.paths(str(path))]
 
 
 def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
@@ -255,13 +257,8 @@ def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
     """The sae-lens object, checked, and the name of its gate."""
-    sae, gate = read_sae(ref, device, llama_gate=llama_gate)
+    sae, gate = _built(ref, device, llama_gate)
     architecture = sae.cfg.architecture()
-    if architecture not in ARCHITECTURES:
-        raise TargetError(
-            f"SAE {ref.sae_id!r} is a {architecture}, which does not reconstruct its own input token by token. "
-            f"Supported are {', '.join(sorted(ARCHITECTURES))}."
-        )
     k = getattr(sae.cfg, "k", None)
     if architecture == "topk" and (type(k) is not int or not 1 <= k <= ref.d_sae):
         raise TargetError(
@@ -285,13 +282,44 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
     return sae.eval().requires_grad_(False), gate
 
 
+def _built(ref: SaeRef, device: torch.device | str, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """The sae-lens object in float32 on the device, and the name of its gate where a layout leaves a choice."""
+    from sae_lens import SAE
+
+    for path in files_of(ref):
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise TargetError(f"{path} is not a regular file. Put the SAE's own file in its place.")
+    folder = Path(ref.path or "")
+    converted = layout_of(ref.format).read(ref, folder, llama_gate)
+
+    def converter(_path: Any, _device: str, cfg_overrides: Any = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
+        return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
+
+    _check_shapes(ref, converted.state)
+    return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate
+
+
+def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor]) -> None:
+    """Refuse shapes that are not what the reference promises; swapped matrices are such, unless they are square."""
+    sizes = {"d_in": ref.d_in, "d_sae": ref.d_sae}
+    for name, value in state.items():
+        expected = SHAPES.get(name, ("d_sae",) if name in PER_LATENT else None)
+        if expected is not None and tuple(value.shape) != tuple(sizes[size] for size in expected):
+            shape = [sizes[size] for size in expected]
+            raise TargetError(
+                f"SAE {ref.sae_id!r} has {name} of shape {list(value.shape)} instead of {shape}. "
+                "Its files are of two SAEs, or damaged."
+            )
+
+
 def _is_finite(weight: Tensor) -> bool:
     """In parts: the copies that the test makes of a whole decoder would be as large as the decoder."""
     return all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED))
 
 
 def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
-    notes = _notes(ref, sae)
+    notes = (*ref.notes, *_notes(ref, sae))
     return notes if gate is None else (*notes, f"Latents of {ref.sae_id} pass: {gate}.")
 
 

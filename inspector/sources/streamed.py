@@ -11,15 +11,13 @@ batch, the less that weighs. Keeping the last one longer would not help, because
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inspector.errors import TargetError
-from inspector.sources.layouts import FILES
-from inspector.sources.sae import LoadedSae
+from inspector.sources.sae import LoadedSae, files_of
 from inspector.spec import SaeRef
 
 Signature = tuple[tuple[int, int], ...]
@@ -125,6 +123,5 @@ class StreamedSae(LoadedSae):
 
 
 def _signature(ref: SaeRef) -> Signature:
-    folder = Path(ref.path or "")
-    paths = [folder / name for name in FILES[ref.format]]
+    paths = files_of(ref)
     return tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file())

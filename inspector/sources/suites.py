@@ -7,25 +7,19 @@ read.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from inspector.disk.paths import is_directory, nearest_siblings, shown
 from inspector.errors import TargetError, UsageError, nearest
-from inspector.sources.paths import MOST, is_directory, nearest_siblings, read_json, shown
-from inspector.sources.recognise import format_of, read_ref
-from inspector.spec import SITE_HOOKS, SaeFormat, SaeRef, TargetSpec, hook_name_of, width_label
+from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
+from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of, width_label
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 DEMO_LAYER = 3
 """The demo's middle layer, which has every width and L0."""
 FAR_L0 = 0.2
 """A pick whose nominal L0 is farther than this share from the one asked for is reported."""
-
-_L0_IN_PATH = re.compile(r"(?:^|[/_-])(?:average_)?l0_(\d+(?:\.\d+)?)(?=$|[/_-])")
-_LAYER_IN_HOOK = re.compile(r"^blocks\.(\d+)\.")
 
 
 def demo_suite_dir() -> Path:
@@ -33,32 +27,67 @@ def demo_suite_dir() -> Path:
     return Path(__file__).parent.parent / "demo" / "suite"
 
 
-def list_suite(directory: Path) -> list[SaeRef]:
-    """Every SAE of a known layout at or below a directory, ordered by layer, hook, width and L0.
+@dataclass(frozen=True, kw_only=True)
+class RefusedSae:
+    """An SAE that is there and cannot be measured."""
+
+    sae_id: str
+    release: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """Everything that a place holds."""
+
+    refs: list[SaeRef]
+    """Ordered by layer, hook, width and L0."""
+    refused: list[RefusedSae]
+    """Ordered by id."""
+
+
+def list_suite(directory: Path, *, said_hook: str | None = None) -> list[SaeRef]:
+    """Every SAE of a known layout at or below a directory that can be measured; see `survey`.
+
+    Raises:
+        TargetError: when the directory is not there, holds no SAE, or none that can be measured; with the reason.
+    """
+    found = survey(directory, said_hook=said_hook)
+    if not found.refs:
+        more = f" So are {len(found.refused) - 1} others below it." if len(found.refused) > 1 else ""
+        raise TargetError(f"{found.refused[0].reason}{more}")
+    return found.refs
+
+
+def survey(directory: Path, *, said_hook: str | None = None) -> Listed:
+    """What is at or below a directory: the SAEs, and what looks like one and is refused, each with its reason.
 
     A folder that lacks a file is passed over: training and downloads leave such behind when they are interrupted.
 
+    Args:
+        directory: of the suite, or of one SAE.
+        said_hook: of the one SAE that is there and does not say it itself.
+
     Raises:
-        TargetError: when the directory is not there, holds no SAE, or a cfg.json cannot be understood.
+        TargetError: when the directory is not there, or holds nothing of a known layout.
     """
     directory = directory.expanduser()
     if not is_directory(directory):
         raise TargetError(f"There is no SAE directory {shown(directory)}.{nearest_siblings(directory)}")
-    refs = [read_folder(Path(folder), directory, kind) for folder, kind in _folders(directory)]
-    if not refs:
-        raise TargetError(
-            f"{directory} holds no SAE of a known layout. In sae-lens', each is a folder with {CONFIG} and {WEIGHTS}."
-        )
-    return sorted(refs, key=lambda ref: (-1 if ref.layer is None else ref.layer, ref.hook_name, *_by_size(ref)))
-
-
-def read_folder(folder: Path, root: Path, kind: SaeFormat) -> SaeRef:
-    """The reference of one SAE folder of a known layout below `root`.
-
-    Raises:
-        TargetError: when its configuration or header cannot be understood.
-    """
-    return _read(folder, root) if kind == "sae-lens" else read_ref(folder, root, kind)
+    folders = _folders(directory)
+    if not folders:
+        known = "; ".join(f"{layout.name}: {', '.join(layout.files)}" for layout in LAYOUTS if layout.files)
+        raise TargetError(f"{directory} holds no SAE of a known layout. Each is a folder with its files, of {known}.")
+    refs, refused = [], []
+    for folder, layout in folders:
+        try:
+            refs.append(read_ref(layout, Path(folder), directory, said_hook=said_hook if len(folders) == 1 else None))
+        except TargetError as error:
+            name = Path(folder).relative_to(directory).as_posix()
+            sae_id = directory.name if name == "." else name
+            refused.append(RefusedSae(sae_id=sae_id, release=str(directory), reason=str(error)))
+    refs.sort(key=lambda ref: (-1 if ref.layer is None else ref.layer, ref.hook_name, *_by_size(ref)))
+    return Listed(refs=refs, refused=sorted(refused, key=lambda each: each.sae_id))
 
 
 def known_saes(target: TargetSpec) -> list[SaeRef]:
@@ -71,7 +100,7 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
     if (model := registry_model(target)) is not None:
         refs += _published(target, model)
     elif target.suite is not None:
-        refs += list_suite(Path(target.suite))
+        refs += list_suite(Path(target.suite), said_hook=target.hook)
     elif target.model == "demo":
         if not demo_suite_dir().is_dir():
             raise TargetError(
@@ -81,7 +110,7 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
     ids = {ref.sae_id for ref in refs}
     for given in target.saes:
         if given not in ids and is_directory(Path(given).expanduser()):
-            refs.append(_single(given))
+            refs.append(_single(given, target.hook))
     if not refs:
         if target.saes:
             raise TargetError(
@@ -161,7 +190,7 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
         if layer < 0 or (n_layers is not None and layer >= n_layers):
             last = f" Its layers are 0 to {n_layers - 1}." if n_layers is not None else " Layers count from 0."
             raise TargetError(f"Model {target.model!r} has no layer {layer}.{last}")
-        return hook_name_of(target.site, layer), layer
+        return _hook_at(refs, target.site, layer), layer
     if target.saes:
         hooks = sorted({ref.hook_name for ref in _exact(refs, target.saes)})
         if len(hooks) > 1:
@@ -171,7 +200,7 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
     if target.model == "demo" and target.suite is None and DEMO_LAYER in layers:
         return hook_name_of(target.site, DEMO_LAYER), DEMO_LAYER
     if len(layers) == 1:
-        return hook_name_of(target.site, layers[0]), layers[0]
+        return _hook_at(refs, target.site, layers[0]), layers[0]
     if not layers:
         sites = ", ".join(sorted({ref.hook_name for ref in refs})[:3])
         raise TargetError(f"The suite has no SAE at site {target.site!r}. It has: {sites}; choose with --hook.")
@@ -250,71 +279,37 @@ def mismatch(ref: SaeRef, d_in_expected: int) -> TargetError:
     )
 
 
-def layer_of(hook_name: str) -> int | None:
-    """The layer in a hook name; `None` if it has none."""
-    match = _LAYER_IN_HOOK.match(hook_name)
-    return int(match[1]) if match else None
+def refused_saes(target: TargetSpec) -> list[RefusedSae]:
+    """What the target's suite holds beside the SAEs that can be measured; without a suite, what the registry lists."""
+    model = registry_model(target)
+    if model is not None:
+        from inspector.sources.published import published_refused
+        from inspector.sources.registry import load_registry
+
+        return [
+            RefusedSae(sae_id=i, release=r, reason=why)
+            for i, r, why in published_refused(load_registry(), model, target)
+        ]
+    if target.suite is not None and is_directory(Path(target.suite).expanduser()):
+        return survey(Path(target.suite), said_hook=target.hook).refused
+    return []
 
 
-def _folders(directory: Path) -> list[tuple[str, SaeFormat]]:
+def _folders(directory: Path) -> list[tuple[str, Layout]]:
     """Folders below `directory` that hold an SAE, and its layout. `os.walk`, as it does not stat each file."""
-    found: list[tuple[str, SaeFormat]] = []
+    found: list[tuple[str, Layout]] = []
     for folder, folders, files in os.walk(directory):
-        if CONFIG in files and WEIGHTS in files:
-            found.append((folder, "sae-lens"))
-        elif (kind := format_of({*files, *folders})) is not None:
-            found.append((folder, kind))
+        if (layout := recognise({*files, *folders})) is not None:
+            found.append((folder, layout))
     return found
 
 
-def _read(folder: Path, root: Path) -> SaeRef:
-    """The reference of one SAE folder."""
-    path = folder / CONFIG
-    try:
-        cfg = read_json(path)
-        metadata = cfg.get("metadata") or {}
-        d_in, d_sae = int(cfg["d_in"]), int(cfg["d_sae"])
-        hook_name = str(metadata.get("hook_name") or cfg.get("hook_name") or cfg.get("hook_point") or "")
-        if not (0 < d_in < MOST and 0 < d_sae < MOST):
-            raise ValueError(f"{d_in:,} dimensions and {d_sae:,} latents are no sizes of an SAE")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise TargetError(
-            f"{path} is not the configuration of an SAE: {reason}. Repair or remove that folder."
-        ) from error
-    if not hook_name:
-        raise TargetError(f"{path} does not say which hook the SAE reads. Add metadata.hook_name to it.")
-    below = folder.relative_to(root).as_posix()
-    return SaeRef(
-        sae_id=folder.name if below == "." else below,
-        release=str(root),
-        layer=layer_of(hook_name),
-        hook_name=hook_name,
-        d_in=d_in,
-        d_sae=d_sae,
-        nominal_l0=_nominal_l0(cfg, folder.relative_to(root.parent).as_posix()),
-        n_bytes=(folder / WEIGHTS).stat().st_size,
-        path=str(folder),
-    )
-
-
-def _nominal_l0(cfg: dict[str, Any], path: str) -> float | None:
-    """The k of a TopK SAE, the L0 measured in training, or the one in its path; a missing one is `None`, never 0."""
-    k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
-    measured = (cfg.get("metadata") or {}).get("l0")
-    for known in (k, measured):
-        if isinstance(known, int | float) and not isinstance(known, bool) and 0 < known < float("inf"):
-            return float(known)
-    found = _L0_IN_PATH.findall(path)
-    return float(found[-1]) if found else None
-
-
-def _single(given: str) -> SaeRef:
+def _single(given: str, said_hook: str | None) -> SaeRef:
     """The SAE of a directory named after --sae; its id is the directory as given, so that two do not share a name."""
-    refs = list_suite(Path(given))
+    refs = list_suite(Path(given), said_hook=said_hook)
     if len(refs) > 1 or Path(refs[0].path or "") != Path(given).expanduser():
         raise TargetError(f"{given} holds {len(refs)} SAEs below it. Name one of them, {refs[0].path}, or use --suite.")
-    return SaeRef(**{**{name: getattr(refs[0], name) for name in refs[0].__dataclass_fields__}, "sae_id": given})
+    return replace(refs[0], sae_id=given)
 
 
 def _exact(refs: Sequence[SaeRef], names: Iterable[str]) -> list[SaeRef]:
@@ -352,7 +347,13 @@ def _nearest_l0(refs: list[SaeRef], l0: float) -> list[SaeRef]:
 
 
 def _at_site(ref: SaeRef, target: TargetSpec) -> bool:
-    return ref.layer is not None and ref.hook_name == SITE_HOOKS[target.site].format(layer=ref.layer)
+    return ref.layer is not None and ref.hook_name in hooks_of(target.site, ref.layer)
+
+
+def _hook_at(refs: Iterable[SaeRef], site: Site, layer: int) -> str:
+    """The site's usual hook at a layer, or another that counts as the site if the suite has SAEs only there."""
+    there = {ref.hook_name for ref in refs}
+    return next((hook for hook in hooks_of(site, layer) if hook in there), hook_name_of(site, layer))
 
 
 def _by_size(ref: SaeRef) -> tuple[int, float, str]:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from inspector.errors import TargetError
+from inspector.formats import read_ref, recognise
 from inspector.sources import memory_sizes
 from inspector.sources import sae as sae_module
-from inspector.sources.recognise import format_of
 from inspector.sources.sae import LoadedSae, load_sae
 from inspector.sources.streamed import Stage, StreamedSae
-from inspector.sources.suites import list_suite, read_folder
+from inspector.sources.suites import list_suite
 from inspector.sources.toy import write_toy_sae
 from inspector.spec import SaeRef
 from tests.checkpoints import D_IN, WRITERS, weights
@@ -26,9 +26,9 @@ CPU = torch.device("cpu")
 def ref_of(folder: Path) -> SaeRef:
     if (folder / "sae_weights.safetensors").is_file():
         return list_suite(folder)[0]
-    kind = format_of([path.name for path in folder.iterdir()])
+    kind = recognise([path.name for path in folder.iterdir()])
     assert kind is not None
-    return read_folder(folder, folder, kind)
+    return read_ref(kind, folder, folder)
 
 
 def some_x(d: int = D_IN, n: int = 300) -> torch.Tensor:

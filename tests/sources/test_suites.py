@@ -115,8 +115,8 @@ def test_unfinished_folders_are_passed_over_and_empty_suites_refused(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{", "is not the configuration of an SAE"),
-        ("[]", "is not the configuration of an SAE"),
+        ("{", "is not JSON"),
+        ("[]", "holds no JSON object"),
         ('{"d_in": 4}', "it has no 'd_sae'"),
         ('{"d_in": 4, "d_sae": 8}', "does not say which hook the SAE reads"),
     ],

@@ -182,7 +182,7 @@ def test_a_file_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(TargetError, match="is not a whole npz file"):
         load_sae(ref, CPU, D_IN)
-    with pytest.raises(TargetError, match="is not a whole SAE of the layout gemma-scope"):
+    with pytest.raises(TargetError, match="is not of a whole SAE of the layout gemma-scope"):
         list_suite(tmp_path)
 
 

@@ -1,0 +1,190 @@
+"""dictionary_learning: `config.json` and `ae.pt`, read with torch's restricted unpickler and only as named tensors.
+
+BatchTopK and Matryoshka are trained with a batch-wide top k and run with the threshold that was found for it, as
+JumpReLU. TopK runs per token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspector.formats.hooks import hook_of_module
+from inspector.formats.layout import (
+    Converted,
+    Facts,
+    Folder,
+    Layout,
+    Named,
+    Refused,
+    config,
+    number_of,
+    pick,
+    pick_matrix,
+    read_json,
+    read_tensors,
+    text_of,
+    unknown_keys,
+    whole_number,
+)
+from inspector.formats.refused import TRANSCODER
+from inspector.spec import hook_name_of
+
+if TYPE_CHECKING:
+    from inspector.spec import SaeRef
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a class of dictionaries computes."""
+
+    architecture: str
+    """In sae-lens' words."""
+    subtracts: bool
+    """Whether the decoder's bias is subtracted from the input first."""
+
+
+KINDS = {
+    "AutoEncoder": Kind(architecture="standard", subtracts=True),
+    "AutoEncoderNew": Kind(architecture="standard", subtracts=False),
+    "GatedAutoEncoder": Kind(architecture="gated", subtracts=True),
+    "AutoEncoderTopK": Kind(architecture="topk", subtracts=True),
+    "BatchTopKSAE": Kind(architecture="jumprelu", subtracts=True),
+    "MatryoshkaBatchTopKSAE": Kind(architecture="jumprelu", subtracts=True),
+    "JumpReluAutoEncoder": Kind(architecture="jumprelu", subtracts=False),
+}
+"""By `dict_class`."""
+_GATED = {"b_mag": "mag_bias", "b_gate": "gate_bias", "r_mag": "r_mag"}
+_SUBMODULE = re.compile(r"(resid_post|resid_pre|resid|mlp_out|mlp|attn_out|attention_out|attn)_layer_?(\d+)$")
+_ENDS = {
+    "resid_post": "hook_resid_post", "resid_pre": "hook_resid_pre", "resid": "hook_resid_post",
+    "mlp_out": "hook_mlp_out", "mlp": "hook_mlp_out",
+    "attn_out": "hook_attn_out", "attention_out": "hook_attn_out", "attn": "hook_attn_out",
+}  # fmt: skip
+_OF_TRAINING = frozenset(
+    (
+        "trainer_class", "lr", "steps", "seed", "warmup_steps", "sparsity_warmup_steps", "decay_start",
+        "l1_penalty", "resample_steps", "device", "wandb_name", "lm_name", "submodule_name", "layer",
+        "activation_dim", "dict_size", "dict_class", "k", "auxk_alpha", "threshold_beta", "threshold_start_step",
+        "top_k_aux", "target_l0", "bandwidth", "sparsity_penalty", "group_fractions", "group_weights",
+        "group_sizes", "k_anneal_steps", "sparsity_function", "sparsity_queue_length", "anneal_start", "anneal_end",
+        "n_sparsity_updates", "p_start", "p_end", "initial_sparsity_penalty", "adaptive_sparsity_penalty",
+        "initial_adaptive_scale", "name", "io", "b_dec_init", "dead_feature_threshold", "log_steps",
+    )
+)  # fmt: skip
+"""Keys of the trainer that are read here, or say how it was trained and nothing about what it computes."""
+
+
+def _about(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Kind]:
+    """The trainer's and the buffer's part of its configuration, and its class.
+
+    Raises:
+        Refused: it is another kind of dictionary, or of a class that is not known.
+    """
+    path = folder / CONFIG
+    whole = read_json(path)
+    trainer, buffer = whole.get("trainer"), whole.get("buffer")
+    if not isinstance(trainer, dict):
+        raise Refused(f"{path} has no trainer. It is not an SAE of dictionary_learning.")
+    buffer = buffer if isinstance(buffer, dict) else {}
+    if buffer.get("io") == "in_and_out" or str(trainer.get("io")) == "in_and_out":
+        raise Refused(f"{folder} is {TRANSCODER} (io is in_and_out). Choose an SAE.")
+    name = trainer.get("dict_class")
+    if name not in KINDS:
+        why = TRANSCODER if "coder" in str(name).lower().replace("autoencoder", "") else "not known here"
+        raise Refused(f"{path} names the class {name!r}, which is {why}. Known: {', '.join(KINDS)}.")
+    return trainer, buffer, KINDS[name]
+
+
+def _facts(folder: Folder) -> Facts:
+    path = folder.path / CONFIG
+    trainer, buffer, _ = _about(folder.path)
+    return Facts(
+        d_in=whole_number(trainer, "activation_dim", path),
+        d_sae=whole_number(trainer, "dict_size", path),
+        hook_name=_hook(trainer, buffer, folder),
+        weights=folder.path / WEIGHTS,
+        l0=number_of(trainer.get("k")) or number_of(trainer.get("target_l0")),
+        model=text_of(trainer.get("lm_name")),
+        notes=unknown_keys(trainer, _OF_TRAINING, f"The trainer in {path}"),
+    )
+
+
+def _hook(trainer: Mapping[str, Any], buffer: Mapping[str, Any], folder: Folder) -> str | None:
+    """What the trainer calls its submodule, on the side that the buffer reads; a lone `layer` is its block's output.
+
+    Raises:
+        Refused: the submodule is none that a hook here holds.
+    """
+    side = buffer.get("io") or trainer.get("io") or "out"
+    name = text_of(trainer.get("submodule_name")) or text_of(buffer.get("submodule_name"))
+    layer = trainer.get("layer")
+    known = type(layer) is int and layer >= 0
+    if name is None:
+        if side == "in":
+            raise Refused(f"{folder.path} reads the input of a submodule that is not named. Say which with --hook.")
+        return hook_name_of("resid", layer) if known else None  # type: ignore[arg-type]
+    match = _SUBMODULE.search(name)
+    if match is not None:
+        end = _ENDS[match[1]]
+        if side == "in":
+            end = {"hook_resid_post": "hook_resid_pre", "hook_mlp_out": "mlp.hook_in"}.get(end, "")
+        found = f"blocks.{int(match[2])}.{end}" if end else None
+    else:
+        found = hook_of_module(name, "in" if side == "in" else "out")
+        if found is None and known and name in _ENDS:
+            found = f"blocks.{layer}.{_ENDS[name]}" if side != "in" else None
+    if found is None:
+        raise Refused(
+            f"{folder.path} reads the {side}put of {name!r}, which is no hook that is known here. Choose another SAE."
+        )
+    return found
+
+
+def _named(_repo: str, path: str, sae_id: str, release: str) -> Named:
+    match = re.search(r"resid_post_layer_(\d+)", path) or re.match(r"blocks\.(\d+)\.hook_resid_post", sae_id)
+    width = re.search(r"width-2pow(\d+)", f"{release} {path} {sae_id}")
+    return Named(
+        hook_name=hook_name_of("resid", int(match[1])) if match else None, d_sae=2 ** int(width[1]) if width else None
+    )
+
+
+def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
+    about_path, path = folder / CONFIG, folder / WEIGHTS
+    trainer, _, kind = _about(folder)
+    d_in = whole_number(trainer, "activation_dim", about_path)
+    d_sae = whole_number(trainer, "dict_size", about_path)
+    stored = read_tensors(path)
+    more: dict[str, Any] = {"apply_b_dec_to_input": kind.subtracts}
+    state = {
+        "W_enc": pick_matrix(stored, "W_enc", "encoder.weight", path),
+        "W_dec": pick_matrix(stored, "W_dec", "decoder.weight", path),
+        "b_dec": pick(stored, ("b_dec", "bias", "decoder_bias", "decoder.bias"), path),
+    }
+    if kind.architecture == "gated":
+        state |= {ours: pick(stored, (theirs,), path) for ours, theirs in _GATED.items()}
+    else:
+        state["b_enc"] = pick(stored, ("b_enc", "encoder.bias"), path)
+    if kind.architecture == "topk":
+        more["k"] = whole_number(trainer, "k", about_path)
+    if kind.architecture == "jumprelu":
+        threshold = pick(stored, ("threshold",), path).float()
+        state["threshold"] = threshold if threshold.ndim == 1 else threshold.expand(d_sae)
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
+    return Converted(cfg=config(kind.architecture, **common) | more, state=state)
+
+
+LAYOUT = Layout(
+    name="dictionary-learning",
+    files=(CONFIG, WEIGHTS),
+    facts=_facts,
+    read=_read,
+    conversions=("dictionary_learning_1",),
+    named=_named,
+    stored_bytes=4,
+)

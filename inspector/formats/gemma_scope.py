@@ -1,0 +1,169 @@
+"""Gemma Scope: `params.npz`, JumpReLU with a threshold per latent, no subtraction of b_dec at the input.
+
+The files hold arrays and nothing else. Which layer, width and site they are of is in the names of their folders,
+`gemma-scope-9b-pt-res/layer_20/width_16k/average_l0_58`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inspector.errors import TargetError
+from inspector.formats.layout import MAX_CONFIG, Converted, Facts, Folder, Layout, Named, Refused, config
+from inspector.spec import WIDTH_OF_LABEL, Site, hook_name_of
+
+if TYPE_CHECKING:
+    import zipfile as zip_module
+
+    from torch import Tensor
+
+    from inspector.spec import SaeRef
+
+FILE = "params.npz"
+_LAYER = re.compile(r"layer_(\d+)")
+_L0 = re.compile(r"average_l0_(\d+(?:\.\d+)?)")
+_WIDTH = re.compile(r"width_(\d+[km]?)(?=$|[/_])")
+_SITES: tuple[tuple[re.Pattern[str], Site], ...] = (
+    (re.compile(r"(?:^|[-_])(?:att|attn|attention)(?:$|[-_])"), "attn"),
+    (re.compile(r"(?:^|[-_])mlp(?:$|[-_])"), "mlp"),
+    (re.compile(r"(?:^|[-_])(?:res|resid|residual)(?:$|[-_])"), "resid"),
+)
+_LOWER = {"w_enc": "W_enc", "w_dec": "W_dec"}
+"""Some files spell the matrices so."""
+
+
+def site_of(name: str) -> Site | None:
+    """The site that a folder's or repository's name ends in: -res, -mlp, -att."""
+    return next((site for pattern, site in _SITES if pattern.search(name)), None)
+
+
+def _facts(folder: Folder) -> Facts:
+    if any("transcoder" in part for part in folder.parts):
+        raise Refused(f"{folder.path} is a transcoder by its name: it does not reconstruct its own input.")
+    path = folder.path / FILE
+    with zipfile.ZipFile(path) as archive:
+        member = next((name for name in ("W_enc.npy", "w_enc.npy") if name in archive.namelist()), None)
+        if member is None:
+            raise ValueError(f"{FILE} has no W_enc")
+        with archive.open(member) as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("W_enc is no array")
+            wide = file.read(2)[0] > 1
+            (length,) = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
+            if length > MAX_CONFIG:
+                raise ValueError("the header of W_enc is too long")
+            header = ast.literal_eval(file.read(length).decode("latin1"))
+    d_in, d_sae = header["shape"]
+    hook_name, notes = _hook(folder)
+    l0 = [float(found[1]) for part in folder.parts if (found := _L0.fullmatch(part))]
+    return Facts(
+        d_in=int(d_in), d_sae=int(d_sae), hook_name=hook_name, weights=path, l0=l0[-1] if l0 else None, notes=notes
+    )
+
+
+def _hook(folder: Folder) -> tuple[str | None, tuple[str, ...]]:
+    """From the nearest folder that is called layer_N, and from the nearest that names a site."""
+    if any(part == "embedding" for part in folder.parts):
+        return "hook_embed", ()
+    layer = next((int(found[1]) for part in reversed(folder.parts) if (found := _LAYER.fullmatch(part))), None)
+    if layer is None:
+        return None, ()
+    site = next((site for part in reversed(folder.parts) if (site := site_of(part))), None)
+    if site is None:
+        hook_name = hook_name_of("resid", layer)
+        assumed = f"No folder's name says which site {folder.name} reads; {hook_name} is assumed. --hook says another."
+        return hook_name, (assumed,)
+    return hook_name_of(site, layer), ()
+
+
+def _named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
+    if "transcoder" in repo:
+        return Named(refused="a transcoder: it does not reconstruct its own input")
+    width = _WIDTH.search(path)
+    d_sae = WIDTH_OF_LABEL.get(width[1]) if width else None
+    if path.startswith("embedding"):
+        return Named(hook_name="hook_embed", d_sae=d_sae)
+    match, site = re.match(r"layer_(\d+)/", path), site_of(repo.rpartition("/")[2])
+    return Named(hook_name=hook_name_of(site, int(match[1])) if match and site else None, d_sae=d_sae)
+
+
+def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
+    path = folder / FILE
+    wanted = {
+        "W_enc": (ref.d_in, ref.d_sae),
+        "W_dec": (ref.d_sae, ref.d_in),
+        "b_enc": (ref.d_sae,),
+        "b_dec": (ref.d_in,),
+        "threshold": (ref.d_sae,),
+    }
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {_name(info.filename): info for info in archive.infolist()}
+            missing = [name for name in wanted if name not in members]
+            if missing:
+                raise TargetError(
+                    f"{path} has no array {missing[0]!r}. It is not an SAE of Gemma Scope, or was cut off."
+                )
+            state = {name: _array(archive, members[name], shape, path) for name, shape in wanted.items()}
+    except FileNotFoundError as error:
+        raise TargetError(f"There is no {path}. The SAE was moved or deleted after it was listed.") from error
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise TargetError(f"{path} is not a whole npz file ({str(error)[:120]}). It was cut off.") from error
+    return Converted(
+        cfg=config("jumprelu", d_in=ref.d_in, d_sae=ref.d_sae, hook_name=ref.hook_name, model=ref.model), state=state
+    )
+
+
+def _name(member: str) -> str:
+    stem = member.removesuffix(".npy")
+    return _LOWER.get(stem, stem)
+
+
+def _array(archive: zip_module.ZipFile, info: zip_module.ZipInfo, shape: tuple[int, ...], path: Path) -> Tensor:
+    """One array, after its header was found to be what it must be."""
+    import numpy as np
+    import torch
+    from numpy.lib import format as npy
+
+    with archive.open(info) as file:
+        version = npy.read_magic(file)
+        header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+        found, fortran, dtype = header
+        if dtype.kind != "f" or dtype.itemsize > 8:
+            raise TargetError(
+                f"{path} stores {info.filename} as {dtype}, not as floating-point numbers. It cannot be used."
+            )
+        if tuple(found) != shape:
+            raise TargetError(
+                f"{path} has {info.filename} of shape {list(found)} instead of {list(shape)}. "
+                "It is another SAE's, or damaged."
+            )
+        n_bytes = int(np.prod(shape)) * dtype.itemsize
+        # Into one buffer: read() of the whole and a copy of it would need three times the memory of a 1M-latent SAE.
+        buffer = bytearray(n_bytes)
+        view, done = memoryview(buffer), 0
+        while done < n_bytes:
+            part = file.read(min(1 << 24, n_bytes - done))
+            if not part:
+                raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
+            view[done : done + len(part)] = part
+            done += len(part)
+    array = np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+LAYOUT = Layout(
+    name="gemma-scope",
+    files=(FILE,),
+    facts=_facts,
+    read=_read,
+    conversions=("gemma_2",),
+    named=_named,
+    stored_bytes=4,
+    loading_halves=0,  # arrays are read to where they stay
+)

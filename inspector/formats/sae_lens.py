@@ -1,0 +1,216 @@
+"""sae-lens' own layout: `cfg.json` and `sae_weights.safetensors`, of any of its versions; training checkpoints as well.
+
+What sae-lens would leave out without a word is done here or refused: scaling factors of fine-tuned SAEs, the activation
+function of old configurations, the data set's norm that only the registry knows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspector.disk.paths import MOST
+from inspector.formats.hooks import hook_of_name, hook_of_point
+from inspector.formats.layout import (
+    Converted,
+    Facts,
+    Folder,
+    Layout,
+    Named,
+    NoHook,
+    Refused,
+    number_of,
+    pick,
+    read_json,
+    read_safetensors,
+    text_of,
+    unknown_keys,
+)
+from inspector.formats.refused import CROSS_LAYER, TEMPORAL, TRANSCODER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inspector.spec import SaeRef
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pursuit"})
+"""That reconstruct a token from itself alone, as they are saved for use."""
+TRAINED = frozenset({"batchtopk", "matryoshka_batchtopk"})
+"""Saved by a checkpoint of training; used as JumpReLU with the threshold that training has found."""
+_ACTIVATIONS = {"standard": ("relu",), "gated": ("relu",), "jumprelu": ("relu", "jumprelu"), "topk": ("topk", "relu")}
+_L0_IN_PATH = re.compile(r"(?:^|[/_-])(?:average_)?l0_(\d+(?:\.\d+)?)(?=$|[/_-])")
+_HOOK_IN_ID = re.compile(
+    r"blocks\.(\d+)\.(?:attn\.)?(hook_(?:resid_pre|resid_mid|resid_post|mlp_out|attn_out|z))(?:$|_)"
+)
+_KNOWN = frozenset(
+    (
+        "architecture", "d_in", "d_sae", "dtype", "device", "apply_b_dec_to_input", "normalize_activations",
+        "reshape_activations", "metadata", "k", "rescale_acts_by_decoder_norm", "use_sparse_activations",
+        "decoder_init_norm", "topk_threshold_lr", "aux_loss_coefficient", "matryoshka_widths", "l1_coefficient",
+        "l1_warm_up_steps", "lp_norm", "l0_coefficient", "l0_warm_up_steps", "jumprelu_init_threshold",
+        "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode", "jumprelu_tanh_scale", "pre_act_loss_coefficient",
+        "residual_threshold", "max_iterations", "stop_on_duplicate_support", "detach_matryoshka_losses",
+        "include_outer_loss", "use_matryoshka_aux_loss", "topk_warm_up_steps",
+    )
+)  # fmt: skip
+"""Keys since version 6, of SAEs and of their training. Older ones hold the whole of a run."""
+
+
+def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration, of an SAE of one hook whose function is known.
+
+    Raises:
+        Refused: it is another kind of dictionary, or a key asks for what is not done here.
+    """
+    metadata = _metadata(about)
+    both = {**about, **metadata}
+    architecture = str(about.get("architecture") or "standard")
+    if "clt" in architecture or "crosscoder" in architecture:
+        raise Refused(f"{folder} is {CROSS_LAYER} ({architecture}). Choose an SAE of one hook.")
+    if "transcoder" in architecture:
+        raise Refused(f"{folder} is {TRANSCODER} ({architecture}). Choose an SAE.")
+    if architecture == "temporal":
+        raise Refused(f"{folder} is {TEMPORAL}. Choose another SAE.")
+    if architecture not in ARCHITECTURES | TRAINED:
+        known = ", ".join(sorted(ARCHITECTURES | TRAINED))
+        raise Refused(f"{folder} is of the architecture {architecture!r}, which is not known here. Known: {known}.")
+    hook, out = _hook(metadata, about), both.get("hook_name_out") or both.get("hf_hook_name_out")
+    if out and hook and hook_of_name(str(out)) != hook:
+        raise Refused(f"{folder} is {TRANSCODER} ({hook} and {out} differ). Choose an SAE.")
+    for key in ("activation_fn", "activation_fn_str"):
+        activation = about.get(key)
+        if isinstance(activation, str) and activation not in _ACTIVATIONS.get(architecture, (activation, "topk")):
+            if architecture == "standard" and activation == "topk":
+                continue  # how TopK was written before it was an architecture
+            raise Refused(f"{folder} has {key} {activation!r}, which an SAE of sae-lens 6 cannot run. Choose another.")
+    return dict(about)
+
+
+def _metadata(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = about.get("metadata")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _hook(metadata: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
+    for key in ("hook_name", "hook_point"):
+        if name := text_of(metadata.get(key)) or text_of(about.get(key)):
+            return hook_of_name(name)
+    name = text_of(metadata.get("hf_hook_name")) or text_of(about.get("hf_hook_name"))
+    return hook_of_point(name) if name else None
+
+
+def _facts(folder: Folder) -> Facts:
+    path = folder.path / CONFIG
+    about = _whole_config(read_json(path), folder.path)
+    metadata = _metadata(about)
+    d_in, d_sae = int(about["d_in"]), int(about["d_sae"])
+    if not (0 < d_in < MOST and 0 < d_sae < MOST):
+        raise ValueError(f"{d_in:,} dimensions and {d_sae:,} latents are no sizes of an SAE")
+    both = {**about, **metadata}
+    hook = _hook(metadata, about)
+    if hook is not None and "hook_" not in hook:
+        raise NoHook(f"{path} says that it reads {hook!r}, which is no hook that is known here. Say which with --hook.")
+    return Facts(
+        d_in=d_in,
+        d_sae=d_sae,
+        hook_name=hook,
+        weights=folder.path / WEIGHTS,
+        l0=_l0(about, metadata, folder.name),
+        model=None,
+        notes=_notes(about, both, path),
+    )
+
+
+def _notes(about: Mapping[str, Any], both: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """What it says about text that may not be done here, and keys that nobody here knows."""
+    notes = []
+    if both.get("prepend_bos") is False:
+        notes.append(
+            f"{path.parent.name} was trained on text without a beginning-of-sequence token; here each context begins "
+            "with one where the model has one."
+        )
+    slices = both.get("seqpos_slice")
+    if isinstance(slices, list | tuple) and any(end is not None for end in slices):
+        notes.append(f"{path.parent.name} was trained on positions {list(slices)} alone; compare with --positions.")
+    if "metadata" in about:
+        notes += unknown_keys(about, _KNOWN, str(path))
+    return tuple(notes)
+
+
+def _l0(about: Mapping[str, Any], metadata: Mapping[str, Any], name: str) -> float | None:
+    """The k of a TopK SAE, the L0 measured in training, or the one in its path."""
+    k = about.get("k", (about.get("activation_fn_kwargs") or {}).get("k"))
+    for known in (number_of(k), number_of(metadata.get("l0"))):
+        if known is not None:
+            return known
+    found = _L0_IN_PATH.findall(name)
+    return float(found[-1]) if found else None
+
+
+def _named(_repo: str, path: str, sae_id: str, _release: str) -> Named:
+    for text in (sae_id, path):
+        if match := _HOOK_IN_ID.search(text):
+            return Named(hook_name=f"blocks.{match[1]}.{'attn.' if match[2] == 'hook_z' else ''}{match[2]}")
+    return Named()
+
+
+def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
+    path = folder / WEIGHTS
+    overrides: dict[str, Any] = json.loads(ref.overrides) if ref.overrides else {}
+    cfg = _whole_config(read_json(folder / CONFIG), folder) | overrides
+    stored = read_safetensors(path)
+    state = {name: pick(stored, (name,), path).float() for name in stored}
+    _fold_scaling(cfg, state, folder)
+    if cfg.get("architecture") in TRAINED:
+        _for_use(cfg, state, path)
+    if cfg.get("normalize_activations") in ("expected_average_only_in", True) and ref.norm_factor is not None:
+        # As sae-lens does for what it downloads, and leaves out with a warning for what is on disk.
+        state["W_enc"] = state["W_enc"] * ref.norm_factor
+        state["W_dec"], state["b_dec"] = state["W_dec"] / ref.norm_factor, state["b_dec"] / ref.norm_factor
+        cfg["normalize_activations"] = "none"
+    return Converted(cfg=cfg, state=state)
+
+
+def _fold_scaling(cfg: dict[str, Any], state: dict[str, Tensor], folder: Path) -> None:
+    """Put the scaling factors of a fine-tuned SAE, one per latent, into its decoder rows; all ones mean nothing."""
+    found = [state.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in state]
+    asked = bool(cfg.pop("finetuning_scaling_factor", False))
+    for factor in found:
+        if bool((factor == 1).all()):
+            continue
+        if not asked:
+            raise Refused(
+                f"{folder} stores scaling factors, but its finetuning_scaling_factor is off: which of the two is meant "
+                "is not known. Save it again with one or the other."
+            )
+        state["W_dec"] = state["W_dec"] * factor[:, None]
+
+
+def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+    """A training checkpoint as sae-lens saves it for use: JumpReLU with the threshold found in training."""
+    import torch
+
+    threshold = float(pick(state, ("topk_threshold",), path))
+    del state["topk_threshold"]
+    if cfg.pop("rescale_acts_by_decoder_norm", False):
+        norm = state["W_dec"].norm(dim=1)
+        state["W_enc"], state["b_enc"] = state["W_enc"] * norm, state["b_enc"] * norm
+        state["W_dec"] = state["W_dec"] / norm[:, None]
+    state["threshold"] = torch.full_like(state["b_enc"], threshold)
+    for key in ("k", "topk_threshold_lr", "matryoshka_widths", "aux_loss_coefficient"):
+        cfg.pop(key, None)
+    cfg["architecture"] = "jumprelu"
+
+
+LAYOUT = Layout(
+    name="sae-lens",
+    files=(CONFIG, WEIGHTS),
+    facts=_facts,
+    read=_read,
+    conversions=(None,),
+    named=_named,
+)

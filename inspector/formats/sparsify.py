@@ -1,0 +1,128 @@
+"""sparsify: `cfg.json` and `sae.safetensors`, TopK; run in float32 whatever is stored.
+
+The folder's name is the path of a module of the Hugging Face model, and the SAE reads that module's output. The folder
+above may hold the run's `config.json`, which says what kind of dictionary was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspector.formats.hooks import hook_of_module, is_module
+from inspector.formats.layout import (
+    Converted,
+    Facts,
+    Folder,
+    Layout,
+    NoHook,
+    Refused,
+    config,
+    pick,
+    read_json,
+    read_safetensors,
+    text_of,
+    unknown_keys,
+    whole_number,
+)
+from inspector.formats.refused import TRANSCODER
+
+if TYPE_CHECKING:
+    from inspector.spec import SaeRef
+
+CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+RUN = "config.json"
+"""Of the run, in the folder above."""
+_SWITCHES = {
+    "transcode": TRANSCODER,
+    "skip_connection": "a skip transcoder: it adds a linear map of its input",
+    "embed_skip": "given the token's embedding beside its input (embed_skip)",
+    "gram_lookup": "given a look-up of the text beside its input (gram_lookup)",
+    "signed": "made with signed latents, which are not known here",
+}
+"""Keys that, switched on, make another function of it."""
+_KNOWN = frozenset(
+    ("activation", "d_in", "expansion_factor", "k", "multi_topk", "normalize_decoder", "num_latents", *_SWITCHES)
+)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Its configuration, of an SAE that reconstructs what it reads from its k largest latents.
+
+    Raises:
+        Refused: it is another kind of dictionary, or asks for what is not done here.
+    """
+    about = read_json(folder / CONFIG)
+    run_path = folder.parent / RUN
+    run = read_json(run_path) if run_path.is_file() else {}
+    nested = run.get("sae")
+    for where, found in ((CONFIG, about), (f"the run's {RUN}", run), (f"the run's {RUN}", nested)):
+        if isinstance(found, Mapping):
+            for key, what in _SWITCHES.items():
+                if found.get(key):
+                    raise Refused(f"{folder} is {what} ({key} in {where}). Choose an SAE.")
+    activation = about.get("activation") or "topk"
+    if activation != "topk":
+        raise Refused(f"{folder} uses the activation {activation!r}; only topk is known here. Choose a TopK SAE.")
+    return about
+
+
+def _facts(folder: Folder) -> Facts:
+    path = folder.path / CONFIG
+    about = _about(folder.path)
+    d_in = whole_number(about, "d_in", path)
+    run = folder.path.parent / RUN
+    return Facts(
+        d_in=d_in,
+        d_sae=_latents(about, d_in, path),
+        hook_name=_hook(folder),
+        weights=folder.path / WEIGHTS,
+        l0=float(whole_number(about, "k", path)),
+        model=text_of(read_json(run).get("model")) if run.is_file() else None,
+        notes=unknown_keys(about, _KNOWN, str(path)),
+    )
+
+
+def _hook(folder: Folder) -> str | None:
+    """Of the nearest folder whose name is a module path.
+
+    Raises:
+        NoHook: of a module that no hook here holds.
+    """
+    for part in reversed(folder.parts):
+        if is_module(part):
+            found = hook_of_module(part)
+            if found is None:
+                raise NoHook(f"{folder.path} reads the module {part!r}, which is no hook that is known here.")
+            return found
+    return None
+
+
+def _latents(about: Mapping[str, Any], d_in: int, path: Path) -> int:
+    if about.get("num_latents"):
+        return whole_number(about, "num_latents", path)
+    return d_in * whole_number(about, "expansion_factor", path)
+
+
+def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
+    import torch
+
+    about_path, path = folder / CONFIG, folder / WEIGHTS
+    about = _about(folder)
+    d_in = whole_number(about, "d_in", about_path)
+    d_sae, k = _latents(about, d_in, about_path), whole_number(about, "k", about_path)
+    stored = read_safetensors(path)
+    if "W_skip" in stored:
+        raise Refused(f"{folder} is {TRANSCODER} (it stores W_skip). Choose an SAE.")
+    state = {
+        "W_enc": pick(stored, ("encoder.weight",), path).T,
+        "W_dec": pick(stored, ("W_dec",), path),  # rows are latents, as sae-lens has them
+        "b_enc": stored.get("encoder.bias", torch.zeros(d_sae)),
+        "b_dec": pick(stored, ("b_dec",), path),
+    }
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
+    return Converted(cfg=config("topk", k=k, **common) | {"apply_b_dec_to_input": True}, state=state)
+
+
+LAYOUT = Layout(name="sparsify", files=(CONFIG, WEIGHTS), facts=_facts, read=_read)

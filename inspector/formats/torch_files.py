@@ -1,0 +1,168 @@
+"""Suites that are published as one torch file per SAE, whose size, hook and kind are in names alone.
+
+All are read with torch's restricted unpickler and only as named tensors, where sae-lens leaves that to torch's default
+and asks the hub on the way. Orientation, biases and activation are those of sae-lens' own loaders of the same names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspector.errors import TargetError
+from inspector.formats.layout import (
+    Converted,
+    Facts,
+    Folder,
+    Layout,
+    Named,
+    config,
+    pick,
+    read_json,
+    read_tensors,
+    whole_number,
+)
+from inspector.spec import hook_name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inspector.spec import SaeRef
+
+_QWEN = re.compile(r"SAE-Res-(.+)-W(\d+)K-L0_(\d+)$")
+_QWEN_WIDTHS = {
+    "Qwen3-1.7B-Base": 2048, "Qwen3-8B-Base": 4096, "Qwen3-30B-A3B-Base": 2048, "Qwen3.5-2B-Base": 2048,
+    "Qwen3.5-9B-Base": 4096, "Qwen3.5-27B": 5120, "Qwen3.5-35B-A3B-Base": 2048,
+}  # fmt: skip
+"""d_model, which neither the repository's name nor the file says before it is there."""
+_GOODFIRE = {"Llama-3.3-70B-Instruct-SAE-l50": (50, 8192), "Llama-3.1-8B-Instruct-SAE-l19": (19, 4096)}
+"""Layer and d_model by the repository's name; 65,536 latents each."""
+
+
+def _common(ref: SaeRef) -> dict[str, Any]:
+    return {"d_in": ref.d_in, "d_sae": ref.d_sae, "hook_name": ref.hook_name, "model": ref.model}
+
+
+def _read_with(names: tuple[str, str, str, str], **cfg: Any) -> Callable[[SaeRef, Path, str], Converted]:
+    """A reader of encoder and decoder matrices that are stored transposed, as torch.nn.Linear does, and two biases."""
+
+    def read(ref: SaeRef, path: Path, _gate: str) -> Converted:
+        stored = read_tensors(path)
+        enc, dec, b_enc, b_dec = (pick(stored, (name,), path) for name in names)
+        state: dict[str, Tensor] = {"W_enc": enc.T, "W_dec": dec.T, "b_enc": b_enc, "b_dec": b_dec}
+        return Converted(cfg=config("standard", **_common(ref)) | cfg, state=state)
+
+    return read
+
+
+def _qwen_named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
+    match, layer = _QWEN.search(repo), re.fullmatch(r"layer(\d+)\.sae\.pt", path)
+    if match is None or layer is None:
+        return Named()
+    return Named(
+        hook_name=hook_name_of("resid", int(layer[1])),
+        d_sae=1024 * int(match[2]),
+        d_in=_QWEN_WIDTHS.get(match[1]),
+        nominal_l0=float(match[3]),
+    )
+
+
+def _read_qwen(ref: SaeRef, path: Path, _gate: str) -> Converted:
+    match = _QWEN.search(ref.repo or "")
+    if match is None:
+        raise TargetError(f"{path} does not say how many latents it keeps; the repository's name would. Use --suite.")
+    stored = read_tensors(path)
+    state = {
+        "W_enc": pick(stored, ("W_enc",), path).T,  # stored [d_sae, d_in], and the decoder [d_in, d_sae]
+        "W_dec": pick(stored, ("W_dec",), path).T,
+        "b_enc": pick(stored, ("b_enc",), path),
+        "b_dec": pick(stored, ("b_dec",), path),
+    }
+    return Converted(cfg=config("topk", k=int(match[3]), **_common(ref)), state=state)
+
+
+def _goodfire_named(repo: str, _path: str, _sae_id: str, _release: str) -> Named:
+    layer, d_in = _GOODFIRE.get(repo.rpartition("/")[2], (None, None))
+    return Named(hook_name=None if layer is None else hook_name_of("resid", layer), d_sae=65_536, d_in=d_in)
+
+
+def _deepseek_named(_repo: str, path: str, _sae_id: str, _release: str) -> Named:
+    match = re.search(r"-l(\d+)\.pt$", path)
+    return Named(hook_name=hook_name_of("resid", int(match[1])) if match else None, d_sae=65_536, d_in=4096)
+
+
+def _heads_config(path: str) -> str:
+    return f"{path.removesuffix('.pt')}_cfg.json"
+
+
+def _heads_named(_repo: str, path: str, sae_id: str, _release: str) -> Named:
+    match, width = re.match(r"blocks\.(\d+)\.hook_z", sae_id), re.search(r"_ds(\d+)_", path)
+    return Named(
+        hook_name=f"blocks.{match[1]}.attn.hook_z" if match else None, d_sae=int(width[1]) if width else None, d_in=768
+    )
+
+
+def _heads_facts(folder: Folder) -> Facts:
+    path = folder.path / _heads_config(folder.stem)
+    about = read_json(path)
+    return Facts(
+        d_in=whole_number(about, "act_size", path),
+        d_sae=whole_number(about, "dict_size", path),
+        hook_name=str(about.get("act_name") or "") or None,
+        weights=folder.path / folder.stem,
+    )
+
+
+def _read_heads(ref: SaeRef, path: Path, _gate: str) -> Converted:
+    stored = read_tensors(path)
+    state = {name: pick(stored, (name,), path) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+    return Converted(cfg=config("standard", **_common(ref)) | {"apply_b_dec_to_input": True}, state=state)
+
+
+LAYOUTS = (
+    Layout(
+        name="qwen-scope",
+        files=(),
+        facts=None,
+        read=_read_qwen,
+        conversions=("qwen_scope",),
+        named=_qwen_named,
+        stored_bytes=4,
+        is_file=True,
+    ),
+    Layout(
+        name="goodfire",
+        files=(),
+        facts=None,
+        read=_read_with(
+            ("encoder_linear.weight", "decoder_linear.weight", "encoder_linear.bias", "decoder_linear.bias")
+        ),
+        conversions=("goodfire",),
+        named=_goodfire_named,
+        stored_bytes=4,
+        is_file=True,
+    ),
+    Layout(
+        name="deepseek-r1",
+        files=(),
+        facts=None,
+        read=_read_with(("encoder.weight", "decoder.weight", "encoder.bias", "decoder.bias")),
+        conversions=("deepseek_r1",),
+        named=_deepseek_named,
+        stored_bytes=2,
+        is_file=True,
+    ),
+    Layout(
+        name="attention-heads",
+        files=(),
+        facts=_heads_facts,
+        read=_read_heads,
+        conversions=("connor_rob_hook_z",),
+        named=_heads_named,
+        stored_bytes=4,
+        is_file=True,
+        beside=lambda path: (_heads_config(path),),
+    ),
+)
