@@ -85,6 +85,8 @@ class SaeRef:
     """Id under which its latents are published, checked against layer and width; None: not, or not surely."""
     norm_factor: float | None = None
     """Factor of the data set's norm that the registry gives and the weights lack (Llama Scope)."""
+    module: str | None = None
+    """Path of the model's module whose output it reads, where its files say that and no hook; see `formats.hooks`."""
     overrides: str = ""
     """JSON object of configuration keys that the registry says otherwise than the files; empty: none."""
     notes: tuple[str, ...] = ()

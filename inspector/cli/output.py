@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,20 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def print_json_list(name: str, rows: Iterable[Any]) -> None:
-    """`{"<name>": [...]}`, a row per line and written as the rows come."""
-    sys.stdout.write(f'{{"{name}": [')
-    separator = "\n"
-    for row in rows:
-        sys.stdout.write(separator + to_json(row))
-        separator = ",\n"
-    sys.stdout.write("\n]}\n" if separator != "\n" else "]}\n")
+def print_json_list(name: str, rows: Iterable[Any], **more: Iterable[Any]) -> None:
+    """`{"<name>": [...]}`, a row per line and written as the rows come; further lists follow the first if not empty."""
+    lists = [(name, iter(rows)), *((key, iter(found)) for key, found in more.items())]
+    opening = "{"
+    for key, found in lists:
+        first = next(found, None)
+        if first is None and key != name:
+            continue
+        sys.stdout.write(f'{opening}"{key}": [')
+        for place, row in enumerate(() if first is None else chain([first], found)):
+            sys.stdout.write((",\n" if place else "\n") + to_json(row))
+        sys.stdout.write("]" if first is None else "\n]")
+        opening = ",\n"
+    sys.stdout.write("}\n")
     sys.stdout.flush()
 
 

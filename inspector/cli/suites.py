@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +12,12 @@ from inspector.cli.narration import say
 from inspector.cli.output import print_json_list
 from inspector.cli.target_options import target_options
 from inspector.errors import TargetError
-from inspector.spec import hook_name_of, width_label
+from inspector.spec import width_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inspector.sources.suites import RefusedSae
     from inspector.spec import SaeRef, TargetSpec
 
 
@@ -28,22 +29,35 @@ MOST_LINES = 16
     cls=Command,
     epilog="\b\nExamples:\n  dm-inspect suites\n  dm-inspect suites --suite ~/saes --layer 3 --l0 32 --json",
 )
-@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"saes": [...]}.')
+@click.option("--json", "as_json", is_flag=True, help='One JSON object, {"saes": [...], "refused": [...]}.')
 @target_options
 def suites(as_json: bool, target: TargetSpec) -> None:
     """List the SAEs of a model's hook.
 
     Without --layer, --layers or --hook those of every hook; with --l0 only the SAE that would be picked per width.
     """
-    refs = find(target)
+    from inspector.sources.suites import refused_saes
+
+    refused = refused_saes(target) if not target.saes else []
+    try:
+        refs = find(target)
+    except TargetError:
+        if not refused or target.widths is not None:
+            raise
+        refs = []  # nothing can be measured, and the list says why
     if as_json:
-        print_json_list("saes", map(_row, refs))
+        print_json_list("saes", map(_row, refs), refused=map(asdict, refused))
+        return
+    if not refs:
+        print(refusals(refused), end="")
         return
     print(grid(refs), end="")
     if len(refs) <= MOST_LINES:
         print(f"\n{table(refs)}", end="")
     else:
         print(f"Ids are like {refs[0].sae_id}; --json has all of them.")
+    if refused:
+        print(f"\n{refusals(refused)}", end="")
     from inspector.sources.suites import l0_notes
 
     for note in l0_notes(refs, target.l0):
@@ -56,7 +70,7 @@ def find(target: TargetSpec) -> list[SaeRef]:
     Raises:
         TargetError: if there are none, with what there is.
     """
-    from inspector.sources.suites import known_saes, layer_by_layer, select
+    from inspector.sources.suites import known_saes, layer_by_layer, resolve_hook, select
 
     refs = known_saes(target)
     if target.saes:
@@ -64,7 +78,7 @@ def find(target: TargetSpec) -> list[SaeRef]:
     if target.hook is not None:
         hooks = [target.hook]
     elif target.layers is not None or target.layers_from is not None:
-        hooks = [hook_name_of(target.site, each.layers[0]) for each in layer_by_layer(target) if each.layers]
+        hooks = [resolve_hook(refs, each)[0] for each in layer_by_layer(target)]
     else:
         hooks = list(dict.fromkeys(ref.hook_name for ref in refs))
     found: list[SaeRef] = []
@@ -139,6 +153,19 @@ def table(refs: Sequence[SaeRef]) -> str:
     )
     note = f"{len(refs)} SAEs, {sum(ref.n_bytes for ref in refs) / 1e6:,.1f} MB"
     return render_table(Table(title="", columns=columns, rows=rows, note=note))
+
+
+def refusals(refused: Sequence[RefusedSae]) -> str:
+    """One line per reason: how many SAEs are there and cannot be measured, and what one of them is called."""
+    by_reason: dict[str, list[RefusedSae]] = {}
+    for each in refused:
+        by_reason.setdefault(each.reason, []).append(each)
+    lines = [f"{len(same):,} like {same[0].sae_id}: {reason}" for reason, same in by_reason.items()]
+    from inspector.drawing.safe_text import visible
+
+    shown = [visible(f"  {line}") for line in lines[:MOST_LINES]]
+    more = [f"  and {len(lines) - MOST_LINES:,} more"] if len(lines) > MOST_LINES else []
+    return "\n".join(["Not measured here:", *shown, *more, ""])
 
 
 def _row(ref: SaeRef) -> dict[str, object]:

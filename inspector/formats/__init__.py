@@ -140,6 +140,7 @@ def read_ref(layout: Layout, path: Path, root: Path, *, said_hook: str | None = 
         path=str(path),
         format=layout.name,
         model=facts.model,
+        module=facts.module,
         notes=notes,
     )
     return replace(ref, d_in=int(ref.d_in), d_sae=int(ref.d_sae))

@@ -47,15 +47,17 @@ class Kind:
     """In sae-lens' words."""
     subtracts: bool
     """Whether the decoder's bias is subtracted from the input first."""
+    keeps_k: bool = False
+    """Whether the trainer's k says how many latents are active."""
 
 
 KINDS = {
     "AutoEncoder": Kind(architecture="standard", subtracts=True),
     "AutoEncoderNew": Kind(architecture="standard", subtracts=False),
     "GatedAutoEncoder": Kind(architecture="gated", subtracts=True),
-    "AutoEncoderTopK": Kind(architecture="topk", subtracts=True),
-    "BatchTopKSAE": Kind(architecture="jumprelu", subtracts=True),
-    "MatryoshkaBatchTopKSAE": Kind(architecture="jumprelu", subtracts=True),
+    "AutoEncoderTopK": Kind(architecture="topk", subtracts=True, keeps_k=True),
+    "BatchTopKSAE": Kind(architecture="jumprelu", subtracts=True, keeps_k=True),
+    "MatryoshkaBatchTopKSAE": Kind(architecture="jumprelu", subtracts=True, keeps_k=True),
     "JumpReluAutoEncoder": Kind(architecture="jumprelu", subtracts=False),
 }
 """By `dict_class`."""
@@ -103,13 +105,13 @@ def _about(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Kind]:
 
 def _facts(folder: Folder) -> Facts:
     path = folder.path / CONFIG
-    trainer, buffer, _ = _about(folder.path)
+    trainer, buffer, kind = _about(folder.path)
     return Facts(
         d_in=whole_number(trainer, "activation_dim", path),
         d_sae=whole_number(trainer, "dict_size", path),
         hook_name=_hook(trainer, buffer, folder),
         weights=folder.path / WEIGHTS,
-        l0=number_of(trainer.get("k")) or number_of(trainer.get("target_l0")),
+        l0=number_of(trainer.get("k")) if kind.keeps_k else number_of(trainer.get("target_l0")),
         model=text_of(trainer.get("lm_name")),
         notes=unknown_keys(trainer, _OF_TRAINING, f"The trainer in {path}"),
     )

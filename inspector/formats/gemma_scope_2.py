@@ -81,6 +81,7 @@ def _facts(folder: Folder) -> Facts:
         d_in=shape[0],
         d_sae=shape[1],
         hook_name=_hook(folder, about),
+        module=_module(about),
         weights=path,
         l0=number_of(about.get("l0")),
         model=text_of(about.get("model_name")),
@@ -108,6 +109,11 @@ def _hook(folder: Folder, about: dict[str, Any]) -> str | None:
         if site is not None and layer is not None:
             return hook_name_of(site, layer)
     return None
+
+
+def _module(about: dict[str, Any]) -> str | None:
+    path, _, side = (text_of(about.get("hf_hook_point_in")) or "").rpartition(".")
+    return path if side == "output" else None
 
 
 def _named(_repo: str, path: str, _sae_id: str, _release: str) -> Named:

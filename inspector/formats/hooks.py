@@ -7,7 +7,7 @@
     embed_tokens, wte, embed_in                                     hook_embed
 
 On models that normalise what a block adds (Gemma 2 and 3, OLMo 2) hook_mlp_out and hook_attn_out are behind that norm,
-where the module's own output is not: `MODULE_OUTPUTS` names the hook before it.
+where the module's own output is not: `hook_on` names the hook before it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ _INPUTS = {
     "attention.dense": "attn.hook_z",
     "attn.c_proj": "attn.hook_z",
 }
-MODULE_OUTPUTS = {"hook_mlp_out": "mlp.hook_out", "hook_attn_out": "attn.hook_out"}
+_OWN_OUTPUTS = {"mlp": "mlp.hook_out", "self_attn": "attn.hook_out"}
 """The module's own output, where the model normalises it before it is added."""
-SANDWICHED = frozenset({"gemma2", "gemma3", "gemma3_text", "gemma3n", "olmo2", "olmo3", "glm4"})
+SANDWICHED = frozenset({"gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "olmo2", "olmo3", "glm4"})
 """Values of model_type of such models."""
+_NORM = "post_feedforward_layernorm"
 
 
 def hook_of_module(path: str, side: Side = "out") -> str | None:
@@ -55,6 +56,18 @@ def hook_of_module(path: str, side: Side = "out") -> str | None:
         return None
     found = (_OUTPUTS if side == "out" else _INPUTS).get(match[2] or "")
     return f"blocks.{int(match[1])}.{found}" if found else None
+
+
+def hook_on(module: str, hook_name: str, model_type: str) -> str:
+    """The hook that holds a module's output on a model of this type; `hook_name` is the one of most models."""
+    match = _BLOCK.search(module)
+    own = _OWN_OUTPUTS.get((match[2] or "") if match else "")
+    return f"blocks.{int(match[1])}.{own}" if match and own and model_type in SANDWICHED else hook_name
+
+
+def lacks(module: str, model_type: str) -> str | None:
+    """The module that an SAE reads and a model of this type does not have; None if nothing is known to be missing."""
+    return _NORM if module.endswith(_NORM) and model_type not in SANDWICHED else None
 
 
 def is_module(path: str) -> bool:

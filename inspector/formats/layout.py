@@ -73,6 +73,8 @@ class Facts:
     """Nominal; None is unknown, never 0."""
     model: str | None = None
     """As the files name it."""
+    module: str | None = None
+    """Path of the module whose output it reads, where the files name that and no hook."""
     notes: tuple[str, ...] = ()
     """What a user should know: keys that are not understood, statements about text, what was assumed."""
 

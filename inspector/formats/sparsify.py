@@ -77,6 +77,7 @@ def _facts(folder: Folder) -> Facts:
         d_in=d_in,
         d_sae=_latents(about, d_in, path),
         hook_name=_hook(folder),
+        module=next((part for part in reversed(folder.parts) if is_module(part)), None),
         weights=folder.path / WEIGHTS,
         l0=float(whole_number(about, "k", path)),
         model=text_of(read_json(run).get("model")) if run.is_file() else None,

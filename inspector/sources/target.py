@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError, UsageError
 from inspector.events import Event, Loading, MemoryPlanned
+from inspector.formats.hooks import hook_on, lacks
 from inspector.sources import suites
 from inspector.sources.half_precision import refuse_float16_gemma
 from inspector.sources.hub import fetch_model
@@ -90,6 +91,8 @@ def choose(target: TargetSpec) -> Choice:
     target = replace(target, model=suites.model_id(target) or target.model)
     known = suites.known_saes(target)
     files = find_model(target.model, target.cache_dir)
+    model_type = str(files.config["model_type"])
+    known = [_on(ref, model_type) for ref in known]
     hook_name, layer = suites.resolve_hook(known, target, files.n_layers)
     if layer is not None and files.n_layers is not None and layer >= files.n_layers:
         raise TargetError(
@@ -108,6 +111,11 @@ def choose(target: TargetSpec) -> Choice:
     # By hook, because the site alone would lose a hook that --sae or --hook named.
     refs = suites.select(known, replace(decided, hook=hook_name))
     for ref in refs:
+        if ref.module is not None and (missing := lacks(ref.module, model_type)):
+            raise TargetError(
+                f"SAE {ref.sae_id!r} reads the output of {missing}, which {target.model!r} ({model_type}) does not "
+                "have. Name the model it was trained on."
+            )
         # The registry's d_in is that of the published model; the file's own is checked when it is read.
         is_known = ref.repo is None and files.d_model is not None
         if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
@@ -117,6 +125,14 @@ def choose(target: TargetSpec) -> Choice:
     if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
     return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
+
+
+def _on(ref: SaeRef, model_type: str) -> SaeRef:
+    """The reference of an SAE on a module's output, at the hook that holds it in this kind of model."""
+    if ref.module is None or ref.repo is not None:
+        return ref
+    hook_name = hook_on(ref.module, ref.hook_name, model_type)
+    return ref if hook_name == ref.hook_name else replace(ref, hook_name=hook_name)
 
 
 def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event, None, Loaded]:

@@ -118,6 +118,28 @@ def test_transcoders_are_never_offered_as_saes(registry: Registry) -> None:
             assert all(entry.refused and "transcoder" in entry.refused for entry in registry.entries(release)), release
 
 
+def test_all_that_is_no_transcoder_is_offered_but_three_temporal_saes(registry: Registry) -> None:
+    entries = [entry for release in registry.releases() for entry in registry.entries(release)]
+    others = [entry for entry in entries if entry.refused is None or "transcoder" not in entry.refused]
+    refused = [entry.refused for entry in others if entry.refused is not None]
+    assert (len(others), len(refused)) == (10_021, 3)
+    assert all("temporal" in why for why in refused)
+    assert {entry.release: entry.d_sae for entry in others if entry.release.startswith("qwen-scope-3.5-27b")} == {
+        "qwen-scope-3.5-27b-w80k-l50": 81_920,
+        "qwen-scope-3.5-27b-w80k-l100": 81_920,
+    }
+
+
+def test_the_release_that_has_the_layer_is_found(registry: Registry) -> None:
+    model = registry.model_id("gpt2")
+    assert model is not None
+    (release,) = registry.default_releases(model, "resid", (8,))
+    assert any(entry.hook_name == "blocks.8.hook_resid_post" for entry in registry.entries(release))
+    (release,) = registry.default_releases(model, "attn", (8,))
+    hooks = {entry.hook_name for entry in registry.entries(release)}
+    assert hooks & {"blocks.8.attn.hook_z", "blocks.8.hook_attn_out"}
+
+
 def test_slips_of_the_registry_give_no_link(registry: Registry) -> None:
     """Some ids name another layer, width or L0 than the SAE they stand with."""
     entries = {(e.layer, e.d_sae, e.nominal_l0): e for e in registry.entries("gemma-scope-9b-pt-res")}
