@@ -201,8 +201,8 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
         return hook_name_of(target.site, DEMO_LAYER), DEMO_LAYER
     if len(layers) == 1:
         return _hook_at(refs, target.site, layers[0]), layers[0]
-    if not layers and target.site == TargetSpec.site and len(hooks := {ref.hook_name for ref in refs}) == 1:
-        (only,) = hooks  # the site is what --site says when it is not given, and there is one hook to choose from
+    if not layers and target.site == TargetSpec.site and len(everywhere := {ref.hook_name for ref in refs}) == 1:
+        (only,) = everywhere  # the site is what --site says when it is not given, and there is one hook to choose from
         return only, layer_of(only)
     if not layers:
         sites = ", ".join(sorted({ref.hook_name for ref in refs})[:3])
