@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ class Answers(Kind):
 
     name = "judge"
     what = "answers of judges"
+    leftover = rf"{re.escape(answer_store.NAME)}\.damaged-\d+"
     rebuild = "Damaged answers are asked for again when they are wanted."
     prunable = "by age"
 
@@ -65,6 +67,7 @@ class ExperimentList(Kind):
     name = "experiments"
     what = "the list that `dm-inspect experiments` prints"
     rebuild = "The next `dm-inspect experiments` makes it again."
+    leftover = r"experiments\.json\.\d+\.tmp"
 
     @classmethod
     def here(cls) -> ExperimentList:

@@ -11,9 +11,11 @@ is gone on with.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inspector.disk.removing import is_own_folder, remove_files
 from inspector.errors import DataError, ResourceError, UsageError
 
 FOLDER = ".training"
 FACTS_FILE = "checkpoint.json"
 FORMAT = 1
+_OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor]
     name = f"state-{number}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not is_own_folder(folder):  # what a link points to is somebody else's
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(folder))
         partial = folder / f"{name}.partial"
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
         about: dict[str, Any] = {
@@ -75,9 +81,7 @@ def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor]
         partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         _put(partial, folder / FACTS_FILE)
         _flush_folder(folder)
-        for old in folder.iterdir():
-            if old.name not in (name, FACTS_FILE):
-                old.unlink()
+        remove_files(folder, lambda old: _OWN.fullmatch(old) is not None and old not in (name, FACTS_FILE))
     except (OSError, SafetensorError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ResourceError(
@@ -119,10 +123,8 @@ def forget(out: Path) -> None:
     """Remove the checkpoint of a finished run, the JSON first, so that no half of one is left."""
     folder = out / FOLDER
     with contextlib.suppress(FileNotFoundError):
-        (folder / FACTS_FILE).unlink()
-        for old in folder.iterdir():
-            old.unlink()
-        folder.rmdir()
+        remove_files(folder, lambda name: name == FACTS_FILE)
+        remove_files(folder, lambda name: _OWN.fullmatch(name) is not None)
 
 
 def _digest(about: Mapping[str, Any]) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from inspector.disk.removing import is_own_file
 
 LEFTOVER_SECONDS = 3600.0
 """A temporary file of this age was left by a process that was killed: writing one takes seconds."""
@@ -44,6 +47,9 @@ class Kind:
     """For people, without a period."""
     rebuild = ""
     """What to do about a damaged one: a sentence."""
+    leftover = ""
+    """A pattern of the names that a process of ours leaves in the folder when it is killed; empty: none are left. What
+    has another name is somebody's."""
     prunable: Literal["yes", "by age", "no"] = "yes"
     """'by age': only with --older-than, because making it again costs more than time."""
 
@@ -181,9 +187,8 @@ def prune(
         return False
 
     for kind in kinds:
-        for entry in leftovers(kind.folder, now) if kind.folder.is_dir() else ():
-            if entry.path not in removed:
-                take(_LEFTOVERS, entry)
+        for entry in leftovers(kind, now):
+            take(_LEFTOVERS, entry)
     left: list[tuple[Kind, Entry]] = []
     for kind in kinds:
         for entry in kind.entries() if kind.prunable != "no" else ():
@@ -202,14 +207,15 @@ def prune(
     return Pruned(removed=tuple(removed), n_bytes=freed, in_use=tuple(in_use), left_bytes=total)
 
 
-def leftovers(folder: Path, now: float) -> list[Entry]:
-    """Temporary files and damaged tables put aside, directly in a folder."""
+def leftovers(kind: Kind, now: float) -> list[Entry]:
+    """Temporary files and damaged tables put aside, directly in the folder of a kind."""
     found = []
-    for path in sorted([*folder.glob(".*.tmp"), *folder.glob("*.tmp"), *folder.glob("*.damaged-*")]):
-        with contextlib.suppress(OSError):
-            n_bytes, used = size_and_time(path)
-            if now - used > LEFTOVER_SECONDS:
-                found.append(Entry(path=path, n_bytes=n_bytes, used=used))
+    with contextlib.suppress(OSError):
+        for path in sorted(kind.folder.iterdir()) if kind.leftover else ():
+            if re.fullmatch(kind.leftover, path.name) and is_own_file(path):
+                n_bytes, used = size_and_time(path)
+                if now - used > LEFTOVER_SECONDS:
+                    found.append(Entry(path=path, n_bytes=n_bytes, used=used))
     return found
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from inspector.disk.removing import is_own_file, is_own_folder, remove_tree
 from inspector.errors import DataError
 from inspector.store import checkpoints, index, jobs, results
 from inspector.store.cache import Kind
 from inspector.store.checkpoints import checkpoints_folder, remove_folder
 from inspector.store.jsonable import to_json
+from inspector.store.locks import NAME as LOCK
 from inspector.store.locks import FolderLock, unused
 
 Row = tuple[object, ...]
+_HALF = r"\.[a-z0-9_]{8}\.tmp"
+"""How `store.atomic` names what it has not yet finished."""
 
 
 def kinds() -> list[Kind]:
@@ -42,6 +46,7 @@ class Results(Kind):
     what = "results that were measured"
     rebuild = "Remove it and measure again; `dm-inspect results list` has the commands of the others."
     prunable = "no"
+    leftover = rf"\.[a-z0-9][a-z0-9-]*\.json{_HALF}"
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
@@ -94,6 +99,7 @@ class Jobs(Kind):
     what = "jobs of all sessions, and their logs"
     rebuild = "`dm-inspect jobs list` saves the jobs that are whole; results are files of their own."
     prunable = "no"
+    leftover = r"jobs\.sqlite\.damaged-\d+(-wal|-shm)?"
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
@@ -121,7 +127,8 @@ class Checkpoints(Kind):
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
         with contextlib.suppress(OSError):
-            yield from (each for each in self.folder.iterdir() if each.is_dir())
+            folders = [each for each in self.folder.iterdir() if is_own_folder(each)]
+            yield from (each for each in folders if is_own_file(each / LOCK) or is_own_file(each / checkpoints.ABOUT))
 
     def in_use(self, path: Path) -> bool:
         """Whether a run holds its lock."""
@@ -141,8 +148,7 @@ class Checkpoints(Kind):
         try:
             if not lock.take(make=False):
                 return False
-            remove_folder(path)
-            return True
+            return remove_folder(path)
         except FileNotFoundError:
             return True
         finally:
@@ -155,10 +161,11 @@ class Tokens(Kind):
     name = "tokens"
     what = "tokens of hf: texts"
     rebuild = "The next run removes it and fetches the text again."
+    leftover = r"[\w.-]+-[0-9a-f]{32}\.\d+\.tmp"
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
-        yield from self.folder.glob("*.safetensors")
+        yield from filter(is_own_file, self.folder.glob("*.safetensors"))
 
     def damage(self, path: Path) -> list[str]:
         """See `hub_text.damage_of`."""
@@ -181,10 +188,11 @@ class Registry(Kind):
     name = "registry"
     what = "the list of published SAEs, made from sae-lens"
     rebuild = "The next command that wants it makes it again, which takes seconds."
+    leftover = r"registry-[\w.]+-\d+\.tmp"
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
-        yield from self.folder.glob("registry-*.json")
+        yield from filter(is_own_file, self.folder.glob("registry-*.json"))
 
     def damage(self, path: Path) -> list[str]:
         """Its first line is the checksum of the rest."""
@@ -204,7 +212,8 @@ class ErrorSaes(Kind):
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
         with contextlib.suppress(OSError):
-            yield from (each for each in self.folder.iterdir() if each.is_dir())
+            folders = [each for each in self.folder.iterdir() if re.fullmatch("[0-9a-f]{16}", each.name)]
+            yield from (each for each in folders if is_own_folder(each))
 
     def in_use(self, path: Path) -> bool:
         """A run that trains them holds the lock of its checkpoints; which run that is, nobody has to know."""
@@ -219,7 +228,7 @@ class ErrorSaes(Kind):
 
     def remove(self, path: Path) -> bool:
         """The whole folder."""
-        shutil.rmtree(path)
+        remove_tree(path)
         return True
 
 

@@ -22,7 +22,7 @@ import errno
 import hashlib
 import io
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import inspector
+from inspector.disk.removing import remove_files
 from inspector.errors import ResourceError
 from inspector.statistics.keeping import Kept
 from inspector.statistics.profiles import PROTOCOLS
@@ -57,6 +58,7 @@ COST = 20.0
 """At most 1/20 of the time goes into writing, however large the sums: at d_model 3584 they are gigabytes."""
 ABOUT = "about.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OWN = re.compile(rf"({ABOUT}|(sums|done|rows)-[\w.-]+\.(json|safetensors|arrow)|\.[\w.-]+\.[a-z0-9_]{{8}}\.tmp)")
 _CODE = ("engine", "sources", "statistics", "experiments", "experiment.py", "runner.py", "spec.py")
 """Parts of the program that decide numbers."""
 
@@ -101,7 +103,8 @@ class Checkpoints:
                 )
                 return self
             for rest in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-                rest.unlink(missing_ok=True)
+                if is_own(rest.name):
+                    rest.unlink(missing_ok=True)
             if not (self.folder / ABOUT).exists():
                 write_whole(self.folder / ABOUT, seal({"format": FORMAT, **self._about}))
         except OSError as error:
@@ -298,15 +301,22 @@ class Checkpoints:
             (self.folder / name).unlink(missing_ok=True)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder of checkpoints whose lock the caller holds; the lock goes last, so that nobody slips in."""
-    with contextlib.suppress(OSError):
-        for each in sorted(folder.iterdir(), key=lambda path: path.name == LOCK):
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
-        folder.rmdir()
+def is_own(name: str) -> bool:
+    """Whether a file of this name in a folder of checkpoints is one that this module writes, whole or half."""
+    return _OWN.fullmatch(name) is not None
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder of checkpoints whose lock the caller holds; the lock goes last, so that nobody slips in.
+
+    Returns:
+        Whether our files are gone; what others put there stays with the folder, and so does what a link points to.
+    """
+    try:
+        remove_files(folder, is_own, last=LOCK)
+    except OSError:
+        return False
+    return True
 
 
 def damage_of(folder: Path) -> list[str]:

@@ -7,12 +7,14 @@ first. So nothing is removed that a running process uses, and two processes neve
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "lock"
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderLock:
@@ -33,13 +35,16 @@ class FolderLock:
             make: make the folder if it is not there; else a missing folder is an error.
 
         Raises:
-            OSError: the folder cannot be made or written to, or the file system has no locks.
+            OSError: the folder cannot be made or written to, it or the lock is a symbolic link, or the file system has
+                no locks.
         """
         while True:
+            if self.path.parent.is_symlink():  # what it points to is somebody else's
+                raise OSError(errno.ELOOP, "it is a symbolic link", str(self.path.parent))
             if make:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                handle = os.open(self.path, _FLAGS, 0o600)
             except FileNotFoundError:
                 if not make:
                     raise

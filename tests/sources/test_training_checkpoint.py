@@ -27,6 +27,22 @@ def test_it_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     forget(tmp_path)
 
 
+def test_a_folder_behind_a_link_is_not_used_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "state-1.safetensors").write_text("mine")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / FOLDER).symlink_to(theirs)
+    with pytest.raises(ResourceError, match="it is a symbolic link"):
+        save(tmp_path / "one", "run", 10, TENSORS, {})
+    assert (theirs / "state-1.safetensors").read_text() == "mine"
+    save(tmp_path / "other", "run", 10, TENSORS, {})
+    (tmp_path / "other" / FOLDER / "notes.txt").write_text("mine")
+    save(tmp_path / "other", "run", 20, TENSORS, {})
+    forget(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other" / FOLDER).iterdir()] == ["notes.txt"]
+
+
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     save(tmp_path, "run", 10, TENSORS, {})
     with pytest.raises(

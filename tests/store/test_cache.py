@@ -243,8 +243,8 @@ def everything(tmp_path: Path) -> list[Kind]:
 
 def test_without_options_only_what_the_dead_left_goes(tmp_path: Path) -> None:
     kinds = everything(tmp_path)
-    rests = [tmp_path / "results" / ".x.json.ab.tmp", tmp_path / "jobs" / "jobs.sqlite.damaged-1"]
-    fresh = tmp_path / "results" / ".y.json.cd.tmp"
+    rests = [tmp_path / "results" / ".x.json.ab12_z9q.tmp", tmp_path / "jobs" / "jobs.sqlite.damaged-1"]
+    fresh = tmp_path / "results" / ".y.json.cd12_z9q.tmp"
     for path in (*rests, fresh):
         path.write_text("half")
     for path in rests:
@@ -255,6 +255,57 @@ def test_without_options_only_what_the_dead_left_goes(tmp_path: Path) -> None:
     done = prune(kinds)
     assert set(done.removed) == set(rests) and done.n_bytes == 8 and done.in_use == ()
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before - set(rests)
+
+
+def test_what_is_not_surely_ours_stays(tmp_path: Path) -> None:
+    """Names that are like ours, folders that no run of ours made, and files among those of a run."""
+    kinds = everything(tmp_path)
+    theirs = [
+        *(tmp_path / "results" / name for name in ("notes.tmp", ".notes.tmp", ".x.json.ab.tmp", "a.damaged-1")),
+        *(tmp_path / "checkpoints" / name / "best.ckpt" for name in ("run", "theirs")),
+        *(tmp_path / "error-saes" / name / "notes.txt" for name in ("mine", "deadbeef")),
+    ]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for kind in kinds:
+        aged(kind.folder, 400 * DAY)
+    prune(kinds, older_than=DAY, max_size=0)
+    assert all(path.read_text() == "mine" for path in theirs)
+    assert [path.name for path in (tmp_path / "checkpoints" / "run").iterdir()] == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["results", "jobs", "checkpoints", "tokens", "registry", "error-saes", "judge"])
+def test_no_link_is_followed_in_any_folder_that_is_pruned(tmp_path: Path, name: str) -> None:
+    """Folders and files that look like the kind's own, each behind a link with a name of the kind's own."""
+    kind = MAKERS[name](tmp_path / "there")
+    n_own = len(kind.entries())
+    MAKERS[name](tmp_path / "theirs")
+    for path in tmp_path.joinpath("theirs").rglob("*"):
+        if path.is_file() or name in ("checkpoints", "error-saes"):
+            new = "fedcba9876543210" if path.is_dir() else f"x-{'0' * 32}-{path.name}"
+            kind.folder.joinpath(new).unlink(missing_ok=True)
+            kind.folder.joinpath(new).symlink_to(path)
+    for half in (".x.json.ab12_z9q.tmp", "jobs.sqlite.damaged-1"):
+        kind.folder.joinpath(half).symlink_to(tmp_path / "theirs")
+    before = {path: path.stat().st_size for path in sorted((tmp_path / "theirs").rglob("*")) if path.is_file()}
+    links = [path for path in kind.folder.iterdir() if path.is_symlink()]
+    assert before and len(links) >= 3
+    prune([kind], older_than=0.0, max_size=0, now=time.time() + 400 * DAY)
+    assert {path: path.stat().st_size for path in sorted((tmp_path / "theirs").rglob("*")) if path.is_file()} == before
+    assert n_own > 0 and all(path.is_symlink() for path in links)
+
+
+def test_a_run_uses_no_folder_behind_a_link(tmp_path: Path) -> None:
+    """Or it would remove what is there when it is finished."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "about.json").write_text("mine")
+    (tmp_path / "run").symlink_to(tmp_path / "theirs")
+    with Checkpoints(tmp_path / "run", seconds=0.0) as mine:
+        assert not mine.usable and "is a symbolic link" in mine.problems()[0]
+        mine.store("moments", sums(), {})
+        mine.discard()
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["about.json"]
 
 
 def test_the_old_goes_but_never_results_and_jobs(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_what_a_killed_process_left_is_used_or_swept(tmp_path: Path) -> None:
     with opened(tmp_path) as mine:
         mine.store("moments", sums(1), {"done": 1})
         (mine.folder / "sums-moments-2.safetensors").write_bytes(b"half of it")
-        (mine.folder / ".sums-moments-2.safetensors.x1.tmp").write_bytes(b"half")
+        (mine.folder / ".sums-moments-2.safetensors.x1y2z3_4.tmp").write_bytes(b"half")
     with opened(tmp_path) as mine:
         kept = mine.load("moments")
         assert kept is not None and kept.facts == {"done": 1}
