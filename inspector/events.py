@@ -38,6 +38,8 @@ class Downloading:
     total_bytes: int
     bytes_per_second: float = 0.0
     """0 until it is known."""
+    kept_in: str = ""
+    """The file that what has arrived of `file` is kept in until it is whole; empty where nothing is."""
 
     @property
     def amount(self) -> str:

@@ -8,9 +8,12 @@ this hub has not.
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import json
 import re
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -45,7 +48,23 @@ class Hub:
     """By file: how many times its body breaks off half-way."""
     wrong_size: set[str] = field(default_factory=set)
     """Files whose body is shorter than their head says, every time."""
-    seconds_per_chunk: float = 0.0
+    tag: dict[str, str] = field(default_factory=dict)
+    """By file: what its content is said to be called, instead of its hash."""
+    commit: str = COMMIT
+    """What the newest commit is said to be."""
+    says: dict[str, int] = field(default_factory=dict)
+    """By file: how large it is said to be; its body is as it is."""
+    endless: set[str] = field(default_factory=set)
+    """Files whose body has no end, from its first byte; sent without a length."""
+    trickling: set[str] = field(default_factory=set)
+    """Files of whose body a byte comes every twentieth of a second, without an end."""
+    packed: set[str] = field(default_factory=set)
+    """Files whose body comes as gzip though nobody asked for it."""
+    sent: int = 0
+    """Bytes of endless bodies."""
+    hold: dict[str, int] = field(default_factory=dict)
+    """By file: after so many bytes of its body nothing comes until `released` is set."""
+    released: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, range) of every request."""
     tokens: list[str] = field(default_factory=list)
@@ -64,7 +83,10 @@ def hub_server() -> Iterator[Hub]:
     """A running hub; its address is in `url`, to be given as HF_ENDPOINT."""
     hub = Hub()
     with serving(_handler(hub)) as hub.url:
-        yield hub
+        try:
+            yield hub
+        finally:
+            hub.released.set()
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -158,16 +180,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 hub.failing[name] -= 1
                 self._error(hub.fail_status, None, {"Retry-After": hub.retry_after} if hub.retry_after else {})
                 return
-            if path.stat().st_size < LARGE:
+            if hub.says.get(name, path.stat().st_size) < LARGE:
                 self._send(repo, name, body)
                 return
             self._head(
                 302,
                 {
                     "Location": f"{hub.url}/large/{repo}/{name}",
-                    "X-Repo-Commit": COMMIT,
-                    "X-Linked-Etag": f'"{_etag(path)}"',
-                    "X-Linked-Size": str(path.stat().st_size),
+                    "X-Repo-Commit": hub.commit,
+                    "X-Linked-Etag": f'"{hub.tag.get(name) or _etag(path)}"',
+                    "X-Linked-Size": str(hub.says.get(name, path.stat().st_size)),
                     "Content-Length": "0",
                 },
             )
@@ -175,14 +197,22 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _send(self, repo: str, name: str, body: bool) -> None:
             path = hub.files[repo][name]
             data, status, start = path.read_bytes(), 200, 0
-            headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            tag = hub.tag.get(name) or _etag(path)
+            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": hub.commit, "Accept-Ranges": "bytes"}
+            if body and name in hub.endless | hub.trickling:
+                self._send_for_ever(headers, 1 if name in hub.trickling else 1 << 16)
+                return
+            if body and name in hub.packed:
+                data = gzip.compress(data)
+                headers["Content-Encoding"] = "gzip"
             last = len(data) - 1
             if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
                 start, status = int(match[1]), 206
                 last = min(last, int(match[2])) if match[2] else last
                 headers["Content-Range"] = f"bytes {start}-{last}/{len(data)}"
             rest = data[start : last + 1]
-            self._head(status, headers | {"Content-Length": str(len(rest))})
+            length = len(rest) if body else hub.says.get(name, len(rest))
+            self._head(status, headers | {"Content-Length": str(length)})
             if not body:
                 return
             stop = len(rest)
@@ -190,14 +220,24 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 hub.cut[name] = hub.cut.get(name, 1) - 1
                 stop //= 2
             for first in range(0, stop, 1 << 16):
-                self.wfile.write(rest[first : min(stop, first + (1 << 16))])
-                if hub.seconds_per_chunk:
+                if start + first >= hub.hold.get(name, len(data)):
                     self.wfile.flush()
-                    time.sleep(hub.seconds_per_chunk)
+                    hub.released.wait()
+                self.wfile.write(rest[first : min(stop, first + (1 << 16))])
             if stop < len(rest):
                 self.wfile.flush()
                 self.close_connection = True
                 self.connection.close()
+
+        def _send_for_ever(self, headers: dict[str, str], n_bytes: int) -> None:
+            self._head(200, headers | {"Connection": "close"})
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # until the other end has gone
+                while True:
+                    self.wfile.write(bytes(n_bytes))
+                    hub.sent += n_bytes
+                    if n_bytes == 1:
+                        time.sleep(0.05)
 
         def _error(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
             more = {"X-Error-Code": code} if code else {}

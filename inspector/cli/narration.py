@@ -56,9 +56,10 @@ def follow(
         should_stop: asked between two events; once it says yes the work is closed, so that it can save what it has.
 
     Raises:
-        Cancelled: `should_stop` said yes.
+        Cancelled: `should_stop` said yes, or Ctrl-C ended a download, of which something stays.
     """
     narrator = narrator_for(quiet=quiet)
+    event: Event | None = None
     try:
         while True:
             try:
@@ -68,10 +69,31 @@ def follow(
                 return result
             narrator.hear(event)
             if should_stop():
-                raise Cancelled("Stopped at your request. The same command goes on where it stopped.")
+                raise Cancelled(
+                    what_stays(event) or "Stopped at your request. The same command goes on where it stopped."
+                )
+    except KeyboardInterrupt:
+        work.close()  # from here on nothing more arrives
+        if stays := what_stays(event):
+            raise Cancelled(stays) from None
+        raise
     finally:
         work.close()
         narrator.close()
+
+
+def what_stays(event: Event | None) -> str:
+    """What a download leaves when it is cancelled, in two sentences; empty if it leaves nothing."""
+    if not isinstance(event, Downloading) or not event.kept_in:
+        return ""
+    try:
+        n_bytes = os.stat(event.kept_in).st_size
+    except OSError:
+        return ""
+    return (
+        f"Cancelled at your request; {n_bytes:,} bytes of {event.file} stay in {event.kept_in}. "
+        "The same command goes on from there; remove that file to have the room back."
+    )
 
 
 def narrator_for(*, quiet: bool) -> Narrator:

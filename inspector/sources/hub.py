@@ -1,8 +1,9 @@
 """Files of the Hugging Face hub: from its cache without a socket, or fetched into it with progress.
 
-huggingface_hub does the fetching, into its own cache, so that every tool shares what was downloaded and an interrupted
-download goes on where it stopped. Here are its refusals in one sentence each, the announcement of the size, and the
-rule that one process at a time downloads. No message repeats what a server or a library said: it could hold a token.
+What is fetched lies in the cache of huggingface_hub as that lays it out, so that every tool shares it, and a download
+that was interrupted goes on where it stopped. Here are the hub's refusals in one sentence each, the announcement of the
+size, and the rule that one process at a time downloads; `hub_files` takes one file. No message repeats what a server or
+a library said: it could hold a token.
 """
 
 from __future__ import annotations
@@ -10,27 +11,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
-import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
+from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
 from inspector.sources.model_files import find_model, hub_cache
+from inspector.disk.paths import shown
 from inspector.sources.quiet import quiet_libraries
 
 POLL_SECONDS = 0.2
 TRIES = 4
-ANSWER_SECONDS = 10.0
-"""For the hub to say how large a file is."""
-RESUMED_FROM = 10_000_000
-"""Bytes from which a file goes on where it stopped; smaller ones begin again."""
-_CHUNK = 1 << 20
+ASKING_SECONDS = 60.0
+"""For the hub to answer a question, and as many more as files are asked about: an answer can be made to trickle."""
 LONGEST_WAIT = 30.0
 """Seconds that a server may ask to wait before the next try; longer, and the user is told instead."""
 _MODEL_FILES = (
@@ -118,8 +116,8 @@ def fetch_model(hf_id: str, *, cache_dir: str | None, offline: bool) -> Generato
             ) from error
     what = f"model {hf_id}"
     quiet_libraries()
-    yield from _told(lambda: _size(hf_id, "config.json"), what, hf_id)  # is there such a model, and is it shown to us?
-    names: list[str] = yield from _told(lambda: _listed(hf_id), what, hf_id)
+    yield from _told(lambda: about(hf_id, "config.json"), what, hf_id)  # is there such a model, and is it shown to us?
+    names: list[str] = yield from _told(lambda: listed(hf_id), what, hf_id)
     weights = [name for name in names if "/" not in name and name.endswith(".safetensors")]
     if not weights:
         raise TargetError(
@@ -138,170 +136,36 @@ def fetch_model(hf_id: str, *, cache_dir: str | None, offline: bool) -> Generato
 # ---- the download ---------------------------------------------------------------------------------------------------
 
 
-class _Stopped(BaseException):
-    """Raised inside the library to leave a download; no library swallows it."""
-
-
-class _Count:
-    """Bytes that have arrived, added up across files and told by a progress bar that draws nothing."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.stop = False
-
-    def bar(self) -> type:
-        """A stand-in for the class of a progress bar."""
-        count = self
-
-        class Bar:
-            """As much of tqdm as huggingface_hub uses."""
-
-            def __init__(self, *_: Any, initial: float = 0, total: float | None = None, **__: Any) -> None:
-                self.n, self.total = initial, total
-                count.done += int(initial)
-
-            def update(self, n: float | None = 1) -> None:
-                if count.stop:
-                    raise _Stopped
-                self.n += n or 0
-                count.done += int(n or 0)
-
-            def __enter__(self) -> Bar:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                """Nothing was drawn."""
-
-            def __getattr__(self, name: str) -> Callable[..., None]:
-                if name.startswith("__"):
-                    raise AttributeError(name)
-                return lambda *_, **__: None
-
-        return Bar
-
-
 def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str) -> Generator[Event, None, None]:
     """Announce the size of all, then fetch one after the other."""
-    sizes: dict[str, int] = yield from _told(lambda: {file: _size(repo, file) for file in files}, what, repo)
-    total, before = sum(sizes.values()), 0
+    for file in files:
+        if not is_inside(file):
+            raise TargetError(f"{shown(file)} is no file within {repo}. Update sae-lens, or choose another.")
+    cache = hub_cache(cache_dir)
+    found: dict[str, About] = yield from _told(
+        lambda: {file: about(repo, file) for file in files}, what, repo, len(files)
+    )
+    total, before = sum(each.size or 0 for each in found.values()), 0
     yield Downloading(what=what, file="", done_bytes=0, total_bytes=total)
     began = time.monotonic()
     for file in files:
-        count = _Count()
+        count, size = Count(), found[file].size or 0
+        kept_in = str(part_of(repo, found[file], cache))
 
-        def get(file: str = file, count: _Count = count) -> object:
-            from huggingface_hub import hf_hub_download
+        def work(file: str = file, count: Count = count) -> None:
+            get(repo, file, found[file], cache, count)
 
-            if sizes[file] >= RESUMED_FROM:
-                _fetch_blob(repo, file, hub_cache(cache_dir), count)
-            return hf_hub_download(repo, file, cache_dir=hub_cache(cache_dir), tqdm_class=count.bar())
-
-        for _ in _retried(get, repo, count):
-            done = before + min(count.done, sizes[file])
+        for _ in _retried(work, repo, count):
+            done = before + min(count.done, size)
             rate = done / max(time.monotonic() - began, 1e-3)
-            yield Downloading(what=what, file=file, done_bytes=done, total_bytes=total, bytes_per_second=rate)
-        before += sizes[file]
+            yield Downloading(
+                what=what, file=file, done_bytes=done, total_bytes=total, bytes_per_second=rate, kept_in=kept_in
+            )
+        before += size
     yield Downloading(what=what, file=files[-1], done_bytes=total, total_bytes=total)
 
 
-class _Refused(Exception):
-    """The hub's answer to a question about a file.
-
-    Args:
-        status: of HTTP.
-        code: the hub's own word for what is wrong.
-        retry_after: as the header says.
-    """
-
-    def __init__(self, status: int, code: str, retry_after: str | None) -> None:
-        super().__init__(f"{status} {code}")
-        self.status, self.code, self.retry_after = status, code, retry_after
-
-
-def _size(repo: str, file: str) -> int:
-    """Bytes of a file, from one question. The library's own would be asked again for minutes by itself."""
-    headers = _head(repo, file)
-    return int(headers.get("X-Linked-Size") or headers.get("Content-Length") or 0)
-
-
-def _fetch_blob(repo: str, file: str, cache: Path, count: _Count) -> None:
-    """Put a large file where the library keeps it, going on where an earlier try stopped; it then only links it.
-
-    The library forgets what has arrived when it is interrupted (its temporary file has a new name every time, because
-    locks of some file systems cannot be trusted). Ours is named after the content, and `_locked` holds off others.
-    """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
-
-    about = _head(repo, file)
-    tag = (about.get("X-Linked-Etag") or about.get("ETag") or "").removeprefix("W/").strip('"')
-    size = int(about.get("X-Linked-Size") or about.get("Content-Length") or 0)
-    blob = cache / f"models--{repo.replace('/', '--')}" / "blobs" / tag
-    if re.fullmatch(r"[0-9a-f]{40,64}", tag) is None or blob.exists():
-        return
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    part = blob.with_name(f"{tag}.part")
-    done = part.stat().st_size if part.exists() else 0
-    done = done if done <= size else 0
-    resumed = done > 0
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    if done < size:
-        with get_session().stream("GET", hf_hub_url(repo, file), headers=headers, follow_redirects=True) as answer:
-            if answer.status_code >= 400:
-                raise _Refused(answer.status_code, answer.headers.get("X-Error-Code", ""), None)
-            if answer.status_code != 206:
-                done = 0
-            count.done += done
-            with part.open("r+b" if done else "wb", buffering=0) as out:
-                out.seek(done)
-                for chunk in answer.iter_bytes(chunk_size=_CHUNK):
-                    if count.stop:
-                        raise _Stopped
-                    out.write(chunk)
-                    count.done += len(chunk)
-                out.truncate()
-    if part.stat().st_size != size or (resumed and len(tag) == 64 and _sha256(part) != tag):
-        part.unlink()
-        raise OSError("Consistency check failed")
-    part.replace(blob)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _head(repo: str, file: str) -> Mapping[str, str]:
-    """The headers of a file."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
-
-    url = hf_hub_url(repo, file)
-    for _ in range(3):  # a repository that was renamed answers with its new place
-        answer: Any = get_session().head(
-            url,
-            headers=build_hf_headers() | {"Accept-Encoding": "identity"},
-            follow_redirects=False,
-            timeout=ANSWER_SECONDS,
-        )
-        place = answer.headers.get("Location", "")
-        if not (300 <= answer.status_code < 400 and place.startswith("/")):
-            break
-        url = url[: url.index("/", len("https://"))] + place
-    if answer.status_code >= 400:
-        code = answer.headers.get("X-Error-Code", "")
-        raise _Refused(answer.status_code, code, answer.headers.get("Retry-After"))
-    headers: Mapping[str, str] = answer.headers
-    return headers
-
-
-def _listed(repo: str) -> list[str]:
-    from huggingface_hub import HfApi
-
-    return list(HfApi().list_repo_files(repo))
-
-
-def _told(work: Callable[[], T], what: str, repo: str) -> Generator[Event, None, T]:
+def _told(work: Callable[[], T], what: str, repo: str, n_files: int = 1) -> Generator[Event, None, T]:
     """Ask the hub something while the caller is told that it is asked."""
     yield Loading(what="asking the hub", detail=what)
     began, answer = time.monotonic(), [None]
@@ -310,13 +174,14 @@ def _told(work: Callable[[], T], what: str, repo: str) -> Generator[Event, None,
         answer[0] = work()  # type: ignore[call-overload]
         return None
 
-    for _ in _retried(ask, repo, _Count()):
-        pass
+    for _ in _retried(ask, repo, Count()):
+        if time.monotonic() - began > ASKING_SECONDS + n_files:
+            raise TargetError(f"The hub does not answer about {repo}. Try again later, or check HF_ENDPOINT.")
     yield Loading(what="asking the hub", detail=what, seconds=time.monotonic() - began)
     return answer[0]  # type: ignore[return-value]
 
 
-def _retried(work: Callable[[], object], repo: str, count: _Count) -> Iterator[None]:
+def _retried(work: Callable[[], object], repo: str, count: Count) -> Iterator[None]:
     """Run in a thread, one item now and then until it has ended; again after a failure that may pass."""
     for attempt in range(TRIES):
         failure: list[BaseException] = []
@@ -330,12 +195,13 @@ def _retried(work: Callable[[], object], repo: str, count: _Count) -> Iterator[N
         thread = threading.Thread(target=attempted, daemon=True, name="download")
         thread.start()
         try:
+            yield None  # at once, so that who is told knows what is fetched before anything has come
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
                 yield None
-        except GeneratorExit:
+        except (GeneratorExit, KeyboardInterrupt):
             count.stop = True
-            thread.join(2.0)
+            thread.join(1.0)
             raise
         if not failure:
             return
@@ -353,11 +219,11 @@ def _wait_before_again(error: BaseException, attempt: int) -> float | None:
     """Seconds before another try makes sense; None if it does not."""
     status = _status(error)
     if status == 429 or (status is not None and status >= 500):
-        asked = error.retry_after if isinstance(error, _Refused) else None
+        asked = error.retry_after if isinstance(error, Refused) else None
         wait = float(asked) if asked is not None and asked.replace(".", "", 1).isdigit() else 2.0**attempt
         return wait if wait <= LONGEST_WAIT else None
     broke_off = type(error).__name__ in ("ReadError", "RemoteProtocolError", "ReadTimeout", "ChunkedEncodingError")
-    return 2.0**attempt if broke_off or "Consistency check failed" in str(error) else None
+    return 2.0**attempt if broke_off else None
 
 
 def _explained(error: BaseException, repo: str) -> InspectorError:
@@ -365,7 +231,7 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"The disk is full while {repo} is downloaded. Make room, or choose another --cache-dir.")
     kind, status = type(error).__name__, _status(error)
-    code = error.code if isinstance(error, _Refused) else ""
+    code = error.code if isinstance(error, Refused) else ""
     if kind == "GatedRepoError" or code == "GatedRepo" or status == 403:
         return TargetError(
             f"{repo} is gated: its licence must be accepted at https://huggingface.co/{repo} by the account you use. "
@@ -386,8 +252,10 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
         return TargetError(f"The hub answered {status} for {repo}. Try again later.")
     if isinstance(error, PermissionError):
         return ResourceError(f"The cache for {repo} cannot be written. Choose another with --cache-dir.")
-    if "Consistency check failed" in str(error):
-        return TargetError(f"What the hub sent of {repo} has another size than it said. It was not kept; try again.")
+    if isinstance(error, Slow):
+        return TargetError(f"The hub sends next to nothing of {repo}. What has arrived is kept; try again later.")
+    if isinstance(error, Lied):
+        return TargetError(f"The hub {error}, of {repo}. Nothing of it was kept; try again, or check HF_ENDPOINT.")
     return TargetError(
         f"The hub cannot be reached for {repo} ({kind}). Check the network or HF_ENDPOINT; "
         "with --offline only what is on disk is used."
@@ -397,7 +265,7 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
 def _status(error: BaseException | None) -> int | None:
     """HTTP status of an error or of what caused it."""
     while error is not None:
-        if isinstance(error, _Refused):
+        if isinstance(error, Refused):
             return error.status
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(status, int):

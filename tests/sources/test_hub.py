@@ -16,9 +16,11 @@ from tests.hub_server import Hub, hub_server
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_SecretSecretSecretSecretSecretSe"
 FETCH = """
-import json, sys
+import json, os, sys
 from inspector.errors import InspectorError
-from inspector.sources import hub
+from inspector.sources import hub, hub_files
+for name, value in json.loads(os.environ.get("SETTINGS", "{}")).items():
+    setattr(hub_files, name, value)
 work = getattr(hub, sys.argv[1])(*json.loads(sys.argv[2]), **json.loads(sys.argv[3]))
 events = []
 try:
@@ -52,6 +54,8 @@ def hub(tmp_path: Path):
 
 
 def run(tmp_path: Path, hub: Hub | None, call: str, *arguments: object, stop: bool = False, **options: object) -> dict:
+    """What `call` of hub.py told, returned and raised; `settings` are put in place of constants of hub_files.py."""
+    settings = options.pop("settings", {})
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))},
         "HOME": str(tmp_path / "home"),
@@ -59,6 +63,7 @@ def run(tmp_path: Path, hub: Hub | None, call: str, *arguments: object, stop: bo
         "HF_ENDPOINT": hub.url if hub is not None else "http://127.0.0.1:9",
         "HF_TOKEN": TOKEN,
         "HF_HUB_DISABLE_XET": "1",
+        "SETTINGS": json.dumps(settings),
     }
     options = {"cache_dir": str(tmp_path / "cache"), "offline": False, **options}
     command = [sys.executable, "-c", FETCH, call, json.dumps(arguments), json.dumps(options), *(["stop"] * stop)]
@@ -94,7 +99,6 @@ def test_files_arrive_after_their_size_was_announced_and_are_found_again_without
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, hub: Hub) -> None:
-    """In whole chunks of the library's, which are of 10 MB."""
     big = tmp_path / "published" / "big.bin"
     big.write_bytes(os.urandom(30_000_000))
     hub.publish("google/some", tmp_path / "published")
@@ -110,10 +114,12 @@ def test_closing_the_work_ends_the_download_and_the_next_one_goes_on(tmp_path: P
     big = tmp_path / "published" / "big.bin"
     big.write_bytes(os.urandom(30_000_000))
     hub.publish("google/some", tmp_path / "published")
-    hub.seconds_per_chunk = 0.02
+    hub.hold["big.bin"] = 12_000_000
     stopped = run(tmp_path, hub, "fetch", "google/some", ["big.bin"], what="big", stop=True)
     assert stopped["result"] == "closed"
-    hub.seconds_per_chunk = 0.0
+    (part,) = (tmp_path / "cache").rglob("*.part")
+    assert 0 < part.stat().st_size <= 12_100_000
+    hub.released.set()
     got = fetch(tmp_path, hub, ["big.bin"])
     assert Path(got["result"]["big.bin"]).read_bytes() == big.read_bytes()
 
