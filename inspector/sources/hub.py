@@ -18,11 +18,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from inspector.disk.paths import shown
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
 from inspector.sources.model_files import find_model, hub_cache
-from inspector.disk.paths import shown
 from inspector.sources.quiet import quiet_libraries
 
 POLL_SECONDS = 0.2
