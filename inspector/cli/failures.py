@@ -87,7 +87,8 @@ def describe(error: BaseException) -> tuple[ExitCode, str]:
         case KeyboardInterrupt() | click.Abort():
             return ExitCode.CANCELLED, "Cancelled at your request. Nothing unfinished was written."
         case OSError() if error.errno in _DISK_FULL:
-            where = f" while writing {error.filename}" if error.filename else ""
+            name = error.filename or ("stdout" if streams.stdout_fails() else None)
+            where = f" while writing {name}" if name else ""
             return ExitCode.RESOURCE, f"The disk is full{where}. Free some space, or write somewhere else."
         case OSError() if streams.stdout_fails():
             reason = error.strerror or type(error).__name__

@@ -201,7 +201,9 @@ async def _welcomed(reader: asyncio.StreamReader, where: str) -> Welcome:
             "Stop it with `dm-inspect sessions stop`."
         ) from error
     except (frames.BadFrame, ConnectionError) as error:
-        raise InspectorError(f"What listens at {where} is no session of this program: {error}") from error
+        raise InspectorError(
+            f"What listens at {where} is no session of this program ({error}). Remove that file, or use --new-session."
+        ) from error
     if isinstance(answer, Failed):
         raise BY_EXIT_CODE.get(answer.exit_code, InspectorError)(answer.message)
     if not isinstance(answer, Welcome):

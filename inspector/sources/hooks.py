@@ -104,4 +104,6 @@ def replace(points: Mapping[str, Any], hook_name: str, replacement: Tensor) -> I
     finally:
         point.remove_hooks(dir="fwd", level=LEVEL)
     if not fired:
-        raise TargetError(f"Hook {hook_name!r} exists but no value passed it, so nothing was replaced.")
+        raise TargetError(
+            f"Hook {hook_name!r} exists but no value passed it, so nothing was replaced. Splice at another --hook."
+        )

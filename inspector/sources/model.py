@@ -256,7 +256,9 @@ class LanguageModel:
                 past_key_values=cache,
             )
         if cache is None:
-            raise TargetError(f"{self.name} keeps no key-value cache, so it cannot generate here.")
+            raise TargetError(
+                f"{self.name} keeps no key-value cache, so it cannot generate here. Give a text with --prompt."
+            )
         return logits[0].float(), _flat(taken[hook_name])[0], cache
 
     # ---- inside ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from inspector import streams
 
-FULL = "error: The disk is full. Free some space, or write somewhere else.\n"
+FULL = "error: The disk is full while writing stdout. Free some space, or write somewhere else.\n"
 COMMANDS = ["--help", "tokens --help", "experiments", "experiments --json", "results list --json", "cache info --json"]
 
 
