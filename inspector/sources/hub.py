@@ -22,7 +22,7 @@ from inspector.disk.paths import shown
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
-from inspector.sources.model_files import find_model, hub_cache
+from inspector.sources.model_files import find_model, hub_cache, read_config, require_known
 from inspector.sources.quiet import quiet_libraries
 
 POLL_SECONDS = 0.2
@@ -123,6 +123,8 @@ def fetch_model(hf_id: str, *, cache_dir: str | None, offline: bool) -> Generato
         raise TargetError(
             f"{hf_id} has no safetensors on the hub, and pickled weights are not loaded. Convert it first."
         )
+    config = (yield from fetch(hf_id, ["config.json"], cache_dir=cache_dir, offline=offline, what=what))["config.json"]
+    require_known(read_config(hf_id, config.parent), hf_id)
     index = [name for name in names if name == "model.safetensors.index.json"]
     if index and "model.safetensors" not in weights:
         weights = [name for name in weights if name.startswith("model-")] or weights

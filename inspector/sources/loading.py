@@ -6,6 +6,7 @@ bridge does not make: pickled weights, missing weights (they would be random), a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 
 from inspector.disk.paths import shown
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
+from inspector.sources.bridge_check import Question
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import ModelFiles, find_model
+from inspector.sources.model_files import ModelFiles, find_model, require_known
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.sources.unchanged import state_of
@@ -31,6 +33,7 @@ def load_model(target: TargetSpec) -> LanguageModel:
     """
     quiet_libraries(offline=target.offline)
     files = find_model(target.model, target.cache_dir)
+    require_known(files.config, files.name)
     before = state_of([files.directory / "config.json", *files.weights])
     device = pick_device(target.device)
     with _explained(files):
@@ -39,10 +42,14 @@ def load_model(target: TargetSpec) -> LanguageModel:
         text = Tokenizer(tokenizer)
         hf_model, warnings = _load_weights(files, device, pick_dtype(target.dtype))
         quiet_libraries(offline=target.offline)
+        question = Question.of(files, hf_model)
+        expected = None if question.was_answered() else question.logits_of(hf_model)
         bridge = _bridge(files, hf_model, tokenizer, device)
         model = LanguageModel(bridge, text, files, warnings)
         model.files = before
         _check(model)
+        if expected is not None:
+            question.require_same(expected, model.forward(question.tokens).logits)
     return model
 
 
@@ -81,12 +88,25 @@ def pick_dtype(name: str) -> torch.dtype:
     return known[name]
 
 
-def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:
-    """The Hugging Face model with every weight from the files."""
-    from transformers import AutoModelForCausalLM
+_TEXT_WEIGHTS = {
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+}
+"""Where multimodal checkpoints keep the weights of their text model, in the two ways in which they were published."""
 
+
+def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:
+    """The Hugging Face model with every weight from the files; the text model of one that also sees or hears."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    whole = AutoConfig.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False)
+    config = whole.get_text_config(decoder=True)
+    has_more = config is not whole
     model, info = AutoModelForCausalLM.from_pretrained(
         str(files.directory),
+        config=config,
+        key_mapping=_TEXT_WEIGHTS if has_more else None,
         dtype=dtype,
         attn_implementation="eager",  # the one implementation that Gemma 2 and every hook accept
         use_safetensors=True,
@@ -101,12 +121,29 @@ def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -
             "Copy the model again, with the config.json that belongs to it."
         )
     model.eval().requires_grad_(False).to(device)
+    # Both are what transformer-lens looks for; `Question` asks afterwards whether it computes the same with them.
+    model.config.architectures = [type(model).__name__]
+    _name_delta_rules(model)
+    if has_more:
+        return model, (f"{files.name} is a multimodal checkpoint ({whole.model_type}); its text model is used alone.",)
     unused = sorted(info.get("unexpected_keys") or ())
     if unused:
         return model, (
             f"{len(unused)} stored weights of {files.name} are not used by its architecture ({unused[0]}, ...).",
         )
     return model, ()
+
+
+def _name_delta_rules(model: Any) -> None:
+    """Give linear attention (Qwen 3.5) its functions by the names that transformer-lens 3.9 knows.
+
+    transformers keeps them beside the class since 5.20, and no longer in each instance.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith("GatedDeltaNet") and not hasattr(module, "chunk_gated_delta_rule"):
+            beside = sys.modules[type(module).__module__]
+            module.causal_conv1d_fn = None  # no kernel of its own: transformer-lens then uses the convolution itself
+            module.chunk_gated_delta_rule = beside.torch_chunk_gated_delta_rule
 
 
 def _bridge(files: ModelFiles, hf_model: Any, tokenizer: Any, device: torch.device) -> Any:
@@ -123,8 +160,13 @@ def _bridge(files: ModelFiles, hf_model: Any, tokenizer: Any, device: torch.devi
 
 
 def _check(model: LanguageModel) -> None:
-    """Refuse a model whose tokenizer is another's, or that computes NaN."""
-    if len(model.tokenizer) > model.vocab_size:
+    """Refuse a model whose tokenizer is another's, or that computes NaN.
+
+    Ids that were added to the tokenizer, such as Gemma 3's for images or a padding token, may have no row: they do no
+    harm where they are not met, and `check_tokens` says where one is.
+    """
+    beyond = [i for i in range(model.vocab_size, len(model.tokenizer)) if i not in model.tokenizer.added_ids]
+    if beyond:
         raise TargetError(
             f"The tokenizer of {model.name} has {len(model.tokenizer):,} tokens but the model {model.vocab_size:,}. "
             "They do not belong together."

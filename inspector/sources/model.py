@@ -288,6 +288,12 @@ class LanguageModel:
                 f"The text has {tokens.shape[1]:,} tokens but {self.name} takes {self.n_ctx:,}. Give it less text."
             )
         low, high = int(tokens.min()), int(tokens.max())
+        if self.vocab_size <= high < len(self.tokenizer):
+            row, position = (int(i) for i in (tokens == high).nonzero()[0])
+            raise DataError(
+                f"Token {self.token_text(high)!r} (id {high}) at position {position} of text {row} has no row in the "
+                f"model's embedding, which has {self.vocab_size:,}. Leave it out of the text."
+            )
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
             raise UsageError(f"Token id {wrong} is outside the vocabulary. Use ids from 0 to {self.vocab_size - 1}.")

@@ -33,6 +33,8 @@ class Tokenizer:
         names.update(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
         self.special_texts = frozenset(str(name) for name in names if name)
         """What special tokens look like in a text, such as '</s>'."""
+        self.added_ids = frozenset(int(i) for i in tokenizer.added_tokens_decoder)
+        """Ids that are not of the trained vocabulary."""
         self._bos_text: str | None = tokenizer.bos_token if self.bos_id is not None else None
         self._texts: dict[int, str] = {}
         self._anchor = self._ids([_ANCHOR_TEXT])[0][-1:]

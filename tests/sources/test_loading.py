@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite(broken: Path) -> None:
         ("{", "cannot be read as JSON"),
         ("[1]", "it has no model_type"),
         ('{"d_sae": 5}', "It looks like an SAE: use --sae for it."),
-        ('{"model_type": "x", "vision_config": {}}', "multimodal checkpoint (x)"),
+        ('{"model_type": "x", "architectures": ["ViTModel"]}', "does not predict the next token"),
         ('{"model_type": "no-such-model"}', "cannot be loaded as a language model"),
         ('{"model_type": "bert"}', "weights that config.json asks for, bert."),
     ],

@@ -1,0 +1,244 @@
+"""Every architecture that the registry's SAEs were trained on: tiny checkpoints in the published form, hooks against
+the model's own implementation.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from inspector.errors import DataError, TargetError
+from inspector.sources import bridge_check
+from inspector.sources.loading import load_model
+from inspector.sources.model import LanguageModel
+from inspector.sources.model_files import require_known, supported_architectures
+from inspector.sources.toy import toy_tokenizer
+from inspector.spec import TargetSpec
+
+ROWS, LAYERS = 300, 2
+SMALL: dict[str, Any] = {
+    "vocab_size": ROWS,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+}
+NO_HEAD_DIM = {key: value for key, value in SMALL.items() if key != "head_dim"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LINEAR = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 4,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+SEES = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+
+
+def gpt2(**more: Any) -> Any:
+    import transformers as t
+
+    return t.GPT2LMHeadModel(
+        t.GPT2Config(vocab_size=ROWS, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=128, **more)
+    )
+
+
+def made(name: str) -> Any:
+    """A tiny model with random weights that matter."""
+    import transformers as t
+
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    gemma = {"text_config": SMALL, "vision_config": {**vision, "image_size": 8, "patch_size": 4}}
+    qwen = {"text_config": SMALL | LINEAR, "vision_config": SEES}
+    qwen_moe = {
+        "text_config": SMALL | LINEAR | EXPERTS | {"shared_expert_intermediate_size": 16},
+        "vision_config": SEES,
+    }
+    makers: dict[str, Callable[[], Any]] = {
+        "gpt2": gpt2,
+        "gpt_neox": lambda: t.GPTNeoXForCausalLM(
+            t.GPTNeoXConfig(**{k: v for k, v in NO_HEAD_DIM.items() if k != "num_key_value_heads"})
+        ),
+        "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
+        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL)),
+        "gemma3_text": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
+        "gemma3": lambda: t.Gemma3ForConditionalGeneration(t.Gemma3Config(**gemma, image_token_index=ROWS - 1)),
+        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**SMALL)),
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**SMALL)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**NO_HEAD_DIM)),
+        "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
+        "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**SMALL, **EXPERTS)),
+        "qwen3_5": lambda: t.Qwen3_5ForConditionalGeneration(t.Qwen3_5Config(**qwen)),
+        "qwen3_5_moe": lambda: t.Qwen3_5MoeForConditionalGeneration(t.Qwen3_5MoeConfig(**qwen_moe)),
+        "gpt_oss": lambda: t.GptOssForCausalLM(t.GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2)),
+        "cohere": lambda: t.CohereForCausalLM(t.CohereConfig(**NO_HEAD_DIM)),
+    }
+    return drawn(makers[name]())
+
+
+def drawn(model: Any) -> Any:
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+def published(model: Any, folder: Path, *, extra_tokens: int = 0) -> Path:
+    """The model's files as they are published, with a tokenizer that may have more tokens than the model has rows."""
+    from transformers import PreTrainedTokenizerFast
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=toy_tokenizer(ROWS), bos_token="<bos>", eos_token="<eos>")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<image_{i}>" for i in range(extra_tokens)]})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path) -> LanguageModel:
+    return load_model(TargetSpec(model=str(folder), device="cpu"))
+
+
+def own_values(model: Any, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the last block gives, and its parts, in the model's own implementation."""
+    text = getattr(model.model, "language_model", model.model) if hasattr(model, "model") else None
+    blocks = text.layers if text is not None and hasattr(text, "layers") else model.base_model.layers
+    block, found = blocks[LAYERS - 1], {}
+    mlp = getattr(block, "post_feedforward_layernorm", None) or block.mlp
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            found[name] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [
+        block.register_forward_hook(keep("hook_resid_post")),
+        mlp.register_forward_hook(keep("hook_mlp_out")),
+    ]
+    with torch.inference_mode():
+        found["logits"] = model(tokens, use_cache=False).logits
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+LOADS = (
+    "gpt_neox", "gemma", "gemma2", "gemma3_text", "gemma3", "mistral", "llama", "qwen2", "qwen3", "qwen3_moe",
+    "qwen3_5", "qwen3_5_moe", "gpt_oss",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_hooks_hold_what_the_models_own_implementation_computes(tmp_path: Path, name: str) -> None:
+    own = made(name)
+    model = loaded(published(own, tmp_path / name))
+    tokens = torch.randint(0, ROWS, (1, 20), generator=torch.Generator().manual_seed(1))
+    expected = own_values(own, tokens)
+    names = [f"blocks.{LAYERS - 1}.{end}" for end in ("hook_resid_post", "hook_mlp_out")]
+    found = model.forward(tokens, names)
+    assert model.d_model == 32 and model.n_layers == LAYERS
+    # Sums of 32 float32 products of values up to some tens, in another order.
+    torch.testing.assert_close(found.logits, expected["logits"].float(), rtol=1e-4, atol=1e-3)
+    for hook in names:
+        own_value = expected[hook.rpartition(".")[2]].reshape(1, 20, -1)
+        torch.testing.assert_close(found.activations[hook], own_value, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_multimodal_weights_are_found_under_both_names_in_use(tmp_path: Path, prefix: str) -> None:
+    own = made("gemma3")
+    folder = published(own, tmp_path / "m")
+    path = folder / "model.safetensors"
+    text = own.model.language_model.state_dict()
+    seen = {key: value for key, value in load_file(path).items() if "vision" in key or "projector" in key}
+    save_file({**seen, **{f"{prefix}{key}": value.contiguous() for key, value in text.items()}}, path, {"format": "pt"})
+    model = loaded(folder)
+    assert "its text model is used alone" in model.warnings[0]
+    tokens = torch.arange(10)[None] + 5
+    with torch.inference_mode():
+        expected = own(tokens, use_cache=False).logits
+    torch.testing.assert_close(model.forward(tokens).logits, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("cohere", lambda: made("cohere")), ("gpt2", lambda: drawn(gpt2(scale_attn_weights=False)))],
+)
+def test_what_transformer_lens_computes_otherwise_is_refused_with_its_size(
+    tmp_path: Path, name: str, make: Callable[[], Any]
+) -> None:
+    with pytest.raises(TargetError, match=r"the logits differ by 0\.\d+ of their spread, and rounding explains 0\.001"):
+        loaded(published(make(), tmp_path / name))
+
+
+def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = bridge_check.Question.logits_of
+
+    def counted(self: bridge_check.Question, hf_model: Any) -> torch.Tensor:
+        asked.append(self.key)
+        return real(self, hf_model)
+
+    monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(bridge_check.Question, "logits_of", counted)
+    folder = published(made("llama"), tmp_path / "m")
+    loaded(folder)
+    loaded(folder)
+    assert len(asked) == 1
+    (kept,) = (tmp_path / "kept").rglob("*.json")
+    kept.write_text("{")
+    loaded(folder)  # a damaged answer is asked again
+    other = published(drawn(made("llama")), tmp_path / "n")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-4}))
+    loaded(other)
+    assert len(asked) == 3 and len(set(asked)) == 2
+
+
+def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> None:
+    model = loaded(published(made("gemma3_text"), tmp_path / "m", extra_tokens=2))
+    assert (len(model.tokenizer), model.vocab_size) == (ROWS + 2, ROWS)
+    ids = model.encode("a token and <image_1>")
+    assert ids[-1] == ROWS + 1
+    model.forward(torch.tensor([ids[:-1]]))
+    with pytest.raises(DataError, match=rf"Token '<image_1>' \(id 301\) at position {len(ids) - 1} .* has 300"):
+        model.forward(torch.tensor([ids]))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"architectures": ["BertForMaskedLM"]}, "does not predict the next token"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "does not predict"),
+        ({"architectures": ["NewThingForCausalLM"]}, "which transformer-lens does not know"),
+        ({"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
+        ({"architectures": ["GptOssForCausalLM"], "quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_from_its_configuration(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(TargetError, match=says):
+        require_known({"model_type": "x", **config}, "some/model")
+
+
+def test_what_can_be_measured_is_let_through_and_the_list_is_transformer_lens_own() -> None:
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    assert supported_architectures() == frozenset(SUPPORTED_ARCHITECTURES)
+    require_known({"architectures": ["LlamaForCausalLM"]}, "a")
+    require_known({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}}, "a")
+    require_known({"architectures": None}, "a")
