@@ -130,7 +130,13 @@ def resolved(target: TargetSpec) -> TargetSpec:
     def absolute(text: str | None) -> str | None:
         if text is None or not os.path.exists(os.path.expanduser(text)):
             return text
-        return str(Path(text).expanduser().resolve())
+        path = str(Path(text).expanduser().resolve())
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            shown = path.encode("utf-8", "replace").decode()
+            raise UsageError(f"{shown} is no UTF-8 name, and a session takes no other. Rename it.") from error
+        return path
 
     # A file that happens to be called 'demo' must not shadow the built-in names.
     return replace(

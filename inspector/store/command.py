@@ -49,7 +49,18 @@ def command_of(spec: RunSpec, *experiments: str) -> str:
         words += ["--profile", spec.profile]
     if spec.null is not None:
         words += ["--null", spec.null]
-    return shlex.join(words)
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """The word for a shell. A name that is not UTF-8 comes as halves of surrogate pairs; it is spelled byte by byte."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        bytes_ = word.encode("utf-8", "surrogateescape")
+        plain = frozenset(range(32, 127)) - {*b"\\'"}
+        return "$'" + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in bytes_) + "'"
+    return shlex.quote(word)
 
 
 def target_words(target: TargetSpec) -> list[str]:

@@ -100,9 +100,14 @@ def _listed(folder: Path, ids: list[str], index: sqlite3.Connection) -> Listing:
         marks = ", ".join("?" * (len(fields(Record)) + 2))
         index.execute(
             f"INSERT OR REPLACE INTO results ({COLUMNS}, size, mtime) VALUES ({marks})",
-            (*astuple(record), state.st_size, state.st_mtime_ns),
+            (*map(_storable, astuple(record)), state.st_size, state.st_mtime_ns),
         )
     index.executemany("DELETE FROM results WHERE id = ?", [(gone,) for gone in known])
     records.sort(key=lambda record: record.id)
     records.sort(key=lambda record: record.created, reverse=True)
     return Listing(records=tuple(records), problems=tuple(problems))
+
+
+def _storable(value: object) -> object:
+    """A name that is not UTF-8 cannot be stored as text; one of them must not hide all other results."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

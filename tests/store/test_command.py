@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 
 import click
 import pytest
@@ -70,3 +72,13 @@ def test_the_words_are_read_back_without_the_command_line(target: TargetSpec) ->
 
 def test_words_of_a_later_version_are_passed_over() -> None:
     assert target_of(["--later", "--model", "m", "--layer"]) == TargetSpec(model="m")
+
+
+def test_a_name_that_is_not_utf8_is_spelled_for_the_shell() -> None:
+    """The shell itself gives the bytes back."""
+    name = b"caf\xe9 'a'\\b.txt"
+    target = TargetSpec(text=os.fsdecode(name))
+    command = command_of(RunSpec(target=target, experiments=("error-vector",)), "error-vector")
+    command.encode("ascii")
+    shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, check=True).stdout
+    assert shown.splitlines() == [b"dm-inspect", b"run", b"error-vector", b"--text", name]

@@ -52,6 +52,17 @@ def test_other_parameters_are_another_result(tmp_path: Path) -> None:
     assert ids == {"error-vector-ababababab", "error-vector-cdcdcdcdcd"}
 
 
+def test_a_name_that_is_not_utf8_hides_no_other_result(tmp_path: Path) -> None:
+    odd = result("norm-prediction")
+    odd["provenance"]["model"] = "caf\udce9"
+    for each in (odd, result()):
+        save(each, "dm-inspect run --text caf\udce9", folder=tmp_path)
+    for _ in range(2):  # once from the files, once from the index
+        listing = list_results(tmp_path)
+        assert {record.experiment for record in listing.records} == {"norm-prediction", "error-vector"}
+        assert listing.problems == ()
+
+
 def test_the_list_is_newest_first_and_a_second_look_opens_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
