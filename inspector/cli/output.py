@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -43,31 +47,105 @@ def check_file_place(path: Path) -> None:
     """Find out before any work is done whether a file can be written there.
 
     Raises:
-        UsageError: it is a directory, or its folder is missing or cannot be written to.
+        UsageError: it is a directory, a socket or a disk, or its folder is missing or cannot be written to.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a directory. Name a file in it.")
-    if not path.parent.is_dir():
-        raise UsageError(f"The folder {path.parent} does not exist. Create it, or choose another place.")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"The folder {path.parent} cannot be written to. Choose another place.")
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path} cannot be written to. Choose another place.")
+        return
+    kind = _kind(path)
+    if kind is not None and not stat.S_ISREG(kind):
+        raise UsageError(f"{path} is neither a file nor something to write a stream into. Choose another place.")
+    folder = _final(path).parent
+    if not folder.is_dir():
+        raise UsageError(f"The folder {folder} does not exist. Create it, or choose another place.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"The folder {folder} cannot be written to. Choose another place.")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written there is gone at once: a pipe, a terminal, /dev/null, and /dev/stdout whatever it is.
+
+    Such a place is written to and never replaced: a file in its place would be read by nobody.
+    """
+    kind = _kind(path)
+    # /dev/stdout may be a regular file; the shell has it open, and goes on writing into the one that it opened.
+    return kind is not None and (
+        stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or (stat.S_ISREG(kind) and _descriptor(path) is not None)
+    )
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that a name like /dev/stdout or /dev/fd/63 stands for; None: it is another name."""
+    place = os.path.abspath(path)
+    if place in ("/dev/stdout", "/dev/stderr"):
+        return 1 if place == "/dev/stdout" else 2
+    found = re.fullmatch(r"(/dev|/proc/(?:self|thread-self))/fd/(\d{1,9})", place)
+    return None if found is None else int(found[2])
+
+
+def _kind(path: Path) -> int | None:
+    """The mode of what is there, links followed; None if nothing is."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return None
+
+
+def _final(path: Path) -> Path:
+    """Where a symbolic link leads, so that the link stays and what it names is written; else the path."""
+    return path.resolve() if path.is_symlink() else path
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; becomes `path` if the block ends well and disappears if it does not.
+    """A temporary path; becomes `path` if the block ends well and disappears if it does not.
+
+    A symbolic link stays one: what it leads to is written. A stream gets all of it when the block ends.
 
     Raises:
         UsageError: see `check_file_place`.
     """
     check_file_place(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if is_stream(path):
+        with tempfile.TemporaryDirectory(prefix="dm-inspect-") as folder:
+            temporary = Path(folder) / "out"
+            yield temporary
+            with temporary.open("rb") as whole, open(path, "wb", opener=_opened) as stream:
+                shutil.copyfileobj(whole, stream, 1 << 20)
+        return
+    final = _final(path)
+    # A name that nobody can know before: in a folder that others can write to, a link could wait under it.
+    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+    os.fchmod(handle, _mode(final))
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
-        temporary.replace(path)
+        temporary.replace(final)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _opened(path: str, flags: int) -> int:
+    """What the shell opened goes on where it is, so that `>> FILE` appends and what is printed later follows."""
+    number = _descriptor(Path(path))
+    if number is None:
+        return os.open(path, flags & ~(os.O_TRUNC | os.O_CREAT))
+    sys.stdout.flush()
+    return os.dup(number)
+
+
+def _mode(path: Path) -> int:
+    """Of the file that is replaced, or that a new one would have."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def output_folder(path: Path) -> Path:
