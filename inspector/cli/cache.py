@@ -9,7 +9,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
-from inspector.cli.output import print_json, print_json_list
+from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def info(as_json: bool) -> None:
         )
         for kind, entries in found
     )
-    print(render_table(Table(title="", columns=columns, rows=cells)), end="")
+    print_text(render_table(Table(title="", columns=columns, rows=cells)), end="")
 
 
 @cache.command("verify", cls=Command, epilog="\b\nExample:\n  dm-inspect cache verify --json")
@@ -110,10 +110,8 @@ def verify(as_json: bool) -> None:
         say(f"{found.n_entries:,} items, {amount(found.n_bytes)}: all as they were written")
         return
     if not as_json:
-        from inspector.drawing.safe_text import visible
-
         for each in found.damaged:
-            print(visible(each.sentences))
+            print_text(each.sentences)
     n = len({each.path for each in found.damaged})
     raise DataError(
         f"{n:,} of {found.n_entries:,} items {'is' if n == 1 else 'are'} damaged. "
@@ -146,10 +144,8 @@ def prune(older_than: float | None, max_size: int | None, dry_run: bool, as_json
             }
         )
     else:
-        from inspector.drawing.safe_text import visible
-
         for path in done.removed:
-            print(visible(str(path)))
+            print_text(str(path))
     for path in done.in_use:
         say(f"{path} is in use by a running process and stays")
     verb = "would be removed" if dry_run else "removed"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from inspector.cli.narration import say
-from inspector.cli.output import print_json
+from inspector.cli.output import print_json, print_text
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,5 +49,5 @@ def start_job(
 
         print_json(row(JobStore().find(told.job.id)))
         return
-    print(told.job.id, flush=True)
+    print_text(told.job.id)
     say(f"`dm-inspect jobs show {told.job.id}` tells how far it is, and `dm-inspect` opens the app on its session")

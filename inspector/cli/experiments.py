@@ -19,9 +19,11 @@ def experiments(as_json: bool) -> None:
 
         print_json_list("experiments", ({k: v for k, v in row.items() if k != "contradicted_by"} for row in rows))
         return
+    from inspector.cli.output import print_text
+
     for row in rows:
-        print(row["id"])
-        print(f"  {row['question']}")
-        print(f"  Paper: {row['reference']}.")
-        print(f"  Needs: {', '.join(row['needs'])}.")
-        print(f"  Contradicted by: {row['contradicted_by']}")
+        print_text(row["id"])
+        print_text(f"  {row['question']}")
+        print_text(f"  Paper: {row['reference']}.")
+        print_text(f"  Needs: {', '.join(row['needs'])}.")
+        print_text(f"  Contradicted by: {row['contradicted_by']}")

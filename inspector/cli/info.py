@@ -14,7 +14,7 @@ import click
 
 from inspector import __version__
 from inspector.cli.lazy import Command
-from inspector.cli.output import print_json
+from inspector.cli.output import print_json, print_text
 
 PACKAGES = (
     "torch", "transformer-lens", "sae-lens", "transformers", "numpy", "scipy", "safetensors", "pyarrow", "datasets",
@@ -39,10 +39,10 @@ def info(as_json: bool) -> None:
         print_json(dict(sections()))
         return
     for title, section in sections():
-        print(title)
+        print_text(title)
         width = max(map(len, section), default=0)
         for name, value in section.items():
-            print(f"  {name.ljust(width)}  {value}".rstrip())
+            print_text(f"  {name.ljust(width)}  {value}".rstrip())
         sys.stdout.flush()  # the devices take seconds; what is known already shall be readable meanwhile
 
 

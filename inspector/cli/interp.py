@@ -12,7 +12,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
-from inspector.cli.output import output_folder, print_json, to_json, whole_file
+from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
 from inspector.cli.target_options import target_options
 from inspector.errors import ResourceError, UsageError
 
@@ -278,8 +278,8 @@ def _print_estimate(cost: Cost, gathered: Sequence[Gathered], *, as_json: bool) 
         return
     for row in coverage:
         skipped = ", ".join(f"{n} {reason}" for reason, n in row["skipped"].items() if n)  # type: ignore[attr-defined]
-        print(f"{row['sae']}: {row['n_judged']} of {row['n_drawn']} latents{f' ({skipped})' if skipped else ''}")
-    print(cost_text(cost))
+        print_text(f"{row['sae']}: {row['n_judged']} of {row['n_drawn']} latents{f' ({skipped})' if skipped else ''}")
+    print_text(cost_text(cost))
 
 
 def command_line(
@@ -323,7 +323,7 @@ def _finish(result: dict[str, Any], command: str, *, as_json: bool, quiet: bool)
     from inspector.cli.report import report
     from inspector.experiments import find
 
-    print(report(find(result["experiment"]), result, look_of_stdout(), command), end="", flush=True)
+    print_text(report(find(result["experiment"]), result, look_of_stdout(), command), end="", coloured=True)
 
 
 def _export(out: Path, result: dict[str, Any], loaded: Loaded, windows: Windows, gathered: Sequence[Gathered]) -> None:

@@ -11,7 +11,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
-from inspector.cli.output import print_json, print_json_list
+from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
     elif not listed.jobs:
         say("There are no jobs. `dm-inspect run --detach` starts one.")
     else:
-        print(_table(listed.jobs), end="")
+        print_text(_table(listed.jobs), end="")
 
 
 @jobs.command("show", cls=Command, epilog="\b\nExample:\n  dm-inspect jobs show 3f8a2c91 --json")
@@ -51,7 +51,6 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(job_id: str, as_json: bool) -> None:
     """Show one job: how far it is, its results, its command, and why it ended."""
-    from inspector.drawing.safe_text import visible
     from inspector.store.jobs import JobStore
     from inspector.store.results import results_folder
 
@@ -78,7 +77,7 @@ def show(job_id: str, as_json: bool) -> None:
     ]
     for name, value in facts:
         for place, line in enumerate(value.splitlines()):
-            print(f"{name if not place else '':<12} {visible(line)}")
+            print_text(f"{name if not place else '':<12} {line}")
 
 
 @jobs.command("log", cls=Command, epilog="\b\nExample:\n  dm-inspect jobs log 3f8a2c91 --lines 20")
@@ -87,7 +86,6 @@ def show(job_id: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"job": ID, "lines": [...]}.')
 def show_log(job_id: str, lines: int, as_json: bool) -> None:
     """Print what a job has said; times are UTC."""
-    from inspector.drawing.safe_text import visible
     from inspector.session.job_log import last_lines
     from inspector.store.jobs import JobStore
 
@@ -98,7 +96,7 @@ def show_log(job_id: str, lines: int, as_json: bool) -> None:
         print_json({"job": job.id, "lines": said})
         return
     for line in said:
-        print(visible(line))
+        print_text(line)
 
 
 @jobs.command("cancel", cls=Command, epilog="\b\nExample:\n  dm-inspect jobs cancel 3f8a2c91")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,7 +15,43 @@ from typing import Any
 from inspector.errors import UsageError
 from inspector.store.jsonable import jsonable, to_json
 
-__all__ = ["check_file_place", "jsonable", "output_folder", "print_json", "print_json_list", "to_json", "whole_file"]
+__all__ = [
+    "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json", "print_json_list",
+    "print_text", "to_json", "whole_file",
+]  # fmt: skip
+
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+_PLAIN = re.compile(
+    "[\n -~\u00a1-\u00ac\u00ae-\u02ff\u0391-\u03c9\u2010-\u2027\u2030-\u205e\u2070-\u20bf\u2100-\u22ff\u2500-\u25ff]*"
+)
+"""Letters, signs and lines that `visible` leaves alone, if they are printable."""
+
+
+def print_text(text: str, *, end: str = "\n", coloured: bool = False) -> None:
+    """Text for people on stdout: the one way by which it leaves a command.
+
+    Names, definitions and logs come from files that anybody may have written. So nothing in them acts on the terminal.
+
+    Args:
+        text: one line or several.
+        end: as `print` has it.
+        coloured: `drawing.ansi` coloured it, and has made what it coloured safe: colour codes stay.
+    """
+    if not (_PLAIN.fullmatch(text) and text.replace("\n", "").isprintable()):
+        from inspector.drawing.safe_text import visible_block  # brings Rich, which a plain list need not pay for
+
+        parts = _COLOUR.split(text) if coloured else [text]
+        text = "".join(part if place % 2 else visible_block(part) for place, part in enumerate(parts))
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def print_data(text: str) -> None:
+    """A file's content on stdout: to the byte, unless a terminal would obey it."""
+    if sys.stdout.isatty():
+        print_text(text, end="")
+    else:
+        sys.stdout.write(text)
 
 
 def print_json(value: Any) -> None:
@@ -108,6 +142,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: see `check_file_place`.
     """
+    import shutil
+    import tempfile
+
     check_file_place(path)
     if is_stream(path):
         with tempfile.TemporaryDirectory(prefix="dm-inspect-") as folder:

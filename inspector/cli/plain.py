@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.cli.narration import follow
 from inspector.cli.opening import opened
+from inspector.cli.output import print_text
 from inspector.cli.tokens import first_context, print_first
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import visible
@@ -34,7 +35,7 @@ def print_overview(target: TargetSpec) -> None:
 
     for each in layer_by_layer(target):
         loaded, results, table = follow(_measured(each), quiet=False)
-        print(overview(results))
+        print_text(overview(results))
         print_first(loaded, table, scored="context")
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LINE = 118
 """Prose is broken here; tables are as wide as they are where no terminal limits them."""
+_SPACES = dict.fromkeys(map(ord, "\t\n\r"), " ")
+"""A line that is broken anew has none of the old breaks."""
 HEIGHT = 20
 """Lines of a plot."""
 
@@ -63,4 +65,5 @@ def drawn(figures: Sequence[Figure], look: Look) -> Iterator[str]:
 
 def _wrapped(text: str, look: Look) -> str:
     width = min(look.width or LINE, LINE)
+    text = visible(text.translate(_SPACES)) if text else ""
     return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

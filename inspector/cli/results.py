@@ -9,7 +9,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
-from inspector.cli.output import check_file_place, print_json, print_json_list, whole_file
+from inspector.cli.output import check_file_place, print_data, print_json, print_json_list, print_text, whole_file
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def list_(as_json: bool) -> None:
     elif not listing.records:
         say("No result is stored. `dm-inspect run` measures and keeps them.")
     else:
-        print(_table(listing.records), end="")
+        print_text(_table(listing.records), end="")
 
 
 @results.command("show", cls=Command, epilog="\b\nExample:\n  dm-inspect results show error-vector-39162c75fa")
@@ -63,8 +63,10 @@ def show(result_id: str, as_json: bool) -> None:
     from inspector.experiments import find
 
     look = look_of_stdout()
-    print(f"result {stored.record.id} · measured {stored.record.created}")
-    print(report(find(stored.record.experiment), stored.result, look, stored.record.command), end="")
+    print_text(f"result {stored.record.id} · measured {stored.record.created}")
+    print_text(
+        report(find(stored.record.experiment), stored.result, look, stored.record.command), end="", coloured=True
+    )
 
 
 @results.command(
@@ -99,7 +101,7 @@ def export(result_id: str, kind: str, out: Path | None) -> None:
     content = _exported(stored, kind)
     if out is None:
         assert isinstance(content, str), "only text goes to stdout"
-        print(content, end="")
+        print_data(content)
         return
     with whole_file(out) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -159,7 +161,9 @@ def compare(one: str, other: str, as_json: bool) -> None:
 
     look = look_of_stdout()
     palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
-    print(to_ansi(pair_lines(pair, 0, look.width or 118, 20, palette), look.depth, palette.plain), end="")
+    print_text(
+        to_ansi(pair_lines(pair, 0, look.width or 118, 20, palette), look.depth, palette.plain), end="", coloured=True
+    )
 
 
 @results.command("claims", cls=Command, epilog="\b\nExample:\n  dm-inspect results claims --json")
@@ -181,7 +185,9 @@ def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
 
     look = look_of_stdout()
     palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
-    print(to_ansi(claims_lines(verdicts, look.width or 118, palette), look.depth, palette.plain), end="")
+    print_text(
+        to_ansi(claims_lines(verdicts, look.width or 118, palette), look.depth, palette.plain), end="", coloured=True
+    )
 
 
 def _chosen(result_ids: tuple[str, ...], *, none_is_fine: bool = False) -> list[Stored]:

@@ -12,7 +12,7 @@ import click
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import opened
-from inspector.cli.output import output_folder, print_json, to_json, whole_file
+from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
 from inspector.cli.target_options import several_target_options
 from inspector.errors import ResourceError, UsageError
 from inspector.events import Measured
@@ -129,7 +129,7 @@ def run(
                 from inspector.cli.colours import look_of_stdout
                 from inspector.cli.report import report
 
-                print(report(experiment, result, look_of_stdout(), command), end="", flush=True)
+                print_text(report(experiment, result, look_of_stdout(), command), end="", coloured=True)
     if len(hooks) > 1 and not as_json:
         for experiment in chosen:
             _together(experiment, found[experiment.id])
@@ -230,7 +230,7 @@ def _together(experiment: Experiment, results: list[dict[str, Any]]) -> None:
     from inspector.cli.several import side_by_side
 
     for text in drawn(side_by_side(experiment.title, results), look_of_stdout()):
-        print(text, flush=True)
+        print_text(text)
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import click
 from inspector.cli.doors import AppRequest, OpenApp
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
-from inspector.cli.output import print_json_list
+from inspector.cli.output import print_json_list, print_text
 from inspector.errors import UsageError
 from inspector.store.processes import resident_bytes
 
@@ -41,7 +41,7 @@ def list_sessions(as_json: bool) -> None:
     elif not records:
         say("No session is running. `dm-inspect` starts one.")
     else:
-        print(_table(records), end="")
+        print_text(_table(records), end="")
 
 
 @sessions.command("attach", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions attach 0123456789ab")

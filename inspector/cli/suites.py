@@ -9,7 +9,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
-from inspector.cli.output import print_json_list
+from inspector.cli.output import print_json_list, print_text
 from inspector.cli.target_options import target_options
 from inspector.errors import TargetError
 from inspector.spec import width_label
@@ -49,15 +49,15 @@ def suites(as_json: bool, target: TargetSpec) -> None:
         print_json_list("saes", map(_row, refs), refused=map(asdict, refused))
         return
     if not refs:
-        print(refusals(refused), end="")
+        print_text(refusals(refused), end="")
         return
-    print(grid(refs), end="")
+    print_text(grid(refs), end="")
     if len(refs) <= MOST_LINES:
-        print(f"\n{table(refs)}", end="")
+        print_text(f"\n{table(refs)}", end="")
     else:
-        print(f"Ids are like {refs[0].sae_id}; --json has all of them.")
+        print_text(f"Ids are like {refs[0].sae_id}; --json has all of them.")
     if refused:
-        print(f"\n{refusals(refused)}", end="")
+        print_text(f"\n{refusals(refused)}", end="")
     from inspector.sources.suites import l0_notes
 
     for note in l0_notes(refs, target.l0):

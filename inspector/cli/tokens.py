@@ -13,7 +13,7 @@ import click
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import one_context, opened
-from inspector.cli.output import check_file_place, print_json_list, whole_file
+from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
 from inspector.cli.token_vectors import Kinds, vector_file, vectors_place
 from inspector.errors import UsageError
@@ -194,7 +194,7 @@ def print_first(loaded: Loaded, table: pa.Table, *, scored: str) -> None:
     ids = [sae.ref.sae_id for sae in loaded.saes]
     shown = ids[len(ids) // 2]
     title = loaded.contexts.names[0] if scored == "context" else "prompt and generation"
-    print(token_table_text(list(rows_of(table)), shown, title), end="")
+    print_text(token_table_text(list(rows_of(table)), shown, title), end="")
     more = f"{len(ids)} SAEs; --sae ID shows another one" if len(ids) > 1 else "one SAE"
     whole = f"the first of {len(loaded.contexts.names):,} contexts, {more}" if scored == "context" else more
-    print(f"\n{whole}. --json and --out FILE.parquet give every row.")
+    print_text(f"\n{whole}. --json and --out FILE.parquet give every row.")

@@ -14,7 +14,7 @@ import click
 from inspector import threads
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
-from inspector.cli.output import output_folder, print_json_list
+from inspector.cli.output import output_folder, print_json_list, print_text
 from inspector.cli.stopping import interruptible
 from inspector.cli.target_options import Widths, some_target_options
 from inspector.cli.train_plans import check_text_of, default_rate, hook_names, plans_of, source_of
@@ -147,7 +147,7 @@ def train(
     if as_json:
         print_json_list("saes", map(asdict, qualities))
     else:
-        print(quality_table(qualities), end="")
+        print_text(quality_table(qualities), end="")
     say(f"wrote {len(qualities)} SAEs below {out}; show them with --suite {out}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from inspector.drawing.colour import FIXED_256, parse_hex
 from inspector.drawing.figure_palette import Line
 from inspector.drawing.palette import CellStyle, Depth
+from inspector.drawing.safe_text import visible
 
 RESET = "\x1b[0m"
 _NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
@@ -16,7 +17,7 @@ def to_ansi(lines: Sequence[Line], depth: Depth, plain: CellStyle) -> str:
     """The lines, each ended; the plain style and its background leave the terminal's own colours alone.
 
     Args:
-        lines: text that is safe to show.
+        lines: any text; what a terminal would obey in it is shown instead.
         depth: 'none' writes no escape code at all.
         plain: of text without any emphasis.
     """
@@ -24,6 +25,7 @@ def to_ansi(lines: Sequence[Line], depth: Depth, plain: CellStyle) -> str:
 
 
 def _run(text: str, style: CellStyle, depth: Depth, plain: CellStyle) -> str:
+    text = visible(text) if text else ""
     if depth == "none":
         return text
     codes = [

@@ -87,6 +87,11 @@ def visible(text: str, *, newline: str = NEWLINE, tab: str = TAB) -> str:
     return "".join(shown)
 
 
+def visible_block(text: str) -> str:
+    """Several lines, each as `visible` shows it; line feeds stay what they are, and empty lines empty."""
+    return "\n".join(visible(line) if line else "" for line in text.split("\n"))
+
+
 def _symbol(character: str, newline: str, tab: str) -> str | None:
     """What stands for a character that may not be shown; None if it may (perhaps as a mark on a base)."""
     code = ord(character)

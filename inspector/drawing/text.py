@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inspector.drawing.figures import Cell, Column, Table
-from inspector.drawing.safe_text import cell_width, visible
+from inspector.drawing.safe_text import cell_width, visible, visible_block
 
 UNDEFINED = "undefined"
 
@@ -27,16 +27,16 @@ def format_cell(value: Cell, digits: int) -> str:
 
 def render_table(table: Table) -> str:
     """The table with title, header and note; text to the left, numbers to the right; no line ends in spaces."""
-    header = [f"{column.title} ({column.unit})" if column.unit else column.title for column in table.columns]
+    header = [visible(f"{column.title} ({column.unit})" if column.unit else column.title) for column in table.columns]
     rows = [[format_cell(cell, column.digits) for cell, column in _cells(table, row)] for row in table.rows]
     numeric = [_is_numeric([row[i] for row in table.rows]) for i in range(len(table.columns))]
     widths = [max(map(cell_width, texts)) for texts in zip(header, *rows, strict=True)]
-    lines = [table.title, ""] if table.title else []
+    lines = [visible(table.title), ""] if table.title else []
     lines.append(_line(header, widths, numeric))
     lines.append("  ".join("─" * width for width in widths))
     lines += [_line(row, widths, numeric) for row in rows]
     if table.note:
-        lines += ["", table.note]
+        lines += ["", visible_block(table.note)]
     return "\n".join(lines) + "\n"
 
 
