@@ -125,11 +125,6 @@ class _Lines:
         """The last line, in words."""
         return f"line {self.number:,}"
 
-    @property
-    def is_first(self) -> bool:
-        """Whether the last line is the file's first."""
-        return self.number == 1
-
     def next(self) -> bytes:
         """The next one, or as much of it as a record may have."""
         self.number += 1
@@ -155,10 +150,6 @@ class _Scattered(_Lines):
     def where(self) -> str:
         return f"the line at byte {self.number:,}"
 
-    @property
-    def is_first(self) -> bool:
-        return self.number == 0
-
     def next(self) -> bytes:
         while True:
             self.number = self._file.tell()
@@ -182,7 +173,7 @@ def _lines(lines: _Lines, path: Path, reading: Reading) -> Iterator[_Value]:
             reading.too_long += 1
             reading.first = reading.first or f"{lines.where}: longer than {MAX_LINE / (1 << 20):g} MB"
             continue
-        text, n_replaced = decoded(line) if lines.is_first else _decoded(line)
+        text, n_replaced = decoded(line)
         if not text.strip():
             continue
         try:
@@ -192,14 +183,6 @@ def _lines(lines: _Lines, path: Path, reading: Reading) -> Iterator[_Value]:
             continue
         reading.replaced += n_replaced
         yield lines.number, record, len(text)
-
-
-def _decoded(line: bytes) -> tuple[str, int]:
-    """As `decoded`, and quicker for what is in order; not for a first line, which may begin with a mark."""
-    try:
-        return line.decode(), 0
-    except UnicodeDecodeError:
-        return decoded(line)
 
 
 def _pass_over(lines: _Lines, line: bytes, path: Path) -> None:

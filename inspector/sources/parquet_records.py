@@ -72,18 +72,35 @@ def _fields(file: Any, path: Path) -> list[Field]:
     for field in file.schema_arrow:
         kind = _kind(field.type)
         n_characters = 0
-        if kind in ("text", "bytes"):
+        if pyarrow.types.is_null(field.type) or _is_empty(file, field.name):
+            kind = "null"
+        elif kind in ("text", "bytes") and all(map(_is_plausible, _parts(file, field.name))):
             is_text = True
             for data in islice(_column(file, field.name, path), _SAMPLE):
                 n_characters += len(data or b"")
                 is_text = is_text and _is_text(data or b"")
                 if n_characters > SAMPLE_CHARACTERS:
                     break
-            kind = "text" if is_text else "bytes"
-        elif pyarrow.types.is_null(field.type):
-            kind = "null"
+            kind = "text" if kind == "text" or is_text else kind
         fields.append(Field(name=field.name, kind=kind, n_characters=n_characters))
     return fields
+
+
+def _is_empty(file: Any, name: str) -> bool:
+    """Whether the file says that a column holds nothing but null."""
+    known = [part.statistics for part in _parts(file, name)]
+    nulls = sum(each.null_count or 0 for each in known if each is not None and each.has_null_count)
+    return 0 < file.metadata.num_rows == nulls
+
+
+def _parts(file: Any, name: str, groups: Sequence[int] | None = None) -> Iterator[Any]:
+    """What the file says of a column, by row group."""
+    for group in range(file.metadata.num_row_groups) if groups is None else groups:
+        about = file.metadata.row_group(group)
+        for place in range(about.num_columns):
+            column = about.column(place)
+            if column.path_in_schema.split(".")[0] == name:
+                yield column
 
 
 def _kind(of: Any) -> str:
@@ -106,15 +123,16 @@ def _is_text(data: bytes) -> bool:
 def _column(file: Any, name: str, path: Path, groups: Sequence[int] | None = None) -> Iterator[bytes | None]:
     """The values of a column in these row groups as bytes, cut at MAX_TEXT; None where there is none."""
     for group in range(file.metadata.num_row_groups) if groups is None else groups:
-        about = file.metadata.row_group(group)
-        n_rows = max(1, about.num_rows)
         unpacked = 0
-        for place in range(about.num_columns):
-            column = about.column(place)
-            if column.path_in_schema.split(".")[0] == name:
-                unpacked += column.total_uncompressed_size
-                _require_plausible(column, name, path)
-        rows = max(1, min(_ROWS, _AT_ONCE * n_rows // max(1, unpacked)))
+        for part in _parts(file, name, [group]):
+            if not _is_plausible(part):
+                raise DataError(
+                    f"Column {name!r} of {path} would unpack {part.total_compressed_size:,} bytes to "
+                    f"{part.total_uncompressed_size:,}, which no text does. Choose another one with --text-field, or "
+                    "another file."
+                )
+            unpacked += part.total_uncompressed_size
+        rows = max(1, min(_ROWS, _AT_ONCE * file.metadata.row_group(group).num_rows // max(1, unpacked)))
         for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[name]):
             values = batch.column(0)
             for value in values:
@@ -123,10 +141,6 @@ def _column(file: Any, name: str, path: Path, groups: Sequence[int] | None = Non
                 yield None if buffer is None else buffer.slice(0, min(buffer.size, MAX_TEXT)).to_pybytes()
 
 
-def _require_plausible(column: Any, name: str, path: Path) -> None:
-    unpacked, packed = column.total_uncompressed_size, max(1, column.total_compressed_size)
-    if unpacked > MAX_UNPACKED and unpacked > MAX_RATIO * packed:
-        raise DataError(
-            f"Column {name!r} of {path} would unpack {packed:,} bytes to {unpacked:,}, which no text does. "
-            "Choose another column with --text-field, or another file."
-        )
+def _is_plausible(part: Any) -> bool:
+    """Whether a column of a row group may be text, by its sizes."""
+    return part.total_uncompressed_size <= max(MAX_UNPACKED, MAX_RATIO * max(1, part.total_compressed_size))

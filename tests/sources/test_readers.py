@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -362,6 +363,26 @@ def test_parquet_text_of_every_type(tmp_path: Path, kind: pyarrow.DataType) -> N
     assert (problems.field, problems.without_text) == ("text", 2)
 
 
+def test_parquet_columns_of_nothing_and_strings_with_odd_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    strings = pyarrow.string()
+    table = {"text": pyarrow.array([None, None], strings), "url": ["u", "v"], "essay": ["one \0 two", "\x1b three"]}
+    parquet.write_table(pyarrow.table(table), path)
+    problems = Reading()
+    assert [text for _, text in read_records(path, problems)] == ["one \0 two", "\x1b three"]
+    assert problems.field == "essay"
+    with pytest.raises(DataError, match=r"has no record with text"):
+        list(read_records(path, Reading(field="text")))
+    monkeypatch.setattr(parquet_records, "MAX_UNPACKED", 1 << 20)
+    table = {"html": ["x" * 300_000] * 10, "text": ["one"] * 10}
+    parquet.write_table(pyarrow.table(table), path, compression="zstd", use_dictionary=False)
+    assert len(records(path)) == 10  # a bomb beside the text is not touched
+    with pytest.raises(DataError, match="which no text does"):
+        list(read_records(path, Reading(field="html")))
+
+
 def test_row_groups_of_a_large_file_come_in_seeded_order_with_their_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +423,8 @@ from inspector.errors import DataError
 from inspector.sources.readers import read_records, shuffled
 from inspector.sources.records import Reading
 import pyarrow.parquet
+from inspector.sources import json_records
+json_records.MAX_SKIPPED = 100 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     n = sum(1 for _ in shuffled(read_records(Path(sys.argv[1]), Reading()), 0))
@@ -419,25 +442,25 @@ def bombed(path: Path) -> tuple[int, str]:
 
 
 def test_a_small_file_of_large_texts_takes_little_memory_or_is_refused(tmp_path: Path) -> None:
-    """60 rows of 30 MB in 3 kB took 5.3 GB. What may be held is the shuffle's 64 M characters and a few texts."""
+    """60 rows of 30 MB in 3 kB took 5.3 GB; here they are 12 MB. What may be held is the shuffle's 64 M characters and a few texts."""
     path = tmp_path / "bomb.parquet"
-    text = "a" * 30_000_000
+    text = "a" * 12_000_000
     places = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 60, pyarrow.int32()), [text])
     parquet.write_table(pyarrow.table({"text": places}), path, compression="zstd")
     assert path.stat().st_size < 3000
     used, said = bombed(path)
     assert said == "60"
-    assert used < 500
-    parquet.write_table(pyarrow.table({"text": [text] * 20}), path, compression="zstd", use_dictionary=False)
+    assert used < 400
+    parquet.write_table(pyarrow.table({"text": [text] * 24}), path, compression="zstd", use_dictionary=False)
     used, said = bombed(path)
-    assert "would unpack 18,671 bytes to 600,000,113, which no text does. Choose another" in said
+    assert re.search(r"would unpack [\d,]+ bytes to 288,000,\d+, which no text does. Choose another", said)
     assert used < 100
     path = tmp_path / "bomb.jsonl.zst"
     with pyarrow.output_stream(str(path), compression="zstd") as stream:
-        for _ in range(40):
+        for _ in range(4):
             stream.write(b"a" * (30 << 20))
     used, said = bombed(path)
-    assert "is longer than 1,024 MB. Put a record on a line." in said
+    assert "is longer than 100 MB. Put a record on a line." in said
     assert used < 200
 
 
