@@ -442,7 +442,7 @@ def bombed(path: Path) -> tuple[int, str]:
 
 
 def test_a_small_file_of_large_texts_takes_little_memory_or_is_refused(tmp_path: Path) -> None:
-    """60 rows of 30 MB in 3 kB took 5.3 GB; here they are 12 MB. What may be held is the shuffle's 64 M characters and a few texts."""
+    """60 rows of 30 MB in 3 kB took 5.3 GB. Here they are 12 MB; held are 64 M characters and a few texts."""
     path = tmp_path / "bomb.parquet"
     text = "a" * 12_000_000
     places = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 60, pyarrow.int32()), [text])
