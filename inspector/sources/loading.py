@@ -15,9 +15,10 @@ import torch
 
 from inspector.disk.paths import shown
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
+from inspector.sources.architectures import require_known
 from inspector.sources.bridge_check import Question
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import ModelFiles, find_model, require_known
+from inspector.sources.model_files import ModelFiles, find_model
 from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.sources.unchanged import state_of
@@ -98,21 +99,24 @@ _TEXT_WEIGHTS = {
 
 def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:
     """The Hugging Face model with every weight from the files; the text model of one that also sees or hears."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
 
     whole = AutoConfig.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False)
     config = whole.get_text_config(decoder=True)
     has_more = config is not whole
+    options: dict[str, Any] = {"key_mapping": _TEXT_WEIGHTS} if has_more else {}
+    if isinstance(files.config.get("quantization_config"), dict):  # of the one method that `require_known` lets through
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
     model, info = AutoModelForCausalLM.from_pretrained(
         str(files.directory),
         config=config,
-        key_mapping=_TEXT_WEIGHTS if has_more else None,
         dtype=dtype,
         attn_implementation="eager",  # the one implementation that Gemma 2 and every hook accept
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **options,
     )
     missing = sorted(info.get("missing_keys") or ())
     if missing:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -162,55 +161,6 @@ def read_config(name: str, directory: Path) -> dict[str, Any]:
         hint = " It looks like an SAE: use --sae for it." if isinstance(config, dict) and "d_sae" in config else ""
         raise TargetError(f"{path} does not describe a transformers model: it has no model_type.{hint}")
     return config
-
-
-def require_known(config: Mapping[str, Any], name: str) -> None:
-    """Refuse from config.json alone a model that cannot be measured here, before a weight is fetched or read.
-
-    Raises:
-        TargetError: of an architecture that transformer-lens does not know, that generates no text, or whose weights
-            are quantised.
-    """
-    quantised = config.get("quantization_config")
-    if isinstance(quantised, dict):
-        method = quantised.get("quant_method", "an unnamed method")
-        raise TargetError(
-            f"The weights of {name} are quantised ({shown(method)}), which is not read here. Give the model as it was "
-            "before, in bfloat16 or float32."
-        )
-    architectures = [each for each in config.get("architectures") or () if isinstance(each, str)]
-    known = supported_architectures()
-    if not architectures or not known:
-        return  # an old configuration, or another transformer-lens: then loading says it
-    if config.get("is_encoder_decoder") or not any(_is_text_model(each, config) for each in architectures):
-        raise TargetError(
-            f"{name} is a {architectures[0]}, which does not predict the next token of a text. Choose a causal model."
-        )
-    if not any(each in known for each in architectures):
-        raise TargetError(
-            f"{name} is a {architectures[0]}, which transformer-lens does not know. Choose another model."
-        )
-
-
-def supported_architectures() -> frozenset[str]:
-    """The architectures for which transformer-lens has an adapter, read from its source without running any of it.
-
-    Empty if it is written differently from version 3.9.
-    """
-    spec = util.find_spec("transformer_lens")
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    for folder in folders:
-        path = Path(folder) / "factories" / "architecture_adapter_factory.py"
-        if path.is_file():
-            return frozenset(re.findall(r'^    "(\w+)": \w+', path.read_text(encoding="utf-8"), re.MULTILINE))
-    return frozenset()
-
-
-def _is_text_model(architecture: str, config: Mapping[str, Any]) -> bool:
-    """Whether it predicts the next token, alone or as the text model inside one that also sees or hears."""
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return True
-    return architecture.endswith("ForConditionalGeneration") and isinstance(config.get("text_config"), dict)
 
 
 def _weights(directory: Path) -> tuple[Path, ...]:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import DataError, TargetError
 from inspector.sources import bridge_check
+from inspector.sources.architectures import PUBLISHED, published, refusal_of, require_known, supported_architectures
 from inspector.sources.loading import load_model
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import require_known, supported_architectures
+from inspector.sources.registry_index import parse, registry_file
 from inspector.sources.toy import toy_tokenizer
 from inspector.spec import TargetSpec
 
@@ -33,6 +35,8 @@ SMALL: dict[str, Any] = {
     "head_dim": 8,
     "max_position_embeddings": 128,
 }
+WINDOW = {"sliding_window": 8}
+"""Shorter than the text, so that the layers that see only so far are told from those that see everything."""
 NO_HEAD_DIM = {key: value for key, value in SMALL.items() if key != "head_dim"}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LINEAR = {
@@ -59,7 +63,7 @@ def made(name: str) -> Any:
     import transformers as t
 
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    gemma = {"text_config": SMALL, "vision_config": {**vision, "image_size": 8, "patch_size": 4}}
+    gemma = {"text_config": SMALL | WINDOW, "vision_config": {**vision, "image_size": 8, "patch_size": 4}}
     qwen = {"text_config": SMALL | LINEAR, "vision_config": SEES}
     qwen_moe = {
         "text_config": SMALL | LINEAR | EXPERTS | {"shared_expert_intermediate_size": 16},
@@ -71,17 +75,19 @@ def made(name: str) -> Any:
             t.GPTNeoXConfig(**{k: v for k, v in NO_HEAD_DIM.items() if k != "num_key_value_heads"})
         ),
         "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
-        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL)),
-        "gemma3_text": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
+        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL, **WINDOW)),
+        "gemma3_text": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL, **WINDOW)),
         "gemma3": lambda: t.Gemma3ForConditionalGeneration(t.Gemma3Config(**gemma, image_token_index=ROWS - 1)),
-        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**SMALL)),
+        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**SMALL, **WINDOW)),
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**SMALL)),
         "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**NO_HEAD_DIM)),
         "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
         "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**SMALL, **EXPERTS)),
         "qwen3_5": lambda: t.Qwen3_5ForConditionalGeneration(t.Qwen3_5Config(**qwen)),
         "qwen3_5_moe": lambda: t.Qwen3_5MoeForConditionalGeneration(t.Qwen3_5MoeConfig(**qwen_moe)),
-        "gpt_oss": lambda: t.GptOssForCausalLM(t.GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2)),
+        "gpt_oss": lambda: t.GptOssForCausalLM(
+            t.GptOssConfig(**SMALL, **WINDOW, num_local_experts=4, num_experts_per_tok=2)
+        ),
         "cohere": lambda: t.CohereForCausalLM(t.CohereConfig(**NO_HEAD_DIM)),
     }
     return drawn(makers[name]())
@@ -95,7 +101,7 @@ def drawn(model: Any) -> Any:
     return model.eval()
 
 
-def published(model: Any, folder: Path, *, extra_tokens: int = 0) -> Path:
+def written(model: Any, folder: Path, *, extra_tokens: int = 0) -> Path:
     """The model's files as they are published, with a tokenizer that may have more tokens than the model has rows."""
     from transformers import PreTrainedTokenizerFast
 
@@ -113,32 +119,51 @@ def loaded(folder: Path) -> LanguageModel:
     return load_model(TargetSpec(model=str(folder), device="cpu"))
 
 
-def own_values(model: Any, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the last block gives, and its parts, in the model's own implementation."""
-    text = getattr(model.model, "language_model", model.model) if hasattr(model, "model") else None
-    blocks = text.layers if text is not None and hasattr(text, "layers") else model.base_model.layers
-    block, found = blocks[LAYERS - 1], {}
-    mlp = getattr(block, "post_feedforward_layernorm", None) or block.mlp
+def own_values(model: Any, tokens: torch.Tensor, layer: int = LAYERS - 1) -> dict[str, torch.Tensor]:
+    """What passes a block and its parts in the model's own implementation, by the names of the hooks that hold it."""
+    text = getattr(model.base_model, "language_model", model.base_model)
+    block = (text.layers if hasattr(text, "layers") else text.h)[layer]
+    found: dict[str, torch.Tensor] = {}
+    handles: list[Any] = []
 
-    def keep(name: str) -> Callable[..., None]:
+    def keep_output(module: Any, name: str) -> None:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             found[name] = output[0] if isinstance(output, tuple) else output
 
-        return hook
+        handles.append(module.register_forward_hook(hook))
 
-    handles = [
-        block.register_forward_hook(keep("hook_resid_post")),
-        mlp.register_forward_hook(keep("hook_mlp_out")),
-    ]
+    def keep_input(module: Any, name: str) -> None:
+        def hook(_module: Any, inputs: Any, named: dict[str, Any]) -> None:
+            found[name] = inputs[0] if inputs else named["hidden_states"]
+
+        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def part(of: Any, *names: str) -> Any:
+        return next(getattr(of, name) for name in names if hasattr(of, name))
+
+    attention = part(block, "self_attn", "attn", "attention", "linear_attn")
+    adds_normed = hasattr(block, "post_feedforward_layernorm")
+    inside = f"blocks.{layer}."
+    keep_output(model.get_input_embeddings(), "hook_embed")
+    keep_input(block, inside + "hook_resid_pre")
+    keep_output(block, inside + "hook_resid_post")
+    keep_output(block.post_attention_layernorm if adds_normed else attention, inside + "hook_attn_out")
+    keep_output(block.post_feedforward_layernorm if adds_normed else block.mlp, inside + "hook_mlp_out")
+    keep_output(block.mlp, inside + "mlp.hook_out")
+    keep_input(block.mlp, inside + "mlp.hook_in")
+    keep_input(part(attention, "o_proj", "c_proj", "dense", "out_proj"), inside + "attn.hook_z")
     with torch.inference_mode():
         found["logits"] = model(tokens, use_cache=False).logits
     for handle in handles:
         handle.remove()
+    if attention is getattr(block, "linear_attn", None):  # another kind of layer, with names of its own
+        found[inside + "linear_attn.hook_out"] = found.pop(inside + "hook_attn_out")
+        del found[inside + "attn.hook_z"]
     return found
 
 
 LOADS = (
-    "gpt_neox", "gemma", "gemma2", "gemma3_text", "gemma3", "mistral", "llama", "qwen2", "qwen3", "qwen3_moe",
+    "gpt2", "gpt_neox", "gemma", "gemma2", "gemma3_text", "gemma3", "mistral", "llama", "qwen2", "qwen3", "qwen3_moe",
     "qwen3_5", "qwen3_5_moe", "gpt_oss",
 )  # fmt: skip
 
@@ -146,23 +171,31 @@ LOADS = (
 @pytest.mark.parametrize("name", LOADS)
 def test_hooks_hold_what_the_models_own_implementation_computes(tmp_path: Path, name: str) -> None:
     own = made(name)
-    model = loaded(published(own, tmp_path / name))
-    tokens = torch.randint(0, ROWS, (1, 20), generator=torch.Generator().manual_seed(1))
-    expected = own_values(own, tokens)
-    names = [f"blocks.{LAYERS - 1}.{end}" for end in ("hook_resid_post", "hook_mlp_out")]
-    found = model.forward(tokens, names)
+    model = loaded(written(own, tmp_path / name))
+    tokens = torch.randint(0, ROWS, (1, 40), generator=torch.Generator().manual_seed(1))
     assert model.d_model == 32 and model.n_layers == LAYERS
-    # Sums of 32 float32 products of values up to some tens, in another order.
-    torch.testing.assert_close(found.logits, expected["logits"].float(), rtol=1e-4, atol=1e-3)
-    for hook in names:
-        own_value = expected[hook.rpartition(".")[2]].reshape(1, 20, -1)
-        torch.testing.assert_close(found.activations[hook], own_value, rtol=1e-4, atol=1e-3)
+    for layer in range(LAYERS):
+        expected = own_values(own, tokens, layer)
+        names = sorted(expected.keys() - {"logits"})
+        assert len(names) >= 7
+        found = model.forward(tokens, names)
+        # Sums of 32 to 128 float32 products of values up to some tens, in another order.
+        torch.testing.assert_close(found.logits, expected["logits"].float(), rtol=1e-4, atol=1e-3)
+        for hook in names:
+            own_value = expected[hook].reshape(1, 40, -1)
+            torch.testing.assert_close(found.activations[hook], own_value, rtol=1e-4, atol=1e-3, msg=hook)
+        at = found.activations
+        before, after = (at[f"blocks.{layer}.hook_resid_{end}"] for end in ("pre", "post"))
+        added = sum(
+            at[name] for name in names if name.endswith(("hook_attn_out", "linear_attn.hook_out", "hook_mlp_out"))
+        )
+        torch.testing.assert_close(before + added, after, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_multimodal_weights_are_found_under_both_names_in_use(tmp_path: Path, prefix: str) -> None:
     own = made("gemma3")
-    folder = published(own, tmp_path / "m")
+    folder = written(own, tmp_path / "m")
     path = folder / "model.safetensors"
     text = own.model.language_model.state_dict()
     seen = {key: value for key, value in load_file(path).items() if "vision" in key or "projector" in key}
@@ -175,6 +208,43 @@ def test_multimodal_weights_are_found_under_both_names_in_use(tmp_path: Path, pr
     torch.testing.assert_close(model.forward(tokens).logits, expected, rtol=1e-4, atol=1e-3)
 
 
+def packed(weights: dict[str, torch.Tensor], seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Experts in gpt-oss's own format, and the numbers they stand for by OCP's specification of MXFP4: two numbers of
+    four bits in a byte, the first in its low half, and a power of two for every 32."""
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float64)
+    random = np.random.default_rng(seed)
+    stored, numbers = dict(weights), dict(weights)
+    for key in [key for key in weights if key.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, n_in, n_out = weights[key].shape
+        codes = random.integers(0, 16, (experts, n_out, n_in // 32, 32))
+        scales = random.integers(123, 128, (experts, n_out, n_in // 32))
+        wide = (values[codes] * 2.0 ** (scales - 127)[..., None]).reshape(experts, n_out, n_in)
+        numbers[key] = torch.from_numpy(wide.transpose(0, 2, 1).copy()).float()
+        del stored[key]
+        stored[f"{key}_blocks"] = torch.from_numpy((codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8))
+        stored[f"{key}_scales"] = torch.from_numpy(scales.astype(np.uint8))
+    return stored, numbers
+
+
+def test_gpt_oss_loads_from_the_four_bits_in_which_it_is_published(tmp_path: Path) -> None:
+    own = made("gpt_oss")
+    folder = written(own, tmp_path / "m")
+    stored, numbers = packed(load_file(folder / "model.safetensors"), 0)
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    skipped = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": skipped}
+    (folder / "config.json").write_text(json.dumps(config))
+    own.load_state_dict(numbers)
+    model = loaded(folder)
+    assert model.dtype == torch.float32
+    tokens = torch.arange(10)[None] + 5
+    hook = f"blocks.{LAYERS - 1}.hook_resid_post"
+    found, expected = model.forward(tokens, [hook]), own_values(own, tokens)
+    torch.testing.assert_close(found.logits, expected["logits"], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found.activations[hook], expected[hook], rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [("cohere", lambda: made("cohere")), ("gpt2", lambda: drawn(gpt2(scale_attn_weights=False)))],
@@ -183,7 +253,7 @@ def test_what_transformer_lens_computes_otherwise_is_refused_with_its_size(
     tmp_path: Path, name: str, make: Callable[[], Any]
 ) -> None:
     with pytest.raises(TargetError, match=r"the logits differ by 0\.\d+ of their spread, and rounding explains 0\.001"):
-        loaded(published(make(), tmp_path / name))
+        loaded(written(make(), tmp_path / name))
 
 
 def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,14 +266,14 @@ def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, mon
 
     monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
     monkeypatch.setattr(bridge_check.Question, "logits_of", counted)
-    folder = published(made("llama"), tmp_path / "m")
+    folder = written(made("llama"), tmp_path / "m")
     loaded(folder)
     loaded(folder)
     assert len(asked) == 1
     (kept,) = (tmp_path / "kept").rglob("*.json")
     kept.write_text("{")
     loaded(folder)  # a damaged answer is asked again
-    other = published(drawn(made("llama")), tmp_path / "n")
+    other = written(drawn(made("llama")), tmp_path / "n")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-4}))
     loaded(other)
@@ -211,7 +281,7 @@ def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, mon
 
 
 def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> None:
-    model = loaded(published(made("gemma3_text"), tmp_path / "m", extra_tokens=2))
+    model = loaded(written(made("gemma3_text"), tmp_path / "m", extra_tokens=2))
     assert (len(model.tokenizer), model.vocab_size) == (ROWS + 2, ROWS)
     ids = model.encode("a token and <image_1>")
     assert ids[-1] == ROWS + 1
@@ -227,7 +297,7 @@ def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> N
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "does not predict"),
         ({"architectures": ["NewThingForCausalLM"]}, "which transformer-lens does not know"),
         ({"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
-        ({"architectures": ["GptOssForCausalLM"], "quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'"),
+        ({"architectures": ["GptOssForCausalLM"], "quantization_config": {}}, "unnamed method"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_from_its_configuration(config: dict[str, Any], says: str) -> None:
@@ -242,3 +312,38 @@ def test_what_can_be_measured_is_let_through_and_the_list_is_transformer_lens_ow
     require_known({"architectures": ["LlamaForCausalLM"]}, "a")
     require_known({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}}, "a")
     require_known({"architectures": None}, "a")
+
+
+ARCHITECTURE_OF = {
+    "gpt2": "GPT2LMHeadModel",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "mistral": "MistralForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "gpt_oss": "GptOssForCausalLM",
+}
+
+
+def test_every_model_of_the_registry_is_of_an_architecture_that_was_tried() -> None:
+    tried = {ARCHITECTURE_OF[name] for name in LOADS}
+    models = {about["model"] for about in parse(registry_file().read_bytes()).values()}
+    assert len(models) > 30
+    unknown = {model for model in models if (found := published(model)) is None or found.architecture not in tried}
+    assert not unknown
+    assert not {model: refusal_of(model) for model in models if refusal_of(model)}
+    assert refusal_of("somebody/anything") == "its architecture is not known here"
+
+
+def test_what_a_published_model_is_matches_the_checkpoints_that_were_tried(tmp_path: Path) -> None:
+    for about in PUBLISHED.values():
+        (name,) = [name for name, architecture in ARCHITECTURE_OF.items() if architecture == about.architecture]
+        config = made(name).config
+        assert about.has_text_config == (config.get_text_config(decoder=True) is not config), name

@@ -1,0 +1,131 @@
+"""Which language models can be measured, known from their configuration alone: no weight is fetched, no library run.
+
+refusal(config)          why a model with this config.json is refused; None if it loads
+refusal_of(model)        the same for a model of the registry, from the table of what its authors published
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from inspector.disk.paths import shown
+from inspector.errors import TargetError
+from inspector.sources.model_names import hub_id
+
+DEQUANTISED = frozenset({"mxfp4"})
+"""Methods of quantisation whose weights transformers turns back into numbers without another package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What config.json of a published model says that matters here."""
+
+    architecture: str
+    has_text_config: bool = False
+    """It also sees or hears, and its text model is one part of it."""
+    quantised: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The keys in question."""
+        parts: dict[str, Any] = {"architectures": [self.architecture]}
+        parts |= {"text_config": {}} if self.has_text_config else {}
+        return parts | ({"quantization_config": {"quant_method": self.quantised}} if self.quantised else {})
+
+
+PUBLISHED = {
+    r"openai-community/gpt2": Published(architecture="GPT2LMHeadModel"),
+    r"EleutherAI/pythia-.+": Published(architecture="GPTNeoXForCausalLM"),
+    r"google/gemma-2b(-it)?": Published(architecture="GemmaForCausalLM"),
+    r"google/gemma-2-\d+b(-it)?": Published(architecture="Gemma2ForCausalLM"),
+    r"google/gemma-3-(270m|1b)(-it|-pt)?": Published(architecture="Gemma3ForCausalLM"),
+    r"google/gemma-3-(4|12|27)b(-it|-pt)": Published(
+        architecture="Gemma3ForConditionalGeneration", has_text_config=True
+    ),
+    r"mistralai/Mistral-7B-v0\.1": Published(architecture="MistralForCausalLM"),
+    r"(meta-llama/(Meta-)?Llama-3|deepseek-ai/DeepSeek-R1-Distill-Llama-8B).*": Published(
+        architecture="LlamaForCausalLM"
+    ),
+    r"Qwen/Qwen2\.5-7B-Instruct": Published(architecture="Qwen2ForCausalLM"),
+    r"Qwen/Qwen3-[\d.]+B(-Base)?": Published(architecture="Qwen3ForCausalLM"),
+    r"Qwen/Qwen3-\d+B-A3B(-Base)?": Published(architecture="Qwen3MoeForCausalLM"),
+    r"Qwen/Qwen3\.5-\d+B(-Base)?": Published(architecture="Qwen3_5ForConditionalGeneration", has_text_config=True),
+    r"Qwen/Qwen3\.5-\d+B-A3B(-Base)?": Published(
+        architecture="Qwen3_5MoeForConditionalGeneration", has_text_config=True
+    ),
+    r"openai/gpt-oss-20b": Published(architecture="GptOssForCausalLM", quantised="mxfp4"),
+}
+"""The models that SAEs of the registry were trained on, by their Hugging Face ids."""
+
+
+def published(model: str) -> Published | None:
+    """What is known of a model of the registry, by its id or the registry's name for it; None if nothing is."""
+    named = hub_id(model)
+    return next((found for pattern, found in PUBLISHED.items() if re.fullmatch(pattern, named)), None)
+
+
+def refusal_of(model: str) -> str | None:
+    """Why a model of the registry cannot be loaded as it is published; None if it can.
+
+    Says that nothing is known where nothing is: what was not tried does not count as loading.
+    """
+    found = published(model)
+    return "its architecture is not known here" if found is None else refusal(found.config())
+
+
+def refusal(config: Mapping[str, Any]) -> str | None:
+    """Why a model with this config.json cannot be measured, as the end of a sentence; None if nothing says so."""
+    quantised = config.get("quantization_config")
+    if isinstance(quantised, Mapping) and (method := quantised.get("quant_method")) not in DEQUANTISED:
+        return f"its weights are quantised ({shown(method or 'by an unnamed method')}), which is not read here"
+    architectures = [each for each in config.get("architectures") or () if isinstance(each, str)]
+    known = supported_architectures()
+    if not architectures or not known:
+        return None  # an old configuration, or another transformer-lens: then loading says it
+    if config.get("is_encoder_decoder") or not any(_is_text_model(each, config) for each in architectures):
+        return f"it is a {shown(architectures[0])}, which does not predict the next token of a text"
+    if not any(each in known for each in architectures):
+        return f"it is a {shown(architectures[0])}, which transformer-lens does not know"
+    return None
+
+
+def require_known(config: Mapping[str, Any], name: str) -> None:
+    """Refuse from config.json alone a model that cannot be measured here, before a weight is fetched or read.
+
+    Raises:
+        TargetError: of an architecture that transformer-lens does not know, that generates no text, or whose weights
+            are quantised.
+    """
+    reason = refusal(config)
+    if reason is not None:
+        other = (
+            "the model as it was before, in bfloat16 or float32" if "quantised" in reason else "another causal model"
+        )
+        raise TargetError(f"{name} cannot be measured: {reason}. Give {other}.")
+
+
+@cache
+def supported_architectures() -> frozenset[str]:
+    """The architectures for which transformer-lens has an adapter, read from its source without running any of it.
+
+    Empty if it is written differently from version 3.9.
+    """
+    spec = util.find_spec("transformer_lens")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    for folder in folders:
+        path = Path(folder) / "factories" / "architecture_adapter_factory.py"
+        if path.is_file():
+            return frozenset(re.findall(r'^    "(\w+)": \w+', path.read_text(encoding="utf-8"), re.MULTILINE))
+    return frozenset()
+
+
+def _is_text_model(architecture: str, config: Mapping[str, Any]) -> bool:
+    """Whether it predicts the next token, alone or as the text model inside one that also sees or hears."""
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return True
+    return architecture.endswith("ForConditionalGeneration") and isinstance(config.get("text_config"), Mapping)
