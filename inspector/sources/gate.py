@@ -7,6 +7,7 @@ reconstruction explains nothing. What cannot be checked is said, and does not fa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
@@ -125,12 +126,16 @@ def check_gate(
     taken = model.values(rows, wanted)
     checks: list[GateCheck] = []
     checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
-    checks += [check for other in compared for check in _hook_is_the_one(taken, hook_name, other, mask, model.dtype)]
+    rivals: dict[str, Tensor] = {}
+    for name in compared:
+        check = _same_values(taken, hook_name, name, mask, model.dtype)
+        checks += [check] if check.passed or not name.endswith(_NORMED) else []
+        rivals |= {} if check.passed else {name: taken[name][mask]}
     x = taken[hook_name][mask]
     some = torch.linspace(0, len(x) - 1, min(len(x), N_NEIGHBOUR)).round().long().unique()  # of all contexts
     others = {name: taken[name][mask][some] for name in beside}
     for i, sae in enumerate(saes):
-        checks += [_same_model(model, sae), *_measured(sae, x), *_layer(sae, x[some], others)]
+        checks += [_same_model(model, sae), *_measured(sae, x), *_hook(sae, x, rivals), *_layer(sae, x[some], others)]
         yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
     report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted)
     yield Loading(what="load gate", detail=f"{report.n_tokens:,} tokens", seconds=0.0)
@@ -155,15 +160,17 @@ def _parts(layer: int | None) -> list[str]:
     return [f"blocks.{layer}.{end}" for end in ends]
 
 
+_SAME = {"attn.hook_z": "attn.o.hook_in", "mlp.hook_out": "hook_mlp_out", "attn.hook_out": "hook_attn_out"}
+"""Hooks of a block that hold the same on most models. The first two are the same by definition; what an MLP or the
+attention gives is normalised before it is added in Gemma 2 and its like."""
+
+_NORMED = ("hook_mlp_out", "hook_attn_out")
+
+
 def _compared(hook_name: str, layer: int | None, model: LanguageModel) -> list[str]:
     """Hooks whose value says whether `hook_name` is the right one of its kind."""
-    if hook_name.endswith(".attn.hook_z"):
-        wanted = f"blocks.{layer}.attn.o.hook_in"
-    elif layer is not None and hook_name.startswith(f"blocks.{layer}.mlp."):
-        wanted = f"blocks.{layer}.hook_mlp_out"
-    else:
-        return []
-    return [wanted] if wanted in model.hook_names else []
+    wanted = _SAME.get(hook_name.removeprefix(f"blocks.{layer}."))
+    return [f"blocks.{layer}.{wanted}"] if wanted and f"blocks.{layer}.{wanted}" in model.hook_names else []
 
 
 def _beside(hook_name: str, layer: int | None, model: LanguageModel) -> list[str]:
@@ -199,23 +206,39 @@ def _no_identity(hook_name: str) -> GateCheck:
     )
 
 
-def _hook_is_the_one(
-    taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype
-) -> list[GateCheck]:
-    """The raw output of an MLP before its post-norm is the mistake that was made most."""
+def _same_values(taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype) -> GateCheck:
+    """Whether two hooks that are the same on most models are so on this one."""
     ours, theirs = taken[hook_name][mask].double(), taken[other][mask].double()
-    if ours.shape != theirs.shape:
-        return []  # inside the MLP: no SAE of an output
-    rest = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+    rest = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30)) if ours.shape == theirs.shape else math.inf
     tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
+    return GateCheck(
+        name="hook",
+        sae=None,
+        passed=rest <= tolerance,
+        measured=rest,
+        expected=f"{hook_name} equal to {other}",
+        why="the heads' values are not what the output projection reads",
+    )
+
+
+def _hook(sae: LoadedSae, x: Tensor, rivals: dict[str, Tensor]) -> list[GateCheck]:
+    """The raw output of an MLP before its post-norm is the mistake that was made most, and yet some SAEs are of it.
+
+    What they reconstruct tells: the two differ in scale and direction, so that an SAE of one is none of the other.
+    """
+    if not rivals:
+        return []
+    own = _fvu(x, sae.reconstruct(x).x_hat)
+    found = {name: _fvu(value, sae.reconstruct(value).x_hat) for name, value in rivals.items()}
+    best = min(found, key=lambda name: found[name])
     return [
         GateCheck(
             name="hook",
-            sae=None,
-            passed=rest <= tolerance,
-            measured=rest,
-            expected=f"{hook_name} equal to {other}",
-            why=f"{hook_name} is not what is added to the residual stream; SAEs are trained on {other}",
+            sae=sae.ref.sae_id,
+            passed=own <= found[best],
+            measured=own,
+            expected=f"an FVU no larger than the {found[best]:.3g} at {best}",
+            why=f"it reconstructs what is added to the residual stream, {best}, and not what comes before its norm",
         )
     ]
 

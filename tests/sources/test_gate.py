@@ -156,6 +156,21 @@ def test_the_raw_output_of_an_mlp_before_its_post_norm_is_caught(world: Path, tm
     assert report_of(target(world, "llama", relabel("llama"), hook=hook)).passed
 
 
+@pytest.mark.parametrize("end", ["mlp.hook_out", "mlp.hook_in", "attn.hook_out"])
+def test_an_sae_of_a_modules_own_input_or_output_passes_there(world: Path, tmp_path: Path, end: str) -> None:
+    hook = f"blocks.{LAYER}.{end}"
+    suite = toy.write_toy_suite(tmp_path / "own", d_in=D, layers=(LAYER,), site="mlp", widths=(64,), l0s=(8,))
+    (path,) = suite.rglob("cfg.json")
+    cfg = json.loads(path.read_text())
+    cfg["metadata"]["hook_name"] = hook
+    path.write_text(json.dumps(cfg))
+    toy.fit_toy_suite(suite, world / "gemma2", TEXT)
+    report = report_of(target(world, "gemma2", str(suite), hook=hook))
+    assert not failed(report), report.sentences()
+    checked = [check for check in report.checks if check.name == "hook"]
+    assert [check.passed for check in checked] == ([] if end == "mlp.hook_in" else [True])
+
+
 def test_an_sae_of_another_layer_is_caught(world: Path, tmp_path: Path) -> None:
     suite = changed(world, tmp_path, "gemma2-resid", lambda _: None)
     (path,) = suite.rglob("cfg.json")
