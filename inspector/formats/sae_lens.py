@@ -162,6 +162,8 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
     path = folder / WEIGHTS
     overrides: dict[str, Any] = json.loads(ref.overrides) if ref.overrides else {}
     cfg = _whole_config(read_json(folder / CONFIG), folder) | overrides
+    if "metadata" in cfg and "model_from_pretrained_kwargs" in overrides:  # where it stands since version 6
+        cfg["metadata"] = {**_metadata(cfg), "model_from_pretrained_kwargs": overrides["model_from_pretrained_kwargs"]}
     stored = read_safetensors(path)
     state = {name: pick(stored, (name,), path).float() for name in stored}
     _fold_scaling(cfg, state, folder)

@@ -79,6 +79,8 @@ class LanguageModel:
         self.n_ctx = int(bridge.cfg.n_ctx)
         self.vocab_size = int(bridge.original_model.get_input_embeddings().weight.shape[0])
         self.device = torch.device(bridge.cfg.device)
+        self.has_layer_norm = str(bridge.cfg.normalization_type or "").startswith("LN")
+        """Whether norms take the mean over dimensions off, so that a stream without it gives the same logits."""
         self.dtype: torch.dtype = next(bridge.original_model.parameters()).dtype
         self.bos_id = tokenizer.bos_id
         self.special_ids = tokenizer.special_ids

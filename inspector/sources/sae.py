@@ -6,6 +6,7 @@ one fixed size, the last one padded, so that a token's reconstruction does not d
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from inspector.errors import ResourceError, TargetError
 from inspector.formats import layout_of
+from inspector.sources import centring
+from inspector.sources.centring import is_centred
 from inspector.sources.model_files import digest_files
 from inspector.sources.suites import mismatch
 from inspector.sources.unchanged import FilesState, require_same, state_of
@@ -72,7 +75,12 @@ class LoadedSae:
         self._module = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)
-        self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and _is_linear(sae)
+        self.is_centred = is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs)
+        """Whether it reads the stream without its mean over dimensions; see `centring`."""
+        self.is_plain = not self.is_centred and _is_linear(sae)
+        """Whether x_hat is the latents times the decoder's rows, plus its bias, and nothing else."""
+        self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and self.is_plain
+        self._rows_encoded = 0
 
     @property
     def _sae(self) -> Any:
@@ -81,14 +89,16 @@ class LoadedSae:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 of configuration and weights; computed at first use, because it reads every byte.
+        """sha256 of configuration, weights and the registry's overrides; computed at first use, because it reads every byte.
 
         Raises:
             TargetError: the files are not those any more that were loaded.
         """
         found = digest_files([path for path in files_of(self.ref) if path.is_file()])
         require_same(self.files)
-        return found
+        if not self.ref.overrides:
+            return found
+        return hashlib.sha256(f"{found}\n{self.ref.overrides}".encode()).hexdigest()  # they change the function
 
     @torch.inference_mode()
     def reconstruct(self, x: Tensor) -> Reconstruction:
@@ -132,7 +142,9 @@ class LoadedSae:
     def _decoded(self, latents: Tensor, n: int) -> Tensor:
         """x_hat of the first n rows of dense latents [chunk, d_sae]."""
         if not self._decodes_sparsely:
-            decoded: Tensor = self._sae.decode(latents)
+            # Scales and means that the SAE keeps from encoding are of all rows of the chunk.
+            missing = 0 if self.is_plain else self._rows_encoded - len(latents)
+            decoded: Tensor = self._sae.decode(torch.nn.functional.pad(latents, (0, 0, 0, max(0, missing))))
             return decoded[:n]
         latents = latents[:n]
         places = torch.nonzero(latents)
@@ -161,6 +173,7 @@ class LoadedSae:
             part = x[start : start + self.chunk_tokens].to(self._device, torch.float32)
             if x.shape[0] > 1 and len(part) < self.chunk_tokens:
                 part = torch.cat([part, part[:1].expand(self.chunk_tokens - len(part), -1)])
+            self._rows_encoded = len(part)
             yield start, self._sae.encode(part)
 
 
@@ -278,6 +291,8 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
             f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}: its training diverged or its file is "
             "damaged. Leave it out with --sae or --widths."
         )
+    if is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs):
+        centring.centre(sae)
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
     return sae.eval().requires_grad_(False), gate
 
@@ -324,10 +339,11 @@ def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
 
 
 def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:
-    processing = sae.cfg.metadata.model_from_pretrained_kwargs
-    if processing:
-        return (
-            f"SAE {ref.sae_id} was trained on a processed model ({processing}), but the model here is as published; "
-            "its error may be too large.",
+    kwargs = sae.cfg.metadata.model_from_pretrained_kwargs
+    notes = [centring.note(ref)] if is_centred(ref.hook_name, kwargs) else []
+    if other := centring.processing(ref.hook_name, kwargs):
+        notes.append(
+            f"SAE {ref.sae_id} was trained on a processed model ({other}), but the model here is as published; "
+            "its error may be too large."
         )
-    return ()
+    return tuple(notes)

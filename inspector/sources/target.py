@@ -268,6 +268,11 @@ def _load_saes(
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, done=i, total=len(refs))
         turns = stage if ref.sae_id in memory.streamed else None
         sae = load_sae(ref, model.device, d_in, llama_gate=llama_gate, stage=turns)
+        if sae.is_centred and not model.has_layer_norm:
+            raise TargetError(
+                f"SAE {ref.sae_id!r} was trained with center_writing_weights, but {model.name} has no LayerNorm, so "
+                "centring would change what it computes. Name the model that the SAE is of."
+            )
         if memory.chunk_tokens is not None:
             sae.chunk_tokens = min(sae.chunk_tokens, memory.chunk_tokens)
         loaded.append(sae)

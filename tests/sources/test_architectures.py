@@ -192,6 +192,18 @@ def test_hooks_hold_what_the_models_own_implementation_computes(tmp_path: Path, 
         torch.testing.assert_close(before + added, after, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3_text", "gemma3"])
+def test_gemmas_embedding_is_scaled_where_its_saes_read_it(tmp_path: Path, name: str) -> None:
+    """Gemma Scope's embedding SAEs read what enters block 0: rows of the table times the root of d_model."""
+    own = made(name)
+    model = loaded(published(own, tmp_path / name))
+    tokens = torch.arange(5, 25)[None]
+    rows = own.get_input_embeddings().weight.detach()[tokens]
+    found = model.values(tokens, ["hook_embed", "blocks.0.hook_resid_pre"])
+    torch.testing.assert_close(found["hook_embed"], rows * 32**0.5, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found["hook_embed"], found["blocks.0.hook_resid_pre"], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_multimodal_weights_are_found_under_both_names_in_use(tmp_path: Path, prefix: str) -> None:
     own = made("gemma3")

@@ -202,14 +202,6 @@ def test_what_is_not_an_sae_is_refused(tmp_path: Path, architecture: str) -> Non
     assert architecture in message
 
 
-def test_a_processed_models_sae_carries_a_note(tmp_path: Path) -> None:
-    folder = write_toy_sae(tmp_path, d_in=16, d_sae=64, k=5, hook_name=HOOK)
-    cfg = json.loads((folder / "cfg.json").read_text())
-    metadata = cfg["metadata"] | {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    rewrite(folder, lambda weights: None, metadata=metadata)
-    assert "was trained on a processed model" in load(folder).notes[0]
-
-
 def test_hash_follows_weights_and_configuration(tmp_path: Path) -> None:
     folders = [
         write_toy_sae(tmp_path / str(i), d_in=16, d_sae=64, k=k, hook_name=HOOK) for i, k in enumerate((5, 5, 6))

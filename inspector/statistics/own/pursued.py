@@ -131,6 +131,12 @@ class _Source:
         self._activations, self._plan, self._saes = measuring.activations, plan, saes
         self._both = frozenset(contexts_with(plan.train)).intersection(contexts_with(plan.test))
         self._kept: dict[tuple[str, tuple[int, ...]], Codes] = {}
+        for sae in saes:
+            if not sae.is_plain:
+                raise DataError(
+                    f"SAE {sae.ref.sae_id} normalises or centres each token before it encodes, so its x_hat is no sum "
+                    "of its decoder's rows and codes cannot be pursued. Choose SAEs that read x as it is."
+                )
         self.pursuits = {sae.ref.sae_id: Pursuit(*sae.decoder, variant=variant) for sae in saes}
 
     def batches(self, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
