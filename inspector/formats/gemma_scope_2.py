@@ -142,6 +142,7 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
 LAYOUT = Layout(
     name="gemma-scope-2",
     files=(CONFIG, WEIGHTS),
+    optional=(CONFIG,),  # some folders have none, and sae-lens goes by their names as well
     marks=(WEIGHTS,),
     facts=_facts,
     read=_read,

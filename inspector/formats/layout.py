@@ -115,6 +115,8 @@ class Layout:
     """Raises Refused, or one of the errors of broken files. None: its names say everything."""
     read: Callable[[SaeRef, Path, str], Converted]
     """Of a reference, its folder, and the gate asked for where the layout has several."""
+    optional: tuple[str, ...] = ()
+    """Of its files, those that some SAEs are published without."""
     marks: tuple[str, ...] = ()
     """Names of files and folders that a folder of this layout holds; empty: its files'."""
     conversions: tuple[str | None, ...] = ()
@@ -135,6 +137,10 @@ class Layout:
         if self.is_file:
             return (*self.beside(published), published)
         return tuple(f"{published}/{name}" for name in self.files)
+
+    def may_lack(self, published: str) -> frozenset[str]:
+        """Of `paths`, those that may be missing."""
+        return frozenset(f"{published}/{name}" for name in self.optional)
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a folder with these files and folders in it is an SAE of this layout."""

@@ -14,7 +14,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -67,7 +67,13 @@ def cached(repo: str, file: str, *, cache_dir: str | None, revision: str | None 
 
 
 def fetch(
-    repo: str, files: Sequence[str], *, cache_dir: str | None, offline: bool, what: str
+    repo: str,
+    files: Sequence[str],
+    *,
+    cache_dir: str | None,
+    offline: bool,
+    what: str,
+    optional: Collection[str] = (),
 ) -> Generator[Event, None, dict[str, Path]]:
     """Files of a model repository, by name: those in the cache as they are, the others downloaded into it.
 
@@ -79,24 +85,25 @@ def fetch(
         cache_dir: the hub client's own when None.
         offline: answer at once with what is missing, instead of asking the network.
         what: 'model google/gemma-2-9b' or 'SAE ...', for people.
+        optional: of the files, those that the repository may not have. They are asked for with the others, and not once
+            those are there.
 
     Raises:
         TargetError: the hub does not have it, does not give it, or cannot be reached.
         ResourceError: the disk is full.
     """
     found = {file: cached(repo, file, cache_dir=cache_dir) for file in files}
-    missing = [file for file, path in found.items() if path is None]
-    if missing:
+    if any(path is None for file, path in found.items() if file not in optional):
+        missing = [file for file, path in found.items() if path is None]
         if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-            raise _not_here(repo, missing, what, cache_dir)
+            raise _not_here(repo, sorted(missing, key=lambda file: file in optional), what, cache_dir)
         quiet_libraries()
         with contextlib.ExitStack() as stack:
             yield from _locked(hub_cache(cache_dir), stack)
-            yield from _download(repo, missing, cache_dir, what)
+            yield from _download(repo, missing, cache_dir, what, optional)
         found = {file: cached(repo, file, cache_dir=cache_dir) for file in files}
     paths = {file: path for file, path in found.items() if path is not None}
-    if len(paths) != len(found):
-        lost = next(file for file in files if file not in paths)
+    if lost := next((file for file in files if file not in paths and file not in optional), None):
         raise TargetError(f"{lost} of {repo} was downloaded but is not in the cache. Remove that repository there.")
     return paths
 
@@ -139,15 +146,21 @@ def fetch_model(hf_id: str, *, cache_dir: str | None, offline: bool) -> Generato
 # ---- the download ---------------------------------------------------------------------------------------------------
 
 
-def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str) -> Generator[Event, None, None]:
+def _download(
+    repo: str, files: Sequence[str], cache_dir: str | None, what: str, optional: Collection[str]
+) -> Generator[Event, None, None]:
     """Announce the size of all, then fetch one after the other."""
     for file in files:
         if not is_inside(file):
             raise TargetError(f"{shown(file)} is no file within {repo}. Update sae-lens, or choose another.")
     cache = hub_cache(cache_dir)
-    found: dict[str, About] = yield from _told(
-        lambda: {file: about(repo, file) for file in files}, what, repo, len(files)
-    )
+
+    def all_of_them() -> dict[str, About]:
+        answers = {file: _about_if_there(repo, file) if file in optional else about(repo, file) for file in files}
+        return {file: answer for file, answer in answers.items() if answer is not None}
+
+    found = yield from _told(all_of_them, what, repo, len(files))
+    files = list(found)
     total, before = sum(each.size or 0 for each in found.values()), 0
     yield Downloading(what=what, file="", done_bytes=0, total_bytes=total)
     began = time.monotonic()
@@ -166,6 +179,16 @@ def _download(repo: str, files: Sequence[str], cache_dir: str | None, what: str)
             )
         before += size
     yield Downloading(what=what, file=files[-1], done_bytes=total, total_bytes=total)
+
+
+def _about_if_there(repo: str, file: str) -> About | None:
+    """As `about`; None if the repository is there and has no such file."""
+    try:
+        return about(repo, file)
+    except Refused as answer:
+        if answer.status == 404 and answer.code in ("EntryNotFound", ""):
+            return None
+        raise
 
 
 def _told(work: Callable[[], T], what: str, repo: str, n_files: int = 1) -> Generator[Event, None, T]:

@@ -91,7 +91,8 @@ def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
         norm_factor=entry.norm_factor,
         overrides=entry.overrides,
     )
-    paths = [hub.cached(entry.repo, file, cache_dir=cache_dir) for file in files_of(ref)]
+    optional = layout.may_lack(entry.file)
+    paths = [hub.cached(entry.repo, file, cache_dir=cache_dir) for file in files_of(ref) if file not in optional]
     if any(path is None for path in paths):
         return ref
     weights = paths[-1]
@@ -148,13 +149,24 @@ def fetched(refs: Sequence[SaeRef], target: TargetSpec) -> Generator[Event, None
         if ref.repo is None:
             done.append(ref)
             continue
-        paths = yield from hub.fetch(
-            ref.repo, files_of(ref), cache_dir=target.cache_dir, offline=target.offline, what=f"SAE {ref.sae_id}"
-        )
+        paths = yield from fetch_files(ref, target)
         weights = paths[files_of(ref)[-1]]
         local = replace(ref, path=str(_folder(weights, ref)), on_disk=True, n_bytes=weights.stat().st_size)
         done.append(localised(local))
     return tuple(done)
+
+
+def fetch_files(ref: SaeRef, target: TargetSpec) -> Generator[Event, None, dict[str, Path]]:
+    """The files of a published SAE by their names in its repository; see `hub.fetch`."""
+    assert ref.repo is not None
+    return hub.fetch(
+        ref.repo,
+        files_of(ref),
+        cache_dir=target.cache_dir,
+        offline=target.offline,
+        what=f"SAE {ref.sae_id}",
+        optional=layout_of(ref.format).may_lack(ref.file or ""),
+    )
 
 
 def _folder(weights: Path, ref: SaeRef) -> Path:

@@ -89,7 +89,7 @@ class LoadedSae:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 of configuration, weights and the registry's overrides; computed at first use, because it reads every byte.
+        """sha256 of configuration, weights and the registry's overrides; at first use, because it reads every byte.
 
         Raises:
             TargetError: the files are not those any more that were loaded.

@@ -39,14 +39,11 @@ def fetch_all(
     Returns:
         '' if all are there; else why not, in two sentences.
     """
-    from inspector.sources import hub
-    from inspector.sources.published import files_of
+    from inspector.sources.published import fetch_files
 
     missing = [ref for ref in refs if not ref.on_disk and ref.repo is not None]
     for number, ref in enumerate(missing, 1):
-        assert ref.repo is not None, "only published SAEs are missing"
-        files, what = files_of(ref), f"SAE {ref.sae_id}"
-        steps = hub.fetch(ref.repo, files, cache_dir=target.cache_dir, offline=target.offline, what=what)
+        steps = fetch_files(ref, target)
         told = Fetching(number=number, total=len(missing), what=ref.sae_id)
         tell(told)
         try:

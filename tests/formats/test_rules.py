@@ -566,3 +566,23 @@ def test_layouts_have_names_and_conversions_of_their_own() -> None:
     names = [layout.name for layout in LAYOUTS]
     conversions = [each for layout in LAYOUTS for each in layout.conversions]
     assert len(set(names)) == len(names) and len(set(conversions)) == len(conversions)
+
+
+def test_gemma_scope_2_without_a_configuration_is_what_its_folders_are_called(tmp_path: Path) -> None:
+    """As the registry's SAEs are taken from the hub's cache: some repositories have no config.json."""
+    from inspector.sources.published import localised
+
+    folder, reference = write_gemma_scope_2(tmp_path / "made", weights())
+    there = tmp_path / "snapshot" / "attn_out_all" / "layer_1_width_40_l0_small"
+    there.parent.mkdir(parents=True)
+    folder.rename(there)
+    (there / "config.json").unlink()
+    ref = torch_ref(there, "gemma-scope-2", hook_name="blocks.1.attn.hook_z")
+    agrees(localised(ref), reference)
+    with pytest.raises(
+        TargetError, match=r"listed at blocks.1.hook_resid_post, but its files say blocks.1.attn.hook_z"
+    ):
+        localised(replace(ref, hook_name=RESID))
+    moved = there.rename(tmp_path / "snapshot" / "layer_1_width_40_l0_small_transcoder")
+    with pytest.raises(TargetError, match="transcoder"):
+        localised(replace(ref, path=str(moved)))

@@ -1,4 +1,4 @@
-"""SAEs of GPT-2 with centred writing weights, on GPT-2 as published: NumPy's SAE on the processed weights is the judge."""
+"""SAEs of GPT-2 with centred writing weights, on GPT-2 as published: NumPy's SAE on processed weights judges."""
 
 from __future__ import annotations
 

@@ -98,6 +98,17 @@ def test_files_arrive_after_their_size_was_announced_and_are_found_again_without
     assert fetch(tmp_path, None, BOTH, offline=True)["result"] == got["result"]
 
 
+def test_a_file_that_may_be_missing_is_asked_for_once_and_done_without(tmp_path: Path, hub: Hub) -> None:
+    files = ["layer_1/config.json", BOTH[1]]
+    got = fetch(tmp_path, hub, files, optional=files[:1])
+    assert list(got["result"]) == [BOTH[1]]
+    assert len([path for _, path, _ in hub.asked if path.endswith("layer_1/config.json")]) == 1
+    assert fetch(tmp_path, None, files, optional=files[:1])["result"] == got["result"]
+    assert "does not have the file" in fetch(tmp_path / "other", hub, files)["error"]
+    there = fetch(tmp_path / "third", hub, BOTH, optional=BOTH[:1])
+    assert list(there["result"]) == BOTH
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, hub: Hub) -> None:
     big = tmp_path / "published" / "big.bin"
     big.write_bytes(os.urandom(30_000_000))
