@@ -69,8 +69,12 @@ def _verdict(claim: Claim, chosen: Mapping[str, tuple[str, Result]]) -> Verdict:
 
 def _judged(claim: Claim, results: Mapping[str, Result]) -> Finding:
     try:
-        return claim.judge(results)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        found = claim.judge(results)
+        for number in (found.value, *(found.interval or ())):
+            if not isinstance(number, int | float | None):
+                raise TypeError(f"{number!r} is no number")
+        return found
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
         # A result of another version of the program, or one edited by hand: said, not thrown.
         return cannot(f"The result lacks what the rule looks at ({type(error).__name__}: {error}): measure again.")
 

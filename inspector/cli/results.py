@@ -61,12 +61,13 @@ def show(result_id: str, as_json: bool) -> None:
     from inspector.cli.colours import look_of_stdout
     from inspector.cli.report import report
     from inspector.experiments import find
+    from inspector.reports.drawn import reading
 
     look = look_of_stdout()
+    with reading(stored.result):
+        shown = report(find(stored.record.experiment), stored.result, look, stored.record.command)
     print_text(f"result {stored.record.id} · measured {stored.record.created}")
-    print_text(
-        report(find(stored.record.experiment), stored.result, look, stored.record.command), end="", coloured=True
-    )
+    print_text(shown, end="", coloured=True)
 
 
 @results.command(
@@ -91,6 +92,7 @@ def export(result_id: str, kind: str, out: Path | None) -> None:
 
     Tables have a row per SAE and every number as it was measured. Figures need matplotlib: install dm-inspect[figures].
     """
+    from inspector.reports.drawn import reading
     from inspector.store.results import load
 
     stored = load(result_id)
@@ -98,7 +100,8 @@ def export(result_id: str, kind: str, out: Path | None) -> None:
         out = Path(f"{stored.record.id}.{kind}")
     if out is not None:
         check_file_place(out)
-    content = _exported(stored, kind)
+    with reading(stored.result):
+        content = _exported(stored, kind)
     if out is None:
         assert isinstance(content, str), "only text goes to stdout"
         print_data(content)
@@ -144,6 +147,7 @@ def compare(one: str, other: str, as_json: bool) -> None:
     SAEs are matched by name, or, where none is shared, by width and nominal L0. The change is right less left.
     """
     from inspector.reports.comparing import Pair, compared, pair_lines
+    from inspector.reports.drawn import reading
     from inspector.reports.opened import open_result, read_newest
     from inspector.store.index import list_results
     from inspector.store.results import load
@@ -153,7 +157,9 @@ def compare(one: str, other: str, as_json: bool) -> None:
     left, right = (open_result(each.record, shelf) for each in stored)
     pair = Pair(one=left, other=right)
     if as_json:
-        print_json(compared(pair))
+        with reading(stored[0].result):
+            row = compared(pair)
+        print_json(row)
         return
     from inspector.cli.colours import look_of_stdout
     from inspector.drawing.ansi import to_ansi
@@ -161,9 +167,9 @@ def compare(one: str, other: str, as_json: bool) -> None:
 
     look = look_of_stdout()
     palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
-    print_text(
-        to_ansi(pair_lines(pair, 0, look.width or 118, 20, palette), look.depth, palette.plain), end="", coloured=True
-    )
+    with reading(stored[0].result):
+        lines = pair_lines(pair, 0, look.width or 118, 20, palette)
+    print_text(to_ansi(lines, look.depth, palette.plain), end="", coloured=True)
 
 
 @results.command("claims", cls=Command, epilog="\b\nExample:\n  dm-inspect results claims --json")

@@ -20,7 +20,7 @@ from inspector.drawing.safe_text import visible
 from inspector.drawing.terminal_figures import render_figure
 from inspector.errors import InspectorError
 from inspector.experiments import find
-from inspector.reports.drawn import figures_of
+from inspector.reports.drawn import figures_of, reading
 from inspector.reports.facts import facts, readings
 from inspector.store.index import newest_of_each
 from inspector.store.results import Record, Stored, load
@@ -92,6 +92,8 @@ def open_result(record: Record, shelf: Shelf) -> Opened:
     verdicts = judged(stored, shelf)
     try:
         figures = figures_of(experiment, stored.result)
+        with reading(stored.result):
+            _ = tuple(facts(experiment, stored.result))
     except InspectorError as error:
         return Opened(record=record, stored=stored, experiment=experiment, verdicts=verdicts, problem=str(error))
     plots = [figure for figure in figures if not isinstance(figure, Table)]

@@ -22,7 +22,7 @@ from inspector.drawing.vector_figures import svg_of
 from inspector.errors import DataError
 from inspector.experiment import Experiment
 from inspector.experiments import find
-from inspector.reports.drawn import figures_of
+from inspector.reports.drawn import figures_of, reading
 from inspector.reports.style import STYLE
 from inspector.store.fingerprint import versions
 from inspector.store.results import Stored
@@ -56,7 +56,13 @@ def page(stored: Sequence[Stored]) -> str:
         *_claims(verdicts),
     ]
     for each in stored:
-        parts += _section(each, find(each.record.experiment))
+        try:
+            with reading(each.result):
+                parts += list(_section(each, find(each.record.experiment)))
+        except DataError as error:  # one that cannot be shown hides no other
+            parts.append(
+                f'<section><h2>{text_of(each.record.id)}</h2><p class="warning">{text_of(error)}</p></section>'
+            )
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
 

@@ -6,8 +6,6 @@ their score as `<score>_low` and `<score>_high`; lists and dictionaries stand as
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters of what a spreadsheet takes for a formula; a number of ours is no text."""
 
 
 def flat_rows(result: Mapping[str, Any]) -> list[Row]:
@@ -64,11 +64,13 @@ def to_csv(result: Mapping[str, Any]) -> str:
     A text that a spreadsheet would run as a formula gets an apostrophe before it; every other text is as it is.
     """
     rows = flat_rows(result)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _plain_text(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    lines = [[not_a_formula(key) for key in rows[0]], *([_plain_text(value) for value in row.values()] for row in rows)]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
+
+
+def _quoted(cell: str) -> str:
+    """The csv module leaves a carriage return bare where lines end in line feeds, and then reads two rows."""
+    return '"' + cell.replace('"', '""') + '"' if any(each in cell for each in ',"\r\n') else cell
 
 
 def to_arrow(result: Mapping[str, Any]) -> pa.Table:
@@ -105,6 +107,9 @@ def _plain_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = repr(value) if isinstance(value, float) else str(value)
-    # A spreadsheet would run a text that begins so; a number is none.
-    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "@", "\t", "\r") else text
+    return repr(value) if isinstance(value, float) else not_a_formula(value) if isinstance(value, str) else str(value)
+
+
+def not_a_formula(text: str) -> str:
+    """A text that a spreadsheet would run as a formula gets an apostrophe before it, which spreadsheets do not show."""
+    return f"'{text}" if text[:1] in _FORMULA else text

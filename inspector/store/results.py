@@ -15,7 +15,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
+
+import msgspec
 
 import inspector
 from inspector.errors import DataError, UsageError, nearest
@@ -47,6 +49,51 @@ class Record:
     hook_name: str
     null: str = ""
     """The control that was measured in its place, or empty."""
+
+
+class _Provenance(TypedDict, total=False):
+    fingerprint: Required[str]
+    model: str | None
+    hook_name: str | None
+    null: str | None
+    profile: str
+    program_version: str
+    versions: dict[str, str | None]
+    warnings: list[str]
+
+
+class _Sae(TypedDict, total=False):
+    sae: Required[str]
+    release: str | None
+    layer: int | None
+    hook_name: str | None
+    d_sae: int | None
+    nominal_l0: float | None
+    l0: float | None
+    n_train: int | None
+    n_test: int | None
+
+
+class _Result(TypedDict):
+    experiment: str
+    profile: str
+    definition: str
+    provenance: _Provenance
+    saes: list[_Sae]
+    result: dict[str, Any]
+    intervals: dict[str, dict[str, tuple[float | None, float | None] | None]]
+    controls: dict[str, Any]
+    warnings: list[str]
+
+
+class _File(TypedDict):
+    """What every result file is held to; what an experiment itself writes is held to by what it draws."""
+
+    format: int
+    id: str
+    created: str
+    command: str
+    result: _Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +162,20 @@ def read(path: Path) -> Stored:
             raise ValueError(f"it has format {content['format']}, and this program reads {FORMAT}")
         if content["id"] != path.stem or any(key not in content["result"] for key in KEYS):
             raise ValueError("it is not a result of this name")
+        msgspec.convert(content, _File)
         return Stored(record=_record(content), result=content["result"])
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Mend its permissions or remove it.") from error
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path} is no result: {_printable(error)}. Remove it and measure again.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__} while reading it"
         raise DataError(f"{damaged}: {reason}. Remove it and measure again.") from error
+
+
+def _printable(error: Exception) -> str:
+    """Msgspec names the place and the types: 'Expected `str`, got `int` - at `$.result.warnings[0]`'."""
+    return str(error).replace("`", "'").replace(" - at '$.", " at '")[:200]
 
 
 def load(wanted: str, *, folder: Path | None = None) -> Stored:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from inspector.store.exports import not_a_formula
 from inspector.tui.state import state_directory
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ MAX_CLIPBOARD = 60_000
 def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes: Sequence[SaeInfo]) -> str:
     """Long form: a line for each token and SAE, and a line of names. An unknown number is an empty field.
 
-    The token is escaped as in JSON, so that no text can break a line.
+    The token is escaped as in JSON, so that no text can break a line, and as in a CSV, so that none is a formula.
     """
     document = text.document
     lines = ["\t".join(COLUMNS)]
@@ -48,11 +49,11 @@ def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes:
                 str(document.context),
                 str(position),
                 str(document.token_ids[position]),
-                json.dumps(document.tokens[position])[1:-1],
+                not_a_formula(json.dumps(document.tokens[position])[1:-1]),
                 SPLITS.get(document.split[position], ""),
                 _field(scalars.loss),
                 _field(scalars.x_norm),
-                saes[row].sae_id,
+                not_a_formula(saes[row].sae_id),
                 _field(scalars.l0),
                 _field(scalars.sae_error_norm),
                 _field(scalars.linear_error_norm),

@@ -8,6 +8,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from inspector.store.exports import flat_rows, to_arrow, to_csv
 from tests.store.objects import HOSTILE, result
@@ -64,12 +65,16 @@ def test_a_result_of_pairs_has_a_row_for_each() -> None:
         assert set(row) == {"experiment", "profile", "pairs"}
 
 
-def test_a_text_that_a_spreadsheet_would_run_is_only_a_text() -> None:
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_a_text_that_a_spreadsheet_would_run_is_only_a_text(first: str) -> None:
+    """Names of columns too; numbers and the Parquet file stay as they are."""
     rows = result()["saes"]
-    rows[0]["sae"] = "=HYPERLINK(1)"
-    rows[0]["r2_pooled"] = -0.5
-    found = list(csv.DictReader(io.StringIO(to_csv(result(saes=rows)))))
-    assert (found[0]["sae"], found[0]["r2_pooled"]) == ("'=HYPERLINK(1)", "-0.5")
+    name = f"{first}HYPERLINK(1)"
+    rows[0] |= {"sae": name, "r2_pooled": -0.5, name: 1.0}
+    found = list(csv.DictReader(io.StringIO(to_csv(result(saes=rows)), newline="")))
+    assert (found[0]["sae"], found[0]["r2_pooled"], found[0][f"'{name}"]) == (f"'{name}", "-0.5", "1.0")
+    table = to_arrow(result(saes=rows))
+    assert table["sae"][0].as_py() == name and name in table.column_names
 
 
 def test_an_sae_that_lacks_a_score_has_an_empty_cell() -> None:

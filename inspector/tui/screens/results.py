@@ -7,6 +7,7 @@ seconds: a result that a job or a command stores appears by itself.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -15,7 +16,8 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from inspector.drawing.safe_text import visible
-from inspector.errors import InspectorError
+from inspector.errors import DataError, InspectorError
+from inspector.reports.drawn import reading
 from inspector.reports.opened import (
     Opened,
     Shelf,
@@ -325,8 +327,14 @@ class ResultsScreen(SideScreen):
         """In a thread: read and draw."""
         opened = opened if opened is not None else open_result(record, shelf)
         (width, height), (side, _) = rooms
-        figure = figure_lines(opened, index, width, height, palette) if width and height else []
-        said = fact_lines(opened, side, palette) if side else []
+        try:
+            with reading(opened.stored.result if opened.stored is not None else {"provenance": {}}):
+                figure = figure_lines(opened, index, width, height, palette) if width and height else []
+                said = fact_lines(opened, side, palette) if side else []
+        except DataError as error:
+            opened = replace(opened, stored=None, problem=str(error))
+            figure = figure_lines(opened, index, width, height, palette) if width and height else []
+            said = fact_lines(opened, side, palette) if side else []
         self.post_message(self.Prepared(turn, opened, figure, said))
 
     def on_results_screen_prepared(self, message: Prepared) -> None:
