@@ -23,8 +23,11 @@ from inspector.claims.verdict import (
 
 __all__ = ["CANNOT_TELL", "CLAIMS", "CONSISTENT", "CONTRADICTS", "Answer", "Claim", "Verdict", "counted", "evaluate"]
 
-SAME_TARGET = ("weights_hash", "hook_name", "tokens_sha256")
-"""Entries of the provenance that results judged together must share."""
+SAME_TARGET = (
+    "weights_hash", "hook_name", "tokens_sha256", "split", "positions", "seed", "train_tokens", "include_special",
+    "outliers", "saes",
+)  # fmt: skip
+"""Entries of the provenance that results judged together must share: of one model, text, split and set of SAEs."""
 
 
 def evaluate(results: Mapping[str, Result]) -> tuple[Verdict, ...]:
@@ -80,4 +83,5 @@ def _judged(claim: Claim, results: Mapping[str, Result]) -> Finding:
 
 
 def _same_target(one: Result, other: Result) -> bool:
-    return all(one["provenance"].get(key) == other["provenance"].get(key) for key in SAME_TARGET)
+    same = all(one["provenance"].get(key) == other["provenance"].get(key) for key in SAME_TARGET)
+    return same and one.get("profile") == other.get("profile")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inspector.claims.verdict import CONSISTENT, CONTRADICTS, Finding, Result, cannot
+from inspector.claims.verdict import Finding, Result, cannot, decided
 
 Results = Mapping[str, Result]
 FEWEST_LATENTS = 30
@@ -43,6 +43,4 @@ def less_interpretable(results: Results) -> Finding:
         why = "The interval over latents of the difference in balanced accuracy lies above 0."
     else:
         why = f"That interval {'covers 0' if high >= 0.0 else 'lies below 0'}."
-    return Finding(
-        answer=CONSISTENT if low > 0.0 else CONTRADICTS, number=number, why=why, value=value, interval=(low, high)
-    )
+    return Finding(answer=decided(low > 0.0, high <= 0.0), number=number, why=why, value=value, interval=(low, high))

@@ -35,7 +35,7 @@ def nonlinear_worse(results: Mapping[str, Result]) -> Finding:
             f"{structure['nonlinear_error']:.3f}."
         )
     return Finding(
-        answer=decided(ends[0] > 0.0, ends[0] <= 0.0),
+        answer=decided(ends[0] > 0.0, ends[1] <= 0.0),
         number=number,
         why=f"The difference over {len(seeds)} seeds is {gap:.4f}{interval_text(ends)}; the paper has 0.05.{beyond}",
         value=gap,

@@ -96,6 +96,21 @@ def interval_of(result: Result, sae: str, key: str) -> tuple[float, float] | Non
     return None if ends is None else (float(ends[0]), float(ends[1]))
 
 
+def ends_of(result: Result, sae: str, key: str) -> tuple[float, float]:
+    """The 95% interval of a score, for a test; the whole line where there is none, which decides nothing."""
+    return interval_of(result, sae, key) or (-math.inf, math.inf)
+
+
+def lies_in(ends: tuple[float, float], low: float, high: float) -> bool:
+    """Whether the whole interval lies between the two."""
+    return low <= ends[0] and ends[1] <= high
+
+
+def lies_out(ends: tuple[float, float], low: float, high: float) -> bool:
+    """Whether the whole interval lies below the one or above the other."""
+    return ends[1] < low or ends[0] > high
+
+
 def middle(result: Result, key: str) -> tuple[float, tuple[float, float] | None, str] | None:
     """The median of a score over SAEs as one of them has it: value, interval, name. None if none is defined."""
     rows = sorted((row for row in result["saes"] if row.get(key) is not None), key=lambda row: float(row[key]))

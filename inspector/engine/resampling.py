@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 N_RESAMPLES = 1000
+FEWEST = 10
+"""Contexts, or groups of them; an interval from fewer is of the draws and says little about other text."""
 LEVEL = 0.95
 
 
@@ -34,7 +36,12 @@ class Estimate:
 
 
 def resampling_counts(n_contexts: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
-    """[1 + n_resamples, n_contexts] float64: how often each context is drawn. Row 0 is the data as they are."""
+    """[1 + n_resamples, n_contexts] float64: how often each context is drawn. Row 0 is the data as they are.
+
+    Of fewer than `FEWEST` contexts there are no draws, and so no interval anywhere.
+    """
+    if n_contexts < FEWEST:
+        return torch.ones(1, n_contexts, dtype=torch.float64)
     draws = np.random.default_rng(seed).multinomial(n_contexts, np.full(n_contexts, 1.0 / n_contexts), size=n_resamples)
     return torch.from_numpy(np.concatenate([np.ones((1, n_contexts)), draws.astype(np.float64)]))
 

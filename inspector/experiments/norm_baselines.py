@@ -69,6 +69,8 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Every predictor for both targets, and the public code's token means as a control."""
+    import numpy as np
+
     from inspector.statistics.own import token_scores as scores
 
     found = found_in(statistics, "norm-baselines")
@@ -95,6 +97,10 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
         row = Row(**{name: value.value for name, value in values.items()})
         rows.append(row)
         intervals[own.sae] = {name: value.interval for name, value in values.items()}
+        if not in_sample:
+            beside = np.stack([arrays[f"r2_{name}"] for name in FIVE if name != "x"])
+            gain = arrays["r2_x"] - np.where(np.isnan(beside).all(axis=0), np.nan, np.fmax.reduce(beside))
+            intervals[own.sae]["r2_x_gain"] = scores.each({"r2_x_gain": gain})["r2_x_gain"].interval
         rivals = {name: value for name in FIVE if name != "x" and (value := getattr(row, f"r2_{name}")) is not None}
         best[own.sae] = max(rivals, key=lambda name: rivals[name]) if rivals else None
         for name, value in _five(found, own, target, not intercept).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from inspector.engine.resampling import FEWEST
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.statistics.grouping import MOST_GROUPS
 from inspector.statistics.measured import Statistics
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec
-
-FEW_CONTEXTS = 10
-"""Held-out contexts below which a percentile interval says little."""
 
 
 def result_object(
@@ -75,9 +73,10 @@ def _plain(value: Any) -> dict[str, Any]:
 def warnings_of(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outcome) -> list[str]:
     """What somebody who reads the result should know, each once."""
     found = [*loaded.warnings, *plan.notes]
-    if statistics.n_test_contexts < FEW_CONTEXTS:
+    if statistics.n_test_contexts < FEWEST:
         found.append(
-            f"Only {statistics.n_test_contexts} contexts are held out: intervals are too narrow and jump with the seed."
+            f"Only {statistics.n_test_contexts} contexts are held out, and an interval needs {FEWEST}: none is given. "
+            "Raise --contexts or lower --train-tokens."
         )
     if statistics.n_test_contexts > MOST_GROUPS:
         found.append(

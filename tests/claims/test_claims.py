@@ -60,7 +60,7 @@ def norm_prediction(level: float, null: float, of: Callable[[int, float], float]
 
 
 def error_vector(of: Callable[[int, float], float], split: str = "context") -> Object:
-    rows, intervals = suite("r2_pooled", of)
+    rows, intervals = suite("r2_mean_dims", of)
     result = made("error-vector", rows, intervals=intervals)
     result["provenance"]["split"] = split
     return result
@@ -82,6 +82,7 @@ def test_c1_is_judged_against_the_null() -> None:
     assert verdict("C1", norm_prediction(0.8, 0.3)).verdict == CONSISTENT
     assert verdict("C1", norm_prediction(0.3, 0.8)).verdict == CONTRADICTS
     assert verdict("C1", norm_prediction(0.5, 0.505)).verdict == CANNOT_TELL
+    assert verdict("C1", norm_prediction(0.6, 0.3)).verdict == CANNOT_TELL  # above the null, outside the paper's range
     found = verdict("C1", norm_prediction(0.8, 0.3))
     assert (found.value, found.number, found.results) == (0.8, "0.8 to 0.8, median 0.8", ("norm-prediction-id0",))
     assert found.interval == pytest.approx((0.79, 0.81))
@@ -104,6 +105,8 @@ def test_c3_is_the_slope_with_l0_held_fixed() -> None:
     assert found.verdict == CONTRADICTS
     assert found.value == pytest.approx(-0.1, abs=0.02)
     assert verdict("C3", made("fvu-nonlinear", rows[:6])).verdict == CANNOT_TELL  # two widths
+    rows, _ = suite("fvu_nonlinear", lambda d, l0: float(0.2 * np.exp(0.3 * rng.standard_normal())))
+    assert verdict("C3", made("fvu-nonlinear", rows)).verdict == CANNOT_TELL  # 0 is covered, and so is much else
 
 
 def test_c4_needs_both_experiments_of_one_target() -> None:
@@ -115,12 +118,15 @@ def test_c4_needs_both_experiments_of_one_target() -> None:
     other = copy.deepcopy(rises)
     other["provenance"]["weights_hash"] = "another model"
     assert verdict("C4", falls, other).why.startswith("Its results are of different targets")
+    for changed in ({"profile": "paper-code"}, {"provenance": rises["provenance"] | {"saes": {"other": "hash"}}}):
+        assert verdict("C4", falls, rises | changed).why.startswith("Its results are of different targets")
 
 
 @pytest.mark.parametrize(
     ("ends", "identified", "answer"),
-    [([0.01, 0.05], True, CONSISTENT), ([-0.01, 0.05], True, CONTRADICTS), ([0.01, 0.05], False, CANNOT_TELL)],
-)
+    [([0.01, 0.05], True, CONSISTENT), ([-0.01, 0.05], True, CANNOT_TELL), ([-0.05, -0.01], True, CONTRADICTS),
+     ([0.01, 0.05], False, CANNOT_TELL), ([-0.05, -0.01], False, CONTRADICTS)],
+)  # fmt: skip
 def test_c5_is_the_interval_of_the_floor(ends: list[float], identified: bool, answer: str) -> None:
     found = {
         "floor_above_nonlinear": 0.03, "floor_above_nonlinear_interval": ends, "floor_identified": identified,
@@ -129,27 +135,40 @@ def test_c5_is_the_interval_of_the_floor(ends: list[float], identified: bool, an
     assert verdict("C5", made("dark-matter-breakdown", [], result=found)).verdict == answer
 
 
-@pytest.mark.parametrize(("inside", "answer"), [(20, CONSISTENT), (12, CANNOT_TELL), (4, CONTRADICTS)])
-def test_c10_counts_bars_between_the_marks(inside: int, answer: str) -> None:
-    rows = [
-        {"sae": str(i), "within_marks_linear": i < inside / 2, "within_marks_nonlinear": i < inside / 2,
-         "recovered_linear": 50.0, "recovered_nonlinear": 40.0}
-        for i in range(10)
-    ]  # fmt: skip
-    assert verdict("C10", made("ce-splice", rows)).verdict == answer
+@pytest.mark.parametrize(
+    ("inside", "half", "answer"),
+    [(20, 1.0, CONSISTENT), (12, 1.0, CANNOT_TELL), (4, 1.0, CONTRADICTS), (20, 30.0, CANNOT_TELL)],
+)
+def test_c10_counts_bars_that_are_surely_between_the_marks(inside: int, half: float, answer: str) -> None:
+    rows, intervals = [], {}
+    for i in range(10):
+        row: Object = {"sae": str(i)}
+        for part in ("linear", "nonlinear"):
+            recovered = 50.0 if i < inside / 2 else 90.0
+            row |= {f"recovered_{part}": recovered, f"variance_recovered_{part}": 45.0, f"norm_ratio_{part}": 60.0}
+            intervals.setdefault(str(i), {})[f"recovered_{part}"] = [recovered - half, recovered + half]
+        rows.append(row)
+    assert verdict("C10", made("ce-splice", rows, intervals=intervals)).verdict == answer
 
 
 @pytest.mark.parametrize(
-    ("decrease", "change", "answer"), [(4.0, -0.5, CONSISTENT), (4.0, -9.0, CONTRADICTS), (60.0, 0.0, CONTRADICTS)]
-)
-def test_c11_is_little_in_total_and_nothing_in_the_nonlinear(decrease: float, change: float, answer: str) -> None:
+    ("decrease", "change", "half", "answer"),
+    [(4.0, -0.5, 0.5, CONSISTENT), (4.0, -9.0, 0.5, CONTRADICTS), (60.0, 0.0, 0.5, CONTRADICTS),
+     (8.0, -0.5, 0.5, CANNOT_TELL), (4.0, -0.5, 4.0, CANNOT_TELL)],
+)  # fmt: skip
+def test_c11_is_little_in_total_and_nothing_in_the_nonlinear(
+    decrease: float, change: float, half: float, answer: str
+) -> None:
     rows = [{"sae": "a", "fvu_decrease_percent": decrease, "fvu_nonlinear_change_percent": change}]
     result = {"mean_fvu_decrease_percent": decrease, "mean_fvu_nonlinear_change_percent": change}
-    intervals = {"a": {"fvu_nonlinear_change_percent": [change - 0.5, change + 0.5]}}
+    values = {"fvu_nonlinear_change_percent": change, "fvu_decrease_percent": decrease}
+    intervals = {"a": {key: [value - half, value + half] for key, value in values.items()}}
     assert verdict("C11", made("pursuit", rows, result=result, intervals=intervals)).verdict == answer
 
 
-@pytest.mark.parametrize(("value", "answer"), [(0.1, CONSISTENT), (0.005, CANNOT_TELL), (-0.1, CONTRADICTS)])
+@pytest.mark.parametrize(
+    ("value", "answer"), [(0.08, CONSISTENT), (0.3, CANNOT_TELL), (0.005, CANNOT_TELL), (-0.1, CONTRADICTS)]
+)
 def test_c12_is_what_whole_contexts_leave(value: float, answer: str) -> None:
     scores = {"own": {"sae_error": 0.0, "nonlinear_error": 0.5}, "joint": {"sae_error": value, "nonlinear_error": 0.1}}
     result = {"r2_mean_dims": scores, "sae": "a"}
@@ -176,8 +195,12 @@ PAPER = {
     ],
 )
 def test_c16_is_table_1(changes: Mapping[str, float | None], answer: str) -> None:
-    result = {"correlations": PAPER | dict(changes), "paper": PAPER, "sae": "a"}
-    assert verdict("C16", made("synthetic-sae", [], result=result)).verdict == answer
+    table = PAPER | dict(changes)
+    result = {"correlations": table, "paper": PAPER, "sae": "a"}
+    for half, expected in ((0.01, answer), (0.7, CANNOT_TELL), (None, CANNOT_TELL)):
+        ends = {} if half is None else {k: [v - half, v + half] for k, v in table.items() if v is not None}
+        made_up = made("synthetic-sae", [], result=result, intervals={"a": ends})
+        assert verdict("C16", made_up).verdict == expected
 
 
 @pytest.mark.parametrize(("parabola", "answer"), [(True, CONSISTENT), (False, CONTRADICTS)])
@@ -197,8 +220,11 @@ def test_c19_is_a_slope_within_a_factor_of_two(value: float, half: float, answer
 
 @pytest.mark.parametrize(("gain", "answer"), [(0.2, CONSISTENT), (-0.1, CONTRADICTS)])
 def test_c6_is_the_gain_over_both_baselines(gain: float, answer: str) -> None:
-    pairs = [{"r2": 0.5 + gain, "r2_x_norm": 0.3, "r2_activation": 0.5}] * 6
-    assert verdict("C6", made("per-token-scaling", [], result={"pairs": pairs})).verdict == answer
+    pair = {"small": "a", "large": "b", "r2": 0.5 + gain, "r2_x_norm": 0.3, "r2_activation": 0.5}
+    ends = {"a -> b": {"gain": [gain - 0.05, gain + 0.05]}}
+    found = {"pairs": [pair] * 6}
+    assert verdict("C6", made("per-token-scaling", [], result=found, intervals=ends)).verdict == answer
+    assert verdict("C6", made("per-token-scaling", [], result=found)).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(("half", "answer"), [(0.1, CONSISTENT), (0.3, CANNOT_TELL)])
@@ -231,8 +257,11 @@ def test_c1_compares_squared_norms_with_squared_norms() -> None:
 def test_c7_is_the_order_of_five(changes: Object, answer: str) -> None:
     row = {"sae": "a", "r2_x": 0.99, "r2_x_hat": 0.9, "r2_linear_error": 0.8, "r2_sae_error": 0.7,
            "r2_nonlinear_error": 0.4}  # fmt: skip
-    found = verdict("C7", made("norm-test", [row | changes]))
-    assert found.verdict == answer
+    changed = row | changes
+    for half, expected in ((0.02, answer), (0.4, CANNOT_TELL), (None, CANNOT_TELL)):
+        ends = {k: [v - half, v + half] for k, v in changed.items() if isinstance(v, float) and half is not None}
+        found = verdict("C7", made("norm-test", [changed], intervals={"a": ends}))
+        assert found.verdict == expected
     if not changes:
         assert found.number == "x 0.990 > x_hat 0.900 > linear 0.800 > error 0.700 > nonlinear 0.400"
         assert "; 1 values of at most 0.5 count in" in found.why
@@ -240,14 +269,16 @@ def test_c7_is_the_order_of_five(changes: Object, answer: str) -> None:
 
 @pytest.mark.parametrize(("scalar", "answer"), [(0.05, CONSISTENT), (0.35, CONTRADICTS)])
 def test_c13_is_the_scalars_part(scalar: float, answer: str) -> None:
-    rows = [{"sae": "a", "r2_scalar": scalar, "r2_full": 0.4}]
-    assert verdict("C13", made("shrinkage", rows)).verdict == answer
+    rows, share = [{"sae": "a", "r2_scalar": scalar, "r2_full": 0.4}], scalar / 0.4
+    ends = {"a": {"scalar_share": [share - 0.1, share + 0.1]}}
+    assert verdict("C13", made("shrinkage", rows, intervals=ends)).verdict == answer
+    assert verdict("C13", made("shrinkage", rows)).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(("token", "answer"), [(0.3, CONSISTENT), (0.6, CANNOT_TELL), (0.9, CONTRADICTS)])
 def test_c14_is_x_against_its_best_rival(token: float, answer: str) -> None:
     rows = [{"sae": "a", "r2_x": 0.6, "r2_token": token, "r2_loss": 0.1, "r2_l0": 0.1, "r2_x_norm": 0.2}]
-    intervals = {"a": {"r2_x": [0.55, 0.65]}}
+    intervals = {"a": {"r2_x": [0.1, 0.99], "r2_x_gain": [0.6 - token - 0.05, 0.6 - token + 0.05]}}
     assert verdict("C14", made("norm-baselines", rows, intervals=intervals)).verdict == answer
 
 
@@ -258,12 +289,17 @@ def test_c15_is_two_slopes(linear: float, nonlinear: float, answer: str) -> None
     slopes = {"linear_slope": linear, "nonlinear_slope": nonlinear}
     intervals = {"slopes": {name: [value - 0.05, value + 0.05] for name, value in slopes.items()}}
     assert verdict("C15", made("per-token-split", [], result=slopes, intervals=intervals)).verdict == answer
+    assert verdict("C15", made("per-token-split", [], result=slopes)).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(("control", "answer"), [(0.5, CONSISTENT), (4.0, CONTRADICTS)])
 def test_c18_is_the_gain_over_the_linear_norms(control: float, answer: str) -> None:
-    pairs = [{"decrease_percent": 3.0, "decrease_percent_linear": control}] * 4
-    assert verdict("C18", made("scaling-with-nonlinear", [], result={"pairs": pairs})).verdict == answer
+    pairs = [{"small": "a", "large": "b", "decrease_percent": 3.0, "decrease_percent_linear": control}] * 4
+    beyond = 3.0 - control
+    ends = {"a -> b": {"beyond_linear": [beyond - 0.1, beyond + 0.1], "decrease_percent": [2.9, 3.1]}}
+    found = made("scaling-with-nonlinear", [], result={"pairs": pairs}, intervals=ends)
+    assert verdict("C18", found).verdict == answer
+    assert verdict("C18", made("scaling-with-nonlinear", [], result={"pairs": pairs})).verdict == CANNOT_TELL
 
 
 def test_a_measured_control_is_no_evidence() -> None:

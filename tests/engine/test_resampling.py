@@ -16,8 +16,16 @@ def test_row_zero_is_the_data_and_every_row_draws_as_many_contexts() -> None:
 
 
 def test_the_seed_decides() -> None:
-    assert torch.equal(resampling_counts(9, seed=4), resampling_counts(9, seed=4))
-    assert not torch.equal(resampling_counts(9, seed=4), resampling_counts(9, seed=5))
+    assert torch.equal(resampling_counts(10, seed=4), resampling_counts(10, seed=4))
+    assert not torch.equal(resampling_counts(10, seed=4), resampling_counts(10, seed=5))
+
+
+def test_fewer_than_ten_contexts_give_the_number_and_no_interval() -> None:
+    values = torch.arange(9, dtype=torch.float64)
+    counts = resampling_counts(9, seed=4)
+    assert torch.equal(counts, torch.ones(1, 9, dtype=torch.float64))
+    estimate = percentile_estimate(counts @ values / 9)
+    assert (estimate.value, estimate.interval) == (4.0, None)
 
 
 def test_the_interval_of_a_mean_is_that_of_theory() -> None:

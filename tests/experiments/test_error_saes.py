@@ -328,7 +328,7 @@ def test_geometric_median_is_where_no_step_shortens_the_way() -> None:
     ("interval", "by_seed", "answer"),
     [
         ([0.01, 0.09], [0.04, 0.05, 0.06], CONSISTENT),
-        ([-0.01, 0.11], [0.0, 0.05, 0.1], CONTRADICTS),
+        ([-0.01, 0.11], [0.0, 0.05, 0.1], CANNOT_TELL),
         ([-0.09, -0.01], [-0.04, -0.05, -0.06], CONTRADICTS),
         (None, [0.05], CANNOT_TELL),
         ([0.01, 0.09], [0.05, 0.05], CANNOT_TELL),
