@@ -53,8 +53,34 @@ def write_options(params: Iterable[click.Parameter], ctx: click.Context, formatt
                 formatter.write_dl(rows)
 
 
+MAY_BE_EMPTY = ("prompt",)
+"""Parameters for which an empty value means something."""
+
+
+def refuse_empty_values(command: click.Command, ctx: click.Context, args: list[str]) -> None:
+    """An empty value is a shell's variable that was not set, and would silently mean the default or the current folder.
+
+    Raises:
+        click.UsageError: an option has one.
+    """
+    if "" not in args and not any(arg.endswith("=") for arg in args):
+        return
+    values, _, _ = command.make_parser(ctx).parse_args(args=list(args))
+    for param in command.params:
+        given = values.get(param.name)
+        if param.name not in MAY_BE_EMPTY and "" in (given if isinstance(given, list) else [given]):
+            raise click.UsageError(
+                f"{param.opts[0]} is empty, as a variable is that was not set. Give it a value, or leave it out.", ctx
+            )
+
+
 class Command(click.Command):
     """A command whose help separates its own options from TARGET's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, without empty values."""
+        refuse_empty_values(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write both lists of options."""
@@ -70,6 +96,11 @@ class LazyGroup(click.Group):
     def __init__(self, *args: object, lazy: dict[str, LazyCommand], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's constructor, passed through untouched
         self.lazy = lazy
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, without empty values."""
+        refuse_empty_values(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the help."""

@@ -199,7 +199,8 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
     field = "" if contexts.field is None else f", from field {contexts.field!r}"
     yield Loading(what="text", detail=f"{len(ids):,} contexts of {length:,} tokens{field}", seconds=0.0)
     for note in contexts.notes:
-        yield Warned(message=note)
+        if not note.startswith(f"{n_contexts:,} contexts were asked for"):  # a short text is read again
+            yield Warned(message=note)
     n_held_out = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(ids))))
     settings = TrainSettings(
         tokens=tokens,

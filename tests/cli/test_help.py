@@ -100,3 +100,24 @@ def test_a_group_without_a_command_shows_its_help_on_stderr(run: Run) -> None:
     outcome = run("sessions")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("Usage: dm-inspect sessions ")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "error-vector", "--text", ""),
+        ("run", "error-vector", "--text="),
+        ("tokens", "--out", ""),
+        ("suites", "--suite", ""),
+        ("run", "error-vector", "--sae", "a", "--sae", ""),
+        ("--cache-dir", ""),
+        ("results", "report", "--out", ""),
+    ],
+    ids=" ".join,
+)
+def test_a_variable_that_is_not_set_is_a_mistake_and_no_default(run: Run, args: tuple[str, ...]) -> None:
+    """`--text "$TEXT"` measured the demo's text, and `--suite ""` what lies in the current folder."""
+    outcome = run(*args)
+    option = [arg for arg in args if arg.startswith("--")][-1].rstrip("=")
+    said = f"error: {option} is empty, as a variable is that was not set. Give it a value, or leave it out.\n"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", said)

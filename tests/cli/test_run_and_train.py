@@ -135,7 +135,7 @@ def test_a_wrong_parameter_is_refused_at_once(run: Run, args: tuple[str, ...], m
         (("--json", "--out", "a.parquet"), "--json and --out were both given. Leave one out."),
         (
             ("--out", "a.csv"),
-            "--out a.csv does not end in .parquet, the only format of this table. Rename it, or use --json.",
+            "--out a.csv ends in neither .parquet (the table) nor .safetensors (--vectors). Rename it, or use --json.",
         ),
         (("--out", "/no/a.parquet"), "The folder /no does not exist. Create it, or choose another place."),
     ],
