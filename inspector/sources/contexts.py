@@ -71,8 +71,29 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
 
     Raises:
         UsageError: when the context length or number is impossible.
-        DataError: when the text is missing, unreadable or too short for a single context.
+        DataError: when the text is missing, unreadable or too short for a single context, or holds a token that the
+            model has no row for.
     """
+    found = _load(target, model)
+    require_rows(found, model)
+    return found
+
+
+def require_rows(contexts: Contexts, model: LanguageModel) -> None:
+    """Refuse contexts with a token that the tokenizer has and the model's embedding has not.
+
+    Raises:
+        DataError: with the token and where it is.
+    """
+    beyond = (contexts.token_ids >= model.vocab_size).nonzero()
+    if len(beyond):
+        row, position = (int(i) for i in beyond[0])
+        where = f"position {position} of {contexts.names[row]}"
+        raise model.without_row(int(contexts.token_ids[row, position]), where)
+
+
+def _load(target: TargetSpec, model: LanguageModel) -> Contexts:
+    """As `load_contexts`, whatever the tokens are."""
     length = default_context_length(model.n_ctx) if target.context_length is None else target.context_length
     check_length(length, target.contexts, model.n_ctx)
     cutter = _Cutter(model.tokenizer, length)

@@ -292,14 +292,19 @@ class LanguageModel:
         low, high = int(tokens.min()), int(tokens.max())
         if self.vocab_size <= high < len(self.tokenizer):
             row, position = (int(i) for i in (tokens == high).nonzero()[0])
-            raise DataError(
-                f"Token {self.token_text(high)!r} (id {high}) at position {position} of text {row} has no row in the "
-                f"model's embedding, which has {self.vocab_size:,}. Leave it out of the text."
-            )
+            where = "the text" if len(tokens) == 1 else f"text {row + 1:,} of {len(tokens):,}"
+            raise self.without_row(high, f"position {position} of {where}")
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
             raise UsageError(f"Token id {wrong} is outside the vocabulary. Use ids from 0 to {self.vocab_size - 1}.")
         return tokens.to(self.device)
+
+    def without_row(self, token_id: int, where: str) -> DataError:
+        """That a text has a token which the tokenizer knows and the model's embedding does not."""
+        return DataError(
+            f"Token {self.token_text(token_id)!r} (id {token_id}) at {where} has no row in the model's embedding, "
+            f"which has {self.vocab_size:,}. Leave it out of the text."
+        )
 
 
 def load_model(target: TargetSpec) -> LanguageModel:

@@ -5,6 +5,7 @@ the model's own implementation.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inspector.errors import DataError, TargetError
+from inspector.errors import DataError, ExitCode, TargetError
 from inspector.sources import bridge_check
 from inspector.sources.architectures import PUBLISHED, published, refusal_of, require_known, supported_architectures
+from inspector.sources.contexts import load_contexts
 from inspector.sources.loading import load_model
 from inspector.sources.model import LanguageModel
 from inspector.sources.registry_index import parse, registry_file
@@ -298,8 +300,30 @@ def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> N
     ids = model.encode("a token and <image_1>")
     assert ids[-1] == ROWS + 1
     model.forward(torch.tensor([ids[:-1]]))
-    with pytest.raises(DataError, match=rf"Token '<image_1>' \(id 301\) at position {len(ids) - 1} .* has 300"):
+    place = f"Token '<image_1>' (id 301) at position {len(ids) - 1} of the text has no row"
+    with pytest.raises(DataError, match=re.escape(place)):
         model.forward(torch.tensor([ids]))
+    with pytest.raises(DataError, match=r"position 1 of text 2 of 2 has no row .* has 300"):
+        model.values(torch.tensor([[1, 5], [1, 300]]), ["hook_embed"])
+
+
+def test_a_text_with_a_token_without_a_row_is_refused_with_its_record(tmp_path: Path) -> None:
+    folder = written(made("gemma3_text"), tmp_path / "m", extra_tokens=2)
+    model, texts = loaded(folder), ["a token and another one of many more"] * 20
+    target = TargetSpec(model=str(folder), text=str(tmp_path / "t.jsonl"), contexts=20, context_length=8, device="cpu")
+
+    def write() -> None:
+        (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    write()
+    assert len(load_contexts(target, model).token_ids) == 20
+    texts[12] = "a <image_0> of many more and some others"
+    write()
+    with pytest.raises(
+        DataError, match=r"'<image_0>' \(id 300\) at position \d of t\.jsonl record 13 has no row"
+    ) as caught:
+        load_contexts(target, model)
+    assert caught.value.exit_code == ExitCode.DATA
 
 
 @pytest.mark.parametrize(
