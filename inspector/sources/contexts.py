@@ -113,7 +113,7 @@ def _load(target: TargetSpec, model: LanguageModel) -> Contexts:
     order = {name: place for place, (name, _) in enumerate(pieces)}
     found = cutter.windows(pieces, target.contexts, target.seed)
     found.sort(key=lambda item: (order[item.document], item.start))
-    return _contexts(found, path.name, target, cutter, length, notes)
+    return _contexts(found, path.name, target, cutter, length, notes, one_text=True)
 
 
 def _contexts(
@@ -124,8 +124,10 @@ def _contexts(
     length: int,
     notes: tuple[str, ...] = (),
     field: str | None = None,
+    *,
+    one_text: bool = False,
 ) -> Contexts:
-    notes = (*notes, *cutter.special.notes(name), *_enough(len(found), name, target, cutter, length))
+    notes = (*notes, *cutter.special.notes(name, one_text=one_text), *_enough(len(found), name, target, cutter, length))
     return contexts_from([item.ids for item in found], [item.name for item in found], notes, field)
 
 
@@ -171,7 +173,7 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
             token_ids=contexts_from([item.ids for item in found], []).token_ids,
             names=tuple(item.name for item in found),
             field=field,
-            notes=(*reading.notes(text.name), *cutter.special.notes(text.name)),
+            notes=(*reading.notes(text.name), *cutter.special.notes(text.name, one_text=False)),
         )
         if found:
             is_usual = text.field is not None or field == hub_text.USUAL_FIELD

@@ -38,8 +38,8 @@ class SpecialStrings:
             self.found += here
             self.n_tokens += sum(token in self._special_ids for token in ids[self._n_front :])
 
-    def notes(self, name: str) -> tuple[str, ...]:
-        """What there is to say about them, for a text of this name."""
+    def notes(self, name: str, *, one_text: bool) -> tuple[str, ...]:
+        """What there is to say about them; `one_text`: the text of this name could be given as records instead."""
         total = self.found.total()
         if not total:
             return ()
@@ -54,7 +54,5 @@ class SpecialStrings:
                 f"{self.n_tokens:,} are tokens of their own, neither fitted nor scored; the others are spelled in "
                 "ordinary tokens or begin a text. Contexts go on across all of them"
             )
-        return (
-            f"{name} has special tokens of this model written out: {strings}{more}. {what}; to keep documents apart, "
-            "give them as records of a .jsonl.",
-        )
+        advice = "; to keep documents apart, give them as records of a .jsonl" if one_text else ""
+        return (f"{name} has special tokens of this model written out: {strings}{more}. {what}{advice}.",)

@@ -200,7 +200,11 @@ def test_separators_that_are_special_tokens_are_told(toy: LanguageModel, tmp_pat
     assert note.startswith(
         f"a.txt has special tokens of this model written out: {eos!r} (5). They are tokens of their own"
     )
+    assert contexts.notes[0].endswith("; to keep documents apart, give them as records of a .jsonl.")
     assert int((contexts.token_ids == toy.tokenizer.eos_id).sum()) == 5
+    lines = tmp_path / "a.jsonl"
+    lines.write_text(json.dumps({"text": f"{eos} ".join([prose(20)] * 2)}) + "\n")
+    assert load_contexts(spec(text=str(lines), contexts=1), toy).notes[0].endswith("contexts go on across them.")
     path.write_text(" <bos> ".join(prose(20, i) for i in range(6)))
     contexts = load_contexts(spec(text=str(path), contexts=99), toy)
     assert contexts.notes[0].startswith(
