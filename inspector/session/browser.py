@@ -120,6 +120,8 @@ class Browser:
         ids = list(asked.prompt_ids) or self._encoded(asked.prompt)
         self._require_length(len(ids), at_least=1, room=1)
         out_of_range = [token for token in ids if not 0 <= token < self.loaded.model.vocab_size]
+        if out_of_range and not asked.prompt_ids:
+            raise self.loaded.model.without_row(out_of_range[0], f"position {ids.index(out_of_range[0])} of the text")
         if out_of_range:
             raise UsageError(
                 f"prompt_ids holds {out_of_range[0]}, but the model has {self.loaded.model.vocab_size} tokens. "

@@ -87,8 +87,18 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     known = supported_architectures()
     if not architectures or not known:
         return None  # an old configuration, or another transformer-lens: then loading says it
-    if config.get("is_encoder_decoder") or not any(_is_text_model(each, config) for each in architectures):
-        return f"it is a {shown(architectures[0])}, which does not predict the next token of a text"
+    named = shown(architectures[0])
+    text = config.get("text_config")
+    if config.get("is_encoder_decoder") or not any(_is_text_model(each, text) for each in architectures):
+        sees = any(key in config for key in ("vision_config", "audio_config"))
+        return f"it is a {named}, " + (
+            "whose text model is no part of its own" if sees else "which does not predict the next token of a text"
+        )
+    if isinstance(text, Mapping) and (kind := text.get("model_type")) is not None:
+        inside = text_models().get(str(kind))
+        if text_models() and inside is None:
+            return f"it is a {named}, whose text model ({shown(kind)}) transformers does not run on its own"
+        architectures = [inside] if inside else architectures
     if not any(each in known for each in architectures):
         return f"it is a {shown(architectures[0])}, which transformer-lens does not know"
     return None
@@ -115,17 +125,30 @@ def supported_architectures() -> frozenset[str]:
 
     Empty if it is written differently from version 3.9.
     """
-    spec = util.find_spec("transformer_lens")
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    for folder in folders:
-        path = Path(folder) / "factories" / "architecture_adapter_factory.py"
+    source = _source("transformer_lens", "factories/architecture_adapter_factory.py")
+    return frozenset(re.findall(r'^    "(\w+)": \w+', source, re.MULTILINE))
+
+
+@cache
+def text_models() -> Mapping[str, str]:
+    """Classes of transformers that predict the next token, by model_type; read likewise, and empty likewise."""
+    source = _source("transformers", "models/auto/modeling_auto.py")
+    table = re.search(r"^MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = (.+?)^\)", source, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r'\("([\w-]+)", "(\w+)"\)', table[1])) if table else {}
+
+
+def _source(package: str, file: str) -> str:
+    """A file of an installed package; empty if there is none."""
+    spec = util.find_spec(package)
+    for folder in [] if spec is None else list(spec.submodule_search_locations or []):
+        path = Path(folder) / file
         if path.is_file():
-            return frozenset(re.findall(r'^    "(\w+)": \w+', path.read_text(encoding="utf-8"), re.MULTILINE))
-    return frozenset()
+            return path.read_text(encoding="utf-8")
+    return ""
 
 
-def _is_text_model(architecture: str, config: Mapping[str, Any]) -> bool:
+def _is_text_model(architecture: str, text_config: object) -> bool:
     """Whether it predicts the next token, alone or as the text model inside one that also sees or hears."""
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return True
-    return architecture.endswith("ForConditionalGeneration") and isinstance(config.get("text_config"), Mapping)
+    return architecture.endswith("ForConditionalGeneration") and isinstance(text_config, Mapping)

@@ -104,7 +104,11 @@ def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -
     whole = AutoConfig.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False)
     config = whole.get_text_config(decoder=True)
     has_more = config is not whole
-    options: dict[str, Any] = {"key_mapping": _TEXT_WEIGHTS} if has_more else {}
+    options: dict[str, Any] = {}
+    if has_more:
+        options["key_mapping"] = _TEXT_WEIGHTS
+        # Whether the embedding is the output as well is said for the whole, and its parts may have another default.
+        config.tie_word_embeddings = getattr(whole, "tie_word_embeddings", config.tie_word_embeddings)
     if isinstance(files.config.get("quantization_config"), dict):  # of the one method that `require_known` lets through
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     model, info = AutoModelForCausalLM.from_pretrained(

@@ -18,7 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from inspector.errors import DataError, ExitCode, TargetError
 from inspector.sources import bridge_check
-from inspector.sources.architectures import PUBLISHED, published, refusal_of, require_known, supported_architectures
+from inspector.sources.architectures import (
+    PUBLISHED,
+    published,
+    refusal_of,
+    require_known,
+    supported_architectures,
+    text_models,
+)
 from inspector.sources.contexts import load_contexts
 from inspector.sources.loading import load_model
 from inspector.sources.model import LanguageModel
@@ -65,7 +72,8 @@ def made(name: str) -> Any:
     import transformers as t
 
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    gemma = {"text_config": SMALL | WINDOW, "vision_config": {**vision, "image_size": 8, "patch_size": 4}}
+    sees_small = vision | {"image_size": 8, "patch_size": 4}
+    gemma = {"text_config": SMALL | WINDOW, "vision_config": sees_small}
     qwen = {"text_config": SMALL | LINEAR, "vision_config": SEES}
     qwen_moe = {
         "text_config": SMALL | LINEAR | EXPERTS | {"shared_expert_intermediate_size": 16},
@@ -90,6 +98,22 @@ def made(name: str) -> Any:
         "gpt_oss": lambda: t.GptOssForCausalLM(
             t.GptOssConfig(**SMALL, **WINDOW, num_local_experts=4, num_experts_per_tok=2)
         ),
+        "mistral3": lambda: t.Mistral3ForConditionalGeneration(
+            t.Mistral3Config(
+                text_config=SMALL | {"model_type": "mistral"},
+                vision_config=sees_small | {"model_type": "pixtral", "head_dim": 8},
+                image_token_index=5,
+            )
+        ),
+        "llama4": lambda: t.Llama4ForConditionalGeneration(
+            t.Llama4Config(
+                text_config=SMALL | {"intermediate_size_mlp": 64, "num_local_experts": 2, "num_experts_per_tok": 1},
+                vision_config=sees_small
+                | {"vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
+            )
+        ),
+        "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**NO_HEAD_DIM)),
+        "granite": lambda: t.GraniteForCausalLM(t.GraniteConfig(**NO_HEAD_DIM)),
         "cohere": lambda: t.CohereForCausalLM(t.CohereConfig(**NO_HEAD_DIM)),
     }
     return drawn(makers[name]())
@@ -198,12 +222,27 @@ def test_hooks_hold_what_the_models_own_implementation_computes(tmp_path: Path, 
 def test_gemmas_embedding_is_scaled_where_its_saes_read_it(tmp_path: Path, name: str) -> None:
     """Gemma Scope's embedding SAEs read what enters block 0: rows of the table times the root of d_model."""
     own = made(name)
-    model = loaded(published(own, tmp_path / name))
+    model = loaded(written(own, tmp_path / name))
     tokens = torch.arange(5, 25)[None]
     rows = own.get_input_embeddings().weight.detach()[tokens]
     found = model.values(tokens, ["hook_embed", "blocks.0.hook_resid_pre"])
     torch.testing.assert_close(found["hook_embed"], rows * 32**0.5, rtol=1e-6, atol=0)
     torch.testing.assert_close(found["hook_embed"], found["blocks.0.hook_resid_pre"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["mistral3", "llama4", "olmo2", "granite"])
+def test_other_models_compute_the_same_and_their_parts_add_up(tmp_path: Path, name: str) -> None:
+    """Mistral 3 says for the whole that its embedding is the output; OLMo 2 and Granite norm or scale what they add."""
+    own = made(name)
+    model = loaded(written(own, tmp_path / name))
+    tokens = torch.arange(40)[None] + 5
+    with torch.inference_mode():
+        expected = own(tokens, use_cache=False).logits
+    ends = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    found = model.forward(tokens, [f"blocks.1.{end}" for end in ends])
+    torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-3)
+    *parts, after = found.activations.values()
+    torch.testing.assert_close(sum(parts), after, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
@@ -331,6 +370,12 @@ def test_a_text_with_a_token_without_a_row_is_refused_with_its_record(tmp_path: 
     [
         ({"architectures": ["BertForMaskedLM"]}, "does not predict the next token"),
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "does not predict"),
+        ({"architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": {}}, "whose text model is no part of"),
+        (
+            {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "text_config": {"model_type": "qwen2_5_vl_text"}},
+            r"whose text model \('qwen2_5_vl_text'\) transformers does not run on its own",
+        ),
+        ({"architectures": ["AriaForConditionalGeneration"], "text_config": {"model_type": "aria_text"}}, "AriaText"),
         ({"architectures": ["NewThingForCausalLM"]}, "which transformer-lens does not know"),
         ({"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
         ({"architectures": ["GptOssForCausalLM"], "quantization_config": {}}, "unnamed method"),
@@ -339,6 +384,12 @@ def test_a_text_with_a_token_without_a_row_is_refused_with_its_record(tmp_path: 
 def test_what_cannot_be_measured_is_refused_from_its_configuration(config: dict[str, Any], says: str) -> None:
     with pytest.raises(TargetError, match=says):
         require_known({"model_type": "x", **config}, "some/model")
+
+
+def test_the_lists_of_architectures_are_the_libraries_own() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert {**text_models()} == {k: v for k, v in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if isinstance(v, str)}
 
 
 def test_what_can_be_measured_is_let_through_and_the_list_is_transformer_lens_own() -> None:
