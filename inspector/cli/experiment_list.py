@@ -14,6 +14,7 @@ from binascii import crc32
 from typing import TYPE_CHECKING, Any
 
 from inspector import __version__
+from inspector.disk.reading import open_file
 from inspector.experiments import files
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def kept_in() -> str:
 def _read(path: str) -> dict[str, Any] | None:
     """What was kept; None if there is nothing or it is not ours."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head, _, body = file.read(LARGEST).partition(b"\n")
         found = json.loads(body) if head == _checksum(body) else None
     except (OSError, ValueError, RecursionError):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.reading import NoFile, read_file
 from inspector.errors import nearest
 
 _SHOWN = 160
@@ -24,22 +23,16 @@ def read_json(path: Path, most: int = MAX_JSON) -> Any:
         OSError: it cannot be read.
         ValueError: it is no regular file, too large, too deeply nested, or no JSON.
     """
-    with open(path, "rb", opener=_at_once) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path.name} is not a regular file")
-        if about.st_size > most:
-            raise ValueError(f"{path.name} has {about.st_size:,} bytes, which no configuration has")
-        raw = file.read(most)
+    try:
+        raw = read_file(path, most)
+    except NoFile:
+        raise ValueError(f"{path.name} is not a regular file") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}, which no configuration has") from None
     try:
         return json.loads(raw.decode("utf-8"))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
-
-
-def _at_once(path: str, flags: int) -> int:
-    """A pipe that nobody writes to would be waited for, for ever."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def shown(name: object) -> str:

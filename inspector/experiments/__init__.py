@@ -39,6 +39,12 @@ def files() -> dict[str, str]:
         return own
     try:
         further = _files(os.path.abspath(folder))
+        for path in (os.path.abspath(folder), *further.values()):
+            if os.stat(path).st_mode & 0o002:  # whoever writes there acts with the rights of who runs it
+                raise UsageError(
+                    f"Everybody on this machine can write to {path}, and what is there runs as you. "
+                    "Take that right away with chmod o-w, or unset " + VARIABLE + "."
+                )
     except OSError as error:
         raise UsageError(
             f"{VARIABLE} names {folder}, which cannot be listed ({error.strerror}). Name a folder, or unset it."

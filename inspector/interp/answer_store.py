@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import inspector
+from inspector.disk.reading import require_file
 from inspector.errors import ResourceError
 from inspector.interp.judge import Question
 
@@ -64,6 +65,7 @@ class AnswerStore:
         """A file was put aside."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            require_file(self.path)
             self.path.touch(mode=0o600)
         except OSError as error:
             raise ResourceError(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import platformdirs
 
+from inspector.disk.reading import SMALL, read_file
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 from inspector.spec import TargetSpec
 
@@ -244,8 +245,8 @@ def write_record(record: SessionRecord) -> None:
 def read_record(session_id: str) -> SessionRecord | None:
     """The record of a session; None if there is none or it is damaged."""
     try:
-        return msgspec.json.decode(record_path(session_id).read_bytes(), type=SessionRecord)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(read_file(record_path(session_id), SMALL), type=SessionRecord)
+    except (OSError, ValueError, RecursionError):  # msgspec's are ValueErrors
         return None
 
 

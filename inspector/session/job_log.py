@@ -7,6 +7,8 @@ import logging
 import time
 from pathlib import Path
 
+from inspector.disk.reading import at_once, open_file
+
 LARGEST_READ = 512 * 1024
 """Bytes looked at for the last lines."""
 MOST_LINES = 2000
@@ -30,7 +32,7 @@ class JobLogFile:
         line = f"{now} {' '.join(text.split())}\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with open(self.path, "a", encoding="utf-8", errors="backslashreplace", opener=at_once) as file:
                 file.write(line)
         except OSError as error:
             log.warning("the job's log could not be written: %s", error)
@@ -46,7 +48,7 @@ class JobLogFile:
 def last_lines(path: Path, n_lines: int) -> list[str]:
     """The last lines of a log, at most MOST_LINES; none if there is no such file."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - LARGEST_READ))
             text = file.read().decode(errors="replace")

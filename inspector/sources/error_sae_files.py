@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inspector.disk.paths import shown
+from inspector.disk.reading import parse_json, read_text, require_file
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources.error_sae_folder import error_saes_folder
@@ -86,7 +87,7 @@ def read_error_saes(folder: Path | str) -> ErrorSaes:
             f"{shown(folder)} has no {ABOUT_FILE}. Name the folder that a result of `dm-inspect run error-saes` names."
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = parse_json(read_text(path))
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {FORMAT}")
         found = []
@@ -127,9 +128,9 @@ def damage_of(folder: Path) -> list[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    raw = (folder / ABOUT_FILE).read_text(encoding="utf-8", errors="replace")
+    raw = read_text(folder / ABOUT_FILE, errors="replace")
     try:
-        content = json.loads(raw)
+        content = parse_json(raw)
         if raw != json.dumps(content, indent=1) + "\n" or content.pop("sha256") != _checksum(content):
             return [f"the checksum of {ABOUT_FILE} does not fit"]
         files: Mapping[str, str] = content["files"]
@@ -163,7 +164,7 @@ def finished(folder: Path, fingerprint: str) -> bool:
         DataError: it cannot be told.
     """
     try:
-        about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+        about = parse_json(read_text(folder / ABOUT_FILE))
         theirs = about["fingerprint"]
     except FileNotFoundError:
         return False
@@ -200,8 +201,9 @@ def load_map(path: Path) -> LinearMap:
     Raises:
         OSError, SafetensorError, ValueError, KeyError: it is not one.
     """
+    require_file(path)
     with safe_open(path, framework="pt") as file:
-        facts = json.loads((file.metadata() or {})["facts"])
+        facts = parse_json((file.metadata() or {})["facts"])
     tensors = load_file(path)
     weight, bias, centre = (tensors[name] for name in ("weight", "bias", "centre"))
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or centre.shape != weight.shape[1:]:

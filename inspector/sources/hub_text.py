@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inspector.disk.reading import parse_json, require_file
 from inspector.errors import DataError
 from inspector.sources.readers import HubText
 from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of
@@ -95,10 +96,11 @@ def kept(wanted: Wanted) -> Kept | None:
 def _read(path: Path) -> Kept | None:
     """The tokens of a file, if they are those that its metadata have the hash of."""
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             token_ids = file.get_tensor("token_ids")
-        names = json.loads(about["names"])
+        names = parse_json(about["names"])
         whole = token_ids.ndim == 2 and len(token_ids) == len(names) and about["sha256"] == _digest(token_ids, names)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
@@ -111,7 +113,7 @@ def _read(path: Path) -> Kept | None:
 def _notes(about: Mapping[str, str]) -> tuple[str, ...]:
     """None in files of older versions."""
     try:
-        found = json.loads(about.get("notes", "[]"))
+        found = parse_json(about.get("notes", "[]"))
     except ValueError:
         return ()
     return tuple(map(str, found)) if isinstance(found, list) else ()

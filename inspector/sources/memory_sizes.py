@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspector.disk.reading import open_file
 from inspector.errors import ResourceError, TargetError
 from inspector.sources.limits import default_context_length
 from inspector.sources.memory_plan import Sizes
@@ -114,7 +115,7 @@ def _tensors(path: Path) -> list[Mapping[str, Any]]:
         TargetError: it has none.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MAX_HEADER:
                 raise ValueError("the header is too long")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.disk.paths import is_directory, nearest_siblings, read_json, shown
+from inspector.disk.reading import open_file
 from inspector.errors import TargetError, nearest
 
 DEMO = "demo"
@@ -83,7 +84,7 @@ def digest_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.reading import parse_json, read_text
 from inspector.errors import TargetError
 
 INDEX_VERSION = 2
@@ -112,10 +113,10 @@ def is_whole(path: Path) -> bool:
 def _read(path: Path) -> Index | None:
     """What was kept; None if it is not there or not what was written."""
     try:
-        head, _, body = path.read_text(encoding="utf-8").partition("\n")
+        head, _, body = read_text(path).partition("\n")
         if head != hashlib.sha256(body.encode()).hexdigest():
             return None
-        found: Index = json.loads(body)
+        found: Index = parse_json(body)
         return found
     except (OSError, ValueError):
         return None

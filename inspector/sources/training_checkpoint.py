@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inspector.disk.reading import SMALL, open_file, parse_json, read_file
 from inspector.disk.removing import is_own_folder, remove_files
 from inspector.errors import DataError, ResourceError, UsageError
 
@@ -101,7 +102,7 @@ def load(out: Path, fingerprint: str) -> Checkpoint | None:
     if not exists(out):
         return None
     try:
-        about = json.loads((folder / FACTS_FILE).read_bytes())
+        about = parse_json(read_file(folder / FACTS_FILE, SMALL))
         if about.pop("sha256") != _digest(about) or about["format"] != FORMAT:
             raise ValueError(f"{FACTS_FILE} does not match its checksum")
         if about["fingerprint"] != fingerprint:
@@ -132,7 +133,7 @@ def _digest(about: Mapping[str, Any]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.reading import parse_json, read_text
 from inspector.errors import ResourceError
 
 FILE = "training.jsonl"
@@ -27,7 +28,7 @@ class TrainingLog:
 
     def __init__(self, out: Path, run: str, tokens_done: int) -> None:
         self._path, self._run = out / FILE, run
-        lines = [] if not self._path.exists() else self._path.read_text(encoding="utf-8").splitlines()
+        lines = [] if not self._path.exists() else read_text(self._path, errors="replace").splitlines()
         kept = [line for line in lines if self._stays(line, tokens_done)]
         if kept != lines:
             partial = self._path.with_name(FILE + ".partial")
@@ -49,7 +50,7 @@ class TrainingLog:
 
     def _stays(self, line: str, tokens_done: int) -> bool:
         try:
-            about = json.loads(line)
+            about = parse_json(line)
             return bool(about["run"] != self._run or about["tokens"] <= tokens_done)
         except (ValueError, KeyError, TypeError):
             return False  # torn by the kill

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from inspector.disk.reading import parse_json, read_file
 from inspector.disk.removing import is_own_file, is_own_folder, remove_tree
 from inspector.errors import DataError
 from inspector.store import checkpoints, index, jobs, results
@@ -54,12 +54,12 @@ class Results(Kind):
 
     def damage(self, path: Path) -> list[str]:
         """Its checksum covers the content; the bytes must also be those that this content is written as."""
-        raw = path.read_bytes()
+        raw = read_file(path, results.LARGEST)
         try:
             results.read(path)
         except DataError as error:
             return [str(error).partition(": ")[2].partition(". ")[0] or str(error)]
-        return [] if raw == (to_json(json.loads(raw)) + "\n").encode() else ["it has other bytes than were written"]
+        return [] if raw == (to_json(parse_json(raw)) + "\n").encode() else ["it has other bytes than were written"]
 
 
 class ResultIndex(Kind):

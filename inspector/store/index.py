@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from inspector.disk.reading import require_file
+from inspector.disk.removing import is_own_file
 from inspector.errors import DataError
 from inspector.store.results import Record, read, results_folder, stored_ids
 
@@ -44,7 +46,8 @@ def list_results(folder: Path | None = None) -> Listing:
             return _listed(folder, ids, index)
     except sqlite3.Error:
         with contextlib.suppress(OSError):
-            (folder / NAME).unlink(missing_ok=True)
+            if is_own_file(folder / NAME):
+                (folder / NAME).unlink()
     try:
         with _index(folder / NAME) as index:
             return _listed(folder, ids, index)
@@ -64,6 +67,10 @@ def newest_of_each(listing: Listing) -> list[Record]:
 
 @contextlib.contextmanager
 def _index(path: Path | None) -> Iterator[sqlite3.Connection]:
+    try:
+        require_file(path or "")
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from error
     connection = sqlite3.connect(":memory:" if path is None else path, timeout=10)
     try:
         with connection:

@@ -21,6 +21,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 import inspector
+from inspector.disk.reading import require_file
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 from inspector.spec import RunSpec
 from inspector.store.processes import born, is_running
@@ -220,7 +221,8 @@ class JobStore:
             return self._transact(lambda table: table.execute(_ROWS).fetchall())
         except ResourceError:
             # A full disk has no room for the files of a transaction; what was written before can be read all the same.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, OSError):
+                require_file(self.path)
                 uri = f"{self.path.as_uri()}?mode=ro&immutable=1"
                 with contextlib.closing(sqlite3.connect(uri, uri=True)) as table:
                     return table.execute(_ROWS).fetchall()
@@ -291,6 +293,13 @@ class JobStore:
             raise ResourceError(
                 f"The folder of jobs {self.folder} cannot be made: {error.strerror}. Set {VARIABLE} to another one."
             ) from error
+        try:
+            require_file(self.path)
+        except OSError as error:
+            raise ResourceError(
+                f"The list of jobs {self.path} cannot be opened: {error.strerror}. "
+                f"Move it away, or set {VARIABLE} to another folder."
+            ) from error
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
         connection.text_factory = _text
         try:
@@ -356,7 +365,7 @@ def _decoded(job_id: object, body: object, checksum: object) -> Job | None:
         return None
     try:
         job = msgspec.json.decode(body, type=Job)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     return job if job.id == job_id else None
 

@@ -20,6 +20,7 @@ from typing import Any, Required, TypedDict
 import msgspec
 
 import inspector
+from inspector.disk.reading import parse_json, read_file
 from inspector.errors import DataError, UsageError, nearest
 from inspector.store.atomic import write_whole
 from inspector.store.jsonable import jsonable, to_json
@@ -152,9 +153,7 @@ def read(path: Path) -> Stored:
     """
     damaged = f"{path} is damaged"
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_file(path, LARGEST))
         claimed = content.pop("sha256")
         if claimed != _checksum(content):
             raise ValueError("its checksum does not fit")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.reading import read_file
 from inspector.store.jsonable import to_json
 
 LARGEST = 256 * 2**20
@@ -53,9 +54,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is not what was written.
     """
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has {path.stat().st_size:,} bytes")
-    return unseal(path.read_bytes())
+    return unseal(read_file(path, LARGEST))
 
 
 def _digest(body: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from inspector.disk.reading import open_file, require_file
 from inspector.store.atomic import writing_whole
 
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
@@ -62,6 +63,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     if digest_of(path) != sha256:
         raise ValueError("its checksum does not fit")
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
             # Cloned: memory that torch gave is aligned, and some matrix products depend on that in their last bit.
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
@@ -76,7 +78,7 @@ def digest_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -12,6 +12,8 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from inspector.disk.reading import parse_json, read_text
+
 VERSION = 1
 
 
@@ -60,7 +62,7 @@ def state_directory() -> Path:
 def load_state() -> UiState:
     """As saved; the defaults where nothing usable is."""
     try:
-        saved = json.loads((state_directory() / "view.json").read_text(encoding="utf-8"))
+        saved = parse_json(read_text(state_directory() / "view.json"))
         if saved.pop("version") != VERSION:
             return UiState()
         theme, marks = saved.get("theme"), saved.get("marks")

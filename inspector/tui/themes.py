@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import inspector
+from inspector.disk.reading import read_text
 from inspector.drawing.palette import DIGITS, Depth, Endpoints, TokenPalette
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest
@@ -50,6 +51,8 @@ COLOURS = (
 )
 TOKEN_COLOURS = ("muted", "linear", "middle", "nonlinear", "loss")
 _TOP = ("title", "summary", "dark", "ansi", "colours", "variables", "tokens")
+LARGEST = 1 << 20
+"""Bytes of a theme; ours have two thousand."""
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 ANSI_NAMES = tuple(
     f"ansi_{bright}{name}"
@@ -128,8 +131,8 @@ def _palette(endpoints: Endpoints, depth: Depth) -> TokenPalette:
 def load_theme(path: Path) -> Theme:
     """Read and check one file; UsageError names the file, the key and the nearest known one."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_text(path, LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"Theme {path} cannot be read: {error}. Mend the file or remove it.") from error
     _check_keys(path, "", content, _TOP, ("title", "dark", "colours", "tokens"))
     for key, kind in (("title", str), ("summary", str), ("dark", bool), ("ansi", bool)):

@@ -1,0 +1,140 @@
+"""Nothing is waited for that never comes, wherever this program reads what lies in a folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inspector.disk.reading import NoFile, open_file, parse_json, read_file, read_text, require_file
+from inspector.errors import InspectorError
+from tests.commands import ROOT
+
+SECONDS = 120.0
+"""For a command that must not wait for ever; none takes five."""
+
+
+def pipe(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    assert read_file(tmp_path / "link", 4) == b"text" and read_text(tmp_path / "file") == "text"
+    require_file(tmp_path / "file")
+    require_file(tmp_path / "none")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "socket"))
+        for path in (pipe(tmp_path / "pipe"), tmp_path / "socket", Path("/dev/zero")):
+            with pytest.raises(OSError):
+                open_file(path)
+            with pytest.raises(NoFile, match="it is not a regular file"):
+                require_file(path)
+    with pytest.raises(ValueError, match="it has 4 bytes"):
+        read_file(tmp_path / "file", 3)
+
+
+@pytest.mark.parametrize("raw", ["[" * 100_000, '{"a":' * 100_000, "[1", b"\xff"])
+def test_json_without_a_bottom_is_a_value_error(raw: bytes | str) -> None:
+    with pytest.raises(ValueError):
+        parse_json(raw)
+
+
+def reads(read: Callable[[], object]) -> str:
+    """What is said of a pipe in the place of a file; '' where it counts as no file at all."""
+    try:
+        read()
+    except (InspectorError, OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one of these waited, so would the test: its time is not measured, its end is."""
+    from inspector.interp.answer_store import NAME as ANSWERS
+    from inspector.interp.answer_store import AnswerStore
+    from inspector.session.job_log import JobLogFile, last_lines
+    from inspector.sources import error_sae_files, hub_text, registry_index, training_checkpoint
+    from inspector.store import index, jobs, results, sealed, tensor_files
+    from inspector.tui import state, themes
+    from tests.store.objects import result
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    saved = results.save(result(), "dm-inspect run", folder=tmp_path / "results")
+    pipe(tmp_path / "results" / "norm-test-0123456789.json")
+    pipe(tmp_path / "results" / index.NAME)
+    listing = index.list_results(tmp_path / "results")
+    assert listing.records == (saved,) and "it is not a regular file" in listing.problems[0]
+    assert (tmp_path / "results" / index.NAME).is_fifo()
+
+    said = [
+        reads(lambda: jobs.JobStore(pipe(tmp_path / "jobs" / jobs.NAME).parent).all()),
+        reads(lambda: AnswerStore(pipe(tmp_path / "answers" / ANSWERS).parent)),
+        reads(lambda: themes.load_theme(pipe(tmp_path / "x.toml"))),
+        reads(lambda: sealed.read_sealed(pipe(tmp_path / "sealed.json"))),
+        reads(lambda: tensor_files.read_tensors(pipe(tmp_path / "a.safetensors"), "0" * 64)),
+        reads(lambda: training_checkpoint.load(pipe(tmp_path / "out/.training/checkpoint.json").parents[1], "run")),
+        reads(lambda: error_sae_files.damage_of(pipe(tmp_path / "error" / error_sae_files.ABOUT_FILE).parent)),
+        reads(lambda: error_sae_files.load_map(pipe(tmp_path / "linear_map.safetensors"))),
+    ]
+    assert [text for text in said if "not a regular file" not in text] == []
+    assert hub_text._read(pipe(tmp_path / "tokens.safetensors")) is None
+    assert registry_index._read(pipe(tmp_path / "registry.json")) is None
+    pipe(state.state_directory() / "view.json")
+    assert state.load_state() == state.UiState()
+    log = pipe(tmp_path / "logs" / "aa.log")
+    JobLogFile(log).say("nobody reads this")
+    assert last_lines(log, 3) == []
+
+
+def test_commands_end_beside_pipes(tmp_path: Path) -> None:
+    """The whole way, in a process of its own, which is ended if it waits."""
+    pipe(tmp_path / "results" / "norm-test-0123456789.json")
+    pipe(tmp_path / "jobs" / "jobs.sqlite")
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "DM_INSPECT_RESULTS_DIR": str(tmp_path / "results"),
+        "DM_INSPECT_JOBS_DIR": str(tmp_path / "jobs"),
+    }
+    for words, code in ((("results", "list"), 0), (("jobs", "list"), 5), (("cache", "verify"), 4)):
+        done = subprocess.run(
+            [sys.executable, "-m", "inspector", *words],
+            env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS,
+        )  # fmt: skip
+        assert done.returncode == code and "not a regular file" in done.stdout + done.stderr, words
+
+
+def test_a_theme_of_brackets_is_left_out(tmp_path: Path) -> None:
+    from inspector.tui.themes import find_themes
+
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "large.toml").write_text("#" * (2 << 20))
+    found, problems = find_themes([tmp_path])
+    assert found == {} and len(problems) == 2 and all("cannot be read" in problem for problem in problems)
+
+
+def test_a_folder_of_experiments_that_everybody_can_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspector.errors import UsageError
+    from inspector.experiments import files
+
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.setenv("DM_INSPECT_EXPERIMENTS_DIR", str(tmp_path))
+    assert "mine" in files()
+    for path in (tmp_path, tmp_path / "mine.py"):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        with pytest.raises(UsageError, match=f"Everybody on this machine can write to {path}"):
+            files()
+        path.chmod(mode)
