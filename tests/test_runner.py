@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -473,11 +474,21 @@ def test_vectors_of_a_prompt_and_without_a_table(loaded: Loaded, tmp_path: Path)
 
 
 def test_vectors_that_find_no_room_are_refused_with_their_size(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"v\.safetensors would take 1,000,000\.00 GB, and its disk has .* GB left"):
-        require_room(tmp_path / "v.safetensors", 10**15, "v.safetensors")
-    with pytest.raises(ResourceError, match=r"would take .* GB"):
+    with pytest.raises(ResourceError, match=r"v would take 1,000,000,000 MB of the [\d,]+ MB left on its disk"):
+        require_room(tmp_path / "v", 10**15, "v")
+    with pytest.raises(ResourceError, match=r"would take .* MB"):
         VectorFile(tmp_path / "v", ("x",), ["a"], 4096, {}, name="v").begin(10**11, {})
     assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_vectors_on_a_disk_that_fills_on_the_way_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspector.store.vector_file.require_room", lambda *_: None)
+    file = VectorFile(Path("/dev/full"), ("x",), ["a"], 8, {}, name="v")
+    for step in (lambda: file.begin(1000, {}), file.close):
+        with pytest.raises(ResourceError, match=r"v could not be written: No space left on device\. Make room there"):
+            step()
+    file.close()
 
 
 def test_a_prompt_that_is_no_unicode_is_mended_and_it_is_said(loaded: Loaded) -> None:

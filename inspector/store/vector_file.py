@@ -5,9 +5,10 @@ The header of the format says where each tensor begins, so it is written first, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ def require_room(path: Path, n_bytes: int, name: str) -> None:
     free = shutil.disk_usage(path.parent).free
     if n_bytes + _SPARE > free:
         raise ResourceError(
-            f"{name} would take {n_bytes / 1e9:,.2f} GB, and its disk has {free / 1e9:,.2f} GB left. "
-            "Take fewer SAEs, --contexts or --vectors, or write to another disk."
+            f"{name} would take {n_bytes / 1e6:,.0f} MB of the {free / 1e6:,.0f} MB left on its disk, where "
+            f"{_SPARE / 1e6:.0f} MB are to stay free. Take fewer SAEs, --contexts or --vectors, or another disk."
         )
 
 
@@ -107,9 +108,10 @@ class VectorFile:
         self._places = {
             name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
         }
-        self._file = self._path.open("wb")
-        self._put(0, len(text).to_bytes(8, "little") + text)
-        self._file.truncate(8 + len(text) + end)
+        with self._told():
+            self._file = self._path.open("wb")
+            self._file.write(len(text).to_bytes(8, "little") + text)
+            self._file.truncate(8 + len(text) + end)
 
     def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
         """Ids of the next tokens."""
@@ -129,9 +131,10 @@ class VectorFile:
 
     def close(self) -> None:
         """No more will come."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with self._told():
+                file.close()
 
     def finish(self) -> int:
         """Close the file, which is whole; returns its number of bytes."""
@@ -146,9 +149,15 @@ class VectorFile:
 
     def _put(self, place: int, data: Any) -> None:
         assert self._file is not None, "begin comes first"
-        try:
+        with self._told():
             self._file.seek(place)
             self._file.write(data)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """An error of the disk as one sentence, with the name of the file."""
+        try:
+            yield
         except OSError as error:
             raise ResourceError(
                 f"{self._name} could not be written: {error.strerror}. Make room there, or choose another place."
