@@ -31,14 +31,14 @@ CHECKS = {
     "sae-lens": (
         f"{FORMULAS}::test_standard_is_its_formula", f"{FORMULAS}::test_gated_is_its_formula",
         f"{FORMULAS}::test_topk_is_its_formula", f"{RULES}::test_the_registrys_overrides_and_norm_factors_are_obeyed",
-        "tests/sources/test_centring.py::test_the_error_is_that_on_the_processed_model",
+        "tests/sources/test_centring.py::test_the_error_is_that_on_the_processed_model", PER_TOKEN,
     ),
     "gemma-scope": (
         DEFINES, "tests/test_published_suites.py::test_from_the_registry_name_to_errors_per_token_without_a_socket",
     ),
     "gemma-scope-2": (DEFINES, f"{RULES}::test_gemma_scope_2_is_believed_about_its_hook", PER_TOKEN),
     "llama-scope": (DEFINES, PER_TOKEN),
-    "openmoss": (f"{RULES}::test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activations",),
+    "openmoss": (f"{RULES}::test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activations", PER_TOKEN),
     "dictionary-learning": (
         DEFINES, f"{RULES}::test_autoencoder_new_has_its_bias_at_the_decoder_alone", PER_TOKEN,
     ),

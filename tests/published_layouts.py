@@ -139,9 +139,12 @@ class Directions:
     scale: float
 
 
-def directions(published: Published, d_sae: int, l0: float, *, top_k: bool = False) -> Directions:
-    """Fitted to the model's own activations."""
+def directions(
+    published: Published, d_sae: int, l0: float, *, top_k: bool = False, centred: bool = False
+) -> Directions:
+    """Fitted to the model's own activations; centred: without each token's mean over dimensions."""
     x = residual_stream(published.model, token_rows(published, 80, CONTEXT))[:, 16:].reshape(-1, D)
+    x = x - centred * x.mean(axis=1, keepdims=True)
     rng = np.random.default_rng(d_sae)
     x = x[rng.choice(len(x), 1500, replace=False)]
     rows = rng.standard_normal((d_sae, D))
@@ -212,6 +215,71 @@ def run_llama_scope(folder: Path, x: Array, l0: Array) -> Array:
     norm = np.linalg.norm(w_dec, axis=1)
     z = (x * factor @ w["encoder.weight"].T + w["encoder.bias"]) * norm
     return gated(z, about["jump_relu_threshold"], l0) @ (w_dec / norm[:, None]) + w["decoder.bias"] / factor
+
+
+def openmoss(folder: Path, made: Directions, *, d_sae: int, factor: float) -> None:
+    """The newer folders: a threshold per latent, of activations scaled by decoder norms, in the data set's unit."""
+    norm = np.random.default_rng(2).uniform(0.5, 2.5, d_sae)
+    folder.mkdir(parents=True)
+    point = f"blocks.{LAYER}.hook_resid_post"
+    about = {
+        "sae_type": "sae",
+        "d_model": D,
+        "expansion_factor": d_sae // D,
+        "hook_point_in": point,
+        "hook_point_out": point,
+        "act_fn": "jumprelu",
+        "norm_activation": "dataset-wise",
+        "sparsity_include_decoder_norm": True,
+        "use_decoder_bias": True,
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    stored = {
+        "encoder.weight": made.scale * made.rows / norm[:, None],
+        "encoder.bias": -made.scale * factor * (made.rows @ made.mean) / norm,
+        "decoder.weight": (made.rows * norm[:, None]).T,
+        "decoder.bias": made.mean * factor,
+        "log_jumprelu_threshold": np.log(np.full(d_sae, made.theta * made.scale * factor)),
+    }
+    save_file(_tensors(stored), folder / "sae_weights.safetensors")
+
+
+def run_openmoss(factor: float) -> Callable[[Path, Array, Array], Array]:
+    """Of a factor that the registry alone knows."""
+
+    def run(folder: Path, x: Array, l0: Array) -> Array:
+        w = {name: value.astype(np.float64) for name, value in load_file(folder / "sae_weights.safetensors").items()}
+        norm = np.linalg.norm(w["decoder.weight"], axis=0)
+        z = (x * factor @ w["encoder.weight"].T + w["encoder.bias"]) * norm
+        codes = gated(z, np.exp(w["log_jumprelu_threshold"]), l0) / norm
+        return (codes @ w["decoder.weight"].T + w["decoder.bias"]) / factor
+
+    return run
+
+
+# ---- sae-lens, of a GPT-2 with centred writing weights --------------------------------------------------------------
+
+
+def centred_gpt2(folder: Path, made: Directions, *, d_sae: int, hook_name: str) -> None:
+    """As sae-lens wrote it before version 6. That the stream was centred only the registry says."""
+    folder.mkdir(parents=True)
+    about = {"d_in": D, "d_sae": d_sae, "dtype": "torch.float32", "hook_point": hook_name, "model_name": "gpt2-small"}
+    (folder / "cfg.json").write_text(json.dumps(about))
+    stored = {
+        "W_enc": made.rows.T,
+        "b_enc": np.full(d_sae, -made.theta),
+        "W_dec": made.scale * made.rows,
+        "b_dec": made.mean,
+    }
+    save_file(_tensors(stored), folder / "sae_weights.safetensors")
+
+
+def run_centred_gpt2(folder: Path, x: Array, l0: Array) -> Array:
+    w = {name: value.astype(np.float64) for name, value in load_file(folder / "sae_weights.safetensors").items()}
+    mean = x.mean(axis=1, keepdims=True)
+    z = np.maximum((x - mean - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 0)
+    assert ((z > 0).sum(axis=1) == l0).mean() > 0.98  # a latent may lie within rounding of its threshold, and adds 0
+    return z @ w["W_dec"] + w["b_dec"] + mean
 
 
 # ---- Gemma Scope 2 --------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from tests.commands import BLOCK, Done, commands
 from tests.published import snapshot_folder, text_file
 from tests.published_layouts import LAYER, Reference
 
-LLAMA, GEMMA_3, PYTHIA, GPT2 = (
+LLAMA, R1, GEMMA_3, PYTHIA, GPT2 = (
     "meta-llama/Llama-3.1-8B",
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
     "google/gemma-3-1b-pt",
     "EleutherAI/pythia-70m-deduped",
     "openai-community/gpt2",
@@ -43,7 +44,9 @@ class Case:
 
 
 N_CONTEXTS = 12
-CASES = ("llama-scope", "gemma-scope-2", "sparsify", "dictionary-learning", "gpt2")
+CENTRED = f"blocks.{LAYER + 1}.hook_resid_pre"
+"""The stream behind block LAYER, as `gpt2-small-res-jb` names it."""
+CASES = ("llama-scope", "openmoss", "gemma-scope-2", "sparsify", "dictionary-learning", "gpt2", "gpt2-centred")
 
 
 def _cases(root: Path) -> dict[str, Case]:
@@ -59,6 +62,18 @@ def _cases(root: Path) -> dict[str, Case]:
     assert entry.d_sae is not None and entry.norm_factor is not None
     made = layouts.directions(llama, entry.d_sae, 50)
     layouts.llama_scope(llama_sae, made, d_sae=entry.d_sae, factor=entry.norm_factor)
+
+    r1 = layouts.publish_model(cache, R1, layouts.llama)
+    newer = next(one for one in registry.entries("llama_scope_r1_distill") if one.layer == LAYER)
+    newer_sae = snapshot_folder(cache, newer.repo) / newer.file
+    assert newer.norm_factor is not None
+    layouts.openmoss(newer_sae, layouts.directions(r1, 512, 20), d_sae=512, factor=newer.norm_factor)
+
+    (jb,) = (one for one in registry.entries("gpt2-small-res-jb") if one.hook_name == CENTRED)
+    jb_sae = snapshot_folder(cache, jb.repo) / jb.file
+    assert jb.nominal_l0 is not None
+    made = layouts.directions(gpt2, 512, jb.nominal_l0, centred=True)
+    layouts.centred_gpt2(jb_sae, made, d_sae=512, hook_name=CENTRED)
 
     (wide,) = (
         one
@@ -85,6 +100,20 @@ def _cases(root: Path) -> dict[str, Case]:
             model=llama.model,
             folder=llama_sae,
             reference=layouts.run_llama_scope,
+        ),
+        "openmoss": Case(
+            words=words("deepseek-r1-distill-llama-8b", "--sae", newer.sae_id),
+            sae=newer.sae_id,
+            model=r1.model,
+            folder=newer_sae,
+            reference=layouts.run_openmoss(newer.norm_factor),
+        ),
+        "gpt2-centred": Case(
+            words=("--model", "gpt2", "--suite", jb.release, "--hook", CENTRED, "--cache-dir", str(cache)),
+            sae=jb.sae_id,
+            model=gpt2.model,
+            folder=jb_sae,
+            reference=layouts.run_centred_gpt2,
         ),
         "gemma-scope-2": Case(
             words=words("gemma-3-1b-pt", "--l0", "60", "--widths", "16k"),

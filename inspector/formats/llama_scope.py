@@ -100,7 +100,7 @@ def _about(folder: Path, file: str) -> dict[str, Any]:
     return about
 
 
-def _facts_of(folder: Folder, file: str, weights: str) -> Facts:
+def _facts_of(folder: Folder, file: str, weights: str, usual_l0: float | None) -> Facts:
     about = _about(folder.path, file)
     path = folder.path / file
     point = text_of(about.get("hook_point_in"))
@@ -111,7 +111,7 @@ def _facts_of(folder: Folder, file: str, weights: str) -> Facts:
         d_sae=_latents(about, d_in, path),
         hook_name=None if point is None else hook_of_name(point),
         weights=folder.path / weights,
-        l0=number_of(about.get("top_k") or about.get("k")) or float(TOP_K),
+        l0=number_of(about.get("top_k") or about.get("k")) or usual_l0,
         model=text_of(about.get("model_name")),
         notes=notes,
     )
@@ -139,8 +139,8 @@ def _reader(file: str, weights: str) -> Callable[[SaeRef, Path, str], Converted]
     return read
 
 
-def _teller(file: str, weights: str) -> Callable[[Folder], Facts]:
-    return lambda folder: _facts_of(folder, file, weights)
+def _teller(file: str, weights: str, usual_l0: float | None) -> Callable[[Folder], Facts]:
+    return lambda folder: _facts_of(folder, file, weights, usual_l0)
 
 
 def _converted(ref: SaeRef, about: Mapping[str, Any], about_path: Path, path: Path, gate: str) -> Converted:
@@ -222,7 +222,7 @@ LAYOUTS = (
     Layout(
         name="llama-scope",
         files=_OLDER_FILES,
-        facts=_teller(*_OLDER_FILES),
+        facts=_teller(*_OLDER_FILES, float(TOP_K)),
         read=_reader(*_OLDER_FILES),
         conversions=("llama_scope",),
         named=_named,
@@ -232,7 +232,7 @@ LAYOUTS = (
     Layout(
         name="openmoss",
         files=_NEWER_FILES,
-        facts=_teller(*_NEWER_FILES),
+        facts=_teller(*_NEWER_FILES, None),
         read=_reader(*_NEWER_FILES),
         conversions=("llama_scope_r1_distill",),
         named=_named,

@@ -41,6 +41,13 @@ _GOODFIRE = {"Llama-3.3-70B-Instruct-SAE-l50": (50, 8192), "Llama-3.1-8B-Instruc
 """Layer and d_model by the repository's name; 65,536 latents each."""
 
 
+_VALUE_BIASES = (
+    "SAEs of GPT-2's attention heads were trained with transformer-lens' defaults, which move the value biases from the "
+    "heads' values to the output bias; no file or registry says so, and here they are where GPT-2 has them. If L0 or FVU "
+    "are far from what was published, that is why."
+)
+
+
 def _common(ref: SaeRef) -> dict[str, Any]:
     return {"d_in": ref.d_in, "d_sae": ref.d_sae, "hook_name": ref.hook_name, "model": ref.model}
 
@@ -112,6 +119,7 @@ def _heads_facts(folder: Folder) -> Facts:
         d_sae=whole_number(about, "dict_size", path),
         hook_name=str(about.get("act_name") or "") or None,
         weights=folder.path / folder.stem,
+        notes=(_VALUE_BIASES,),
     )
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from inspector.errors import TargetError
 from inspector.formats import LAYOUTS, layout_of
 from inspector.formats.hooks import hook_of_module, hook_of_name, hook_of_point, hook_on, lacks
+from inspector.sources.published import localised
 from inspector.sources.sae import load_sae
 from inspector.sources.suites import list_suite, survey
 from inspector.spec import SaeRef
@@ -398,6 +399,7 @@ def test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activation
 
     with pytest.raises(TargetError, match="no registry gives it"):
         load_sae(only(tmp_path), CPU, D_IN)
+    assert only(tmp_path).nominal_l0 is None  # 50 is Llama Scope's alone
     agrees(replace(only(tmp_path), norm_factor=factor), reference)
 
 
@@ -537,6 +539,7 @@ def test_suites_of_torch_files_are_what_their_publishers_define(tmp_path: Path) 
     path = saved(tmp_path / "c.pt", W_enc=w.w_enc, W_dec=w.w_dec, b_enc=w.b_enc, b_dec=w.b_dec)
     (tmp_path / "c_cfg.json").write_text(json.dumps({"act_size": D_IN, "dict_size": D_SAE, "act_name": RESID}))
     agrees(torch_ref(path, "attention-heads"), lambda x: relu(w, x))
+    assert "value biases" in localised(torch_ref(path, "attention-heads")).notes[0]
 
 
 class Runs:
@@ -570,8 +573,6 @@ def test_layouts_have_names_and_conversions_of_their_own() -> None:
 
 def test_gemma_scope_2_without_a_configuration_is_what_its_folders_are_called(tmp_path: Path) -> None:
     """As the registry's SAEs are taken from the hub's cache: some repositories have no config.json."""
-    from inspector.sources.published import localised
-
     folder, reference = write_gemma_scope_2(tmp_path / "made", weights())
     there = tmp_path / "snapshot" / "attn_out_all" / "layer_1_width_40_l0_small"
     there.parent.mkdir(parents=True)
