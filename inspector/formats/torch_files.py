@@ -42,9 +42,9 @@ _GOODFIRE = {"Llama-3.3-70B-Instruct-SAE-l50": (50, 8192), "Llama-3.1-8B-Instruc
 
 
 _VALUE_BIASES = (
-    "SAEs of GPT-2's attention heads were trained with transformer-lens' defaults, which move the value biases from the "
-    "heads' values to the output bias; no file or registry says so, and here they are where GPT-2 has them. If L0 or FVU "
-    "are far from what was published, that is why."
+    "The authors of these attention SAEs load GPT-2 with transformer-lens' defaults, which move the value biases "
+    "from the heads' values to the output bias. Neither file nor registry says so, and here they are where GPT-2 has "
+    "them; it may be why L0 or FVU are not as published."
 )
 
 
