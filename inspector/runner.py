@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from inspector.sources.characters import mended, replaced_note
 from inspector.sources.hashing import hashed
 from inspector.sources.unchanged import require_unchanged
 from inspector.spec import RunSpec
-from inspector.statistics.measured import Statistics, conclude
+from inspector.statistics.measured import OutliersFound, Statistics, conclude
 from inspector.statistics.measuring import Measuring
 from inspector.statistics.needs import ERROR_COVARIANCE, Need
 from inspector.statistics.passes import (
@@ -44,12 +44,14 @@ from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import digest, identity, provenance
 from inspector.store.objects import result_object, warnings_of
+from inspector.store.weighing import with_all_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
     from inspector.statistics.first_pass import FirstPass, SaeMaps
+    from inspector.statistics.second_pass import HookSums
     from inspector.statistics.vector_rows import VectorSink
 
 __all__ = [
@@ -106,6 +108,43 @@ class Shared:
     """What the maps were fitted from."""
     maps: Mapping[str, SaeMaps]
     """By sae_id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """A fit of some of the training tokens."""
+
+    first: FirstPass
+    factorisation: Factorisation
+    maps: dict[str, SaeMaps]
+
+    @classmethod
+    def of(cls, first: FirstPass, intercept: bool) -> _Fitted:
+        factorisation = Factorisation(first.moments)
+        maps = first.fit_with(factorisation, intercept=intercept)
+        return cls(first=first, factorisation=factorisation, maps=maps)
+
+    def concluded(
+        self, conclusion: Callable[..., Statistics], *, held_out: HookSums, everything: HookSums | None
+    ) -> Statistics:
+        return conclusion(
+            first=self.first,
+            factorisation=self.factorisation,
+            maps=self.maps,
+            held_out=held_out,
+            everything=everything,
+        )
+
+
+def _without(plan: Plan, places: torch.Tensor) -> Plan:
+    """The plan with some places [k, 2] of contexts and positions excluded."""
+    if not len(places):
+        return plan
+    included = plan.included.clone()
+    included[places[:, 0], places[:, 1]] = False
+    train = plan.train & included
+    n_train = int(train.sum())
+    return replace(plan, included=included, train=train, n_train=n_train, n_test=int(included.sum()) - n_train)
 
 
 class _Run:
@@ -175,10 +214,18 @@ class _Run:
             "experiment": experiment.id,
             "params": asdict(self.params[experiment.id]),
         }
-        about = provenance(made_from, plan, d=statistics.d, fitted=asdict(replace(statistics, saes=(), own={})))
+        fitted = asdict(replace(statistics, saes=(), own={}, all_tokens=None))
+        about = provenance(made_from, plan, d=statistics.d, fitted=fitted)
+        if statistics.outliers is not None:
+            about["outlier_tokens"] = fitted["outliers"]
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         warnings = warnings_of(loaded, plan, statistics, outcome)
-        found = dict(result_object(experiment, outcome, statistics, spec, about, warnings))
+        told = result_object(experiment, outcome, statistics, spec, about, warnings)
+        with_outliers = None
+        if experiment.measure is None and statistics.all_tokens is not None:
+            with_outliers = experiment.compute(statistics.all_tokens, self.params[experiment.id])
+        with_all_tokens(told, statistics, with_outliers)
+        found = dict(told)
         for warning in outcome.warnings:
             yield Warned(message=warning)
         self._require_unchanged()
@@ -219,7 +266,10 @@ class _Run:
         kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
         if again:
             kept = frozenset(contexts_with(plan.included))
-        activations = Activations(loaded=loaded, batch_size=loaded.at_once(spec.batch_size), keep=kept)
+        apart = self.protocol.outliers == "apart"
+        activations = Activations(
+            loaded=loaded, batch_size=loaded.at_once(spec.batch_size), keep=kept, outliers=loaded.outliers
+        )
         reconstruct: Reconstruct = by_the_sae
         if spec.null is not None:
             reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed, keeper=checkpoints)
@@ -232,30 +282,55 @@ class _Run:
             keeper=checkpoints,
         )
         with torch.inference_mode():
-            factorisation = Factorisation(first.moments)
-            maps = first.fit_with(factorisation, intercept=self.intercept)
-        passes = [partial(SecondPass, maps)]
+            fit = _Fitted.of(first.ordinary if apart else first.of_all_tokens(), self.intercept)
+            with_outliers = fit
+            if apart and first.outliers is not None:
+                with_outliers = _Fitted.of(first.of_all_tokens(), self.intercept)
+        passes = [partial(SecondPass, fit.maps, tokens="ordinary" if apart else "all")]
         if _all(self.protocol):
-            passes.append(partial(SecondPass, maps, scored="all"))
+            passes.append(partial(SecondPass, fit.maps, scored="all"))
+        if apart and with_outliers is fit:  # under the same maps their sums add up
+            passes.append(partial(SecondPass, fit.maps, tokens="outliers"))
+        elif apart:
+            passes.append(partial(SecondPass, with_outliers.maps))
         seconds = yield from collect_second(
             activations, plan, passes, reconstruct=reconstruct, shards=spec.shards, keeper=checkpoints
         )
+        places = torch.cat([first.places, seconds.places])
+        ordinary = _without(plan, places)
+        conclusion = partial(
+            conclude,
+            refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
+            needs=needs,
+            intercept=self.intercept,
+            seed=loaded.target.seed,
+            n_resamples=self.fit.resamples,
+        )
         with torch.inference_mode():
-            sums = [each.finish() for each in seconds]
-            assert sums[0] is not None, "the plan has held-out tokens; `require_enough` checked"
-            statistics = conclude(
-                refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
-                first=first,
-                factorisation=factorisation,
-                maps=maps,
-                held_out=sums[0],
-                everything=sums[1] if len(sums) > 1 else None,
-                needs=needs,
-                intercept=self.intercept,
-                seed=loaded.target.seed,
-                n_resamples=self.fit.resamples,
-            )
-        return Shared(statistics=statistics, activations=activations, first=first, maps=maps)
+            if apart and with_outliers is fit:
+                seconds.passes[-1].merge(seconds.passes[0])
+            sums = [each.finish() for each in seconds.passes]
+            if sums[0] is None:
+                raise DataError("Every held-out token is an outlier. Raise --outliers, or switch it off.")
+            everything = sums[1] if _all(self.protocol) else None
+            statistics = fit.concluded(conclusion, held_out=sums[0], everything=everything)
+            if loaded.outliers is not None:
+                n_train, n_test = plan.n_train - ordinary.n_train, plan.n_test - ordinary.n_test
+                all_tokens = statistics if not n_train + n_test else None
+                if apart and all_tokens is None:
+                    assert sums[-1] is not None, "it has more tokens than the first"
+                    all_tokens = with_outliers.concluded(conclusion, held_out=sums[-1], everything=None)
+                found = OutliersFound(
+                    factor=loaded.outliers.factor,
+                    median_norm=loaded.outliers.median_norm,
+                    n_train=n_train,
+                    n_test=n_test,
+                    left_out=apart,
+                )
+                statistics = replace(statistics, outliers=found, all_tokens=all_tokens if apart else None)
+        if apart:
+            self.plan = ordinary
+        return Shared(statistics=statistics, activations=activations, first=fit.first, maps=fit.maps)
 
     def _measuring(self, shared: Shared) -> Generator[Event, None, Measuring]:
         """What experiments that measure for themselves may use."""
@@ -263,9 +338,11 @@ class _Run:
         if self.spec.null is not None:
             # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
             activations = Activations(loaded=self.loaded, batch_size=activations.batch_size, keep=activations.keep)
-            first = yield from collect_first(
+            # Without marks: where outliers are left out, the plan is without them by now.
+            real = yield from collect_first(
                 activations, self.plan, covariance=first.covariance, name="real", keeper=self.checkpoints
             )
+            first = real.ordinary
             with torch.inference_mode():
                 maps = first.fit(intercept=self.intercept)
         return Measuring(

@@ -139,6 +139,8 @@ class TargetSpec:
     """Bytes of the device that may be used; None: what is free."""
     include_special: bool = False
     """Fit and score special tokens and the positions outside `positions` too, to see how much they change."""
+    outliers: float | None = 4.0
+    """Tokens whose activation is longer than so many times the median are fitted, scored and told apart; None: none."""
     llama_gate: LlamaGate = "published"
     """Llama Scope: thresholds as its authors' loader applies them, or the 50 largest latents."""
 

@@ -122,6 +122,24 @@ class FieldName(click.ParamType[str]):
         return str(value)
 
 
+class Factor(click.ParamType[float]):
+    """How many times the median norm makes an outlier, or `off`."""
+
+    name = "K"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:  # type: ignore[override]
+        """The factor; None for off."""
+        if str(value).strip().lower() == "off":
+            return None
+        try:
+            factor = float(value)
+        except ValueError:
+            factor = 0.0
+        if not 1 < factor < float("inf"):
+            self.fail(f"{value!r} is no factor. Write a number above 1, such as 4, or off.", param, ctx)
+        return factor
+
+
 class DeviceName(click.ParamType[str]):
     """auto, cpu, mps, cuda or cuda:N."""
 
@@ -248,6 +266,14 @@ _OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         "--include-special",
         is_flag=True,
         help="Fit and score special tokens and all positions too: what do they change?",
+    ),
+    "outliers": _option(
+        "--outliers",
+        type=Factor(),
+        default="4",
+        show_default=True,
+        metavar="K|off",
+        help="Tokens with more than K times the median norm are counted apart.",
     ),
     "llama_gate": _option(
         "--llama-gate",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.level_scale import LevelScale
-from inspector.drawing.palette import CellStyle, TokenPalette
+from inspector.drawing.palette import OUTLIER_MARK, CellStyle, TokenPalette
 from inspector.drawing.token_modes import Measure, TokenMode
 
 Run = tuple[str, CellStyle]
@@ -25,6 +25,8 @@ class LegendData:
     """None if the mode has no share."""
     marks: bool
     """Whether marks are drawn after the tokens."""
+    outliers: bool = False
+    """Whether there are tokens that outweigh all others, which no level says."""
 
 
 def legend_runs(legend: LegendData, width: int) -> list[Run]:
@@ -64,6 +66,8 @@ def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]
             ]
             before, after = (f"{mode.share.title}  ", "") if words else ("", "")
         runs += [(before, plain), *_scale(legend.share_scale, mode.share, swatches, gap, plain), (after, plain)]
+    if legend.outliers and words:
+        runs += [("  ", plain), (f"outlier{OUTLIER_MARK}" if marks else "outlier", palette.outlier)]
     return [run for run in runs if run[0]]
 
 

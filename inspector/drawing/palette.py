@@ -8,7 +8,7 @@ cells cost no bytes. Where colour is scarce there are fewer levels, and the mark
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from inspector.drawing.token_modes import TokenMode
@@ -33,6 +33,10 @@ class CellStyle:
     dim: bool = False
     underline: bool = False
     reverse: bool = False
+
+
+OUTLIER_MARK = "^"
+"""In the place of a level's mark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,11 @@ class TokenPalette:
     marks_by_default: bool
     """Whether colour alone is not enough at this depth."""
     marks: str = MARKS
+
+    @property
+    def outlier(self) -> CellStyle:
+        """Of tokens that outweigh all others: excluded ones reversed, which no level looks like at any depth."""
+        return replace(self.excluded, reverse=True, bold=True)
 
     @property
     def n_sizes(self) -> int:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NAN = float("nan")
+OUTLIER = "o"
+LEFT_OUT = ("x", OUTLIER)
+"""Letters of tokens that count in no fit and no scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,8 @@ class TokenDocument:
     tokens: list[str] = field(default_factory=list)
     """Decoded text of each token alone; any character at all."""
     split: list[str] = field(default_factory=list)
-    """One letter per token: 't' train, 'h' held out, 'x' excluded (special token or outside the positions)."""
+    """One letter per token: 't' train, 'h' held out, 'x' excluded (special token or outside the positions), 'o' an
+    outlier, whose norm is many times the median: it counts in no fit and no scale."""
     loss: array[float] = field(default_factory=lambda: array("f"))
     """Nats to predict the NEXT token; NaN where not known."""
     x_norm: array[float] = field(default_factory=lambda: array("f"))
@@ -88,11 +92,15 @@ class TokenDocument:
 
     def is_included(self, position: int) -> bool:
         """Whether the token counts in fits and scales."""
-        return self.split[position] != "x"
+        return self.split[position] not in LEFT_OUT
 
     def included(self) -> Iterator[int]:
         """Positions that count, in order."""
-        return (position for position, letter in enumerate(self.split) if letter != "x")
+        return (position for position, letter in enumerate(self.split) if letter not in LEFT_OUT)
+
+    def outliers(self) -> Iterator[int]:
+        """Positions of the outliers, in order."""
+        return (position for position, letter in enumerate(self.split) if letter == OUTLIER)
 
     def scalars(self, position: int, sae: int) -> TokenScalars:
         """Everything known about one token under one SAE (an index into `saes`)."""

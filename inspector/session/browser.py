@@ -256,6 +256,10 @@ class Browser:
         index: int = 0,
         guesses: Guesses | None = None,
     ) -> Document:
+        splits = splits or self._free_splits(ids)
+        if self.loaded.outliers is not None:
+            apart = self.loaded.outliers.among(x).tolist()
+            splits = {policy: _with_outliers(split, apart) for policy, split in splits.items()}
         nothing = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0))
         return Document(
             source=source,
@@ -263,7 +267,7 @@ class Browser:
             name=name,
             token_ids=ids,
             tokens=self.loaded.model.token_texts(ids),
-            splits=splits or self._free_splits(ids),
+            splits=splits,
             x=x,
             loss=loss,
             guesses=guesses or nothing,
@@ -331,6 +335,11 @@ class Browser:
             raise DataError(
                 f"The text has {n_tokens} tokens, but the model reads {self.loaded.model.n_ctx}{what}. Shorten it."
             )
+
+
+def _with_outliers(split: str, apart: list[bool]) -> str:
+    """Letters of ContextScores.split, with those of outliers that would count otherwise."""
+    return "".join("o" if out and letter != "x" else letter for letter, out in zip(split, apart, strict=True))
 
 
 def _title(text: str) -> str:

@@ -93,7 +93,7 @@ class Document:
 
     def spliced(self, policy: Policy) -> Tensor:
         """[t] bool: where an SAE's output takes the place of x when guesses are made with it."""
-        return torch.tensor([letter != "x" for letter in self.splits[policy]])
+        return torch.tensor([letter in "th" for letter in self.splits[policy]])
 
     @property
     def n_bytes(self) -> int:

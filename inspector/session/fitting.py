@@ -103,13 +103,13 @@ class _Fit:
                 began = time.monotonic()
                 maps = yield from self._fitted()
                 fit_seconds, last_fit = time.monotonic() - began, time.monotonic()
-                second = SecondPass(maps)
+                second = SecondPass(maps, tokens="ordinary")
                 yield from self._evaluate(second, self.test_contexts[: min(N_EVALUATED, 2 * n_done)])
                 yield self._improvement(maps, second, finished=False)
         if self.first.n_train == 0:
             return
         maps = yield from self._fitted()
-        second = SecondPass(maps)
+        second = SecondPass(maps, tokens="ordinary")
         yield from self._evaluate(second, self.test_contexts[:N_EVALUATED])
         if len(self.test_contexts) > N_EVALUATED:
             yield self._improvement(maps, second, finished=False)
@@ -125,7 +125,7 @@ class _Fit:
         for part in _parts(batch):
             made = yield from self._reconstructed(part)
             with torch.inference_mode():
-                self.first.update(part, made, plan.train[part.contexts.cpu(), part.positions.cpu()])
+                self.first.update(part, made, part.ordinary(plan.train[part.contexts.cpu(), part.positions.cpu()]))
             yield None
         self.measured.add(index)
 
@@ -168,7 +168,9 @@ class _Fit:
 
     def _activations(self, index: int) -> ActivationBatch:
         with torch.inference_mode():
-            return next(iter(stream(self.loaded.model, self.loaded.contexts, self.loaded.hook_name, [index], 1)))
+            batch = next(iter(stream(self.loaded.model, self.loaded.contexts, self.loaded.hook_name, [index], 1)))
+        apart = self.loaded.outliers
+        return batch if apart is None else replace(batch, outlier=apart.among(batch.x))
 
     def _reconstructed(self, batch: ActivationBatch) -> Generator[None, None, dict[str, Reconstruction]]:
         """What every SAE makes of some tokens, in steps of about STEP_SECONDS; notes the errors' norms in passing."""
@@ -183,7 +185,8 @@ class _Fit:
         if int(batch.contexts[0]) not in self.measured:
             with torch.inference_mode():
                 norms_sq = {sae_id: squared_norm(sae_error(batch.x, one.x_hat)) for sae_id, one in made.items()}
-            self.norms.add(norms_sq, train=plan.train[places], test=plan.test[places])
+            train, test = batch.ordinary(plan.train[places]), batch.ordinary(plan.test[places])
+            self.norms.add(norms_sq, train=train, test=test)
         return made
 
     def _improvement(self, maps: Mapping[str, SaeMaps], second: SecondPass, *, finished: bool) -> Improvement:
@@ -231,6 +234,7 @@ def _parts(batch: ActivationBatch) -> Iterator[ActivationBatch]:
             positions=batch.positions[part],
             token_ids=batch.token_ids[part],
             x=batch.x[part],
+            outlier=None if batch.outlier is None else batch.outlier[part],
         )
 
 

@@ -47,6 +47,7 @@ def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
             for sae in loaded.saes
         ],
         text=target.text or "",
+        median_norm=None if loaded.outliers is None else loaded.outliers.median_norm,
         warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
         gate_failures=gate_lines(loaded.gate),
     )

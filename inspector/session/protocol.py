@@ -244,6 +244,8 @@ class Ready(Message, frozen=True, kw_only=True):
     warnings: list[str] = []
     gate_failures: list[GateLine] = []
     """Not empty: the target failed its load gate and was opened with --accept-gate; no number is to be trusted."""
+    median_norm: float | None = None
+    """Median |x| at the hook, by which outliers are told; None: none is."""
     target: list[str] = []
     """Options of the command line that load the same: what a command shown in a view ends with."""
 
@@ -315,7 +317,7 @@ class ContextScores(Message, frozen=True, kw_only=True):
     tokens: list[str]
     """Decoded text of each token alone; may hold any character at all."""
     split: str
-    """One letter per token: 't' train, 'h' held out, 'x' excluded (special or outside the positions)."""
+    """One letter per token: 't' train, 'h' held out, 'x' excluded (special or outside the positions), 'o' outlier."""
     loss: Floats
     """Nats to predict the NEXT token from this position; NaN at the last."""
     x_norm: Floats

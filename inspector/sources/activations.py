@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +40,26 @@ class ActivationBatch:
     """[n, d] float32, on the model's device. An inference tensor: clone it to change it in place or to train on it."""
     origin: str = ""
     """Hook, layer and the dtype the model computes in, for messages; see `origin_of`."""
+    outlier: Tensor | None = None
+    """[n] bool, on the CPU: tokens that outweigh all others (`engine.outliers`); None: none is counted apart."""
+
+    def rows(self, chosen: Tensor) -> ActivationBatch:
+        """The tokens where `chosen` [n] bool is True."""
+        chosen = chosen.cpu()
+        if bool(chosen.all()):
+            return self
+        return replace(
+            self,
+            contexts=self.contexts[chosen],
+            positions=self.positions[chosen],
+            token_ids=self.token_ids[chosen],
+            x=self.x[chosen.to(self.x.device)],
+            outlier=None if self.outlier is None else self.outlier[chosen],
+        )
+
+    def ordinary(self, mask: Tensor) -> Tensor:
+        """A mask [n] of these tokens without outliers."""
+        return mask if self.outlier is None else mask & ~self.outlier.to(mask.device)
 
 
 def origin_of(model: LanguageModel, hook_name: str) -> str:

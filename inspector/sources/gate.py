@@ -66,6 +66,8 @@ class GateReport:
     """Tokens that were looked at."""
     accepted: bool
     """Whether a failure was to be accepted."""
+    median_norm: float | None = None
+    """Median |x| of those tokens at the hook, which a few outliers do not move."""
 
     @property
     def failures(self) -> tuple[GateCheck, ...]:
@@ -137,9 +139,16 @@ def check_gate(
     for i, sae in enumerate(saes):
         checks += [_same_model(model, sae), *_measured(sae, x), *_hook(sae, x, rivals), *_layer(sae, x[some], others)]
         yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
-    report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted)
+    report = GateReport(checks=tuple(checks), n_tokens=int(mask.sum()), accepted=accepted, median_norm=_median_norm(x))
     yield Loading(what="load gate", detail=f"{report.n_tokens:,} tokens", seconds=0.0)
     return report
+
+
+def _median_norm(x: Tensor) -> float | None:
+    """Median |x| of x [n, d]; None if there is none."""
+    norms = x.float().norm(dim=1)
+    norms = norms[norms.isfinite()]
+    return float(norms.median()) if len(norms) else None
 
 
 def _tokens(model: LanguageModel, contexts: Contexts, plan: Plan) -> tuple[Tensor, Tensor]:

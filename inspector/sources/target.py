@@ -27,6 +27,7 @@ from inspector.sources.readers import check_text
 from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
 
 if TYPE_CHECKING:
+    from inspector.engine.outliers import Outliers
     from inspector.engine.plan import Plan
     from inspector.sources.contexts import Contexts
     from inspector.sources.gate import GateReport
@@ -58,6 +59,8 @@ class Loaded:
     """What the load gate found."""
     memory: MemoryPlan | None = None
     """What was planned to be on the device."""
+    outliers: Outliers | None = None
+    """Which tokens count as outliers; None: none does."""
 
     def at_once(self, batch_size: int) -> int:
         """So many contexts in a batch, or fewer if memory says so."""
@@ -152,6 +155,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     yield from _importing("torch", "torch")
     yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
 
+    from inspector.engine.outliers import outliers_of
     from inspector.engine.plan import make_plan, with_everything
     from inspector.sources.contexts import load_contexts
     from inspector.sources.model import load_model
@@ -221,6 +225,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         warnings=warnings,
         gate=gate,
         memory=memory,
+        outliers=outliers_of(target.outliers, gate.median_norm),
     )
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from inspector.engine.scores import CONSTANT_BELOW, nan_if_zero
+from inspector.statistics import heaviest
+from inspector.statistics.heaviest import Weights
 from inspector.statistics.second_pass import HookSums, SaeSums
 
 ROUNDING = 1e-13
@@ -61,6 +63,14 @@ def r2_norm(sums: HookSums, sae_id: str, counts: Tensor, *, switched: bool = Fal
 def l0(sums: HookSums, sae_id: str) -> float:
     """Mean number of active latents per scored token."""
     return float(sums.saes[sae_id].l0.sum() / sums.n.sum())
+
+
+def weights(sums: HookSums, sae_id: str) -> Weights:
+    """How the squared error is spread over the scored tokens."""
+    sae, mean, n = sums.saes[sae_id], float(sums.maps[sae_id].mean_norm_sq), float(sums.n.sum())
+    around, around_sq = float(sae.norm_sum.sum()), float(sae.norm_sq.sum())  # both around the training mean
+    sum_sq = around + n * mean
+    return heaviest.weights(sums.top[sae_id], n, sum_sq, around_sq + 2.0 * mean * around + n * mean**2)
 
 
 def _rest_sq(sums: HookSums, sae_id: str, counts: Tensor, switched: bool) -> Tensor:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inspector.engine.resampling import Estimate
     from inspector.spec import SaeRef
     from inspector.statistics.first_pass import FirstPass, SaeMaps
+    from inspector.statistics.heaviest import Weights
     from inspector.statistics.second_pass import HookSums
 
 
@@ -51,6 +52,28 @@ class SaeStatistics:
     """r2_norm were x and sae_error jointly Gaussian with the same moments (S-20)."""
     undefined_dims: int
     """Dimensions of sae_error that are constant over the held-out tokens."""
+    weights: Weights | None = None
+    """How its squared error is spread over the held-out tokens; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutliersFound:
+    """How many tokens outweigh all others, and what was done with them."""
+
+    factor: float
+    """In medians; see `engine.outliers`."""
+    median_norm: float
+    n_train: int
+    """Among the training tokens."""
+    n_test: int
+    """Among the held-out tokens."""
+    left_out: bool
+    """Of fit and scores."""
+
+    @property
+    def n(self) -> int:
+        """All of them."""
+        return self.n_train + self.n_test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +97,10 @@ class Statistics:
     affine_fvu_nonlinear: float | None
     """Its fvu_nonlinear: 0 to 1e-10, or the regression is wrong (S-10)."""
     saes: tuple[SaeStatistics, ...]
+    outliers: OutliersFound | None = None
+    """The tokens that outweigh all others; None: nobody looked."""
+    all_tokens: Statistics | None = None
+    """The same with outliers fitted and scored like the others; None: they are here already, or nobody looked."""
     own: Mapping[str, object] = field(default_factory=dict)
     """By experiment id: what its own measurement returned."""
 
@@ -141,6 +168,7 @@ def conclude(
                 switched=Scores(**switched),
                 gaussian_r2_norm=gaussian,
                 undefined_dims=scoring.undefined_dims(held_out, sae_id),
+                weights=scoring.weights(held_out, sae_id) if sae_id in held_out.top else None,
             )
         )
     affine_fvu, affine_fvu_nonlinear = _affine_control(first, factorisation) if ERROR_MAP in needs else (None, None)

@@ -17,11 +17,13 @@ from torch import Tensor
 from inspector.engine.moments import sums_device
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch, origin_of, stream
-from inspector.statistics.first_pass import FirstPass, Reconstruction
+from inspector.statistics.apart import FirstApart, no_places, places_of
+from inspector.statistics.first_pass import Reconstruction
 from inspector.statistics.second_pass import SecondPass
 from inspector.statistics.walking import Progress, State, Sums, walk
 
 if TYPE_CHECKING:
+    from inspector.engine.outliers import Outliers
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activations", "Progress", "Reconstruct",
-    "by_the_sae", "collect_first", "collect_second", "contexts_with", "select",
+    "by_the_sae", "collect_first", "collect_second", "contexts_with",
 ]  # fmt: skip
 
 CACHE_BYTES = 256 * 1024 * 1024
@@ -55,7 +57,10 @@ class Activations:
     """Contexts that will be asked for again."""
     substitute: Callable[[ActivationBatch], Tensor] | None = None
     """Puts other numbers in the place of x, for a null."""
+    outliers: Outliers | None = None
+    """Marks the tokens of every batch that outweigh all others; None: none is."""
     _kept: dict[int, Tensor] = field(default_factory=dict)
+    _kept_marks: dict[int, Tensor] = field(default_factory=dict)
     _kept_bytes: int = 0
 
     def batches(self, indices: Sequence[int]) -> Iterator[ActivationBatch]:
@@ -69,6 +74,8 @@ class Activations:
         if all(index in self._kept for index in group):
             return self._from_memory(group)
         (batch,) = stream(loaded.model, loaded.contexts, loaded.hook_name, group, len(group))
+        if self.outliers is not None:  # by the model's own activations, whatever a null puts in their place
+            batch = replace(batch, outlier=self.outliers.among(batch.x))
         if self.substitute is not None:
             batch = replace(batch, x=self.substitute(batch))
         self._remember(group, batch)
@@ -76,10 +83,13 @@ class Activations:
 
     def _remember(self, group: Sequence[int], batch: ActivationBatch) -> None:
         rows = batch.x.view(len(group), -1, batch.x.shape[1])
-        for index, x in zip(group, rows, strict=True):
+        marks = None if batch.outlier is None else batch.outlier.view(len(group), -1)
+        for place, (index, x) in enumerate(zip(group, rows, strict=True)):
             n_bytes = x.numel() * x.element_size()
             if index in self.keep and self._kept_bytes + n_bytes <= CACHE_BYTES:
                 self._kept[index] = x
+                if marks is not None:
+                    self._kept_marks[index] = marks[place]
                 self._kept_bytes += n_bytes
 
     def _from_memory(self, group: Sequence[int]) -> ActivationBatch:
@@ -91,6 +101,7 @@ class Activations:
             token_ids=tokens.flatten(),
             x=torch.cat([self._kept[index] for index in group]),
             origin=origin_of(self.loaded.model, self.loaded.hook_name),
+            outlier=None if self.outliers is None else torch.cat([self._kept_marks[index] for index in group]),
         )
 
 
@@ -98,19 +109,6 @@ def contexts_with(mask: Tensor) -> list[int]:
     """Indices of the contexts in which any position of the [c, t] mask is True."""
     indices: list[int] = mask.any(dim=1).nonzero()[:, 0].tolist()
     return indices
-
-
-def select(batch: ActivationBatch, rows: Tensor) -> ActivationBatch:
-    """The batch's tokens where `rows` [n] is True."""
-    if bool(rows.all()):
-        return batch
-    return replace(
-        batch,
-        contexts=batch.contexts[rows],
-        positions=batch.positions[rows],
-        token_ids=batch.token_ids[rows],
-        x=batch.x[rows.to(batch.x.device)],
-    )
 
 
 def collect_first(
@@ -122,8 +120,8 @@ def collect_first(
     shards: int = 1,
     name: str = "moments",
     keeper: Keeper | None = None,
-) -> Generator[Event, None, FirstPass]:
-    """Moments over the plan's training tokens, of all SAEs of the target.
+) -> Generator[Event, None, FirstApart]:
+    """Moments over the plan's training tokens, of all SAEs of the target; outliers apart, if the activations mark any.
 
     Args:
         activations: of the target.
@@ -142,20 +140,19 @@ def collect_first(
     saes = {sae.ref.sae_id: sae for sae in loaded.saes}
     d = loaded.model.check_hook(loaded.hook_name)
 
-    def new() -> FirstPass:
-        return FirstPass(d, list(saes), covariance=covariance)
+    def new() -> FirstApart:
+        return FirstApart(d, list(saes), covariance=covariance)
 
-    def add(part: FirstPass, whole: ActivationBatch) -> None:
-        batch = select(whole, plan.train[whole.contexts, whole.positions])
-        everything = torch.ones(len(batch.positions), dtype=torch.bool)
-        part.update(batch, _one_by_one(saes, batch, reconstruct), everything)
+    def add(part: FirstApart, whole: ActivationBatch) -> None:
+        batch = whole.rows(plan.train[whole.contexts, whole.positions])
+        part.update(batch, _one_by_one(saes, batch, reconstruct))
 
-    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FirstPass:
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FirstApart:
         found = new()
         found.restore(tensors, facts, sums_device(loaded.model.device))
         return found
 
-    sums = Sums(new=new, add=add, state=FirstPass.state, restored=restored, whole_batches=False)
+    sums = Sums(new=new, add=add, state=FirstApart.state, restored=restored, whole_batches=False)
     return (
         yield from walk(
             activations,
@@ -178,8 +175,10 @@ def collect_second(
     shards: int = 1,
     name: str = "scores",
     keeper: Keeper | None = None,
-) -> Generator[Event, None, list[SecondPass]]:
+) -> Generator[Event, None, Together]:
     """Sums over the scored tokens for one or more accumulators (held out; all) from one run over the contexts.
+
+    They share each reconstruction, one of which is alive at a time.
 
     Raises:
         DataError: an activation or a reconstruction is not finite; the message says where.
@@ -187,26 +186,22 @@ def collect_second(
     """
     saes = {sae.ref.sae_id: sae for sae in activations.loaded.saes}
 
-    def new() -> _Together:
-        return _Together([make() for make in passes])
+    def new() -> Together:
+        return Together([make() for make in passes])
 
     scored = plan.included if any(each.scored == "all" for each in new().passes) else plan.test
 
-    def add(part: _Together, whole: ActivationBatch) -> None:
-        batch = select(whole, scored[whole.contexts, whole.positions])
-        made: Iterable[tuple[str, Reconstruction]] = _one_by_one(saes, batch, reconstruct)
-        if len(part.passes) > 1:
-            made = list(made)
-        for each in part.passes:
-            each.update(batch, made, plan)
+    def add(part: Together, whole: ActivationBatch) -> None:
+        batch = whole.rows(scored[whole.contexts, whole.positions])
+        part.update(batch, _one_by_one(saes, batch, reconstruct), plan)
 
-    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> _Together:
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Together:
         found = new()
         found.restore(tensors, facts, plan)
         return found
 
     # Two accumulators may be left with one of them fed.
-    sums = Sums(new=new, add=add, state=_Together.state, restored=restored, whole_batches=len(passes) == 1)
+    sums = Sums(new=new, add=add, state=Together.state, restored=restored, whole_batches=len(passes) == 1)
     together = yield from walk(
         activations,
         contexts_with(scored),
@@ -216,10 +211,10 @@ def collect_second(
         shards=shards,
         keeper=keeper,
     )
-    return together.passes
+    return together
 
 
-class _Together:
+class Together:
     """Accumulators that see the same batches.
 
     Args:
@@ -228,25 +223,39 @@ class _Together:
 
     def __init__(self, passes: list[SecondPass]) -> None:
         self.passes = passes
+        self.places = no_places()
+        """[k, 2] int64 context and position of the outliers among what was scored."""
 
-    def merge(self, other: _Together) -> None:
+    def update(self, batch: ActivationBatch, made: Iterable[tuple[str, Reconstruction]], plan: Plan) -> None:
+        """Add a batch to all of them."""
+        adding = [one for each in self.passes if (one := each.adding(batch, plan)) is not None]
+        for sae_id, reconstruction in made if adding else ():
+            for one in adding:
+                one.take(sae_id, reconstruction)
+        for one in adding:
+            one.done()
+        self.places = torch.cat([self.places, places_of(batch)])
+
+    def merge(self, other: Together) -> None:
         """Add what others of the same kinds have seen."""
         for mine, theirs in zip(self.passes, other.passes, strict=True):
             mine.merge(theirs)
+        self.places = torch.cat([self.places, other.places])
 
     def state(self) -> State:
         """See `walking.Sums`."""
         states = [each.state() for each in self.passes]
         tensors = {f"{i} {name}": values for i, state in enumerate(states) for name, values in state.items()}
-        return tensors, {"scored": [each.scored for each in self.passes]}
+        return tensors | {"places": self.places}, {"scored": [[each.scored, each.tokens] for each in self.passes]}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], plan: Plan) -> None:
         """See `walking.Sums`."""
-        if facts["scored"] != [each.scored for each in self.passes]:
+        if facts["scored"] != [[each.scored, each.tokens] for each in self.passes]:
             raise ValueError("The stored sums are of other passes.")
         for i, each in enumerate(self.passes):
             own = {name.removeprefix(f"{i} "): v for name, v in tensors.items() if name.startswith(f"{i} ")}
             each.restore(own, plan)
+        self.places = tensors["places"].clone()
 
 
 def _one_by_one(

@@ -8,7 +8,7 @@ contexts is then a matrix product (`engine.resampling`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose, squared_norm
 from inspector.engine.moments import to_float64
 from inspector.engine.plan import Plan
+from inspector.statistics import heaviest
 from inspector.statistics.finite import require_finite
-from inspector.statistics.first_pass import Reconstructions, SaeMaps, pairs
+from inspector.statistics.first_pass import Reconstruction, Reconstructions, SaeMaps, pairs
 from inspector.statistics.grouping import Groups, groups_of
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ class HookSums:
     saes: dict[str, SaeSums]
     maps: Mapping[str, SaeMaps]
     """The maps that were scored."""
+    top: Mapping[str, Tensor] = field(default_factory=dict)
+    """By SAE: the scored tokens of the largest errors; see `heaviest`."""
 
 
 _OF_CONTEXT = ("n", "h_sq", "l0", "norm_sum", "norm_sq", "norm_rest_sq", "norm_rest_h")
 """Sums that are one number per context; the others are [d]."""
 _SHARED = ("n", "x_sum", "x_sq", "h_sq")
 Sums = dict[str, Tensor]
+Tokens = Literal["all", "ordinary", "outliers"]
 
 
 class SecondPass:
@@ -85,23 +89,32 @@ class SecondPass:
     Args:
         maps: of every SAE, from one fit.
         scored: 'test' scores the plan's held-out tokens, 'all' the training tokens too (D-04).
+        tokens: of those, all, or the ordinary ones, or the outliers that the batches mark.
     """
 
-    def __init__(self, maps: Mapping[str, SaeMaps], *, scored: Literal["test", "all"] = "test") -> None:
+    def __init__(
+        self, maps: Mapping[str, SaeMaps], *, scored: Literal["test", "all"] = "test", tokens: Tokens = "all"
+    ) -> None:
         self.maps = dict(maps)
         self.scored = scored
+        self.tokens: Tokens = tokens
         self._plan: Plan | None = None
         self._groups: Groups | None = None
         self._seen = torch.zeros(0, dtype=torch.bool)
         self._shared: Sums = {}
         self._saes: dict[str, Sums] = {}
+        self._top: dict[str, Tensor] = {}
 
     def mask(self, batch: ActivationBatch, plan: Plan) -> Tensor:
         """[n] bool: the batch's tokens that this pass scores."""
         places = batch.contexts.cpu(), batch.positions.cpu()
-        return (plan.test if self.scored == "test" else plan.included)[places]
+        mask = (plan.test if self.scored == "test" else plan.included)[places]
+        if self.tokens == "all":
+            return mask
+        if self.tokens == "ordinary":
+            return batch.ordinary(mask)
+        return torch.zeros_like(mask) if batch.outlier is None else mask & batch.outlier
 
-    @torch.inference_mode()  # sums made in one mode cannot be added to in another: always this one
     def update(self, batch: ActivationBatch, reconstructions: Reconstructions, plan: Plan) -> None:
         """Add a batch's scored tokens; a context may come in several batches. All of it is added, or nothing.
 
@@ -109,42 +122,36 @@ class SecondPass:
             DataError: a number is NaN or infinite; the message says where.
             ValueError: an SAE is missing, or the plan is not that of the first batch.
         """
+        adding = self.adding(batch, plan)
+        if adding is not None:
+            for sae_id, reconstruction in pairs(reconstructions):
+                adding.take(sae_id, reconstruction)
+            adding.done()
+
+    def adding(self, batch: ActivationBatch, plan: Plan) -> Adding | None:
+        """A batch to be added, for which the SAEs' reconstructions come one by one; None if nothing of it is scored.
+
+        Raises:
+            DataError: an activation is NaN or infinite; the message says where.
+        """
         mask = self.mask(batch, plan)
-        if not bool(mask.any()):
-            return
-        rows = mask.to(batch.x.device)
-        x = batch.x[rows]
-        require_finite(x, batch, "activation", rows)
-        contexts, counts = torch.unique_consecutive(batch.contexts.cpu()[mask], return_counts=True)
-        runs: list[int] = counts.tolist()
-        any_maps = next(iter(self.maps.values()))
-        wide = to_float64(x)
-        wide = wide - any_maps.error_map.centre.to(wide.device)
-        # h = 1 - g x, computed around the mean of x like every prediction.
-        g = any_maps.constant_direction.to(wide.device)
-        h = 1.0 - g @ any_maps.error_map.centre.to(wide.device) - wide @ g
-        shared = {
-            "n": counts.double(),
-            "x_sum": _run_sums(wide, runs),
-            "x_sq": _run_sums(wide.square(), runs),
-            "h_sq": _run_sums(h.square(), runs),
-        }
-        saes: dict[str, Sums] = {}
-        for sae_id, reconstruction in pairs(reconstructions):
-            x_hat = reconstruction.x_hat[rows]
-            require_finite(x_hat, batch, f"reconstruction of SAE '{sae_id}'", rows)
-            sums = _sae_sums(self.maps[sae_id], x, x_hat, wide, h, runs)
-            sums["l0"] = _run_sums(to_float64(reconstruction.l0[rows]), runs)
-            saes[sae_id] = sums
-        if len(saes) != len(self.maps):
-            raise ValueError(f"{len(saes)} reconstructions came for {len(self.maps)} SAEs.")
-        # Only now, so that a batch that did not fit into memory can come again in halves.
-        groups = self._prepared(plan, x.shape[1])
+        return Adding(self, batch, plan, mask) if bool(mask.any()) else None
+
+    def n_top(self, plan: Plan) -> int:
+        """How many tokens of the largest errors are kept."""
+        return heaviest.n_kept(int((plan.test if self.scored == "test" else plan.included).sum()))
+
+    def add(
+        self, plan: Plan, contexts: Tensor, shared: Sums, saes: Mapping[str, Sums], tops: Mapping[str, Tensor]
+    ) -> None:
+        """Add the sums of a batch, one row for each of its contexts [c]."""
+        groups = self._prepared(plan, shared["x_sum"].shape[1])
         place = groups.of_context[contexts]
         self._seen[contexts] = True
         _add(self._shared, shared, place)
         for sae_id, sums in saes.items():
             _add(self._saes[sae_id], sums, place)
+            self._top[sae_id] = heaviest.merged(self._top[sae_id], tops[sae_id])
 
     @torch.inference_mode()
     def merge(self, other: SecondPass) -> None:
@@ -159,6 +166,8 @@ class SecondPass:
         ):
             for name, values in theirs.items():
                 mine[name] += values
+        for sae_id, top in other._top.items():
+            self._top[sae_id] = heaviest.merged(self._top[sae_id], top)
 
     def finish(self) -> HookSums | None:
         """All sums, sorted by context whatever the order they came in; None if no token was scored."""
@@ -176,6 +185,7 @@ class SecondPass:
             **chosen(self._shared),
             saes={sae_id: SaeSums(**chosen(sums)) for sae_id, sums in self._saes.items()},
             maps=self.maps,
+            top=dict(self._top),
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -184,6 +194,7 @@ class SecondPass:
         found |= {f"shared {name}": values for name, values in self._shared.items()}
         for place, sae_id in enumerate(self.maps):
             found |= {f"{place} {name}": values for name, values in self._saes.get(sae_id, {}).items()}
+            found |= {f"{place} top": self._top[sae_id]} if sae_id in self._top else {}
         return found
 
     @torch.inference_mode()
@@ -210,10 +221,73 @@ class SecondPass:
             n = len(self._groups.first)
             self._seen = torch.zeros(len(self._groups.of_context), dtype=torch.bool)
             self._shared = _zeros(_SHARED, n, d)
+            self._top = {sae_id: heaviest.none_yet(self.n_top(plan)) for sae_id in self.maps}
             self._saes = {sae_id: _zeros(SaeSums.__dataclass_fields__, n, d) for sae_id in self.maps}
         elif plan is not self._plan:
             raise ValueError("The plan is not that of the first batch.")
         return self._groups
+
+
+class Adding:
+    """A batch on its way into a `SecondPass`: added whole once every SAE has come, or not at all.
+
+    Args:
+        into: the pass.
+        batch: x [n, d] with the place of every token.
+        plan: what is scored.
+        mask: [n] bool, as of `SecondPass.mask`.
+    """
+
+    @torch.inference_mode()  # sums made in one mode cannot be added to in another: always this one
+    def __init__(self, into: SecondPass, batch: ActivationBatch, plan: Plan, mask: Tensor) -> None:
+        self._into, self._batch, self._plan = into, batch, plan
+        self._rows = mask.to(batch.x.device)
+        self._x = batch.x[self._rows]
+        require_finite(self._x, batch, "activation", self._rows)
+        places = batch.contexts.cpu()[mask]
+        self._contexts, counts = torch.unique_consecutive(places, return_counts=True)
+        self._runs: list[int] = counts.tolist()
+        any_maps = next(iter(into.maps.values()))
+        wide = to_float64(self._x)
+        centre = any_maps.error_map.centre.to(wide.device)
+        self._places = heaviest.placed(places, batch.positions.cpu()[mask], wide)
+        self._wide = wide = wide - centre
+        # h = 1 - g x, computed around the mean of x like every prediction.
+        g = any_maps.constant_direction.to(wide.device)
+        self._h = 1.0 - g @ centre - wide @ g
+        self._shared = {
+            "n": counts.double(),
+            "x_sum": _run_sums(wide, self._runs),
+            "x_sq": _run_sums(wide.square(), self._runs),
+            "h_sq": _run_sums(self._h.square(), self._runs),
+        }
+        self._saes: dict[str, Sums] = {}
+        self._tops: dict[str, Tensor] = {}
+
+    @torch.inference_mode()
+    def take(self, sae_id: str, reconstruction: Reconstruction) -> None:
+        """What an SAE makes of the batch's tokens, scored or not.
+
+        Raises:
+            DataError: a number is NaN or infinite; the message says where.
+        """
+        x_hat = reconstruction.x_hat[self._rows]
+        require_finite(x_hat, self._batch, f"reconstruction of SAE '{sae_id}'", self._rows)
+        sums, norm_sq = _sae_sums(self._into.maps[sae_id], self._x, x_hat, self._wide, self._h, self._runs)
+        sums["l0"] = _run_sums(to_float64(reconstruction.l0[self._rows]), self._runs)
+        self._saes[sae_id] = sums
+        self._tops[sae_id] = heaviest.candidates(norm_sq, self._places, self._into.n_top(self._plan))
+
+    @torch.inference_mode()
+    def done(self) -> None:
+        """Every SAE has come; only now, so that a batch that did not fit into memory can come again in halves.
+
+        Raises:
+            ValueError: an SAE is missing, or the plan is not that of the first batch.
+        """
+        if len(self._saes) != len(self._into.maps):
+            raise ValueError(f"{len(self._saes)} reconstructions came for {len(self._into.maps)} SAEs.")
+        self._into.add(self._plan, self._contexts, self._shared, self._saes, self._tops)
 
 
 def _zeros(names: Iterable[str], n: int, d: int) -> Sums:
@@ -226,8 +300,11 @@ def _add(into: Sums, values: Sums, place: Tensor) -> None:
         total.index_add_(0, place, values[name])
 
 
-def _sae_sums(maps: SaeMaps, x: Tensor, x_hat: Tensor, wide: Tensor, h: Tensor, runs: list[int]) -> dict[str, Tensor]:
-    """The per-context sums of one SAE; x and x_hat [n, d], wide is x around its training mean in float64, h [n]."""
+def _sae_sums(maps: SaeMaps, x: Tensor, x_hat: Tensor, wide: Tensor, h: Tensor, runs: list[int]) -> tuple[Sums, Tensor]:
+    """The per-context sums of one SAE, and |sae_error|^2 [n].
+
+    x and x_hat are [n, d], wide is x around its training mean in float64, h is [n].
+    """
     parts = decompose(x, x_hat, maps.error_map)
     rest = to_float64(parts.nonlinear_error)
     error = to_float64(parts.sae_error) - maps.mean_error.to(wide.device)
@@ -236,7 +313,7 @@ def _sae_sums(maps: SaeMaps, x: Tensor, x_hat: Tensor, wide: Tensor, h: Tensor, 
     weight, centre = maps.norm_map.weight[0].to(wide), maps.norm_map.centre.to(wide)
     norm_rest = norm_sq - (wide @ weight + weight @ centre + maps.norm_map.bias.to(wide))
     norm = norm_sq - maps.mean_norm_sq.to(wide)
-    return {
+    sums = {
         "norm_sum": _run_sums(norm, runs),
         "norm_sq": _run_sums(norm.square(), runs),
         "norm_rest_sq": _run_sums(norm_rest.square(), runs),
@@ -246,6 +323,7 @@ def _sae_sums(maps: SaeMaps, x: Tensor, x_hat: Tensor, wide: Tensor, h: Tensor, 
         "rest_h": _run_sums(rest * h[:, None], runs),
         "rest_sq": _run_sums(rest.square_(), runs),
     }
+    return sums, norm_sq
 
 
 def _run_sums(values: Tensor, runs: list[int]) -> Tensor:

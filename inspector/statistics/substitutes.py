@@ -62,7 +62,7 @@ def prepare(
 
 
 def _affine(activations: Activations, plan: Plan, keeper: Keeper | None) -> Generator[Event, None, Reconstruct]:
-    first = yield from collect_first(activations, plan, name="null", keeper=keeper)
+    first = (yield from collect_first(activations, plan, name="null", keeper=keeper)).ordinary
     moments = first.moments
     maps: dict[str, PcaMap] = {}
     for sae_id in first.sae_ids:
@@ -86,9 +86,9 @@ def _gaussian(activations: Activations, plan: Plan, seed: int) -> Generator[Even
     moments = Moments(activations.loaded.model.check_hook(activations.loaded.hook_name))
     indices = contexts_with(plan.train)
     progress = Progress("null", len(indices), plan.train.shape[1])
-    plain = Activations(loaded=activations.loaded, batch_size=activations.batch_size)
+    plain = Activations(loaded=activations.loaded, batch_size=activations.batch_size, outliers=activations.outliers)
     for batch in plain.batches(indices):
-        rows = plan.train[batch.contexts, batch.positions].to(batch.x.device)
+        rows = batch.ordinary(plan.train[batch.contexts, batch.positions]).to(batch.x.device)
         x = batch.x[rows]
         require_finite(x, batch, "activation", rows)
         moments.update(x)
@@ -113,14 +113,18 @@ def _shuffle(activations: Activations, plan: Plan, seed: int) -> Generator[Event
     indices = contexts_with(included)
     progress = Progress("null", len(indices), included.shape[1])
     parts = []
+    outlier = torch.zeros_like(included)
     for batch in activations.batches(indices):
         rows = included[batch.contexts, batch.positions]
+        if batch.outlier is not None:
+            outlier[batch.contexts, batch.positions] = batch.outlier
         parts.append(batch.x[rows.to(batch.x.device)].cpu())
         yield progress.advance(batch)
     x = torch.cat(parts)
     partner = torch.arange(len(x))
-    for half in (plan.train, plan.test):
-        places = row_of[half.cpu()]
+    train, test = plan.train.cpu(), plan.test.cpu()
+    for half in (train & ~outlier, test & ~outlier, train & outlier, test & outlier):
+        places = row_of[half]
         raw = np.random.PCG64((seed, len(places))).random_raw(len(places))
         partner[places] = places[torch.from_numpy(np.argsort(raw, kind="stable"))]
 

@@ -34,11 +34,11 @@ TRAIN, TEST, EXCLUDED = "train", "test", "excluded"
 
 
 def fitted_maps(loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None) -> Generator[Event, None, Maps]:
-    """The affine maps of every SAE, from the target's training tokens; `keeper`: where their sums are kept."""
-    activations = Activations(loaded=loaded, batch_size=loaded.at_once(batch_size))
+    """The affine maps of every SAE, from the target's ordinary training tokens; `keeper`: where their sums are kept."""
+    activations = Activations(loaded=loaded, batch_size=loaded.at_once(batch_size), outliers=loaded.outliers)
     first = yield from collect_first(activations, loaded.plan, keeper=keeper)
     with torch.inference_mode():
-        return {sae_id: maps.error_map for sae_id, maps in first.fit().items()}
+        return {sae_id: maps.error_map for sae_id, maps in first.ordinary.fit().items()}
 
 
 def rows_of_contexts(
@@ -91,9 +91,12 @@ def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: Vec
     scored = loaded.model.score(group, [loaded.hook_name])
     for i, x in enumerate(scored.activations[loaded.hook_name]):
         context = first + i
+        included = plan.included[context]
+        if loaded.outliers is not None:
+            included = included & ~loaded.outliers.among(x)
         splits = [
-            TRAIN if train else TEST if included else EXCLUDED
-            for train, included in zip(plan.train[context].tolist(), plan.included[context].tolist(), strict=True)
+            EXCLUDED if not kept else TRAIN if train else TEST
+            for train, kept in zip(plan.train[context].tolist(), included.tolist(), strict=True)
         ]
         yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits, vectors)
 

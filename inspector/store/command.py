@@ -85,6 +85,8 @@ def target_words(target: TargetSpec) -> list[str]:
     words += ["--offline"] if target.offline else []
     words += ["--accept-gate"] if target.accept_gate else []
     words += ["--include-special"] if target.include_special else []
+    if target.outliers != _DEFAULTS.outliers:
+        words += ["--outliers", "off" if target.outliers is None else f"{target.outliers:g}"]
     return words
 
 
@@ -111,6 +113,9 @@ def target_of(words: Sequence[str]) -> TargetSpec:
         elif word == "--positions":
             start, _, stop = given.pop(0).partition(":")
             values["positions"] = (int(start), int(stop) if stop else None)
+        elif word == "--outliers":
+            factor = given.pop(0)
+            values["outliers"] = None if factor == "off" else float(factor)
         elif word == "--widths":
             values["widths"] = tuple(map(int, given.pop(0).split(",")))
     return TargetSpec(**values, saes=tuple(saes))

@@ -59,6 +59,7 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         "null": spec.null,
         # Only where it is so: what was measured without it keeps its fingerprint.
         **({"special_tokens": "included"} if target.include_special else {}),
+        **({} if loaded.outliers is None else {"outliers": loaded.outliers.factor}),
     }
 
 

@@ -11,6 +11,7 @@ from inspector.statistics.grouping import MOST_GROUPS
 from inspector.statistics.measured import Statistics
 from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.substitutes import DEFINITIONS
+from inspector.store.weighing import outlier_warnings
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
@@ -85,4 +86,5 @@ def warnings_of(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Out
         )
     if statistics.effective_rank < statistics.d:
         found.append(f"x has {statistics.d} dimensions but only {statistics.effective_rank} independent ones.")
+    found += outlier_warnings(loaded, statistics)
     return list(dict.fromkeys([*found, *outcome.warnings]))

@@ -41,6 +41,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="stream.l0-more", keys=("]",), call="step_l0(1)", title="Denser SAE: next larger L0"),
     Action(id="stream.worst", keys=("n",), call="walk(1)", title="Next worst token, or next place found", hint="worst"),
     Action(id="stream.worst-back", keys=("N",), call="walk(-1)", title="Previous worst token, or previous place found"),
+    Action(id="stream.outliers", keys=("o",), call="outliers", title="Worst tokens: outliers too, or without them"),
     Action(id="stream.find", keys=("/",), call="find", title="Find text in all contexts", hint="find"),
     Action(id="stream.page-down", keys=("}",), call="page(1)", title="One page down in the tokens"),
     Action(id="stream.page-up", keys=("{",), call="page(-1)", title="One page up in the tokens"),

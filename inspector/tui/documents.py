@@ -144,9 +144,9 @@ class ScoredText:
             self._extents[key] = min(kept, default=nan), max(kept, default=nan)
         return self._extents[key]
 
-    def ranked(self, row: int, mode: TokenMode) -> list[int]:
-        """Positions of the worst tokens in this mode, worst first."""
-        return ranking(self.values(row, main_measure(mode)), self.document.split)
+    def ranked(self, row: int, mode: TokenMode, *, outliers: bool = False) -> list[int]:
+        """Positions of the worst tokens in this mode, worst first; `outliers`: those too that outweigh all others."""
+        return ranking(self.values(row, main_measure(mode)), self.document.split, outliers=outliers)
 
 
 class Texts:

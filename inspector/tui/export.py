@@ -30,7 +30,7 @@ COLUMNS = (
     "linear_error_norm",
     "nonlinear_error_norm",
 )
-SPLITS = {"t": "train", "h": "test", "x": "excluded"}
+SPLITS = {"t": "train", "h": "test", "x": "excluded", "o": "excluded"}
 MAX_CLIPBOARD = 60_000
 """Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
 

@@ -50,8 +50,10 @@ HELP: dict[str, PaneHelp] = {
             "too: the header then shows the numbers with them and, in brackets, without. The line below the tokens "
             "is the legend. Colour modes:",
             *_MODES,
+            "Tokens in reverse are outliers: their activation is more than --outliers times (4) as long as the median. "
+            "They are left out of fits, scales and axes like excluded ones, or they would decide them alone.",
             "n walks over the ten worst tokens of this text in the present mode, then goes on to the next "
-            "context. During a "
+            "context; o lets it meet outliers too. During a "
             "search it walks over the places found.",
         ),
         actions=(
@@ -61,6 +63,7 @@ HELP: dict[str, PaneHelp] = {
             "l0-more",
             "worst",
             "worst-back",
+            "outliers",
             "marks",
             "policy",
             *_GENERAL,
@@ -87,7 +90,8 @@ HELP: dict[str, PaneHelp] = {
         paragraphs=(
             "The measure of the present mode for each token around the cursor, one line per enabled width, "
             "told apart by colour and by line style (the paper's Figs. 5 and 12, live). If wider SAEs fail on"
-            " the same tokens, the lines run in parallel. Excluded tokens are gaps. The window moves in "
+            " the same tokens, the lines run in parallel. Excluded tokens are gaps. The axis is set by ordinary "
+            "tokens; an outlier beyond it is drawn at its edge with its value. The window moves in "
             "steps; ▲ marks the cursor's token.",
             "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts"
             " the wider one's, token by token, on held-out tokens (Eq. 13).",

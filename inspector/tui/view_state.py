@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from inspector.drawing.token_document import LEFT_OUT
 from inspector.spec import width_label
 
 if TYPE_CHECKING:
@@ -197,9 +198,21 @@ class Search:
         return f"{self.index + 1}/{len(self.hits)}{'+' if self.truncated else ''}"
 
 
-def ranking(values: Sequence[float], split: Sequence[str], limit: int = WORST_PER_CONTEXT) -> list[int]:
-    """Positions of the largest values, largest first; excluded positions and missing values are left out."""
-    usable = [p for p, letter in enumerate(split) if letter != "x" and p < len(values) and values[p] == values[p]]
+def ranking(
+    values: Sequence[float], split: Sequence[str], limit: int = WORST_PER_CONTEXT, *, outliers: bool = False
+) -> list[int]:
+    """Positions of the largest values, largest first; missing values and what counts in no fit are left out.
+
+    Args:
+        values: one per token.
+        split: letters of `TokenDocument.split`.
+        limit: positions at most.
+        outliers: whether tokens that outweigh all others are ranked too.
+    """
+    left_out = ("x",) if outliers else LEFT_OUT
+    usable = [
+        p for p, letter in enumerate(split) if letter not in left_out and p < len(values) and values[p] == values[p]
+    ]
     return sorted(usable, key=lambda p: (-values[p], p))[:limit]
 
 

@@ -79,6 +79,7 @@ def test_every_option_reaches_its_field(run: Run) -> None:
         accept_gate=True,
         max_memory=20_000_000_000,
         include_special=True,
+        outliers=None,
     )
     assert (request.theme, request.new_session, request.in_process) == ("light", True, False)
 

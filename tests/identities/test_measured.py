@@ -176,7 +176,7 @@ def measuring_of(toy: Toy) -> Measuring:
     from inspector.statistics.passes import collect_first
 
     activations = Activations(loaded=toy.loaded, batch_size=8)
-    first = finish(collect_first(activations, toy.loaded.plan))
+    first = finish(collect_first(activations, toy.loaded.plan)).ordinary
     return Measuring(
         loaded=toy.loaded,
         plan=toy.loaded.plan,

@@ -39,7 +39,7 @@ def error_map(judged: Loaded) -> LinearMap:
     """From x to the error, fitted on the toy's training tokens."""
     from inspector.statistics.passes import Activations, collect_first
 
-    first = finished(collect_first(Activations(loaded=judged, batch_size=8), judged.plan))
+    first = finished(collect_first(Activations(loaded=judged, batch_size=8), judged.plan)).ordinary
     with torch.inference_mode():
         return first.fit()[judged.saes[0].ref.sae_id].error_map
 

@@ -64,6 +64,8 @@ def test_the_command_names_only_what_differs_and_quotes_it() -> None:
         TargetSpec(hook="blocks.1.hook_mlp_out", saes=("one", "two"), text="f.txt", contexts=7, train_tokens=9),
         TargetSpec(layers=(0, 1, 2), site="mlp", positions=(5, 100), split="token", seed=4, dtype="float32"),
         TargetSpec(layers_from=4, offline=True, accept_gate=True, include_special=True, max_memory=12345),
+        TargetSpec(outliers=None),
+        TargetSpec(outliers=6.5),
     ],
 )
 def test_the_words_are_read_back_without_the_command_line(target: TargetSpec) -> None:

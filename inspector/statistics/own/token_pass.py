@@ -18,7 +18,7 @@ from inspector.sources.activations import ActivationBatch
 from inspector.statistics.finite import require_finite
 from inspector.statistics.own.token_norms import TokenNorms
 from inspector.statistics.own.token_work import TokenWork
-from inspector.statistics.passes import Progress, contexts_with, select
+from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
     from inspector.statistics.measuring import Measuring
@@ -76,7 +76,7 @@ def _scored(measuring: Measuring, indices: Sequence[int]) -> Iterator[tuple[Acti
 def _chosen(batch: ActivationBatch, loss: Tensor, mask: Tensor) -> tuple[ActivationBatch, Tensor]:
     """The batch's tokens of the [c, t] mask; what is wrong with any of them is raised."""
     rows = mask[batch.contexts, batch.positions]
-    chosen, loss = select(batch, rows), to_float64(loss[rows.to(loss.device)])
+    chosen, loss = batch.rows(rows), to_float64(loss[rows.to(loss.device)])
     require_finite(chosen.x, chosen, "activation")
     require_finite(loss[:, None], chosen, "loss")
     return chosen, loss

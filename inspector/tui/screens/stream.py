@@ -171,7 +171,7 @@ class StreamScreen(StreamTalk):
             return
         if self.text is None:
             return
-        ranked = self.text.ranked(self.row, self.mode)
+        ranked = self.text.ranked(self.row, self.mode, outliers=self.walks_outliers)
         contexts, position = walk_worst(ranked, self.place.position, step)
         if position is not None:
             self.tokens.move_to(position)
@@ -180,6 +180,11 @@ class StreamScreen(StreamTalk):
             await self.go("context", context, "worst" if step > 0 else "last-worst")
         elif ranked:
             self.tokens.move_to(ranked[0])
+
+    def action_outliers(self) -> None:
+        """Whether the walk over the worst tokens meets those that outweigh all others."""
+        self.walks_outliers = not self.walks_outliers
+        self.notify("n walks over outliers too." if self.walks_outliers else "n passes over outliers.")
 
     async def action_leave(self) -> None:
         """Escape: stop a generation, else end the search, else go back to the contexts."""

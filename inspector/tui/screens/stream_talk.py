@@ -365,7 +365,7 @@ class StreamTalk(StreamView):
             return last
         if where == "first":
             return next(text.document.included(), 0)
-        ranked = text.ranked(self.row, self.mode)
+        ranked = text.ranked(self.row, self.mode, outliers=self.walks_outliers)
         if not ranked:
             return 0
         return ranked[0] if where == "worst" else ranked[-1]

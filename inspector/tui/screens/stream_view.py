@@ -90,6 +90,8 @@ class StreamView(Screen[int]):
         self.mode: TokenMode = DEFAULT_MODE
         self.place = Place()
         self.search: Search | None = None
+        self.walks_outliers = False
+        """Whether the walk over the worst tokens meets outliers."""
         self.texts = Texts()
         self.text: ScoredText | None = None
         """What the token pane shows; None until the first text is there."""
@@ -258,7 +260,14 @@ class StreamView(Screen[int]):
         if self.text is not None and self.choice is not None and len(self.text):
             position = min(self.place.position, len(self.text) - 1)
             scale = self.text.top((row for _, row in self.choice.shown), TOTAL)
-            facts = TokenFacts(text=self.text, position=position, choice=self.choice, scale=scale)
+            ready = self.session.ready
+            facts = TokenFacts(
+                text=self.text,
+                position=position,
+                choice=self.choice,
+                scale=scale,
+                median_norm=None if ready is None else ready.median_norm,
+            )
         for pane in self.query(DetailPane):
             if pane.display:
                 pane.show(facts, self._detail, self._problem)

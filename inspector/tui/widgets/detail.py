@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from inspector.drawing.safe_text import visible
+from inspector.drawing.token_document import OUTLIER
 from inspector.tui.lines import Line, Piece, cut, left, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 LINEAR_GLYPH, NONLINEAR_GLYPH, WHOLE_GLYPH = "▓", "█", "▒"
 """Parts of a bar: linear error, nonlinear error, and the whole while there is no linear map."""
-SPLITS = {"t": "train", "h": "held out", "x": "excluded"}
+SPLITS = {"t": "train", "h": "held out", "x": "excluded", "o": "outlier"}
+MANY_TIMES = 2.0
+"""From so many times the median norm on it is said how many."""
 GUESS_COLUMNS = (
     ("model", "model"),
     ("Sae", "Sae"),
@@ -48,6 +51,8 @@ class TokenFacts:
     choice: Choice
     scale: float
     """Norm of sae_error at which a bar is full; NaN: unknown."""
+    median_norm: float | None = None
+    """Of ordinary tokens' x at the hook; None: not known."""
 
 
 class DetailPane(LinePane, can_focus=True):
@@ -126,6 +131,9 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
             (f" {SPLITS.get(document.split[position], '')}", "muted"),
         ]
     ]
+    if facts.median_norm and document.x_norm[position] >= MANY_TIMES * facts.median_norm:
+        look = "warning" if document.split[position] == OUTLIER else "muted"
+        lines.append([(f"{number(document.x_norm[position] / facts.median_norm, 2)} x the median norm", look)])
     room = max(4, width - 7 - 7 - 1 - 8 - 9 - 4)
     heading: Line = [(left("", 7), ""), ("  total", "muted"), (" " * (room + 1), "")]
     if has_map:

@@ -13,8 +13,8 @@ from rich.style import Style
 from textual.strip import Strip
 
 from inspector.drawing.level_scale import LevelScale
-from inspector.drawing.palette import CellStyle, TokenPalette
-from inspector.drawing.token_document import TokenDocument
+from inspector.drawing.palette import OUTLIER_MARK, CellStyle, TokenPalette
+from inspector.drawing.token_document import OUTLIER, TokenDocument
 from inspector.drawing.token_modes import TokenMode
 from inspector.tui.widgets.token_layout import Piece
 
@@ -49,6 +49,8 @@ class Colouring:
         document, mode = self.document, self.mode
         if document.split[token] == "x":
             return self.palette.excluded, " "
+        if document.split[token] == OUTLIER:
+            return self.palette.outlier, OUTLIER_MARK
         if not document.saes:
             return self.palette.plain, " "
         scalars = document.scalars(token, self.sae)

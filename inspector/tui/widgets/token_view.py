@@ -155,6 +155,7 @@ class TokenView(ScrollView):
             size_scale=scales.scale(mode.size, palette.n_sizes) if mode.size else None,
             share_scale=scales.scale(mode.share, n_shares) if mode.share else None,
             marks=self.marks,
+            outliers=any(True for _ in self.document.outliers()),
         )
 
     # ---- laying out -------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def points(
         group = [
             values[p]
             for p in range(first, min(first + per_dot, len(values)))
-            if split[p] != "x" and values[p] == values[p]
+            if split[p] != "x" and values[p] == values[p]  # an outlier is off the scale
         ]
         if not group:
             out.append(None)
@@ -196,13 +196,15 @@ class TracePane(LinePane, can_focus=True):
             else:
                 canvas.marks(dots, series, mark_width(index) if self._zoom == 0 else 1)
         factor = 100.0 if measure.percent else 1.0
+        beyond = self._beyond(data, columns, top, factor)
         middle = (lines - 1) // 2
         labels = {lines - 1: bottom, middle: top - (top - bottom) * middle / max(1, lines - 1), 0: top}
         body: list[Line] = []
         for y in range(lines):
             label = tick(labels[y] * factor) if y in labels and not unknown else ""
             line: Line = [(f"{label:>{AXIS - 1}}", "muted"), ("┤" if label else "│", "muted")]
-            line += merge_cells(canvas.cells(y))
+            cells = canvas.cells(y)
+            line += merge_cells(beyond_cells(cells, beyond) if y == 0 else cells)
             body.append(line)
         if unknown:
             body[middle] = [
@@ -212,6 +214,16 @@ class TracePane(LinePane, can_focus=True):
         self._drawn = (key, body)
         return body
 
+    def _beyond(self, data: TraceData, columns: int, top: float, factor: float) -> list[tuple[int, str, int]]:
+        """Outliers of the active width above the axis: column, value and series, the largest first."""
+        measure, per_column = main_measure(data.mode), ZOOMS[self._zoom]
+        values = data.text.values(data.choice.row, measure)
+        shown = range(self._start, self._start + columns * per_column)
+        found = [p for p in data.text.document.outliers() if p in shown and values[p] > top]
+        series = data.choice.series(data.choice.active)
+        found.sort(key=lambda p: -values[p])
+        return [((p - self._start) // per_column, number(values[p] * factor, 3), series) for p in found]
+
     def on_click(self, event: events.Click) -> None:
         """A click on the plot moves the cursor there."""
         column = event.x - AXIS
@@ -219,6 +231,23 @@ class TracePane(LinePane, can_focus=True):
         position = start + column * ZOOMS[self._zoom]
         if event.y >= 1 and column >= 0 and position < stop:
             self.post_message(self.Chosen(position))
+
+
+def beyond_cells(
+    cells: Sequence[tuple[str, int | None]], beyond: Sequence[tuple[int, str, int]]
+) -> list[tuple[str, int | None]]:
+    """The top line with the values of what is above it, beside its place: where there is room, largest first."""
+    out, taken = list(cells), set[int]()
+    for column, value, series in beyond:
+        text = f"↑{value}"
+        first = column + 1 if column + 1 + len(text) <= len(out) else column - len(text)
+        places = range(first, first + len(text))
+        if first < 0 or taken.intersection(range(first - 1, first + len(text) + 1)):
+            continue
+        taken.update(places)
+        for place, character in zip(places, text, strict=True):
+            out[place] = (character, series)
+    return out
 
 
 def merge_cells(cells: Sequence[tuple[str, int | None]]) -> Line:
