@@ -53,7 +53,7 @@ def test_every_option_reaches_its_field(run: Run) -> None:
         *("--widths", "256,1k", "--l0", "60", "--text", "t.txt", "--contexts", "7", "--context-length", "64"),
         *("--positions", "8:32", "--train-tokens", "999", "--split", "token", "--seed", "5", "--device", "cuda:1"),
         *("--dtype", "bfloat16", "--offline", "--cache-dir", "c", "--accept-gate"),
-        *("--max-memory", "20G", "--include-special"),
+        *("--max-memory", "20G", "--include-special", "--outliers", "off"),
         *("--theme", "light", "--new-session"),
     )
     (request,) = outcome.opened
@@ -130,7 +130,7 @@ def test_positions_may_be_open(run: Run, text: str, span: tuple[int, int | None]
             ("--contexts", "0"),
             "--contexts: 0 is not in the range x>=1. See `dm-inspect --help`.",
         ),
-        (("--modle", "x"), "There is no option '--modle'. Nearest: --model, --offline, --layer."),
+        (("--modle", "x"), "There is no option '--modle'. Nearest: --model, --offline, --outliers."),
         (("rum",), "There is no command 'rum'. Nearest: run, results."),
         (("--seed", "1", "info"), "--seed stands before `info`, where only the app reads it. Write it after `info`."),
     ],

@@ -23,7 +23,7 @@ from inspector.drawing.level_scale import ScaleBook
 from inspector.drawing.palette import TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
-from inspector.drawing.token_document import TokenDocument
+from inspector.drawing.token_document import OUTLIER, TokenDocument
 from inspector.drawing.token_modes import DEFAULT_MODE, TokenMode
 from inspector.tui.widgets.state_lines import State, state_line
 from inspector.tui.widgets.token_layout import TokenLayout
@@ -155,7 +155,7 @@ class TokenView(ScrollView):
             size_scale=scales.scale(mode.size, palette.n_sizes) if mode.size else None,
             share_scale=scales.scale(mode.share, n_shares) if mode.share else None,
             marks=self.marks,
-            outliers=any(True for _ in self.document.outliers()),
+            outliers=self.document is not None and OUTLIER in self.document.split,
         )
 
     # ---- laying out -------------------------------------------------------------------------------------------
