@@ -114,6 +114,7 @@ Examples:
     "dtype",
     "offline",
     "cache_dir",
+    "outliers",
 )
 def train(
     widths: tuple[int, ...],
@@ -208,6 +209,7 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
         # Tokens are rounded up to whole blocks, so a block is no larger than the whole.
         block_contexts=min(MOST_CONTEXTS_AT_ONCE, math.ceil(tokens / max(1, length - 1))),
         special_ids=tuple(sorted(model.special_ids)),
+        outliers=target.outliers,
         disk_dtype="float32",
         checkpoint_minutes=wanted.checkpoint_minutes,
         learner=LearnerSettings(learning_rate=wanted.learning_rate or default_rate(d_in)),
@@ -218,6 +220,7 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
         "context_size": length,
         "prepend_bos": model.bos_id is not None,
         "dataset": target.text or "demo",
+        **({} if target.outliers is None else {"outliers_left_out": target.outliers}),
     }
     return (
         yield from train_suite(

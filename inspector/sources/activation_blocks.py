@@ -22,6 +22,22 @@ ActivationSource = Callable[[Tensor], dict[str, Tensor]]
 Ids = npt.NDArray[np.int64]
 
 
+LEFT_OUT = "left out"
+"""Among what a source gives by hook: marks [contexts, positions] bool of tokens that nothing learns from."""
+
+
+def chosen_rows(made: dict[str, Tensor], mask: Tensor) -> tuple[dict[str, Tensor], int]:
+    """Activations [tokens, d_in] float32 by hook where a mask [contexts, positions] is True and nothing is left out.
+
+    Returns:
+        They, and how many tokens of the mask are left out.
+    """
+    marks = made.get(LEFT_OUT)
+    kept = mask if marks is None else mask & ~marks
+    rows = {hook: x[kept.to(x.device)].float() for hook, x in made.items() if hook != LEFT_OUT}
+    return rows, int(mask.sum()) - int(kept.sum())
+
+
 def is_ordinary(ids: Ids, special_ids: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Mask of the shape of `ids`: True where the token is not special."""
     return ~np.isin(ids, special_ids)
@@ -61,7 +77,9 @@ class ActivationBlocks:
         self._source, self._contexts = source, contexts
         self._block_contexts, self._model_batch, self._seed = block_contexts, model_batch, seed
         self.tokens_per_epoch = n_ordinary
-        """Activations before contexts repeat."""
+        """Activations before contexts repeat, those that the source leaves out among them."""
+        self.left_out: dict[int, tuple[int, int]] = {}
+        """By block made: tokens that the source left out, and all of them."""
 
     def __call__(self, block: int) -> dict[str, Tensor]:
         """The block's activations [tokens, d_in] float32 by hook, shuffled the same way at every hook."""
@@ -77,17 +95,25 @@ class ActivationBlocks:
         """As a call, with a pause between two model passes, so that whoever waits can be answered or can stop it."""
         rows = self._rows(block)
         parts: dict[str, list[Tensor]] = {}
+        n_left_out = n_all = 0
         for first in range(0, len(rows), self._model_batch):
             if first:
                 yield
             ids = self._contexts[rows[first : first + self._model_batch]]
             ordinary = torch.from_numpy(self._kept(ids))
-            for hook, x in self._source(torch.from_numpy(ids)).items():
-                parts.setdefault(hook, []).append(x[ordinary.to(x.device)].float())
+            made, n_without = chosen_rows(self._source(torch.from_numpy(ids)), ordinary)
+            n_left_out, n_all = n_left_out + n_without, n_all + int(ordinary.sum())
+            for hook, x in made.items():
+                parts.setdefault(hook, []).append(x)
+        self.left_out[block] = n_left_out, n_all
         joined = {hook: torch.cat(part) for hook, part in parts.items()}
         n_tokens = len(next(iter(joined.values())))
         order = torch.from_numpy(np.random.default_rng([self._seed, 1, block]).permutation(n_tokens))
         return {hook: x[order.to(x.device)] for hook, x in joined.items()}
+
+    def n_left_out(self) -> tuple[int, int]:
+        """Tokens that the source left out of the blocks made so far, and all of them; each block once."""
+        return sum(out for out, _ in self.left_out.values()), sum(n for _, n in self.left_out.values())
 
     def fingerprint(self) -> str:
         """SHA-256 of the token ids."""

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose
 from inspector.engine.regression import LinearMap
+from inspector.sources.activation_blocks import LEFT_OUT
 
 if TYPE_CHECKING:
+    from inspector.engine.outliers import Outliers
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
 
@@ -62,6 +64,7 @@ class ErrorParts:
         parts: which of PARTS are wanted.
         noise: by the names of NOISE, where wanted.
         seed: of the noise.
+        outliers: tokens that are marked to be left out; None: none.
     """
 
     def __init__(
@@ -73,17 +76,19 @@ class ErrorParts:
         parts: Sequence[str],
         noise: Mapping[str, Gaussian],
         seed: int,
+        outliers: Outliers | None = None,
     ) -> None:
+        self._outliers = outliers
         self._model, self._hook_name, self._sae, self._map = model, hook_name, sae, error_map
         self._parts, self._seed = tuple(parts), seed
         self._noise = {name: each.to(model.device) for name, each in noise.items()}
 
     def __call__(self, ids: Tensor) -> dict[str, Tensor]:
         """Of contexts [c, t] int64."""
-        rows = [
-            self.of_context(row, x) for row, x in zip(ids, self._model.activations(ids, self._hook_name), strict=True)
-        ]
-        return {part: torch.stack([row[part] for row in rows]) for part in self._parts}
+        activations = self._model.activations(ids, self._hook_name)
+        rows = [self.of_context(row, x) for row, x in zip(ids, activations, strict=True)]
+        made = {part: torch.stack([row[part] for row in rows]) for part in self._parts}
+        return made if self._outliers is None else {**made, LEFT_OUT: self._outliers.among(activations)}
 
     @torch.inference_mode()
     def of_context(self, ids: Tensor, x: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inspector.sources.activation_blocks import ActivationSource, Ids, is_ordinary
+from inspector.sources.activation_blocks import ActivationSource, Ids, chosen_rows, is_ordinary
 from inspector.sources.suite_files import Quality, SaePlan
 
 
@@ -28,7 +28,8 @@ def measure(
 ) -> tuple[Quality, ...]:
     """L0, FVU and dead latents of every SAE of `plans` below `root`.
 
-    One pass over `held_out` [contexts, positions] serves all of them; `special_ids` are left out.
+    One pass over `held_out` [contexts, positions] serves all of them; `special_ids` are left out, as is what the source
+    marks.
     """
     from sae_lens import SAE
 
@@ -40,8 +41,8 @@ def measure(
     for first in range(0, len(held_out), model_batch):
         ids = held_out[first : first + model_batch]
         ordinary = torch.from_numpy(is_ordinary(ids, special_ids))
-        n_tokens += int(ordinary.sum())
-        by_hook = {hook: x[ordinary.to(x.device)].float().cpu() for hook, x in source(torch.from_numpy(ids)).items()}
+        by_hook = {hook: x.cpu() for hook, x in chosen_rows(source(torch.from_numpy(ids)), ordinary)[0].items()}
+        n_tokens += len(next(iter(by_hook.values())))
         for hook, x in by_hook.items():
             square, total = moments.get(hook, (0.0, torch.zeros(x.shape[1], dtype=torch.float64)))
             moments[hook] = square + float(x.double().square().sum()), total + x.double().sum(0)

@@ -22,9 +22,10 @@ from torch import Tensor
 from inspector.errors import UsageError
 from inspector.events import Loading, TrainProgress, Warned
 from inspector.sources import training_checkpoint
-from inspector.sources.activation_blocks import ActivationBlocks, ActivationSource, Ids, is_ordinary
+from inspector.sources.activation_blocks import ActivationBlocks, ActivationSource, Ids, chosen_rows, is_ordinary
 from inspector.sources.learning import Learner, LearnerSettings
 from inspector.sources.lockstep import Lockstep
+from inspector.sources.outlier_marks import OutlierMarks
 from inspector.sources.sae_lens_learner import SaeLensLearner
 from inspector.sources.suite_files import DiskType, Quality, SaePlan, save_measured_l0, save_quality, save_sae
 from inspector.sources.suite_quality import measure
@@ -53,6 +54,8 @@ class TrainSettings:
     """Contexts per model pass."""
     special_ids: tuple[int, ...] = ()
     """Token ids whose activations are neither trained on nor measured: the norms at BOS are unlike all others."""
+    outliers: float | None = None
+    """Tokens with more than so many times the median norm are neither trained on nor measured; None: all are."""
     disk_dtype: DiskType = "float16"
     checkpoint_minutes: float = 5.0
     learner: LearnerSettings = field(default_factory=LearnerSettings)
@@ -87,6 +90,8 @@ def train_suite(
         DataError: if there is no text, or the checkpoint is damaged.
         ResourceError: if something cannot be written.
     """
+    if settings.outliers is not None:
+        source = OutlierMarks(source, settings.outliers, contexts[: settings.model_batch], settings.special_ids)
     run = _Run(source, contexts, held_out, plans, settings, out, metadata)
     yield from run.warnings()
     started = saved = clock = time.monotonic()
@@ -108,6 +113,7 @@ def train_suite(
     except GeneratorExit:
         run.save()
         raise
+    yield from run.left_out()
     # From here on nothing is learned; who is killed while writing or measuring comes straight back.
     run.save()
     for plan in plans:
@@ -177,7 +183,7 @@ class _Run:
         self._log = TrainingLog(out, self._fingerprint()[:12], self.tokens_done)
         ids = held_out[: math.ceil(PROBED_TOKENS / held_out.shape[1])]
         ordinary = torch.from_numpy(is_ordinary(ids, settings.special_ids))
-        self._probe = {hook: x[ordinary.to(x.device)].float() for hook, x in source(torch.from_numpy(ids)).items()}
+        self._probe, _ = chosen_rows(source(torch.from_numpy(ids)), ordinary)
 
     @property
     def tokens_done(self) -> int:
@@ -196,6 +202,15 @@ class _Run:
             yield Warned(
                 message=f"The checkpoint is of {self._other_machine} and this is {_machine()}: it goes on, but the "
                 "weights will differ in their last bits from those of a run that was not interrupted."
+            )
+
+    def left_out(self) -> Generator[Warned, None, None]:
+        """How many tokens outweighed all others, of those that came since this process began."""
+        n_left_out, n_all = self._blocks.n_left_out()
+        if n_left_out:
+            yield Warned(
+                message=f"{n_left_out:,} of {n_all:,} tokens have more than {self._settings.outliers:g} times the "
+                "median norm: no SAE learned from them, and its quality is without them. --outliers off takes them in."
             )
 
     def _learner(self, sae_id: str, sample: Tensor) -> Learner:
@@ -283,6 +298,8 @@ class _Run:
 
     def _fingerprint(self) -> str:
         asked: dict[str, Any] = asdict(replace(self._settings, checkpoint_minutes=0.0, minutes=None))
+        if asked["outliers"] is None:  # as a version that knew none said it: its runs go on with --outliers off
+            del asked["outliers"]
         asked |= {"plans": [asdict(plan) for plan in self._plans.values()], "text": self._blocks.fingerprint()}
         asked["metadata"] = dict(self._metadata)
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()

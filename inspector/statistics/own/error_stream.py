@@ -68,6 +68,10 @@ class ErrorStream:
         """Whether the target is the one the preset belongs to."""
         self.names = (*MAIN, *(CONTROLS if recipe.control_seeds else ()))
         """Of the parts."""
+        found = int(loaded.plan.included.sum()) - int(measuring.plan.included.sum())
+        self.outliers = loaded.outliers if found > 0 else None
+        """Tokens that nothing learns from; None also where the target's own text has none, so that what was trained
+        on it before is found again."""
         self.positions = loaded.target.positions or (0, None)
 
     @property
@@ -94,7 +98,14 @@ class ErrorStream:
         )
         noise = (yield from self._noise()) if recipe.control_seeds else {}
         self.parts = ErrorParts(
-            loaded.model, loaded.hook_name, self.base, self.error_map, self.names, noise, measuring.seed
+            loaded.model,
+            loaded.hook_name,
+            self.base,
+            self.error_map,
+            self.names,
+            noise,
+            measuring.seed,
+            outliers=self.outliers,
         )
         per_context = 4 * length * self.error_map.weight.shape[1] * len(self.names)
         step = recipe.batch_contexts or 1
@@ -173,6 +184,7 @@ class ErrorStream:
             "positions": self.positions,
             "seed": self.measuring.seed,
             "dtype": str(loaded.model.dtype),
+            **({} if self.outliers is None else {"outliers": self.outliers.threshold}),
         }
 
 

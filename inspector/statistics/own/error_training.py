@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from inspector.errors import UsageError
-from inspector.events import Event, Loading, TrainProgress
+from inspector.events import Event, Loading, TrainProgress, Warned
 from inspector.sources import error_sae_files as files
 from inspector.sources import training_checkpoint
 from inspector.sources.error_parts import geometric_median
@@ -82,6 +82,9 @@ class ErrorTraining:
             f"{_minutes(steps * step_seconds + blocks * block_seconds)}; kept in {self.folder}",
         )
         yield from self._steps(lockstep)
+        n_left_out, n_all = self._stream.blocks.n_left_out()
+        if n_left_out:
+            yield Warned(message=f"{n_left_out:,} of {n_all:,} tokens are outliers: no SAE learned from them.")
         self._write(lockstep)
 
     def _settings(self) -> LearnerSettings:
