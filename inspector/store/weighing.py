@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from inspector.drawing.safe_text import visible
 from inspector.statistics.heaviest import MOST_CARRIED, SHARE, HeavyToken
 
 if TYPE_CHECKING:
@@ -115,7 +114,8 @@ def _few(loaded: Loaded, statistics: Statistics) -> Iterator[str]:
 
 
 def _token(loaded: Loaded, token: HeavyToken) -> str:
-    """`'⏎' (context 12, position 31, 9.8 x the median norm)`, safe to print."""
+    r"""`'\n' (context 12, position 31, 9.8 x the median norm)`, safe to print."""
     (text,) = loaded.model.token_texts([int(loaded.contexts.token_ids[token.context, token.position])])
     times = "" if loaded.outliers is None else f", {loaded.outliers.times(token.x_norm):.1f} x the median norm"
-    return f"'{visible(text)}' (context {token.context}, position {token.position}{times})"
+    # As Python spells it: every character that a terminal would obey, and every one that shows nothing, is escaped.
+    return f"{text!r} (context {token.context}, position {token.position}{times})"
