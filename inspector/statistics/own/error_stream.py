@@ -19,6 +19,7 @@ from inspector.sources.activation_blocks import ActivationBlocks, Ids
 from inspector.sources.error_parts import NOISE, ErrorParts, Gaussian
 from inspector.sources.error_sae_files import map_hash
 from inspector.statistics.own.error_recipe import Recipe
+from inspector.statistics.own.sampling import random_part
 from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ class ErrorStream:
         tested = {row.numpy().tobytes() for row in ids[plan.test.any(dim=1)]}
         target = replace(loaded.target, contexts=wanted + len(ids), context_length=ids.shape[1])
         found = load_contexts(target, loaded.model).token_ids
-        kept = [row for row in found if row.numpy().tobytes() not in tested][:wanted]
+        usable = [row for row in found if row.numpy().tobytes() not in tested]
+        # In the order of the file: the first ones would leave out its end.
+        kept = [usable[i] for i in random_part(range(len(usable)), wanted, self.measuring.seed)]
         if not kept:
             raise DataError(
                 f"All {len(found)} contexts of the text hold held-out tokens, so there is nothing to learn from. "
@@ -164,7 +167,7 @@ class ErrorStream:
     def probe(self) -> dict[str, Tensor]:
         """A few held-out contexts' parts [n, d], to watch the training by."""
         plan, found = self.measuring.plan, []
-        for index in contexts_with(plan.test)[:PROBED_CONTEXTS]:
+        for index in random_part(contexts_with(plan.test), PROBED_CONTEXTS, self.measuring.seed):
             (batch,) = self.measuring.activations.batches([index])
             rows = plan.test[index].to(batch.x.device)
             own = self.parts.of_context(self.loaded.contexts.token_ids[index], batch.x)
