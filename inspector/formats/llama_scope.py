@@ -61,7 +61,8 @@ _OF_TRAINING = frozenset(
         "strict_loading", "tp_size", "ddp_size", "use_ghost_grads", "ghost_grads", "init_decoder_norm",
         "init_encoder_norm", "init_encoder_with_decoder_transpose", "init_search", "initial_k", "k_warmup_steps",
         "norm_activation_value", "remove_gradient_parallel_to_decoder_directions", "tied", "transcoder",
-        "clip_grad_norm", "batch_size", "lr", "betas", "jumprelu_threshold_window",
+        "clip_grad_norm", "batch_size", "lr", "betas", "jumprelu_threshold_window", "use_triton_kernel",
+        "sparsity_threshold_for_triton_spmm_kernel",
     )
 )  # fmt: skip
 """Keys that say how it was trained and nothing about what it computes."""
@@ -94,7 +95,7 @@ def _about(folder: Path, file: str) -> dict[str, Any]:
     norm = about.get("norm_activation", "dataset-wise")
     if norm not in ("dataset-wise", "inference"):
         raise Refused(f"{path} has norm_activation {norm!r}; known here are 'dataset-wise' and 'inference'.")
-    activation = str(about.get("act_fn") or about.get("activation_fn") or "jumprelu").lower()
+    activation = _activation(about)
     if activation not in _ACTIVATIONS:
         raise Refused(f"{path} has the activation {activation!r}; known here are {', '.join(_ACTIVATIONS)}.")
     return about
@@ -111,10 +112,21 @@ def _facts_of(folder: Folder, file: str, weights: str, usual_l0: float | None) -
         d_sae=_latents(about, d_in, path),
         hook_name=None if point is None else hook_of_name(point),
         weights=folder.path / weights,
-        l0=number_of(about.get("top_k") or about.get("k")) or usual_l0,
+        l0=_nominal_l0(about, usual_l0),
         model=text_of(about.get("model_name")),
         notes=notes,
     )
+
+
+def _nominal_l0(about: Mapping[str, Any], usual: float | None) -> float | None:
+    """The k of training; newer configurations of other activations than TopK have one too, which nothing reads."""
+    if usual is None and _activation(about) != "topk":
+        return None
+    return number_of(about.get("top_k") or about.get("k")) or usual
+
+
+def _activation(about: Mapping[str, Any]) -> str:
+    return str(about.get("act_fn") or about.get("activation_fn") or "jumprelu").lower()
 
 
 def _latents(about: Mapping[str, Any], d_in: int, path: Path) -> int:
@@ -132,9 +144,10 @@ def _named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
     return Named(hook_name=f"blocks.{match[1]}.{ends[match[2]]}", d_sae=d_sae)
 
 
-def _reader(file: str, weights: str) -> Callable[[SaeRef, Path, str], Converted]:
+def _reader(file: str, weights: str, usual_l0: float | None) -> Callable[[SaeRef, Path, str], Converted]:
     def read(ref: SaeRef, folder: Path, gate: str) -> Converted:
-        return _converted(ref, _about(folder, file), folder / file, folder / weights, gate)
+        asked = gate if usual_l0 is not None else "published"  # only Llama Scope was trained with its 50 largest
+        return _converted(ref, _about(folder, file), folder / file, folder / weights, asked)
 
     return read
 
@@ -164,7 +177,7 @@ def _converted(ref: SaeRef, about: Mapping[str, Any], about_path: Path, path: Pa
         "b_dec": b_dec / factor,
     }
     common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
-    activation = str(about.get("act_fn") or about.get("activation_fn") or "jumprelu").lower()
+    activation = _activation(about)
     if activation == "relu":
         return Converted(cfg=config("standard", **common), state=state)
     if activation == "topk":  # not saved for inference: as in training
@@ -223,7 +236,7 @@ LAYOUTS = (
         name="llama-scope",
         files=_OLDER_FILES,
         facts=_teller(*_OLDER_FILES, float(TOP_K)),
-        read=_reader(*_OLDER_FILES),
+        read=_reader(*_OLDER_FILES, float(TOP_K)),
         conversions=("llama_scope",),
         named=_named,
         stored_bytes=2,
@@ -233,7 +246,7 @@ LAYOUTS = (
         name="openmoss",
         files=_NEWER_FILES,
         facts=_teller(*_NEWER_FILES, None),
-        read=_reader(*_NEWER_FILES),
+        read=_reader(*_NEWER_FILES, None),
         conversions=("llama_scope_r1_distill",),
         named=_named,
         stored_bytes=4,

@@ -400,7 +400,13 @@ def test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activation
     with pytest.raises(TargetError, match="no registry gives it"):
         load_sae(only(tmp_path), CPU, D_IN)
     assert only(tmp_path).nominal_l0 is None  # 50 is Llama Scope's alone
+    change(tmp_path / "L1R" / "config.json", top_k=50, act_fn="jumprelu")
+    assert only(tmp_path).nominal_l0 is None  # every configuration has one, and only TopK reads it
     agrees(replace(only(tmp_path), norm_factor=factor), reference)
+    asked = load_sae(replace(only(tmp_path), norm_factor=factor), CPU, D_IN, llama_gate="topk")
+    assert asked.gate == "published JumpReLU threshold on unit-norm decoder rows"
+    change(tmp_path / "L1R" / "config.json", top_k=7, act_fn="topk")
+    assert only(tmp_path).nominal_l0 == 7
 
 
 # ---- sae-lens -------------------------------------------------------------------------------------------------------
