@@ -43,7 +43,7 @@ def load_model(target: TargetSpec) -> LanguageModel:
         text = Tokenizer(tokenizer)
         hf_model, warnings = _load_weights(files, device, pick_dtype(target.dtype))
         quiet_libraries(offline=target.offline)
-        question = Question.of(files, hf_model)
+        question = Question.of(files, hf_model, before)
         expected = None if question.was_answered() else question.logits_of(hf_model)
         bridge = _bridge(files, hf_model, tokenizer, device)
         model = LanguageModel(bridge, text, files, warnings)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class ModelFiles:
         return _first_int(self.config, _CONTEXT_KEYS)
 
     def digest(self) -> str:
-        """sha256 over config.json and the weights, names and sizes included. Reads every byte: 1-2 s per GB."""
+        """sha256 over config.json and the weights, names and sizes included. Reads every byte, once: 1-2 s per GB."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return digest_files([self.directory / "config.json", *self.weights])
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from inspector.sources.architectures import (
 from inspector.sources.contexts import load_contexts
 from inspector.sources.loading import load_model
 from inspector.sources.model import LanguageModel
+from inspector.sources.model_files import ModelFiles
 from inspector.sources.registry_index import parse, registry_file
 from inspector.sources.toy import toy_tokenizer
 from inspector.spec import TargetSpec
@@ -310,27 +312,51 @@ def test_what_transformer_lens_computes_otherwise_is_refused_with_its_size(
 
 
 def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    real = bridge_check.Question.logits_of
+    asked: list[str] = []
+    read: list[Path] = []
+    real, real_digest = bridge_check.Question.logits_of, ModelFiles.digest
 
     def counted(self: bridge_check.Question, hf_model: Any) -> torch.Tensor:
-        asked.append(self.key)
+        asked.append(self.files.name)
         return real(self, hf_model)
+
+    def digested(self: ModelFiles) -> str:
+        read.append(self.directory)
+        return real_digest(self)
 
     monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
     monkeypatch.setattr(bridge_check.Question, "logits_of", counted)
+    monkeypatch.setattr(ModelFiles, "digest", digested)
     folder = written(made("llama"), tmp_path / "m")
     loaded(folder)
+    read.clear()
     loaded(folder)
-    assert len(asked) == 1
-    (kept,) = (tmp_path / "kept").rglob("*.json")
-    kept.write_text("{")
+    assert len(asked) == 1 and not read  # not even the weights' hash is computed again
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    loaded(copy)
+    assert len(asked) == 1 and read  # the same weights elsewhere
+    for kept in (tmp_path / "kept").rglob("*.json"):
+        kept.write_text("{")
     loaded(folder)  # a damaged answer is asked again
-    other = written(drawn(made("llama")), tmp_path / "n")
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-4}))
-    loaded(other)
-    assert len(asked) == 3 and len(set(asked)) == 2
+    assert len(asked) == 2
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-4}))
+    loaded(copy)
+    assert len(asked) == 3
+
+
+def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was found to be the same, and then one in its place that is not."""
+    monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
+    folder = written(drawn(gpt2()), tmp_path / "m")
+    loaded(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"scale_attn_weights": False}))
+    for _ in range(2):  # a refusal is no answer that is kept
+        with pytest.raises(TargetError, match="the logits differ by"):
+            loaded(folder)
 
 
 def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> None:
