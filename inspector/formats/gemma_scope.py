@@ -7,14 +7,17 @@ The files hold arrays and nothing else. Which layer, width and site they are of 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inspector.disk.paths import MOST
 from inspector.errors import TargetError
-from inspector.formats.layout import MAX_CONFIG, Converted, Facts, Folder, Layout, Named, Refused, config
+from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Refused, config
 from inspector.spec import WIDTH_OF_LABEL, Site, hook_name_of
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ _SITES: tuple[tuple[re.Pattern[str], Site], ...] = (
     (re.compile(r"(?:^|[-_])mlp(?:$|[-_])"), "mlp"),
     (re.compile(r"(?:^|[-_])(?:res|resid|residual)(?:$|[-_])"), "resid"),
 )
+_LONGEST_HEADER = 10_000
+"""Bytes of the header of an array; numpy's limit, too."""
 _LOWER = {"w_enc": "W_enc", "w_dec": "W_dec"}
 """Some files spell the matrices so."""
 
@@ -46,7 +51,7 @@ def _facts(folder: Folder) -> Facts:
     if any("transcoder" in part for part in folder.parts):
         raise Refused(f"{folder.path} is a transcoder by its name: it does not reconstruct its own input.")
     path = folder.path / FILE
-    with zipfile.ZipFile(path) as archive:
+    with _damage_told(), zipfile.ZipFile(path) as archive:
         member = next((name for name in ("W_enc.npy", "w_enc.npy") if name in archive.namelist()), None)
         if member is None:
             raise ValueError(f"{FILE} has no W_enc")
@@ -55,10 +60,12 @@ def _facts(folder: Folder) -> Facts:
                 raise ValueError("W_enc is no array")
             wide = file.read(2)[0] > 1
             (length,) = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
-            if length > MAX_CONFIG:
+            if length > _LONGEST_HEADER:
                 raise ValueError("the header of W_enc is too long")
             header = ast.literal_eval(file.read(length).decode("latin1"))
     d_in, d_sae = header["shape"]
+    if not all(type(size) is int and 0 < size < MOST for size in (d_in, d_sae)):
+        raise ValueError(f"W_enc has the shape {d_in!r} x {d_sae!r}")
     hook_name, notes = _hook(folder)
     l0 = [float(found[1]) for part in folder.parts if (found := _L0.fullmatch(part))]
     return Facts(
@@ -119,6 +126,15 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
     )
 
 
+@contextlib.contextmanager
+def _damage_told() -> Iterator[None]:
+    """Python's parser calls a header of brackets a lack of memory, and zipfile calls a password a runtime error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        raise ValueError(f"its headers cannot be read ({type(error).__name__})") from error
+
+
 def _name(member: str) -> str:
     stem = member.removesuffix(".npy")
     return _LOWER.get(stem, stem)
@@ -130,9 +146,12 @@ def _array(archive: zip_module.ZipFile, info: zip_module.ZipInfo, shape: tuple[i
     import torch
     from numpy.lib import format as npy
 
-    with archive.open(info) as file:
-        version = npy.read_magic(file)
-        header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    with _damage_told():
+        opened = archive.open(info)
+    with opened as file:
+        with _damage_told():
+            version = npy.read_magic(file)
+            header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
         found, fortran, dtype = header
         if dtype.kind != "f" or dtype.itemsize > 8:
             raise TargetError(
@@ -144,6 +163,8 @@ def _array(archive: zip_module.ZipFile, info: zip_module.ZipInfo, shape: tuple[i
                 "It is another SAE's, or damaged."
             )
         n_bytes = int(np.prod(shape)) * dtype.itemsize
+        if n_bytes > info.file_size:  # before there is memory for what will not come
+            raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
         # Into one buffer: read() of the whole and a copy of it would need three times the memory of a 1M-latent SAE.
         buffer = bytearray(n_bytes)
         view, done = memoryview(buffer), 0
