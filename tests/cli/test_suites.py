@@ -115,3 +115,30 @@ def test_no_suite_is_an_error(run: Run, tmp_path: Path) -> None:
     outcome = run("suites", "--suite", str(tmp_path / "sae"))
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err == f"error: There is no SAE directory '{tmp_path / 'sae'}'. Nearest: saes.\n"
+
+
+def test_what_cannot_be_measured_is_listed_with_its_reason_beside_what_can(run: Run, suite: Path) -> None:
+    for name, architecture in (("a", "transcoder"), ("b", "temporal")):
+        folder = suite / "layer_2" / name
+        folder.mkdir()
+        config = {"architecture": architecture, "d_in": 16, "d_sae": 256, "hook_name": hook_name_of("resid", 2)}
+        (folder / "cfg.json").write_text(json.dumps(config))
+        (folder / "sae_weights.safetensors").write_bytes(b"\0")
+    outcome = run("suites", "--suite", str(suite), "--json")
+    assert (outcome.code, len(ids(outcome.out))) == (0, 6)
+    first, second = json.loads(outcome.out)["refused"]
+    assert (first["sae_id"], second["sae_id"]) == ("layer_2/a", "layer_2/b")
+    assert "is a transcoder" in first["reason"] and "is a temporal SAE" in second["reason"]
+    text = run("suites", "--suite", str(suite)).out
+    assert "Not measured here:\n  1 like layer_2/a: " in text
+    assert run("suites", "--suite", str(suite), "--layer", "1").out.count("like layer_2") == 2
+
+
+def test_a_release_of_transcoders_says_so_and_not_that_there_is_nothing(run: Run) -> None:
+    words = ("suites", "--model", "gemma-3-270m", "--suite", "gemma-scope-2-270m-pt-transcoders")
+    outcome = run(*words, "--json")
+    assert outcome.code == 0
+    found = json.loads(outcome.out)
+    assert (found["saes"], len(found["refused"])) == ([], 2)
+    assert {each["reason"] for each in found["refused"]} == {"a transcoder: it does not reconstruct its own input"}
+    assert run(*words).out.startswith("Not measured here:\n  2 like ")

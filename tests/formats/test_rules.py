@@ -548,6 +548,33 @@ def test_suites_of_torch_files_are_what_their_publishers_define(tmp_path: Path) 
     assert "value biases" in localised(torch_ref(path, "attention-heads")).notes[0]
 
 
+def test_torch_files_that_are_not_what_their_names_promise_are_refused(tmp_path: Path) -> None:
+    w = weights()
+
+    def refusal(ref: SaeRef) -> str:
+        with pytest.raises(TargetError) as caught:
+            load_sae(ref, CPU, D_IN)
+        return str(caught.value)
+
+    right = {"W_enc": w.w_enc.T, "W_dec": w.w_dec.T, "b_enc": w.b_enc, "b_dec": w.b_dec}
+    path = saved(tmp_path / "layer1.sae.pt", **right)
+    assert "does not say how many latents it keeps" in refusal(torch_ref(path, "qwen-scope"))
+    swapped = saved(tmp_path / "swapped.pt", **{**right, "W_enc": w.w_enc, "W_dec": w.w_dec})
+    repo = "Qwen/SAE-Res-Qwen3-8B-Base-W64K-L0_5"
+    assert "W_enc of shape [40, 12] instead of [12, 40]" in refusal(torch_ref(swapped, "qwen-scope", repo=repo))
+    many = "Qwen/SAE-Res-Qwen3-8B-Base-W64K-L0_99"
+    assert "keeps the 99 largest of 40 latents" in refusal(torch_ref(path, "qwen-scope", repo=many))
+    for name, tensor_name in (("goodfire", "encoder_linear.weight"), ("deepseek-r1", "encoder.weight")):
+        assert f"has no tensor '{tensor_name}'" in refusal(torch_ref(path, name))
+    whole = saved(tmp_path / "whole.pt", W_enc=w.w_enc, W_dec=w.w_dec, b_enc=w.b_enc, b_dec=w.b_dec)
+    state = torch.load(whole, weights_only=True)
+    torch.save({**state, "b_enc": state["b_enc"].long()}, whole)
+    assert "stores b_enc as int64" in refusal(torch_ref(whole, "attention-heads"))
+    (tmp_path / "whole_cfg.json").write_text(json.dumps({"act_size": D_IN, "dict_size": 2 * D_SAE}))
+    with pytest.raises(TargetError, match="should have 40 latents but its files have 80"):
+        localised(torch_ref(whole, "attention-heads"))
+
+
 class Runs:
     """What a pickle could hold."""
 
