@@ -108,5 +108,9 @@ def _about(loaded: Loaded) -> dict[str, Any]:
         "positions": list(target.positions or ()),
         "n_train": loaded.plan.n_train,
         "n_test": loaded.plan.n_test,
+        # Tokens above the threshold are `excluded` in `split`, whatever the plan says of them.
+        "outliers": None
+        if loaded.outliers is None
+        else {"factor": loaded.outliers.factor, "threshold": loaded.outliers.threshold},
         "program_version": __version__,
     }
