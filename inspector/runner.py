@@ -464,6 +464,7 @@ def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:
         target.train_tokens,
         protocol.split,
         target.seed,
+        loaded.contexts.documents,
     )
     return with_everything(plan, protocol.split, target.seed) if target.include_special else plan
 

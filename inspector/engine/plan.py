@@ -1,12 +1,12 @@
 """Which tokens are fitted, which are scored, and which are left out.
 
-Whole contexts are held out by default: neighbouring tokens share topic and wording, and a map tested on tokens next to
+Whole documents are held out by default: neighbouring tokens share topic and wording, and a map tested on tokens next to
 those it was fitted on looks better than it is. The paper splits tokens at random (D-25); `split='token'` does that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,12 +44,14 @@ def make_plan(
     train_tokens: int | None,
     split: Literal["context", "token"],
     seed: int,
+    documents: Sequence[int] | None = None,
 ) -> Plan:
     """Divide the tokens into train, test and excluded.
 
     Excluded are special tokens, positions outside the range, and always the last position of a context: it has no next
-    token, so losses would not line up (D-01). With `split='context'` so many whole contexts are fitted that their
-    number of tokens comes nearest to the goal, at least one, and one is held out; with 'token' the goal is met exactly.
+    token, so losses would not line up (D-01). With `split='context'` so many whole documents are fitted that their
+    number of tokens comes nearest to the goal, at least one, and one is held out; contexts of one document share its
+    wording, and stay on one side. With 'token' the goal is met exactly.
 
     Args:
         token_ids: [c, t] int64.
@@ -58,7 +60,8 @@ def make_plan(
         train_tokens: goal for n_train; None: the paper's number. More than its share of what there is becomes that
             share, with a note if a number was asked for.
         split: 'context' or 'token'.
-        seed: orders contexts or tokens; the same seed gives the same plan with any version of numpy or torch.
+        seed: orders documents or tokens; the same seed gives the same plan with any version of numpy or torch.
+        documents: [c] number of the document that each context is from, counted from 0; None: each has its own.
     """
     n_contexts, length = token_ids.shape
     start, end = positions
@@ -73,7 +76,15 @@ def make_plan(
         places = included.flatten().nonzero()[:, 0]
         train.view(-1)[places[_permutation(len(places), seed)[:goal]]] = True
     elif n_contexts > 1:
-        train[_contexts_for(included.sum(dim=1), goal, seed)] = True
+        of = torch.arange(n_contexts) if documents is None else torch.tensor(documents, dtype=torch.int64)
+        if len(of.unique()) == 1:
+            of = torch.arange(n_contexts)
+            notes += (
+                "All contexts are of one document, so neighbouring parts of it are fitted and held out: scores on "
+                "other text may be lower. Give more documents to hold whole ones out.",
+            )
+        tokens = torch.zeros(int(of.max()) + 1, dtype=torch.int64).index_add_(0, of, included.sum(dim=1))
+        train[torch.isin(of, _units_for(tokens, goal, seed))] = True
         train &= included
     else:
         notes += ("One context cannot be split by context: everything is held out and nothing fitted.",)
@@ -116,10 +127,10 @@ def _goal(train_tokens: int | None, n_included: int) -> tuple[int, tuple[str, ..
     return most, (note,)
 
 
-def _contexts_for(tokens_per_context: Tensor, goal: int, seed: int) -> Tensor:
-    """Indices of the contexts to fit, at least one and not all."""
-    order = _permutation(len(tokens_per_context), seed)
-    reached = tokens_per_context[order].cumsum(dim=0)
+def _units_for(tokens_per_unit: Tensor, goal: int, seed: int) -> Tensor:
+    """Indices of the documents to fit, at least one and not all."""
+    order = _permutation(len(tokens_per_unit), seed)
+    reached = tokens_per_unit[order].cumsum(dim=0)
     n_chosen = int((reached - goal).abs().argmin()) + 1
     return order[: min(n_chosen, len(order) - 1)]
 

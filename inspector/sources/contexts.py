@@ -65,6 +65,12 @@ class Contexts:
     field: str | None = None
     """Of the records, the field that was read; None if they have none, or the text is no records."""
 
+    @property
+    def documents(self) -> tuple[int, ...]:
+        """[c] number of the document that each context is from: windows of one file share theirs, records do not."""
+        numbers: dict[str, int] = {}
+        return tuple(numbers.setdefault(name.rpartition(" tokens ")[0] or name, len(numbers)) for name in self.names)
+
 
 def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
     """The contexts of the target's text. Fewer than asked for are used as they are, with a note.

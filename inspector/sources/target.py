@@ -175,7 +175,13 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     positions = default_positions(length) if target.positions is None else target.positions
     decided = replace(choice.target, context_length=length, positions=positions)
     plan = make_plan(
-        contexts.token_ids, model.special_ids, positions, decided.train_tokens, decided.split, decided.seed
+        contexts.token_ids,
+        model.special_ids,
+        positions,
+        decided.train_tokens,
+        decided.split,
+        decided.seed,
+        contexts.documents,
     )
     yield Loading(
         what="text",

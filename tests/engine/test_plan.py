@@ -35,6 +35,24 @@ def test_a_context_is_never_on_both_sides() -> None:
     assert plan.notes == ()
 
 
+def test_a_document_is_never_on_both_sides() -> None:
+    documents = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 8, 8, 8, 9, 9, 9])
+    for seed in range(5):
+        plan = make_plan(TOKENS, {1}, (8, None), 600, "context", seed, documents.tolist())
+        fitted, held_out = documents[plan.train.any(dim=1)], documents[plan.test.any(dim=1)]
+        assert not set(fitted.tolist()) & set(held_out.tolist())
+        assert plan.n_train and plan.n_test and abs(plan.n_train - 600) <= 4 * 55 / 2
+        assert plan.notes == ()
+    by_context = make_plan(TOKENS, {1}, (8, None), 600, "context", 0)
+    assert torch.equal(make_plan(TOKENS, {1}, (8, None), 600, "context", 0, range(20)).train, by_context.train)
+
+
+def test_one_document_is_split_by_context_and_that_is_said() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 0, [0] * 20)
+    assert torch.equal(plan.train, make_plan(TOKENS, {1}, (8, None), 600, "context", 0).train)
+    assert "All contexts are of one document" in plan.notes[-1]
+
+
 def test_a_token_split_meets_the_goal_exactly_and_mixes_contexts() -> None:
     plan = make_plan(TOKENS, {1}, (8, None), 600, "token", 3)
     assert plan.n_train == 600

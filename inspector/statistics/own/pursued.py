@@ -180,6 +180,7 @@ def _as_published(
         loaded.target.train_tokens,
         measuring.protocol.split or loaded.target.split,
         measuring.seed,
+        loaded.contexts.documents,
     )
     plan = sample_plan(whole, tokens, measuring.seed)
 
