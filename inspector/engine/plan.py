@@ -77,7 +77,7 @@ def make_plan(
         train.view(-1)[places[_permutation(len(places), seed)[:goal]]] = True
     elif n_contexts > 1:
         of = torch.arange(n_contexts) if documents is None else torch.tensor(documents, dtype=torch.int64)
-        if len(of.unique()) == 1:
+        if int(of.max()) == int(of.min()):
             of = torch.arange(n_contexts)
             notes += (
                 "All contexts are of one document, so neighbouring parts of it are fitted and held out: scores on "
