@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,8 +16,11 @@ from inspector.cli.stopping import interruptible
 
 
 @pytest.fixture(autouse=True)
-def as_in_a_shell() -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def as_in_the_foreground() -> Iterator[None]:
+    """A shell lets what it runs in the background ignore Ctrl-C, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_first_ctrl_c_is_a_wish_and_the_second_acts_at_once() -> None:
@@ -55,7 +59,10 @@ def test_what_is_saved_after_the_wish_was_heard_is_saved_in_peace(monkeypatch: p
 
 
 def whole(code: str) -> subprocess.CompletedProcess[str]:
-    before = "import os, signal, sys\nsys.argv = ['dm-inspect', '--version']\nimport inspector.__main__ as m"
+    before = (
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv = ['dm-inspect', '--version']\nimport inspector.__main__ as m"
+    )
     code = f"{before}\n{code}\nm.main()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
 
