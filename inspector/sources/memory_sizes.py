@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ _MAX_HEADER = 100 << 20
 """Bytes; the format's own limit."""
 _LARGEST = 1 << 40
 """No size of a model or of one of its tensors is larger."""
+_OF_TEXT = re.compile(r"(model\.)?language_model\.|lm_head\.")
+"""Names of a multimodal checkpoint's weights that its text model has; see `loading`."""
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _MLP = ("intermediate_size", "n_inner", "ffn_dim", "d_ff")
 _VOCABULARY = ("vocab_size", "n_vocab")
@@ -47,7 +50,7 @@ def sizes_of(
     n_ctx = files.n_ctx
     length = target.context_length or default_context_length(n_ctx if n_ctx is not None else 1024)
     return Sizes(
-        n_parameters=sum(_numbers(path) for path in files.weights),
+        n_parameters=n_parameters(files),
         dtype_bytes=dtype_bytes,
         d_model=d_model,
         n_heads=_known(files.config, _HEADS),
@@ -78,7 +81,7 @@ def require_plausible(files: ModelFiles) -> None:
             f"config.json of {files.name} asks for {n_layers:,} layers, but its weights are {n_tensors:,} tensors in "
             "all. Copy the model again, with the config.json that belongs to it."
         )
-    n_numbers = sum(_numbers(path) for path in files.weights)
+    n_numbers = n_parameters(files)
     vocabulary = _known(files.config, _VOCABULARY)
     wanted = d_model * max(1, vocabulary, _known(files.config, _MLP) * n_layers)
     if d_model < 0 or wanted > n_numbers:
@@ -94,22 +97,35 @@ def stored_dtypes(files: ModelFiles) -> frozenset[str]:
     Raises:
         TargetError: a weight file is damaged.
     """
-    return frozenset(str(entry.get("dtype")) for path in files.weights for entry in _tensors(path))
+    return frozenset(str(entry.get("dtype")) for path in files.weights for entry in _tensors(path).values())
 
 
-def _numbers(path: Path) -> int:
-    """How many numbers a safetensors file holds."""
-    total = 0
-    for entry in _tensors(path):
-        shape = entry.get("shape")
-        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < _LARGEST for size in shape):
-            raise TargetError(f"{path} has a tensor of shape {str(shape)[:60]}. Copy the model again.")
-        total += math.prod(shape)
-    return total
+def n_parameters(files: ModelFiles) -> int:
+    """How many numbers the model's weights are once they are loaded: of a multimodal checkpoint its text model's alone.
+
+    Raises:
+        TargetError: a weight file is damaged.
+    """
+    has_more = isinstance(files.config.get("text_config"), Mapping)
+    return sum(
+        _numbers(path, name, entry)
+        for path in files.weights
+        for name, entry in _tensors(path).items()
+        if not has_more or _OF_TEXT.match(name)
+    )
 
 
-def _tensors(path: Path) -> list[Mapping[str, Any]]:
-    """The entries of a safetensors header. `Any`: JSON of a file.
+def _numbers(path: Path, name: str, entry: Mapping[str, Any]) -> int:
+    """How many numbers a tensor of a safetensors file stands for."""
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < _LARGEST for size in shape):
+        raise TargetError(f"{path} has a tensor of shape {str(shape)[:60]}. Copy the model again.")
+    packed = {"_blocks": 2, "_scales": 0} if entry.get("dtype") == "U8" else {}  # MXFP4: two numbers in a byte
+    return math.prod(shape) * next((times for end, times in packed.items() if name.endswith(end)), 1)
+
+
+def _tensors(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The entries of a safetensors header by name. `Any`: JSON of a file.
 
     Raises:
         TargetError: it has none.
@@ -123,8 +139,8 @@ def _tensors(path: Path) -> list[Mapping[str, Any]]:
         if len(raw) != length:
             raise ValueError("it ends within its header")
         header = json.loads(raw)
-        entries = [value for name, value in header.items() if name != "__metadata__"]
-        if not all(isinstance(entry, dict) for entry in entries):
+        entries = {name: value for name, value in header.items() if name != "__metadata__"}
+        if not all(isinstance(entry, dict) for entry in entries.values()):
             raise ValueError("an entry is no object")
     except (OSError, ValueError, AttributeError, RecursionError, struct.error) as error:
         first = (str(error) or type(error).__name__).splitlines()[0][:120]

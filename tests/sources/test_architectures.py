@@ -29,8 +29,9 @@ from inspector.sources.architectures import (
 )
 from inspector.sources.contexts import load_contexts
 from inspector.sources.loading import load_model
+from inspector.sources.memory_sizes import n_parameters
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import ModelFiles
+from inspector.sources.model_files import ModelFiles, find_model
 from inspector.sources.registry_index import parse, registry_file
 from inspector.sources.toy import toy_tokenizer
 from inspector.spec import TargetSpec
@@ -247,6 +248,14 @@ def test_other_models_compute_the_same_and_their_parts_add_up(tmp_path: Path, na
     torch.testing.assert_close(sum(parts), after, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3_5", "llama4"])
+def test_a_plan_counts_the_weights_that_are_loaded(tmp_path: Path, name: str) -> None:
+    own = made(name)
+    text = getattr(own.base_model, "language_model", own.base_model)
+    weights = {each.data_ptr(): each.numel() for each in (*text.parameters(), own.get_output_embeddings().weight)}
+    assert n_parameters(find_model(str(written(own, tmp_path / name)))) == sum(weights.values())
+
+
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_multimodal_weights_are_found_under_both_names_in_use(tmp_path: Path, prefix: str) -> None:
     own = made("gemma3")
@@ -291,6 +300,7 @@ def test_gpt_oss_loads_from_the_four_bits_in_which_it_is_published(tmp_path: Pat
     config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": skipped}
     (folder / "config.json").write_text(json.dumps(config))
     own.load_state_dict(numbers)
+    assert n_parameters(find_model(str(folder))) == sum(each.numel() for each in numbers.values())
     model = loaded(folder)
     assert model.dtype == torch.float32
     tokens = torch.arange(10)[None] + 5

@@ -13,6 +13,7 @@ from inspector.errors import TargetError
 from inspector.formats import read_ref, recognise
 from inspector.sources import memory_sizes
 from inspector.sources import sae as sae_module
+from inspector.sources.model_files import ModelFiles
 from inspector.sources.sae import LoadedSae, load_sae
 from inspector.sources.streamed import Stage, StreamedSae
 from inspector.sources.suites import list_suite
@@ -151,6 +152,10 @@ def test_a_damaged_sae_is_refused_when_it_is_loaded_and_not_at_its_turn(tmp_path
 # ---- sizes ----------------------------------------------------------------------------------------------------------
 
 
+def files_of(path: Path) -> ModelFiles:
+    return ModelFiles(name="m", directory=path.parent, config={}, weights=(path,))
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -167,7 +172,7 @@ def test_a_header_that_is_none_is_said(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(raw)
     with pytest.raises(TargetError, match=r"model\.safetensors"):
-        memory_sizes._numbers(path)
+        memory_sizes.n_parameters(files_of(path))
 
 
 def test_negative_and_huge_shapes_are_said(tmp_path: Path) -> None:
@@ -176,7 +181,7 @@ def test_negative_and_huge_shapes_are_said(tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         path.write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(TargetError, match="has a tensor of shape"):
-            memory_sizes._numbers(path)
+            memory_sizes.n_parameters(files_of(path))
 
 
 def test_sizes_of_a_configuration_are_not_trusted() -> None:
