@@ -1,0 +1,59 @@
+"""What few SAEs and little text say of the paper's claims, beside what the whole suite and all text say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inspector.claims import CONSISTENT, CONTRADICTS
+from tests.commands import ROOT
+
+EXPERIMENTS = (
+    "norm-prediction", "error-vector", "fvu-nonlinear", "dark-matter-breakdown", "per-token-scaling", "norm-test",
+    "ce-splice", "pursuit", "cross-component", "shrinkage", "norm-baselines", "per-token-split", "synthetic-sae",
+    "synthetic-random", "scaling-with-nonlinear", "probe-vs-latents",
+)  # fmt: skip
+"""All that a claim needs, but training and a judge."""
+FEW = (
+    ("--widths", "256,4k", "--l0", "16"),
+    ("--widths", "256,512,1k,2k", "--l0", "8"),
+    ("--widths", "512,1k,2k,4k", "--l0", "32", "--seed", "1"),
+)
+"""Choices of at most six SAEs, all on 60 contexts."""
+
+
+def verdicts(home: Path, *words: str) -> dict[str, str]:
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "DM_INSPECT_RESULTS_DIR": str(home / "kept"),
+    }
+
+    def command(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "inspector", *words], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    command("run", *EXPERIMENTS, "--quiet", *words)
+    return {each["id"]: each["verdict"] for each in json.loads(command("results", "claims", "--json"))["claims"]}
+
+
+@pytest.mark.slow
+def test_little_evidence_agrees_to_nothing_that_all_of_it_contradicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = verdicts(tmp_path / "whole")
+    assert CONTRADICTS in whole.values() and CONSISTENT in whole.values()
+    for number, words in enumerate(FEW):
+        few = verdicts(tmp_path / str(number), "--contexts", "60", *words)
+        with capsys.disabled():
+            print(f"\n{' '.join(words)}: " + ", ".join(f"{c} {few[c]}" for c in few if few[c] != "cannot tell"))
+        assert [c for c in few if few[c] == CONSISTENT and whole[c] == CONTRADICTS] == []
