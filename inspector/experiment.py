@@ -8,6 +8,7 @@ No torch and no numpy: listing experiments must cost nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.needs import Need
+    from inspector.statistics.profiles import Protocol
 
 Interval = tuple[float, float] | None
 Json = Any
@@ -47,13 +49,24 @@ class ResultObject(TypedDict):
     warnings: list[str]
 
 
+def bounded(default: Any, least: float, most: float) -> Any:
+    """A parameter that is a number, with the least and the most a command line may ask for.
+
+    Args:
+        default: where it is not given.
+        least: and smaller is refused.
+        most: and larger is refused: beyond, memory or time would end the run.
+    """
+    return field(default=default, metadata={"least": least, "most": most})
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitParams:
     """Parameters of every experiment that fits affine maps."""
 
     intercept: bool | None = None
     """Fit with an intercept; None: as the profile says."""
-    resamples: int = 1000
+    resamples: int = bounded(1000, 0, 10_000)
     """Bootstrap draws of held-out contexts; 0 gives no intervals. Below a few hundred, intervals jump with the seed."""
 
 
@@ -82,8 +95,9 @@ class Experiment:
     """One sentence, ending in a question mark."""
     reference: str
     """Where in the paper: section, equation, figures."""
-    definition: str
-    """What exactly is measured; printed with every number."""
+    definition: str | Callable[[Protocol, Any], str]
+    """What exactly is measured; printed with every number. Where profile or parameters decide, it is made from them:
+    (protocol as it was followed, params) to text. See `defined`."""
     contradicted_by: str
     """What would contradict the paper's claim."""
     params: type[FitParams]
@@ -96,6 +110,16 @@ class Experiment:
     the experiment's id. Experiments with the same function and equal params are measured once."""
     needs_target: bool = True
     """False: a simulation, which looks at no model."""
+
+    def defined(self, protocol: Protocol | None = None, params: FitParams | None = None) -> str:
+        """What a run measures that follows the protocol with these parameters; None: the careful one, and defaults."""
+        if isinstance(self.definition, str):
+            return self.definition
+        if protocol is None:
+            from inspector.statistics.profiles import PROTOCOLS
+
+            protocol = PROTOCOLS["careful"]
+        return self.definition(protocol, params or self.params())
 
 
 def parse_params(experiments: Sequence[Experiment], given: Mapping[str, str]) -> dict[str, FitParams]:
@@ -117,7 +141,24 @@ def _params(experiment: Experiment, given: Mapping[str, str]) -> FitParams:
     for name in fields(experiment.params):
         if name.name in given:
             values[name.name] = _parsed(name.name, given[name.name], str(name.type))
+            _check_bounds(name.name, values[name.name], name.metadata)
     return experiment.params(**values)
+
+
+def _check_bounds(key: str, value: bool | float | str, bounds: Mapping[str, float]) -> None:
+    """Refuse a number outside its bounds.
+
+    Raises:
+        UsageError: it is outside, or no finite number.
+    """
+    if not bounds or isinstance(value, bool | str):
+        return
+    least, most = bounds["least"], bounds["most"]
+    if not least <= value <= most:  # which a NaN is not either
+        raise UsageError(
+            f"'{key}={value:,}' is outside its bounds. Write a number from {least:,g} to {most:,.12g}, as -p {key}="
+            f"{min(max(value, least), most) if value == value else least:g}."
+        )
 
 
 def _parsed(key: str, text: str, kind: str) -> bool | int | float | str:
@@ -141,7 +182,7 @@ def _parsed(key: str, text: str, kind: str) -> bool | int | float | str:
             number = int(text) if kind.startswith("int") else float(text)
         except ValueError:
             raise UsageError(f"'{key}={text}' is not a number. Write for example -p {key}=100.") from None
-        if number < 0:
-            raise UsageError(f"'{key}={text}' is negative. Write for example -p {key}=100.")
+        if not 0 <= number < math.inf:
+            raise UsageError(f"'{key}={text}' is negative or no finite number. Write for example -p {key}=100.")
         return number
     return text

@@ -160,9 +160,11 @@ class _Run:
         self.spec, self.loaded, self.checkpoints = spec, loaded, checkpoints
         self.experiments = choose(spec.experiments)
         self.params = parse_params(self.experiments, spec.params)
-        self.protocol = PROTOCOLS[spec.profile]
+        named = PROTOCOLS[spec.profile]
         self.fit = next(iter(self.params.values()))  # parameters of the fit are given once for all experiments
-        self.intercept = self.protocol.intercept if self.fit.intercept is None else self.fit.intercept
+        self.intercept = named.intercept if self.fit.intercept is None else self.fit.intercept
+        self.split = named.split or loaded.target.split
+        self.protocol = replace(named, intercept=self.intercept, split=self.split)
         self.plan = plan_of(loaded, self.protocol)
         require_enough(loaded, self.plan)
         self.objects: dict[str, dict[str, Any]] = {}
@@ -208,9 +210,8 @@ class _Run:
         """Compute one experiment, keep its object and tell it."""
         spec, loaded, plan = self.spec, self.loaded, self.plan
         outcome = experiment.compute(statistics, self.params[experiment.id])
-        split = self.protocol.split or loaded.target.split
         made_from = {
-            **identity(loaded, spec, split=split, intercept=self.intercept),
+            **identity(loaded, spec, split=self.split, intercept=self.intercept),
             "experiment": experiment.id,
             "params": asdict(self.params[experiment.id]),
         }
@@ -220,7 +221,9 @@ class _Run:
             about["outlier_tokens"] = fitted["outliers"]
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         warnings = warnings_of(loaded, plan, statistics, outcome)
-        told = result_object(experiment, outcome, statistics, spec, about, warnings)
+        definition = experiment.defined(self.protocol, self.params[experiment.id])
+        definition += f" {self.protocol.summary}" if experiment.needs_target else ""
+        told = result_object(experiment, outcome, statistics, spec, about, warnings, definition=definition)
         with_outliers = None
         if experiment.measure is None and statistics.all_tokens is not None:
             with_outliers = experiment.compute(statistics.all_tokens, self.params[experiment.id])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXPERIMENTS = ("norm-prediction", "error-vector", "fvu-nonlinear")
 SCORES = ("r2_norm", "r2_pooled", "fvu", "fvu_nonlinear")
 NOTE = """\
-r2_norm: share of the variation of |error|^2 that is affine in x.  r2_pooled: the same for the error vector.
+r2_norm: share of the variation of ‖error‖² that is affine in x.  r2_pooled: the same for the error vector.
 fvu: variance of x that the SAE leaves.  fvu_nonlinear: what is left after the affine prediction of its error, too.
 Held-out tokens; [95% bootstrap over contexts]. `dm-inspect run --help` measures with other settings."""
 

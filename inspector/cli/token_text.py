@@ -18,11 +18,11 @@ COLUMNS = (
     Column(title="token"),
     Column(title="split"),
     Column(title="loss", unit="nats", digits=2),
-    Column(title="|x|", digits=2),
+    Column(title="‖x‖", digits=2),
     Column(title="L0"),
-    Column(title="|error|", digits=2),
-    Column(title="|linear|", digits=2),
-    Column(title="|nonlinear|", digits=2),
+    Column(title="‖error‖", digits=2),
+    Column(title="‖linear‖", digits=2),
+    Column(title="‖nonlinear‖", digits=2),
 )
 _KEYS = (
     "position", "token_id", "token", "split", "loss", "x_norm", "l0",

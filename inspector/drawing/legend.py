@@ -47,7 +47,7 @@ def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]
     plain = palette.plain
     runs: list[Run] = []
     if mode.size is not None and legend.size_scale is not None:
-        heading = "|error| " if mode.share is not None else f"{mode.size.title}  "
+        heading = "‖error‖ " if mode.share is not None else f"{mode.size.title}  "
         levels = range(palette.n_sizes)
         swatches = [
             ((palette.mark(mode, level, None) if marks else " ") * swatch, palette.style(mode, level, None))

@@ -100,7 +100,7 @@ SHARE = Measure(
     id="share",
     title="share of nonlinear error",
     unit="%",
-    meaning="|nonlinear_error|^2 / (|linear_error|^2 + |nonlinear_error|^2); 0 is all linear, 100 % is all nonlinear.",
+    meaning="‖nonlinear_error‖² / (‖linear_error‖² + ‖nonlinear_error‖²); 0 is all linear, 100 % is all nonlinear.",
     value=_share,
     needs_map=True,
     upper_limit=1.0,
@@ -109,7 +109,7 @@ FVU = Measure(
     id="fvu",
     title="nonlinear FVU of the token",
     unit="%",
-    meaning="|nonlinear_error|^2 / |x|^2 of this token alone. Not centred, so its mean is not fvu_nonlinear.",
+    meaning="‖nonlinear_error‖² / ‖x‖² of this token alone. Not centred, so its mean is not fvu_nonlinear.",
     value=_nonlinear_fvu,
     needs_map=True,
 )

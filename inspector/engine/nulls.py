@@ -17,7 +17,7 @@ from inspector.engine.scores import ratio
 
 
 def gaussian_norm_r2(moments: TargetMoments, factorisation: Factorisation, name: str) -> float | None:
-    """R-squared with which x predicts |v|^2, were x and v jointly Gaussian with these very moments (S-20).
+    """R-squared with which x predicts ‖v‖², were x and v jointly Gaussian with these very moments (S-20).
 
     4 mu_v' S_vx S_x^-1 S_xv mu_v / (4 mu_v' S_v mu_v + 2 tr S_v^2), mu_v and the S being mean and covariances. In the
     population; None if v is constant.

@@ -2,7 +2,7 @@
 
 Per token with target k: the residual rho = u - w D starts at u = x - b_dec; k times the latent with the largest signed
 inner product with rho joins the active set, and w moves along the gradient g on that set by the step that is best for
-that direction, eta = <g D, rho> / |g D|^2, and is clamped at zero.
+that direction, eta = <g D, rho> / ‖g D‖², and is clamped at zero.
 
 The active set is kept as indices and coefficients. A matrix of tokens by latents never exists: at 131,072 latents it
 would be 134 MB for 256 tokens, and multiplying with it is two thirds of the work of a dense pursuit.
@@ -141,7 +141,7 @@ class Pursuit:
             in_set = active > 0
             in_set[:, step] = new
             gradient = (products[:going, : step + 1] - _combine(active, among)) * in_set
-            # <g D, rho> = |g|^2 on the active set, and |g D|^2 = g' G g.
+            # <g D, rho> = ‖g‖² on the active set, and ‖g D‖² = g' G g.
             numerator, denominator = gradient.square().sum(dim=1), (_combine(gradient, among) * gradient).sum(dim=1)
             rate = numerator / denominator
             if careful:
@@ -155,7 +155,7 @@ class Pursuit:
 
 
 def non_negative_least_squares(atoms: Tensor, u: Tensor, start: Tensor) -> Tensor:
-    """[n, k] coefficients w >= 0 that minimise |u - w atoms|^2 on the support of `start`, by coordinate descent.
+    """[n, k] coefficients w >= 0 that minimise ‖u - w atoms‖² on the support of `start`, by coordinate descent.
 
     Args:
         atoms: [n, k, d] rows of each token's support.

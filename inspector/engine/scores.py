@@ -20,7 +20,7 @@ def fvu(x: Tensor, x_hat: Tensor) -> float | None:
     """Fraction of the variance of x that x_hat leaves unexplained.
 
     Pooled over tokens and dimensions, centred per dimension on the same tokens:
-    sum |x - x_hat|^2 / sum |x - mean(x)|^2.  0 is perfect; 1 is as good as the mean; it has no upper bound.
+    sum ‖x - x_hat‖² / sum ‖x - mean(x)‖².  0 is perfect; 1 is as good as the mean; it has no upper bound.
 
     Args:
         x: [n_tokens, d_model] activations.
@@ -32,7 +32,7 @@ def fvu(x: Tensor, x_hat: Tensor) -> float | None:
 
 
 def fvu_nonlinear(x: Tensor, x_hat: Tensor, linear_error: Tensor) -> float | None:
-    """`fvu` of x_hat + linear_error (Eq. 12): sum |nonlinear_error|^2 / sum |x - mean(x)|^2.
+    """`fvu` of x_hat + linear_error (Eq. 12): sum ‖nonlinear_error‖² / sum ‖x - mean(x)‖².
 
     Zero for any affine map in the SAE's place (S-10), so a low value alone is no virtue; read it beside `fvu`.
     """
@@ -53,7 +53,7 @@ def r2_scalar(y: Tensor, y_hat: Tensor) -> float | None:
 
 
 def r2_pooled(y: Tensor, y_hat: Tensor) -> float | None:
-    """1 - sum |y - y_hat|^2 / sum |y - mean(y)|^2 of a vector target [n, q]: variance-weighted over dimensions."""
+    """1 - sum ‖y - y_hat‖² / sum ‖y - mean(y)‖² of a vector target [n, q]: variance-weighted over dimensions."""
     wide = to_float64(y)
     unexplained = ratio((wide - to_float64(y_hat).to(wide)).square().sum(), centred_squares(wide).sum())
     return None if unexplained is None else 1.0 - unexplained

@@ -1,7 +1,7 @@
 """When is a squared norm linear in the vector?  Closed forms for independent non-negative weights.  Paper, App. C.1.
 
-x = sum w_i y_i with orthonormal y_i, so |x|^2 = sum w_i^2 and every probe acts as sum b_i w_i. Then least squares with
-an intercept gives b_i = Cov(w_i, w_i^2) / Var(w_i), and R-squared the share of Var(|x|^2) that this explains. The
+x = sum w_i y_i with orthonormal y_i, so ‖x‖² = sum w_i^2 and every probe acts as sum b_i w_i. Then least squares with
+an intercept gives b_i = Cov(w_i, w_i^2) / Var(w_i), and R-squared the share of Var(‖x‖²) that this explains. The
 paper's b_i = E w_i^2 / E w_i makes the means agree and is not the least-squares solution (E-15).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -71,7 +72,17 @@ def sparse_limit_r2(magnitude: Magnitude) -> float:
     return m3 * m3 / (m2 * m4)
 
 
-def poisson_through_origin(rate: float, features: int) -> float:
+def poisson_r2_with_slope(rate: Fraction, slope: Fraction) -> Fraction:
+    """R-squared of Poisson weights with any slope and the best constant: 1 - Var(w² - slope w) / Var(w²).
+
+    At rate 1 the least-squares slope 3 gives 9/11, and the paper's slope 2 gives 8/11 (E-15).
+    """
+    variance, covariance = rate, 2 * rate**2 + rate
+    variance_sq = 4 * rate**3 + 6 * rate**2 + rate
+    return (2 * slope * covariance - slope**2 * variance) / variance_sq
+
+
+def poisson_through_origin(rate: Fraction, features: int) -> Fraction:
     """Slope without an intercept, for so many equal Poisson weights: at rate 1 and 8 features, 19/9."""
     return (rate**2 * features + rate * features + 2 * rate + 1) / (rate * features + 1)
 

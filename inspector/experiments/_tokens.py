@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from inspector.experiment import FitParams
+from inspector.experiment import FitParams, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Cell, Heatmap, Table, TokenTrace
@@ -27,11 +27,11 @@ NO_STRETCH = (
 class TokenParams(FitParams):
     """Which SAEs are compared with each other, and which tokens are shown one by one."""
 
-    l0: float = 60.0
+    l0: float = bounded(60.0, 0, 1_000_000)
     """Per width, the SAE whose nominal L0 is nearest is compared with those of other widths; 0 compares all."""
-    start: int = 10_092
+    start: int = bounded(10_092, 0, 1_000_000_000)
     """The first token shown, by number among all included ones; the paper's. Counted round where there are fewer."""
-    length: int = 100
+    length: int = bounded(100, 0, 100_000)
     """Tokens shown; 0: none."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import BarSeries, Figure
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.spliced import Spliced, SplicedSae
+    from inspector.statistics.profiles import Protocol
 
 READING = (
     "x_hat + nonlinear_error is an affine function of x, (I - W) x - b (S-11): no nonlinearity of the SAE is left in "
@@ -26,9 +27,9 @@ READING = (
 class Params(FitParams):
     """How many contexts are spliced into, and where."""
 
-    contexts: int = 12
+    contexts: int = bounded(12, 0, 1_000_000)
     """Held-out contexts; each is run six times per SAE. 0 takes all, as the paper does."""
-    l0: float = 60.0
+    l0: float = bounded(60.0, 0, 1_000_000)
     """Per width the SAE whose nominal L0 is nearest, and every one of the narrowest width, as Fig. 8; 0 takes all."""
     hook: str = ""
     """Splice here instead of where the SAEs read; an unknown name is refused."""
@@ -93,7 +94,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
     found = cast("Spliced", statistics.own["ce-splice"])
     n = np.array(found.n, dtype=np.float64)
-    draws = np.random.default_rng(0).multinomial(len(n), np.full(len(n), 1 / len(n)), size=params.resamples)
+    draws = np.random.default_rng(found.seed).multinomial(len(n), np.full(len(n), 1 / len(n)), size=params.resamples)
     counts = np.concatenate([np.ones((1, len(n))), draws])
     by_id = {own.sae: own for own in found.saes}
     rows: list[Row | None] = []
@@ -278,17 +279,27 @@ def _bar(rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], part: 
     )
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    where = "In held-out contexts"
+    if protocol.split == "token":
+        where = "In contexts with held-out tokens (training tokens are among the replaced ones)"
+    return (
+        f"{where} the hook's value is replaced, at the scored positions, by x_hat, x_hat + linear_error or x_hat + "
+        f"nonlinear_error, the error split by {protocol.a_map}; cross-entropy L is the mean over those positions, in "
+        "nats. Recovered = 100 (L(x_hat) - L(arm)) / (L(x_hat) - L(x)), and the same of the KL divergence from the "
+        "unspliced distribution. " + bootstrap(params.resamples, "the contexts", fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="ce-splice",
     title="Spliced cross-entropy",
     question="How much of the loss that an SAE costs does each part of its error recover?",
     reference="Sec. 5.3, Fig. 8",
-    definition=(
-        "In held-out contexts the hook's value is replaced, at the scored positions, by x_hat, x_hat + linear_error or "
-        "x_hat + nonlinear_error; cross-entropy L is the mean over those positions, in nats. Recovered = "
-        "100 (L(x_hat) - L(arm)) / (L(x_hat) - L(x)), and the same of the KL divergence from the unspliced "
-        "distribution. Interval: 95% bootstrap over contexts."
-    ),
+    definition=definition,
     contradicted_by="Bars outside both marks, the variance recovered and the norm ratio (C10).",
     params=Params,
     needs=("error map",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.components import Components
+    from inspector.statistics.profiles import Protocol
 
 LAYERS = ("same", "previous")
 TITLES = {"own": "Sae(x)", "previous": "previous residual", "mlp": "MLP", "attn": "attention", "joint": "joint"}
@@ -31,7 +32,7 @@ class Params(FitParams):
 
     sae: str = ""
     """The SAE whose error is predicted; empty: the one most like its companions in width and L0."""
-    tokens: int = 0
+    tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of the largest regressor if that is more."""
     components: str = "same"
     """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
@@ -178,17 +179,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, panels
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    return (
+        "r2_mean_dims (and r2_pooled) on held-out tokens of sae_error, linear_error and nonlinear_error of one SAE, by "
+        f"regression ({protocol.a_map}) on one reconstruction at a time: Sae(x) itself, the residual stream one layer "
+        "before, the MLP's output, the attention heads; and on the last three jointly. "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="cross-component",
     title="Cross-component prediction",
     question="How much of the SAE error do reconstructions of the components before it predict?",
     reference="Sec. 6.2, Eq. 16, Fig. 9b",
-    definition=(
-        "r2_mean_dims (and r2_pooled) on held-out tokens of sae_error, linear_error and nonlinear_error of one SAE, by "
-        "affine regression on one reconstruction at a time: Sae(x) itself, the residual stream one layer before, the "
-        "MLP's output, the attention heads; and on the last three jointly. Interval: 95% bootstrap over held-out "
-        "contexts, the maps held fixed."
-    ),
+    definition=definition,
     contradicted_by="The previous components predict nothing once whole contexts are held out (C12).",
     params=Params,
     needs=("error map",),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inspector.drawing.sae_figures import Score
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.pursued import Pursued, Series
+    from inspector.statistics.profiles import Protocol
 
 POINTS = 48
 """Widths at which the bands are drawn."""
@@ -137,7 +138,7 @@ def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
         warning = "A power law with a floor needs SAEs of three widths; choose more with --widths."
         return Outcome(rows=tuple(rows), result=result, intervals=intervals, controls=_controls(found, None),
                        warnings=(warning,))  # fmt: skip
-    result, adam = _fitted(series, pursued, published)
+    result, adam = _fitted(series, pursued, published, found.seed)
     warnings = []
     if not result.floor_identified:
         warnings.append(f"The floor of the power law is not identified: {result.floor_not_identified_because}.")
@@ -159,7 +160,7 @@ def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
 
 
 def _fitted(
-    series: Sequence[tuple[int, Series]], pursued: Sequence[tuple[int, Series]], published: bool
+    series: Sequence[tuple[int, Series]], pursued: Sequence[tuple[int, Series]], published: bool, seed: int
 ) -> tuple[Result, dict[str, float | None]]:
     import numpy as np
 
@@ -169,10 +170,10 @@ def _fitted(
     fvu = np.array([own.fvu for _, own in series])  # [k, 1 + r]
     nonlinear = np.array([own.fvu_nonlinear for _, own in series])
     careful = fit_power_law(widths, fvu[:, 0])
-    fitted = fit_power_law_adam(widths, fvu[:, 0], seed=0) if published else careful
+    fitted = fit_power_law_adam(widths, fvu[:, 0], seed=seed) if published else careful
     flat = float(nonlinear[:, 0].mean())
     draws = fvu[:, 1:].T if fvu.shape[1] > 1 else np.tile(fvu[:, 0], (200, 1))
-    floor = power_law_interval(widths, draws, careful, seed=0)
+    floor = power_law_interval(widths, draws, careful, seed=seed)
     flats = nonlinear[:, 1:].mean(axis=0) if fvu.shape[1] > 1 else np.full(len(draws), flat)
     low, high = (float(end) for end in np.percentile(np.asarray(floor.draws) - flats, [2.5, 97.5]))
     bands = stacked(fitted.at, fitted.floor, flat, sorted((w, own.fvu_nonlinear[0]) for w, own in pursued))
@@ -330,17 +331,29 @@ def _points(
     return tuple(found)
 
 
+def definition(protocol: Protocol, params: PursuitParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    ends = bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
+    fit, tokens = "by profile least squares with c, A, m >= 0", protocol.fvu_tokens
+    if protocol.breakdown_as_published:
+        fit = "by Adam from one random start, its c, A, m made positive (D-07)"
+        tokens += "; F and nonlinear FVU from positions from 1 on, pursued FVU from the run's (D-02)"
+    return (
+        f"At one L0, F(W) = fvu is fitted by c + A W^-m {fit}; absent features = F(W) - c, linear (asymptotic) = c - "
+        "mean nonlinear FVU over the widths, encoder = that mean - nonlinear FVU of pursued codes, nonlinear = the "
+        f"latter. They add up to F(W). Each error is split by {protocol.a_map}; FVU over {tokens}. {ends} That of c is "
+        "also over the scatter of SAEs around the law."
+    )
+
+
 EXPERIMENT = Experiment(
     id="dark-matter-breakdown",
     title="Dark matter breakdown",
     question="Into absent features, linear, encoder and nonlinear error, how does FVU divide as SAEs widen?",
     reference="Sec. 4.3, Fig. 1; Fig. 9a",
-    definition=(
-        "At one L0, F(W) = fvu is fitted by c + A W^-m with c, A, m >= 0; absent features = F(W) - c, linear "
-        "(asymptotic) = c - mean nonlinear FVU over the widths, encoder = that mean - nonlinear FVU of pursued codes, "
-        "nonlinear = the latter. They add up to F(W). Interval of c: 95%, over held-out contexts and over the scatter "
-        "of SAEs around the law."
-    ),
+    definition=definition,
     contradicted_by="The interval of c covers the mean nonlinear FVU, so that no linear error need survive (C5).",
     params=PursuitParams,
     needs=(),

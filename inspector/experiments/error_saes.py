@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.error_saes import Trained
+    from inspector.statistics.profiles import Protocol
 
 LINEAR, NONLINEAR = "linear_error", "nonlinear_error"
 PAPER = {LINEAR: 0.54, NONLINEAR: 0.59}
@@ -41,15 +42,15 @@ class Params(FitParams):
     12, L0 82 (D-13). 'demo': a minute or two on one core."""
     sae: str = ""
     """Whose error; empty: of the width nearest to the preset's, the nearest L0."""
-    k: int = 0
+    k: int = bounded(0, 0, 10_000)
     """Active latents per token."""
-    expansion: int = 0
+    expansion: int = bounded(0, 0, 1_024)
     """Latents per dimension of x."""
-    sae_tokens: int = 0
+    sae_tokens: int = bounded(0, 0, 10_000_000_000)
     """Seen by each SAE."""
-    learning_rate: float = 0.0
+    learning_rate: float = bounded(0.0, 0, 1)
     """Adam's."""
-    seeds: int = 0
+    seeds: int = bounded(0, 0, 100)
     """First weights; the same ones for every part."""
     controls: bool = True
     """SAEs on x, on the whole error and on noise, with the first seed."""
@@ -314,17 +315,28 @@ def _below_noise(structure: dict[str, float | None]) -> str:
     return f" Below normal noise of its covariance: {parts}." if parts else ""
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    controls = ""
+    if params.controls:
+        controls = ", and as controls on x, on sae_error and on normal noise of either part's covariance"
+    ends = "Interval: 95%, Student's t over seeds"
+    if params.resamples:
+        ends += f"; beside it a bootstrap of {params.resamples:,} draws over {protocol.held_out_contexts}"
+    return (
+        f"TopK SAEs trained on linear_error and on nonlinear_error of one SAE, its error split by {protocol.a_map}"
+        f"{controls}: same tokens in the same order, same first weights, "
+        "same number of steps. FVU: sum ‖part - reconstruction‖² / sum ‖part - mean‖² over held-out tokens. "
+        f"{ends}."
+    )
+
+
 EXPERIMENT = Experiment(
     id="error-saes",
     title="SAEs on the error",
     question="Is an SAE on the nonlinear part of the error worse than one on the linear part?",
     reference="Sec. 5.2, Fig. 7",
-    definition=(
-        "TopK SAEs trained on linear_error and on nonlinear_error of one SAE, and as controls on x, on sae_error and "
-        "on normal noise of either part's covariance: same tokens in the same order, same first weights, same number "
-        "of steps. FVU: sum |part - reconstruction|^2 / sum |part - mean|^2 over held-out tokens. Interval: 95%, "
-        "Student's t over seeds; beside it a bootstrap over held-out contexts."
-    ),
+    definition=definition,
     contradicted_by="A difference between the two within the spread of seeds (C8).",
     params=Params,
     needs=("error map",),

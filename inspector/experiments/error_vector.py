@@ -12,6 +12,7 @@ from inspector.statistics.needs import ERROR_MAP
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
+    from inspector.statistics.profiles import Protocol
 
 NAMES = ("r2_pooled", "r2_mean_dims")
 
@@ -89,16 +90,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, *curves, grid_by_width("Pooled R² by width and L0", rows, scores[0])
 
 
+def definition(protocol: Protocol, params: FitParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    ends = bootstrap(params.resamples, protocol.held_out_contexts, fixed="the map")
+    return (
+        f"r2_pooled = 1 - sum ‖e - {protocol.affine}‖² / sum ‖e - mean(e)‖² over held-out tokens, with e = x - x_hat "
+        f"and {protocol.fitted}; r2_mean_dims is the unweighted mean of the R-squared of each dimension, the paper's "
+        f"number. {ends}"
+    )
+
+
 EXPERIMENT = Experiment(
     id="error-vector",
     title="Error vector",
     question="How much of the error vector is an affine function of the activation?",
     reference="Sec. 4.2, Eq. 11, Figs. 2 (middle), 10, 11",
-    definition=(
-        "r2_pooled = 1 - sum |e - W x - b|^2 / sum |e - mean(e)|^2 over held-out tokens, with e = x - x_hat and W, b "
-        "fitted by least squares on the training tokens; r2_mean_dims is the unweighted mean of the R-squared of each "
-        "dimension, the paper's number. Interval: 95% bootstrap over held-out contexts, the map held fixed."
-    ),
+    definition=definition,
     contradicted_by=(
         "r2_mean_dims outside 0.15 to 0.72, or a collapse when contexts instead of tokens are held out (C2)."
     ),

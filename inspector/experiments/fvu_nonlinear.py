@@ -14,6 +14,7 @@ from inspector.statistics.own.plain import slope_beside
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import SaeStatistics, Statistics
+    from inspector.statistics.profiles import Protocol
 
 NAMES = ("fvu", "fvu_nonlinear")
 INTERPRETATION = (
@@ -41,9 +42,9 @@ class Result:
     """'held-out' or 'all'."""
     train_fvu: dict[str, float | None]
     train_fvu_nonlinear: dict[str, float | None]
-    test_fvu: dict[str, float | None]
+    scored_fvu: dict[str, float | None]
     """As in `saes`."""
-    test_fvu_nonlinear: dict[str, float | None]
+    scored_fvu_nonlinear: dict[str, float | None]
     width_slope: float | None
     """Of log fvu_nonlinear on log d_sae over the SAEs, with log L0 as a covariate; 0 is flat. None: fewer than three
     widths, or widths and L0s that cannot be told apart. Interval: Student's, over the SAEs."""
@@ -62,8 +63,8 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
             scored_tokens=statistics.fvu_on,
             train_fvu={sae.ref.sae_id: sae.train.fvu for sae in saes},
             train_fvu_nonlinear={sae.ref.sae_id: sae.train.fvu_nonlinear for sae in saes},
-            test_fvu={sae.ref.sae_id: sae.scores.fvu for sae in saes},
-            test_fvu_nonlinear={sae.ref.sae_id: sae.scores.fvu_nonlinear for sae in saes},
+            scored_fvu={sae.ref.sae_id: sae.scores.fvu for sae in saes},
+            scored_fvu_nonlinear={sae.ref.sae_id: sae.scores.fvu_nonlinear for sae in saes},
             width_slope=None if flatness is None else flatness[0],
             width_slope_fvu=None if fall is None else fall[0],
         ),
@@ -126,16 +127,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, curve, grid_by_width("Nonlinear FVU by width and L0", rows, nonlinear)
 
 
+def definition(protocol: Protocol, params: FitParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    ends = bootstrap(params.resamples, protocol.fvu_contexts, fixed="the map")
+    return (
+        f"fvu_nonlinear = sum ‖e - {protocol.affine}‖² / sum ‖x - mean(x)‖², pooled over dimensions and "
+        f"{protocol.fvu_tokens}, with e = x - x_hat and {protocol.fitted}; fvu is the same without {protocol.affine}. "
+        f"{ends}"
+    )
+
+
 EXPERIMENT = Experiment(
     id="fvu-nonlinear",
     title="Nonlinear FVU",
     question="What share of the variance of x is left after the SAE and the affine prediction of its error?",
     reference="Sec. 4.3, Eq. 12, Figs. 2 (right), 10, 11",
-    definition=(
-        "fvu_nonlinear = sum |e - W x - b|^2 / sum |x - mean(x)|^2, pooled over held-out tokens and dimensions, with "
-        "e = x - x_hat and W, b fitted by least squares on the training tokens; fvu is the same without W x + b. "
-        "Interval: 95% bootstrap over the scored contexts, the map held fixed."
-    ),
+    definition=definition,
     contradicted_by="At fixed L0, a slope of fvu_nonlinear on log width that differs from 0 beyond its interval (C3).",
     params=FitParams,
     needs=(ERROR_MAP,),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.errors import UsageError
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.side_channel import Channels, ChannelSae
+    from inspector.statistics.profiles import Protocol
 
 READING = (
     "A side channel of full rank ends at the nonlinear FVU by construction, for any SAE (S-10): what is measured is "
@@ -26,13 +27,13 @@ READING = (
 class Params(FitParams):
     """Which SAEs, which rank, what counts as dense."""
 
-    l0: float = 0.0
+    l0: float = bounded(0.0, 0, 1_000_000)
     """Per width, the SAE of the nearest nominal L0; 0 takes all."""
-    tokens: int = 0
+    tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0 takes all."""
-    rank: int = 16
+    rank: int = bounded(16, 0, 1_000_000)
     """Rank whose FVU stands in the table."""
-    dense: float = 0.1
+    dense: float = bounded(0.1, 0, 1)
     """A latent that is active on a larger share of the tokens is dense."""
 
 
@@ -223,16 +224,24 @@ def _one_per_width(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    formula = "x_hat + mean error + P_k (linear_error - its mean)" if protocol.intercept else "x_hat + P_k linear_error"
+    return (
+        f"FVU of {formula}, linear_error being {protocol.a_map} of x and P_k the projection on the k leading principal "
+        f"directions of linear_error on the training tokens: the best such map of rank k. Held-out tokens. "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="map and directions")
+    )
+
+
 EXPERIMENT = Experiment(
     id="linear-side-channel",
     title="Linear side channel",
     question="How many linear directions beside an SAE recover what an affine map of x predicts of its error?",
     reference="beyond the paper, after Sec. 7",
-    definition=(
-        "FVU of x_hat + mean error + P_k (linear_error - its mean), P_k the projection on the k leading principal "
-        "directions of linear_error on the training tokens: the best affine map of rank k. Held-out tokens. Interval: "
-        "95% bootstrap over held-out contexts, map and directions held fixed."
-    ),
+    definition=definition,
     contradicted_by=(
         "It tests no claim of the paper; a rank near d for half of the linear error would say that a small side "
         "channel is no remedy."

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.own.token_scores import Array
+    from inspector.statistics.profiles import Protocol
 
 FIVE = {"x": "activation", "token": "token", "loss": "loss", "l0": "L0", "x_norm": "‖x‖"}
 """The predictors of Fig. 13."""
@@ -34,7 +35,7 @@ class Row:
     r2_l0: float | None
     """From the number of active latents; None for an SAE that always has as many."""
     r2_x_norm: float | None
-    """From |x|."""
+    """From ‖x‖."""
     r2_token_position: float | None
     """From the token's id and, linearly, its position."""
     r2_token_and_x: float | None
@@ -74,8 +75,8 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     from inspector.statistics.own import token_scores as scores
 
     found = found_in(statistics, "norm-baselines")
-    headline = "unsquared" if found.profile == "paper-text" else "squared"
-    in_sample = found.profile == "paper-code"
+    headline = found.protocol.baselines_of
+    in_sample = found.protocol.token_means_on == "all"
     intercept = params.intercept is not False  # the public code has one here, unlike in its other regressions (D-05)
     by_id = found.by_id()
     rows, best = [], {}
@@ -216,17 +217,29 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     )
 
 
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    of = ("‖sae_error‖²", "‖sae_error‖") if protocol.baselines_of == "squared" else ("‖sae_error‖", "‖sae_error‖²")
+    means = "its mean over training tokens"
+    if protocol.token_means_on == "all":
+        means = "its mean over all tokens, scored on the same ones, D-19"
+    fitted = "with an intercept" if params.intercept is not False else "without an intercept"
+    return (
+        f"R-squared over held-out tokens of {of[0]} (and of {of[1]}, D-18) from the activation x, the token's id "
+        f"({means}), the model's loss, the SAE's l0 and ‖x‖, each {fitted} by least squares on the training tokens; "
+        "also from id and position, and from id and x. "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="all fits")
+    )
+
+
 EXPERIMENT = Experiment(
     id="norm-baselines",
     title="Norm baselines",
     question="Is the size of the SAE error easier to predict from something simpler than the activation?",
     reference="App. A.3, Fig. 13",
-    definition=(
-        "R-squared over held-out tokens of |sae_error|^2 (and of |sae_error|, D-18) from the activation x, the token's "
-        "id (its mean over training tokens), the model's loss, the SAE's l0 and |x|, each with an intercept fitted on "
-        "the training tokens; also from id and position, and from id and x. Interval: 95% bootstrap over held-out "
-        "contexts, all fits held fixed."
-    ),
+    definition=definition,
     contradicted_by="A simpler variable, held out, predicts as well as x beyond the first layers (C14).",
     params=TokenParams,
     needs=(),

@@ -12,6 +12,7 @@ from inspector.statistics.needs import ERROR_COVARIANCE, NORM_MAP
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
+    from inspector.statistics.profiles import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Row:
     """What is measured per SAE."""
 
     r2_norm: float | None
-    """R-squared of |sae_error|^2 on x, held-out tokens. Unitless, at most 1; None if all errors have one size."""
+    """R-squared of ‖sae_error‖² on x, held-out tokens. Unitless, at most 1; None if all errors have one size."""
     fvu: float | None
     """Fraction of the variance of x the SAE leaves unexplained; read r2_norm beside it."""
 
@@ -86,7 +87,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     from inspector.drawing.sae_figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.spec import width_label
 
-    score = Score(key="r2_norm", title="norm R²")
+    score = Score(key="r2_norm", title="‖e‖² R²")
     rows, intervals = result["saes"], result["intervals"]
     table = sae_table(
         "Squared norm of the SAE error predicted from x",
@@ -99,17 +100,25 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, curve, grid_by_width("Norm R² by width and L0", rows, score)
 
 
+def definition(protocol: Protocol, params: FitParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    formula, fitted = ("a x + c", "a, c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept,")
+    ends = bootstrap(params.resamples, protocol.held_out_contexts, fixed="the map")
+    return (
+        f"r2_norm = 1 - sum (y - {formula})² / sum (y - mean(y))² over held-out tokens, with y = ‖x - x_hat‖² and "
+        f"{fitted} by least squares on the training tokens; fvu beside it is over {protocol.fvu_tokens}. {ends}"
+    )
+
+
 EXPERIMENT = Experiment(
     id="norm-prediction",
     title="Norm prediction",
     question="How much of the per-token variation of the squared error norm is an affine function of the activation?",
     reference="Sec. 4.1, Eq. 10, Figs. 2 (left), 3, 10, 11",
-    definition=(
-        "r2_norm = 1 - sum (y - a x - c)^2 / sum (y - mean(y))^2 over held-out tokens, with y = |x - x_hat|^2 "
-        "and a, c fitted by least squares on the training tokens. "
-        "Interval: 95% bootstrap over held-out contexts, the map held fixed."
-    ),
-    contradicted_by="r2_norm at or below that of the Gaussian null, or no better than predicted from |x| alone (C1).",
+    definition=definition,
+    contradicted_by="r2_norm at or below that of the Gaussian null, or no better than the size of x predicts (C1).",
     params=FitParams,
     needs=(NORM_MAP, ERROR_COVARIANCE),
     compute=compute,

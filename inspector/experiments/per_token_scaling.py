@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import TokenNorms
+    from inspector.statistics.profiles import Protocol
 
 VARIANTS = ("squared_origin", "squared_intercept", "unsquared_origin", "unsquared_intercept")
 """Of the norms and of the fit; the paper's text has the first, its code and Fig. 4 the last (D-09)."""
 BASELINES = {"r2_x_norm": "‖x‖", "r2_activation": "a1·x", "r2_activation_own": "a2·x"}
+"""Where norms are squared the first is of ‖x‖²."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Pair:
     r2_unsquared_origin: float | None
     r2_unsquared_intercept: float | None
     r2_x_norm: float | None
-    """Baseline: the same target from |x| alone (squared if it is), with an intercept to give it its best chance."""
+    """Baseline: the same target from ‖x‖ alone (‖x‖² if norms are squared), with an intercept for its best chance."""
     r2_activation: float | None
     """Baseline: from the prediction a1 . x of the smaller one's size, with an intercept."""
     r2_activation_own: float | None
@@ -67,7 +69,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     from inspector.statistics.own.token_norms import column
 
     found = found_in(statistics, "per-token-scaling")
-    headline = VARIANTS[3] if found.profile == "paper-code" else VARIANTS[0]
+    headline = found.protocol.scaling
     squared = headline.startswith("squared")
     products = found.squared if squared else found.plain
     pairs, intervals, shuffled, gains = [], {}, {}, []
@@ -124,8 +126,8 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
                 "r2": shuffled,
             },
             "baselines": {
-                "definition": "The same target from |x| alone and from the affine prediction of the smaller SAE's "
-                "size from x, both with an intercept; gain is r2 less the better of the two.",
+                "definition": f"The same target from {'‖x‖²' if squared else '‖x‖'} alone and from the affine "
+                "prediction of the smaller SAE's size from x, both with an intercept; gain is r2 less the better of the two.",
                 "pairs_without_gain": len(gains),
             },
             "intercept": {
@@ -163,7 +165,9 @@ def _warnings(found: TokenNorms, pairs: Sequence[Pair], gains: Sequence[str]) ->
     if not pairs:
         return ("A pair needs SAEs of two widths; choose more with --widths.",)
     if gains:
-        return (f"{len(gains)} of {len(pairs)} pairs do not gain over what |x| or a probe of x predicts (C6).",)
+        return (
+            f"{len(gains)} of {len(pairs)} pairs do not gain over what the size of x or a probe of x predicts (C6).",
+        )
     return ()
 
 
@@ -182,7 +186,8 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         variants.append((*both, *(pair[f"r2_{each}"] for each in VARIANTS)))
     ordered = sorted(pairs, key=lambda pair: float(pair["d_large"] / pair["d_small"]))
     ratios = tuple(pair["d_large"] / pair["d_small"] for pair in ordered)
-    lines = {"r2": "SAE_1's error", **BASELINES}
+    baselines = BASELINES | {"r2_x_norm": "‖x‖²" if found["headline"].startswith("squared") else "‖x‖"}
+    lines = {"r2": "SAE_1's error", **baselines}
     return (
         triangle(
             f"Error size of one SAE predicted from another's ({found['headline'].replace('_', ', ')})",
@@ -200,10 +205,26 @@ def draw(result: ResultObject) -> Sequence[Figure]:
                 for key, name in lines.items()
             ),
         ),
-        table("Pairs of widths", ("R²", "95% low", "high", *BASELINES.values()), rows, result["definition"]),
+        table("Pairs of widths", ("R²", "95% low", "high", *baselines.values()), rows, result["definition"]),
         table(
             "Norms squared or not, through the origin or not", [each.replace("_", " ") for each in VARIANTS], variants
         ),
+    )
+
+
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    size, square = "‖sae_error‖", protocol.scaling.startswith("squared")
+    with_constant = protocol.scaling.endswith("intercept")
+    formula, fit = ("c y1 + k", "c and k fitted") if with_constant else ("c y1", "c fitted through the origin")
+    return (
+        f"r2 = 1 - sum (y2 - {formula})² / sum (y2 - mean(y2))² over held-out tokens, y1 and y2 being "
+        f"{size + '²' if square else size} of a smaller and a larger SAE and {fit} on the training tokens "
+        f"({'Eq. 13' if square else 'as Fig. 4 has it, D-09'}); beside it the other three of squared or not, through "
+        "the origin or with an intercept (D-09). "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the fits")
     )
 
 
@@ -212,13 +233,8 @@ EXPERIMENT = Experiment(
     title="Per-token scaling",
     question="Are the tokens on which a small SAE does badly those on which a larger one does?",
     reference="Sec. 4.4, Eq. 13, Fig. 4",
-    definition=(
-        "r2 = 1 - sum (y2 - c y1)^2 / sum (y2 - mean(y2))^2 over held-out tokens, y1 and y2 being the squared norms of "
-        "sae_error of a smaller and a larger SAE and c fitted through the origin on the training tokens (Eq. 13); "
-        "also with an intercept and with norms that are not squared, as the paper's Fig. 4 (D-09). Interval: 95% "
-        "bootstrap over held-out contexts, c held fixed."
-    ),
-    contradicted_by="r2 no higher than what |x| alone, or the probe a1 . x of the smaller SAE's error, predicts (C6).",
+    definition=definition,
+    contradicted_by="r2 no higher than the size of x, or the probe a1 · x of the smaller SAE's error, predicts (C6).",
     params=TokenParams,
     needs=(),
     measure=measure,

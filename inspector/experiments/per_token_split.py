@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import TokenNorms
     from inspector.statistics.own.token_scores import Array
+    from inspector.statistics.profiles import Protocol
 
 PARTS = ("linear", "nonlinear")
 
@@ -233,16 +234,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     )
 
 
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    return (
+        f"‖linear_error‖ and ‖nonlinear_error‖, the error split by {protocol.a_map}, one SAE per width: at the "
+        "tokens of per-token-trace, and over all held-out tokens their mean, the least-squares slope of the mean on "
+        "log2 width (units of x per doubling), and the correlation between widths. "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="per-token-split",
     title="Per-token split",
     question="Does the linear error fall with width, token by token, while the nonlinear error stays?",
     reference="App. A.4, Fig. 12",
-    definition=(
-        "Norms of linear_error and nonlinear_error, one SAE per width: at the tokens of per-token-trace, and over all "
-        "held-out tokens their mean, the least-squares slope of the mean on log2 width (units of x per doubling), and "
-        "the correlation between widths. Interval: 95% bootstrap over held-out contexts, the maps held fixed."
-    ),
+    definition=definition,
     contradicted_by=(
         "Over all tokens the mean linear error does not fall with width, or the nonlinear error falls as steeply (C15)."
     ),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import Trace
+    from inspector.statistics.profiles import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +138,27 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return *trace_figures("Error norm along a text", found, lines, zoom=True), table
 
 
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    among = "held-out ones, where whole contexts are held out"
+    if protocol.split == "token":
+        among = "training tokens among them"
+    return (
+        f"‖sae_error‖ at {params.length:,} consecutive tokens for one SAE per width, from number {params.start:,} of "
+        f"all included tokens on ({among}), and the mean over the SAEs of ‖nonlinear_error‖, the error split by "
+        f"{protocol.a_map}. Beside it, over all held-out tokens, the mean norm and its correlation with the narrowest "
+        "SAE's. " + bootstrap(params.resamples, protocol.held_out_contexts)
+    )
+
+
 EXPERIMENT = Experiment(
     id="per-token-trace",
     title="Per-token trace",
     question="How do the errors of SAEs of all widths run along a text?",
     reference="Sec. 4.4, Fig. 5",
-    definition=(
-        "Norm of sae_error at 100 consecutive tokens for one SAE per width, from number 10,092 of all included tokens "
-        "on (held-out ones, where whole contexts are held out), and the mean over the SAEs of the norm of "
-        "nonlinear_error. Beside it, over all held-out tokens, the mean norm and its correlation with the narrowest "
-        "SAE's. Interval: 95% bootstrap over held-out contexts."
-    ),
+    definition=definition,
     contradicted_by="Correlations over all held-out tokens far below those of the excerpt (C6).",
     params=TokenParams,
     needs=(),

@@ -6,18 +6,18 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
+    from inspector.engine.theory import Array
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.probed import Probed, ProbedSae
+    from inspector.statistics.profiles import Protocol
 
 PREDICTIONS = ("mean_active", "power_ratio", "ols")
-WINDOWS = 10, 100
-"""Of the paper's caption and of its code (D-20)."""
 TITLES = {"mean_active": "mean when active", "power_ratio": "E w²/E w", "ols": "Cov(w, w²)/Var(w)"}
 
 
@@ -25,13 +25,13 @@ TITLES = {"mean_active": "mean when active", "power_ratio": "E w²/E w", "ols": 
 class Params(FitParams):
     """Which SAEs, how many tokens, and what is drawn."""
 
-    l0: float = 60.0
+    l0: float = bounded(60.0, 0, 1_000_000)
     """Per width, the SAE whose nominal L0 is nearest; 0 takes all."""
-    tokens: int = 40_000
+    tokens: int = bounded(40_000, 0, 1_000_000_000)
     """About so many of the run's tokens, in whole contexts; of them the training ones are used. 0 takes all."""
-    latents: int = 10_000
-    """Latents in the curve, strongest mean first, as the paper."""
-    window: int = 0
+    latents: int = bounded(10_000, 1, 1_000_000)
+    """Latents in the curve, strongest mean when active first, as the paper's code."""
+    window: int = bounded(0, 0, 10_000)
     """Of the running mean in the curve; 0: by profile, 10 as the paper's caption or 100 as its code (D-20)."""
 
 
@@ -48,17 +48,21 @@ class Row:
     """Of the dot product on the mean activation when active; 1 is "equal"."""
     correlation: float | None
     r2: float | None
-    """1 - sum f (dot - mean)^2 / sum f (dot - average dot)^2: of the prediction as it is, no slope fitted."""
+    """1 - sum f (dot - mean)² / sum f (dot - average dot)²: of the prediction as it is, no slope fitted."""
     slope_power_ratio: float | None
-    """On E w^2 / E w."""
+    """On E w² / E w."""
     correlation_power_ratio: float | None
     r2_power_ratio: float | None
     slope_ols: float | None
-    """On Cov(w, w^2) / Var(w)."""
+    """On Cov(w, w²) / Var(w)."""
     correlation_ols: float | None
     r2_ols: float | None
+    slope_unweighted: float | None
+    """As `slope`, every latent counted once, as the eye reads Fig. 14."""
+    correlation_unweighted: float | None
+    r2_unweighted: float | None
     r2_probe: float | None
-    """Of |s|^2 on s, training tokens: how good the probe itself is."""
+    """Of ‖s‖² on s, training tokens: how good the probe itself is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Result:
     n_tokens: int
     window: int
     rank: list[int]
-    """1 is the latent with the largest mean activation over all tokens."""
+    """1 is the latent with the largest mean activation where it is active, as the public code orders Fig. 14 (D-20)."""
     dot: list[float]
     dot_smoothed: list[float]
     mean_active: list[float]
@@ -101,11 +105,13 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         fits = {name: agreement(one.dot, getattr(one, name), one.frequency) for name in PREDICTIONS}
         names = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}
         values = {f"{key}{names[name]}": value for name, fit in fits.items() for key, value in fit.items()}
+        once = agreement(one.dot, one.mean_active, [1.0] * one.n_active)
+        values |= {f"{key}_unweighted": value for key, value in once.items()}
         rows.append(Row(n_train=found.n_tokens, n_test=0, active_latents=one.n_active, r2_probe=one.r2_probe, **values))
-        intervals[one.sae] = _intervals(one, params.resamples)
+        intervals[one.sae] = _intervals(one, params.resamples, found.seed)
         controls[one.sae] = agreement(one.dot, tuple(reversed(one.mean_active)), one.frequency)["correlation"]
     shown = max(found.saes, key=lambda each: each.d_sae, default=None)
-    window = params.window or (WINDOWS[1] if found.published else WINDOWS[0])
+    window = params.window or found.smoothed_over
     n = 0 if shown is None else min(params.latents, shown.n_active)
     result = Result(
         sae=None if shown is None else shown.sae,
@@ -132,14 +138,16 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             },
             "independent_latents": {
                 "definition": "r2_ols: agreement with the least-squares weight that independent, orthogonal latents "
-                "would have (S-18); the paper's E w^2 / E w makes only the means agree (E-15).",
+                "would have (S-18); the paper's E w² / E w makes only the means agree (E-15).",
             },
         },
         warnings=tuple(f"The slope on mean activation is {slope:.2f}, far from 1 (C19)." for slope in far),
     )
 
 
-def agreement(dot: Sequence[float], predicted: Sequence[float], weight: Sequence[float]) -> dict[str, float | None]:
+def agreement(
+    dot: Sequence[float] | Array, predicted: Sequence[float] | Array, weight: Sequence[float] | Array
+) -> dict[str, float | None]:
     """Weighted slope through a line, correlation, and R-squared of the prediction as it is; None where undefined."""
     import numpy as np
 
@@ -160,20 +168,22 @@ def agreement(dot: Sequence[float], predicted: Sequence[float], weight: Sequence
     }
 
 
-def _intervals(one: ProbedSae, resamples: int) -> dict[str, Interval]:
+def _intervals(one: ProbedSae, resamples: int, seed: int) -> dict[str, Interval]:
     """Latents drawn with replacement: the claim is about latents, and the probe is held fixed."""
     import numpy as np
 
     from inspector.statistics.own.plain import interval
 
-    rng = np.random.default_rng(0)
-    arrays = {name: np.asarray(getattr(one, name)) for name in ("dot", "frequency", "mean_active")}
-    draws: dict[str, list[float | None]] = {"slope": [None], "correlation": [None], "r2": [None]}
-    for _ in range(min(resamples, 400)):
-        chosen = rng.integers(0, one.n_active, one.n_active)
-        fit = agreement(*(arrays[name][chosen].tolist() for name in ("dot", "mean_active", "frequency")))
-        for key, value in fit.items():
-            draws[key].append(value)
+    rng = np.random.default_rng(seed)
+    dot, mean, frequency = (np.asarray(getattr(one, name)) for name in ("dot", "mean_active", "frequency"))
+    keys = ("slope", "correlation", "r2")
+    draws: dict[str, list[float | None]] = {f"{key}{kind}": [None] for kind in ("", "_unweighted") for key in keys}
+    for _ in range(resamples):
+        drawn = rng.integers(0, one.n_active, one.n_active)
+        times = np.bincount(drawn, minlength=one.n_active).astype(np.float64)
+        for kind, weight in (("", times * frequency), ("_unweighted", times)):
+            for key, value in agreement(dot, mean, weight).items():
+                draws[f"{key}{kind}"].append(value)
     return {key: interval(values) for key, values in draws.items()}
 
 
@@ -195,6 +205,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     rows = [row for row in result["saes"] if "r2_probe" in row]
     scores = (
         Score(key="slope", title="slope"),
+        Score(key="slope_unweighted", title="slope, unweighted"),
         Score(key="correlation", title="correlation"),
         Score(key="r2", title="R² mean when active"),
         Score(key="r2_power_ratio", title="R² E w²/E w"),
@@ -210,12 +221,25 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     ]
     curve = Curve(
         title=f"Probe against latents, {found['sae']}",
-        x=Axis(label="latent, by mean activation"),
-        y=Axis(label="a* . W_dec[i]"),
+        x=Axis(label="latent, by mean when active"),
+        y=Axis(label="a* · W_dec[i]"),
         series=tuple(series),
         note=f"{found['left_out']:,} latents were never active on these tokens and are not drawn.",
     )
     return table, curve
+
+
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    how = "with an intercept" if protocol.intercept else "without an intercept"
+    return (
+        f"s = x_hat - b_dec; a* is the least-squares weight of ‖s‖² on s, {how}, over training tokens; per latent, "
+        "a* · W_dec[i] against its mean activation where active, E w²/E w, and Cov(w, w²)/Var(w). Slope, correlation "
+        "and R-squared are over latents, weighted by how often they are active, and `_unweighted` with each latent "
+        "counted once. " + bootstrap(params.resamples, "latents", fixed="the probe")
+    )
 
 
 EXPERIMENT = Experiment(
@@ -223,12 +247,7 @@ EXPERIMENT = Experiment(
     title="Probe against latents",
     question="Is the probe for the squared norm of Sae(x) the sum of its latents weighted by their mean activation?",
     reference="App. C.2, Eqs. 21-22, Fig. 14",
-    definition=(
-        "s = x_hat - b_dec; a* is the least-squares weight of |s|^2 on s over training tokens; per latent, "
-        "a* . W_dec[i] against its mean activation where active, E w^2 / E w, and Cov(w, w^2) / Var(w). Slope, "
-        "correlation and R-squared are over latents, weighted by how often they are active. Interval: 95% bootstrap "
-        "over latents."
-    ),
+    definition=definition,
     contradicted_by="A slope across latents far from 1 (C19).",
     params=Params,
     needs=(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.pursued import Pursued, PursuedSae
+    from inspector.statistics.profiles import Protocol
 
 VARIANTS = ("careful", "paper-code", "refit")
 FLAT = 0.02
@@ -26,9 +27,9 @@ FLAT = 0.02
 class Params(FitParams):
     """Which SAEs, how many tokens, which pursuit."""
 
-    l0: float = 60.0
+    l0: float = bounded(60.0, 0, 1_000_000)
     """Per width, the SAE whose nominal L0 is nearest; 0 takes all."""
-    tokens: int = 0
+    tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
     variant: str = ""
     """'careful', 'paper-code' (D-17) or 'refit' (careful, then non-negative least squares); empty: by profile."""
@@ -243,18 +244,29 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, curve
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    variant = params.variant or protocol.pursuit
+    pick = "adds the latent with the largest inner product with the residual, one in use included (D-17),"
+    if variant != "paper-code":
+        pick = "adds the inactive latent with the largest inner product with the residual"
+    after = "; coefficients are then fitted again by non-negative least squares" if variant == "refit" else ""
+    return (
+        "Per token, gradient pursuit with non-negative coefficients on the decoder's rows, as many steps as the "
+        f"encoder has active latents there: each {pick} and moves along the gradient on the active set{after}. fvu and "
+        f"fvu_nonlinear as in fvu-nonlinear, over {protocol.fvu_tokens}, with {protocol.a_map} fitted to each way's "
+        "own error on the same training tokens. " + bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="pursuit",
     title="Gradient pursuit",
     question="How much of the SAE error goes away when better codes are found for the same decoder?",
     reference="Sec. 6.1, Fig. 9a",
-    definition=(
-        "Per token, gradient pursuit with non-negative coefficients on the decoder's rows, as many steps as the "
-        "encoder has active latents there: each adds the inactive latent with the largest inner product with the "
-        "residual and moves along the gradient on the active set. fvu and fvu_nonlinear as in fvu-nonlinear, with an "
-        "affine map fitted to each way's own error on the same training tokens. "
-        "Interval: 95% bootstrap over held-out contexts."
-    ),
+    definition=definition,
     contradicted_by="On the same tokens, fvu_nonlinear changes beyond its interval, or fvu falls by far over 5% (C11).",
     params=Params,
     needs=(),

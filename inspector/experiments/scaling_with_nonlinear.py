@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import Products
     from inspector.statistics.own.token_scores import Array, Estimate
+    from inspector.statistics.profiles import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Pair:
     decrease_percent_linear: float | None
     """Control: by adding the size of its linear error instead."""
     decrease_percent_x_norm: float | None
-    """Control: by adding |x| instead."""
+    """Control: by adding ‖x‖ instead, or ‖x‖² where norms are squared."""
     decrease_percent_train: float | None
     """By adding the nonlinear error's size, on the training tokens: never negative (S-27)."""
     decrease_percent_other: float | None
@@ -58,7 +59,7 @@ class Result:
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """The gain of a second predictor, and of two others in its place."""
     found = found_in(statistics, "scaling-with-nonlinear")
-    squared = found.profile != "paper-code"
+    squared = found.protocol.scaling_with == "squared"
     tables = (found.squared, found.plain) if squared else (found.plain, found.squared)
     pairs, intervals, as_helpful = [], {}, []
     sizes = {each.sae: each.d_sae for each in found.saes}
@@ -97,7 +98,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
         intervals=intervals,
         controls={
             "other_second_predictors": {
-                "definition": "The same with the linear error's size, or |x|, in the nonlinear error's place: a claim "
+                "definition": "The same with the linear error's size, or x's, in the nonlinear error's place: a claim "
                 "about nonlinear error needs it to help more.",
                 "decrease_percent_linear": {
                     f"{pair.small} -> {pair.large}": pair.decrease_percent_linear for pair in pairs
@@ -174,7 +175,15 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         further.append((*both, *(pair[key] for key in keys)))
     other = "unsquared" if found["headline"] == "squared" else "squared"
     kind = f"{found['headline']} norms"
-    columns = "R² before", "after", "nonlinear %", "95% low", "high", "linear %", "‖x‖ %"
+    columns = (
+        "R² before",
+        "after",
+        "nonlinear %",
+        "95% low",
+        "high",
+        "linear %",
+        "‖x‖² %" if found["headline"] == "squared" else "‖x‖ %",
+    )
     otherwise = "training tokens %", f"{other} %", f"{other}, linear %", "no intercept %"
     return (
         *(
@@ -189,17 +198,27 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     )
 
 
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    square = "²" if protocol.scaling_with == "squared" else ""
+    other = "norms that are not squared" if square else "squared norms"
+    return (
+        "100 (1 - rest_2 / rest_1): rest_1 is the held-out sum of squared residuals of the larger SAE's "
+        f"‖sae_error‖{square} from the smaller one's and a constant, rest_2 that from its ‖nonlinear_error‖{square} "
+        f"too, fitted on the training tokens; also with {other} (D-23). The error is split by {protocol.a_map}. "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the fits")
+    )
+
+
 EXPERIMENT = Experiment(
     id="scaling-with-nonlinear",
     title="Scaling with nonlinear error",
     question="Does the size of a small SAE's nonlinear error help to predict the size of a larger one's error?",
     reference="App. E, Eq. 23, Fig. 16",
-    definition=(
-        "100 (1 - rest_2 / rest_1): rest_1 is the held-out sum of squared residuals of the larger SAE's |sae_error|^2 "
-        "from the smaller one's and a constant, rest_2 that from its |nonlinear_error|^2 too; also with norms that are "
-        "not squared (D-23). Interval: 95% bootstrap over held-out contexts, the fits held fixed."
-    ),
-    contradicted_by="The linear error's size, or |x|, in its place helps as much (C18).",
+    definition=definition,
+    contradicted_by="The linear error's size, or that of x, in its place helps as much (C18).",
     params=TokenParams,
     needs=(),
     measure=measure,

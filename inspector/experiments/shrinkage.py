@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.own.token_scores import Array
+    from inspector.statistics.profiles import Protocol
 
 MAPS = ("scalar", "diagonal", "full")
 """From x to sae_error: one number for all dimensions, one for each, the whole matrix."""
@@ -24,9 +25,9 @@ class Row:
     """Per SAE, held-out tokens. `centred`: around training means, because a large mean inflates both."""
 
     norm_ratio: float | None
-    """Mean over tokens of |x_hat| / |x|. Below 1: reconstructions are shorter."""
+    """Mean over tokens of ‖x_hat‖ / ‖x‖. Below 1: reconstructions are shorter."""
     ratio_of_means: float | None
-    """Mean |x_hat| over mean |x|."""
+    """Mean ‖x_hat‖ over mean ‖x‖."""
     norm_ratio_centred: float | None
     ratio_of_means_centred: float | None
     cosine: float | None
@@ -187,7 +188,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         )
     cosine = Score(key="cosine_centred", title="cosine, centred")
     lengths = (
-        Score(key="norm_ratio", title="|x_hat|/|x|"),
+        Score(key="norm_ratio", title="‖x_hat‖/‖x‖"),
         Score(key="norm_ratio_centred", title="centred"),
         Score(key="cosine", title="cosine"),
         cosine,
@@ -209,17 +210,25 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     )
 
 
+def definition(protocol: Protocol, params: TokenParams) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    how = "each with an intercept" if protocol.intercept else "each without an intercept"
+    return (
+        "Over held-out tokens: mean of ‖x_hat‖ / ‖x‖ and of the cosine of linear_error and x, raw and around training "
+        "means; and r2 of sae_error from one number times x, from one per dimension, and from the whole map, "
+        f"{how}, fitted on the training tokens, pooled over dimensions (and as means over dimensions). "
+        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="shrinkage",
     title="Shrinkage",
     question="Does the linear map only undo a shrinkage of the reconstructions?",
     reference="App. A.1",
-    definition=(
-        "Over held-out tokens: mean of |x_hat| / |x| and of the cosine of linear_error and x, raw and around training "
-        "means; and r2 of sae_error from one number times x, from one per dimension, and from the whole map, each "
-        "fitted on the training tokens, pooled over dimensions (and as means over dimensions). Interval: 95% bootstrap "
-        "over held-out contexts, the maps held fixed."
-    ),
+    definition=definition,
     contradicted_by="One scalar times x explains most of what the whole map explains (C13).",
     params=TokenParams,
     needs=(),

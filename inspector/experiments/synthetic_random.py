@@ -6,15 +6,18 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
+    from inspector.statistics.profiles import Protocol
 
 ABLATED = tuple(i / 10 for i in range(11))
+MOST_BYTES = 4_000_000_000
+"""Of the simulation's arrays."""
 EXPLAINED_WITHIN = 0.02
 """What finite samples and features leave between the curve and alpha (1 - alpha)."""
 
@@ -23,15 +26,15 @@ EXPLAINED_WITHIN = 0.02
 class Params(FitParams):
     """Size of the simulation; the paper's is features=100000, dims=4000, active=100, which takes hours on a CPU."""
 
-    features: int = 8000
+    features: int = bounded(8000, 2, 1_000_000)
     """Random Gaussian directions, many more than dims."""
-    dims: int = 100
+    dims: int = bounded(100, 2, 10_000)
     """Dimensions of the activations."""
-    samples: int = 12_000
+    samples: int = bounded(12_000, 100, 1_000_000)
     """Two thirds are fitted, the rest scored."""
-    active: float = 60.0
+    active: float = bounded(60.0, 0, 10_000)
     """Expected number of features per token."""
-    exponent: float = 0.5
+    exponent: float = bounded(0.5, 0, 10)
     """Power law: feature i is active in proportion to i^-exponent. The paper does not state its own."""
     magnitudes: str = "equal"
     """'equal', or 'exponential': of an active feature."""
@@ -76,7 +79,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curv
     """Draw sparse sums of random directions, take features away, and predict what is missing from the whole.
 
     Raises:
-        UsageError: `magnitudes` is unknown.
+        UsageError: `magnitudes` is unknown, or the simulation is too large.
     """
     import numpy as np
 
@@ -86,6 +89,12 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curv
     if params.magnitudes not in ("equal", "exponential"):
         raise UsageError(
             f"'magnitudes={params.magnitudes}' is not known.{nearest(params.magnitudes, ('equal', 'exponential'))}"
+        )
+    n_bytes = 8 * params.dims * (params.features + len(ABLATED) * params.samples)
+    if n_bytes > MOST_BYTES:
+        raise UsageError(
+            f"{params.features:,} features and {params.samples:,} samples of {params.dims:,} dimensions take "
+            f"{n_bytes / 1e9:.1f} GB. Write fewer, so that it is at most {MOST_BYTES / 1e9:g} GB."
         )
     rng = np.random.default_rng(measuring.seed)
     directions = rng.standard_normal((params.features, params.dims)) / np.sqrt(params.dims)
@@ -111,7 +120,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curv
     centre = fitted.mean(axis=0)
     scatter = (fitted - centre).T @ (fitted - centre)
     total = ((tested - tested.mean(axis=0)) ** 2).sum(axis=1)
-    counts = rng.multinomial(len(tested), np.full(len(tested), 1 / len(tested)), size=min(params.resamples, 400))
+    counts = rng.multinomial(len(tested), np.full(len(tested), 1 / len(tested)), size=params.resamples)
     alphas, plain, left, low, high = [], [], [], [], []
     for cut, x_hat in zip(cuts, kept, strict=True):
         error = x - x_hat
@@ -218,17 +227,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, curve
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    return (
+        "x is a sparse sum of random Gaussian directions whose frequencies follow a power law; x_hat lacks a growing "
+        "part of them, rarest first; FVU of x_hat plus the affine prediction of x - x_hat from x, with an intercept, "
+        "held-out samples, against alpha (1 - alpha), alpha being the ablated share of the variance. "
+        + bootstrap(params.resamples, "held-out samples", fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="synthetic-random",
     title="Random features",
     question="Does the decomposition work on sparse sums of random directions?",
     reference="App. D",
-    definition=(
-        "x is a sparse sum of random Gaussian directions whose frequencies follow a power law; x_hat lacks a growing "
-        "part of them, rarest first; FVU of x_hat plus the affine prediction of x - x_hat from x, held-out samples, "
-        "against alpha (1 - alpha), alpha being the ablated share of the variance. Interval: 95% bootstrap over "
-        "held-out samples."
-    ),
+    definition=definition,
     contradicted_by="A curve other than alpha (1 - alpha) (C17).",
     params=Params,
     needs=(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
     from inspector.statistics.own.synthetic import Planted, Point
+    from inspector.statistics.profiles import Protocol
 
 ENCODE = ("clean", "noisy")
 PAPER_TABLE = {
@@ -33,13 +34,13 @@ class Params(FitParams):
 
     sae: str = ""
     """Whose reconstructions are the data; empty: of the narrowest width, the one nearest `l0`."""
-    l0: float = 68.0
+    l0: float = bounded(68.0, 0, 1_000_000)
     """Nominal, as the paper's SAE."""
-    tokens: int = 0
+    tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
     encode: str = "clean"
     """'clean': encode x' as the paper does; 'noisy': encode x' with its dense noise."""
-    unit: float = 0.0
+    unit: float = bounded(0.0, 0, 1_000_000)
     """Standard deviation of a unit of noise; 0: noise of one unit has 5% of the variance of x'. paper-code: 1."""
 
 
@@ -59,16 +60,16 @@ class Result:
     introduced: list[list[float | None]]
     """Estimated introduced share, nonlinear FVU."""
     dense_variance: list[list[float | None]]
-    """The estimate times the variance of x, beside d sigma^2, which is the truth."""
+    """The estimate times the variance of x, beside d sigma², which is the truth."""
     introduced_variance: list[list[float | None]]
     true_variance: list[float]
-    """d sigma^2 of each level."""
+    """d sigma² of each level."""
     correlations: dict[str, float | None]
     """Pearson over the 25 points, of sigma with each estimate: the paper's Table 1."""
     correlations_squared: dict[str, float | None]
-    """Of sigma^2, in which a perfect estimate scores 1."""
+    """Of sigma², in which a perfect estimate scores 1."""
     correlations_variance: dict[str, float | None]
-    """Of sigma^2 with the estimates in units of variance."""
+    """Of sigma² with the estimates in units of variance."""
     panels: list[dict[str, object]]
     """Per extra combination: dense, introduced, ablated [percent], fvu, fvu_nonlinear."""
     paper: dict[str, float]
@@ -159,7 +160,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
                 "introduced": _estimate(nothing, 0, "introduced", 1.0),
             },
             "ceiling": {
-                "definition": "Correlation of sigma with sigma^2 over the grid: a perfect estimate of a variance "
+                "definition": "Correlation of sigma with sigma² over the grid: a perfect estimate of a variance "
                 "scores this against sigma, not 1.",
                 "correlation": ceiling(levels),
             },
@@ -256,17 +257,31 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, *maps, *curves
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run with this protocol measures."""
+    from inspector.statistics.profiles import bootstrap
+
+    how = "with an intercept" if protocol.intercept else "without an intercept"
+    tokens = "Held-out tokens, means per dimension."
+    over = protocol.held_out_contexts
+    if protocol.planted_as_published:
+        tokens = "In sample: fitted and scored on the same tokens; variance around one mean of all dimensions (D-21)."
+        over = "contexts"
+    encoded = "x' with its dense noise is encoded" if params.encode == "noisy" else "x' without its noise is encoded"
+    return (
+        "x' = Sae(x); noise of sigma per dimension is added to x' (dense) and to Sae(x') (introduced); "
+        f"{encoded}; the error of the latter is regressed on the former {how}. Dense is estimated as FVU - nonlinear "
+        "FVU and introduced as nonlinear FVU, with no latent ablated; Table 1 is the Pearson correlation of sigma with "
+        f"each over a 5 x 5 grid. {tokens} " + bootstrap(params.resamples, over, fixed="the maps")
+    )
+
+
 EXPERIMENT = Experiment(
     id="synthetic-sae",
     title="Planted noise",
     question="If the truth were SAE latents plus noise, would the decomposition recover how much noise there is?",
     reference="App. C.3, B.2, Fig. 15, Table 1",
-    definition=(
-        "x' = Sae(x); noise of sigma per dimension is added to x' (dense) and to Sae(x') (introduced); the error of "
-        "the latter is regressed on the former. Dense is estimated as FVU - nonlinear FVU and introduced as nonlinear "
-        "FVU, with no latent ablated; Table 1 is the Pearson correlation of sigma with each over a 5 x 5 grid. "
-        "Held-out tokens, means per dimension. Interval: 95% bootstrap over held-out contexts."
-    ),
+    definition=definition,
     contradicted_by="A map fitted on other tokens changes the off-diagonal correlations (C16).",
     params=Params,
     needs=(),

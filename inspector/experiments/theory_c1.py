@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
     from inspector.statistics.measuring import Measuring
+    from inspector.statistics.profiles import Protocol
 
 LAWS = (
     "bernoulli 0.1", "poisson 0.2", "poisson 1", "poisson 5",
@@ -24,16 +25,18 @@ PRINTED_CORRELATION = 0.73
 CURVE_RATES = tuple(10 ** (-2 + i * 4 / 40) for i in range(41))
 
 
+BLOCKS = 64
+"""Equal parts of the simulated vectors; intervals draw them with replacement."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params(FitParams):
     """Size of the simulation."""
 
-    draws: int = 40_000
-    """Vectors per repeat."""
-    summands: int = 8
+    draws: int = bounded(320_000, 1_000, 10_000_000)
+    """Vectors per law."""
+    summands: int = bounded(8, 1, 64)
     """Orthogonal features."""
-    repeats: int = 8
-    """Independent simulations; their spread is the interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,47 +45,53 @@ class Law:
 
     law: str
     slope: float
-    """Cov(w, w^2) / Var(w)."""
+    """Cov(w, w²) / Var(w)."""
     slope_simulated: float
-    """Mean over features and repeats."""
-    slope_interval: tuple[float, float]
-    """95%: twice the spread of repeats around their mean."""
+    """Mean over features."""
+    slope_interval: Interval
     paper_slope: float
-    """E w^2 / E w, which only makes the means agree (E-15)."""
+    """E w² / E w, which only makes the means agree (E-15)."""
     r2: float
     r2_simulated: float
-    r2_interval: tuple[float, float]
+    r2_interval: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """What the simulation gave."""
+    """What the simulation gave; each draw is [1 + resamples], the first as simulated."""
 
     laws: tuple[Law, ...]
-    through_origin: float
+    through_origin: tuple[float, ...]
     """Slope without an intercept, Poisson weights of rate 1."""
-    wrong_slope_r2: float
+    wrong_slope_r2: tuple[float, ...]
     """R-squared of Poisson weights of rate 1 predicted with the paper's slope and the best constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Closed forms, simulation, and the paper's slip."""
+    """Closed forms, simulation, and the paper's slip. `..._exact` is the number without rounding."""
 
     laws: list[dict[str, object]]
+    r2_poisson_1: float
+    """9/11."""
+    r2_poisson_1_exact: str
     correlation_poisson_1: float
-    """3 / sqrt(11)."""
+    """Its root."""
     correlation_poisson_1_simulated: float
     paper_correlation_poisson_1: float
     """As printed (E-14)."""
     through_origin: float
-    """(rate^2 m + rate m + 2 rate + 1) / (rate m + 1) at rate 1."""
+    """(rate² m + rate m + 2 rate + 1) / (rate m + 1) at rate 1."""
+    through_origin_exact: str
     through_origin_simulated: float
     wrong_slope_r2: float
-    """With the paper's slope E w^2 / E w instead of least squares."""
+    """At rate 1 with the paper's slope E w² / E w = 2 and the best constant instead of least squares: 8/11."""
+    wrong_slope_r2_exact: str
+    wrong_slope_r2_simulated: float
     rates: list[float]
     correlation_by_rate: list[float]
-    """(2 rate + 1) / sqrt(4 rate^2 + 6 rate + 1)."""
+    """(2 rate + 1) / sqrt(4 rate² + 6 rate + 1)."""
+    correlation_poisson_1_exact: str = "3/sqrt(11)"
 
 
 def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simulated]:
@@ -91,100 +100,131 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simu
 
     from inspector.engine.theory import draw_weights, predicted
     from inspector.events import PassProgress
+    from inspector.statistics.own.plain import interval
 
     rng = np.random.default_rng(measuring.seed)
+    times = np.ones((1, BLOCKS))
+    if params.resamples:
+        drawn = rng.multinomial(BLOCKS, np.full(BLOCKS, 1 / BLOCKS), size=params.resamples)
+        times = np.concatenate([times, drawn])
     laws = []
     for done, law in enumerate(LAWS, start=1):
-        slopes, scores = [], []
-        for _ in range(max(params.repeats, 2)):
-            w = draw_weights(law, params.draws, params.summands, rng)
-            weights, r2 = _regressed(w, intercept=True)
-            slopes.append(float(weights.mean()))
-            scores.append(r2)
+        sums = times @ _products(draw_weights(law, params.draws, params.summands, rng))
+        slopes, scores = _regressed(sums, intercept=True)
         closed = predicted(law)
         laws.append(
             Law(
                 law=law,
                 slope=closed.slope,
-                slope_simulated=float(np.mean(slopes)),
-                slope_interval=_spread(slopes),
+                slope_simulated=float(slopes[0]),
+                slope_interval=interval(slopes.tolist()),
                 paper_slope=closed.paper_slope,
                 r2=closed.r2,
-                r2_simulated=float(np.mean(scores)),
-                r2_interval=_spread(scores),
+                r2_simulated=float(scores[0]),
+                r2_interval=interval(scores.tolist()),
             )
         )
+        if law == "poisson 1":
+            origin, wrong = _regressed(sums, intercept=False)[0], _with_slope(sums, closed.paper_slope)
         yield PassProgress(
             name="simulation", contexts_done=done, contexts_total=len(LAWS), tokens_per_second=0.0, seconds_left=0.0
         )
-    w = draw_weights("poisson 1", params.draws, params.summands, rng)
-    origin, _ = _regressed(w, intercept=False)
-    y = (w**2).sum(axis=1)
-    guess = 2.0 * w.sum(axis=1)
-    rest = y - guess
-    return Simulated(
-        laws=tuple(laws),
-        through_origin=float(origin.mean()),
-        wrong_slope_r2=float(1.0 - rest.var() / y.var()),
-    )
+    return Simulated(laws=tuple(laws), through_origin=tuple(origin.tolist()), wrong_slope_r2=tuple(wrong.tolist()))
 
 
-def _regressed(w: Array, *, intercept: bool) -> tuple[Array, float]:
-    """Weights [m] and R-squared of |x|^2 = sum w^2 on w [n, m]."""
+def _products(w: Array) -> Array:
+    """[blocks, (m + 2)²] sums of the products of any two of 1, the weights w [n, m], and y = sum w²."""
     import numpy as np
 
-    values = w
-    y = (values**2).sum(axis=1)
-    x = values - values.mean(axis=0) if intercept else values
-    target = y - y.mean() if intercept else y
-    weights = np.linalg.solve(x.T @ x, x.T @ target)
-    rest = target - x @ weights
-    return weights, float(1.0 - rest @ rest / ((y - y.mean()) ** 2).sum())
+    table = np.concatenate([np.ones((len(w), 1)), w, (w**2).sum(axis=1, keepdims=True)], axis=1)
+    parts = [part.T @ part for part in np.array_split(table, BLOCKS)]
+    return np.stack(parts).reshape(BLOCKS, -1)
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of the repeats, give or take two standard errors."""
-    n = len(values)
-    mean = sum(values) / n
-    error = (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5
-    return mean - 2 * error, mean + 2 * error
+def _moments(sums: Array, *, intercept: bool = True) -> tuple[Array, Array, Array, Array]:
+    """Of x with x [r, m, m], of x with y [r, m], of y with y [r]; around means or 0. And of y around its mean [r]."""
+    import numpy as np
+
+    k = round(sums.shape[1] ** 0.5)
+    table = sums.reshape(-1, k, k)
+    n, total = table[:, 0, 0], table[:, 0]
+    centred = table - total[:, :, None] * total[:, None, :] / n[:, None, None]
+    used = centred if intercept else table
+    variance = np.asarray(centred[:, -1, -1])
+    return used[:, 1:-1, 1:-1], used[:, 1:-1, -1], used[:, -1, -1], variance
+
+
+def _regressed(sums: Array, *, intercept: bool) -> tuple[Array, Array]:
+    """[r] mean weight and R-squared of ‖x‖² on x."""
+    import numpy as np
+
+    xx, xy, yy, variance = _moments(sums, intercept=intercept)
+    weights = np.linalg.solve(xx, xy[:, :, None])[:, :, 0]
+    r2: Array = 1.0 - (yy - (weights * xy).sum(axis=1)) / variance
+    return np.asarray(weights.mean(axis=1)), r2
+
+
+def _with_slope(sums: Array, slope: float) -> Array:
+    """[r] R-squared with this weight on every feature and the best constant."""
+    xx, xy, yy, variance = _moments(sums)
+    rest = yy - 2 * slope * xy.sum(axis=1) + slope**2 * xx.sum(axis=(1, 2))
+    r2: Array = 1.0 - rest / variance
+    return r2
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Closed forms beside what was simulated."""
     from dataclasses import asdict
+    from fractions import Fraction
 
-    from inspector.engine.theory import poisson, poisson_through_origin
+    from inspector.engine.theory import poisson, poisson_r2_with_slope, poisson_through_origin
+    from inspector.statistics.own.plain import interval
 
     found = cast("Simulated", statistics.own["theory-c1"])
     simulated = {each.law: each for each in found.laws}["poisson 1"].r2_simulated
+    one = Fraction(1)
+    right, wrong = poisson_r2_with_slope(one, 2 * one + 1), poisson_r2_with_slope(one, one + 1)
+    origin = poisson_through_origin(one, params.summands)
+    intervals: dict[str, dict[str, Interval]] = {
+        each.law: {"r2": each.r2_interval, "slope": each.slope_interval} for each in found.laws
+    }
+    intervals["poisson 1"] |= {
+        "through_origin": interval(found.through_origin),
+        "wrong_slope_r2": interval(found.wrong_slope_r2),
+    }
     return Outcome(
         rows=(),
         result=Result(
-            laws=[asdict(each) | {"slope_interval": list(each.slope_interval), "r2_interval": list(each.r2_interval)}
-                  for each in found.laws],
-            correlation_poisson_1=poisson(1.0).r2 ** 0.5,
+            laws=[asdict(each) for each in found.laws],
+            r2_poisson_1=float(right),
+            r2_poisson_1_exact=str(right),
+            correlation_poisson_1=float(right) ** 0.5,
             correlation_poisson_1_simulated=max(simulated, 0.0) ** 0.5,
             paper_correlation_poisson_1=PRINTED_CORRELATION,
-            through_origin=poisson_through_origin(1.0, params.summands),
-            through_origin_simulated=found.through_origin,
-            wrong_slope_r2=found.wrong_slope_r2,
+            through_origin=float(origin),
+            through_origin_exact=str(origin),
+            through_origin_simulated=found.through_origin[0],
+            wrong_slope_r2=float(wrong),
+            wrong_slope_r2_exact=str(wrong),
+            wrong_slope_r2_simulated=found.wrong_slope_r2[0],
             rates=list(CURVE_RATES),
             correlation_by_rate=[poisson(rate).r2 ** 0.5 for rate in CURVE_RATES],
         ),
-        intervals={each.law: {"r2": each.r2_interval, "slope": each.slope_interval} for each in found.laws},
+        intervals=intervals,
         controls={
             "two_valued": {
                 "definition": "Bernoulli weights: R-squared must be 1 exactly, whatever depends on what (S-19).",
                 "r2": {each.law: each.r2_simulated for each in found.laws if each.law.startswith("bernoulli")},
             },
             "paper_slope": {
-                "definition": "R-squared for Poisson weights of rate 1 with the paper's slope E w^2 / E w = 2 and the "
-                "best constant, instead of the least-squares slope 3 (E-15).",
-                "r2": found.wrong_slope_r2,
+                "definition": "R-squared for Poisson weights of rate 1 with the paper's slope E w²/E w = 2 and the "
+                "best constant, instead of the least-squares slope 3 (E-15): in closed form, and simulated.",
+                "r2": float(wrong),
+                "exact": str(wrong),
+                "simulated": found.wrong_slope_r2[0],
             },
         },
-    )  # fmt: skip
+    )
 
 
 def draw(result: ResultObject) -> Sequence[Figure]:
@@ -202,20 +242,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         ),
         rows=tuple(
             (each["law"], each["slope"], each["slope_simulated"], each["paper_slope"], each["r2"],
-             each["r2_simulated"], *each["r2_interval"])
+             each["r2_simulated"], *(each["r2_interval"] or (None, None)))
             for each in found["laws"]
         ),
         note=(
             f"Poisson weights of rate 1: correlation {found['correlation_poisson_1']:.4f} = 3/sqrt(11), simulated "
             f"{found['correlation_poisson_1_simulated']:.4f}; the paper prints "
-            f"{found['paper_correlation_poisson_1']} (E-14).\n{result['definition']}"
+            f"{found['paper_correlation_poisson_1']} (E-14). R² = {found['r2_poisson_1_exact']}; with the paper's "
+            f"slope it would be {found['wrong_slope_r2_exact']}, simulated "
+            f"{found['wrong_slope_r2_simulated']:.4f} (E-15). "
+            f"Slope through the origin {found['through_origin_exact']}, simulated "
+            f"{found['through_origin_simulated']:.4f}.\n{result['definition']}"
         ),
     )  # fmt: skip
     rates = tuple(found["rates"])
     curve = Curve(
         title="Poisson weights",
         x=Axis(label="rate", log=True),
-        y=Axis(label="correlation of |x|² and its best probe"),
+        y=Axis(label="correlation of ‖x‖² and its best probe"),
         series=(
             Series(name="closed form", x=rates, y=tuple(found["correlation_by_rate"])),
             Series(name="printed in the paper", x=(1.0,), y=(found["paper_correlation_poisson_1"],), style="points"),
@@ -225,16 +269,24 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     return table, curve
 
 
+def definition(protocol: Protocol, params: Params) -> str:
+    """What a run measures, whatever its protocol."""
+    from inspector.statistics.profiles import bootstrap
+
+    return (
+        "x = sum w_i y_i with orthonormal y_i and independent w_i >= 0; ‖x‖² is regressed on x with an intercept. "
+        "Closed form: slope Cov(w, w²) / Var(w), R-squared = Cov(w, w²)² / (Var(w) Var(w²)). Beside it "
+        f"{params.draws:,} simulated vectors of {params.summands} features per law. "
+        + bootstrap(params.resamples, f"{BLOCKS} blocks of vectors")
+    )
+
+
 EXPERIMENT = Experiment(
     id="theory-c1",
     title="Theory of the norm probe",
     question="For which laws of the weights is the squared norm of a sum of orthogonal features linear in the sum?",
     reference="App. C.1",
-    definition=(
-        "x = sum w_i y_i with orthonormal y_i and independent w_i >= 0; |x|^2 is regressed on x with an intercept. "
-        "Closed form: slope Cov(w, w^2) / Var(w), R-squared = Cov(w, w^2)^2 / (Var(w) Var(w^2)). Simulated beside it. "
-        "Interval: two standard errors over repeats."
-    ),
+    definition=definition,
     contradicted_by=(
         "Simulation outside the closed form's interval, or a perfect probe where weights take more than two values."
     ),

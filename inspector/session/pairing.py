@@ -55,7 +55,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _r2(train_1: Tensor, train_2: Tensor, test_1: Tensor, test_2: Tensor) -> float | None:
-    """R-squared on test tokens of |e_2|^2 = c |e_1|^2, c from the training tokens; None if either is undefined."""
+    """R-squared on test tokens of ‖e_2‖² = c ‖e_1‖², c from the training tokens; None if either is undefined."""
     scale = float((train_1 * train_1).sum())
     if scale == 0.0 or len(test_1) < 2:
         return None

@@ -60,11 +60,11 @@ class SaeMaps:
     error_map: LinearMap
     """x to sae_error (Eq. 11)."""
     norm_map: LinearMap
-    """x to |sae_error|^2 (Eq. 10)."""
+    """x to ‖sae_error‖² (Eq. 10)."""
     mean_error: Tensor
     """[d] float64 training mean of sae_error; held-out sums are kept around it."""
     mean_norm_sq: Tensor
-    """[1] float64 training mean of |sae_error|^2."""
+    """[1] float64 training mean of ‖sae_error‖²."""
     constant_direction: Tensor
     """[d] float64 g: the constant 1 is approximated by g x when there is no intercept."""
     error_switch: Tensor

@@ -19,19 +19,19 @@ ROUNDING = 1e-13
 
 
 def fvu(sums: HookSums, sae_id: str, counts: Tensor) -> Tensor:
-    """Sum |sae_error|^2 / sum |x - mean(x)|^2."""
+    """Sum ‖sae_error‖² / sum ‖x - mean(x)‖²."""
     n = counts @ sums.n
     unexplained = counts @ sums.saes[sae_id].norm_sum + n * float(sums.maps[sae_id].mean_norm_sq)
     return unexplained / _x_variance(sums, counts)
 
 
 def fvu_nonlinear(sums: HookSums, sae_id: str, counts: Tensor, *, switched: bool = False) -> Tensor:
-    """Sum |nonlinear_error|^2 / sum |x - mean(x)|^2; `switched`: with the intercept the other way."""
+    """Sum ‖nonlinear_error‖² / sum ‖x - mean(x)‖²; `switched`: with the intercept the other way."""
     return _rest_sq(sums, sae_id, counts, switched).sum(dim=1) / _x_variance(sums, counts)
 
 
 def r2_pooled(sums: HookSums, sae_id: str, counts: Tensor, *, switched: bool = False) -> Tensor:
-    """1 - sum |nonlinear_error|^2 / sum |sae_error - mean|^2, pooled over dimensions."""
+    """1 - sum ‖nonlinear_error‖² / sum ‖sae_error - mean‖², pooled over dimensions."""
     total = _error_variance(sums, sums.saes[sae_id], counts, sums.maps[sae_id].mean_error).sum(dim=1)
     return 1.0 - _rest_sq(sums, sae_id, counts, switched).sum(dim=1) / nan_if_zero(total)
 
@@ -50,7 +50,7 @@ def undefined_dims(sums: HookSums, sae_id: str) -> int:
 
 
 def r2_norm(sums: HookSums, sae_id: str, counts: Tensor, *, switched: bool = False) -> Tensor:
-    """1 - sum (y - prediction)^2 / sum (y - mean)^2 of y = |sae_error|^2."""
+    """1 - sum (y - prediction)^2 / sum (y - mean)^2 of y = ‖sae_error‖²."""
     sae, maps, n = sums.saes[sae_id], sums.maps[sae_id], counts @ sums.n
     rest = counts @ sae.norm_rest_sq
     if switched:
@@ -85,7 +85,7 @@ def _rest_sq(sums: HookSums, sae_id: str, counts: Tensor, switched: bool) -> Ten
 
 
 def _x_variance(sums: HookSums, counts: Tensor) -> Tensor:
-    """[r] sum |x - mean(x)|^2, NaN where zero."""
+    """[r] sum ‖x - mean(x)‖², NaN where zero."""
     n = (counts @ sums.n)[:, None]
     centre = next(iter(sums.maps.values())).error_map.centre
     return nan_if_zero(_centred(counts @ sums.x_sq, counts @ sums.x_sum, n, centre).sum(dim=1))

@@ -33,7 +33,7 @@ class SaeSums:
     l0: Tensor
     """[c] of active latents."""
     norm_sum: Tensor
-    """[c] of y = |sae_error|^2, around its training mean."""
+    """[c] of y = ‖sae_error‖², around its training mean."""
     norm_sq: Tensor
     """[c] of the squares of those."""
     norm_rest_sq: Tensor

@@ -9,7 +9,6 @@ from inspector.engine.resampling import FEWEST
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.statistics.grouping import MOST_GROUPS
 from inspector.statistics.measured import Statistics
-from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.substitutes import DEFINITIONS
 from inspector.store.weighing import outlier_warnings
 
@@ -26,9 +25,10 @@ def result_object(
     spec: RunSpec,
     about: dict[str, Any],
     warnings: list[str],
+    *,
+    definition: str,
 ) -> ResultObject:
-    """What was measured, in the form of the contract."""
-    protocol = PROTOCOLS[spec.profile]
+    """What was measured, in the form of the contract; `definition` is what the run did, without its null."""
     saes = []
     for sae, row in zip(statistics.saes, outcome.rows, strict=True) if outcome.rows else ():
         if row is None:
@@ -44,7 +44,6 @@ def result_object(
             "n_test": statistics.n_test,
         }
         saes.append(common | _plain(row))
-    definition = f"{experiment.definition} Profile {spec.profile}: {protocol.summary}"
     if spec.null is not None and experiment.measure is None:
         definition += f" {DEFINITIONS[spec.null]}"
     elif spec.null is not None:

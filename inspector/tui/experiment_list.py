@@ -148,7 +148,7 @@ def detail_lines(experiment: Experiment, estimate: Estimate | None, width: int) 
         lines += [[(part, "")] for part in wrap(estimate.why_not, room)]
     blocks = (
         ("would contradict the paper's claim", experiment.contradicted_by),
-        ("measured", experiment.definition),
+        ("measured", experiment.defined()),
         ("needs", needs_text(experiment)),
     )
     for name, text in blocks:

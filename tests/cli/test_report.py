@@ -50,7 +50,7 @@ L0 (log)
       └───────┬──────────────────────────────────────────────────────────────────────────────────────────────┬───────
              256                                                                                            4k
                                                   SAE width (latents, log)
-norm R²  0.750 ▁▂▃▄▅▆▇█ 0.750
+‖e‖² R²  0.750 ▁▂▃▄▅▆▇█ 0.750
 × undefined
 """
 """The same in the layout of Fig. 2."""
@@ -93,7 +93,7 @@ def test_a_report_has_table_counts_controls_and_what_made_it() -> None:
         "\n"
         "Squared norm of the SAE error predicted from x\n"
         "\n"
-        "SAE  latents  nominal L0    L0    norm R²    95% low       high     FVU\n"
+        "SAE  latents  nominal L0    L0    ‖e‖² R²    95% low       high     FVU\n"
         "───  ───────  ──────────  ────  ─────────  ─────────  ─────────  ──────\n"
         "a        256          16  16.0     0.7500     0.7000     0.8000  0.2500\n"
         "b      4,096          16  16.0  undefined  undefined  undefined  0.1250\n"
@@ -101,7 +101,7 @@ def test_a_report_has_table_counts_controls_and_what_made_it() -> None:
         "r2_norm = 1 - a / b.\n"
         "\n"
         "Norm prediction\n"
-        "norm R²\n"
+        "‖e‖² R²\n"
         "⠒●⠒ 256   ⠒■⠒ 4k   × undefined\n"
         f"{PLOT}"
         "\n"
@@ -167,7 +167,7 @@ def test_tokens_are_shown_as_symbols_and_the_last_loss_as_nothing() -> None:
     assert token_table_text(rows, "s", "a\x1b.py") == (
         "a␛.py · SAE s\n"
         "\n"
-        "position     id  token    split  loss (nats)    |x|  L0  |error|  |linear|  |nonlinear|\n"
+        "position     id  token    split  loss (nats)    ‖x‖  L0  ‖error‖  ‖linear‖  ‖nonlinear‖\n"
         "────────  ─────  ───────  ─────  ───────────  ─────  ──  ───────  ────────  ───────────\n"
         "       0      7  ' ␛[2J'  test          1.50  10.00   3     5.00      3.00         4.00\n"
         "       1  1,234  '日'     test                10.00   3     5.00      3.00         4.00\n"

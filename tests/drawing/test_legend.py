@@ -41,7 +41,7 @@ def test_total_fits_eighty_columns_with_all_its_edges() -> None:
 
 def test_mixed_shows_size_and_both_hues() -> None:
     shown = text(legend(mode_named("mixed")), 120)
-    assert shown.startswith("|error| ")
+    assert shown.startswith("‖error‖ ")
     assert "│ linear " in shown
     assert shown.endswith(" nonlinear")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from inspector.engine.theory import (
     bernoulli,
     draw_weights,
     poisson,
+    poisson_r2_with_slope,
     poisson_through_origin,
     predicted,
     sparse,
@@ -38,7 +40,16 @@ def test_poisson_of_rate_one_is_nine_elevenths_and_not_what_the_paper_prints() -
     assert math.sqrt(poisson(1.0).r2) == pytest.approx(0.9045, abs=5e-5)
     assert 6 / math.sqrt(66) == pytest.approx(0.7385, abs=1e-4)
     assert poisson(1.0).slope == 3.0 and poisson(1.0).paper_slope == 2.0
-    assert poisson_through_origin(1.0, 8) == pytest.approx(19 / 9)
+    assert poisson_through_origin(Fraction(1), 8) == Fraction(19, 9)
+
+
+def test_the_papers_slope_gives_eight_elevenths_e15() -> None:
+    """Exact for rate 1, and numpy's for another rate from 4 million draws (three standard errors: 2e-3)."""
+    assert poisson_r2_with_slope(Fraction(1), Fraction(3)) == Fraction(9, 11)
+    assert poisson_r2_with_slope(Fraction(1), Fraction(2)) == Fraction(8, 11)
+    w = np.random.default_rng(5).poisson(0.5, size=4_000_000).astype(np.float64)
+    simulated = 1.0 - (w**2 - 1.5 * w).var() / (w**2).var()
+    assert float(poisson_r2_with_slope(Fraction(1, 2), Fraction(3, 2))) == pytest.approx(simulated, abs=2e-3)
 
 
 def test_sparse_limits() -> None:

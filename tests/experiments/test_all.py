@@ -67,7 +67,8 @@ def statistics(*, undefined: bool = False) -> Statistics:
 def outcome_object(experiment: Experiment, of: Statistics) -> dict[str, Any]:
     outcome = experiment.compute(of, experiment.params())
     spec = RunSpec(target=TargetSpec(), experiments=(experiment.id,))
-    return dict(result_object(experiment, outcome, of, spec, {"fingerprint": "f"}, list(outcome.warnings)))
+    about, said = {"fingerprint": "f"}, experiment.defined()
+    return dict(result_object(experiment, outcome, of, spec, about, list(outcome.warnings), definition=said))
 
 
 @pytest.fixture(params=ids())
@@ -82,7 +83,7 @@ def test_the_id_is_the_name_of_the_file(experiment: Experiment) -> None:
 def test_it_says_what_it_is(experiment: Experiment) -> None:
     assert experiment.question.endswith("?") and "\n" not in experiment.question
     assert re.search(r"Sec|Eq|Fig|App", experiment.reference)
-    assert experiment.definition.endswith(".") and experiment.contradicted_by.endswith(".")
+    assert experiment.defined().endswith(".") and experiment.contradicted_by.endswith(".")
     assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and (experiment.needs or experiment.measure)
     assert dataclasses.is_dataclass(experiment.params)
 

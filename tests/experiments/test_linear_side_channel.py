@@ -91,7 +91,7 @@ def test_ranks_and_control_stand_in_the_right_order(result: dict[str, Any]) -> N
 
 
 def test_a_share_that_is_none_is_refused(toy: Toy) -> None:
-    with pytest.raises(UsageError, match="'dense=2' is no share of the tokens"):
+    with pytest.raises(UsageError, match=r"'dense=2\.0' is outside its bounds"):
         toy.one(ID, dense="2")
 
 

@@ -187,9 +187,9 @@ def test_probe_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     w, rows = hidden(folder, x), weights(folder)["W_dec"]
     s = w @ rows
     probe = LinearRegression().fit(s, (s**2).sum(axis=1))
-    order = np.argsort(-w.mean(axis=0), kind="stable")
-    ever = np.asarray((w > 0).any(axis=0))
-    order = order[ever[order]]
+    ever = np.flatnonzero((w > 0).any(axis=0))
+    when_active = w.sum(axis=0)[ever] / (w > 0).sum(axis=0)[ever]
+    order = ever[np.argsort(-when_active, kind="stable")]  # as the public code orders Fig. 14
     dot = (rows @ probe.coef_)[order]
     result = found["result"]
     assert result["left_out"] == widest - len(order)
@@ -204,6 +204,10 @@ def test_probe_is_numpys(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     row = found["saes"][-1]
     assert row["slope"] == pytest.approx(line.coef_[0], rel=1e-3)
     assert row["r2"] == pytest.approx(r2_score(dot, mean_active, sample_weight=frequency), abs=1e-3)
+    once = LinearRegression().fit(mean_active[:, None], dot)
+    assert row["slope_unweighted"] == pytest.approx(once.coef_[0], rel=1e-3) != row["slope"]
+    low, high = found["intervals"][row["sae"]]["slope_unweighted"]
+    assert low < row["slope_unweighted"] < high
     assert row["r2_probe"] == pytest.approx(probe.score(s, (s**2).sum(axis=1)), abs=1e-4)
     window = result["window"]
     assert window == 10 and result["dot_smoothed"][20] == pytest.approx(np.mean(dot[15:25]), rel=1e-3)

@@ -25,7 +25,7 @@ from inspector.statistics import grouping
 from inspector.statistics.own import token_work
 from inspector.statistics.own.token_norms import TokenNorms
 from tests.experiments.own import Toy, finish, opened
-from tests.experiments.tokens import Reference, size
+from tests.experiments.tokens import Reference, Split, size
 
 ALL = (
     "norm-baselines", "norm-test", "per-token-scaling", "per-token-split", "per-token-trace", "scaling-with-nonlinear",
@@ -93,11 +93,12 @@ def test_result_is_json_and_draws_itself(results: Results, experiment: str) -> N
             assert all(len(series.values) == len(figure.tokens) for series in figure.series)
 
 
-def norm_test(reference: Reference, result: dict[str, Any]) -> None:
-    for width, split in reference.splits.items():
+def norm_test(reference: Reference, splits: dict[int, Split], result: dict[str, Any]) -> None:
+    for width, split in splits.items():
         row = rows_of(result)[width]
         vectors = {"x": reference.x, "x_hat": split.x_hat, "sae_error": split.error,
-                   "linear_error": split.linear, "nonlinear_error": split.nonlinear}  # fmt: skip
+                   "linear_error": split.linear, "nonlinear_error": split.nonlinear,
+                   "x_hat_plus_nonlinear": split.x_hat + split.nonlinear}  # fmt: skip
         switched = result["controls"]["intercept"]
         for name, vector in vectors.items():
             expected = reference.r2_on_x(size(vector), intercept=reference.intercept)
@@ -107,11 +108,15 @@ def norm_test(reference: Reference, result: dict[str, Any]) -> None:
 
 
 def test_norms_are_scikit_learns(reference: Reference, results: Results) -> None:
-    norm_test(reference, results["norm-test"])
+    norm_test(reference, reference.splits, results["norm-test"])
 
 
 def test_norms_of_the_published_protocol_are_scikit_learns(published_reference: Reference, published: Results) -> None:
-    norm_test(published_reference, published["norm-test"])
+    """The map that splits the error is fitted on all tokens, held-out ones included; the norms on training tokens."""
+    of_all = published_reference.split_by(published_reference.train | published_reference.test)
+    norm_test(published_reference, of_all, published["norm-test"])
+    with pytest.raises(AssertionError):
+        norm_test(published_reference, published_reference.splits, published["norm-test"])
 
 
 def test_pairs_are_scikit_learns(reference: Reference, results: Results) -> None:
@@ -410,7 +415,7 @@ def test_d12_figure_and_medians_leave_out_low_values_but_rows_do_not(published: 
     assert careful["result"]["left_out"] == 0
     violins = [violin(found) for found in (code, careful)]
     shown = [sum(map(len, figure.samples)) for figure in violins]
-    assert shown == [15 - code["result"]["left_out"], 15]
+    assert shown == [18 - code["result"]["left_out"], 18]
     assert "left out" in violins[0].note and any("left out" in each for each in code["warnings"])
 
 
@@ -450,7 +455,7 @@ def test_d23_headline_is_unsquared(results: Results, published: Results) -> None
 def test_intercept_switched_off_moves_every_regression_on_x(toy: Toy, results: Results) -> None:
     off = {each["experiment"]: each for each in toy.run("norm-test", "norm-baselines", intercept="off", **PARAMS)}
     without = Reference(toy, toy.train, toy.test, intercept=False)
-    norm_test(without, off["norm-test"])
+    norm_test(without, without.splits, off["norm-test"])
     for width, split in without.splits.items():
         expected = without.r2_on_x(size(split.error), intercept=False)
         assert rows_of(off["norm-baselines"])[width]["r2_x"] == pytest.approx(expected, abs=NEAR)

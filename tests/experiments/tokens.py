@@ -44,13 +44,17 @@ class Reference:
     @cached_property
     def splits(self) -> dict[int, Split]:
         """By width."""
+        return self.split_by(self.train)
+
+    def split_by(self, fitted_on: Mask) -> dict[int, Split]:
+        """By width, with the map fitted on these tokens."""
         found = {}
         for width in self.toy.widths:
             folder = self.toy.folder(self.toy.layer, "resid", width)
             codes = hidden(folder, self.x)
             x_hat = decoded(folder, codes)
             error = self.x - x_hat
-            fitted = LinearRegression(fit_intercept=self.intercept).fit(self.x[self.train], error[self.train])
+            fitted = LinearRegression(fit_intercept=self.intercept).fit(self.x[fitted_on], error[fitted_on])
             linear = fitted.predict(self.x.reshape(-1, self.x.shape[-1])).reshape(self.x.shape)
             found[width] = Split(x_hat, error, linear, error - linear, (codes > 0).sum(axis=-1).astype(np.float64))
         return found

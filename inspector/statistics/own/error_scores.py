@@ -35,7 +35,7 @@ class ErrorScores:
     part: str
     seed: int
     fvu: list[float]
-    """Sum |part - reconstruction|^2 / sum |part - mean|^2: as measured, then for each bootstrap draw of contexts."""
+    """Sum ‖part - reconstruction‖² / sum ‖part - mean‖²: as measured, then for each bootstrap draw of contexts."""
     l0: float
     dead: int
     """Latents not active on any held-out token."""
@@ -119,7 +119,7 @@ def _add(sae: Any, values: Tensor, sums: _Sums) -> None:
 
 
 def _variance(counts: Tensor, n: Sequence[int], totals: Sequence[Tensor], squares: Sequence[float]) -> Tensor:
-    """[r] sum |v - mean(v)|^2 for each draw."""
+    """[r] sum ‖v - mean(v)‖² for each draw."""
     tokens = counts @ torch.tensor(n, dtype=torch.float64)
     total = counts @ torch.stack(list(totals))
     return counts @ torch.tensor(squares, dtype=torch.float64) - total.square().sum(dim=1) / tokens

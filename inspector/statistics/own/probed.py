@@ -1,4 +1,4 @@
-"""The best linear probe for |s|^2 of the SAE's own output s, beside what its latents do.
+"""The best linear probe for ‖s‖² of the SAE's own output s, beside what its latents do.
 
 Per latent only counts and the first three powers of its activation are summed, so nothing of tokens by latents is kept.
 """
@@ -18,7 +18,6 @@ from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
 from inspector.statistics.own.sampling import nearest_l0, sample_plan
 from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.profiles import PROTOCOLS
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
@@ -29,7 +28,7 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedSae:
-    """One SAE; every tuple has an entry per latent that was active at all, strongest mean activation first."""
+    """One SAE; every tuple has an entry per latent that was active at all, strongest first where active, as Fig. 14."""
 
     sae: str
     d_sae: int
@@ -48,7 +47,7 @@ class ProbedSae:
     dot: Numbers
     """a* . W_dec[i]."""
     r2_probe: float | None
-    """Of |s|^2 on s, training tokens."""
+    """Of ‖s‖² on s, training tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +56,10 @@ class Probed:
 
     n_tokens: int
     intercept: bool
-    published: bool
-    """Whether the profile is the public code's, which smooths over more latents (D-20)."""
+    seed: int
+    """Of the run, for what is drawn from these numbers."""
+    smoothed_over: int
+    """Latents in the running mean that the profile draws (D-20)."""
     saes: tuple[ProbedSae, ...]
 
 
@@ -87,7 +88,8 @@ def measure_probes(measuring: Measuring, *, l0: float, tokens: int) -> Generator
         return Probed(
             n_tokens=plan.n_train,
             intercept=measuring.intercept,
-            published=measuring.protocol == PROTOCOLS["paper-code"],
+            seed=measuring.seed,
+            smoothed_over=measuring.protocol.smoothed_over,
             saes=tuple(each.finish(measuring.intercept) for each in sums),
         )
 
@@ -118,7 +120,9 @@ class _Sums:
         probe = Factorisation(self._moments).fit("norm", intercept=intercept)
         count, first, second, third = self._powers / n
         active = count > 0
-        order = first.where(active, torch.full_like(first, -torch.inf)).argsort(descending=True, stable=True)
+        # By the mean when active, as the public code orders Fig. 14: then that curve falls from left to right (D-20).
+        when_active = (first / count).where(active, torch.full_like(first, -torch.inf))
+        order = when_active.argsort(descending=True, stable=True)
         chosen = order[: int(active.sum())]
         variance, covariance = second - first.square(), third - first * second
         dot = (to_float64(self._rows).cpu() @ probe.weight[0].cpu())[chosen]

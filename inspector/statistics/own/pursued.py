@@ -20,7 +20,6 @@ from inspector.events import Event
 from inspector.statistics.own.regressing import Scored, regress
 from inspector.statistics.own.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
-from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.substitutes import Made
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ class Pursued:
     """All SAEs that were pursued, by width."""
 
     variant: Variant
+    seed: int
+    """Of the run, for what is drawn from these numbers."""
     n_train: int
     n_test: int
     saes: tuple[PursuedSae, ...]
@@ -85,8 +86,7 @@ def measure_pursuit(
     """
     loaded = measuring.loaded
     assert loaded is not None, "pursuit needs a target"
-    published = measuring.protocol == PROTOCOLS["paper-code"]
-    chosen: Variant = variant or ("paper-code" if published else "careful")
+    chosen: Variant = variant or measuring.protocol.pursuit
     d = loaded.model.check_hook(loaded.hook_name)
     plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     picks = nearest_l0(loaded.saes, l0)
@@ -103,10 +103,11 @@ def measure_pursuit(
         n_resamples=measuring.n_resamples,
     )
     wide: tuple[tuple[str, int, Series], ...] = ()
-    if published:
+    if measuring.protocol.breakdown_as_published:
         wide = yield from _as_published(measuring, l0, tokens_wanted(tokens, d), d)
     return Pursued(
         variant=chosen,
+        seed=measuring.seed,
         n_train=plan.n_train,
         n_test=plan.n_test,
         saes=tuple(

@@ -40,7 +40,7 @@ class Scored:
     """[1 + r] of the error on x."""
     l0: float
     variance: float
-    """Sum of |x - mean(x)|^2 over the scored tokens, per token."""
+    """Sum of ‖x - mean(x)‖² over the scored tokens, per token."""
 
     def estimates(self) -> dict[str, Estimate]:
         """By name of the score."""

@@ -4,7 +4,7 @@ The best rank-k affine map from x to sae_error is the full one followed by a pro
 directions of its predictions (reduced-rank regression). So one eigen-decomposition per SAE gives every rank, and the
 held-out error of all ranks needs two sums per direction and context:
 
-    |e - mean - P_k l|^2 = |r|^2 + sum over the directions j > k of (l_j^2 + 2 l_j r_j),
+    ‖e - mean - P_k l‖² = ‖r‖² + sum over the directions j > k of (l_j^2 + 2 l_j r_j),
 
 with l the centred linear_error, r the nonlinear_error. On training tokens the second term sums to zero (S-03).
 """
@@ -173,7 +173,7 @@ class _Variance:
         self._square.update(wide.square(), runs)
 
     def finish(self, draws: Tensor) -> Tensor:
-        """[r] sum |x - mean(x)|^2 for every draw of groups; NaN where zero."""
+        """[r] sum ‖x - mean(x)‖² for every draw of groups; NaN where zero."""
         n, total, square = (draws @ each.values for each in (self._n, self._sum, self._square))
         return nan_if_zero((square - total.square() / n).sum(dim=1))
 

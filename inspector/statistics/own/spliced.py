@@ -67,6 +67,8 @@ class Spliced:
     """Largest difference between x of this run and the one the maps were fitted on the like of."""
     saes: list[SplicedSae] = field(default_factory=list)
     dtype: str = "float32"
+    seed: int = 0
+    """Of the run, for what is drawn from these numbers."""
 
 
 def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str) -> Generator[Event, None, Spliced]:
@@ -89,7 +91,9 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     picks = nearest_l0(loaded.saes, l0)
     picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]
     found = Spliced(
-        saes=[SplicedSae(sae=sae.ref.sae_id) for sae in picks], dtype=str(loaded.model.dtype).split(".")[-1]
+        saes=[SplicedSae(sae=sae.ref.sae_id) for sae in picks],
+        dtype=str(loaded.model.dtype).split(".")[-1],
+        seed=measuring.seed,
     )
     progress = Progress("splices", len(chosen), measuring.plan.train.shape[1])
     for index in chosen:

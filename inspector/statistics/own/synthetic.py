@@ -20,7 +20,6 @@ from inspector.statistics.own.pursued import Draws
 from inspector.statistics.own.regressing import regress
 from inspector.statistics.own.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
-from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.substitutes import Made
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def measure_planted(
     if sae_id and sae_id not in by_id:
         raise TargetError(f"'sae={sae_id}' is not among the target's SAEs.{nearest(sae_id, by_id)}")
     sae = by_id[sae_id] if sae_id else nearest_l0(loaded.saes, l0)[0]
-    published = measuring.protocol == PROTOCOLS["paper-code"]
+    published = measuring.protocol.planted_as_published
     d = loaded.model.check_hook(loaded.hook_name)
     plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     if published:  # fitted and scored on the same tokens, as its threshold of 150,000 makes of 50,000 (D-21)

@@ -20,7 +20,7 @@ from inspector.statistics.own.token_sums import ClassSums
 
 X = "x"
 TARGETS = (*(f"{name}_sq" for name in NORMS), "sae_error")
-"""What is regressed on x, per SAE: four squared norms and one norm."""
+"""What is regressed on x, per SAE: squared norms and one norm."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from inspector.statistics.profiles import Protocol
+
     Array = npt.NDArray[np.float64]
 
 ONE = "one"
 """The name of the constant, the first in every table of products."""
-NORMS = ("x_hat", "sae_error", "linear_error", "nonlinear_error")
-"""Vectors of one SAE whose squared norms are predicted from x; `x` itself is the fifth."""
+NORMS = ("x_hat", "sae_error", "linear_error", "nonlinear_error", "x_hat_plus_nonlinear")
+"""Vectors of one SAE whose squared norms are predicted from x; `x` itself is one more. The last is x_hat +
+nonlinear_error, which is x - linear_error and so affine in x (S-11)."""
 SIZES = ("sae_error_sq", "sae_error")
 """The size of the error as a target: its squared norm, its norm."""
 
@@ -99,7 +102,7 @@ class Trace:
 class TokenNorms:
     """Everything the pass found."""
 
-    profile: str
+    protocol: Protocol
     intercept: bool
     """Of the maps from x."""
     n_train: int

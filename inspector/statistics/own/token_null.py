@@ -1,4 +1,4 @@
-"""What the R-squared of five squared norms on x would be in a world of Gaussians with the same moments (S-20)."""
+"""What the R-squared of squared norms on x would be in a world of Gaussians with the same moments (S-20)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDING = 1e-18
 
 
 def of_x(first: FirstPass) -> float | None:
-    """Of |x|^2: 4 mu' S mu / (4 mu' S mu + 2 tr S^2)."""
+    """Of ‖x‖²: 4 mu' S mu / (4 mu' S mu + 2 tr S^2)."""
     moments = first.moments
     covariance = moments.s_xx / moments.n
     return _r2(moments.mean_x, covariance, moments.mean_x @ covariance @ moments.mean_x)
@@ -30,10 +30,11 @@ def of_x(first: FirstPass) -> float | None:
 def of_parts(
     first: FirstPass, factorisation: Factorisation, sae_id: str, error_map: LinearMap
 ) -> dict[str, float | None]:
-    """Of x_hat, sae_error and its two parts; empty if the whole covariance of the error was not kept.
+    """Of all NORMS; empty if the whole covariance of the error was not kept.
 
     All follow from the moments of x and sae_error: x_hat is their difference, linear_error is affine in x, and
-    nonlinear_error is what is left. With an intercept its mean is 0 and its null too.
+    nonlinear_error is what is left, and x_hat + nonlinear_error is x - linear_error. With an intercept the mean of
+    nonlinear_error is 0 and its null too.
     """
     target = first.moments.target(error_name(sae_id))
     if target.s_yy_full is None:
@@ -43,12 +44,14 @@ def of_parts(
     used, bias = error_map.weight.to(s_x), error_map.bias.to(s_x)
     mean_linear = used @ mean + bias
     linear = used @ s_x
+    kept = torch.eye(len(used), dtype=used.dtype, device=used.device) - used
     crossed = used @ s_xe
     vectors = {
         "x_hat": (mean - mean_error, s_x - s_xe - s_xe.T + s_e, s_x - s_xe),
         "sae_error": (mean_error, s_e, s_xe),
         "linear_error": (mean_linear, linear @ used.T, linear.T),
         "nonlinear_error": (mean_error - mean_linear, s_e - crossed - crossed.T + linear @ used.T, s_xe - linear.T),
+        "x_hat_plus_nonlinear": (mean - mean_linear, kept @ s_x @ kept.T, s_x @ kept.T),
     }
     return {
         name: _r2(centre, own, _explained(factorisation, target, shared @ centre))

@@ -6,7 +6,8 @@ come first and are fitted, held-out ones are then scored: each token is seen onc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,9 +19,10 @@ from inspector.sources.activations import ActivationBatch
 from inspector.statistics.finite import require_finite
 from inspector.statistics.own.token_norms import TokenNorms
 from inspector.statistics.own.token_work import TokenWork
-from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.passes import Progress, collect_first, contexts_with
 
 if TYPE_CHECKING:
+    from inspector.statistics.first_pass import SaeMaps
     from inspector.statistics.measuring import Measuring
 
 
@@ -36,8 +38,11 @@ def measure_tokens(measuring: Measuring, *, l0: float, start: int, length: int) 
     Raises:
         DataError: an activation, a reconstruction or a loss is not finite; the message says where.
     """
-    work = TokenWork(measuring, l0)
     plan = measuring.plan
+    tested = None
+    if measuring.protocol.norm_test_map_on == "all":
+        tested = yield from _maps_of_all(measuring)
+    work = TokenWork(measuring, l0, tested)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     progress = Progress("token norms", len(training) + len(testing), plan.train.shape[1])
     for batch, loss in _scored(measuring, training):
@@ -52,6 +57,19 @@ def measure_tokens(measuring: Measuring, *, l0: float, start: int, length: int) 
         yield progress.advance(batch)
     with torch.inference_mode():
         return work.finish(start, length)
+
+
+def _maps_of_all(measuring: Measuring) -> Generator[Event, None, Mapping[str, SaeMaps]]:
+    """Maps fitted on training and held-out tokens, as the public code has them for the norm test."""
+    assert measuring.first is not None, "tokens need a target"
+    held_out = replace(measuring.plan, train=measuring.plan.test, n_train=measuring.plan.n_test)
+    collected = yield from collect_first(
+        measuring.activations, held_out, covariance=measuring.first.covariance, name="moments of all tokens"
+    )
+    with torch.inference_mode():
+        everything = collected.of_all_tokens()
+        everything.merge(measuring.first)
+        return everything.fit(intercept=measuring.intercept)
 
 
 def _scored(measuring: Measuring, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Tensor]]:

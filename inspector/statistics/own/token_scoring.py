@@ -7,10 +7,10 @@ Names of the sums, per SAE, each over the tokens of a group:
 - `<size> token`, `token position`, `class`, `within`: squared residuals of the mean of the token id, of that and the
   position, of the mean of the token's class, and of that and x (see `token_fits.Within`)
 - `linear`, `nonlinear` and the same `switched`: norms of both parts, and with the map's intercept the other way
-- `ratio`, `cosine` and the same `centred`: |x_hat| / |x|, cosine of linear_error and x, and of both around their
+- `ratio`, `cosine` and the same `centred`: ‖x_hat‖ / ‖x‖, cosine of linear_error and x, and of both around their
   training means; `... defined`: tokens that have one
 - `x norm`, `x_hat norm` and the same `centred`
-- `total`: |sae_error - training mean|^2; `full`, `scalar on`, `scalar off`, `diagonal on`, `diagonal off`: |rest|^2
+- `total`: ‖sae_error - training mean‖²; `full`, `scalar on`, `scalar off`, `diagonal on`, `diagonal off`: ‖rest‖²
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def sizes(parts: Decomposition) -> dict[str, Tensor]:
         "sae_error_sq": parts.sae_error,
         "linear_error_sq": parts.linear_error,
         "nonlinear_error_sq": parts.nonlinear_error,
+        "x_hat_plus_nonlinear_sq": parts.x_hat + parts.nonlinear_error,
     }
     found = {name: to_float64(squared_norm(vector)) for name, vector in vectors.items()}
     return found | {"sae_error": found["sae_error_sq"].sqrt()}

@@ -20,7 +20,7 @@ KINDS = {"squared": SIZES[0], "plain": SIZES[1]}
 def compared(
     kind: str, numbers: Mapping[str, Mapping[str, Tensor]], series: Sequence[str], *, probes: bool = False
 ) -> dict[str, Tensor]:
-    """|x| and the norms of each SAE's error and its parts; with `probes` the predictions of the error's from x."""
+    """‖x‖ and the norms of each SAE's error and its parts; with `probes` the predictions of the error's from x."""
     x_sq = numbers[X]["x_sq"]
     found = {X: x_sq if kind == "squared" else x_sq.sqrt()}
     for sae_id in series:

@@ -34,10 +34,10 @@ from inspector.statistics.own.token_scoring import (
 from inspector.statistics.own.token_series import KINDS, compared, products_of
 from inspector.statistics.own.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums, Runs
 from inspector.statistics.own.token_trace import trace
-from inspector.statistics.profiles import PROTOCOLS
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
+    from inspector.statistics.first_pass import SaeMaps
     from inspector.statistics.measuring import Measuring
 
 EVERYTHING: Runs = ((0, slice(None)),)
@@ -45,12 +45,18 @@ EVERYTHING: Runs = ((0, slice(None)),)
 
 
 class TokenWork:
-    """Everything that is added up, for all SAEs."""
+    """Everything that is added up, for all SAEs.
 
-    def __init__(self, measuring: Measuring, l0: float) -> None:
+    Args:
+        measuring: the target, with the maps that split every error.
+        l0: see `measure_tokens`.
+        tested: maps that split the errors for the norm test alone; None: the same.
+    """
+
+    def __init__(self, measuring: Measuring, l0: float, tested: Mapping[str, SaeMaps] | None = None) -> None:
         loaded = measuring.loaded
         assert loaded is not None and measuring.first is not None, "tokens need a target"
-        self._measuring, self._first = measuring, measuring.first
+        self._measuring, self._first, self._tested = measuring, measuring.first, tested
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
         picks = sorted(nearest_l0(loaded.saes, l0), key=lambda sae: (sae.ref.d_sae, sae.ref.nominal_l0 or 0.0))
         self._series = {sae.ref.sae_id: sae for sae in picks}
@@ -74,11 +80,13 @@ class TokenWork:
     def train(self, batch: ActivationBatch, loss: Tensor) -> None:
         """Add training tokens."""
         numbers = {X: _of_x(batch.x)}
+        targets = {X: numbers[X]}
         for sae_id in self._saes:
             parts, l0 = self._parts(sae_id, batch)
             numbers[sae_id] = sizes(parts)
+            targets[sae_id] = self._targets(sae_id, parts, numbers[sae_id])
             self._trained[sae_id].update(_rivals(numbers, sae_id, loss, l0), EVERYTHING)
-        self._fitting.update(batch.x, batch.token_ids, batch.positions, numbers)
+        self._fitting.update(batch.x, batch.token_ids, batch.positions, targets)
         self._all_ids.update(self._classes.by_id(batch.token_ids), sizes_of(numbers, list(self._saes)))
         for kind, products in self._trained_series.items():
             products.update(compared(kind, numbers, list(self._series)), EVERYTHING)
@@ -112,7 +120,7 @@ class TokenWork:
             h = 1.0 - g @ fits.centre.to(wide) - wide @ g
             rests = scaling_rests(parts, maps.mean_error, *self._scalings[sae_id])
             self._sums[sae_id].update(
-                regression_sums(fits, sae_id, own, wide)
+                regression_sums(fits, sae_id, self._targets(sae_id, parts, own), wide)
                 | token_sums(fits, place, own, by_id, by_class, position, wide)
                 | shrinkage_sums(parts, maps, fits.centre.to(wide))
                 | part_sums(parts, maps, h)
@@ -138,14 +146,13 @@ class TokenWork:
         covered = first.covariance
         factorisation = Factorisation(first.moments) if covered else None
         counts = resampling_counts(self._groups.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
-        profile = next(name for name, protocol in PROTOCOLS.items() if protocol == measuring.protocol)
         saes = []
         for place, (sae_id, sae) in enumerate(self._saes.items()):
-            error_map = measuring.maps[sae_id].error_map
+            error_map = (self._tested or measuring.maps)[sae_id].error_map
             null = {} if factorisation is None else token_null.of_parts(first, factorisation, sae_id, error_map)
             saes.append(self._sae(place, sae, null))
         return TokenNorms(
-            profile=profile,
+            protocol=measuring.protocol,
             intercept=measuring.intercept,
             n_train=fits.moments.n,
             n_test=int(self._n.sum()),
@@ -180,6 +187,12 @@ class TokenWork:
         made = self._saes[sae_id].reconstruct(batch.x)
         require_finite(made.x_hat, batch, f"reconstruction of SAE '{sae_id}'")
         return decompose(batch.x, made.x_hat.to(batch.x), self._measuring.maps[sae_id].error_map), made.l0
+
+    def _targets(self, sae_id: str, parts: Decomposition, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sizes that are regressed on x: `own`, or those of the parts that the norm test's own map makes."""
+        if self._tested is None:
+            return own
+        return sizes(decompose(parts.x, parts.x_hat, self._tested[sae_id].error_map))
 
     def _sae(self, place: int, sae: LoadedSae, null: Mapping[str, float | None]) -> SaeTokens:
         sae_id = sae.ref.sae_id
