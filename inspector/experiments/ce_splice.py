@@ -92,10 +92,11 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     """Percent recovered of every arm with both predictions, resampled over contexts."""
     import numpy as np
 
+    from inspector.engine.resampling import resampling_counts
+
     found = cast("Spliced", statistics.own["ce-splice"])
     n = np.array(found.n, dtype=np.float64)
-    draws = np.random.default_rng(found.seed).multinomial(len(n), np.full(len(n), 1 / len(n)), size=params.resamples)
-    counts = np.concatenate([np.ones((1, len(n))), draws])
+    counts = resampling_counts(len(n), seed=found.seed, n_resamples=params.resamples).numpy()
     by_id = {own.sae: own for own in found.saes}
     rows: list[Row | None] = []
     intervals: dict[str, dict[str, Interval]] = {}

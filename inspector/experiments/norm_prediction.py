@@ -104,7 +104,9 @@ def definition(protocol: Protocol, params: FitParams) -> str:
     """What a run with this protocol measures."""
     from inspector.statistics.profiles import bootstrap
 
-    formula, fitted = ("a x + c", "a, c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept,")
+    formula, fitted = (
+        ("a x + c", "a, c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
+    )
     ends = bootstrap(params.resamples, protocol.held_out_contexts, fixed="the map")
     return (
         f"r2_norm = 1 - sum (y - {formula})² / sum (y - mean(y))² over held-out tokens, with y = ‖x - x_hat‖² and "

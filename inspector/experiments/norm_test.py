@@ -180,7 +180,7 @@ def definition(protocol: Protocol, params: TokenParams) -> str:
     from inspector.statistics.profiles import bootstrap
 
     formula, fitted = (
-        ("a x - c", "a and c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept,")
+        ("a x - c", "a and c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
     )
     where = "the same tokens"
     if protocol.norm_test_map_on == "all":

@@ -127,7 +127,8 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             },
             "baselines": {
                 "definition": f"The same target from {'‖x‖²' if squared else '‖x‖'} alone and from the affine "
-                "prediction of the smaller SAE's size from x, both with an intercept; gain is r2 less the better of the two.",
+                "prediction of the smaller SAE's size from x, both with an intercept; gain is r2 less the better of "
+                "the two.",
                 "pairs_without_gain": len(gains),
             },
             "intercept": {

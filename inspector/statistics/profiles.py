@@ -65,18 +65,18 @@ class Protocol:
     @property
     def fitted(self) -> str:
         """What of it is fitted, and how."""
-        how = "W, b fitted" if self.intercept else "W fitted, without an intercept,"
+        how = "W, b fitted" if self.intercept else "W fitted, without an intercept (D-05),"
         return f"{how} by least squares on the training tokens"
 
     @property
     def a_map(self) -> str:
         """The map from x in words."""
-        return "an affine map with intercept" if self.intercept else "a linear map without intercept"
+        return "an affine map with intercept" if self.intercept else "a linear map without intercept (D-05)"
 
     @property
     def fvu_tokens(self) -> str:
         """The tokens that fvu and fvu_nonlinear are over."""
-        return "held-out tokens" if self.fvu_on == "test" else "all tokens, training tokens included"
+        return "held-out tokens" if self.fvu_on == "test" else "all tokens, training tokens included (D-04)"
 
     @property
     def held_out_contexts(self) -> str:

@@ -19,7 +19,7 @@ ALL = [each for each in ids() if each != TRAINED]
 NOT_DRAWN = {"width_slope", "width_slope_fvu"}
 """Intervals over the SAEs, by Student's t."""
 SMALL = {
-    "features": "600", "dims": "12", "samples": "1500", "draws": "4000", "contexts": "3", "tokens": "1500",
+    "features": "600", "dims": "12", "samples": "1500", "draws": "4000", "contexts": "10", "tokens": "1500",
     "start": "100", "length": "20",
 }  # fmt: skip
 
