@@ -16,8 +16,8 @@ from inspector.errors import UsageError
 from inspector.store.jsonable import jsonable, to_json
 
 __all__ = [
-    "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json", "print_json_list",
-    "print_text", "to_json", "whole_file",
+    "alone", "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",
+    "print_json_list", "print_text", "to_json", "whole_file",
 ]  # fmt: skip
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -198,3 +198,25 @@ def output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UsageError(f"The folder {path} cannot be written to. Choose another place.")
     return path
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else writes into a folder while the block runs; nothing is left in it, whoever dies.
+
+    Raises:
+        UsageError: somebody else does.
+    """
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another process writes into {folder}. Wait for it, or choose another folder.") from None
+        except OSError:  # some network file systems lock no folders
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -230,7 +230,7 @@ def _together(experiment: Experiment, results: list[dict[str, Any]]) -> None:
     from inspector.cli.several import side_by_side
 
     for text in drawn(side_by_side(experiment.title, results), look_of_stdout()):
-        print_text(text)
+        print_text(text, coloured=True)
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import click
 from inspector import threads
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
-from inspector.cli.output import output_folder, print_json_list, print_text
+from inspector.cli.output import alone, output_folder, print_json_list, print_text
 from inspector.cli.stopping import interruptible
 from inspector.cli.target_options import Widths, some_target_options
 from inspector.cli.train_plans import check_text_of, default_rate, hook_names, plans_of, source_of
@@ -143,7 +143,7 @@ def train(
         checkpoint_minutes=checkpoint_minutes,
         out=out,
     )
-    with interruptible() as should_stop:
+    with alone(out), interruptible() as should_stop:
         qualities = follow(_train(target, wanted), quiet=quiet, should_stop=should_stop)
     if as_json:
         print_json_list("saes", map(asdict, qualities))

@@ -280,6 +280,11 @@ class JobStore:
             raise self._no_room(error) from error
 
     def _no_room(self, error: sqlite3.Error) -> ResourceError:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            return ResourceError(
+                f"Another process has held the list of jobs {self.path} for {LOCK_SECONDS:g} seconds. "
+                "Try again when it is done; what it runs goes on."
+            )
         return ResourceError(
             f"The list of jobs {self.path} cannot be read or written: {error}. "
             f"Make room there, or set {VARIABLE} to another folder."

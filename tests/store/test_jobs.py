@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,3 +188,14 @@ def test_the_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert table.jobs_folder() == tmp_path
     monkeypatch.delenv(table.VARIABLE)
     assert table.jobs_folder().name == "jobs"
+
+
+def test_a_table_that_another_process_holds_is_said_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "LOCK_SECONDS", 0.0)
+    store = JobStore(tmp_path)
+    store.add(job("aa01"))
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ResourceError, match="Another process has held the list of jobs"):
+            store.add(job("bb02"))
+    assert [each.id for each in store.all().jobs] == ["aa01"]
