@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from inspector.claims.all_tokens import otherwise
 from inspector.claims.table import CLAIMS
 from inspector.claims.verdict import (
     CANNOT_TELL,
@@ -67,6 +68,9 @@ def _verdict(claim: Claim, chosen: Mapping[str, tuple[str, Result]]) -> Verdict:
         verdict=found.answer,
         why=found.why,
         results=tuple(chosen[experiment][0] for experiment in used),
+        all_tokens=otherwise(claim, {experiment: chosen[experiment][1] for experiment in used}, _judged)
+        if used
+        else "",
     )
 
 

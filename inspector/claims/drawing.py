@@ -28,7 +28,8 @@ def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette)
         said = prose(f"{each.claim} {each.verdict[0].upper()}{each.verdict[1:]}.", width - len(indent), styles.strong)
         lines += [[(sign if i == 0 else indent, styles.strong), *line] for i, line in enumerate(said)]
         number = f"{each.number}{_interval(each)}" if each.number else ""
-        for text in (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _from(each)):
+        told = (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _all_tokens(each), _from(each))
+        for text in told:
             lines += [[(indent, styles.plain), *line] for line in prose(text, width - len(indent), styles.plain)]
     return [*lines, [], *prose(counted(verdicts), width, styles.strong)]
 
@@ -38,6 +39,10 @@ def _interval(each: Verdict) -> str:
     if each.interval is None or each.value is None:
         return ""
     return f"; of {each.value:.3g}:{interval_text(each.interval)}"
+
+
+def _all_tokens(each: Verdict) -> str:
+    return f"Another verdict when all tokens count: {each.all_tokens}." if each.all_tokens else ""
 
 
 def _from(each: Verdict) -> str:

@@ -62,6 +62,8 @@ class Verdict:
     why: str
     results: tuple[str, ...]
     """Ids of the results it rests on."""
+    all_tokens: str = ""
+    """The verdict and its number when tokens that outweigh all others count too, if it is another one."""
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:

@@ -105,6 +105,8 @@ def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
             number += f"; of {each.value:.3g}: [{each.interval[0]:.3g},&nbsp;{each.interval[1]:.3g}]"
         sources = ", ".join(f'<a href="#{text_of(found)}">{text_of(found)}</a>' for found in each.results)
         why = text_of(each.why) + (f' <span class="quiet">From {sources}.</span>' if sources else "")
+        if each.all_tokens:
+            why += f" Another verdict when all tokens count: {text_of(each.all_tokens)}."
         verdict = f'<span class="verdict {CLASSES[each.verdict]}">{each.verdict}</span>'
         cells = (each.id, text_of(each.claim), text_of(each.paper), number, verdict, why)
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

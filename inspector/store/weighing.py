@@ -51,9 +51,13 @@ def with_all_tokens(found: ResultObject, statistics: Statistics, outcome: Outcom
             else:  # one that measures for itself may look at a part of the text
                 row[name + ALL_TOKENS] = row[name]
                 intervals[name + ALL_TOKENS] = intervals.get(name)
-    if outcome is not None:
+    if outcome is not None and statistics.outliers is not None and statistics.outliers.n:
         numbers = asdict(outcome.result)  # type: ignore[call-overload]  # a dataclass; see Outcome
         found["result"] |= {name + ALL_TOKENS: value for name, value in numbers.items() if isinstance(value, float)}
+        for name, control in outcome.controls.items():
+            for key, value in control.items() if isinstance(control, dict) else ():
+                if key != "definition":
+                    found["controls"][name][key + ALL_TOKENS] = value
     if statistics.outliers is not None and statistics.outliers.left_out:
         found["definition"] += " " + DEFINITION.format(factor=statistics.outliers.factor)
         if outcome is None and any(name + ALL_TOKENS in row for row in found["saes"] for name in SCORES):
