@@ -19,7 +19,7 @@ from inspector.sources.sae import LoadedSae, load_sae
 from inspector.sources.suites import list_suite
 from inspector.spec import TargetSpec
 from tests.checkpoints import Array, tensor
-from tests.sources.test_architectures import LAYERS, drawn, gpt2, loaded, made, published
+from tests.sources.test_architectures import LAYERS, drawn, gpt2, loaded, made, written
 
 D, CPU = 32, torch.device("cpu")
 KWARGS = {"center_writing_weights": True}
@@ -61,14 +61,14 @@ def processed(folder: Path) -> Any:
                 weight.copy_(torch.from_numpy(value - value.mean(axis=-1, keepdims=True)))
     own.lm_head.weight = torch.nn.Parameter(drawn(gpt2()).transformer.wte.weight.detach().clone())
     own.config.tie_word_embeddings = False
-    return published(own, folder)
+    return written(own, folder)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanguageModel, LanguageModel, torch.Tensor]:
     root = tmp_path_factory.mktemp("models")
     tokens = torch.randint(0, 300, (2, 20), generator=torch.Generator().manual_seed(1))
-    return loaded(published(drawn(gpt2()), root / "plain")), loaded(processed(root / "processed")), tokens
+    return loaded(written(drawn(gpt2()), root / "plain")), loaded(processed(root / "processed")), tokens
 
 
 @pytest.mark.parametrize("hook", [*STREAM, *ADDED])
@@ -129,7 +129,7 @@ def test_what_is_kept_between_encoding_and_decoding_fits_the_last_rows_too(tmp_p
 def test_a_model_whose_norms_keep_the_mean_is_refused(tmp_path: Path) -> None:
     from inspector.sources.target import open_target
 
-    model = published(made("llama"), tmp_path / "llama")
+    model = written(made("llama"), tmp_path / "llama")
     sae(tmp_path / "suite" / "a", "blocks.1.hook_resid_post", KWARGS)
     target = TargetSpec(
         model=str(model), suite=str(tmp_path / "suite"), layers=(1,), text="demo", contexts=4, context_length=32
@@ -154,3 +154,18 @@ def test_codes_are_pursued_only_where_x_hat_is_a_sum_of_rows(
     else:
         with pytest.raises(DataError, match="x_hat is no sum of its decoder's rows"):
             _Source(*made_of)
+
+
+def test_centring_goes_with_the_registrys_norm_factor(tmp_path: Path) -> None:
+    """As `gpt2-small-mlp-tm` has both: the stream is centred first, then brought to the unit of training."""
+    plain = sae(tmp_path / "a", ADDED[0], KWARGS, normalize_activations=False)
+    (tmp_path / "a" / "cfg.json").write_text(
+        json.dumps(json.loads((tmp_path / "a" / "cfg.json").read_text()) | {"normalize_activations": True})
+    )
+    x = 3 + np.random.default_rng(5).standard_normal((40, D)).astype(np.float32).astype(np.float64)
+    mean = x.mean(axis=1, keepdims=True)
+    expected, codes = relu((x - mean) * 1.5)
+    made = load_sae(replace(plain.ref, norm_factor=1.5), CPU, D).reconstruct(torch.from_numpy(x).float())
+    # float32 sums of 80 products of size one.
+    np.testing.assert_allclose(made.x_hat.numpy(), expected / 1.5 + mean, rtol=1e-5, atol=2e-5)
+    np.testing.assert_array_equal(made.l0.numpy(), (codes > 0).sum(axis=1))
