@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from inspector.statistics.own.components import Components
     from inspector.statistics.profiles import Protocol
 
+KINDS = {
+    "sae": "reconstruction",
+    "activation": "activation",
+    "sae_error": "SAE error",
+    "linear_error": "linear error",
+    "nonlinear_error": "nonlinear error",
+}
 LAYERS = ("same", "previous")
 TITLES = {"own": "Sae(x)", "previous": "previous residual", "mlp": "MLP", "attn": "attention", "joint": "joint"}
 READING = (
@@ -34,6 +41,9 @@ class Params(FitParams):
     """The SAE whose error is predicted; empty: the one most like its companions in width and L0."""
     tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of the largest regressor if that is more."""
+    regressors: str = "sae"
+    """What of each component is regressed on, one after the other, with commas between: 'sae' (its reconstruction, as
+    the paper), 'activation', 'sae_error', 'linear_error', 'nonlinear_error' (of the component's own SAE)."""
     components: str = "same"
     """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
 
@@ -65,7 +75,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Comp
     """See `measure_components`.
 
     Raises:
-        UsageError: `components` is neither 'same' nor 'previous'.
+        UsageError: `components` is neither 'same' nor 'previous', or `regressors` has an unknown word.
     """
     from inspector.statistics.own.components import measure_components
 
@@ -73,9 +83,34 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Comp
         raise UsageError(f"'components={params.components}' is no layer.{nearest(params.components, LAYERS)}")
     return (
         yield from measure_components(
-            measuring, tokens=params.tokens, component_layer=params.components, sae_id=params.sae
+            measuring,
+            tokens=params.tokens,
+            component_layer=params.components,
+            sae_id=params.sae,
+            kinds=kinds_of(params),
         )
     )
+
+
+def kinds_of(params: Params) -> list[str]:
+    """The words of `regressors`, each once.
+
+    Raises:
+        UsageError: one is unknown, or there is none.
+    """
+    kinds = list(dict.fromkeys(word for word in params.regressors.replace(" ", "").split(",") if word))
+    for kind in kinds or [""]:
+        if kind not in KINDS:
+            raise UsageError(f"'regressors={params.regressors}': '{kind}' is no regressor.{nearest(kind, list(KINDS))}")
+    return kinds
+
+
+def named(regressor: str) -> str:
+    """As drawn: 'mlp linear_error' is 'MLP, linear_error'."""
+    component, _, kind = regressor.partition(" ")
+    if component == "own" and kind:
+        return "x"
+    return f"{TITLES[component]}, {kind}" if kind else TITLES[component]
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -146,14 +181,14 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         ends = [intervals.get(f"{name} {target}") for target in targets]
         bars.append(
             BarSeries(
-                name=TITLES[name],
+                name=named(name),
                 values=tuple(found["r2_mean_dims"][name][target] for target in targets),
                 low=tuple(None if each is None else each[0] for each in ends),
                 high=tuple(None if each is None else each[1] for each in ends),
             )
         )
     panels = GroupedBars(
-        title=f"Error of {found['sae']} predicted from reconstructions",
+        title=f"Error of {found['sae']} predicted from components",
         value=Axis(label="mean R² of dims"),
         groups=targets,
         bars=tuple(bars),
@@ -164,7 +199,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         columns += [Column(title=f"{target} mean dims"), Column(title="pooled")]
     rows = []
     for name in names:
-        line: list[str | float | None] = [TITLES[name]]
+        line: list[str | float | None] = [named(name)]
         for target in targets:
             line += [found["r2_mean_dims"][name][target], found["r2_pooled"][name][target]]
         rows.append(tuple(line))
@@ -183,11 +218,12 @@ def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
     from inspector.statistics.profiles import bootstrap
 
+    kinds = ", or on the ".join(KINDS[kind] for kind in kinds_of(params))
     return (
         "r2_mean_dims (and r2_pooled) on held-out tokens of sae_error, linear_error and nonlinear_error of one SAE, by "
-        f"regression ({protocol.a_map}) on one reconstruction at a time: Sae(x) itself, the residual stream one layer "
-        "before, the MLP's output, the attention heads; and on the last three jointly. "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+        f"regression ({protocol.a_map}) on the {kinds} of one component at a time: the hook itself (reconstruction "
+        "and activation only), the residual stream one layer before, the MLP's output, the attention heads; and on the "
+        "last three jointly. " + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
     )
 
 

@@ -169,6 +169,32 @@ def test_components_are_scikit_learns(toy: Toy, results: dict[str, dict[str, Any
     assert found["increment_r2_mean_dims"]["sae_error"] == pytest.approx(increment)
 
 
+def test_other_regressors_are_scikit_learns(toy: Toy) -> None:
+    """Activations, and each component's own error and its parts; to 1e-4."""
+    kinds = ("activation", "sae_error", "linear_error", "nonlinear_error")
+    found = toy.one("cross-component", regressors=",".join(kinds), tokens="0")["result"]["r2_mean_dims"]
+    folder = toy.folder(toy.layer, "resid", toy.companion)
+    train, test, x = toy.train, toy.test, toy.raw["resid"]
+    error = x - decoded(folder, hidden(folder, x))
+    places = {"previous": (toy.layer - 1, "resid"), "mlp": (toy.layer, "mlp"), "attn": (toy.layer, "attn")}
+    values: dict[str, Array] = {"own activation": x}
+    for name, (layer, site) in places.items():
+        raw, own = toy.raw[name], toy.folder(layer, site, toy.companion)
+        rest = raw - decoded(own, hidden(own, raw))
+        linear = LinearRegression().fit(raw[train], rest[train]).predict(raw.reshape(-1, raw.shape[-1]))
+        linear = linear.reshape(raw.shape)
+        for kind, value in zip(kinds, (raw, rest, linear, rest - linear), strict=True):
+            values[f"{name} {kind}"] = value
+    for kind in kinds:
+        values[f"joint {kind}"] = np.concatenate([values[f"{name} {kind}"] for name in places], axis=-1)
+    assert set(found) == set(values)
+    for name, value in values.items():
+        predicted = LinearRegression().fit(value[train], error[train]).predict(value[test])
+        assert found[name]["sae_error"] == pytest.approx(r2_score(error[test], predicted), abs=1e-4), name
+    with pytest.raises(UsageError, match="'linaer_error' is no regressor"):
+        toy.one("cross-component", regressors="linaer_error")
+
+
 def test_d22_previous_layers_mlp_is_another_regressor(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """With a suite that lacks attention there, which is said and left out."""
     found = toy.one("cross-component", components="previous", tokens="0")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from inspector.engine.decomposition import decompose
+from inspector.engine.decomposition import decompose, sae_error
 from inspector.engine.moments import Moments, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from inspector.statistics.measuring import Measuring
 
 TARGETS = ("sae_error", "linear_error", "nonlinear_error")
+KINDS = ("sae", "activation", "sae_error", "linear_error", "nonlinear_error")
+"""What of a component may be regressed on: its SAE's reconstruction, its activation, or that SAE's error or its parts,
+split by the component's own map."""
+OF_ITSELF = KINDS[:2]
+"""Kinds of the hook itself: its own error predicts its own error and says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,8 @@ class Components:
     companions: tuple[tuple[str, str, str, int, float | None], ...]
     """(component, sae_id, hook_name, d_sae, nominal L0)."""
     predictions: dict[str, dict[str, Prediction]]
-    """By regressor ('own', 'previous', 'mlp', 'attn', 'joint': all that are not its own), then by target."""
+    """By regressor ('own', 'previous', 'mlp', 'attn', 'joint': all that are not its own; behind it the kind unless that
+    is 'sae', as in 'mlp linear_error'), then by target."""
     increments: dict[str, Estimate]
     """By target: r2_mean_dims of 'joint' minus that of 'previous'."""
     n_train: int
@@ -57,7 +63,7 @@ class Components:
 
 
 def measure_components(
-    measuring: Measuring, *, tokens: int, component_layer: str, sae_id: str
+    measuring: Measuring, *, tokens: int, component_layer: str, sae_id: str, kinds: Sequence[str] = ("sae",)
 ) -> Generator[Event, None, Components | None]:
     """Regress the parts of one SAE's error on reconstructions of what feeds its hook.
 
@@ -66,6 +72,7 @@ def measure_components(
         tokens: about so many; 0: see `tokens_wanted`.
         component_layer: 'same' or 'previous', the layer of MLP and attention (D-22).
         sae_id: of the target; empty: the one most like its companions in width and L0.
+        kinds: of KINDS, what of each component is regressed on, one kind at a time.
 
     Returns:
         None if the hook has no layer, so that nothing is before it.
@@ -85,12 +92,20 @@ def measure_components(
     d = loaded.model.check_hook(loaded.hook_name)
     wanted = tokens_wanted(tokens, max(d, sum(widths.values())))
     plan = sample_plan(measuring.plan, wanted, measuring.seed)
-    regressors: dict[str, int] = {"own": d, **widths}
-    if len(widths) > 1:
-        regressors["joint"] = sum(widths.values())
-    source = _Source(measuring, sae, found)
+    regressors: dict[str, int] = {}
+    for kind in kinds:
+        regressors |= {_named(name, kind): width for name, width in widths.items()}
+        if kind in OF_ITSELF:
+            regressors[_named("own", kind)] = d
+        if len(widths) > 1:
+            regressors[_named("joint", kind)] = sum(widths.values())
+    source = _Source(measuring, sae, found, kinds)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
-    progress = Progress("components", len(training) + len(testing), plan.train.shape[1])
+    split = source.needs_maps
+    progress = Progress("components", (1 + split) * len(training) + len(testing), plan.train.shape[1])
+    if split:
+        for index in source.fit_maps(training, plan, intercept=measuring.intercept):
+            yield progress.advance_by(len(index))
     moments = {name: Moments(width) for name, width in regressors.items()}
     for index, (regressor, targets) in source.batches(training, plan, train=True):
         for name, sums in moments.items():
@@ -127,6 +142,11 @@ def measure_components(
     )
 
 
+def _named(component: str, kind: str) -> str:
+    """A regressor's name: Sae(x) is what the paper regresses on and has the component's own."""
+    return component if kind == "sae" else f"{component} {kind}"
+
+
 def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) -> LoadedSae:
     from inspector.errors import TargetError, nearest
 
@@ -147,9 +167,45 @@ def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) 
 class _Source:
     """Regressors and targets of the plan's tokens, one context at a time."""
 
-    def __init__(self, measuring: Measuring, sae: LoadedSae, companions: Sequence[Companion]) -> None:
-        self._measuring, self._sae, self._companions = measuring, sae, companions
+    def __init__(
+        self, measuring: Measuring, sae: LoadedSae, companions: Sequence[Companion], kinds: Sequence[str]
+    ) -> None:
+        self._measuring, self._sae, self._companions, self._kinds = measuring, sae, companions, kinds
         self._map = measuring.maps[sae.ref.sae_id].error_map
+        self._maps: dict[str, LinearMap] = {}
+        self.needs_maps = any(kind in ("linear_error", "nonlinear_error") for kind in kinds)
+        """Whether errors of companions are split, which `fit_maps` prepares."""
+
+    def fit_maps(self, indices: Sequence[int], plan: Plan, *, intercept: bool) -> Iterator[list[int]]:
+        """Fit every companion's own error map on the training tokens of these contexts; yields those that are done."""
+        moments = {each.component: Moments(each.sae.ref.d_in) for each in self._companions}
+        for index in indices:
+            with torch.inference_mode():
+                values, rows = self._values(index, plan.train)
+                for each in self._companions:
+                    x = values[each.hook_name][0][rows]
+                    error = sae_error(x, each.sae.reconstruct(x).x_hat.to(x))
+                    moments[each.component].update(x, {"error": error})
+            yield [index]
+        with torch.inference_mode():
+            self._maps = {name: Factorisation(sums).fit("error", intercept=intercept) for name, sums in moments.items()}
+
+    def _values(self, index: int, mask: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
+        """Activations of all hooks in one context, [1, t, p], and the rows [t] that the mask has."""
+        loaded = self._measuring.loaded
+        assert loaded is not None
+        names = [loaded.hook_name, *(companion.hook_name for companion in self._companions)]
+        rows = mask[index].to(loaded.model.device)
+        return loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations, rows
+
+    def _of(self, companion: Companion, x: Tensor) -> dict[str, Tensor]:
+        """By kind: what of a component is regressed on, [n, p]."""
+        x_hat = companion.sae.reconstruct(x).x_hat.to(x)
+        found = {"sae": x_hat, "activation": x, "sae_error": sae_error(x, x_hat)}
+        if self.needs_maps:
+            parts = decompose(x, x_hat, self._maps[companion.component])
+            found |= {"linear_error": parts.linear_error, "nonlinear_error": parts.nonlinear_error}
+        return found
 
     def batches(
         self, indices: Sequence[int], plan: Plan, *, train: bool
@@ -158,18 +214,19 @@ class _Source:
         loaded = self._measuring.loaded
         assert loaded is not None
         mask = plan.train if train else plan.test
-        names = [loaded.hook_name, *(companion.hook_name for companion in self._companions)]
         for index in indices:
             with torch.inference_mode():
-                rows = mask[index].to(loaded.model.device)
-                values = loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations
+                values, rows = self._values(index, mask)
                 x = values[loaded.hook_name][0][rows]
                 x_hat = self._sae.reconstruct(x).x_hat
-                regressors = {"own": x_hat}
-                for each in self._companions:
-                    regressors[each.component] = each.sae.reconstruct(values[each.hook_name][0][rows]).x_hat
-                if len(regressors) > 2:
-                    regressors["joint"] = torch.cat([v for name, v in regressors.items() if name != "own"], dim=1)
+                of = [(each.component, self._of(each, values[each.hook_name][0][rows])) for each in self._companions]
+                regressors: dict[str, Tensor] = {}
+                for kind in self._kinds:
+                    regressors |= {_named(name, kind): found[kind] for name, found in of}
+                    if kind in OF_ITSELF:
+                        regressors[_named("own", kind)] = x_hat if kind == "sae" else x
+                    if len(of) > 1:
+                        regressors[_named("joint", kind)] = torch.cat([found[kind] for _, found in of], dim=1)
                 parts = decompose(x, x_hat, self._map)
                 targets = {name: getattr(parts, name) for name in TARGETS}
             yield [index], (regressors, targets)
