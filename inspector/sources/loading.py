@@ -46,7 +46,7 @@ def load_model(target: TargetSpec) -> LanguageModel:
         question = Question.of(files, hf_model, before)
         expected = None if question.was_answered() else question.logits_of(hf_model)
         bridge = _bridge(files, hf_model, tokenizer, device)
-        model = LanguageModel(bridge, text, files, warnings)
+        model = LanguageModel(bridge, text, files, (*warnings, *_disagreements(files, text)))
         model.files = before
         _check(model)
         if expected is not None:
@@ -140,6 +140,29 @@ def _load_weights(files: ModelFiles, device: torch.device, dtype: torch.dtype) -
             f"{len(unused)} stored weights of {files.name} are not used by its architecture ({unused[0]}, ...).",
         )
     return model, ()
+
+
+def _disagreements(files: ModelFiles, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Where config.json and the tokenizer name different tokens for the beginning or the end of a text."""
+    told = []
+    inside = files.config.get("text_config")
+    for key, name, ours in (("bos_token_id", "beginning", tokenizer.bos_id), ("eos_token_id", "end", tokenizer.eos_id)):
+        said = files.config.get(key)
+        if said is None and isinstance(inside, dict):
+            said = inside.get(key)
+        theirs = [i for i in (said if isinstance(said, list) else [said]) if type(i) is int]
+        if ours is not None and theirs and ours not in theirs:
+            texts = " or ".join(f"{i} ({_text_of(tokenizer, i)})" for i in theirs[:3])
+            used = "the tokenizer's is used" if name == "beginning" else "what is generated ends at either"
+            told.append(
+                f"config.json of {files.name} says that the {name} of a text is token {texts}, its tokenizer says "
+                f"{ours} ({_text_of(tokenizer, ours)}); {used}."
+            )
+    return tuple(told)
+
+
+def _text_of(tokenizer: Tokenizer, token_id: int) -> str:
+    return shown(tokenizer.token_text(token_id)) if 0 <= token_id < len(tokenizer) else "which is no token"
 
 
 def _name_delta_rules(model: Any) -> None:

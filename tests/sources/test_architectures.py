@@ -127,6 +127,8 @@ def drawn(model: Any) -> Any:
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.3)
+        else:  # norms and biases, which would be ones and zeros
+            weight.data += 0.2 * torch.randn_like(weight)
     return model.eval()
 
 
@@ -367,6 +369,33 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(
     for _ in range(2):  # a refusal is no answer that is kept
         with pytest.raises(TargetError, match="the logits differ by"):
             loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"bos_token_id": 1, "eos_token_id": 2}, None),
+        ({"bos_token_id": None, "eos_token_id": [7, 2]}, None),
+        (
+            {"bos_token_id": 7, "eos_token_id": 2},
+            r"the beginning of a text is token 7 \('.'\), its tokenizer says 1 \('<bos>'\); the tokenizer's is used\.$",
+        ),
+        ({"bos_token_id": 1, "eos_token_id": [7, 999]}, r"end .* 7 \('.'\) or 999 \(which is no token\), .* says 2 .*"),
+    ],
+)
+def test_special_ids_that_config_and_tokenizer_disagree_about_are_told(
+    tmp_path: Path, said: dict[str, Any], told: str | None
+) -> None:
+    folder = written(made("llama"), tmp_path / "m")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    model = loaded(folder)
+    assert model.bos_id == 1  # whatever the configuration says
+    if told is None:
+        assert not model.warnings
+    else:
+        (warning,) = model.warnings
+        assert re.search(told, warning)
 
 
 def test_a_token_without_a_row_does_no_harm_until_it_is_met(tmp_path: Path) -> None:
