@@ -74,7 +74,7 @@ def test_it_finds_what_looking_at_every_character_finds(contexts: list[list[int]
 def test_the_whole_corpus_is_searched_at_once() -> None:
     made = index(*[[1, 2, 3, 0] * 256] * 300)
     made.find(Find(text="x"))
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone, whatever else the machine does
     assert made.find(Find(text="terdef dark", limit=10)).truncated
     # 300 x 1024 tokens: 1.2 million characters; 10 ms when nothing else runs. Slow by a factor of 50 is a mistake.
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5

@@ -243,8 +243,8 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
     running.hub.ask(1, Generate(request=5, prompt=""))
     while not steps:
         time.sleep(0.001)
-    before = steps
     running.hub.ask(1, Cancel(request=6, target=5))
+    before = steps  # once it is asked: until then the machine may have made any number of them
     answer = running.until(1, lambda message: message.request == 5)
     assert isinstance(answer, Failed)
     assert answer.exit_code == 6
