@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inspector.drawing.digits import supported_decimals
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Dot, DotGrid, Series, Table
 
 Row = Mapping[str, Any]
@@ -23,7 +24,7 @@ class Score:
     title: str
     """As drawn, e.g. norm R²."""
     digits: int = 4
-    """Decimals in a table."""
+    """Decimals in a table where no interval says how many it supports."""
     ends: bool = True
     """Whether a table gives the interval too."""
 
@@ -37,9 +38,10 @@ def sae_table(title: str, rows: Sequence[Row], intervals: Intervals, scores: Seq
         Column(title="L0", digits=1),
     ]
     for score in scores:
-        columns.append(Column(title=score.title, digits=score.digits))
+        digits = supported_decimals((own.get(score.key) for own in intervals.values()), score.digits)
+        columns.append(Column(title=score.title, digits=digits))
         if _has_interval(score, intervals):
-            columns += [Column(title=end, digits=score.digits) for end in ("95% low", "high")]
+            columns += [Column(title=end, digits=digits) for end in ("95% low", "high")]
     lines: list[tuple[Cell, ...]] = []
     for row in rows:
         line: list[Cell] = [

@@ -95,7 +95,7 @@ def test_a_report_has_table_counts_controls_and_what_made_it() -> None:
         "\n"
         "SAE  latents  nominal L0    L0    ‖e‖² R²    95% low       high     FVU\n"
         "───  ───────  ──────────  ────  ─────────  ─────────  ─────────  ──────\n"
-        "a        256          16  16.0     0.7500     0.7000     0.8000  0.2500\n"
+        "a        256          16  16.0      0.750      0.700      0.800  0.2500\n"
         "b      4,096          16  16.0  undefined  undefined  undefined  0.1250\n"
         "\n"
         "r2_norm = 1 - a / b.\n"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from inspector.drawing.digits import supported_decimals
 from inspector.drawing.figures import Axis, Series
 from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
 from inspector.spec import width_label
@@ -39,3 +42,13 @@ def test_curves_are_sorted_by_l0_within_a_width_and_nothing_is_clipped() -> None
         Series(name="16k", x=(10.0, 30.5), y=(None, 0.4), low=(None, 0.3), high=(None, 0.5)),
         Series(name="1m", x=(20.0,), y=(-3.0,), low=(-4.0,), high=(-2.0,)),
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "decimals"),
+    [((0.70, 0.80), 3), ((0.512, 0.534), 3), ((0.5304, 0.5316), 5), ((12.0, 96.0), 0), ((0.5, 0.5), 4), (None, 4)],
+)
+def test_a_number_has_the_decimals_its_interval_supports(ends: tuple[float, float] | None, decimals: int) -> None:
+    """Two significant digits of half the width: 0.75 with 0.05 is 0.750."""
+    assert supported_decimals([ends], 4) == decimals
+    assert supported_decimals([ends, None], 4) == decimals

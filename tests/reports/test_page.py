@@ -108,7 +108,7 @@ def test_it_has_every_claim_result_control_and_number(text: str, stored: list[St
     assert "The paper: range: 0.7, 0.95" in text
     assert text.count("<svg") == 2 + 3  # a curve and a grid; two curves and a grid
     assert "<td>torch</td><td>2.13.0</td>" in text
-    assert '<td class=n>0.3000 <span class="quiet">[0.2500, 0.3500]</span></td>' in text
+    assert '<td class=n>0.300 <span class="quiet">[0.250, 0.350]</span></td>' in text
     assert "undefined" in text
 
 
