@@ -63,7 +63,7 @@ class Hub:
     sent: int = 0
     """Bytes of endless bodies."""
     hold: dict[str, int] = field(default_factory=dict)
-    """By file: after so many bytes of its body nothing comes until `released` is set."""
+    """By file: after so many bytes of its body 64 kB come each second, until `released` is set."""
     released: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, range) of every request."""
@@ -222,7 +222,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for first in range(0, stop, 1 << 16):
                 if start + first >= hub.hold.get(name, len(data)):
                     self.wfile.flush()
-                    hub.released.wait()
+                    hub.released.wait(1.0)  # silence would be a broken connection to the client, and it would try again
                 self.wfile.write(rest[first : min(stop, first + (1 << 16))])
             if stop < len(rest):
                 self.wfile.flush()

@@ -129,7 +129,7 @@ def test_closing_the_work_ends_the_download_and_the_next_one_goes_on(tmp_path: P
     stopped = run(tmp_path, hub, "fetch", "google/some", ["big.bin"], what="big", stop=True)
     assert stopped["result"] == "closed"
     (part,) = (tmp_path / "cache").rglob("*.part")
-    assert 0 < part.stat().st_size <= 12_100_000
+    assert 0 < part.stat().st_size < 30_000_000
     hub.released.set()
     got = fetch(tmp_path, hub, ["big.bin"])
     assert Path(got["result"]["big.bin"]).read_bytes() == big.read_bytes()
