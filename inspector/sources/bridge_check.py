@@ -27,8 +27,10 @@ from inspector.sources.unchanged import FilesState
 N_TOKENS = 256
 KEPT_EVERY = 4
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Root mean square of the logits' difference over their spread. Two orders of the same float32 sums differ by some
-1e-6, which forty layers make 1e-4 at most; bfloat16 has 16 bits less. A wrong scale or mask gives 0.1 and more."""
+"""Root mean square of the logits' difference over their spread. The registry's architectures agree to 5e-7 in float32
+and in every bit in bfloat16: both sides make the same sums, nearly always in the same order. The room is for those that
+do not. All roundings of bfloat16 together move the logits of Gemma 3 270M by 0.19, those of float32, 65,536 times
+smaller, by some 3e-6. What was wrong so far (Cohere, a GPT-2 without attention scaling) was off by 0.4 and more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,10 @@ def _explained(files: ModelFiles) -> Iterator[None]:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if "can't allocate memory" in first or "out of memory" in first:
             raise ResourceError(f"{files.name} does not fit into memory ({first}). Use --dtype bfloat16.") from error
+        if "same dtype" in first:
+            raise TargetError(
+                f"{files.name} does not run in half precision ({first.rstrip('.')}). Use --dtype float32."
+            ) from error
         raise TargetError(
             f"{files.directory} cannot be loaded as a language model: {first.rstrip('.')}. "
             "Check that it is a complete model of an architecture that transformer-lens knows."

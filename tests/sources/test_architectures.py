@@ -313,14 +313,47 @@ def test_gpt_oss_loads_from_the_four_bits_in_which_it_is_published(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "make"),
-    [("cohere", lambda: made("cohere")), ("gpt2", lambda: drawn(gpt2(scale_attn_weights=False)))],
+    ("name", "make", "dtype", "room"),
+    [
+        ("cohere", lambda: made("cohere"), "float32", r"0\.001"),
+        ("cohere", lambda: made("cohere"), "bfloat16", r"0\.1"),
+        ("gpt2", lambda: drawn(gpt2(scale_attn_weights=False)), "float32", r"0\.001"),
+        ("gpt2", lambda: drawn(gpt2(scale_attn_weights=False)), "bfloat16", r"0\.1"),
+    ],
 )
 def test_what_transformer_lens_computes_otherwise_is_refused_with_its_size(
-    tmp_path: Path, name: str, make: Callable[[], Any]
+    tmp_path: Path, name: str, make: Callable[[], Any], dtype: str, room: str
 ) -> None:
-    with pytest.raises(TargetError, match=r"the logits differ by 0\.\d+ of their spread, and rounding explains 0\.001"):
-        loaded(written(make(), tmp_path / name))
+    with pytest.raises(TargetError, match=rf"logits differ by 0\.\d+ of their spread, and rounding explains {room} "):
+        load_model(TargetSpec(model=str(written(make(), tmp_path / name)), device="cpu", dtype=dtype))
+
+
+@pytest.mark.parametrize("changed", [{"scale_attn_by_inverse_layer_idx": True}, {"reorder_and_upcast_attn": True}])
+def test_gpt2_with_its_other_switches_is_computed_as_its_own(tmp_path: Path, changed: dict[str, bool]) -> None:
+    own = drawn(gpt2(**changed))
+    tokens = torch.arange(20)[None] + 5
+    with torch.inference_mode():
+        expected = own(tokens, use_cache=False).logits
+    found = loaded(written(own, tmp_path / "m")).forward(tokens).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_model_that_does_not_run_in_half_precision_says_what_does(tmp_path: Path) -> None:
+    folder = written(made("olmo2"), tmp_path / "m")
+    with pytest.raises(TargetError, match=r"does not run in half precision .* Use --dtype float32\."):
+        load_model(TargetSpec(model=str(folder), device="cpu", dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(("name", "centred"), [("llama", False), ("gpt2", True)])
+def test_a_norms_hook_is_before_its_weights(tmp_path: Path, name: str, centred: bool) -> None:
+    own = made(name)
+    tokens = torch.arange(20)[None] + 5
+    hooks = ["blocks.1.hook_resid_mid", "blocks.1.ln2.hook_normalized", "blocks.1.ln2.hook_out"]
+    x, normalised, given = loaded(written(own, tmp_path / "m")).forward(tokens, hooks).activations.values()
+    x = x.double() - (x.double().mean(-1, keepdim=True) if centred else 0)
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(normalised.double(), expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(given, normalised, atol=0.01)
 
 
 def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
