@@ -195,6 +195,34 @@ def test_a_model_is_fetched_without_pickles_or_code(tmp_path: Path, hub: Hub) ->
     assert "no safetensors" in error_of(run(tmp_path, hub, "fetch_model", "google/pickled"))
 
 
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "does not predict the next token"),
+        (
+            {
+                "model_type": "llama",
+                "architectures": ["LlamaForCausalLM"],
+                "quantization_config": {"quant_method": "gptq"},
+            },
+            "'gptq'",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_measured_is_refused_before_its_weights_are_fetched(
+    tmp_path: Path, hub: Hub, config: dict[str, object], says: str
+) -> None:
+    folder = tmp_path / "no"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(os.urandom(300_000))
+    hub.publish("google/no", folder)
+    got = run(tmp_path, hub, "fetch_model", "google/no")
+    assert got["code"] == 3 and says in error_of(got)
+    fetched = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in fetched) < 10_000
+
+
 def test_a_name_that_leaves_the_repository_is_never_in_the_cache(tmp_path: Path) -> None:
     from inspector.sources.hub import cached
 
