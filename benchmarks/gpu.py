@@ -139,7 +139,12 @@ def made(shape: Shape, n_contexts: int, device: torch.device, folder: Path) -> L
         hook_name=hook_name,
         layer=shape.layer,
         saes=tuple(_sae(width, sample, hook_name, device) for width in shape.widths),
-        contexts=Contexts(token_ids=token_ids, names=("random",) * n_contexts, sha256="random"),
+        contexts=Contexts(
+            token_ids=token_ids,
+            names=("random",) * n_contexts,
+            sha256="random",
+            documents=tuple(range(n_contexts)),
+        ),
         plan=make_plan(token_ids, model.special_ids, target.positions or (0, None), None, "context", 0),
         warnings=(),
     )

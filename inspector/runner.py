@@ -219,6 +219,7 @@ class _Run:
         about = provenance(made_from, plan, d=statistics.d, fitted=fitted)
         if statistics.outliers is not None:
             about["outlier_tokens"] = fitted["outliers"]
+        about["documents"] = len(set(loaded.contexts.documents))
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         warnings = warnings_of(loaded, plan, statistics, outcome)
         definition = experiment.defined(self.protocol, self.params[experiment.id])

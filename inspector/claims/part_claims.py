@@ -121,7 +121,7 @@ def probes(results: Results) -> Finding:
     correlations = known(row.get("correlation") for row in rows)
     half = sorted(rows, key=lambda row: float(row["slope"]))[(len(rows) - 1) // 2]
     return Finding(
-        answer=decided(near > len(rows) / 2, far > len(rows) / 2),
+        answer=decided(near > len(rows) / 2, far > len(rows) / 2, len(rows)),
         number=f"slope {spread(slopes)}",
         why=f"The slope of {near} of {len(rows)} SAEs is within a factor of two of 1, of {far} surely not; correlation "
         f"across latents {statistics.median(correlations):.2f} (median)."

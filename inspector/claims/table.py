@@ -20,7 +20,7 @@ CLAIMS: tuple[Claim, ...] = (
         claim="About half of the error vector is linearly predictable.",
         paper="R² 0.15 to 0.72",
         needs=("error-vector",),
-        contradicted_by="pooled R² outside this; collapse when whole contexts are held out",
+        contradicted_by="R², mean over dimensions, surely outside this with whole contexts held out",
         judge=suite_claims.vector_predictable,
     ),
     Claim(
@@ -44,7 +44,7 @@ CLAIMS: tuple[Claim, ...] = (
         claim="Some linear error survives infinite width.",
         paper="c above the mean nonlinear FVU",
         needs=("dark-matter-breakdown",),
-        contradicted_by="the interval of c covers the mean nonlinear FVU",
+        contradicted_by="c surely not above the mean nonlinear FVU; an interval that covers it decides nothing",
         judge=suite_claims.linear_survives,
     ),
     Claim(
@@ -60,7 +60,7 @@ CLAIMS: tuple[Claim, ...] = (
         claim="‖x‖² is almost perfectly predicted, the nonlinear error least.",
         paper="ordering of five violins, 329 SAEs",
         needs=("norm-test",),
-        contradicted_by="the ordering changes with the intercept or without the 0.5 cut-off",
+        contradicted_by="another order, surely, in most SAEs, with no value cut off",
         judge=token_claims.norm_order,
     ),
     Claim(
@@ -68,7 +68,7 @@ CLAIMS: tuple[Claim, ...] = (
         claim="An SAE on the nonlinear error is worse than one on the linear error.",
         paper="FVU 0.59 against 0.54",
         needs=("error-saes",),
-        contradicted_by="a difference within the spread of seeds",
+        contradicted_by="a difference that is surely not above 0; one within the spread of seeds decides nothing",
         judge=training_claims.nonlinear_worse,
     ),
     Claim(
@@ -76,7 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
         claim="Latents of the nonlinear error's SAE are less interpretable.",
         paper="about 5 points in every decile",
         needs=("interp-error-saes",),
-        contradicted_by="a cluster-bootstrap interval that covers 0",
+        contradicted_by="an interval over latents at or below 0; one that covers 0 decides nothing",
         judge=judged_claims.less_interpretable,
     ),
     Claim(

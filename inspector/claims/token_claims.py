@@ -9,7 +9,8 @@ What each rule looks at; a result without it gets "cannot tell", with the name o
   their intervals scalar_share
 - `norm-baselines`: rows with r2_x, r2_token, r2_loss, r2_l0, r2_x_norm; in their intervals r2_x_gain is r2_x less the
   best of the other four, on the same draws
-- `per-token-split`: result.linear_slope and result.nonlinear_slope of the mean norm on log2 width, in intervals.slopes
+- `per-token-split`: result.series, the SAEs of the slopes, one per width; result.linear_slope and
+  result.nonlinear_slope of the mean norm on log2 width, in intervals.slopes
 - `scaling-with-nonlinear`: result.pairs, each with decrease_percent and decrease_percent_linear (the control); in
   intervals["small -> large"] beyond_linear is their difference
 """
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.claims.verdict import (
+    FEWEST_SAES,
     Finding,
     Result,
     cannot,
@@ -32,6 +34,7 @@ from inspector.claims.verdict import (
     lies_in,
     lies_out,
     spread,
+    too_few,
 )
 
 Results = Mapping[str, Result]
@@ -53,10 +56,10 @@ def same_tokens(results: Results) -> Finding:
     surely, surely_not = _signs(results["per-token-scaling"], complete, "gain")
     half = sorted(complete, key=lambda pair: float(pair["r2"]))[(len(complete) - 1) // 2]
     return Finding(
-        answer=decided(surely > ALMOST * len(gains), surely_not > HALF * len(gains)),
+        answer=decided(surely > ALMOST * len(gains), surely_not > HALF * len(gains), len(gains)),
         number=f"R² {spread([pair['r2'] for pair in complete])}",
         why=f"{surely} of {len(gains)} pairs surely gain over the better of ‖x‖ and a probe of x, {surely_not} surely "
-        f"do not; the gain is {spread(gains)}.",
+        f"do not; the gain is {spread(gains)}.{too_few(len(gains), 'pairs')}",
         value=half["r2"],
         interval=_of_pair(results["per-token-scaling"], half, "r2"),
     )
@@ -91,11 +94,11 @@ def norm_order(results: Results) -> Finding:
         ordered += first[0] > max(high for _, high in (*rest, last)) and last[1] < min(low for low, _ in rest)
         otherwise += first[1] < max(low for low, _ in (*rest, last)) or last[0] > min(high for _, high in rest)
     return Finding(
-        answer=decided(ordered > len(rows) / 2 and medians["x"] >= ALMOST, otherwise > len(rows) / 2),
+        answer=decided(ordered > len(rows) / 2 and medians["x"] >= ALMOST, otherwise > len(rows) / 2, len(rows)),
         number=" > ".join(f"{name} {medians[name]:.3f}" for name in order),
         why=f"Medians over {len(rows)} SAEs. By their intervals ‖x‖² is surely first and the nonlinear error surely "
         f"last for {ordered}, surely not for {otherwise}; {dropped} values of at most {CUT_OFF:g} count in, which the "
-        "public code drops (D-12).",
+        f"public code drops (D-12).{too_few(len(rows))}",
         value=medians["nonlinear"],
     )
 
@@ -111,9 +114,10 @@ def not_shrinkage(results: Results) -> Finding:
     most, least = sum(low > HALF for low, _ in ends), sum(high <= HALF for _, high in ends)
     half = sorted(shares, key=lambda sae: float(shares[sae]))[(len(shares) - 1) // 2]
     return Finding(
-        answer=decided(least == len(shares), most > len(shares) / 2),
+        answer=decided(least == len(shares), most > len(shares) / 2, len(shares)),
         number=f"the scalar explains {spread([100 * share for share in shares.values()])} % of the map's R²",
-        why=f"Surely more than half in {most} of {len(shares)} SAEs, surely at most half in {least}.",
+        why=f"Surely more than half in {most} of {len(shares)} SAEs, surely at most half in {least}."
+        + too_few(len(shares)),
         value=shares[half],
         interval=interval_of(found, half, "scalar_share"),
     )
@@ -136,10 +140,10 @@ def beats_baselines(results: Results) -> Finding:
     if not gaps:
         return cannot("No SAE has a defined R² from x and from a baseline.")
     return Finding(
-        answer=decided(best > len(gaps) / 2, beaten > len(gaps) / 2),
+        answer=decided(best > len(gaps) / 2, beaten > len(gaps) / 2, len(gaps)),
         number=f"R² of x beyond the best of token, loss, L0, ‖x‖: {spread(gaps)}",
         why=f"By the interval of the difference on the same draws, x is surely best for {best} of {len(gaps)} SAEs and "
-        f"surely beaten for {beaten}; the paper excepts the first layers.",
+        f"surely beaten for {beaten}; the paper excepts the first layers.{too_few(len(gaps))}",
         value=statistics.median(gaps),
     )
 
@@ -149,10 +153,13 @@ def split_per_token(results: Results) -> Finding:
     found = results["per-token-split"]
     linear, nonlinear = found["result"]["linear_slope"], found["result"]["nonlinear_slope"]
     if linear is None or nonlinear is None:
-        return cannot("A slope on width needs SAEs of at least two widths.")
+        return cannot("A slope on width needs SAEs of at least three widths.")
+    if len(found["result"]["series"]) < FEWEST_SAES:
+        return cannot(f"A slope on width needs SAEs of at least {FEWEST_SAES} widths.")
     ends, other = ends_of(found, "slopes", "linear_slope"), ends_of(found, "slopes", "nonlinear_slope")
     falls, small = ends[1] < 0.0, lies_in(other, -HALF * abs(ends[1]), HALF * abs(ends[1]))
-    surely_not = ends[0] >= 0.0 or lies_out(other, -abs(linear), abs(linear))
+    most = HALF * abs(ends[0])
+    surely_not = ends[0] >= 0.0 or lies_out(other, -most, most)
     told = interval_of(found, "slopes", "linear_slope"), interval_of(found, "slopes", "nonlinear_slope")
     texts = f"linear {linear:+.3g}{interval_text(told[0])}", f"nonlinear {nonlinear:+.3g}{interval_text(told[1])}"
     return Finding(
@@ -176,10 +183,10 @@ def helps_scaling(results: Results) -> Finding:
     _, useless = _signs(result, pairs, "decrease_percent")
     half = sorted(pairs, key=lambda pair: float(pair["decrease_percent"]))[(len(pairs) - 1) // 2]
     return Finding(
-        answer=decided(more > ALMOST * len(gains), useless == len(gains) or less > HALF * len(gains)),
+        answer=decided(more > ALMOST * len(gains), useless == len(gains) or less > HALF * len(gains), len(gains)),
         number=f"FVU falls by {spread(gains)} %",
         why=f"The nonlinear norm surely helps more than the linear norm in {more} of {len(gains)} pairs, surely no "
-        f"more in {less}; the linear norm's gain is {spread(controls)} %.",
+        f"more in {less}; the linear norm's gain is {spread(controls)} %.{too_few(len(gains), 'pairs')}",
         value=half["decrease_percent"],
         interval=_of_pair(result, half, "decrease_percent"),
     )

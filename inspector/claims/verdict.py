@@ -17,6 +17,9 @@ Result = Mapping[str, Any]
 Z = 1.959964
 """97.5% of the normal distribution."""
 
+FEWEST_SAES = 3
+"""SAEs, or pairs of them, that a claim about SAEs is judged by: fewer say what those are, not what SAEs are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -82,9 +85,16 @@ def cannot(why: str, number: str = "") -> Finding:
     return Finding(answer=CANNOT_TELL, number=number, why=why)
 
 
-def decided(consistent: bool, contradicts: bool) -> Answer:
-    """The answer of two tests; neither: cannot tell."""
+def decided(consistent: bool, contradicts: bool, n: int = FEWEST_SAES) -> Answer:
+    """The answer of two tests; neither, or fewer than `FEWEST_SAES` SAEs or pairs (n) behind them: cannot tell."""
+    if n < FEWEST_SAES:
+        return CANNOT_TELL
     return CONTRADICTS if contradicts else CONSISTENT if consistent else CANNOT_TELL
+
+
+def too_few(n: int, what: str = "SAEs") -> str:
+    """A sentence for the reason if there are fewer than `FEWEST_SAES`, else nothing."""
+    return f" {FEWEST_SAES} {what} are needed to judge by." if n < FEWEST_SAES else ""
 
 
 def known(values: Iterable[float | None]) -> list[float]:

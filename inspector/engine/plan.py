@@ -1,13 +1,14 @@
 """Which tokens are fitted, which are scored, and which are left out.
 
-Whole documents are held out by default: neighbouring tokens share topic and wording, and a map tested on tokens next to
-those it was fitted on looks better than it is. The paper splits tokens at random (D-25); `split='token'` does that.
+Whole contexts are held out by default, with all contexts of the same document: neighbouring tokens share topic and
+wording, and a map tested on tokens next to those it was fitted on looks better than it is. The paper has one context of
+each document and splits tokens at random (D-25); `split='token'` does that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,13 @@ from torch import Tensor
 
 PAPER_TRAIN, PAPER_TOKENS = 150_000, 246_900
 """The paper fits on 150,000 of its 300 x 823 tokens; when there are fewer tokens, on the same share of them."""
+MOST_OFF = 0.25
+"""Of the goal; documents so large that whole ones miss it by more are divided."""
+
+ONE_DOCUMENT = (
+    "All contexts are of one document: contexts are held out instead of documents, and what is held out shares its "
+    "subject and wording with what is fitted."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,8 @@ class Plan:
     n_test: int
     notes: tuple[str, ...] = ()
     """What had to be decided differently from what was asked for."""
+    documents: Tensor | None = None
+    """[c] int64: contexts of the same number are held out, and drawn for intervals, together. None: each alone."""
 
     @property
     def test(self) -> Tensor:
@@ -50,8 +60,8 @@ def make_plan(
 
     Excluded are special tokens, positions outside the range, and always the last position of a context: it has no next
     token, so losses would not line up (D-01). With `split='context'` so many whole documents are fitted that their
-    number of tokens comes nearest to the goal, at least one, and one is held out; contexts of one document share its
-    wording, and stay on one side. With 'token' the goal is met exactly.
+    number of tokens comes nearest to the goal, at least one, and one is held out; with 'token' the goal is met exactly.
+    Where all is one document, or whole ones miss the goal by far, contexts are taken for documents, with a note.
 
     Args:
         token_ids: [c, t] int64.
@@ -61,7 +71,7 @@ def make_plan(
             share, with a note if a number was asked for.
         split: 'context' or 'token'.
         seed: orders documents or tokens; the same seed gives the same plan with any version of numpy or torch.
-        documents: [c] number of the document that each context is from, counted from 0; None: each has its own.
+        documents: [c] the number of each context's document; None: each has its own.
     """
     n_contexts, length = token_ids.shape
     start, end = positions
@@ -72,24 +82,27 @@ def make_plan(
     n_included = int(included.sum())
     goal, notes = _goal(train_tokens, n_included)
     train = torch.zeros_like(included)
+    together = _together(documents, n_contexts)
     if split == "token":
         places = included.flatten().nonzero()[:, 0]
         train.view(-1)[places[_permutation(len(places), seed)[:goal]]] = True
     elif n_contexts > 1:
-        of = torch.arange(n_contexts) if documents is None else torch.tensor(documents, dtype=torch.int64)
-        if int(of.max()) == int(of.min()):
-            of = torch.arange(n_contexts)
+        if documents is not None and len(set(documents)) == 1:
+            notes += (ONE_DOCUMENT,)
+        train = _held_out_whole(included, goal, seed, together)
+        largest = int(included.sum(dim=1).max())
+        if together is not None and abs(int(train.sum()) - goal) > max(MOST_OFF * goal, largest):
             notes += (
-                "All contexts are of one document, so neighbouring parts of it are fitted and held out: scores on "
-                "other text may be lower. Give more documents to hold whole ones out.",
+                f"Whole documents would fit {int(train.sum()):,} tokens where {goal:,} are meant to be: contexts are "
+                "held out instead, and what is held out shares documents with what is fitted.",
             )
-        tokens = torch.zeros(int(of.max()) + 1, dtype=torch.int64).index_add_(0, of, included.sum(dim=1))
-        train[torch.isin(of, _units_for(tokens, goal, seed))] = True
-        train &= included
+            together = None
+            train = _held_out_whole(included, goal, seed, None)
     else:
         notes += ("One context cannot be split by context: everything is held out and nothing fitted.",)
     n_train = int(train.sum())
-    return Plan(included=included, train=train, n_train=n_train, n_test=n_included - n_train, notes=notes)
+    n_test = n_included - n_train
+    return Plan(included=included, train=train, n_train=n_train, n_test=n_test, notes=notes, documents=together)
 
 
 def with_everything(plan: Plan, split: Literal["context", "token"], seed: int) -> Plan:
@@ -111,7 +124,7 @@ def with_everything(plan: Plan, split: Literal["context", "token"], seed: int) -
         train.view(-1)[places[_permutation(len(places), seed)[:n_fitted]]] = True
     n_train = int(train.sum())
     n_test = int(included.sum()) - n_train
-    return Plan(included=included, train=train, n_train=n_train, n_test=n_test, notes=plan.notes)
+    return replace(plan, included=included, train=train, n_train=n_train, n_test=n_test)
 
 
 def _goal(train_tokens: int | None, n_included: int) -> tuple[int, tuple[str, ...]]:
@@ -127,8 +140,23 @@ def _goal(train_tokens: int | None, n_included: int) -> tuple[int, tuple[str, ..
     return most, (note,)
 
 
+def _together(documents: Sequence[int] | None, n_contexts: int) -> Tensor | None:
+    """Documents numbered in the order of their first contexts; None where that groups nothing, or everything."""
+    if documents is None or len(set(documents)) in (1, n_contexts):
+        return None
+    numbers: dict[int, int] = {}
+    return torch.tensor([numbers.setdefault(each, len(numbers)) for each in documents], dtype=torch.int64)
+
+
+def _held_out_whole(included: Tensor, goal: int, seed: int, together: Tensor | None) -> Tensor:
+    """[c, t] bool, the tokens to fit: all included ones of some contexts, or of some documents."""
+    units = torch.arange(len(included)) if together is None else together
+    sizes = torch.zeros(int(units.max()) + 1, dtype=torch.int64).index_add_(0, units, included.sum(dim=1))
+    return included & torch.isin(units, _units_for(sizes, goal, seed))[:, None]
+
+
 def _units_for(tokens_per_unit: Tensor, goal: int, seed: int) -> Tensor:
-    """Indices of the documents to fit, at least one and not all."""
+    """Indices of the contexts or documents to fit, at least one and not all."""
     order = _permutation(len(tokens_per_unit), seed)
     reached = tokens_per_unit[order].cumsum(dim=0)
     n_chosen = int((reached - goal).abs().argmin()) + 1

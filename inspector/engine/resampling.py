@@ -1,14 +1,15 @@
-"""Uncertainty by resampling held-out contexts, with the fitted maps held fixed.
+"""Uncertainty by resampling held-out documents, with the fitted maps held fixed.
 
-Tokens of one context are not independent, so contexts are drawn, not tokens. What the interval covers is the choice of
-text that was scored; the choice of text the maps were fitted on is not in it.
+Tokens of one document are not independent, so documents with all their contexts are drawn, not tokens. What the
+interval covers is the choice of text that was scored; the choice of text the maps were fitted on is not in it.
 
-A bootstrap draw of contexts is a row of multinomial counts, and every score here is a function of sums over contexts:
-all draws together are one matrix product of counts with per-context sums.
+A bootstrap draw is a row of multinomial counts, and every score here is a function of sums over documents: all draws
+together are one matrix product of counts with those sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 N_RESAMPLES = 1000
 FEWEST = 10
-"""Contexts, or groups of them; an interval from fewer is of the draws and says little about other text."""
+"""Documents, or groups of them; an interval from fewer is of the draws and says little about other text."""
 LEVEL = 0.95
 
 
@@ -35,15 +36,27 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-def resampling_counts(n_contexts: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
-    """[1 + n_resamples, n_contexts] float64: how often each context is drawn. Row 0 is the data as they are.
+def resampling_counts(n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
+    """[1 + n_resamples, n] float64: how often each document is drawn. Row 0 is the data as they are.
 
-    Of fewer than `FEWEST` contexts there are no draws, and so no interval anywhere.
+    Of fewer than `FEWEST` documents there are no draws, and so no interval anywhere.
     """
-    if n_contexts < FEWEST:
-        return torch.ones(1, n_contexts, dtype=torch.float64)
-    draws = np.random.default_rng(seed).multinomial(n_contexts, np.full(n_contexts, 1.0 / n_contexts), size=n_resamples)
-    return torch.from_numpy(np.concatenate([np.ones((1, n_contexts)), draws.astype(np.float64)]))
+    if n < FEWEST:
+        return torch.ones(1, n, dtype=torch.float64)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
+    return torch.from_numpy(np.concatenate([np.ones((1, n)), draws.astype(np.float64)]))
+
+
+def counts_together(groups: Sequence[int], *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
+    """[1 + n_resamples, c] float64: how often each context is drawn, those of one group always together.
+
+    Args:
+        groups: [c] the group of each, from 0 without a gap.
+        seed: of the draws.
+        n_resamples: draws.
+    """
+    counts = resampling_counts(max(groups, default=-1) + 1, seed=seed, n_resamples=n_resamples)
+    return counts[:, torch.tensor(list(groups), dtype=torch.int64)]
 
 
 def percentile_estimate(values: Tensor, *, level: float = LEVEL) -> Estimate:

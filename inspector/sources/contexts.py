@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from inspector.sources.tokenizer import Tokenizer
     from inspector.spec import TargetSpec
 
+MANY_PIECES = 30
+"""Of a file of one text, from which they count as documents of their own: enough to hold ten of them out."""
 _GROUP = 32
 """Documents tokenised at once: enough to use the tokenizer's threads, few enough to stop early."""
 _BYTES_PER_TOKEN = 8
@@ -64,12 +66,9 @@ class Contexts:
     """What a user should know about the text."""
     field: str | None = None
     """Of the records, the field that was read; None if they have none, or the text is no records."""
-
-    @property
-    def documents(self) -> tuple[int, ...]:
-        """[c] number of the document that each context is from: windows of one file share theirs, records do not."""
-        numbers: dict[str, int] = {}
-        return tuple(numbers.setdefault(name.rpartition(" tokens ")[0] or name, len(numbers)) for name in self.names)
+    documents: tuple[int, ...]
+    """[c] the number of the document each is from, counted in the order of the contexts. A file of one text is
+    one, unless it is so large that it is read in many pieces."""
 
 
 def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
@@ -134,7 +133,10 @@ def _contexts(
     one_text: bool = False,
 ) -> Contexts:
     notes = (*notes, *cutter.special.notes(name, one_text=one_text), *_enough(len(found), name, target, cutter, length))
-    return contexts_from([item.ids for item in found], [item.name for item in found], notes, field)
+    documents = [item.document for item in found]
+    if one_text and len(set(documents)) < MANY_PIECES:
+        documents = [name] * len(found)
+    return contexts_from([item.ids for item in found], [item.name for item in found], notes, field, documents)
 
 
 def _enough(n_found: int, name: str, target: TargetSpec, cutter: _Cutter, length: int) -> tuple[str, ...]:
@@ -189,13 +191,26 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
 
 
 def contexts_from(
-    rows: Sequence[Sequence[int]], names: Sequence[str], notes: tuple[str, ...] = (), field: str | None = None
+    rows: Sequence[Sequence[int]],
+    names: Sequence[str],
+    notes: tuple[str, ...] = (),
+    field: str | None = None,
+    documents: Sequence[str] | None = None,
 ) -> Contexts:
-    """Contexts from token ids already made: [c] rows of the same length."""
+    """Contexts from token ids already made: [c] rows of the same length; without `documents` each is its own."""
     token_ids = torch.tensor([list(row) for row in rows], dtype=torch.int64)
     data = token_ids.numpy().astype("<i8", copy=False).tobytes()
     digest = hashlib.sha256(data).hexdigest()
-    return Contexts(token_ids=token_ids, names=tuple(names), sha256=digest, notes=notes, field=field)
+    numbers: dict[str, int] = {}
+    numbered = [numbers.setdefault(each, len(numbers)) for each in documents or ()]
+    return Contexts(
+        token_ids=token_ids,
+        names=tuple(names),
+        sha256=digest,
+        notes=notes,
+        field=field,
+        documents=tuple(range(len(token_ids)) if documents is None else numbered),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
-"""Which contexts are resampled together: each alone, until there are so many that sums per context would fill memory.
+"""Which contexts are resampled together: those of a document, and neighbours where sums would fill memory.
 
-Every interval resamples contexts, so sums are kept per context. Beyond MOST_GROUPS scored contexts neighbours in the
-text's order share their sums and are drawn together, as blocks: what is kept no longer grows with the text. The
-interval then rests on 512 blocks instead of more single contexts, which widens it if anything, because blocks also keep
-together what neighbouring contexts share. Up to 512 nothing changes, not a bit.
+Every interval resamples documents, most of which are one context, so sums are kept per document. Beyond MOST_GROUPS
+scored documents neighbours in the text's order share their sums and are drawn together, as blocks: what is kept no
+longer grows with the text. The interval then rests on 512 blocks instead of more documents, which widens it if
+anything, because blocks also keep together what neighbours share. Up to 512 nothing changes, not a bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,17 +28,32 @@ class Groups:
     """[g] int64 the first context of each group; ascending."""
 
 
-def groups_of(mask: Tensor, most: int | None = None) -> Groups:
+def drawn_together(mask: Tensor, documents: Tensor | None, contexts: Sequence[int]) -> list[int]:
+    """The group of each of these contexts of a mask, without blocks: for sums that are kept per context anyhow."""
+    return groups_of(mask, documents, most=len(mask)).of_context[torch.tensor(contexts, dtype=torch.int64)].tolist()
+
+
+def groups_of(mask: Tensor, documents: Tensor | None = None, most: int | None = None) -> Groups:
     """Groups of the contexts in which a [c, t] mask is True anywhere, consecutive ones together where they must be.
 
     Args:
         mask: the tokens that are scored.
-        most: groups at most; None: MOST_GROUPS. Their sizes differ by one context.
+        documents: [c] of `Plan`: contexts of one number are one group; None: each is its own.
+        most: groups at most; None: MOST_GROUPS. Their sizes differ by one document.
     """
     indices = mask.any(dim=1).nonzero()[:, 0].cpu()
-    n_groups = min(len(indices), MOST_GROUPS if most is None else most)
     of_context = torch.full((len(mask),), -1, dtype=torch.int64)
+    numbers: dict[int, int] = {}
+    firsts = []
+    for context in indices.tolist():
+        document = context if documents is None else int(documents[context])
+        if document not in numbers:
+            numbers[document] = len(numbers)
+            firsts.append(context)
+        of_context[context] = numbers[document]
+    n_groups = min(len(numbers), MOST_GROUPS if most is None else most)
+    first = torch.tensor(firsts, dtype=torch.int64)
     if n_groups:
-        of_context[indices] = torch.arange(len(indices)) * n_groups // len(indices)
-    firsts = torch.searchsorted(of_context[indices], torch.arange(n_groups))
-    return Groups(of_context=of_context, first=indices[firsts])
+        of_context[indices] = of_context[indices] * n_groups // len(numbers)
+        first = first[[-(-group * len(numbers) // n_groups) for group in range(n_groups)]]
+    return Groups(of_context=of_context, first=first)

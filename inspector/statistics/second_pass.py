@@ -217,7 +217,7 @@ class SecondPass:
         """The groups of the plan's contexts, with sums of zero if this is the first batch."""
         if self._groups is None:
             self._plan = plan
-            self._groups = groups_of(plan.test if self.scored == "test" else plan.included)
+            self._groups = groups_of(plan.test if self.scored == "test" else plan.included, plan.documents)
             n = len(self._groups.first)
             self._seen = torch.zeros(len(self._groups.of_context), dtype=torch.bool)
             self._shared = _zeros(_SHARED, n, d)

@@ -48,6 +48,8 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
         **({} if loaded.contexts.field is None else {"text_field": loaded.contexts.field}),
         "tokens_sha256": loaded.contexts.sha256,
         "n_contexts": int(loaded.contexts.token_ids.shape[0]),
+        # Only where it decides what is held out with what: other results keep their fingerprint.
+        **({} if loaded.plan.documents is None else {"documents": len(set(loaded.contexts.documents))}),
         "context_length": int(loaded.contexts.token_ids.shape[1]),
         "positions": list(target.positions) if target.positions is not None else None,
         "train_tokens": target.train_tokens,

@@ -73,14 +73,17 @@ def _plain(value: Any) -> dict[str, Any]:
 def warnings_of(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outcome) -> list[str]:
     """What somebody who reads the result should know, each once."""
     found = [*loaded.warnings, *plan.notes]
-    if statistics.n_test_contexts < FEWEST:
+    n_drawn, what = statistics.n_test_contexts, "contexts"
+    if plan.documents is not None:
+        n_drawn, what = len(set(plan.documents[plan.test.any(dim=1).cpu()].tolist())), "documents"
+    if n_drawn < FEWEST:
         found.append(
-            f"Only {statistics.n_test_contexts} contexts are held out, and an interval needs {FEWEST}: none is given. "
+            f"Only {n_drawn} {what} are held out, and an interval needs {FEWEST}: none is given. "
             "Raise --contexts or lower --train-tokens."
         )
-    if statistics.n_test_contexts > MOST_GROUPS:
+    if n_drawn > MOST_GROUPS:
         found.append(
-            f"{statistics.n_test_contexts:,} contexts are held out: intervals resample {MOST_GROUPS} blocks of "
+            f"{n_drawn:,} {what} are held out: intervals resample {MOST_GROUPS} blocks of "
             "neighbouring ones, so that memory does not grow with the text."
         )
     if statistics.effective_rank < statistics.d:

@@ -48,6 +48,15 @@ def suite(score: str, of: Callable[[int, float], float], half: float = 0.01) -> 
     return rows, {row["sae"]: {score: [row[score] - half, row[score] + half]} for row in rows}
 
 
+def thrice(result: Object) -> Object:
+    """The same with three SAEs like its only one: fewer decide nothing."""
+    (row,) = result["saes"]
+    return result | {
+        "saes": [row | {"sae": name} for name in "abc"],
+        "intervals": {name: result["intervals"][row["sae"]] for name in "abc"},
+    }
+
+
 def verdict(claim: str, *results: Object) -> Verdict:
     found = evaluate({f"{result['experiment']}-id{i}": result for i, result in enumerate(results)})
     return next(each for each in found if each.id == claim)
@@ -163,7 +172,9 @@ def test_c11_is_little_in_total_and_nothing_in_the_nonlinear(
     result = {"mean_fvu_decrease_percent": decrease, "mean_fvu_nonlinear_change_percent": change}
     values = {"fvu_nonlinear_change_percent": change, "fvu_decrease_percent": decrease}
     intervals = {"a": {key: [value - half, value + half] for key, value in values.items()}}
-    assert verdict("C11", made("pursuit", rows, result=result, intervals=intervals)).verdict == answer
+    few = made("pursuit", rows, result=result, intervals=intervals)
+    assert verdict("C11", thrice(few)).verdict == answer
+    assert verdict("C11", few).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(
@@ -215,7 +226,9 @@ def test_c17_is_the_parabola(parabola: bool, answer: str) -> None:
 def test_c19_is_a_slope_within_a_factor_of_two(value: float, half: float, answer: str) -> None:
     rows = [{"sae": "a", "slope": value, "correlation": 0.5}]
     intervals = {"a": {"slope": [value - half, value + half]}}
-    assert verdict("C19", made("probe-vs-latents", rows, intervals=intervals)).verdict == answer
+    few = made("probe-vs-latents", rows, intervals=intervals)
+    assert verdict("C19", thrice(few)).verdict == answer
+    assert verdict("C19", few).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(("gain", "answer"), [(0.2, CONSISTENT), (-0.1, CONTRADICTS)])
@@ -233,11 +246,13 @@ def test_c6_c13_c18_ask_the_interval_where_there_is_one(half: float, answer: str
             "decrease_percent_linear": 2.8}  # fmt: skip
     around = {"gain": [0.2 - half, 0.2 + half], "beyond_linear": [0.2 - half, 0.2 + half], "r2": [0.6, 0.8]}
     for claim, experiment in (("C6", "per-token-scaling"), ("C18", "scaling-with-nonlinear")):
-        found = verdict(claim, made(experiment, [], result={"pairs": [pair]}, intervals={"a -> b": around}))
+        found = verdict(claim, made(experiment, [], result={"pairs": [pair] * 3}, intervals={"a -> b": around}))
         assert found.verdict == answer
+        two = verdict(claim, made(experiment, [], result={"pairs": [pair] * 2}, intervals={"a -> b": around}))
+        assert two.verdict == CANNOT_TELL and "3 pairs are needed" in two.why
     row = {"sae": "a", "r2_scalar": 0.1, "r2_full": 0.4}
     share = {"a": {"scalar_share": [0.25 - half, 0.25 + half]}}
-    found = verdict("C13", made("shrinkage", [row], intervals=share))
+    found = verdict("C13", thrice(made("shrinkage", [row], intervals=share)))
     assert (found.verdict, found.interval) == (answer, tuple(share["a"]["scalar_share"]))
 
 
@@ -260,18 +275,22 @@ def test_c7_is_the_order_of_five(changes: Object, answer: str) -> None:
     changed = row | changes
     for half, expected in ((0.02, answer), (0.4, CANNOT_TELL), (None, CANNOT_TELL)):
         ends = {k: [v - half, v + half] for k, v in changed.items() if isinstance(v, float) and half is not None}
-        found = verdict("C7", made("norm-test", [changed], intervals={"a": ends}))
+        few = made("norm-test", [changed], intervals={"a": ends})
+        assert verdict("C7", few).verdict == CANNOT_TELL
+        found = verdict("C7", thrice(few))
         assert found.verdict == expected
     if not changes:
         assert found.number == "x 0.990 > x_hat 0.900 > linear 0.800 > error 0.700 > nonlinear 0.400"
-        assert "; 1 values of at most 0.5 count in" in found.why
+        assert "; 3 values of at most 0.5 count in" in found.why
 
 
 @pytest.mark.parametrize(("scalar", "answer"), [(0.05, CONSISTENT), (0.35, CONTRADICTS)])
 def test_c13_is_the_scalars_part(scalar: float, answer: str) -> None:
     rows, share = [{"sae": "a", "r2_scalar": scalar, "r2_full": 0.4}], scalar / 0.4
     ends = {"a": {"scalar_share": [share - 0.1, share + 0.1]}}
-    assert verdict("C13", made("shrinkage", rows, intervals=ends)).verdict == answer
+    few = made("shrinkage", rows, intervals=ends)
+    assert verdict("C13", thrice(few)).verdict == answer
+    assert verdict("C13", few).verdict == CANNOT_TELL
     assert verdict("C13", made("shrinkage", rows)).verdict == CANNOT_TELL
 
 
@@ -279,16 +298,22 @@ def test_c13_is_the_scalars_part(scalar: float, answer: str) -> None:
 def test_c14_is_x_against_its_best_rival(token: float, answer: str) -> None:
     rows = [{"sae": "a", "r2_x": 0.6, "r2_token": token, "r2_loss": 0.1, "r2_l0": 0.1, "r2_x_norm": 0.2}]
     intervals = {"a": {"r2_x": [0.1, 0.99], "r2_x_gain": [0.6 - token - 0.05, 0.6 - token + 0.05]}}
-    assert verdict("C14", made("norm-baselines", rows, intervals=intervals)).verdict == answer
+    few = made("norm-baselines", rows, intervals=intervals)
+    assert verdict("C14", thrice(few)).verdict == answer
+    assert verdict("C14", few).verdict == CANNOT_TELL
 
 
 @pytest.mark.parametrize(
-    ("linear", "nonlinear", "answer"), [(-2.0, -0.1, CONSISTENT), (1.0, 0.0, CONTRADICTS), (-2.0, -1.5, CANNOT_TELL)]
+    ("linear", "nonlinear", "answer"),
+    [(-2.0, -0.1, CONSISTENT), (1.0, 0.0, CONTRADICTS), (-2.0, -1.5, CONTRADICTS), (-2.0, -1.0, CANNOT_TELL)],
 )
 def test_c15_is_two_slopes(linear: float, nonlinear: float, answer: str) -> None:
-    slopes = {"linear_slope": linear, "nonlinear_slope": nonlinear}
+    slopes: Object = {"linear_slope": linear, "nonlinear_slope": nonlinear}
     intervals = {"slopes": {name: [value - 0.05, value + 0.05] for name, value in slopes.items()}}
+    slopes["series"] = ["a", "b", "c"]
     assert verdict("C15", made("per-token-split", [], result=slopes, intervals=intervals)).verdict == answer
+    two = slopes | {"series": ["a", "b"]}
+    assert verdict("C15", made("per-token-split", [], result=two, intervals=intervals)).verdict == CANNOT_TELL
     assert verdict("C15", made("per-token-split", [], result=slopes)).verdict == CANNOT_TELL
 
 
@@ -349,3 +374,24 @@ def test_judging_loads_nothing_heavy() -> None:
         "print(sorted({'torch', 'numpy', 'matplotlib', 'textual', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_c3_asks_for_more_saes_than_its_line_has_numbers() -> None:
+    """Four SAEs that happen to lie on a line are surely flat by their interval, whatever a fifth would say."""
+    rows = [
+        {"sae": f"{d}", "d_sae": d, "l0": l0, "fvu_nonlinear": 0.1}
+        for d, l0 in zip((256, 512, 1024, 4096, 2048, 8192), (8.0, 9.0, 7.0, 8.5, 7.5, 9.5), strict=True)
+    ]
+    assert verdict("C3", made("fvu-nonlinear", rows)).verdict == CONSISTENT
+    few = verdict("C3", made("fvu-nonlinear", rows[:5]))
+    assert few.verdict == CANNOT_TELL and "at least 6 SAEs, and 5 are there" in few.why
+
+
+def test_c1_and_c2_do_not_agree_where_one_sae_surely_lies_outside_the_papers_range() -> None:
+    def with_one(level: float, stray: float) -> Callable[[int, float], float]:
+        return lambda d, l0: stray if (d, l0) == (4096, 8.0) else level
+
+    for stray, answer in ((0.155, CONSISTENT), (0.1, CANNOT_TELL)):
+        assert verdict("C2", error_vector(with_one(0.4, stray))).verdict == answer
+    for stray, answer in ((0.705, CONSISTENT), (0.6, CANNOT_TELL)):
+        assert verdict("C1", norm_prediction(0.8, 0.3, with_one(0.8, stray))).verdict == answer

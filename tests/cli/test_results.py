@@ -145,7 +145,9 @@ def test_the_claims_are_a_list(run: Run, one: str) -> None:
     found = json.loads(run("results", "claims", "--json").out)["claims"]
     assert [claim["id"] for claim in found] == [claim.id for claim in CLAIMS]
     c2 = found[1]
-    assert set(c2) == {"id", "claim", "paper", "number", "value", "interval", "verdict", "why", "results"}
+    assert set(c2) == {
+        "id", "claim", "paper", "number", "value", "interval", "verdict", "why", "results", "all_tokens",
+    }  # fmt: skip
     assert (c2["verdict"], c2["value"], c2["interval"], c2["results"]) == (
         "cannot tell",  # the middle SAE's number has no interval
         1e-17,

@@ -100,3 +100,46 @@ def test_at_least_one_context_is_held_out_and_one_fitted() -> None:
     one = make_plan(TOKENS[:1], {1}, (8, None), 10, "context", 0)
     assert one.n_train == 0 and one.n_test == 55
     assert "cannot be split by context" in one.notes[-1]
+
+
+DOCUMENTS = [7, 7, 3, 3, 3, 9, 0, 0, 1, 2, 4, 5, 5, 6, 6, 6, 8, 8, 3, 7]
+"""Eleven documents of one to four contexts; those of 3 and of 7 do not lie together."""
+
+
+def test_contexts_of_one_document_stay_on_one_side() -> None:
+    for seed in range(8):
+        plan = make_plan(TOKENS, {1}, (8, None), 600, "context", seed, DOCUMENTS)
+        fitted = {DOCUMENTS[i] for i in plan.train.any(dim=1).nonzero()[:, 0].tolist()}
+        held_out = {DOCUMENTS[i] for i in plan.test.any(dim=1).nonzero()[:, 0].tolist()}
+        assert fitted and held_out and not fitted & held_out
+        assert fitted | held_out == set(DOCUMENTS)
+        assert abs(plan.n_train - 600) <= 4 * 55 / 2, "nearest to the goal, to half of the largest document"
+        assert plan.documents is not None and plan.notes == ()
+        firsts = list(dict.fromkeys(DOCUMENTS))
+        assert plan.documents.tolist() == [firsts.index(each) for each in DOCUMENTS]
+    by_context = make_plan(TOKENS, {1}, (8, None), 600, "context", 0)
+    fitted = {DOCUMENTS[i] for i in by_context.train.any(dim=1).nonzero()[:, 0].tolist()}
+    held_out = {DOCUMENTS[i] for i in by_context.test.any(dim=1).nonzero()[:, 0].tolist()}
+    assert fitted & held_out, "the case must fail without documents"
+
+
+def test_documents_of_one_context_each_change_nothing() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 0, list(range(20)))
+    assert plan.train.any(dim=1).nonzero()[:, 0].tolist() == SEED_ZERO
+    assert plan.documents is None and plan.notes == ()
+
+
+def test_one_document_is_split_by_context_with_a_note() -> None:
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 0, [5] * 20)
+    assert plan.train.any(dim=1).nonzero()[:, 0].tolist() == SEED_ZERO
+    (note,) = plan.notes
+    assert note.startswith("All contexts are of one document: contexts are held out instead of documents")
+    assert make_plan(TOKENS, {1}, (8, None), 600, "token", 0, [5] * 20).notes == (), "tokens are not held out by it"
+
+
+def test_documents_too_large_to_be_held_out_whole_are_divided_with_a_note() -> None:
+    """One has 19 of 20 contexts: whole, it would be all that is fitted or all that is held out."""
+    plan = make_plan(TOKENS, {1}, (8, None), 600, "context", 0, [0] * 19 + [1])
+    assert plan.train.any(dim=1).nonzero()[:, 0].tolist() == SEED_ZERO and plan.documents is None
+    (note,) = plan.notes
+    assert "where 600 are meant to be: contexts are held out instead" in note

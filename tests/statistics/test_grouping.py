@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inspector.engine.resampling import resampling_counts
+from inspector.engine.resampling import counts_together, resampling_counts
 from inspector.statistics import held_out
-from inspector.statistics.grouping import MOST_GROUPS, groups_of
+from inspector.statistics.grouping import MOST_GROUPS, drawn_together, groups_of
 from inspector.statistics.second_pass import SecondPass
 from tests.statistics.made import ALL, SAES, data, first_pass, second_pass
 
@@ -97,3 +97,27 @@ def test_sums_that_were_stored_go_on_in_the_same_bits() -> None:
     empty = SecondPass(maps)
     empty.restore({}, of.plan)
     assert empty.finish() is None
+
+
+def test_contexts_of_one_document_share_their_sums_wherever_they_lie() -> None:
+    documents = torch.tensor([0, 1, 0, 2, 1, 3, 0])
+    groups = groups_of(mask_of(0, 2, 3, 4, 6, n=7), documents)
+    assert groups.of_context.tolist() == [0, -1, 0, 1, 2, -1, 0]
+    assert groups.first.tolist() == [0, 3, 4]
+    blocks = groups_of(mask_of(0, 2, 3, 4, 6, n=7), documents, most=2)
+    assert blocks.of_context.tolist() == [0, -1, 0, 0, 1, -1, 0] and blocks.first.tolist() == [0, 4]
+    assert drawn_together(mask_of(0, 2, 3, 4, 6, n=7), documents, [6, 3, 4, 0]) == [0, 1, 2, 0]
+
+
+def test_an_interval_draws_documents_and_is_as_wide_as_they_differ() -> None:
+    """Twenty documents of five equal contexts: drawn one by one their mean's standard error is too small by sqrt(5)."""
+    documents = [i // 5 for i in range(100)]
+    values = torch.randn(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[documents]
+    together, alone = (
+        (counts @ values) / counts.sum(dim=1)
+        for counts in (counts_together(documents, seed=0), resampling_counts(100, seed=0))
+    )
+    assert float(together[0]) == pytest.approx(float(values.mean()), rel=1e-12)
+    # 1000 draws know a standard deviation to 2.2%; three of those, twice.
+    assert float(together[1:].std() / alone[1:].std()) == pytest.approx(5**0.5, rel=0.14)
+    assert len(counts_together([i // 10 for i in range(90)], seed=0)) == 1, "nine documents give no interval"

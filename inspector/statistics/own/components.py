@@ -16,10 +16,11 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose, sae_error
 from inspector.engine.moments import Moments, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
-from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
+from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.sources.companions import Companion, load_companions
+from inspector.statistics.grouping import drawn_together
 from inspector.statistics.own.sampling import sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with
 
@@ -121,7 +122,8 @@ def measure_components(
     for index, (regressor, targets) in source.batches(testing, plan, train=False):
         scores.update(regressor, targets)
         yield progress.advance_by(len(index))
-    counts = resampling_counts(scores.n_contexts, seed=measuring.seed, n_resamples=measuring.n_resamples)
+    groups = drawn_together(plan.test, plan.documents, testing)
+    counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
     predictions, dims = scores.finish(counts)
     return Components(
         sae=sae.ref.sae_id,
@@ -241,11 +243,6 @@ class _Scores:
         self._sums: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
         self._squares: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
         self._rest: dict[tuple[str, str], list[Tensor]] = {(name, t): [] for name in maps for t in TARGETS}
-
-    @property
-    def n_contexts(self) -> int:
-        """Contexts added."""
-        return len(self._n)
 
     @torch.inference_mode()
     def update(self, regressors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:

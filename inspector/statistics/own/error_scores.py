@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from inspector.engine.resampling import resampling_counts
+from inspector.engine.resampling import counts_together
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.sources.error_parts import ErrorParts
 from inspector.sources.error_sae_files import sae_folder
+from inspector.statistics.grouping import drawn_together
 from inspector.statistics.passes import Progress, contexts_with
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def score(
     squares: dict[str, list[float]] = {name: [] for name in names}
     shifts: dict[str, Tensor] = {}
     n: list[int] = []
+    scored: list[int] = []
     chosen = contexts_with(plan.test)
     progress = Progress("scores of the SAEs on errors", len(chosen), token_ids.shape[1])
     for batch in measuring.activations.batches(chosen):
@@ -78,6 +80,7 @@ def score(
             rows = plan.test[index].to(x.device)
             own = {name: value[rows] for name, value in {"x": x, **parts.of_context(token_ids[index], x)}.items()}
             n.append(int(rows.sum()))
+            scored.append(index)
             for name in names:
                 # Around the first context's mean: a mean far from 0 would cost the variance its digits.
                 shift = shifts.setdefault(name, own[name].double().mean(dim=0))
@@ -87,7 +90,8 @@ def score(
             for key, sae in loaded.items():
                 _add(sae, own[key[0]], sums[key])
             yield progress.advance_by(1)
-    counts = resampling_counts(len(n), seed=measuring.seed, n_resamples=measuring.n_resamples)
+    groups = drawn_together(plan.test, plan.documents, scored)
+    counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
     variance = {name: _variance(counts, n, totals[name], squares[name]) for name in names}
     found = []
     for (part, seed), own_sums in sums.items():

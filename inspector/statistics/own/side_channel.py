@@ -88,7 +88,7 @@ def measure_channels(
     saes = nearest_l0(loaded.saes, l0)
     d = loaded.model.check_hook(loaded.hook_name)
     ranks = ranks_for(d, rank)
-    blocks = Blocks(plan.test)
+    blocks = Blocks(plan.test, plan.documents)
     directions = [_Directions(sae, measuring.maps[sae.ref.sae_id].error_map) for sae in saes]
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     progress = Progress("side channel", len(training) + len(testing), plan.train.shape[1])

@@ -1,6 +1,6 @@
 """Adding up per-token numbers by group of contexts, in memory that does not grow with the text.
 
-Every interval resamples contexts, so sums are kept per context, or per block of them where there are very many.
+Every interval resamples documents, so sums are kept for each, or per block of them where there are very many.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from inspector.statistics.own.token_norms import ONE, Sums
 
 
 class Blocks:
-    """The groups of the contexts in which a [c, t] mask is True anywhere; see `statistics.grouping`."""
+    """The groups of the contexts in which a [c, t] mask is True anywhere; see `statistics.grouping`.
 
-    def __init__(self, mask: Tensor) -> None:
-        groups = groups_of(mask)
+    Args:
+        mask: the tokens that are scored.
+        documents: of the plan.
+    """
+
+    def __init__(self, mask: Tensor, documents: Tensor | None = None) -> None:
+        groups = groups_of(mask, documents)
         self._of_context = groups.of_context
         self.n = len(groups.first)
         self.n_contexts = int((groups.of_context >= 0).sum())

@@ -63,7 +63,7 @@ class TokenWork:
         moments = measuring.first.moments
         self._classes = TokenClasses(loaded.contexts.token_ids, measuring.plan)
         self._fitting = TokenFits(moments.d, moments.mean_x, list(self._saes), self._classes)
-        self._groups = groups = Blocks(measuring.plan.test)
+        self._groups = groups = Blocks(measuring.plan.test, measuring.plan.documents)
         self._all_ids = ClassSums(self._classes.n_ids)
         self._trained = {sae_id: GroupProducts(1) for sae_id in self._saes}
         self._trained_series = {kind: GroupProducts(1) for kind in KINDS}
