@@ -145,6 +145,10 @@ def _hook(trainer: Mapping[str, Any], buffer: Mapping[str, Any], folder: Folder)
         raise Refused(
             f"{folder.path} reads the {side}put of {name!r}, which is no hook that is known here. Choose another SAE."
         )
+    if known and found.startswith("blocks.") and not found.startswith(f"blocks.{layer}."):
+        raise Refused(
+            f"{folder.path} names the layer {layer} and the submodule {name!r}. Correct the wrong one in {CONFIG}."
+        )
     return found
 
 
@@ -174,8 +178,17 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
         state["b_enc"] = pick(stored, ("b_enc", "encoder.bias"), path)
     if kind.architecture == "topk":
         more["k"] = whole_number(trainer, "k", about_path)
+        if "k" in stored and stored["k"].numel() == 1 and int(stored["k"]) != more["k"]:
+            raise Refused(
+                f"{folder} has k {more['k']} in {CONFIG} and {int(stored['k'])} in {WEIGHTS}. Correct the wrong one."
+            )
     if kind.architecture == "jumprelu":
         threshold = pick(stored, ("threshold",), path).float()
+        if kind.keeps_k and not bool((threshold > 0).all()):
+            raise Refused(
+                f"{folder} has the threshold {float(threshold.min()):g}: training has not found one, and without it "
+                "every positive latent is active. Take a later checkpoint."
+            )
         state["threshold"] = threshold if threshold.ndim == 1 else threshold.expand(d_sae)
     common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
     return Converted(cfg=config(kind.architecture, **common) | more, state=state)

@@ -48,10 +48,14 @@ class Folder:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names from the suite's own folder down to the SAE's; of a lone SAE its own name and the two above it."""
+        """Names from the suite's own folder down to the SAE's; of a lone SAE its own name and the two above it.
+
+        Behind the name of a link stands that of the folder it leads to, which is what training called it.
+        """
+        below = self.path.relative_to(self.root).parts
         path, root = self.path.resolve(), self.root.resolve()
-        below = path.relative_to(root).parts
-        found = (root.name, *below) if below else path.parts[-3:]
+        behind = (path.name,) if below and self.path.is_symlink() else ()
+        found = (root.name, *below, *behind) if below else path.parts[-3:]
         return (*found, self.stem) if self.stem else found
 
     @property

@@ -81,6 +81,9 @@ def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     hook, out = _hook(metadata, about), both.get("hook_name_out") or both.get("hf_hook_name_out")
     if out and hook and hook_of_name(str(out)) != hook:
         raise Refused(f"{folder} is {TRANSCODER} ({hook} and {out} differ). Choose an SAE.")
+    for key in ("hook_head_index", "hook_point_head_index"):
+        if (head := both.get(key)) is not None:
+            raise Refused(f"{folder} reads head {head} alone ({key}). Choose an SAE of all that its hook holds.")
     for key in ("activation_fn", "activation_fn_str"):
         activation = about.get(key)
         if isinstance(activation, str) and activation not in _ACTIVATIONS.get(architecture, (activation, "topk")):
@@ -197,6 +200,11 @@ def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     import torch
 
     threshold = float(pick(state, ("topk_threshold",), path))
+    if not threshold > 0:
+        raise Refused(
+            f"{path} has the topk_threshold {threshold:g}: training has not found one, and without it every positive "
+            "latent is active. Take a later checkpoint."
+        )
     del state["topk_threshold"]
     if cfg.pop("rescale_acts_by_decoder_norm", False):
         norm = state["W_dec"].norm(dim=1)

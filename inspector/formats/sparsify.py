@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 RUN = "config.json"
-"""Of the run, in the folder above."""
+"""Of the run, in the folder above; of a run with several seeds (`layers.2/seed0`) in the one above that."""
 _SWITCHES = {
     "transcode": TRANSCODER,
     "skip_connection": "a skip transcoder: it adds a linear map of its input",
@@ -54,14 +54,15 @@ def _about(folder: Path) -> dict[str, Any]:
         Refused: it is another kind of dictionary, or asks for what is not done here.
     """
     about = read_json(folder / CONFIG)
-    run_path = folder.parent / RUN
-    run = read_json(run_path) if run_path.is_file() else {}
+    run = _run(folder)
     nested = run.get("sae")
     for where, found in ((CONFIG, about), (f"the run's {RUN}", run), (f"the run's {RUN}", nested)):
         if isinstance(found, Mapping):
             for key, what in _SWITCHES.items():
                 if found.get(key):
                     raise Refused(f"{folder} is {what} ({key} in {where}). Choose an SAE.")
+    if (mode := run.get("hook_mode") or "output") != "output":
+        raise Refused(f"{folder} was trained with hook_mode {mode!r}, not on its module's output. Choose another SAE.")
     activation = about.get("activation") or "topk"
     if activation != "topk":
         raise Refused(f"{folder} uses the activation {activation!r}; only topk is known here. Choose a TopK SAE.")
@@ -72,7 +73,6 @@ def _facts(folder: Folder) -> Facts:
     path = folder.path / CONFIG
     about = _about(folder.path)
     d_in = whole_number(about, "d_in", path)
-    run = folder.path.parent / RUN
     return Facts(
         d_in=d_in,
         d_sae=_latents(about, d_in, path),
@@ -80,9 +80,16 @@ def _facts(folder: Folder) -> Facts:
         module=next((part for part in reversed(folder.parts) if is_module(part)), None),
         weights=folder.path / WEIGHTS,
         l0=float(whole_number(about, "k", path)),
-        model=text_of(read_json(run).get("model")) if run.is_file() else None,
+        model=text_of(_run(folder.path).get("model")),
         notes=unknown_keys(about, _KNOWN, str(path)),
     )
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """The nearest configuration of a run; empty if there is none."""
+    above = folder.resolve().parents
+    found = next((path for path in (up / RUN for up in above[:2]) if path.is_file()), None)
+    return read_json(found) if found is not None else {}
 
 
 def _hook(folder: Folder) -> str | None:

@@ -299,12 +299,26 @@ def refused_saes(target: TargetSpec) -> list[RefusedSae]:
 
 
 def _folders(directory: Path) -> list[tuple[str, Layout]]:
-    """Folders below `directory` that hold an SAE, and its layout. `os.walk`, as it does not stat each file."""
+    """Folders below `directory` that hold an SAE, and its layout. `os.walk`, as it does not stat each file.
+
+    A link to an SAE's folder elsewhere is one of them. No other link is followed: it may lead to a whole disk, or back.
+    """
     found: list[tuple[str, Layout]] = []
+    top = directory.resolve()
     for folder, folders, files in os.walk(directory):
         if (layout := recognise({*files, *folders})) is not None:
             found.append((folder, layout))
+        for path in (Path(folder, name) for name in folders):
+            if path.is_symlink() and not path.resolve().is_relative_to(top) and (layout := _linked(path)) is not None:
+                found.append((str(path), layout))
     return found
+
+
+def _linked(path: Path) -> Layout | None:
+    try:
+        return recognise(set(os.listdir(path)))
+    except OSError:
+        return None
 
 
 def _single(given: str, said_hook: str | None) -> SaeRef:

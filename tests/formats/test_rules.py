@@ -271,9 +271,9 @@ def test_dictionary_learnings_square_matrices_lie_as_their_names_say(tmp_path: P
 def test_dictionary_learnings_submodule_says_the_hook(
     tmp_path: Path, keys: dict[str, Any], buffer: dict[str, str], hook: str
 ) -> None:
-    dictionary(
-        tmp_path / "a", "AutoEncoder", linear(weights()) | {"bias": weights().b_dec}, D_IN, D_SAE, buffer, **keys
-    )
+    keys = {"layer": None, **keys} if keys["submodule_name"] else keys
+    state = linear(weights()) | {"bias": weights().b_dec}
+    dictionary(tmp_path / "a", "AutoEncoder", state, D_IN, D_SAE, buffer, **keys)
     assert only(tmp_path).hook_name == hook
 
 
@@ -287,6 +287,21 @@ def test_dictionary_learning_refuses_what_reads_two_places_or_none_that_is_known
     assert "'gpt_neox.final_layer_norm'" in reason(tmp_path / "b")
     dictionary(tmp_path / "c", "CrossCoder", state, D_IN, D_SAE)
     assert "'CrossCoder'" in reason(tmp_path / "c")
+    dictionary(tmp_path / "d", "AutoEncoder", state, D_IN, D_SAE, submodule_name="resid_post_layer_5", layer=3)
+    assert "the layer 3 and the submodule 'resid_post_layer_5'" in reason(tmp_path / "d")
+
+
+def test_dictionary_learning_whose_files_disagree_or_are_not_finished_is_refused(tmp_path: Path) -> None:
+    state = linear(weights()) | {"b_dec": weights().b_dec}
+    dictionary(tmp_path / "k", "AutoEncoderTopK", state | {"k": np.array(K + 1)}, D_IN, D_SAE)
+    with pytest.raises(TargetError, match=f"k {K} in config.json and {K + 1} in ae.pt"):
+        load_sae(only(tmp_path / "k"), CPU, D_IN)
+    dictionary(tmp_path / "whole", "AutoEncoderTopK", state | {"k": np.array(K)}, D_IN, D_SAE)
+    agrees(only(tmp_path / "whole"), lambda x: top_k(weights(), x, K))
+    for kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        dictionary(tmp_path / kind, kind, state | {"threshold": np.array(-1.0)}, D_IN, D_SAE)
+        with pytest.raises(TargetError, match="threshold -1: training has not found one"):
+            load_sae(only(tmp_path / kind), CPU, D_IN)
 
 
 # ---- Gemma Scope 2 --------------------------------------------------------------------------------------------------
@@ -440,6 +455,8 @@ def relu(w: Weights, x: Array, *, subtract: bool = True) -> tuple[Array, Array]:
         ({"architecture": "abstopk"}, "'abstopk'"),
         ({"metadata": {"hook_name": RESID, "hook_name_out": "blocks.1.hook_mlp_out"}}, "differ"),
         ({"metadata": {"hook_name": "model.layers.1.mlp.act"}}, "model.layers.1.mlp.act"),
+        ({"metadata": {"hook_name": RESID, "hook_head_index": 0}}, "head 0 alone"),
+        ({"hook_name": RESID, "hook_point_head_index": 3}, "head 3 alone"),
     ],
 )
 def test_sae_lens_refuses_by_name(tmp_path: Path, cfg: dict[str, Any], says: str) -> None:
@@ -469,6 +486,13 @@ def test_training_checkpoints_run_with_the_threshold_that_training_found(
         return codes @ (w.w_dec / norm[:, None]) + w.b_dec, codes
 
     agrees(only(tmp_path), reference)
+
+
+def test_a_checkpoint_whose_threshold_was_not_found_yet_is_refused(tmp_path: Path) -> None:
+    """sae-lens begins with 0, with which every positive latent is active."""
+    lens(tmp_path / "a", plain(weights()) | {"topk_threshold": np.array(0.0)}, architecture="batchtopk", k=5)
+    with pytest.raises(TargetError, match="topk_threshold 0: training has not found one"):
+        load_sae(only(tmp_path), CPU, D_IN)
 
 
 def test_scaling_factors_of_fine_tuned_saes_are_used_or_asked_about(tmp_path: Path) -> None:
@@ -620,3 +644,36 @@ def test_gemma_scope_2_without_a_configuration_is_what_its_folders_are_called(tm
     moved = there.rename(tmp_path / "snapshot" / "layer_1_width_40_l0_small_transcoder")
     with pytest.raises(TargetError, match="transcoder"):
         localised(replace(ref, path=str(moved)))
+
+
+# ---- links, and runs with several seeds ------------------------------------------------------------------------------
+
+
+def test_a_link_to_an_saes_folder_is_one_and_keeps_the_name_that_training_gave(tmp_path: Path) -> None:
+    suite, away = tmp_path / "suite", tmp_path / "away"
+    written, _ = write_sparsify(away, weights())
+    written.rename(away / "anything")
+    write_sparsify(away, weights())
+    suite.mkdir()
+    (suite / "layers.2").symlink_to(away / "anything")
+    (suite / "layers.7").symlink_to(away / "layers.1")
+    (suite / "back").symlink_to(suite)
+    (suite / "nowhere").symlink_to(tmp_path / "nowhere")
+    found = {ref.sae_id: ref.hook_name for ref in list_suite(suite)}
+    assert found == {"layers.2": "blocks.2.hook_resid_post", "layers.7": RESID}
+
+
+def test_the_run_above_the_seeds_is_read_too(tmp_path: Path) -> None:
+    written, _ = write_sparsify(tmp_path, weights())
+    moved = tmp_path / "moved"
+    written.rename(moved)
+    (tmp_path / "layers.1").mkdir()
+    moved.rename(tmp_path / "layers.1" / "seed0")
+    assert only(tmp_path).hook_name == RESID
+    run = tmp_path / "config.json"
+    run.write_text(json.dumps({"transcode": True}))
+    assert "transcode in the run's config.json" in reason(tmp_path)
+    run.write_text(json.dumps({"hook_mode": "input"}))
+    assert "hook_mode 'input'" in reason(tmp_path)
+    run.write_text(json.dumps({"hook_mode": "output"}))
+    assert only(tmp_path).hook_name == RESID
