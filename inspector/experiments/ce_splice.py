@@ -92,11 +92,11 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     """Percent recovered of every arm with both predictions, resampled over contexts."""
     import numpy as np
 
-    from inspector.engine.resampling import resampling_counts
+    from inspector.engine.resampling import counts_together
 
     found = cast("Spliced", statistics.own["ce-splice"])
     n = np.array(found.n, dtype=np.float64)
-    counts = resampling_counts(len(n), seed=found.seed, n_resamples=params.resamples).numpy()
+    counts = counts_together(found.groups, seed=found.seed, n_resamples=params.resamples).numpy()
     by_id = {own.sae: own for own in found.saes}
     rows: list[Row | None] = []
     intervals: dict[str, dict[str, Interval]] = {}

@@ -30,7 +30,9 @@ class Groups:
 
 def drawn_together(mask: Tensor, documents: Tensor | None, contexts: Sequence[int]) -> list[int]:
     """The group of each of these contexts of a mask, without blocks: for sums that are kept per context anyhow."""
-    return groups_of(mask, documents, most=len(mask)).of_context[torch.tensor(contexts, dtype=torch.int64)].tolist()
+    of_context: list[int] = groups_of(mask, documents, most=len(mask)).of_context.tolist()
+    numbers: dict[int, int] = {}  # of these contexts alone, without a gap
+    return [numbers.setdefault(of_context[context], len(numbers)) for context in contexts]
 
 
 def groups_of(mask: Tensor, documents: Tensor | None = None, most: int | None = None) -> Groups:

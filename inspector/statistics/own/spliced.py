@@ -18,6 +18,7 @@ from inspector.engine.decomposition import decompose, squared_norm
 from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.model import loss_per_token
+from inspector.statistics.grouping import drawn_together
 from inspector.statistics.own.sampling import nearest_l0, random_part
 from inspector.statistics.passes import Progress, contexts_with
 
@@ -57,6 +58,8 @@ class Spliced:
 
     n: list[int] = field(default_factory=list)
     """Scored tokens per context."""
+    groups: list[int] = field(default_factory=list)
+    """The document of each context, counted from 0: those of one are drawn together."""
     original: list[float] = field(default_factory=list)
     """Sum of the unhooked loss per context, in nats."""
     loss_gap: float = 0.0
@@ -91,6 +94,7 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     picks = nearest_l0(loaded.saes, l0)
     picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]
     found = Spliced(
+        groups=drawn_together(measuring.plan.test, measuring.plan.documents, chosen),
         saes=[SplicedSae(sae=sae.ref.sae_id) for sae in picks],
         dtype=str(loaded.model.dtype).split(".")[-1],
         seed=measuring.seed,
