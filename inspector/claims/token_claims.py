@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.claims.verdict import (
-    FEWEST_SAES,
     Finding,
     Result,
     cannot,
@@ -44,6 +43,10 @@ ALMOST = 0.9
 """R² from which a prediction is called almost perfect: the paper's word, our number."""
 CUT_OFF = 0.5
 """The published code drops R² up to here (D-12); nothing is dropped here, only counted."""
+
+FEWEST_WIDTHS = 5
+"""Of C15, three more than a line has numbers: its intervals are over text, and say nothing of other SAEs. On the demo
+four widths on 60 contexts had the nonlinear part surely move by less than half as much, five on 300 surely by more."""
 
 
 def same_tokens(results: Results) -> Finding:
@@ -153,9 +156,9 @@ def split_per_token(results: Results) -> Finding:
     found = results["per-token-split"]
     linear, nonlinear = found["result"]["linear_slope"], found["result"]["nonlinear_slope"]
     if linear is None or nonlinear is None:
-        return cannot("A slope on width needs SAEs of at least three widths.")
-    if len(found["result"]["series"]) < FEWEST_SAES:
-        return cannot(f"A slope on width needs SAEs of at least {FEWEST_SAES} widths.")
+        return cannot("A slope on width is not defined.")
+    if len(found["result"]["series"]) < FEWEST_WIDTHS:
+        return cannot(f"A slope on width needs SAEs of at least {FEWEST_WIDTHS} widths.")
     ends, other = ends_of(found, "slopes", "linear_slope"), ends_of(found, "slopes", "nonlinear_slope")
     falls, small = ends[1] < 0.0, lies_in(other, -HALF * abs(ends[1]), HALF * abs(ends[1]))
     most = HALF * abs(ends[0])

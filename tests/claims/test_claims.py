@@ -310,10 +310,10 @@ def test_c14_is_x_against_its_best_rival(token: float, answer: str) -> None:
 def test_c15_is_two_slopes(linear: float, nonlinear: float, answer: str) -> None:
     slopes: Object = {"linear_slope": linear, "nonlinear_slope": nonlinear}
     intervals = {"slopes": {name: [value - 0.05, value + 0.05] for name, value in slopes.items()}}
-    slopes["series"] = ["a", "b", "c"]
+    slopes["series"] = ["a", "b", "c", "d", "e"]
     assert verdict("C15", made("per-token-split", [], result=slopes, intervals=intervals)).verdict == answer
-    two = slopes | {"series": ["a", "b"]}
-    assert verdict("C15", made("per-token-split", [], result=two, intervals=intervals)).verdict == CANNOT_TELL
+    four = slopes | {"series": ["a", "b", "c", "d"]}
+    assert verdict("C15", made("per-token-split", [], result=four, intervals=intervals)).verdict == CANNOT_TELL
     assert verdict("C15", made("per-token-split", [], result=slopes)).verdict == CANNOT_TELL
 
 
