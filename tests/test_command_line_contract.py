@@ -26,7 +26,8 @@ from inspector.cli.main import dm_inspect
 from inspector.sources import toy
 
 D_MODEL, N_LAYERS, CONTEXT = 16, 3, 64
-CONTEXTS = 24
+CONTEXTS = 30
+"""Of which 12 are held out: an interval needs ten."""
 LAYER = 1
 EXPERIMENTS = ("norm-prediction", "error-vector", "fvu-nonlinear")
 TOP_KEYS = {"experiment", "profile", "definition", "provenance", "saes", "result", "intervals", "controls", "warnings"}
