@@ -31,6 +31,10 @@ Json = Any
 
 SAE_KEYS = ("sae", "layer", "hook_name", "d_sae", "nominal_l0", "l0", "n_train", "n_test")
 """What every entry of a result's `saes` has; the rest was measured."""
+SPREAD_KEYS = ("n_eff", "top_share")
+"""How many tokens a squared error is of; beside the scores, and no score."""
+ALL_TOKENS = "_all_tokens"
+"""Behind the name of a number: the same with outliers fitted and scored like the other tokens."""
 
 
 class ResultObject(TypedDict):

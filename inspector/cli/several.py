@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Figure, Series, Table
-from inspector.experiment import SAE_KEYS
+from inspector.experiment import ALL_TOKENS, SAE_KEYS, SPREAD_KEYS
 from inspector.spec import width_label
 
 Result = Mapping[str, Any]
@@ -65,4 +65,6 @@ def _by_layer(title: str, models: Sequence[str], rows: Sequence[Mapping[str, Any
 
 
 def _is_score(key: str, value: object) -> bool:
-    return key not in SAE_KEYS and isinstance(value, int | float) and not isinstance(value, bool)
+    if key in (*SAE_KEYS, *SPREAD_KEYS) or key.endswith(ALL_TOKENS):
+        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from inspector.experiment import ALL_TOKENS
 from inspector.statistics.heaviest import MOST_CARRIED, SHARE, HeavyToken
 
 if TYPE_CHECKING:
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.statistics.measured import OutliersFound, SaeStatistics, Statistics
 
-ALL_TOKENS = "_all_tokens"
-"""Behind the name of a number: the same with outliers fitted and scored like the other tokens."""
 SCORES = ("fvu", "fvu_nonlinear", "r2_norm", "r2_pooled", "r2_mean_dims")
-DEFINITION = "Tokens with more than {factor:g} times the median norm are left out; ..._all_tokens counts them too."
+LEFT_OUT = "Tokens with more than {factor:g} times the median norm are left out"
 
 
 def with_all_tokens(found: ResultObject, statistics: Statistics, outcome: Outcome | None) -> None:
@@ -58,8 +57,11 @@ def with_all_tokens(found: ResultObject, statistics: Statistics, outcome: Outcom
             for key, value in control.items() if isinstance(control, dict) else ():
                 if key != "definition":
                     found["controls"][name][key + ALL_TOKENS] = value
-    if statistics.outliers is not None and statistics.outliers.left_out:
-        found["definition"] += " " + DEFINITION.format(factor=statistics.outliers.factor)
+    # Of an experiment without an SAE's numbers, such as theory-c1, there are no tokens to leave out.
+    if statistics.outliers is not None and statistics.outliers.left_out and found["saes"]:
+        counted = any(key.endswith(ALL_TOKENS) for row in found["saes"] for key in row)
+        found["definition"] += f" {LEFT_OUT.format(factor=statistics.outliers.factor)}"
+        found["definition"] += f"; ...{ALL_TOKENS} counts them too." if counted else "."
         if outcome is None and any(name + ALL_TOKENS in row for row in found["saes"] for name in SCORES):
             found["definition"] += (
                 " Those are of all held-out tokens of the run, as norm-prediction and error-vector give."

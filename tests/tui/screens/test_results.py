@@ -66,7 +66,7 @@ async def test_beside_the_figure_stands_what_it_means(store: Path) -> None:
         said = "\n".join("".join(text for text, _ in line) for line in screen.query_one("#facts", LinesView).lines)
         joined = " ".join(said.split())
         for part in (
-            "C1 consistent with the paper: The size of the error is linearly predictable.",
+            "C1 cannot tell: The size of the error is linearly predictable.",
             "paper R² 0.70 to 0.95; '> 90%'",
             "here 0.5; of 0.5: [0.45, 0.55]",
             "In the paper: Sec. 4.1, Eq. 10",
@@ -159,8 +159,8 @@ async def test_claims_are_a_page_and_of_the_marked_results(store: Path) -> None:
         await app.settle()
         text = app.screen_text()
         assert "the paper's claims" in text[0]
-        assert text[1].strip() == "1 consistent with the paper, 0 contradict it, 18 cannot tell"
-        assert text[3].split()[:2] == ["✓", "C1"]
+        assert text[1].strip() == "0 consistent with the paper, 0 contradict it, 19 cannot tell"
+        assert text[3].split()[:2] == ["?", "C1"]  # 0.5 is above the null, and outside the paper's range
         await app.press("escape")
         assert screen.page == "results" and app.app.screen is screen
 
