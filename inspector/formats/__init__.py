@@ -84,6 +84,11 @@ def read_facts(layout: Layout, folder: Folder) -> Facts:
         TargetError: they are not what they should be.
     """
     assert layout.facts is not None, "only folders are read, and their layouts have facts"
+    for path in (folder.path / name for name in layout.files):
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise TargetError(f"{path} is not a regular file. Put the SAE's own file in its place.")
+    if layout.files and not path.exists():  # a pruned cache leaves links that lead nowhere
+        raise TargetError(f"{path} is not there, or is a link to nothing. Fetch it again, or remove its folder.")
     try:
         return layout.facts(folder)
     except TargetError:

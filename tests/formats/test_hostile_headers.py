@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import struct
 import tracemalloc
@@ -16,7 +17,7 @@ import torch
 
 from inspector.errors import TargetError
 from inspector.sources.sae import load_sae
-from inspector.sources.suites import list_suite
+from inspector.sources.suites import list_suite, survey
 
 D_IN, D_SAE = 16, 64
 SHAPES = {"W_enc": (D_IN, D_SAE), "W_dec": (D_SAE, D_IN), "b_enc": (D_SAE,), "b_dec": (D_IN,), "threshold": (D_SAE,)}
@@ -144,6 +145,28 @@ def test_a_safetensors_header_that_is_none_is_refused(tmp_path: Path, raw: bytes
     path.write_bytes(struct.pack("<Q", 2**63) + b"{}")
     with pytest.raises(TargetError):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "about"), [("params.npz", None), ("params.safetensors", "config.json")])
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path: Path, name: str, about: str | None) -> None:
+    """These layouts open their weights for a list, and opening a pipe waits for whoever writes."""
+    folder = place(tmp_path)
+    os.mkfifo(folder / name)
+    if about:
+        (folder / about).write_text(json.dumps({"architecture": "jump_relu"}))
+    with pytest.raises(TargetError, match="is not a regular file"):
+        list_suite(tmp_path)
+
+
+def test_a_link_to_weights_that_are_gone_is_one_row_and_the_others_load(tmp_path: Path) -> None:
+    """As a cache leaves behind whose large files were pruned."""
+    safetensors(place(tmp_path), entries())
+    gone = safetensors(place(tmp_path / "gone"), entries())
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nothing")
+    found = survey(tmp_path)
+    assert len(found.refs) == 1
+    assert [f"{gone} is not there, or is a link to nothing" in each.reason for each in found.refused] == [True]
 
 
 @pytest.mark.parametrize("kind", ["npz", "safetensors"])
