@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.claims import CONSISTENT, CONTRADICTS
+from inspector.claims import CONSISTENT, CONTRADICTS, evaluate
 from tests.commands import ROOT
 
 EXPERIMENTS = (
@@ -25,6 +26,25 @@ FEW = (
     ("--widths", "512,1k,2k,4k", "--l0", "32", "--seed", "1"),
 )
 """Choices of at most six SAEs, all on 60 contexts."""
+OF_SAES = ("norm-prediction", "error-vector", "fvu-nonlinear", "norm-test", "shrinkage", "norm-baselines")
+"""Their rows are each of one SAE: of some SAEs alone the result would hold those rows and no others."""
+
+
+def wrong_fours(kept: Path, contradicted: set[str]) -> list[tuple[str, ...]]:
+    """Choices of four SAEs of a kept run that agree to a contradicted claim."""
+    stored = [json.loads(path.read_text())["result"] for path in kept.glob("*.json")]
+    results = {result["experiment"]: result for result in stored if result["experiment"] in OF_SAES}
+    names = [row["sae"] for row in results["fvu-nonlinear"]["saes"]]
+    assert len(results) == len(OF_SAES) and len(names) == 15
+    found = []
+    for four in itertools.combinations(names, 4):
+        part = {
+            name: result | {"saes": [row for row in result["saes"] if row["sae"] in four]}
+            for name, result in results.items()
+        }
+        if any(each.verdict == CONSISTENT and each.id in contradicted for each in evaluate(part)):
+            found.append(four)
+    return found
 
 
 def verdicts(home: Path, *words: str) -> dict[str, str]:
@@ -52,6 +72,8 @@ def test_little_evidence_agrees_to_nothing_that_all_of_it_contradicts(
 ) -> None:
     whole = verdicts(tmp_path / "whole")
     assert CONTRADICTS in whole.values() and CONSISTENT in whole.values()
+    contradicted = {claim for claim, said in whole.items() if said == CONTRADICTS}
+    assert wrong_fours(tmp_path / "whole" / "kept", contradicted) == []
     for number, words in enumerate(FEW):
         few = verdicts(tmp_path / str(number), "--contexts", "60", *words)
         with capsys.disabled():
