@@ -58,6 +58,15 @@ _KNOWN = frozenset(
     )
 )  # fmt: skip
 """Keys since version 6, of SAEs and of their training. Older ones hold the whole of a run."""
+_ABOUT_THE_RUN = frozenset(
+    (
+        "hook_name", "hook_point", "hf_hook_name", "hook_name_out", "hf_hook_name_out", "hook_layer", "hook_head_index",
+        "model_name", "activation_fn", "activation_fn_str", "activation_fn_kwargs", "finetuning_scaling_factor",
+        "prepend_bos", "seqpos_slice", "context_size", "exclude_special_tokens", "dataset_path", "sae_lens_version",
+        "sae_lens_training_version", "neuronpedia_id",
+    )
+)  # fmt: skip
+"""Keys that may stand beside the metadata as well as in it, and are read or judged in both places."""
 
 
 def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def _notes(about: Mapping[str, Any], both: Mapping[str, Any], path: Path) -> tup
     if isinstance(slices, list | tuple) and any(end is not None for end in slices):
         notes.append(f"{path.parent.name} was trained on positions {list(slices)} alone; compare with --positions.")
     if "metadata" in about:
-        notes += unknown_keys(about, _KNOWN, str(path))
+        notes += unknown_keys(about, _KNOWN | _ABOUT_THE_RUN, str(path))
     return tuple(notes)
 
 

@@ -72,6 +72,9 @@ class LoadedSae:
         """How latents are let through, where the published files leave a choice."""
         self.model_name: str | None = sae.cfg.metadata.model_name
         """As its files say."""
+        size = getattr(sae.cfg.metadata, "context_size", None)
+        self.context_size: int | None = size if type(size) is int and size > 0 else None
+        """Tokens of the contexts that it was trained on, as its files say; None: they do not."""
         self._module = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -216,6 +216,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         *model.warnings,
         *suites.l0_notes(refs, choice.target.l0),
         *(note for sae in saes for note in sae.notes),
+        *_beyond_training(saes, length),
         *contexts.notes,
         *plan.notes,
         *counted,
@@ -233,6 +234,18 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         memory=memory,
         outliers=outliers_of(target.outliers, gate.median_norm),
     )
+
+
+def _beyond_training(saes: Sequence[LoadedSae], length: int) -> list[str]:
+    """A note where contexts are longer than those the SAEs were trained on."""
+    sizes = sorted({sae.context_size for sae in saes if sae.context_size is not None and sae.context_size < length})
+    if not sizes:
+        return []
+    n = sum(sae.context_size in sizes for sae in saes)
+    return [
+        f"{n} of {len(saes)} SAEs were trained on contexts of {', '.join(f'{size:,}' for size in sizes)} tokens and "
+        f"these have {length:,}: later positions are none that they saw. --context-length {sizes[0]} keeps to theirs."
+    ]
 
 
 def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:

@@ -177,3 +177,24 @@ def test_notes_about_the_text_and_far_l0s_become_warnings(
         warning.startswith("a.jsonl: 1 line could not be read and was left out; line 1: Expecting value at column 1.")
         for warning in loaded.warnings
     )
+
+
+def test_contexts_longer_than_an_sae_was_trained_on_are_told(
+    toy_dirs: dict[str, Path], suite: Path, text: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(suite, tmp_path / "suite")
+    paths = sorted((tmp_path / "suite").rglob("cfg.json"))
+    for path in paths[:-1]:
+        about = json.loads(path.read_text())
+        about["metadata"]["context_size"] = 16
+        path.write_text(json.dumps(about))
+    loaded, _ = opened(spec(toy_dirs, tmp_path / "suite", text))
+    length = loaded.contexts.token_ids.shape[1]
+    n = sum(sae.context_size == 16 for sae in loaded.saes)
+    assert length > 16 and 0 < n <= len(loaded.saes)
+    told = f"{n} of {len(loaded.saes)} SAEs were trained on contexts of 16 tokens and these have {length:,}"
+    assert any(warning.startswith(told) for warning in loaded.warnings)
+    shorter, _ = opened(spec(toy_dirs, tmp_path / "suite", text, context_length=16, positions=(2, None)))
+    assert not any("were trained on contexts" in warning for warning in shorter.warnings)
