@@ -34,7 +34,7 @@ from inspector.spec import RunSpec, TargetSpec
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 
 EXPERIMENTS = ("theory-c1", "norm-prediction", "error-vector", "fvu-nonlinear")
-PARAMS = {"resamples": "50", "draws": "2000", "repeats": "2"}
+PARAMS = {"resamples": "50", "draws": "2000"}
 PASSES = ("null", "moments", "scores", "real")
 LIMIT = 300.0
 """Seconds after which a forked process is taken for stuck."""

@@ -36,12 +36,12 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-def resampling_counts(n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> Tensor:
+def resampling_counts(n: int, *, seed: int, n_resamples: int = N_RESAMPLES, fewest: int = FEWEST) -> Tensor:
     """[1 + n_resamples, n] float64: how often each document is drawn. Row 0 is the data as they are.
 
-    Of fewer than `FEWEST` documents there are no draws, and so no interval anywhere.
+    Of fewer than `fewest` there are no draws, and so no interval anywhere.
     """
-    if n < FEWEST:
+    if n < fewest:
         return torch.ones(1, n, dtype=torch.float64)
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
     return torch.from_numpy(np.concatenate([np.ones((1, n)), draws.astype(np.float64)]))
