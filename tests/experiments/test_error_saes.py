@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
@@ -26,11 +28,12 @@ from inspector.sources.contexts import load_contexts
 from inspector.sources.error_parts import Gaussian, geometric_median
 from inspector.sources.error_sae_files import ABOUT_FILE, read_error_saes
 from inspector.sources.learning import LearnerSettings
+from inspector.sources.target import open_target
 from inspector.sources.topk_learner import TopKLearner
 from inspector.sources.training_checkpoint import FOLDER
 from inspector.spec import RunSpec
 from inspector.statistics.own.error_recipe import recipe_of
-from tests.experiments.own import LAYER, Array, D, Toy, decoded, hidden, opened
+from tests.experiments.own import LAYER, Array, D, Toy, decoded, finish, hidden, opened, write_files
 
 BASE = f"layer_{LAYER}/resid/width_64/l0_4"
 PARTS = ("linear_error", "nonlinear_error", "x", "sae_error", "gaussian_linear", "gaussian_nonlinear")
@@ -163,8 +166,6 @@ def test_every_part_starts_from_the_same_weights_and_every_seed_from_others(toy:
     trained = read_error_saes(tmp_path)
 
     def decoder(part: str, seed: int) -> Tensor:
-        from safetensors.torch import load_file
-
         (sae,) = [sae for sae in trained.of_part(part) if sae.seed == seed]
         return load_file(sae.folder / "sae_weights.safetensors")["W_dec"] * 1.0
 
@@ -174,6 +175,20 @@ def test_every_part_starts_from_the_same_weights_and_every_seed_from_others(toy:
         # Scales of the parts are folded into the encoder; rows keep unit norm.
         torch.testing.assert_close(other, first, rtol=0, atol=1e-5)
     assert float((decoder("linear_error", 1) - first).abs().max()) > 0.1
+
+
+def test_first_weights_follow_the_seed_of_the_run(tmp_path: Path) -> None:
+    spec = write_files(tmp_path)
+    kept = {}
+    for seed in (0, 1):
+        toy = Toy(tmp_path, finish(open_target(replace(spec, seed=seed))))
+        to = tmp_path / f"trained_{seed}"
+        toy.one("error-saes", folder=str(to), learning_rate="1e-9", controls="off", **{**SMALL, "sae_tokens": "1024"})
+        saes = read_error_saes(to).of_part("linear_error")
+        kept[seed] = [load_file(sae.folder / "sae_weights.safetensors")["W_dec"] for sae in saes]
+    assert len(kept[0]) == len(kept[1]) > 0
+    for one, other in product(kept[0], kept[1]):
+        assert float((one - other).abs().max()) > 0.1
 
 
 def test_result_is_json_and_draws_itself(found: dict[str, Any]) -> None:

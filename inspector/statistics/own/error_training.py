@@ -30,6 +30,8 @@ from inspector.statistics.own.error_stream import MAIN, ErrorStream
 
 PROBES = 10
 """Times that held-out tokens are measured on the way."""
+SEEDS_APART = 1_000
+"""Between two seeds of a run: more than SAEs of one part, so that no two runs share first weights."""
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
 """Between two checkpoints, and at least so many times what the last one took."""
 
@@ -98,8 +100,8 @@ class ErrorTraining:
         )
 
     def _learner(self, name: str, sample: Tensor) -> Learner:
-        # The name is left out of the seed: the same first weights for every part.
-        seed = int(name.partition("|")[2])
+        # The part is left out of the seed: the same first weights for every part. Other ones for every seed of the run.
+        seed = self._stream.measuring.seed * SEEDS_APART + int(name.partition("|")[2])
         center = geometric_median(sample[: self._stream.batch_tokens]).to(sample.device)
         return TopKLearner(
             "error-saes", self._stream.d_sae, self._recipe.k, seed=seed, settings=self._settings(), center=center
