@@ -75,6 +75,8 @@ class LoadedSae:
         size = getattr(sae.cfg.metadata, "context_size", None)
         self.context_size: int | None = size if type(size) is int and size > 0 else None
         """Tokens of the contexts that it was trained on, as its files say; None: they do not."""
+        self.never_saw_special = bool(getattr(sae.cfg.metadata, "exclude_special_tokens", None))
+        """Whether special tokens were left out of its training, as its files say."""
         self._module = sae
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)

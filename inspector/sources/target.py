@@ -216,7 +216,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         *model.warnings,
         *suites.l0_notes(refs, choice.target.l0),
         *(note for sae in saes for note in sae.notes),
-        *_beyond_training(saes, length),
+        *_beyond_training(saes, length, decided.include_special),
         *contexts.notes,
         *plan.notes,
         *counted,
@@ -236,16 +236,23 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     )
 
 
-def _beyond_training(saes: Sequence[LoadedSae], length: int) -> list[str]:
-    """A note where contexts are longer than those the SAEs were trained on."""
+def _beyond_training(saes: Sequence[LoadedSae], length: int, include_special: bool) -> list[str]:
+    """A note for each way in which the tokens are others than the SAEs were trained on."""
+    notes = []
     sizes = sorted({sae.context_size for sae in saes if sae.context_size is not None and sae.context_size < length})
-    if not sizes:
-        return []
-    n = sum(sae.context_size in sizes for sae in saes)
-    return [
-        f"{n} of {len(saes)} SAEs were trained on contexts of {', '.join(f'{size:,}' for size in sizes)} tokens and "
-        f"these have {length:,}: later positions are none that they saw. --context-length {sizes[0]} keeps to theirs."
-    ]
+    if sizes:
+        n = sum(sae.context_size in sizes for sae in saes)
+        notes.append(
+            f"{n} of {len(saes)} SAEs were trained on contexts of {', '.join(f'{size:,}' for size in sizes)} tokens "
+            f"and these have {length:,}: later positions are none that they saw. --context-length {sizes[0]} keeps to "
+            "theirs."
+        )
+    if include_special and (n := sum(sae.never_saw_special for sae in saes)):
+        notes.append(
+            f"{n} of {len(saes)} SAEs were trained without special tokens (exclude_special_tokens), which are counted "
+            "here: their errors there say nothing about them. Leave out --include-special to measure what they saw."
+        )
+    return notes
 
 
 def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:

@@ -198,3 +198,29 @@ def test_contexts_longer_than_an_sae_was_trained_on_are_told(
     assert any(warning.startswith(told) for warning in loaded.warnings)
     shorter, _ = opened(spec(toy_dirs, tmp_path / "suite", text, context_length=16, positions=(2, None)))
     assert not any("were trained on contexts" in warning for warning in shorter.warnings)
+
+
+def test_special_tokens_that_an_sae_never_saw_are_told(
+    toy_dirs: dict[str, Path], suite: Path, text: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(suite, tmp_path / "suite")
+    values: list[object] = [True, [0, 1], False, None, []]
+    for n, path in enumerate(sorted((tmp_path / "suite").rglob("cfg.json"))):
+        about = json.loads(path.read_text())
+        about["metadata"]["exclude_special_tokens"] = values[n % len(values)]
+        path.write_text(json.dumps(about))
+    usual, _ = opened(spec(toy_dirs, tmp_path / "suite", text))
+    assert not any("exclude_special_tokens" in warning for warning in usual.warnings)
+    loaded, _ = opened(spec(toy_dirs, tmp_path / "suite", text, include_special=True))
+    asked = {sae.ref.sae_id: sae.never_saw_special for sae in loaded.saes}
+    written = {
+        str(path.parent.relative_to(tmp_path / "suite")): json.loads(path.read_text())["metadata"]
+        for path in (tmp_path / "suite").rglob("cfg.json")
+    }
+    assert asked == {sae_id: bool(written[sae_id]["exclude_special_tokens"]) for sae_id in asked}
+    n = sum(asked.values())
+    assert 0 < n < len(asked)
+    told = f"{n} of {len(asked)} SAEs were trained without special tokens"
+    assert any(warning.startswith(told) for warning in loaded.warnings)
