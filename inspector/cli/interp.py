@@ -328,12 +328,12 @@ def _finish(result: dict[str, Any], command: str, *, as_json: bool, quiet: bool)
 
 def _export(out: Path, result: dict[str, Any], loaded: Loaded, windows: Windows, gathered: Sequence[Gathered]) -> None:
     """The result, the examples and delphi's cache below a folder."""
-    from inspector.interp.export import examples_json, write_delphi
+    from inspector.interp.export import examples_json, file_name, write_delphi
 
     with whole_file(out / f"{result['experiment']}.json") as temporary:
         temporary.write_text(to_json(result) + "\n", encoding="ascii")
     for one in gathered:
-        path = out / "examples" / f"{one.reader.name.replace('/', '.')}.json"
+        path = out / "examples" / f"{file_name(one.reader.name)}.json"
         output_folder(path.parent)
         with whole_file(path) as temporary:
             temporary.write_text(to_json(examples_json(one, loaded)) + "\n", encoding="ascii")

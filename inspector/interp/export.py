@@ -58,6 +58,11 @@ def examples_json(one: Gathered, loaded: Loaded) -> dict[str, Any]:
     }
 
 
+def file_name(reader_name: str) -> str:
+    """Of what is written of one reader: one name, that leads nowhere else and is not hidden."""
+    return reader_name.replace("/", ".").lstrip(".") or "sae"
+
+
 def write_delphi(folder: Path, one: Gathered, windows: Windows, loaded: Loaded) -> Path:
     """Write one SAE's activations as a cache of delphi; returns its folder.
 
@@ -88,7 +93,7 @@ def write_delphi(folder: Path, one: Gathered, windows: Windows, loaded: Loaded) 
         "activations": held,
         "tokens": shown.astype(np.int64),
     }
-    here = folder / one.reader.name.replace("/", ".")
+    here = folder / file_name(one.reader.name)
     write_whole(here / f"0_{one.reader.sae.ref.d_sae - 1}.safetensors", to_safetensors(data))
     config = {
         "dataset_repo": loaded.target.text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from inspector.interp.examples import (
     LatentExamples,
     draw_latents,
 )
+from inspector.interp.export import file_name
 from inspector.interp.gathering import gather
 from inspector.interp.readers import Active, PlainReader
 from inspector.interp.windows import Windows, windows_of
@@ -253,3 +255,12 @@ def test_a_number_that_is_none_is_said_and_not_taken_for_silence(
     monkeypatch.setattr(type(judged.model), "activations", broken)
     with pytest.raises(DataError, match="activation is not finite at context 0, position 9"):
         finished(gather(judged, [PlainReader(judged.saes[0])], SETTINGS, batch_size=8))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("layer_4/resid/width_1k/l0_16", "layer_4.resid.width_1k.l0_16"), ("..", "sae"), (".", "sae"), ("../a", "a")],
+)
+def test_what_is_written_of_a_reader_stays_in_its_folder(name: str, file: str, tmp_path: Path) -> None:
+    assert file_name(name) == file
+    assert (tmp_path / file_name(name)).resolve().parent == tmp_path.resolve()
