@@ -1,8 +1,10 @@
 """One door: every default decided and recorded, every wrong word answered before anything heavy is imported."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,47 +181,44 @@ def test_notes_about_the_text_and_far_l0s_become_warnings(
     )
 
 
+def copy_with(suite: Path, to: Path, key: str, value: Callable[[int, int], object]) -> dict[str, object]:
+    """Copy a suite with one key of every SAE's metadata set, by the SAE's number and how many there are; by SAE id."""
+    shutil.copytree(suite, to)
+    paths = sorted(to.rglob("cfg.json"))
+    written = {}
+    for n, path in enumerate(paths):
+        about = json.loads(path.read_text())
+        about["metadata"][key] = written[str(path.parent.relative_to(to))] = value(n, len(paths))
+        path.write_text(json.dumps(about))
+    return written
+
+
 def test_contexts_longer_than_an_sae_was_trained_on_are_told(
     toy_dirs: dict[str, Path], suite: Path, text: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
-    shutil.copytree(suite, tmp_path / "suite")
-    paths = sorted((tmp_path / "suite").rglob("cfg.json"))
-    for path in paths[:-1]:
-        about = json.loads(path.read_text())
-        about["metadata"]["context_size"] = 16
-        path.write_text(json.dumps(about))
-    loaded, _ = opened(spec(toy_dirs, tmp_path / "suite", text))
+    copy = tmp_path / "suite"
+    copy_with(suite, copy, "context_size", lambda n, count: 16 if n < count - 1 else None)
+    loaded, _ = opened(spec(toy_dirs, copy, text))
     length = loaded.contexts.token_ids.shape[1]
     n = sum(sae.context_size == 16 for sae in loaded.saes)
     assert length > 16 and 0 < n <= len(loaded.saes)
     told = f"{n} of {len(loaded.saes)} SAEs were trained on contexts of 16 tokens and these have {length:,}"
     assert any(warning.startswith(told) for warning in loaded.warnings)
-    shorter, _ = opened(spec(toy_dirs, tmp_path / "suite", text, context_length=16, positions=(2, None)))
+    shorter, _ = opened(spec(toy_dirs, copy, text, context_length=16, positions=(2, None)))
     assert not any("were trained on contexts" in warning for warning in shorter.warnings)
 
 
 def test_special_tokens_that_an_sae_never_saw_are_told(
     toy_dirs: dict[str, Path], suite: Path, text: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
-    shutil.copytree(suite, tmp_path / "suite")
+    copy = tmp_path / "suite"
     values: list[object] = [True, [0, 1], False, None, []]
-    for n, path in enumerate(sorted((tmp_path / "suite").rglob("cfg.json"))):
-        about = json.loads(path.read_text())
-        about["metadata"]["exclude_special_tokens"] = values[n % len(values)]
-        path.write_text(json.dumps(about))
-    usual, _ = opened(spec(toy_dirs, tmp_path / "suite", text))
+    written = copy_with(suite, copy, "exclude_special_tokens", lambda n, _: values[n % len(values)])
+    usual, _ = opened(spec(toy_dirs, copy, text))
     assert not any("exclude_special_tokens" in warning for warning in usual.warnings)
-    loaded, _ = opened(spec(toy_dirs, tmp_path / "suite", text, include_special=True))
+    loaded, _ = opened(spec(toy_dirs, copy, text, include_special=True))
     asked = {sae.ref.sae_id: sae.never_saw_special for sae in loaded.saes}
-    written = {
-        str(path.parent.relative_to(tmp_path / "suite")): json.loads(path.read_text())["metadata"]
-        for path in (tmp_path / "suite").rglob("cfg.json")
-    }
-    assert asked == {sae_id: bool(written[sae_id]["exclude_special_tokens"]) for sae_id in asked}
+    assert asked == {sae_id: bool(written[sae_id]) for sae_id in asked}
     n = sum(asked.values())
     assert 0 < n < len(asked)
     told = f"{n} of {len(asked)} SAEs were trained without special tokens"
