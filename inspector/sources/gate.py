@@ -190,9 +190,13 @@ def _beside(hook_name: str, layer: int | None, model: LanguageModel) -> list[str
     return [name for name in names if name in model.hook_names]
 
 
+def _relative(difference: Tensor, whole: Tensor) -> float:
+    return float(difference.norm() / whole.norm().clamp(min=1e-30))
+
+
 def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor, dtype: torch.dtype) -> GateCheck:
     before, attention, mlp, after = (taken[name][mask].double() for name in _parts(layer))
-    rest = float((before + attention + mlp - after).norm() / after.norm().clamp(min=1e-30))
+    rest = _relative(before + attention + mlp - after, after)
     tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
     return GateCheck(
         name="residual identity",
@@ -218,7 +222,7 @@ def _no_identity(hook_name: str) -> GateCheck:
 def _same_values(taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype) -> GateCheck:
     """Whether two hooks that are the same on most models are so on this one."""
     ours, theirs = taken[hook_name][mask].double(), taken[other][mask].double()
-    rest = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30)) if ours.shape == theirs.shape else math.inf
+    rest = _relative(ours - theirs, theirs) if ours.shape == theirs.shape else math.inf
     tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
     return GateCheck(
         name="hook",
