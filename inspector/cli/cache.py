@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from inspector.cli import experiments
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.errors import DataError
+from inspector.interp import answer_store
+from inspector.store.cache import Kind
+from inspector.store.cache_kinds import kinds, table_rows
 
 if TYPE_CHECKING:
-    from inspector.store.cache import Entry, Kind
+    from inspector.store.cache import Entry
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -154,9 +163,6 @@ def prune(older_than: float | None, max_size: int | None, dry_run: bool, as_json
 
 def all_kinds() -> list[Kind]:
     """The store's kinds, and those of the layers above it."""
-    from inspector.cli.cache_kinds import Answers, ExperimentList
-    from inspector.store.cache_kinds import kinds
-
     return [*kinds(), Answers.here(), ExperimentList.here()]
 
 
@@ -191,3 +197,74 @@ def _when(seconds: float | None) -> str | None:
     import datetime
 
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+_ROWS = "SELECT key, answer, sha256, created FROM answers"
+
+
+class Answers(Kind):
+    """Answers of judges, in one table; they cost money or hours, so only an age removes them, one by one."""
+
+    name = "judge"
+    what = "answers of judges"
+    leftover = rf"{re.escape(answer_store.NAME)}\.damaged-\d+"
+    rebuild = "Damaged answers are asked for again when they are wanted."
+    prunable = "by age"
+
+    @classmethod
+    def here(cls) -> Answers:
+        """Of this user and environment."""
+        return cls(answer_store.answers_folder())
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        path = self.folder / answer_store.NAME
+        if path.is_file():
+            yield path
+
+    def damage(self, path: Path) -> list[str]:
+        """The table must be sound and every answer fit its checksum."""
+        problems, rows = table_rows(path, _ROWS)
+        bad = sum(answer_store.checksum(str(key), str(answer)) != sha256 for key, answer, sha256, _ in rows)
+        return [*problems, *([f"{bad} of {len(rows)} answers do not fit their checksums"] if bad else [])]
+
+    def remove(self, path: Path) -> bool:
+        """Never as a whole: a process may be about to write into it."""
+        return False
+
+    def remove_older(self, path: Path, than: float) -> int:
+        """Answers from before this time; other processes may go on reading and writing."""
+        before = path.stat().st_size
+        try:
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as table:
+                with table:
+                    gone = table.execute("DELETE FROM answers WHERE created < ?", (than,)).rowcount
+                if gone:
+                    table.execute("VACUUM")
+        except sqlite3.Error:  # in use, or damaged: `verify` tells
+            return 0
+        return max(1, before - path.stat().st_size) if gone else 0
+
+
+class ExperimentList(Kind):
+    """What `dm-inspect experiments` says."""
+
+    name = "experiments"
+    what = "the list that `dm-inspect experiments` prints"
+    rebuild = "The next `dm-inspect experiments` makes it again."
+    leftover = r"experiments\.json\.\d+\.tmp"
+
+    @classmethod
+    def here(cls) -> ExperimentList:
+        """Of this user."""
+        return cls(Path(os.path.dirname(experiments.kept_in())))
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        path = Path(experiments.kept_in())
+        if path.is_file():
+            yield path
+
+    def damage(self, path: Path) -> list[str]:
+        """Its first line is the checksum of the rest."""
+        return [] if experiments.is_whole(str(path)) else ["its checksum does not fit"]

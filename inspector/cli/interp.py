@@ -138,7 +138,7 @@ def interp(
             return
         if not quiet:
             say(cost_text(cost))
-        from inspector.cli.train import interruptible
+        from inspector.cli.opening import interruptible
         from inspector.interp.outcome import result_of
         from inspector.interp.scoring import score
 
@@ -319,8 +319,7 @@ def _finish(result: dict[str, Any], command: str, *, as_json: bool, quiet: bool)
     if as_json:
         print_json(result)
         return
-    from inspector.cli.colours import look_of_stdout
-    from inspector.cli.report import report
+    from inspector.cli.report import look_of_stdout, report
     from inspector.experiments import find
 
     print_text(report(find(result["experiment"]), result, look_of_stdout(), command), end="", coloured=True)

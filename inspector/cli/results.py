@@ -58,8 +58,7 @@ def show(result_id: str, as_json: bool) -> None:
     if as_json:
         print_json(stored.result)
         return
-    from inspector.cli.colours import look_of_stdout
-    from inspector.cli.report import report
+    from inspector.cli.report import look_of_stdout, report
     from inspector.experiments import find
     from inspector.reports.drawn import reading
 
@@ -161,7 +160,7 @@ def compare(one: str, other: str, as_json: bool) -> None:
             row = compared(pair)
         print_json(row)
         return
-    from inspector.cli.colours import look_of_stdout
+    from inspector.cli.report import look_of_stdout
     from inspector.drawing.ansi import to_ansi
     from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 
@@ -185,7 +184,7 @@ def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
         print_json_list("claims", map(_claim_row, verdicts))
         return
     from inspector.claims.drawing import claims_lines
-    from inspector.cli.colours import look_of_stdout
+    from inspector.cli.report import look_of_stdout
     from inspector.drawing.ansi import to_ansi
     from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +98,6 @@ def run(
         output_folder(out)
     hooks = [each for target in targets for each in layer_by_layer(target)]
     if detach:
-        from inspector.cli.detaching import start_job
-
         start_job(hooks, chosen, as_pairs(params), profile, null, as_json=as_json)
         return
     found: dict[str, list[dict[str, Any]]] = {experiment.id: [] for experiment in chosen}
@@ -126,8 +124,7 @@ def run(
             if as_json:
                 print_json(result)
             else:
-                from inspector.cli.colours import look_of_stdout
-                from inspector.cli.report import report
+                from inspector.cli.report import look_of_stdout, report
 
                 print_text(report(experiment, result, look_of_stdout(), command), end="", coloured=True)
     if len(hooks) > 1 and not as_json:
@@ -225,9 +222,7 @@ def file_name(result: dict[str, Any], *, several_layers: bool, several_models: b
 
 def _together(experiment: Experiment, results: list[dict[str, Any]]) -> None:
     """One table and one curve of all layers and models."""
-    from inspector.cli.colours import look_of_stdout
-    from inspector.cli.report import drawn
-    from inspector.cli.several import side_by_side
+    from inspector.cli.report import drawn, look_of_stdout, side_by_side
 
     for text in drawn(side_by_side(experiment.title, results), look_of_stdout()):
         print_text(text, coloured=True)
@@ -237,3 +232,42 @@ def _write(path: Path, result: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(to_json(result) + "\n", encoding="ascii")
     say(f"wrote {path}")
+
+
+def start_job(
+    targets: Sequence[TargetSpec],
+    experiments: Sequence[Experiment],
+    params: Mapping[str, str],
+    profile: str,
+    null: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Queue the run in the target's session, which is started if there is none, and print the job's id.
+
+    Raises:
+        UsageError: several targets; each would need a session, and a model's memory, of its own.
+        InspectorError: the session could not be started, or the target cannot be loaded.
+    """
+    from inspector.session.asking import ask_target
+    from inspector.session.protocol import JobTold, StartJob
+
+    if len(targets) != 1:
+        raise UsageError(
+            f"--detach works on one hook and {len(targets)} were asked for. "
+            "Start a job for each, or leave --detach away to measure them one after the other."
+        )
+    say("asking the session of this target ...")
+    message = StartJob(
+        experiments=[experiment.id for experiment in experiments], params=dict(params), profile=profile, null=null
+    )
+    told = ask_target(targets[0], message)
+    assert isinstance(told, JobTold), "what StartJob is answered with"
+    if as_json:
+        from inspector.cli.jobs import row
+        from inspector.store.jobs import JobStore
+
+        print_json(row(JobStore().find(told.job.id)))
+        return
+    print_text(told.job.id)
+    say(f"`dm-inspect jobs show {told.job.id}` tells how far it is, and `dm-inspect` opens the app on its session")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.doors import AppRequest, OpenApp
 from inspector.cli.lazy import Command
+from inspector.cli.main import AppRequest, OpenApp
 from inspector.cli.narration import duration, say
 from inspector.cli.output import print_json_list, print_text
 from inspector.errors import UsageError

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.cli.doors import AppRequest
 from inspector.cli.failures import run_command
-from inspector.cli.main import dm_inspect
+from inspector.cli.main import AppRequest, dm_inspect
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from inspector.cli.doors import AppRequest
 from inspector.cli.failures import run_command
+from inspector.cli.main import AppRequest
 from inspector.errors import Cancelled, DataError, ExitCode, InspectorError, ResourceError, TargetError, UsageError
 
 

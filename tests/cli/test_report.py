@@ -6,7 +6,7 @@ from typing import Any
 
 from inspector.cli.plain import overview
 from inspector.cli.report import report
-from inspector.cli.token_text import token_table_text
+from inspector.cli.tokens import token_table_text
 from inspector.experiments import find
 
 PLOT = """\

@@ -65,9 +65,9 @@ def test_no_command_about_what_is_stored_lets_anything_through(run: Run, shelf: 
 def test_in_colours_only_codes_of_our_own_are_left(run: Run, shelf: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import re
 
-    from inspector.cli import colours
+    from inspector.cli import report
 
-    monkeypatch.setattr(colours, "look_of_stdout", lambda: colours.Look(width=100, depth="truecolor"))
+    monkeypatch.setattr(report, "look_of_stdout", lambda: report.Look(width=100, depth="truecolor"))
     for words in (("results", "show", shelf[0]), ("results", "compare", *shelf), ("results", "claims")):
         out = run(*words).out
         assert "\x1b[" in out and is_harmless(re.sub(r"\x1b\[[0-9;]*m", "", out)), words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspector.cli.several import side_by_side
+from inspector.cli.report import side_by_side
 from inspector.drawing.figures import Curve, Table
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from inspector.cli import stopping
-from inspector.cli.stopping import interruptible
+from inspector.cli import opening
+from inspector.cli.opening import interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_the_first_ctrl_c_is_a_wish_and_the_second_acts_at_once() -> None:
 
 
 def test_a_step_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(opening, "PATIENCE_SECONDS", 0.01)
     with interruptible():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

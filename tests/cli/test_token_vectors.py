@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from inspector.cli.token_vectors import KINDS, Kinds, vectors_place
+from inspector.cli.tokens import KINDS, Kinds, vectors_place
 from inspector.errors import UsageError
 from inspector.statistics import vector_rows
 

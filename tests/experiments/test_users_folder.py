@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.cli import experiment_list
+from inspector.cli import experiments
 from inspector.errors import UsageError
 from inspector.experiments import VARIABLE, discover, find, ids
 from inspector.sources import toy
@@ -121,8 +121,8 @@ def test_a_list_that_cannot_be_kept_is_listed(run: Run, folder: Path, tmp_path: 
 
 
 def test_the_kept_list_is_what_the_files_say(folder: Path) -> None:
-    made = experiment_list.listed()
-    assert experiment_list.listed() == made
+    made = experiments.listed()
+    assert experiments.listed() == made
     assert [row["id"] for row in made] == ids()
     assert {row["id"]: row["contradicted_by"] for row in made} == {
         name: found.contradicted_by for name, found in discover().items()

@@ -233,7 +233,7 @@ def test_a_stop_keeps_what_was_answered(run: Run, place: Path, at_hand: None, mo
         def interrupted() -> Any:
             yield lambda: len(server.asked) >= 30
 
-        monkeypatch.setattr("inspector.cli.train.interruptible", interrupted)
+        monkeypatch.setattr("inspector.cli.opening.interruptible", interrupted)
         words = ("interp", *SMALL, "--judge-url", server.url, "--judge-model", "yes", "--parallel", "1")
         outcome = run(*words)
         assert (outcome.code, outcome.out) == (ExitCode.CANCELLED, "")

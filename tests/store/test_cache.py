@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inspector.cli.cache_kinds import Answers, ExperimentList
+from inspector.cli.cache import Answers, ExperimentList
 from inspector.interp.answer_store import AnswerStore
 from inspector.sources import hub_text, registry_index
 from inspector.sources.error_sae_files import save_map, write_about
@@ -212,10 +212,10 @@ def _without_times_of(raw: bytes, tmp_path: Path) -> list[tuple[object, ...]]:
 
 
 def test_the_list_of_experiments_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inspector.cli import experiment_list
+    from inspector.cli import experiments
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    experiment_list.listed()
+    experiments.listed()
     kind = ExperimentList.here()
     (file,) = files_of(kind)
     raw = file.read_bytes()
@@ -225,7 +225,7 @@ def test_the_list_of_experiments_is_checked(tmp_path: Path, monkeypatch: pytest.
         changed[place] ^= chance.randrange(1, 256)
         file.write_bytes(changed)
         assert verify([kind]).damaged, place
-    assert experiment_list.listed()
+    assert experiments.listed()
     assert verify([kind]).damaged == ()
 
 
