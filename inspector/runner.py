@@ -43,8 +43,7 @@ from inspector.statistics.substitutes import prepare
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import digest, identity, provenance
-from inspector.store.objects import result_object, warnings_of
-from inspector.store.weighing import with_all_tokens
+from inspector.store.result_object import result_object, warnings_of, with_all_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -76,7 +76,7 @@ def loaded_toy(root: Path, contexts: int = 24) -> Loaded:
 
 
 def as_bytes(objects: list[dict[str, Any]]) -> bytes:
-    from inspector.store.jsonable import to_json
+    from inspector.disk.sealed import to_json
 
     return "\n".join(to_json(each) for each in objects).encode()
 

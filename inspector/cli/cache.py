@@ -17,7 +17,7 @@ from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.errors import DataError
-from inspector.interp import answer_store
+from inspector.interp import asking
 from inspector.store.cache import Kind
 from inspector.store.cache_kinds import kinds, table_rows
 
@@ -207,25 +207,25 @@ class Answers(Kind):
 
     name = "judge"
     what = "answers of judges"
-    leftover = rf"{re.escape(answer_store.NAME)}\.damaged-\d+"
+    leftover = rf"{re.escape(asking.NAME)}\.damaged-\d+"
     rebuild = "Damaged answers are asked for again when they are wanted."
     prunable = "by age"
 
     @classmethod
     def here(cls) -> Answers:
         """Of this user and environment."""
-        return cls(answer_store.answers_folder())
+        return cls(asking.answers_folder())
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
-        path = self.folder / answer_store.NAME
+        path = self.folder / asking.NAME
         if path.is_file():
             yield path
 
     def damage(self, path: Path) -> list[str]:
         """The table must be sound and every answer fit its checksum."""
         problems, rows = table_rows(path, _ROWS)
-        bad = sum(answer_store.checksum(str(key), str(answer)) != sha256 for key, answer, sha256, _ in rows)
+        bad = sum(asking.checksum(str(key), str(answer)) != sha256 for key, answer, sha256, _ in rows)
         return [*problems, *([f"{bad} of {len(rows)} answers do not fit their checksums"] if bad else [])]
 
     def remove(self, path: Path) -> bool:

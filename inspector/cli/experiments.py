@@ -17,7 +17,7 @@ import click
 
 from inspector import __version__
 from inspector.cli.lazy import Command
-from inspector.disk.reading import open_file
+from inspector.disk.files import open_file
 from inspector.experiments import files
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from inspector.events import Event
     from inspector.interp.asking import Asker
-    from inspector.interp.gathering import Gathered, Settings
+    from inspector.interp.examples import Gathered, Settings
     from inspector.interp.judge import Judge
     from inspector.interp.readers import Reader
     from inspector.interp.scoring import Cost
@@ -200,19 +200,19 @@ def _gathered(
 
     found = None
     if error_saes is not None:
-        from inspector.interp.error_folder import with_base
+        from inspector.interp.readers import with_base
         from inspector.sources.error_sae_files import read_error_saes
 
         found = read_error_saes(error_saes)
         target = with_base(target, found)
     loaded = yield from opened(target)
-    from inspector.interp.gathering import Settings, gather
+    from inspector.interp.examples import Settings, gather
     from inspector.interp.readers import PlainReader
 
     readers: Sequence[Reader] = [PlainReader(sae) for sae in loaded.saes]
     more: dict[str, Any] = {}
     if found is not None:
-        from inspector.interp.error_folder import error_readers
+        from inspector.interp.readers import error_readers
 
         readers, more = error_readers(found, loaded)
     elif len(readers) > 1 and not (target.saes or target.widths or target.l0 is not None):
@@ -229,8 +229,7 @@ def _gathered(
 def _asker(url: str | None, model: str | None, local: str | None, parallel: int, target: TargetSpec) -> Iterator[Asker]:
     """The judge, with the store of its answers."""
     from inspector.interp import prompts
-    from inspector.interp.answer_store import AnswerStore
-    from inspector.interp.asking import Asker
+    from inspector.interp.asking import AnswerStore, Asker
 
     with AnswerStore() as store:
         if store.was_damaged:
@@ -243,7 +242,7 @@ def _judge(url: str | None, model: str | None, local: str | None, parallel: int,
     from inspector.interp.chat import ChatJudge, is_this_machine, key_from_environment
 
     if local is not None:
-        from inspector.interp.local_judge import LocalJudge
+        from inspector.interp.judge import LocalJudge
         from inspector.sources.causal import load_writer
 
         return LocalJudge(load_writer(local.removeprefix(LOCAL), target.device))

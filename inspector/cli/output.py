@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.sealed import jsonable, to_json
 from inspector.errors import UsageError
-from inspector.store.jsonable import jsonable, to_json
 
 __all__ = [
     "alone", "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",

@@ -34,7 +34,7 @@ def results() -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"results": [...]}.')
 def list_(as_json: bool) -> None:
     """List the stored results, newest first."""
-    from inspector.store.index import list_results
+    from inspector.store.results import list_results
 
     listing = list_results()
     for problem in listing.problems:
@@ -148,8 +148,7 @@ def compare(one: str, other: str, as_json: bool) -> None:
     from inspector.reports.comparing import Pair, compared, pair_lines
     from inspector.reports.drawn import reading
     from inspector.reports.opened import open_result, read_newest
-    from inspector.store.index import list_results
-    from inspector.store.results import load
+    from inspector.store.results import list_results, load
 
     stored = [load(each) for each in (one, other)]
     shelf = read_newest(list_results())
@@ -197,8 +196,7 @@ def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
 
 def _chosen(result_ids: tuple[str, ...], *, none_is_fine: bool = False) -> list[Stored]:
     """The results named, or the newest of each experiment; damaged ones among the latter are named and left out."""
-    from inspector.store.index import list_results, newest_of_each
-    from inspector.store.results import load
+    from inspector.store.results import list_results, load, newest_of_each
 
     if result_ids:
         return [load(each) for each in dict.fromkeys(result_ids)]
@@ -212,9 +210,9 @@ def _chosen(result_ids: tuple[str, ...], *, none_is_fine: bool = False) -> list[
 
 
 def _exported(stored: Stored, kind: str) -> str | bytes:
+    from inspector.disk.sealed import to_json
     from inspector.experiments import find
     from inspector.store import exports
-    from inspector.store.jsonable import to_json
 
     if kind == "json":
         return to_json(stored.result) + "\n"

@@ -11,8 +11,8 @@ from inspector.cli.lazy import Command
 from inspector.cli.main import AppRequest, OpenApp
 from inspector.cli.narration import duration, say
 from inspector.cli.output import print_json_list, print_text
+from inspector.disk.locks import resident_bytes
 from inspector.errors import UsageError
-from inspector.store.processes import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import TargetError
 from inspector.formats import (
     dictionary_learning,

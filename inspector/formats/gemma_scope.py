@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inspector.disk.paths import MOST
+from inspector.disk.files import MOST
 from inspector.errors import TargetError
 from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Refused, config
 from inspector.spec import WIDTH_OF_LABEL, Site, hook_name_of

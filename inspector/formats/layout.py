@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.paths import MOST
-from inspector.disk.paths import read_json as regular_json
+from inspector.disk.files import MOST
+from inspector.disk.files import read_json as regular_json
 from inspector.errors import TargetError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.paths import MOST
+from inspector.disk.files import MOST
 from inspector.formats.hooks import hook_of_name, hook_of_point
 from inspector.formats.layout import (
     Converted,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import UsageError
 from inspector.interp.judge import JudgeUnreachable, Question, Reply
 

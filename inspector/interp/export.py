@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
+from inspector.disk.files import write_whole
 from inspector.interp.examples import Example
-from inspector.store.atomic import write_whole
 
 if TYPE_CHECKING:
-    from inspector.interp.gathering import Gathered
+    from inspector.interp.examples import Gathered
     from inspector.interp.windows import Windows
     from inspector.sources.target import Loaded
 

@@ -1,11 +1,18 @@
-"""What a judge is: something that answers a few messages with text, always the same for the same messages."""
+"""What a judge is: something that answers a few messages with text, always the same for the same messages.
+
+Here is the one without any server: a model from disk that answers in this process. `chat` has those behind an address.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from inspector.errors import TargetError
+
+if TYPE_CHECKING:
+    from inspector.sources.causal import Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +65,29 @@ class Judge(Protocol):
 
 class JudgeUnreachable(TargetError):
     """The judge does not answer, or refuses every question."""
+
+
+PREFIX = "local:"
+
+
+class LocalJudge:
+    """Asks a model in this process, one question at a time.
+
+    Args:
+        writer: the model.
+    """
+
+    parallel = 1
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.name = f"{PREFIX}{writer.digest[:32]}"
+        """By its weights: the same folder may hold another model tomorrow."""
+
+    async def ask(self, question: Question) -> Reply:
+        """The likeliest continuation, in a thread, so that the wish to stop is heard meanwhile."""
+        turns = [{"role": message.role, "content": message.text} for message in question.messages]
+        return Reply(text=await asyncio.to_thread(self._writer.write, turns, question.max_tokens))
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -1,28 +1,87 @@
-"""What was scored, in the form every result has, so that lists, screens, exports and reports take it like any other."""
+"""What was scored, in the form every result has, so that lists, screens, exports and reports take it like any other.
+
+Accuracies are per decile and of the negatives, with intervals that draw whole latents. The paper pools the 120 answers
+of a latent as if they were independent; they share an explanation, so a good or bad one moves them all. Drawing latents
+makes the interval one about other latents of the same SAE.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from inspector import __version__
+from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
+from inspector.errors import InspectorError
 from inspector.experiment import ResultObject
 from inspector.experiments._interpretability import COMPARISON_ID, ID, definition_of
 from inspector.interp import prompts
-from inspector.interp.accuracy import BALANCED, Accuracies, accuracies, differences
-from inspector.interp.examples import DEAD, DENSE, FEW
-from inspector.interp.gathering import Gathered, Settings
+from inspector.interp.examples import DEAD, DENSE, FEW, Gathered, Settings
 from inspector.interp.readers import ErrorReader
-from inspector.interp.scorers import GROUPS, Counts
-from inspector.interp.scoring import Scored
+from inspector.interp.scoring import GROUPS, NEGATIVES, Counts, Scored
 from inspector.spec import RunSpec
 from inspector.store.fingerprint import NAMES, digest, identity, versions
+from inspector.store.results import list_results, load, results_folder
 
 if TYPE_CHECKING:
-    from inspector.engine.resampling import Estimate
     from inspector.interp.windows import Windows
     from inspector.sources.target import Loaded
+    from inspector.spec import SaeRef
+
+BALANCED = "balanced"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Accuracies:
+    """Of one SAE."""
+
+    by_group: dict[str, Estimate]
+    """'Not', 'Q1' to 'Q10': right answers over answers that could be read."""
+    balanced: Estimate
+    """Mean of the accuracies on all active and on all silent windows."""
+    draws: dict[str, Tensor]
+    """[1 + n_resamples] of each of the above, 'balanced' among them; row 0 is the data."""
+
+
+def accuracies(counts: Sequence[Counts], *, seed: int, n_resamples: int) -> Accuracies:
+    """Pool the answers about several latents; undefined where nothing could be read."""
+    if not counts:
+        nothing = torch.full((1,), torch.nan, dtype=torch.float64)
+        return Accuracies(
+            by_group={name: Estimate(value=None) for name in GROUPS},
+            balanced=Estimate(value=None),
+            draws={name: nothing for name in (*GROUPS, BALANCED)},
+        )
+    right = torch.from_numpy(np.stack([each.right for each in counts])).double()
+    parsed = torch.from_numpy(np.stack([each.parsed for each in counts])).double()
+    # Latents are drawn here, and few are looked at on purpose; the claim about them asks for thirty.
+    weights = resampling_counts(len(counts), seed=seed, n_resamples=n_resamples, fewest=2)
+    right, parsed = weights @ right, weights @ parsed  # [draws, groups]
+    draws = {name: right[:, i] / parsed[:, i] for i, name in enumerate(GROUPS)}
+    active = right[:, NEGATIVES + 1 :].sum(dim=1) / parsed[:, NEGATIVES + 1 :].sum(dim=1)
+    draws[BALANCED] = (active + draws[GROUPS[NEGATIVES]]) / 2
+    estimates = {name: percentile_estimate(values) for name, values in draws.items()}
+    balanced = estimates.pop(BALANCED)
+    return Accuracies(by_group=estimates, balanced=balanced, draws=draws)
+
+
+def differences(one: Accuracies, other: Accuracies) -> dict[str, Estimate]:
+    """One less the other, by group and balanced; the latents of both are drawn independently.
+
+    For that, both must have been made with different seeds and as many draws.
+    """
+    found = {}
+    for name, draws in one.draws.items():
+        n = min(len(draws), len(other.draws[name]))
+        found[name] = percentile_estimate(draws[:n] - other.draws[name][:n])
+    return found
+
 
 FEW_LATENTS = 30
 """Below, an interval over latents says little."""
@@ -249,3 +308,47 @@ def _warnings(loaded: Loaded, rows: Sequence[Mapping[str, Any]], windows: Window
     if windows.n_broken:
         found.append(f"{windows.n_broken} windows were left out because a special token stands in them.")
     return list(dict.fromkeys(found))
+
+
+Said = tuple[str, float | None]
+"""Explanation, and balanced accuracy if it was scored."""
+
+
+class KnownLatents:
+    """Looks latents up in the stored results of one model; reads each file once.
+
+    Args:
+        model: name of the model, as results have it.
+        hook_name: of its SAEs.
+        folder: of the results; None: `results_folder()`.
+    """
+
+    def __init__(self, model: str, hook_name: str, folder: Path | None = None) -> None:
+        self._model, self._hook_name, self._folder = model, hook_name, folder or results_folder()
+        self._read: dict[tuple[str, str], dict[tuple[str, str, int], Said]] = {}
+        """By id and time of a result: what it says by sae, release and latent."""
+
+    def find(self, ref: SaeRef, index: int) -> Said | None:
+        """Of the newest scoring that explains this latent of this SAE; damaged results are passed over."""
+        for record in list_results(self._folder).records:  # newest first
+            if record.experiment != ID or (record.model, record.hook_name) != (self._model, self._hook_name):
+                continue
+            key = record.id, record.created
+            if key not in self._read:
+                self._read[key] = self._said(record.id)
+            found = self._read[key].get((ref.sae_id, ref.release, index))
+            if found is not None:
+                return found
+        return None
+
+    def _said(self, result_id: str) -> dict[tuple[str, str, int], Said]:
+        try:
+            result = load(result_id, folder=self._folder).result
+            releases = {row["sae"]: row["release"] for row in result["saes"]}
+            return {
+                (each["sae"], releases[each["sae"]], each["latent"]): (each["explanation"], each["balanced_accuracy"])
+                for each in result["result"]["latents"]
+                if each["explanation"] is not None
+            }
+        except (InspectorError, KeyError, TypeError):  # damaged, or of another version: it says nothing
+            return {}

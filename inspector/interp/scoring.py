@@ -1,19 +1,177 @@
-"""Explains every latent and scores the explanation: all questions of a stage at once, so that a judge is never idle."""
+"""Explains every latent and scores the explanation: all questions of a stage at once, so that a judge is never idle.
+
+Both scorers ask about the same deciles. Detection: is the latent active anywhere in this text? Its negatives are
+windows in which it never is. Fuzzing: are the marks where it is active? Its negatives are windows in which it is
+active, of no other use, with as many marks on tokens where it is not; where those run out, silent windows with marks
+anywhere.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
 
 from inspector.events import Event
-from inspector.interp import answers
+from inspector.interp import prompts
 from inspector.interp.asking import Asker
-from inspector.interp.examples import LatentExamples
-from inspector.interp.excerpts import Decode
-from inspector.interp.gathering import Gathered, Settings
+from inspector.interp.examples import N_DECILES, Example, Gathered, LatentExamples, Scorer, Settings
 from inspector.interp.judge import Question
-from inspector.interp.scorers import Counts, Item, count, explaining, items_of, questions_of
+
+MARKED_FROM = 0.6
+"""Share of a window's largest activation above which a token is marked, as in the paper's code."""
+
+Decode = Callable[[Sequence[int]], str]
+"""The text of several tokens together."""
+
+
+def strong(example: Example) -> npt.NDArray[np.bool_]:
+    """[length] which tokens are marked; at least one where the latent is active, none where it is not."""
+    return (example.activations > MARKED_FROM * example.peak) & (example.activations > 0)
+
+
+def wrong(example: Example, chosen: random.Random, n_marked: int) -> npt.NDArray[np.bool_] | None:
+    """[length] as many marks as wanted on tokens at which the latent is not active; None: there are too few."""
+    free = np.flatnonzero(example.activations <= 0).tolist()
+    if len(free) < n_marked:
+        return None
+    marks = np.zeros(len(example.activations), dtype=np.bool_)
+    marks[chosen.sample(free, n_marked)] = True
+    return marks
+
+
+def plain_text(example: Example, decode: Decode) -> str:
+    """The window without marks."""
+    return prompts.plain([(decode(example.token_ids.tolist()), False)])
+
+
+def marked_text(example: Example, marks: npt.NDArray[np.bool_], decode: Decode) -> str:
+    """The window with marks; neighbours that are marked alike are decoded together, so that no letter is halved."""
+    pieces = []
+    for is_marked, group in groupby(range(len(marks)), key=lambda i: bool(marks[i])):
+        pieces.append((decode([int(example.token_ids[i]) for i in group]), is_marked))
+    return prompts.marked(pieces)
+
+
+NEGATIVES = 0
+"""Group of the negatives; 1 to 10 are the deciles, the weakest first."""
+N_GROUPS = N_DECILES + 1
+GROUPS = ("Not", *(f"Q{i}" for i in range(1, N_DECILES + 1)))
+"""As Fig. 7 names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One excerpt of the test."""
+
+    group: int
+    text: str
+
+    @property
+    def truth(self) -> bool:
+        """What a judge who knows says."""
+        return self.group != NEGATIVES
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counts:
+    """Answers about one latent, by group."""
+
+    asked: npt.NDArray[np.int64]
+    """[N_GROUPS] excerpts shown."""
+    parsed: npt.NDArray[np.int64]
+    """[N_GROUPS] of which an answer could be read."""
+    right: npt.NDArray[np.int64]
+    """[N_GROUPS] of which it was right."""
+    n_questions: int
+    n_unparsable: int
+    """Questions whose answer could not be read; all their excerpts count as asked and not as parsed."""
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of the accuracies on active and on silent windows; None where either has no answer."""
+        positive, negative = slice(1, None), NEGATIVES
+        if self.parsed[positive].sum() == 0 or self.parsed[negative] == 0:
+            return None
+        on_active = self.right[positive].sum() / self.parsed[positive].sum()
+        return float((on_active + self.right[negative] / self.parsed[negative]) / 2)
+
+
+def explaining(latent: LatentExamples, decode: Decode) -> Question:
+    """What is asked to get an explanation."""
+    return prompts.explain([marked_text(example, strong(example), decode) for example in latent.shown])
+
+
+def items_of(latent: LatentExamples, scorer: Scorer, decode: Decode, seed: int) -> list[Item]:
+    """The excerpts of one latent's test, in a seeded order."""
+    chosen = random.Random(f"{seed}:{latent.index}")
+    items = [
+        Item(group=group, text=_positive(example, scorer, decode))
+        for group, decile in enumerate(latent.deciles, start=1)
+        for example in decile
+    ]
+    if scorer == "detection":
+        negatives = [plain_text(example, decode) for example in latent.negatives]
+    else:
+        negatives = _wrongly_marked(latent, decode, chosen)
+    items += [Item(group=NEGATIVES, text=text) for text in negatives]
+    chosen.shuffle(items)
+    return items
+
+
+def _positive(example: Example, scorer: Scorer, decode: Decode) -> str:
+    if scorer == "detection":
+        return plain_text(example, decode)
+    return marked_text(example, strong(example), decode)
+
+
+def _wrongly_marked(latent: LatentExamples, decode: Decode, chosen: random.Random) -> list[str]:
+    """As many as there are negatives, with as many marks each as one of the positives has."""
+    usual = [int(strong(example).sum()) for decile in latent.deciles for example in decile]
+    texts = []
+    for example in (*latent.spare, *latent.negatives):
+        marks = wrong(example, chosen, chosen.choice(usual))
+        if marks is not None:
+            texts.append(marked_text(example, marks, decode))
+        if len(texts) == len(latent.negatives):
+            break
+    return texts
+
+
+def questions_of(items: Sequence[Item], explanation: str, scorer: Scorer, shown: int) -> list[Question]:
+    """The items, so many to a question, in their order."""
+    ask = prompts.detect if scorer == "detection" else prompts.fuzz
+    return [ask(explanation, [item.text for item in part]) for part in _parts(items, shown)]
+
+
+def count(items: Sequence[Item], replies: Sequence[str | None], shown: int) -> Counts:
+    """Hold the answers against the truth.
+
+    Args:
+        items: as they were asked.
+        replies: one per question, in order; None where there was no answer at all.
+        shown: items to a question.
+    """
+    asked, parsed, right = (np.zeros(N_GROUPS, dtype=np.int64) for _ in range(3))
+    n_unparsable = 0
+    for part, reply in zip(_parts(items, shown), replies, strict=True):
+        verdicts = prompts.verdicts_in(reply, len(part))
+        n_unparsable += verdicts is None
+        for i, item in enumerate(part):
+            asked[item.group] += 1
+            if verdicts is not None:
+                parsed[item.group] += 1
+                right[item.group] += verdicts[i] == item.truth
+    return Counts(asked=asked, parsed=parsed, right=right, n_questions=len(replies), n_unparsable=n_unparsable)
+
+
+def _parts(items: Sequence[Item], shown: int) -> list[Sequence[Item]]:
+    return [items[first : first + shown] for first in range(0, len(items), shown)]
+
 
 CHARACTERS_PER_TOKEN = 3.5
 """For the estimate; English prose has four, code three."""
@@ -54,7 +212,7 @@ def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings
         for latent in one.latents:
             question = _with_room(explaining(latent, decode), settings)
             reply = asker.known(question)
-            explanation = answers.explanation_in(reply)
+            explanation = prompts.explanation_in(reply)
             asked = [(question, ANSWER_TOKENS)]
             if reply is None or explanation is not None:
                 items = items_of(latent, settings.scorer, decode, settings.seed)
@@ -81,7 +239,7 @@ def score(
     latents = [latent for one in gathered for latent in one.latents]
     asked = [_with_room(explaining(latent, decode), settings) for latent in latents]
     replies = yield from asker.ask(asked, "explaining")
-    explanations = [answers.explanation_in(reply) for reply in replies]
+    explanations = [prompts.explanation_in(reply) for reply in replies]
     items = [items_of(latent, settings.scorer, decode, settings.seed) for latent in latents]
     counts = yield from _judged(items, explanations, asker, settings, "scoring")
     controls: list[Counts | None] = [None] * len(latents)

@@ -22,13 +22,12 @@ from inspector.errors import InspectorError
 from inspector.experiments import find
 from inspector.reports.drawn import figures_of, reading
 from inspector.reports.facts import facts, readings
-from inspector.store.index import newest_of_each
-from inspector.store.results import Record, Stored, load
+from inspector.store.results import Record, Stored, load, newest_of_each
 
 if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
     from inspector.experiment import Experiment
-    from inspector.store.index import Listing
+    from inspector.store.results import Listing
 
 INDENT = "  "
 MANY_TABLES = 1

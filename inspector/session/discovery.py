@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import platformdirs
 
-from inspector.disk.reading import SMALL, read_file
+from inspector.disk.files import SMALL, read_file
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 from inspector.spec import TargetSpec
 

@@ -7,7 +7,7 @@ import logging
 import time
 from pathlib import Path
 
-from inspector.disk.reading import at_once, open_file
+from inspector.disk.files import at_once, open_file
 
 LARGEST_READ = 512 * 1024
 """Bytes looked at for the last lines."""

@@ -18,7 +18,7 @@ from inspector.session.latent_search import LatentSearch, Place, activations_of
 from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour
 
 if TYPE_CHECKING:
-    from inspector.interp.known import Said
+    from inspector.interp.outcome import Said
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
     from inspector.spec import SaeRef
@@ -42,7 +42,7 @@ def nothing_said(_ref: SaeRef, _index: int) -> Said | None:
 
 def latents_of(loaded: Loaded) -> Latents:
     """What answers about a target's latents, with what stored results say of them."""
-    from inspector.interp.known import KnownLatents
+    from inspector.interp.outcome import KnownLatents
 
     return Latents(loaded, KnownLatents(loaded.model.name, loaded.hook_name).find)
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import inspector
+from inspector.disk.locks import is_running
 from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError
 from inspector.session import discovery, frames
 from inspector.session.protocol import PROTOCOL_VERSION, Hello, Stop, Welcome
-from inspector.store.processes import is_running
 
 if TYPE_CHECKING:
     from inspector.session.discovery import SessionRecord

@@ -14,7 +14,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import TargetError
 from inspector.sources.model_names import hub_id
 

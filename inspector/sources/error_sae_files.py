@@ -22,8 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inspector.disk.paths import shown
-from inspector.disk.reading import parse_json, read_text, require_file
+from inspector.disk.files import parse_json, read_text, require_file, shown
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources.error_sae_folder import error_saes_folder

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources.architectures import require_known

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inspector.disk.reading import parse_json, require_file
+from inspector.disk.files import parse_json, require_file
 from inspector.errors import DataError
 from inspector.sources.readers import HubText
 from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of

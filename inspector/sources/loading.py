@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources.architectures import require_known
 from inspector.sources.bridge_check import Question

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.reading import open_file
+from inspector.disk.files import open_file
 from inspector.errors import ResourceError, TargetError
 from inspector.sources.limits import default_context_length
 from inspector.sources.memory_plan import Sizes

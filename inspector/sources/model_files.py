@@ -15,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.paths import is_directory, nearest_siblings, read_json, shown
-from inspector.disk.reading import open_file
+from inspector.disk.files import is_directory, nearest_siblings, open_file, read_json, shown
 from inspector.errors import TargetError, nearest
 
 DEMO = "demo"

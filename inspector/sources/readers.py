@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspector.disk.paths import is_directory, shown
+from inspector.disk.files import is_directory, shown
 from inspector.errors import DataError, UsageError, nearest
 from inspector.sources.characters import decoded, replaced_note
 from inspector.sources.records import SHUFFLE_RECORDS, Reading, Record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from inspector.disk.paths import shown
+from inspector.disk.files import shown
 from inspector.errors import TargetError, nearest
 from inspector.formats import LAYOUTS, layer_of, layout_of_conversion
 from inspector.formats.layout import Named

@@ -14,7 +14,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.reading import parse_json, read_text
+from inspector.disk.files import parse_json, read_text
 from inspector.errors import TargetError
 
 INDEX_VERSION = 2

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inspector.disk.paths import is_directory, nearest_siblings, shown
+from inspector.disk.files import is_directory, nearest_siblings, shown
 from inspector.errors import TargetError, UsageError, nearest
 from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
 from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of, width_label

@@ -25,8 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inspector.disk.reading import SMALL, open_file, parse_json, read_file
-from inspector.disk.removing import is_own_folder, remove_files
+from inspector.disk.files import SMALL, is_own_folder, open_file, parse_json, read_file, remove_files
 from inspector.errors import DataError, ResourceError, UsageError
 
 FOLDER = ".training"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.reading import parse_json, read_text
+from inspector.disk.files import parse_json, read_text
 from inspector.errors import ResourceError
 
 FILE = "training.jsonl"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from inspector.disk.removing import is_own_file
+from inspector.disk.files import is_own_file
 
 LEFTOVER_SECONDS = 3600.0
 """A temporary file of this age was left by a process that was killed: writing one takes seconds."""

@@ -8,19 +8,18 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from inspector.disk.reading import parse_json, read_file
-from inspector.disk.removing import is_own_file, is_own_folder, remove_tree
+from inspector.disk.files import is_own_file, is_own_folder, parse_json, read_file, remove_tree
+from inspector.disk.locks import NAME as LOCK
+from inspector.disk.locks import FolderLock, unused
+from inspector.disk.sealed import to_json
 from inspector.errors import DataError
-from inspector.store import checkpoints, index, jobs, results
+from inspector.store import checkpoints, jobs, results
 from inspector.store.cache import Kind
 from inspector.store.checkpoints import checkpoints_folder, remove_folder
-from inspector.store.jsonable import to_json
-from inspector.store.locks import NAME as LOCK
-from inspector.store.locks import FolderLock, unused
 
 Row = tuple[object, ...]
 _HALF = r"\.[a-z0-9_]{8}\.tmp"
-"""How `store.atomic` names what it has not yet finished."""
+"""How `disk.files` names what it has not yet finished."""
 
 
 def kinds() -> list[Kind]:
@@ -71,14 +70,14 @@ class ResultIndex(Kind):
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""
-        path = self.folder / index.NAME
+        path = self.folder / results.INDEX_FILE
         if path.is_file():
             yield path
 
     def damage(self, path: Path) -> list[str]:
         """The table must be sound, and every row that claims to be of a file must say what the file says."""
-        columns = [each.strip('" ') for each in index.COLUMNS.split(",")]
-        problems, rows = table_rows(path, f"SELECT {index.COLUMNS}, size, mtime FROM results")
+        columns = [each.strip('" ') for each in results.COLUMNS.split(",")]
+        problems, rows = table_rows(path, f"SELECT {results.COLUMNS}, size, mtime FROM results")
         for row in rows:
             said = dict(zip(columns, row, strict=False))
             file = self.folder / f"{said['id']}.json"

@@ -31,17 +31,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import inspector
-from inspector.disk.removing import remove_files
+from inspector.disk.files import remove_files, write_whole
+from inspector.disk.locks import NAME as LOCK
+from inspector.disk.locks import FolderLock
+from inspector.disk.sealed import read_sealed, seal
 from inspector.errors import ResourceError
 from inspector.statistics.keeping import Kept
 from inspector.statistics.profiles import PROTOCOLS
-from inspector.store.atomic import write_whole
 from inspector.store.fingerprint import digest, identity, versions
-from inspector.store.locks import NAME as LOCK
-from inspector.store.locks import FolderLock
 from inspector.store.results import VARIABLE as RESULTS
 from inspector.store.results import results_folder
-from inspector.store.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,7 +152,7 @@ class Checkpoints:
         path = self.folder / f"sums-{name}.json"
         try:
             found = read_sealed(path)
-            from inspector.store.tensor_files import read_tensors
+            from inspector.disk.tensors import read_tensors
 
             tensors = read_tensors(self.folder / str(found["file"]), str(found["file_sha256"]))
             return Kept(tensors=tensors, facts=found["facts"])
@@ -174,7 +173,7 @@ class Checkpoints:
         """
         if not self.usable:
             return
-        from inspector.store.tensor_files import write_tensors
+        from inspector.disk.tensors import write_tensors
 
         began = time.monotonic()
         path = self.folder / f"sums-{name}.json"
@@ -226,7 +225,7 @@ class Checkpoints:
         import pyarrow as pa
         from pyarrow import ipc
 
-        from inspector.store.tensor_files import digest_of
+        from inspector.disk.tensors import digest_of
 
         found = read_sealed(path)
         file = self.folder / str(found["file"])
@@ -330,7 +329,7 @@ def damage_of(folder: Path) -> list[str]:
         try:
             found = read_sealed(path)
             if "file" in found:
-                from inspector.store.tensor_files import digest_of
+                from inspector.disk.tensors import digest_of
 
                 file = folder / str(found["file"])
                 if digest_of(file) != found["file_sha256"]:

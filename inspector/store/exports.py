@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from inspector.store.jsonable import jsonable, to_json
+from inspector.disk.sealed import jsonable, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,10 +21,10 @@ from typing import Literal, TypeVar
 import msgspec
 
 import inspector
-from inspector.disk.reading import require_file
+from inspector.disk.files import require_file
+from inspector.disk.locks import born, is_running
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 from inspector.spec import RunSpec
-from inspector.store.processes import born, is_running
 
 VARIABLE = "DM_INSPECT_JOBS_DIR"
 """Names another folder."""

@@ -12,7 +12,7 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from inspector.disk.reading import parse_json, read_text
+from inspector.disk.files import parse_json, read_text
 
 VERSION = 1
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import inspector
-from inspector.disk.reading import read_text
+from inspector.disk.files import read_text
 from inspector.drawing.palette import DIGITS, Depth, Endpoints, TokenPalette
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest

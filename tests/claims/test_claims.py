@@ -370,7 +370,7 @@ def test_the_table_in_a_terminal_holds_every_word_and_obeys_nobody() -> None:
 
 def test_judging_loads_nothing_heavy() -> None:
     code = (
-        "import sys; import inspector.claims, inspector.claims.drawing, inspector.store.index;"
+        "import sys; import inspector.claims, inspector.claims.drawing, inspector.store.results;"
         "print(sorted({'torch', 'numpy', 'matplotlib', 'textual', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from inspector.disk.locks import is_running
 from inspector.session import discovery, launching
 from inspector.session.client import SOCKET_VARIABLE
 from inspector.spec import TargetSpec
@@ -21,7 +22,6 @@ from inspector.store import jobs as table
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.command import target_words
-from inspector.store.processes import is_running
 
 EXPERIMENTS = ("error-vector", "norm-baselines", "ce-splice")
 SECONDS = 300.0

@@ -106,8 +106,8 @@ def session(
 def undisturbed(loaded: Loaded, toy_target: TargetSpec) -> dict[str, str]:
     """What the sweep gives when nobody looks."""
     from inspector import runner
+    from inspector.disk.sealed import jsonable
     from inspector.spec import RunSpec
-    from inspector.store.jsonable import jsonable
 
     spec = RunSpec(target=toy_target, experiments=tuple(SWEEP.experiments), params=SWEEP.params)
     work = runner.run(spec, loaded)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from inspector.interp.gathering import Gathered, Settings
+from inspector.interp.examples import Gathered, Settings
 from inspector.spec import TargetSpec
 from tests.cli.conftest import run  # noqa: F401  # commands are run here as there
 
@@ -82,7 +82,7 @@ class Examined:
 @pytest.fixture(scope="session")
 def examined(judged: Loaded) -> Examined:
     """Eight latents of its SAE."""
-    from inspector.interp.gathering import gather
+    from inspector.interp.examples import gather
     from inspector.interp.readers import PlainReader
 
     readers = [PlainReader(sae) for sae in judged.saes]

@@ -15,8 +15,7 @@ import pytest
 from inspector.errors import ExitCode, ResourceError
 from inspector.events import JudgeProgress
 from inspector.interp import prompts
-from inspector.interp.answer_store import NAME, AnswerStore, key_of
-from inspector.interp.asking import MOST_USELESS, Asker
+from inspector.interp.asking import MOST_USELESS, NAME, AnswerStore, Asker, key_of
 from inspector.interp.chat import ChatJudge, Patience
 from inspector.interp.judge import JudgeUnreachable, Question
 from tests.judge_server import always_yes, judge_server
@@ -25,7 +24,7 @@ N = 40
 PROGRAM = """
 import sys
 from inspector.interp import prompts
-from inspector.interp.answer_store import AnswerStore
+from inspector.interp.asking import AnswerStore
 from inspector.interp.asking import Asker
 from inspector.interp.chat import ChatJudge, key_from_environment
 from pathlib import Path

@@ -14,10 +14,9 @@ import torch
 from inspector.claims import evaluate
 from inspector.errors import ExitCode, TargetError
 from inspector.experiments import find
-from inspector.interp.error_folder import error_readers, with_base
-from inspector.interp.examples import draw_latents
-from inspector.interp.gathering import gather
-from inspector.interp.scorers import explaining, items_of
+from inspector.interp.examples import draw_latents, gather
+from inspector.interp.readers import error_readers, with_base
+from inspector.interp.scoring import explaining, items_of
 from inspector.sources import error_sae_files as files
 from inspector.spec import TargetSpec
 from tests.cli.conftest import Run

@@ -25,9 +25,9 @@ from inspector.interp.examples import (
     Example,
     LatentExamples,
     draw_latents,
+    gather,
 )
 from inspector.interp.export import file_name
-from inspector.interp.gathering import gather
 from inspector.interp.readers import Active, PlainReader
 from inspector.interp.windows import Windows, windows_of
 from inspector.sources.activations import ActivationBatch

@@ -16,15 +16,11 @@ import pytest
 
 from inspector.experiments import find
 from inspector.interp import prompts
-from inspector.interp.answer_store import AnswerStore
-from inspector.interp.asking import Asker
+from inspector.interp.asking import AnswerStore, Asker
 from inspector.interp.chat import ChatJudge, Key, Patience
-from inspector.interp.examples import N_DECILES, N_NEGATIVES, PER_DECILE
-from inspector.interp.excerpts import strong
-from inspector.interp.gathering import Settings
+from inspector.interp.examples import N_DECILES, N_NEGATIVES, PER_DECILE, Scorer, Settings
 from inspector.interp.outcome import result_of
-from inspector.interp.scorers import GROUPS, Scorer, explaining, items_of
-from inspector.interp.scoring import Scored, cost_of, score
+from inspector.interp.scoring import GROUPS, Scored, cost_of, explaining, items_of, score, strong
 from inspector.store.results import KEYS, load, save
 from tests.interp.conftest import SETTINGS, Examined, finished
 from tests.judge_server import JudgeServer, Script, always_yes, coin, garbage, is_explaining, judge_server, judging

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from inspector import runner
+from inspector.disk.sealed import jsonable
 from inspector.errors import Cancelled, DataError
 from inspector.events import PassProgress, Warned
 from inspector.session import estimating, service
@@ -41,7 +42,6 @@ from inspector.spec import RunSpec, TargetSpec
 from inspector.store import jobs as store_jobs
 from inspector.store import results
 from inspector.store.jobs import JobStore
-from inspector.store.jsonable import jsonable
 from tests.session.test_service import SECONDS, Running, finished
 
 if TYPE_CHECKING:

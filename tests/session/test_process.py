@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector.disk import locks
 from inspector.errors import UsageError
 from inspector.session import discovery, launching, process
 from inspector.session.client import SOCKET_VARIABLE, SessionClient
@@ -31,7 +32,6 @@ from inspector.session.protocol import (
     Welcome,
 )
 from inspector.spec import TargetSpec
-from inspector.store import processes
 
 SECONDS = 120.0
 """For a session to load on a busy machine: imports alone take ten when nothing else runs."""
@@ -59,7 +59,7 @@ async def until(client: SessionClient, condition: Callable[[SessionMessage], boo
 
 async def ended(pid: int) -> None:
     async with asyncio.timeout(20):
-        while processes.is_running(pid):
+        while locks.is_running(pid):
             await asyncio.sleep(0.02)
 
 
@@ -118,7 +118,7 @@ async def test_the_life_of_a_session(private: Path, toy_target: TargetSpec, monk
     assert record.hook == "blocks.1.hook_resid_post"
     stopped = await asyncio.to_thread(launching.stop_session, key)
     assert stopped.pid == pid
-    assert not processes.is_running(pid)
+    assert not locks.is_running(pid)
     async for _ in third.messages():
         pass
     assert third.lost == "The session ended."

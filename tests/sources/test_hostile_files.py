@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inspector.disk.paths import read_json
+from inspector.disk.files import read_json
 from inspector.errors import TargetError
 from inspector.sources.model_files import find_model
 from inspector.sources.sae import load_sae

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from inspector.cli.cache import Answers, ExperimentList
-from inspector.interp.answer_store import AnswerStore
+from inspector.interp.asking import AnswerStore
 from inspector.sources import hub_text, registry_index
 from inspector.sources.error_sae_files import save_map, write_about
 from inspector.store import cache_kinds, results
 from inspector.store.cache import Kind, prune, verify
 from inspector.store.checkpoints import Checkpoints
-from inspector.store.index import list_results
 from inspector.store.jobs import JobStore
+from inspector.store.results import list_results
 from tests.store.objects import result
 from tests.store.test_jobs import job
 

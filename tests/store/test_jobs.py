@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from inspector.disk.locks import born, is_running
 from inspector.errors import InspectorError, ResourceError, UsageError
 from inspector.spec import RunSpec, TargetSpec
 from inspector.store import jobs as table
 from inspector.store.jobs import Job, JobStore, Owner, State
-from inspector.store.processes import born, is_running
 
 
 def job(job_id: str, *, created: float = 1.0, state: State = "queued", owner: Owner | None = None) -> Job:

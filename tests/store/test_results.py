@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 
 from inspector.errors import DataError, UsageError
-from inspector.store.index import NAME, list_results, newest_of_each
-from inspector.store.results import Record, load, read, results_folder, save, stored_ids
+from inspector.store.results import (
+    INDEX_FILE,
+    Record,
+    list_results,
+    load,
+    newest_of_each,
+    read,
+    results_folder,
+    save,
+    stored_ids,
+)
 from tests.store.objects import HOSTILE, result
 
 COMMAND = "dm-inspect run error-vector"
@@ -74,7 +83,7 @@ def test_the_list_is_newest_first_and_a_second_look_opens_no_file(
     def never(path: Path) -> Any:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr("inspector.store.index.read", never)
+    monkeypatch.setattr("inspector.store.results.read", never)
     assert list_results(tmp_path) == first
 
 
@@ -112,16 +121,16 @@ def test_a_file_under_another_name_is_not_that_result(tmp_path: Path) -> None:
 
 def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
     record = save(result(), COMMAND, folder=tmp_path)
-    (tmp_path / NAME).write_bytes(b"not a database at all, but long enough to be looked at as one" * 100)
+    (tmp_path / INDEX_FILE).write_bytes(b"not a database at all, but long enough to be looked at as one" * 100)
     assert list_results(tmp_path).records == (record,)
-    with sqlite3.connect(tmp_path / NAME) as index:
+    with sqlite3.connect(tmp_path / INDEX_FILE) as index:
         assert index.execute("SELECT id FROM results").fetchall() == [(record.id,)]
     index.close()
 
 
 def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     record = save(result(), COMMAND, folder=tmp_path)
-    index = sqlite3.connect(tmp_path / NAME)
+    index = sqlite3.connect(tmp_path / INDEX_FILE)
     with index:
         index.execute("CREATE TABLE results (something)")
     index.close()

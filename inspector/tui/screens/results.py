@@ -29,8 +29,7 @@ from inspector.reports.opened import (
     read_newest,
     when,
 )
-from inspector.store.index import list_results
-from inspector.store.results import load, results_folder
+from inspector.store.results import list_results, load, results_folder
 from inspector.tui.lines import Line, left, spread
 from inspector.tui.results_view import columns
 from inspector.tui.screens.results_actions import ACTIONS, CLAIMS_HELP, HELP

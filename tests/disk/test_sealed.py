@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from inspector.store.sealed import seal, unseal
+from inspector.disk.sealed import seal, unseal
 
 CONTENT = {
     "name": "a “name”\x1b[2J",

@@ -17,8 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inspector.disk.reading import open_file, require_file
-from inspector.store.atomic import writing_whole
+from inspector.disk.files import open_file, require_file, writing_whole
 
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 _CHUNK = 1 << 20

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from inspector.disk.locks import FolderLock, unused
 from inspector.store.checkpoints import remove_folder
-from inspector.store.locks import FolderLock, unused
 
 
 def test_a_lock_has_one_owner(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_who_waited_for_a_folder_that_was_removed_gets_the_new_one(tmp_path: Pat
 def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from inspector.store.locks import FolderLock\n"
+        "from inspector.disk.locks import FolderLock\n"
         "lock = FolderLock(pathlib.Path(sys.argv[1])); assert lock.take()\n"
         "print('held', flush=True); time.sleep(600)\n"
     )

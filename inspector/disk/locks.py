@@ -1,7 +1,9 @@
 """A lock on a folder that its owner cannot leave behind: the operating system takes it back when the process ends.
 
 Whoever writes into a folder of the cache holds the lock of it, and whoever wants to remove the folder takes the lock
-first. So nothing is removed that a running process uses, and two processes never write the same files.
+first. So nothing is removed that a running process uses, and two processes never write the same files. What lives
+longer than a lock, such as a job, names its process; a number alone does not say whether that is still there, for
+numbers are used again.
 """
 
 from __future__ import annotations
@@ -94,3 +96,39 @@ def unused(folder: Path) -> Iterator[bool]:
         yield lock.take(make=False)
     finally:
         lock.release()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process and it has not ended; in a container without an init nobody buries the dead."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    fields = _stat(pid)
+    return fields is None or fields[0] != "Z"
+
+
+def born(pid: int) -> str:
+    """When a process began, in a form that only serves to be compared; empty where it cannot be asked."""
+    fields = _stat(pid)
+    # Clock ticks since boot, the 22nd field of /proc/PID/stat; the first two are cut off.
+    return "" if fields is None else fields[19]
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Memory of a process that is in RAM now, shared pages included; None where it cannot be asked."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields from the state on; the name before it may hold any character."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from inspector.interp import prompts
-from inspector.interp.answers import MOST_CHARACTERS, explanation_in, verdicts_in
+from inspector.interp.prompts import MOST_CHARACTERS, explanation_in, verdicts_in
 from tests.judge_server import excerpts_in
 
 MARKS = prompts.OPEN + prompts.CLOSE

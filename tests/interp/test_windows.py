@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspector.interp.reservoir import Reservoir, keys_of
+from inspector.interp.windows import Reservoir, keys_of
 
 LATENTS = np.arange(5, dtype=np.int64)
 WINDOWS = np.arange(400, dtype=np.int64)

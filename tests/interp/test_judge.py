@@ -14,9 +14,8 @@ import torch
 
 from inspector.errors import TargetError
 from inspector.interp import prompts
-from inspector.interp.answer_store import AnswerStore
-from inspector.interp.asking import Asker
-from inspector.interp.local_judge import LocalJudge
+from inspector.interp.asking import AnswerStore, Asker
+from inspector.interp.judge import LocalJudge
 from inspector.sources.causal import Writer, load_writer
 from tests.interp.conftest import finished
 

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.reading import read_file
-from inspector.store.jsonable import to_json
+from inspector.disk.files import read_file
+
+
+def jsonable(value: Any) -> Any:
+    """The same data as JSON can hold it: tuples become lists, not-a-number and infinities become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def to_json(value: Any) -> str:
+    """One line of pure ASCII: whatever a token holds, nothing in it can act on a terminal."""
+    return json.dumps(jsonable(value), ensure_ascii=True, allow_nan=False)
+
 
 LARGEST = 256 * 2**20
 """Bytes; a file of more was not written by this program."""

@@ -1,4 +1,4 @@
-"""Nothing is waited for that never comes, wherever this program reads what lies in a folder."""
+"""Nothing is waited for that never comes; a file is the old or the new one, never a part; what is linked to stays."""
 
 from __future__ import annotations
 
@@ -11,8 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from inspector.disk.reading import NoFile, open_file, parse_json, read_file, read_text, require_file
-from inspector.errors import InspectorError
+from inspector.disk.files import (
+    NoFile,
+    is_own_file,
+    is_own_folder,
+    open_file,
+    parse_json,
+    read_file,
+    read_text,
+    remove_files,
+    remove_tree,
+    require_file,
+    write_whole,
+)
+from inspector.errors import InspectorError, ResourceError
 from tests.commands import ROOT
 
 SECONDS = 120.0
@@ -61,28 +73,29 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If one of these waited, so would the test: its time is not measured, its end is."""
-    from inspector.interp.answer_store import NAME as ANSWERS
-    from inspector.interp.answer_store import AnswerStore
+    from inspector.disk import sealed, tensors
+    from inspector.interp.asking import NAME as ANSWERS
+    from inspector.interp.asking import AnswerStore
     from inspector.session.job_log import JobLogFile, last_lines
     from inspector.sources import error_sae_files, hub_text, registry_index, training_checkpoint
-    from inspector.store import index, jobs, results, sealed, tensor_files
+    from inspector.store import jobs, results
     from inspector.tui import state, themes
     from tests.store.objects import result
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     saved = results.save(result(), "dm-inspect run", folder=tmp_path / "results")
     pipe(tmp_path / "results" / "norm-test-0123456789.json")
-    pipe(tmp_path / "results" / index.NAME)
-    listing = index.list_results(tmp_path / "results")
+    pipe(tmp_path / "results" / results.INDEX_FILE)
+    listing = results.list_results(tmp_path / "results")
     assert listing.records == (saved,) and "it is not a regular file" in listing.problems[0]
-    assert (tmp_path / "results" / index.NAME).is_fifo()
+    assert (tmp_path / "results" / results.INDEX_FILE).is_fifo()
 
     said = [
         reads(lambda: jobs.JobStore(pipe(tmp_path / "jobs" / jobs.NAME).parent).all()),
         reads(lambda: AnswerStore(pipe(tmp_path / "answers" / ANSWERS).parent)),
         reads(lambda: themes.load_theme(pipe(tmp_path / "x.toml"))),
         reads(lambda: sealed.read_sealed(pipe(tmp_path / "sealed.json"))),
-        reads(lambda: tensor_files.read_tensors(pipe(tmp_path / "a.safetensors"), "0" * 64)),
+        reads(lambda: tensors.read_tensors(pipe(tmp_path / "a.safetensors"), "0" * 64)),
         reads(lambda: training_checkpoint.load(pipe(tmp_path / "out/.training/checkpoint.json").parents[1], "run")),
         reads(lambda: error_sae_files.damage_of(pipe(tmp_path / "error" / error_sae_files.ABOUT_FILE).parent)),
         reads(lambda: error_sae_files.load_map(pipe(tmp_path / "linear_map.safetensors"))),
@@ -138,3 +151,86 @@ def test_a_folder_of_experiments_that_everybody_can_write_to_is_not_used(
         with pytest.raises(UsageError, match=f"Everybody on this machine can write to {path}"):
             files()
         path.chmod(mode)
+
+
+def thesis(folder: Path) -> Path:
+    """A folder that is somebody's."""
+    folder.mkdir()
+    (folder / "about.json").write_text("mine")
+    return folder
+
+
+def test_a_link_is_no_folder_and_no_file_of_ours(tmp_path: Path) -> None:
+    theirs = thesis(tmp_path / "theirs")
+    (tmp_path / "folder").symlink_to(theirs)
+    (tmp_path / "file").symlink_to(theirs / "about.json")
+    os.mkfifo(tmp_path / "pipe")
+    assert is_own_folder(theirs) and is_own_file(theirs / "about.json")
+    assert not is_own_folder(tmp_path / "folder") and not is_own_folder(tmp_path / "none")
+    assert not any(is_own_file(tmp_path / name) for name in ("file", "pipe", "folder", "none", "theirs"))
+
+
+def test_a_link_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    theirs = thesis(tmp_path / "theirs")
+    (tmp_path / "link").symlink_to(theirs)
+    with pytest.raises(OSError):
+        remove_files(tmp_path / "link", lambda name: True)
+    with pytest.raises(OSError):
+        remove_tree(tmp_path / "link")
+    assert (theirs / "about.json").read_text() == "mine"
+
+
+def test_of_a_link_inside_only_the_link_goes(tmp_path: Path) -> None:
+    theirs = thesis(tmp_path / "theirs")
+    (tmp_path / "ours" / "deep").mkdir(parents=True)
+    (tmp_path / "ours" / "deep" / "link").symlink_to(theirs)
+    remove_tree(tmp_path / "ours")
+    assert not (tmp_path / "ours").exists() and (theirs / "about.json").read_text() == "mine"
+
+
+def test_only_files_of_our_names_go_and_the_last_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.own", "z.own", "lock", "notes.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "b.own").mkdir()
+    gone: list[str] = []
+    unlink = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda name, **more: (gone.append(name), unlink(name, **more)))
+    assert not remove_files(tmp_path, lambda name: name.endswith(".own"), last="lock")
+    assert gone == ["a.own", "z.own", "lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.own", "notes.txt"]
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "result.json"
+    write_whole(path, "{}")
+    assert path.read_text() == "{}"
+    write_whole(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(path.parent) == ["result.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match=r"result\.json could not be written: No space left on device\. "):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_an_interruption_leaves_the_old_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.json"]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inspector.interp.known import KnownLatents
+from inspector.interp.outcome import KnownLatents
 from inspector.spec import SaeRef
 from inspector.store.results import save
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from inspector.disk.tensors import digest_of, read_tensors, write_tensors
 from inspector.errors import ResourceError
-from inspector.store.tensor_files import digest_of, read_tensors, write_tensors
 
 
 def some() -> dict[str, torch.Tensor]:
