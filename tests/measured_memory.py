@@ -50,9 +50,9 @@ def finish(work: Generator[Event, None, Any], peaks: dict[str, int], base: int) 
 def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]:
     """Load and do everything; what was loaded, and the peaks."""
     from inspector import runner
-    from inspector.session.browser import Browser
-    from inspector.session.policy import Fits
+    from inspector.session.fitting import Fits
     from inspector.session.protocol import AnalysePrompt, GetContext, GetDetail
+    from inspector.session.texts import Browser
     from inspector.sources.target import open_target
 
     peaks: dict[str, int] = {}

@@ -104,7 +104,7 @@ def show_log(job_id: str, lines: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def cancel(job_id: str, as_json: bool) -> None:
     """Stop a job after the step under way; what it has finished is kept, and it can be resumed."""
-    from inspector.session.asking import ask_session
+    from inspector.session.client import ask_session
     from inspector.session.protocol import CancelJob
     from inspector.store.jobs import JobStore
 
@@ -139,7 +139,7 @@ def resume(job_id: str, as_json: bool) -> None:
 
     What it has finished is not computed again, and the result is the same as without the interruption.
     """
-    from inspector.session.asking import ask_session, ask_target
+    from inspector.session.client import ask_session, ask_target
     from inspector.session.protocol import ResumeJob
     from inspector.store.jobs import JobStore
 

@@ -249,7 +249,7 @@ def start_job(
         UsageError: several targets; each would need a session, and a model's memory, of its own.
         InspectorError: the session could not be started, or the target cannot be loaded.
     """
-    from inspector.session.asking import ask_target
+    from inspector.session.client import ask_target
     from inspector.session.protocol import JobTold, StartJob
 
     if len(targets) != 1:

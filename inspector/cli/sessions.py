@@ -68,7 +68,7 @@ def attach(context: click.Context, session_id: str | None, theme: str | None) ->
 @click.option("--all", "stop_all", is_flag=True, help="Stop every session of this user on this machine.")
 def stop(session_id: str | None, stop_all: bool) -> None:
     """End a session and free its memory; without ID the only one."""
-    from inspector.session import discovery, launching
+    from inspector.session import discovery
 
     if stop_all and session_id is not None:
         raise UsageError(f"--all and {session_id} were both given. Leave one out.")
@@ -76,7 +76,7 @@ def stop(session_id: str | None, stop_all: bool) -> None:
     if not ids:
         say("No session is running.")
     for each in ids:
-        record = launching.stop_session(each)
+        record = discovery.stop_session(each)
         say(f"stopped {record.id} ({record.model})")
 
 

@@ -14,14 +14,14 @@ import contextlib
 import importlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from inspector.errors import BY_EXIT_CODE, InspectorError, UsageError
-from inspector.session import discovery, frames, launching
-from inspector.session.protocol import Failed, Hello, SessionMessage, ViewMessage, Welcome
+from inspector.session import discovery, frames
+from inspector.session.protocol import Failed, Hello, Ready, SessionMessage, ViewMessage, Welcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +71,8 @@ class SessionClient:
         if in_process:
             # Not an import statement: the painting process depends on no torch, and a test of the imports would follow
             # it.
-            local = importlib.import_module("inspector.session.in_process")
-            return cls(*local.start(discovery.resolved(target)))
+            local = importlib.import_module("inspector.session.process")
+            return cls(*local.in_this_process(discovery.resolved(target)))
         named = os.environ.get(SOCKET_VARIABLE)
         if named:
             return await cls.connect(named)
@@ -83,7 +83,7 @@ class SessionClient:
         if not new_session:
             with contextlib.suppress(OSError):
                 return await cls.connect(path)
-        await asyncio.to_thread(launching.launch, target, session_id)
+        await asyncio.to_thread(discovery.launch, target, session_id)
         try:
             return await cls.connect(path)
         except OSError as error:
@@ -208,7 +208,43 @@ async def _welcomed(reader: asyncio.StreamReader, where: str) -> Welcome:
         raise BY_EXIT_CODE.get(answer.exit_code, InspectorError)(answer.message)
     if not isinstance(answer, Welcome):
         raise InspectorError(f"The session at {where} ended before it answered. Start it again, or see its log.")
-    refused = launching.mismatch(answer)
+    refused = discovery.mismatch(answer)
     if refused:
         raise InspectorError(refused)
     return answer
+
+
+def ask_target(target: TargetSpec, message: ViewMessage) -> SessionMessage:
+    """Ask the session of a target, which is started if there is none.
+
+    Raises:
+        InspectorError: it could not be started, or the target cannot be loaded, or what the session answered instead.
+    """
+    return asyncio.run(_ask(SessionClient.open(target), message))
+
+
+def ask_session(session_id: str, message: ViewMessage) -> SessionMessage:
+    """Ask a session that runs.
+
+    Raises:
+        OSError: it does not run any more.
+        InspectorError: what the session answered instead.
+    """
+    return asyncio.run(_ask(SessionClient.connect(discovery.socket_path(session_id)), message))
+
+
+async def _ask(connecting: Coroutine[Any, Any, SessionClient], message: ViewMessage) -> SessionMessage:
+    client = await connecting
+    try:
+        request = await client.send(message)
+        ready = False
+        async for answer in client.messages():
+            ready = ready or isinstance(answer, Ready)
+            # Told to all before it is ready, it is the loading that failed; later a fit, which is not asked about.
+            if isinstance(answer, Failed) and (answer.request == request or not (answer.request or ready)):
+                raise BY_EXIT_CODE.get(answer.exit_code, InspectorError)(answer.message)
+            if answer.request == request:
+                return answer
+        raise InspectorError(f"{client.lost or 'The session ended.'} Its log is {client.welcome.log_path}.")
+    finally:
+        await client.close()

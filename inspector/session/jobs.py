@@ -20,9 +20,9 @@ from inspector.events import Event, Loading, Measured, PassProgress, TrainProgre
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.session import discovery
-from inspector.session.failures import failed
 from inspector.session.job_log import JobLogFile, last_lines
-from inspector.session.opening import first_layer
+from inspector.session.job_thread import Turns, resting
+from inspector.session.loading import first_layer
 from inspector.session.protocol import (
     CancelJob,
     Failed,
@@ -35,7 +35,7 @@ from inspector.session.protocol import (
     ResumeJob,
     StartJob,
 )
-from inspector.session.turns import Turns, resting
+from inspector.session.server import failed
 from inspector.spec import Null, Profile, RunSpec, TargetSpec
 from inspector.store.command import command_of
 from inspector.store.jobs import Job, JobStore, Owner

@@ -20,8 +20,6 @@ from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, pan
 from inspector.events import Downloading, Loading, MemoryPlanned, Warned
 from inspector.session import discovery
 from inspector.session.estimating import FitClock, estimates
-from inspector.session.failures import failed
-from inspector.session.hub import Asked, Hub, Left, Questions
 from inspector.session.jobs import JobRunner
 from inspector.session.protocol import (
     AnalysePrompt,
@@ -45,11 +43,12 @@ from inspector.session.protocol import (
     SetPolicy,
     StartJob,
 )
+from inspector.session.server import Asked, Left, Questions, Views, failed
 
 if TYPE_CHECKING:
-    from inspector.session.browser import Browser
+    from inspector.session.fitting import Fits
     from inspector.session.latents import Latents
-    from inspector.session.policy import Fits
+    from inspector.session.texts import Browser
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -69,7 +68,7 @@ class Service:
 
     Args:
         target: what to load.
-        hub: where views ask and are told.
+        views: where views ask and are told.
         on_state: told 'loading', 'fitting', 'ready' or 'failed', with Ready once it is known.
         idle_seconds: to stay without any view, counted from the end of the fit and of the last job if that is later.
         session_id: under which its jobs are listed; None: the target's.
@@ -78,15 +77,15 @@ class Service:
     def __init__(
         self,
         target: TargetSpec,
-        hub: Hub,
+        views: Views,
         *,
         on_state: Callable[[str, Ready | None], None],
         idle_seconds: float,
         session_id: str | None = None,
     ) -> None:
         self.target = target
-        self.hub = hub
-        self.jobs = JobRunner(target, session_id=session_id or discovery.session_key(target), tell=hub.tell_all)
+        self.views = views
+        self.jobs = JobRunner(target, session_id=session_id or discovery.session_key(target), tell=views.tell_all)
         self._on_state = on_state
         self._idle_seconds = idle_seconds
         self._questions = Questions()
@@ -114,23 +113,23 @@ class Service:
         self._on_state("loading", None)
         try:
             loaded, warnings = self._load()
-            from inspector.session.opening import first_layer, ready_message
+            from inspector.session.loading import first_layer, ready_message
             from inspector.store.command import target_words
 
             words = target_words(first_layer(self.target))
             ready = msgspec.structs.replace(ready_message(loaded, warnings), target=words)
         except Exception as error:
             return self._fail(error)
-        from inspector.session.browser import Browser
-        from inspector.session.policy import Fits
+        from inspector.session.fitting import Fits
+        from inspector.session.texts import Browser
 
         browser = Browser(loaded)
         fits = Fits(loaded, browser.readings)
         fits.want("excluded")
-        self.hub.tell_all(ready)
+        self.views.tell_all(ready)
         self._on_state("fitting", ready)
         log.info("ready: %s, %s, %d SAEs on %s", ready.model, ready.hook_name, len(ready.saes), ready.device)
-        while not self.hub.stopping.is_set():
+        while not self.views.stopping.is_set():
             self._collect(0.0)
             if self._gone:
                 browser.forget(self._gone.popleft())
@@ -159,14 +158,14 @@ class Service:
     def _load(self) -> tuple[Loaded, list[str]]:
         """Everything of the target, telling how far it is."""
         # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
-        from inspector.session.opening import download_progress, first_layer
+        from inspector.session.loading import download_progress, first_layer
         from inspector.sources.target import open_target
 
         warnings: list[str] = []
         loading = open_target(first_layer(self.target), session=True)
         began = time.monotonic()
         while True:
-            if self.hub.stopping.is_set():
+            if self.views.stopping.is_set():
                 raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
             try:
                 with panics_are_errors():
@@ -179,7 +178,7 @@ class Service:
             elif isinstance(event, Downloading):
                 began = began if event.file else time.monotonic()
                 took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
-                self.hub.tell_all(download_progress(event, took))
+                self.views.tell_all(download_progress(event, took))
             elif isinstance(event, MemoryPlanned):
                 amount = f"{event.needed / 1e9:.1f} of {event.budget / 1e9:.1f} GB on {event.device}"
                 self._tell_loading(Loading(what="memory", detail=amount, seconds=0.0))
@@ -189,7 +188,7 @@ class Service:
             self._answer_about_jobs()
 
     def _tell_loading(self, event: Loading) -> None:
-        self.hub.tell_all(
+        self.views.tell_all(
             LoadProgress(
                 what=event.what, detail=event.detail, seconds=event.seconds, done=event.done, total=event.total
             )
@@ -200,15 +199,15 @@ class Service:
         message = failed(error)
         self.jobs.fail_all(message)
         deadline = time.monotonic() + FAILED_SECONDS
-        while not self.hub.n_views and time.monotonic() < deadline and not self.hub.stopping.is_set():
+        while not self.views.count and time.monotonic() < deadline and not self.views.stopping.is_set():
             time.sleep(0.02)
         # Before it is told: who tries again at once, with the cause repaired, must not find this session.
         self._on_state("failed", None)
-        self.hub.tell_all(message)
+        self.views.tell_all(message)
         self._collect(0.0)
         for asked in self._questions.take_all():
             self._tell(asked, failed(error, asked.message.request))
-        self.hub.stopping.wait(GRACE_SECONDS)
+        self.views.stopping.wait(GRACE_SECONDS)
         return message.exit_code
 
     # ---- questions --------------------------------------------------------------------------------------------
@@ -217,14 +216,14 @@ class Service:
         """Take in what has arrived; wait for the first that long."""
         while True:
             try:
-                item = self.hub.inbox.get(timeout=wait) if wait else self.hub.inbox.get_nowait()
+                item = self.views.inbox.get(timeout=wait) if wait else self.views.inbox.get_nowait()
             except queue.Empty:
                 return
             wait = 0.0
             if isinstance(item, Left):
                 self._left(item.view)
             elif isinstance(item.message, Cancel):
-                self.hub.taken_up(item)
+                self.views.taken_up(item)
                 self._cancel(item.view, item.message)
             else:
                 self._questions.add(item)
@@ -241,14 +240,14 @@ class Service:
         """End a request that has not been answered; one that has is over, and nothing is said."""
         waiting = self._questions.withdraw(view, message.target)
         for asked in waiting:
-            self.hub.taken_up(asked)
+            self.views.taken_up(asked)
         running = self._generations.pop((view, message.target), None)
         if waiting or running is not None:
-            self.hub.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
+            self.views.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
 
     def _answer(self, browser: Browser, fits: Fits, asked: Asked) -> None:
         began = time.monotonic()
-        self.hub.taken_up(asked)
+        self.views.taken_up(asked)
         try:
             with panics_are_errors():
                 answer = self._answer_to(browser, fits, asked)
@@ -306,14 +305,14 @@ class Service:
             if not isinstance(message, StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog):
                 self._questions.add(asked)
                 continue
-            self.hub.taken_up(asked)
+            self.views.taken_up(asked)
             try:
                 self._tell(asked, self.jobs.answer(message))
             except Exception as error:
                 self._tell(asked, failed(error, message.request))
 
     def _tell(self, asked: Asked, message: SessionMessage) -> None:
-        self.hub.tell(asked.view, message)
+        self.views.tell(asked.view, message)
 
     def _watch(self, view: int, source: str, context: int) -> None:
         watched = self._watched.setdefault(view, OrderedDict())
@@ -328,7 +327,7 @@ class Service:
         """A job and the fits of the maps take turns while somebody looks; if nobody does, the fits wait."""
         if not self.jobs.busy:
             return False
-        self._job_was_last = not (self._job_was_last and fits.has_work and self.hub.n_views)
+        self._job_was_last = not (self._job_was_last and fits.has_work and self.views.count)
         return self._job_was_last
 
     def _generate_one(self) -> None:
@@ -341,10 +340,10 @@ class Service:
         except StopIteration:
             return
         except Exception as error:
-            self.hub.tell(view, failed(error, request))
+            self.views.tell(view, failed(error, request))
             return
         if message is not None:
-            self.hub.tell(view, message)
+            self.views.tell(view, message)
         if message is None or (isinstance(message, Generated) and not message.finished):
             self._generations[key] = generation
 
@@ -361,10 +360,10 @@ class Service:
         began = time.monotonic()
         try:
             with panics_are_errors():
-                improved = fits.step({browser.policy(view) for view in self.hub.views})
+                improved = fits.step({browser.policy(view) for view in self.views.numbers})
         except Exception as error:
             # What was fitted before stays in use; every view has to know that it will not get better.
-            self.hub.tell_all(failed(error))
+            self.views.tell_all(failed(error))
             return fits.has_work
         self._clock.worked(time.monotonic() - began)
         if improved is None:
@@ -372,14 +371,14 @@ class Service:
         message = improved.message
         self._clock.improved(message)
         if message.policy == "excluded":  # which everybody who comes later begins with
-            self.hub.remember(message)
-        views = [view for view in self.hub.views if browser.policy(view) == message.policy]
+            self.views.remember(message)
+        views = [view for view in self.views.numbers if browser.policy(view) == message.policy]
         if browser.readings[message.policy].improve(improved):
             self._again = deque(item for item in self._again if item[0] not in views)
             for view in views:
                 self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
         for view in views:
-            self.hub.tell(view, message)
+            self.views.tell(view, message)
         log.info(
             "fit %d (%s) from %d tokens%s",
             message.epoch,
@@ -394,7 +393,7 @@ class Service:
         policy = browser.policy(view)
         fits.want(policy)
         if (told := browser.readings[policy].told) is not None:
-            self.hub.tell(view, told)
+            self.views.tell(view, told)
         self._again = deque(item for item in self._again if item[0] != view)
         self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
 
@@ -409,8 +408,8 @@ class Service:
             log.warning("context %d could not be sent again: %s", context, error)
             return
         if message is not None:
-            self.hub.tell(view, message)
+            self.views.tell(view, message)
 
     def _is_idle(self) -> bool:
         since_busy = time.monotonic() - self._busy_until
-        return min(self.hub.seconds_alone(), since_busy) > self._idle_seconds
+        return min(self.views.seconds_alone(), since_busy) > self._idle_seconds

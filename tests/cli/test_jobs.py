@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inspector.session import asking
+from inspector.session import client
 from inspector.session.job_log import JobLogFile
 from inspector.session.jobs import info
 from inspector.session.protocol import CancelJob, JobTold, ResumeJob, SessionMessage, StartJob, ViewMessage
@@ -173,8 +173,8 @@ def session(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[t
                 return JobTold(job=info(job(store, "99999999", results=())))
         raise AssertionError(message)
 
-    monkeypatch.setattr(asking, "ask_session", answer)
-    monkeypatch.setattr(asking, "ask_target", answer)
+    monkeypatch.setattr(client, "ask_session", answer)
+    monkeypatch.setattr(client, "ask_target", answer)
     return asked  # type: ignore[return-value]
 
 
@@ -196,7 +196,7 @@ def test_resuming_asks_the_jobs_session_or_a_new_one(
     def gone(*_: object) -> SessionMessage:
         raise FileNotFoundError
 
-    monkeypatch.setattr(asking, "ask_session", gone)
+    monkeypatch.setattr(client, "ask_session", gone)
     job(store, owner=dead, **RUNNING)
     assert json.loads(run("jobs", "resume", "3f8a2c91", "--json").out)["id"] == "3f8a2c91"
     assert session[1:] == [(TargetSpec(model="toy"), ResumeJob(job="3f8a2c91"))]

@@ -18,7 +18,7 @@ from inspector.engine.plan import make_plan
 from inspector.experiments import find
 from inspector.experiments._tokens import measure
 from inspector.runner import run
-from inspector.session.pairing import ErrorNorms
+from inspector.session.fitting import ErrorNorms
 from inspector.session.protocol import GetPairs
 from inspector.spec import RunSpec
 from inspector.statistics import grouping

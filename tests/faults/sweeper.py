@@ -15,8 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from inspector.session.hub import Hub
 from inspector.session.protocol import JobTold, ResumeJob, SessionMessage, StartJob
+from inspector.session.server import Views
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
 
@@ -72,16 +72,16 @@ def attempt(
         for standard in (1, 2):
             os.dup2(file.fileno(), standard)
     count_reconstructions(loaded, Path(counts))
-    hub = Hub()
+    views = Views()
 
     def tell(message: SessionMessage) -> None:
         if isinstance(message, JobTold) and message.job.state not in ("queued", "running"):
-            hub.stop()
+            views.stop()
 
     Service._load = lambda self: (loaded, [])  # type: ignore[method-assign]
-    service = Service(target, hub, on_state=lambda *_: None, idle_seconds=1e9, session_id=SESSION)
-    view = hub.attach(tell)
-    hub.ask(
+    service = Service(target, views, on_state=lambda *_: None, idle_seconds=1e9, session_id=SESSION)
+    view = views.attach(tell)
+    views.ask(
         view,
         ResumeJob(request=1, job=job)
         if job is not None

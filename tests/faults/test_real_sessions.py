@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from inspector.disk.locks import is_running
-from inspector.session import discovery, launching
+from inspector.session import discovery
 from inspector.session.client import SOCKET_VARIABLE
 from inspector.spec import TargetSpec
 from inspector.store import jobs as table
@@ -41,7 +41,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
     yield tmp_path
     for record in discovery.list_sessions():
-        launching.stop_session(record.id)
+        discovery.stop_session(record.id)
 
 
 def dm(*words: str) -> str:

@@ -18,8 +18,6 @@ import pytest
 
 from inspector.session import discovery, frames
 from inspector.session.client import SessionClient
-from inspector.session.endpoint import VIEW_FRAME, Endpoint
-from inspector.session.hub import Hub
 from inspector.session.protocol import (
     AnalysePrompt,
     CancelJob,
@@ -43,6 +41,7 @@ from inspector.session.protocol import (
     StartJob,
     ViewMessage,
 )
+from inspector.session.server import VIEW_FRAME, Server, Views
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
 from inspector.store import jobs as table
@@ -61,8 +60,8 @@ class Session:
 
     path: Path
     folder: Path
-    hub: Hub
-    endpoint: Endpoint
+    views: Views
+    server: Server
     computing: threading.Thread
 
     async def attach(self) -> SessionClient:
@@ -89,16 +88,16 @@ def session(
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(tmp_path / "s"))
     listening.listen(16)
-    hub = Hub()
-    service = Service(toy_target, hub, on_state=lambda *_: None, idle_seconds=1e9)
-    endpoint = Endpoint(hub, listening, session_id="faults", log_path="/log", on_stop=hub.stop)
-    endpoint.start()
+    views = Views()
+    service = Service(toy_target, views, on_state=lambda *_: None, idle_seconds=1e9)
+    server = Server(views, listening, session_id="faults", log_path="/log", on_stop=views.stop)
+    server.start()
     computing = threading.Thread(target=service.run, daemon=True)
     computing.start()
-    yield Session(path=tmp_path / "s", folder=tmp_path, hub=hub, endpoint=endpoint, computing=computing)
-    hub.stop()
+    yield Session(path=tmp_path / "s", folder=tmp_path, views=views, server=server, computing=computing)
+    views.stop()
     computing.join(SECONDS)
-    endpoint.stop()
+    server.stop()
     assert not computing.is_alive()
 
 
@@ -257,7 +256,7 @@ async def attacked(session: Session, undisturbed: dict[str, str], n: int) -> Non
     assert (ended.state, ended.error) == ("done", "")
     assert session.stored() == undisturbed
     async with asyncio.timeout(SECONDS):  # nobody but the good one is left
-        while session.hub.n_views > 1:
+        while session.views.count > 1:
             await asyncio.sleep(0.02)
     await good.close()
     print(f"{n:,} malformed frames, {n_bytes:,} bytes; {n_answers} questions of a good view answered meanwhile")

@@ -203,13 +203,13 @@ def test_questions_are_answered_between_two_steps(running: Running, monkeypatch:
     job = start(running, "error-vector")
     until_state(running, job.id, "running")
     when_told: dict[int, int] = {}
-    tell = running.hub.tell
+    tell = running.views.tell
 
     def noted(view: int, message: SessionMessage) -> None:
         when_told[message.request] = len(steps)  # in the session's thread: this one may wake much later
         tell(view, message)
 
-    monkeypatch.setattr(running.hub, "tell", noted)
+    monkeypatch.setattr(running.views, "tell", noted)
     for number in range(10, 20):
         before = len(steps)
         assert isinstance(running.ask(1, Find(request=number, text="error")), Found)
@@ -319,7 +319,7 @@ def test_a_session_with_a_job_is_not_idle(
     view = running.attach()
     running.start()
     job = start(running, "error-vector")
-    running.hub.detach(view)
+    running.views.detach(view)
     while len(steps) < 200:
         assert running.thread.is_alive()
         time.sleep(0.01)
@@ -359,7 +359,7 @@ def test_a_job_asked_for_while_the_target_loads_ends_with_it(
     running = Running(toy_target)
     view = running.attach()
     running.start()
-    running.hub.ask(view, Find(request=9, text="x"))  # has to wait
+    running.views.ask(view, Find(request=9, text="x"))  # has to wait
     job = start(running, "error-vector")
     assert job.state == "queued"
     queued.set()
@@ -375,7 +375,7 @@ def test_no_job_is_made_for_a_target_that_there_is_not(
     monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
     running = Running(replace(toy_target, model=str(folders / "nothing")))
     view = running.attach()
-    running.hub.ask(view, StartJob(request=1, experiments=["error-vector"]))
+    running.views.ask(view, StartJob(request=1, experiments=["error-vector"]))
     running.start()
     running.thread.join(SECONDS)
     assert JobStore().all().jobs == ()

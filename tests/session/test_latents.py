@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from inspector.errors import UsageError
-from inspector.session import latent_search
-from inspector.session.latent_search import LatentSearch
-from inspector.session.latents import N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents
+from inspector.session import latents as module
+from inspector.session.latents import N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents, LatentSearch
 from inspector.session.protocol import Failed, GetContext, GetLatent, LatentView
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
@@ -170,12 +169,12 @@ def test_a_search_that_was_left_goes_on_with_the_next_question(loaded: Loaded, e
 def test_a_table_keeps_the_strongest_where_it_has_room_for_few(
     loaded: Loaded, everything: Everything, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_search, "TABLE_BYTES", 1)
+    monkeypatch.setattr(module, "TABLE_BYTES", 1)
     search = LatentSearch(loaded, everything.sae)
     while search.advance():
         pass
     for index in range(everything.sae.ref.d_sae):
-        best = np.sort(everything.scored(index).max(axis=1))[::-1][: latent_search.FEWEST]
+        best = np.sort(everything.scored(index).max(axis=1))[::-1][: module.FEWEST]
         told = [place.activation for place in search.places(index, 99)]
         np.testing.assert_allclose(told, best[best > 0], rtol=1e-6)
 
@@ -210,8 +209,8 @@ def test_a_session_answers_about_latents_between_other_questions(
     running.attach()
     running.start()
     try:
-        running.hub.ask(1, GetLatent(request=1, sae_id=sae_id, index=2))
-        running.hub.ask(1, GetContext(request=2, context=0))
+        running.views.ask(1, GetLatent(request=1, sae_id=sae_id, index=2))
+        running.views.ask(1, GetContext(request=2, context=0))
         told = running.until(1, lambda message: isinstance(message, LatentView))
         order = [message.request for message in running.told[0] if message.request in (1, 2)]
         assert order == [2, 1], "a context does not wait for the search"

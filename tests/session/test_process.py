@@ -19,7 +19,7 @@ import pytest
 
 from inspector.disk import locks
 from inspector.errors import UsageError
-from inspector.session import discovery, launching, process
+from inspector.session import discovery, process
 from inspector.session.client import SOCKET_VARIABLE, SessionClient
 from inspector.session.protocol import (
     ContextScores,
@@ -116,7 +116,7 @@ async def test_the_life_of_a_session(private: Path, toy_target: TargetSpec, monk
     assert time.monotonic() - began < 20
     (record,) = await asyncio.to_thread(discovery.list_sessions)
     assert record.hook == "blocks.1.hook_resid_post"
-    stopped = await asyncio.to_thread(launching.stop_session, key)
+    stopped = await asyncio.to_thread(discovery.stop_session, key)
     assert stopped.pid == pid
     assert not locks.is_running(pid)
     async for _ in third.messages():
@@ -159,7 +159,7 @@ async def test_a_stale_socket_is_in_nobodys_way(private: Path, toy_target: Targe
 
 def test_the_starting_process_explains_what_it_cannot_do(private: Path) -> None:
     def start(stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "inspector.session"]
+        command = [sys.executable, "-m", "inspector.session.process"]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
 
     done = start(b"{]")

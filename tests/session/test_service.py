@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inspector.session import fitting, opening, service
-from inspector.session.browser import Browser
+from inspector.session import fitting, loading, service
 from inspector.session.client import SessionClient
-from inspector.session.hub import Hub
 from inspector.session.protocol import (
     AnalysePrompt,
     Cancel,
@@ -33,7 +31,9 @@ from inspector.session.protocol import (
     ViewMessage,
     Welcome,
 )
+from inspector.session.server import Views
 from inspector.session.service import Service
+from inspector.session.texts import Browser
 from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class Running:
     """A service in a thread, and the messages of each of its views."""
 
     def __init__(self, target: TargetSpec, idle_seconds: float = 1e9) -> None:
-        self.hub = Hub()
+        self.views = Views()
         self.states: list[str] = []
         self.told: list[list[SessionMessage]] = []
         self.changed = threading.Condition()
         self.code: int | None = None
         self.service = Service(
-            target, self.hub, on_state=lambda state, _: self.states.append(state), idle_seconds=idle_seconds
+            target, self.views, on_state=lambda state, _: self.states.append(state), idle_seconds=idle_seconds
         )
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -73,7 +73,7 @@ class Running:
                 messages.append(message)
                 self.changed.notify_all()
 
-        return self.hub.attach(tell)
+        return self.views.attach(tell)
 
     def until(self, view: int, condition: Callable[[SessionMessage], bool]) -> SessionMessage:
         """The first message to a view that fulfils the condition."""
@@ -87,11 +87,11 @@ class Running:
 
     def ask(self, view: int, message: ViewMessage) -> SessionMessage:
         """Ask and wait for the first answer."""
-        self.hub.ask(view, message)
+        self.views.ask(view, message)
         return self.until(view, lambda told: told.request == message.request)
 
     def end(self) -> None:
-        self.hub.stop()
+        self.views.stop()
         self.thread.join(SECONDS)
         assert not self.thread.is_alive()
 
@@ -130,9 +130,9 @@ def test_ready_tells_what_is_loaded(running: Running, loaded: Loaded) -> None:
 
 
 def test_too_few_training_tokens_are_warned_of(loaded: Loaded) -> None:
-    assert opening.too_few_tokens(loaded) == []
+    assert loading.too_few_tokens(loaded) == []
     few = replace(loaded, plan=replace(loaded.plan, n_train=319))
-    (warning,) = opening.too_few_tokens(few)
+    (warning,) = loading.too_few_tokens(few)
     assert "319 training tokens are too few" in warning
     assert "At least 320" in warning
 
@@ -240,10 +240,10 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
             yield None
 
     monkeypatch.setattr(Browser, "generate", endless)
-    running.hub.ask(1, Generate(request=5, prompt=""))
+    running.views.ask(1, Generate(request=5, prompt=""))
     while not steps:
         time.sleep(0.001)
-    running.hub.ask(1, Cancel(request=6, target=5))
+    running.views.ask(1, Cancel(request=6, target=5))
     before = steps  # once it is asked: until then the machine may have made any number of them
     answer = running.until(1, lambda message: message.request == 5)
     assert isinstance(answer, Failed)
@@ -254,18 +254,18 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
     time.sleep(0.05)
     assert steps == after
     # Of a request that is over, or of another's, nothing is said.
-    running.hub.ask(1, Cancel(request=8, target=5))
+    running.views.ask(1, Cancel(request=8, target=5))
     running.ask(1, Find(request=9, text="x"))
     assert not [m for m in running.told[0] if m.request == 8]
 
 
 def test_two_views_generate_side_by_side_and_one_that_leaves_stops(running: Running) -> None:
     second = running.attach()
-    running.hub.ask(1, Generate(request=1, prompt="the error", max_tokens=40, seed=1))
-    running.hub.ask(second, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    running.views.ask(1, Generate(request=1, prompt="the error", max_tokens=40, seed=1))
+    running.views.ask(second, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
     third = running.attach()
-    running.hub.ask(third, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
-    running.hub.detach(third)
+    running.views.ask(third, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    running.views.detach(third)
     for view in (1, second):
         running.until(view, lambda message: isinstance(message, Generated) and message.finished)
     assert not any(isinstance(m, Generated) and m.finished for m in running.told[third - 1])
@@ -295,7 +295,7 @@ def test_loading_that_fails_is_told_and_ends_the_session(monkeypatch: pytest.Mon
     monkeypatch.setattr(service, "GRACE_SECONDS", 0.05)
     running = Running(TargetSpec(model=f"{tmp_path}/nothing", suite=f"{tmp_path}"))
     view = running.attach()
-    running.hub.ask(view, GetContext(request=7, context=0))
+    running.views.ask(view, GetContext(request=7, context=0))
     running.start()
     running.thread.join(SECONDS)
     assert running.code == 3
@@ -328,7 +328,7 @@ def test_without_views_it_ends_when_the_fit_is_done_and_not_before(
     running.start()
     time.sleep(0.5)
     assert running.thread.is_alive()
-    running.hub.detach(view)
+    running.views.detach(view)
     running.thread.join(SECONDS)
     assert running.code == 0
 
@@ -379,11 +379,11 @@ def test_one_view_can_have_so_many_answers_made_in_steps_and_no_more(
     running.until(1, finished)
     monkeypatch.setattr(Browser, "generate", endless)
     for request in range(50, 50 + service.MOST_IN_STEPS):
-        running.hub.ask(1, Generate(request=request, prompt="a"))
+        running.views.ask(1, Generate(request=request, prompt="a"))
     refused = running.ask(1, Generate(request=99, prompt="a"))
     assert isinstance(refused, Failed)
     assert refused.exit_code == 5
-    running.hub.ask(1, Cancel(request=100, target=50))
+    running.views.ask(1, Cancel(request=100, target=50))
     running.until(1, lambda message: message.request == 50)
     other = running.attach()
     assert isinstance(running.ask(other, GetContext(request=3, context=0)), ContextScores)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from inspector.session import turns as module
-from inspector.session.turns import RestingSae, Turns
+from inspector.session import job_thread as module
+from inspector.session.job_thread import RestingSae, Turns
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded

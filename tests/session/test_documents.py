@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from inspector.session import generating
+from inspector.session import documents
 from inspector.session.protocol import Generated, unpack
 from inspector.sources.generation import Step
 
@@ -19,9 +19,9 @@ def steps(n: int) -> Iterator[Step]:
         yield Step(token_ids=[100 + p], x=torch.full((1, 2), p), loss_before=float(p - 1), loss=torch.tensor([NAN]))
 
 
-def score(ids: list[int], x: torch.Tensor, start: int) -> generating.Scored:
+def score(ids: list[int], x: torch.Tensor, start: int) -> documents.Scored:
     assert x.shape == (len(ids), 2)
-    return generating.Scored(tokens=[str(i) for i in ids], split="h" * len(ids), x_norm=b"", saes=[])
+    return documents.Scored(tokens=[str(i) for i in ids], split="h" * len(ids), x_norm=b"", saes=[])
 
 
 def told(n: int, seconds_per_step: float) -> tuple[list[Generated], int]:
@@ -33,7 +33,7 @@ def told(n: int, seconds_per_step: float) -> tuple[list[Generated], int]:
             now[0] += seconds_per_step
             yield step
 
-    items = list(generating.messages(timed(), score, request=9, epoch=2, clock=lambda: now[0]))
+    items = list(documents.messages(timed(), score, request=9, epoch=2, clock=lambda: now[0]))
     return [item for item in items if item is not None], len(items)
 
 

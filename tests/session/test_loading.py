@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inspector.events import Downloading
-from inspector.session.opening import download_progress, gate_lines, ready_message
+from inspector.session.loading import download_progress, gate_lines, ready_message
 from inspector.session.protocol import GateLine, LoadProgress
 from inspector.sources.gate import GateCheck, GateReport
 
