@@ -352,8 +352,8 @@ def _title(text: str) -> str:
 class TextIndex:
     """The searchable text of all contexts, across token boundaries.
 
-    Joined per context and searched as one string; what is found is counted back to the token it begins in. Built when first asked for: 300 contexts of 1024 tokens take a
-    tenth of a second then, and a few milliseconds per search.
+    Joined per context and searched as one string; what is found is counted back to the token it begins in. Built when
+    first asked for: 300 contexts of 1024 tokens take a tenth of a second then, and a few milliseconds per search.
 
     Args:
         token_ids: ids of every context.
