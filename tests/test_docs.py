@@ -10,7 +10,7 @@ import click
 import pytest
 
 from inspector.cli.main import COMMANDS, dm_inspect
-from inspector.drawing.token_modes import MODES
+from inspector.drawing.tokens import MODES
 from inspector.experiments import ids
 from inspector.tui.actions import ACTIONS, shown_keys
 from tests.cli.test_help import parse

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, interval_text
-from inspector.drawing.cells import prose
-from inspector.drawing.figure_palette import Line, figure_palette
-from inspector.drawing.palette import TokenPalette
+from inspector.drawing.lines import prose
+from inspector.drawing.palette import Line, TokenPalette, figure_palette
 
 SIGNS = {CONSISTENT: "✓", CONTRADICTS: "✗", CANNOT_TELL: "?"}
 

@@ -213,7 +213,7 @@ def progress_text(job: Job) -> str:
 
 def _table(listed: Sequence[Job]) -> str:
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.text import render_table
+    from inspector.drawing.tables import render_table
 
     titles = ("job", "experiments", "state", "progress", "session", "created")
     rows = [

@@ -9,16 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inspector.drawing.ansi import to_ansi
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Figure, Series, Table
+from inspector.drawing.lines import to_ansi
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
+from inspector.drawing.tables import render_table
 from inspector.drawing.terminal_figures import render_figure
-from inspector.drawing.text import render_table
 from inspector.experiment import ALL_TOKENS, SAE_KEYS, SPREAD_KEYS
-from inspector.reports.drawn import figures_of
-from inspector.reports.facts import facts
+from inspector.reports.result import facts, figures_of
 from inspector.spec import width_label
 
 if TYPE_CHECKING:

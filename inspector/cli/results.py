@@ -60,7 +60,7 @@ def show(result_id: str, as_json: bool) -> None:
         return
     from inspector.cli.report import look_of_stdout, report
     from inspector.experiments import find
-    from inspector.reports.drawn import reading
+    from inspector.reports.result import reading
 
     look = look_of_stdout()
     with reading(stored.result):
@@ -91,7 +91,7 @@ def export(result_id: str, kind: str, out: Path | None) -> None:
 
     Tables have a row per SAE and every number as it was measured. Figures need matplotlib: install dm-inspect[figures].
     """
-    from inspector.reports.drawn import reading
+    from inspector.reports.result import reading
     from inspector.store.results import load
 
     stored = load(result_id)
@@ -145,9 +145,8 @@ def compare(one: str, other: str, as_json: bool) -> None:
 
     SAEs are matched by name, or, where none is shared, by width and nominal L0. The change is right less left.
     """
-    from inspector.reports.comparing import Pair, compared, pair_lines
-    from inspector.reports.drawn import reading
-    from inspector.reports.opened import open_result, read_newest
+    from inspector.reports.comparison import Pair, compared, pair_lines
+    from inspector.reports.result import open_result, read_newest, reading
     from inspector.store.results import list_results, load
 
     stored = [load(each) for each in (one, other)]
@@ -160,7 +159,7 @@ def compare(one: str, other: str, as_json: bool) -> None:
         print_json(row)
         return
     from inspector.cli.report import look_of_stdout
-    from inspector.drawing.ansi import to_ansi
+    from inspector.drawing.lines import to_ansi
     from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 
     look = look_of_stdout()
@@ -184,7 +183,7 @@ def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
         return
     from inspector.claims.drawing import claims_lines
     from inspector.cli.report import look_of_stdout
-    from inspector.drawing.ansi import to_ansi
+    from inspector.drawing.lines import to_ansi
     from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 
     look = look_of_stdout()
@@ -231,7 +230,7 @@ def _exported(stored: Stored, kind: str) -> str | bytes:
 
         return page([stored])
     from inspector.drawing.vector_figures import picture
-    from inspector.reports.drawn import figures_of
+    from inspector.reports.result import figures_of
 
     return picture(figures_of(find(stored.record.experiment), stored.result), kind)
 
@@ -254,7 +253,7 @@ def _claim_row(verdict: Verdict) -> dict[str, object]:
 
 def _table(records: tuple[Record, ...]) -> str:
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.text import render_table
+    from inspector.drawing.tables import render_table
 
     columns = ("id", "measured", "model", "hook", "profile")
     rows = tuple(

@@ -82,7 +82,7 @@ def stop(session_id: str | None, stop_all: bool) -> None:
 
 def _table(records: Sequence[SessionRecord]) -> str:
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.text import render_table
+    from inspector.drawing.tables import render_table
 
     titles = ("session", "pid", "model", "hook", "device", "memory", "state", "age")
     rows = [

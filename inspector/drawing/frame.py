@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.braille import Canvas
-from inspector.drawing.cells import Cells, cut
-from inspector.drawing.figure_palette import FigurePalette
 from inspector.drawing.figures import Axis
+from inspector.drawing.lines import Cells, cut
+from inspector.drawing.palette import FigurePalette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import Scale, axis_text, own_ticks, tick_texts
 

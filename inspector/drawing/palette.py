@@ -4,6 +4,9 @@ A palette is built once per theme and colour depth from a few endpoints. Lightne
 background, so size is readable without any hue; hue walks from blue-like to orange-like, which every common colour
 blindness keeps apart. Level 0 ("smaller than the first edge") is plain text: what is small should be quiet, and plain
 cells cost no bytes. Where colour is scarce there are fewer levels, and the mark after each token says the same.
+
+The colours of figures are taken from the same palette, so that a theme is said once. Series are told apart by colour
+and by the mark of their points; values by colour and by the printed number.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from inspector.drawing.token_modes import TokenMode
+from inspector.drawing.tokens import TokenMode
 
 Depth = Literal["truecolor", "256", "16", "none"]
 
-MARKS = "▁▂▃▄▅▆▇█"
+LEVEL_MARKS = "▁▂▃▄▅▆▇█"
 """Second channel: level 0 to 7 as a bar of that height."""
 DIGITS = "01234567"
 """The same for terminals whose font has no eighth blocks (the Linux console)."""
@@ -79,7 +82,7 @@ class TokenPalette:
     """Search hits: underlined and bold if true, reversed if the underline already means something."""
     marks_by_default: bool
     """Whether colour alone is not enough at this depth."""
-    marks: str = MARKS
+    marks: str = LEVEL_MARKS
 
     @property
     def outlier(self) -> CellStyle:
@@ -113,3 +116,76 @@ class TokenPalette:
             return " "
         n_levels = len(self.shares) if mode.size is None else self.n_sizes
         return self.marks[round(level * (len(self.marks) - 1) / (n_levels - 1))]
+
+
+Run = tuple[str, CellStyle]
+Line = list[Run]
+"""One terminal line: pieces of text and how they look."""
+
+MARKS = "●■▲◆○□△◇"
+"""Of the points of a series, by its number: what tells series apart without colour."""
+FILLS = "█▓▒░"
+"""Of areas and bars, by their number; areas also differ in colour where there is any."""
+MISSING = "×"
+"""Drawn where a number is not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigurePalette:
+    """Every style a figure needs."""
+
+    plain: CellStyle
+    quiet: CellStyle
+    """Axes, units, blank cells."""
+    strong: CellStyle
+    """Titles."""
+    series: tuple[CellStyle, ...]
+    """Foreground of lines and bars; repeats after the last."""
+    ramp: tuple[CellStyle, ...]
+    """Filled cells for a value, from small to large; every one readable. A single one: no colours."""
+    coloured: bool
+
+    def of_series(self, index: int) -> CellStyle:
+        """Style of the series with this number."""
+        return self.series[index % len(self.series)]
+
+    def of_value(self, value: float, low: float, high: float) -> CellStyle:
+        """Style of a value between two ends; outside it is that of the nearer end."""
+        share = 0.0 if high <= low else (value - low) / (high - low)
+        return self.ramp[min(max(int(share * len(self.ramp)), 0), len(self.ramp) - 1)]
+
+
+def figure_palette(palette: TokenPalette) -> FigurePalette:
+    """The styles of a figure beside tokens of this palette."""
+    plain = palette.plain
+    strong = CellStyle(foreground=plain.foreground, background=plain.background, bold=True)
+    coloured = palette.depth != "none"
+    ramp = palette.ramps["nonlinear"] if coloured else (plain,)
+    return FigurePalette(
+        plain=plain,
+        # Bright black is unreadable on many terminals, and so is its grey where there is no colour.
+        quiet=palette.excluded if palette.depth in ("truecolor", "256") else plain,
+        strong=strong,
+        series=_series(palette) if coloured else (plain,),
+        ramp=ramp,
+        coloured=coloured,
+    )
+
+
+def _series(palette: TokenPalette) -> tuple[CellStyle, ...]:
+    """Ends of the ramps as foregrounds: linear, nonlinear, loss, total, then darker ones of the same."""
+    ground = palette.plain.background
+    if palette.depth == "16":
+        names = (
+            "ansi_cyan",
+            "ansi_yellow",
+            "ansi_bright_magenta",
+            "ansi_white",
+            "ansi_bright_green",
+            "ansi_bright_red",
+        )
+        return tuple(CellStyle(foreground=name, background=ground) for name in names)
+    kinds = ("linear", "nonlinear", "loss", "total")
+    tops = [palette.ramps[kind][-1].background for kind in kinds]
+    lower = [palette.ramps[kind][-3].background for kind in kinds]
+    return tuple(CellStyle(foreground=colour, background=ground) for colour in (*tops, *lower))

@@ -1,12 +1,13 @@
-"""Where a value stands on an axis, and which values an axis names."""
+"""Where a value stands on an axis, which values an axis names, and what becomes of more points than it has places."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from inspector.drawing.figures import Axis
+from inspector.drawing.figures import Axis, Series
 
 MOST_OWN_TICKS = 8
 """Measured places that an axis names instead of round numbers."""
@@ -150,3 +151,35 @@ def axis_text(axis: Axis) -> str:
     """Its label with the unit, and that it is logarithmic."""
     extra = [part for part in (axis.unit, "log" if axis.log else "") if part]
     return f"{axis.label} ({', '.join(extra)})" if extra else axis.label
+
+
+THICKET = 4
+"""Points of a line per place across above which medians are drawn."""
+SAID = "lines of many points: medians by column"
+
+
+def is_thicket(series: Series, places: int) -> bool:
+    """Whether a line has so many points that it would fill the plot up and down instead of running through it."""
+    return series.style == "line" and not series.low and len(series.x) > THICKET * places
+
+
+def thinned(series: Series, x: Scale, places: int) -> Series:
+    """A thicket as the line through the medians of the points that share a place; else as it is.
+
+    Args:
+        series: any.
+        x: the axis.
+        places: how many an axis has: columns of dots, or so many that the eye keeps apart.
+    """
+    if not is_thicket(series, places):
+        return series
+    groups: dict[int, list[tuple[float, float]]] = {}
+    for at, value in zip(series.x, series.y, strict=True):
+        place = x.place(at)
+        if place is not None and value is not None and math.isfinite(value):
+            groups.setdefault(round(place * (places - 1)), []).append((at, value))
+    kept = [
+        (statistics.median(at for at, _ in group), statistics.median(value for _, value in group))
+        for _, group in sorted(groups.items())
+    ]
+    return replace(series, x=tuple(at for at, _ in kept), y=tuple(value for _, value in kept))

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inspector.drawing.braille import Canvas
-from inspector.drawing.cells import Cells, cut, cut_start, padded
-from inspector.drawing.figure_palette import FILLS, MARKS, FigurePalette, Line, Run
 from inspector.drawing.figures import Axis, Bars, GroupedBars, Mark, Violin
-from inspector.drawing.palette import CellStyle
+from inspector.drawing.lines import Cells, cut, cut_start, padded
+from inspector.drawing.palette import FILLS, MARKS, CellStyle, FigurePalette, Line, Run
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import Scale, axis_text, number_text, scale_of, tick_texts
 from inspector.drawing.terminal_curves import legend_lines

@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from inspector.drawing.cells import cut, padded
-from inspector.drawing.figure_palette import FILLS, MARKS, MISSING, FigurePalette, Line, Run
 from inspector.drawing.figures import Axis, Bands, Curve, Numbers, Series, TokenTrace
 from inspector.drawing.frame import Frame, framed
-from inspector.drawing.palette import CellStyle
+from inspector.drawing.lines import cut, padded
+from inspector.drawing.palette import FILLS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, axis_text, scale_of
-from inspector.drawing.thinning import SAID, is_thicket, thinned
+from inspector.drawing.scales import SAID, Scale, axis_text, is_thicket, scale_of, thinned
 
 DOTTED_EVERY = 4
 """A dotted line sets one dot in so many."""

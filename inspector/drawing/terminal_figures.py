@@ -8,8 +8,6 @@ undefined number looks like is said in the figure.
 
 from __future__ import annotations
 
-from inspector.drawing.cells import cut, prose
-from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
 from inspector.drawing.figures import (
     Bands,
     Bars,
@@ -23,12 +21,13 @@ from inspector.drawing.figures import (
     TokenTrace,
     Violin,
 )
-from inspector.drawing.palette import TokenPalette
+from inspector.drawing.lines import cut, prose
+from inspector.drawing.palette import FigurePalette, Line, TokenPalette, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
+from inspector.drawing.tables import table_lines
 from inspector.drawing.terminal_bars import bars_lines, grouped_lines, violin_lines
 from inspector.drawing.terminal_curves import band_lines, curve_lines, trace_lines
-from inspector.drawing.terminal_grids import grid_lines, heatmap_lines
-from inspector.drawing.terminal_tables import strip_lines, table_lines
+from inspector.drawing.terminal_grids import grid_lines, heatmap_lines, strip_lines
 
 NARROWEST = 40
 """Columns below which nothing is laid out any more; the lines are then wider than asked for."""

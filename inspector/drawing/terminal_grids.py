@@ -1,17 +1,15 @@
-"""Heat maps and grids of dots as terminal cells: the value by colour and as a number."""
+"""Heat maps, grids of dots and strips of tokens as terminal cells: the value by colour and as a number or a mark."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from inspector.drawing.cells import padded
-from inspector.drawing.figure_palette import MISSING, FigurePalette, Line
-from inspector.drawing.figures import Axis, Dot, DotGrid, Heatmap
+from inspector.drawing.figures import Axis, Dot, DotGrid, Heatmap, TokenStrip
 from inspector.drawing.frame import Frame, framed
-from inspector.drawing.palette import MARKS as LEVELS
-from inspector.drawing.palette import CellStyle
-from inspector.drawing.safe_text import cell_width, visible
+from inspector.drawing.lines import cut, padded
+from inspector.drawing.palette import LEVEL_MARKS, MISSING, CellStyle, FigurePalette, Line
+from inspector.drawing.safe_text import NEWLINE, cell_width, visible
 from inspector.drawing.scales import axis_text, number_text, scale_of
 from inspector.drawing.terminal_curves import y_label
 
@@ -52,7 +50,7 @@ def _cell(
     style = palette.of_value(value, low, high)
     if size < NARROWEST:
         share = 0.0 if high <= low else (value - low) / (high - low)
-        return LEVELS[min(max(int(share * len(LEVELS)), 0), len(LEVELS) - 1)] * size, style
+        return LEVEL_MARKS[min(max(int(share * len(LEVEL_MARKS)), 0), len(LEVEL_MARKS) - 1)] * size, style
     text = number_text(value)
     if cell_width(text) > size - 1:  # 0.812 as .812, and then fewer digits: never a number cut in two
         texts = [number_text(value, digits).replace("0.", ".", 1) for digits in (3, 2, 1)]
@@ -119,10 +117,37 @@ def ramp_line(value: Axis, low: float, high: float, palette: FigurePalette) -> L
             for style in palette.ramp
         ]
     else:
-        line.append((LEVELS, palette.plain))
+        line.append((LEVEL_MARKS, palette.plain))
     return [*line, (f" {number_text(high)}", palette.plain)]
 
 
 def _ends(values: Iterable[float | None]) -> tuple[float, float]:
     known = [value for value in values if value is not None and math.isfinite(value)]
     return (min(known), max(known)) if known else (0.0, 1.0)
+
+
+def strip_lines(figure: TokenStrip, width: int, palette: FigurePalette) -> list[Line]:
+    """The text with every token in the colour of its value; without colours a block after it says how large."""
+    known = [value for value in figure.values if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    lines: list[Line] = [[]]
+    used = 0
+    for token, value in zip(figure.tokens, figure.values, strict=True):
+        text = cut(visible(token), width - 1)
+        style = palette.quiet if value is None else palette.of_value(value, low, high)
+        if not palette.coloured or value is None:
+            text += MISSING if value is None else LEVEL_MARKS[_level(value, low, high)]
+        if used + cell_width(text) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((text, style))
+        used += cell_width(text)
+        if NEWLINE in text:
+            lines.append([])
+            used = 0
+    return [*(line for line in lines if line), ramp_line(figure.value, low, high, palette)]
+
+
+def _level(value: float, low: float, high: float) -> int:
+    share = 0.0 if high <= low else (value - low) / (high - low)
+    return min(max(int(share * len(LEVEL_MARKS)), 0), len(LEVEL_MARKS) - 1)

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from inspector.drawing.cells import cut_start, shared_start
 from inspector.drawing.figures import (
     Axis,
     Bands,
@@ -24,10 +23,10 @@ from inspector.drawing.figures import (
     TokenTrace,
     Violin,
 )
+from inspector.drawing.lines import cut_start, shared_start
 from inspector.drawing.safe_text import NEWLINE, visible
-from inspector.drawing.scales import Scale, number_text, own_ticks, scale_of, tick_texts
-from inspector.drawing.text import format_cell
-from inspector.drawing.thinning import SAID, is_thicket, thinned
+from inspector.drawing.scales import SAID, Scale, is_thicket, number_text, own_ticks, scale_of, thinned, tick_texts
+from inspector.drawing.tables import format_cell
 from inspector.drawing.vector_figures import COLOURS, GREY, MAP, MAP_STEPS
 
 if TYPE_CHECKING:

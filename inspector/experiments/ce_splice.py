@@ -211,8 +211,7 @@ def _plain(value: float) -> float | None:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Bars of percent recovered with both predictions as lines beside them, a table, and the controls."""
-    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Series, Table
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Score, Series, Table, sae_table
 
     rows, intervals = result["saes"], result["intervals"]
     scores = tuple(

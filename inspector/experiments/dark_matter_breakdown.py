@@ -13,9 +13,8 @@ from inspector.experiments.pursuit import Params as PursuitParams
 from inspector.experiments.pursuit import defined, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
+    from inspector.drawing.figures import Figure, Score
     from inspector.drawing.figures import Series as Points
-    from inspector.drawing.sae_figures import Score
     from inspector.statistics.measured import Statistics
     from inspector.statistics.own.pursued import Pursued, Series
     from inspector.statistics.profiles import Protocol
@@ -251,9 +250,8 @@ def _controls(found: Pursued, careful: dict[str, float | None] | None) -> dict[s
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """The stacked bands as their upper edges, with the points, and the table of the points and the fit."""
-    from inspector.drawing.figures import Axis, Band, Column, Curve, Table
+    from inspector.drawing.figures import Axis, Band, Column, Curve, Score, Table, sae_table
     from inspector.drawing.figures import Bands as BandsFigure
-    from inspector.drawing.sae_figures import Score, sae_table
 
     found = result["result"]
     rows = [row for row in result["saes"] if "fvu_nonlinear_pursuit" in row]

@@ -174,8 +174,7 @@ def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Fig. 13's lines, over the widths of this layer, and all SAEs in tables."""
-    from inspector.drawing.figures import Axis, Curve, Series
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
 
     found, rows, intervals = result["result"], result["saes"], result["intervals"]
     names = {**FIVE, "token_and_x": FURTHER["token_and_x"]}

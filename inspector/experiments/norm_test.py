@@ -148,8 +148,7 @@ def _warnings(
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Fig. 6's violins with the Gaussian null below, and all SAEs in a table."""
-    from inspector.drawing.figures import Axis, Violin
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Score, Violin, sae_table
 
     rows = result["saes"]
     drop = result["profile"] == "paper-code"

@@ -185,8 +185,7 @@ def _warnings(found: TokenNorms, params: TokenParams) -> tuple[str, ...]:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Both panels of Fig. 12, the means over all tokens against width, and which tokens' norms go together."""
-    from inspector.drawing.figures import Axis, Curve, Series
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
 
     found, intervals = result["result"], result["intervals"]
     named = dict(zip(found["series"], found["labels"], strict=True))

@@ -121,7 +121,7 @@ def _shifted(shown: Trace | None, series: Sequence[str], correlation_of: Any) ->
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """Both panels of Fig. 5, with the mean nonlinear error, and the averages in a table."""
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Score, sae_table
 
     found = result["result"]
     named = zip(found["series"], found["labels"], strict=True)

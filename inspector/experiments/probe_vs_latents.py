@@ -199,8 +199,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """The curve of the widest SAE, and how close the predictions come in a table."""
-    from inspector.drawing.figures import Axis, Curve, Series
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
 
     rows = [row for row in result["saes"] if "r2_probe" in row]
     scores = (

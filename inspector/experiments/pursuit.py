@@ -205,8 +205,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """A table, and both FVUs against width with and without pursuit."""
-    from inspector.drawing.figures import Axis, Curve, Series
-    from inspector.drawing.sae_figures import Score, sae_table
+    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
 
     rows = [row for row in result["saes"] if "fvu_pursuit" in row]
     intervals = result["intervals"]

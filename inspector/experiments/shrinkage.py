@@ -169,8 +169,7 @@ def _kept(name: str, intercept: bool) -> str:
 
 def draw(result: ResultObject) -> Sequence[Figure]:
     """What the three maps explain against L0, the cosine beside them, and all numbers in two tables."""
-    from inspector.drawing.figures import Axis, BarSeries, GroupedBars
-    from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+    from inspector.drawing.figures import Axis, BarSeries, GroupedBars, Score, curve_by_width, sae_table
     from inspector.spec import width_label
 
     rows, intervals = result["saes"], result["intervals"]

@@ -10,14 +10,14 @@ from array import array
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from inspector.drawing.token_document import SaeColumns, TokenDocument
+from inspector.drawing.tokens import SaeColumns, TokenDocument
 from inspector.session.protocol import ContextScores, Generated, unpack
 from inspector.tui.view_state import ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from inspector.drawing.token_modes import Measure, TokenMode
+    from inspector.drawing.tokens import Measure, TokenMode
     from inspector.session.protocol import Policy, SaeScores
 
 MAX_DOCUMENTS = 48

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inspector.drawing.token_modes import MODES
+from inspector.drawing.tokens import MODES
 
 
 @dataclass(frozen=True, kw_only=True)

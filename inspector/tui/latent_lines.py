@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.drawing.cells import cut, prose
-from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
-from inspector.drawing.palette import MARKS
+from inspector.drawing.lines import cut, prose
+from inspector.drawing.palette import LEVEL_MARKS, FigurePalette, Line, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
 from inspector.session.protocol import unpack
@@ -118,7 +117,7 @@ def _token(
     style = styles.of_value(value, 0.0, top) if active else styles.plain
     if active and not styles.coloured:
         share = min(value / top, 1.0) if top > 0 else 0.0
-        text += MARKS[min(int(share * len(MARKS)), len(MARKS) - 1)]
+        text += LEVEL_MARKS[min(int(share * len(LEVEL_MARKS)), len(LEVEL_MARKS) - 1)]
     if peak:
         return f"[{text}]", replace(style, bold=True)
     return text, style

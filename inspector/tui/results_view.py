@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.reports.opened import kind
+from inspector.reports.result import kind
 from inspector.store.results import Record
 
 

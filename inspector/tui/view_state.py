@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from inspector.drawing.token_document import LEFT_OUT
+from inspector.drawing.tokens import LEFT_OUT
 from inspector.spec import width_label
 
 if TYPE_CHECKING:

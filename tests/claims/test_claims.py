@@ -15,7 +15,7 @@ import scipy.stats
 from inspector.claims import CANNOT_TELL, CLAIMS, CONSISTENT, CONTRADICTS, Verdict, evaluate
 from inspector.claims.drawing import claims_lines
 from inspector.claims.verdict import trend
-from inspector.drawing.cells import text_of
+from inspector.drawing.lines import text_of
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
 from tests.store.objects import HOSTILE

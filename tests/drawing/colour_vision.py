@@ -6,7 +6,7 @@ table. Independent of the palette code but for the sRGB transfer curve, which ha
 
 from __future__ import annotations
 
-from inspector.drawing.colour import RGB, gamma, linear_light
+from inspector.drawing.palette_build import RGB, gamma, linear_light
 
 MACHADO_2009 = {
     "protanopia": (

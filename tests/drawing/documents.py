@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from inspector.drawing.token_document import NAN, SaeColumns, TokenDocument
+from inspector.drawing.tokens import NAN, SaeColumns, TokenDocument
 
 
 def floats(values: Sequence[float]) -> array[float]:

@@ -8,9 +8,6 @@ import unicodedata
 
 import pytest
 
-from inspector.drawing.ansi import to_ansi
-from inspector.drawing.cells import text_of
-from inspector.drawing.figure_palette import Line
 from inspector.drawing.figures import (
     Axis,
     Band,
@@ -29,7 +26,8 @@ from inspector.drawing.figures import (
     Table,
     TokenStrip,
 )
-from inspector.drawing.palette import Depth
+from inspector.drawing.lines import text_of, to_ansi
+from inspector.drawing.palette import Depth, Line
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
 from inspector.drawing.terminal_figures import render_figure
@@ -301,7 +299,7 @@ def test_without_colours_no_escape_code_is_written_and_with_them_every_one_is_cl
 
 def test_drawing_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from inspector.drawing import terminal_figures, ansi, vector_figures;"
+        "import sys; from inspector.drawing import terminal_figures, lines, vector_figures;"
         "print(sorted({'torch', 'numpy', 'matplotlib', 'plotext', 'textual'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

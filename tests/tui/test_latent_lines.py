@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from inspector.drawing.cells import text_of
+from inspector.drawing.lines import text_of
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width

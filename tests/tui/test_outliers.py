@@ -5,11 +5,9 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 
-from inspector.drawing.legend import legend_runs
-from inspector.drawing.level_scale import ScaleBook
+from inspector.drawing.levels import ScaleBook, legend_runs
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.token_document import SaeColumns, TokenDocument
-from inspector.drawing.token_modes import MEASURES
+from inspector.drawing.tokens import MEASURES, SaeColumns, TokenDocument
 from inspector.tui.documents import ScoredText
 from inspector.tui.view_state import ranking
 from inspector.tui.widgets.detail import TokenFacts, norm_lines

@@ -6,7 +6,7 @@ import pytest
 from textual.app import App
 from textual.widgets import Static
 
-from inspector.drawing.palette import DIGITS, MARKS
+from inspector.drawing.palette import DIGITS, LEVEL_MARKS
 from inspector.errors import UsageError
 from inspector.tui.themes import (
     ANSI_NAMES,
@@ -58,7 +58,7 @@ async def test_each_theme_paints(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_text_can_be_read_on_background_surface_and_panel(path: Path) -> None:
-    from inspector.drawing.colour import contrast, parse_hex
+    from inspector.drawing.palette_build import contrast, parse_hex
 
     theme = load_theme(path)
     if theme.ansi:
@@ -82,7 +82,7 @@ def test_an_ansi_theme_has_the_16_colour_palette_at_every_depth_but_none() -> No
 def test_the_linux_console_gets_digits_for_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     theme = load_theme(shipped_folder() / "okabe.toml")
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert theme.palette("16").marks == MARKS
+    assert theme.palette("16").marks == LEVEL_MARKS
     monkeypatch.setenv("TERM", "linux")
     assert theme.palette("16").marks == DIGITS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from math import nan
 
-from inspector.drawing.token_document import SaeColumns, TokenDocument
+from inspector.drawing.tokens import SaeColumns, TokenDocument
 from inspector.session.protocol import SaeInfo
 from inspector.tui.documents import ScoredText
 from inspector.tui.view_state import Choice

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from inspector.drawing.token_modes import next_mode
+from inspector.drawing.tokens import next_mode
 from inspector.tui.widgets.footer import FooterPane
 from inspector.tui.widgets.trace import TracePane
 

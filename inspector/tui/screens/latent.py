@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import BindingType
 from textual.message import Message
 
-from inspector.drawing.cells import prose
+from inspector.drawing.lines import prose
 from inspector.drawing.safe_text import visible
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
 from inspector.tui.actions import Action

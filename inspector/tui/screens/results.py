@@ -17,8 +17,7 @@ from textual.message import Message
 
 from inspector.drawing.safe_text import visible
 from inspector.errors import DataError, InspectorError
-from inspector.reports.drawn import reading
-from inspector.reports.opened import (
+from inspector.reports.result import (
     Opened,
     Shelf,
     all_verdicts,
@@ -27,6 +26,7 @@ from inspector.reports.opened import (
     kind,
     open_result,
     read_newest,
+    reading,
     when,
 )
 from inspector.store.results import list_results, load, results_folder
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from inspector.drawing.figure_palette import Line as DrawnLine
+    from inspector.drawing.palette import Line as DrawnLine
     from inspector.drawing.palette import TokenPalette
     from inspector.store.results import Record, Stored
     from inspector.tui.help_texts import PaneHelp
@@ -365,8 +365,8 @@ class ResultsScreen(SideScreen):
         """In a thread."""
         from inspector.claims import counted
         from inspector.claims.drawing import claims_lines
-        from inspector.drawing.cells import prose
-        from inspector.drawing.figure_palette import figure_palette
+        from inspector.drawing.lines import prose
+        from inspector.drawing.palette import figure_palette
 
         chosen: list[Stored] = []
         for each in ids:

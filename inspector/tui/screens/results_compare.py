@@ -9,8 +9,8 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from inspector.drawing.safe_text import visible
-from inspector.reports.comparing import Pair, pair_lines
-from inspector.reports.opened import Shelf, open_result
+from inspector.reports.comparison import Pair, pair_lines
+from inspector.reports.result import Shelf, open_result
 from inspector.tui.actions import Action
 from inspector.tui.help_texts import PaneHelp
 from inspector.tui.screens.side_screen import SideScreen, bindings_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from inspector.drawing.figure_palette import Line as DrawnLine
+    from inspector.drawing.palette import Line as DrawnLine
     from inspector.drawing.palette import TokenPalette
     from inspector.store.results import Record
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from inspector.drawing.token_modes import next_mode
+from inspector.drawing.tokens import next_mode
 from inspector.session.protocol import AnalysePrompt, Find, Generate, GetDetail, Policy, SetPolicy
 from inspector.tui import export
 from inspector.tui.actions import ACTIONS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.message import Message
 from textual.worker import Worker, WorkerState
 
-from inspector.drawing.token_modes import MODES
+from inspector.drawing.tokens import MODES
 from inspector.errors import InspectorError
 from inspector.session.protocol import (
     ContextScores,

@@ -14,7 +14,7 @@ from textual.screen import Screen
 from textual.signal import Signal
 
 from inspector.drawing.safe_text import visible
-from inspector.drawing.token_modes import DEFAULT_MODE, TOTAL, TokenMode
+from inspector.drawing.tokens import DEFAULT_MODE, TOTAL, TokenMode
 from inspector.tui.actions import footer_hints
 from inspector.tui.documents import ScoredText, Texts, main_measure
 from inspector.tui.session_view import SessionView

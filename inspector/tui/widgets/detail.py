@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from inspector.drawing.safe_text import visible
-from inspector.drawing.token_document import OUTLIER
+from inspector.drawing.tokens import OUTLIER
 from inspector.tui.lines import Line, Piece, cut, left, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
 

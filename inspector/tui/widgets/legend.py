@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from inspector.drawing.legend import LegendData, legend_runs
+from inspector.drawing.levels import LegendData, legend_runs
 from inspector.tui.widgets.token_lines import rich_style
 
 

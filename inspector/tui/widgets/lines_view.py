@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from inspector.drawing.figure_palette import Line
-    from inspector.drawing.palette import TokenPalette
+    from inspector.drawing.palette import Line, TokenPalette
 
 
 class LinesView(ScrollView, can_focus=True):

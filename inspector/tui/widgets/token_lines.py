@@ -12,10 +12,9 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from inspector.drawing.level_scale import LevelScale
+from inspector.drawing.levels import LevelScale
 from inspector.drawing.palette import OUTLIER_MARK, CellStyle, TokenPalette
-from inspector.drawing.token_document import OUTLIER, TokenDocument
-from inspector.drawing.token_modes import TokenMode
+from inspector.drawing.tokens import OUTLIER, TokenDocument, TokenMode
 from inspector.tui.widgets.token_layout import Piece
 
 

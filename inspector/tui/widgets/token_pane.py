@@ -32,8 +32,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from inspector.drawing.legend import LegendData
-from inspector.drawing.token_document import TokenDocument
+from inspector.drawing.levels import LegendData
+from inspector.drawing.tokens import TokenDocument
 from inspector.tui.widgets.token_view import SLICE, TokenView
 
 

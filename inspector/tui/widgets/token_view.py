@@ -18,13 +18,11 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.timer import Timer
 
-from inspector.drawing.legend import LegendData
-from inspector.drawing.level_scale import ScaleBook
+from inspector.drawing.levels import LegendData, ScaleBook
 from inspector.drawing.palette import TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
-from inspector.drawing.token_document import OUTLIER, TokenDocument
-from inspector.drawing.token_modes import DEFAULT_MODE, TokenMode
+from inspector.drawing.tokens import DEFAULT_MODE, OUTLIER, TokenDocument, TokenMode
 from inspector.tui.widgets.state_lines import State, state_line
 from inspector.tui.widgets.token_layout import TokenLayout
 from inspector.tui.widgets.token_lines import Colouring, line_strip

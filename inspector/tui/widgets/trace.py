@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from inspector.drawing.token_modes import TokenMode
+    from inspector.drawing.tokens import TokenMode
     from inspector.tui.documents import ScoredText
     from inspector.tui.view_state import Choice
 

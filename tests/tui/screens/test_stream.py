@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from inspector.drawing.token_modes import MODES
+from inspector.drawing.tokens import MODES
 from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Generate, GetContext, GetDetail, GetPairs
 from inspector.tui.screens.enlarged import EnlargedTrace
 from inspector.tui.screens.help import HelpScreen

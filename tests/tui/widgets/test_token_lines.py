@@ -4,11 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from inspector.drawing.level_scale import LevelScale
+from inspector.drawing.levels import LevelScale
 from inspector.drawing.palette import CellStyle, TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.token_document import TokenDocument
-from inspector.drawing.token_modes import mode_named
+from inspector.drawing.tokens import TokenDocument, mode_named
 from inspector.tui.widgets.token_layout import TokenLayout
 from inspector.tui.widgets.token_lines import Colouring, hit_style, line_strip, rich_style
 from tests.drawing.documents import document

@@ -10,8 +10,7 @@ from textual.pilot import Pilot
 from textual.selection import SELECT_ALL
 
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.token_document import SaeColumns, TokenDocument
-from inspector.drawing.token_modes import mode_named
+from inspector.drawing.tokens import SaeColumns, TokenDocument, mode_named
 from inspector.tui.widgets import token_view
 from inspector.tui.widgets.legend import Legend
 from inspector.tui.widgets.token_pane import TokenPane

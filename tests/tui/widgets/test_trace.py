@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.drawing.braille import Canvas
-from inspector.drawing.token_modes import mode_named
+from inspector.drawing.tokens import mode_named
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.widgets.trace import (
     TraceData,

@@ -1,12 +1,12 @@
-"""A rectangle of styled cells that plots are put together in, and the cutting of text to it."""
+"""Styled lines: put together from cells, cut and filled to a width, and as text with escape codes for a terminal."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from inspector.drawing.figure_palette import Line
-from inspector.drawing.palette import CellStyle
+from inspector.drawing.palette import CellStyle, Depth, Line
+from inspector.drawing.palette_build import FIXED_256, parse_hex
 from inspector.drawing.safe_text import cell_width, clusters, visible
 
 ELLIPSIS = "…"
@@ -117,3 +117,46 @@ def prose(text: str, width: int, style: CellStyle) -> list[Line]:
 def text_of(lines: Sequence[Line]) -> str:
     """The characters alone."""
     return "".join("".join(text for text, _ in line) + "\n" for line in lines)
+
+
+RESET = "\x1b[0m"
+_NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+
+
+def to_ansi(lines: Sequence[Line], depth: Depth, plain: CellStyle) -> str:
+    """The lines, each ended; the plain style and its background leave the terminal's own colours alone.
+
+    Args:
+        lines: any text; what a terminal would obey in it is shown instead.
+        depth: 'none' writes no escape code at all.
+        plain: of text without any emphasis.
+    """
+    return "".join("".join(_run(text, style, depth, plain) for text, style in line) + "\n" for line in lines)
+
+
+def _run(text: str, style: CellStyle, depth: Depth, plain: CellStyle) -> str:
+    text = visible(text) if text else ""
+    if depth == "none":
+        return text
+    codes = [
+        code for on, code in ((style.bold, "1"), (style.dim, "2"), (style.underline, "4"), (style.reverse, "7")) if on
+    ]
+    if style.foreground != plain.foreground:
+        codes.append(_colour(style.foreground, depth, ground=False))
+    if style.background != plain.background:
+        codes.append(_colour(style.background, depth, ground=True))
+        if style.foreground == plain.foreground:
+            codes.append(_colour(style.foreground, depth, ground=False))
+    return f"\x1b[{';'.join(codes)}m{text}{RESET}" if codes else text
+
+
+def _colour(name: str, depth: Depth, *, ground: bool) -> str:
+    if name.startswith("ansi_"):
+        bright = name.startswith("ansi_bright_")
+        index = _NAMES.index(name.removeprefix("ansi_").removeprefix("bright_"))
+        return str((90 if bright else 30) + index + (10 if ground else 0))
+    rgb = parse_hex(name)
+    lead = "48" if ground else "38"
+    if depth == "256" and rgb in FIXED_256:
+        return f"{lead};5;{16 + FIXED_256.index(rgb)}"
+    return f"{lead};2;{rgb[0]};{rgb[1]};{rgb[2]}"

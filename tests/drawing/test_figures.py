@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from inspector.drawing.digits import supported_decimals
-from inspector.drawing.figures import Axis, Series
-from inspector.drawing.sae_figures import Score, curve_by_width, sae_table
+from inspector.drawing.figures import Axis, Score, Series, curve_by_width, sae_table, supported_decimals
 from inspector.spec import width_label
 
 ROWS: list[dict[str, Any]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspector.drawing.figures import Column, Table
-from inspector.drawing.text import format_cell, render_table
+from inspector.drawing.tables import format_cell, render_table
 
 
 def test_a_table_cell_by_cell() -> None:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from inspector.drawing.cells import cut, prose
-from inspector.drawing.figure_palette import FigurePalette, Line, figure_palette
 from inspector.drawing.figures import Cell, Column, Table
+from inspector.drawing.lines import cut, prose
+from inspector.drawing.palette import FigurePalette, Line, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_figures import render_figure
 from inspector.experiment import SAE_KEYS
-from inspector.reports.opened import figure_lines, kind, verdict_lines, when
+from inspector.reports.result import figure_lines, kind, verdict_lines, when
 
 if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
-    from inspector.reports.opened import Opened
+    from inspector.reports.result import Opened
 
 NARROWEST = 40
 """Columns of a side below which the two stand one after the other."""

@@ -1,37 +1,171 @@
-"""A stored result with all that is drawn and said of it, as lines for a terminal: for the Results screen and commands.
+"""A stored result with all that is drawn and said of it: for commands, the Results screen and pages.
 
-Everything here may take a moment (files, drawing), so the screen calls it in a thread. Nothing imports torch or numpy.
+Another version of the program, or anybody, may have written it. Texts may hold what somebody else named (models, SAEs,
+warnings); whoever draws them makes it visible first. Reading and drawing take a moment, so the screen calls this in a
+thread. Nothing imports torch or numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from inspector.claims import Verdict, evaluate
 from inspector.claims.drawing import SIGNS
 from inspector.claims.table import CLAIMS
 from inspector.claims.verdict import interval_text
-from inspector.drawing.cells import prose
-from inspector.drawing.figure_palette import Line, figure_palette
 from inspector.drawing.figures import Figure, Table
+from inspector.drawing.lines import prose
+from inspector.drawing.palette import Line, figure_palette
 from inspector.drawing.safe_text import visible
+from inspector.drawing.tables import format_cell
 from inspector.drawing.terminal_figures import render_figure
-from inspector.errors import InspectorError
+from inspector.errors import DataError, InspectorError
+from inspector.experiment import Experiment, ResultObject
 from inspector.experiments import find
-from inspector.reports.drawn import figures_of, reading
-from inspector.reports.facts import facts, readings
 from inspector.store.results import Record, Stored, load, newest_of_each
 
 if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
-    from inspector.experiment import Experiment
     from inspector.store.results import Listing
 
+PAPER = "paper_"
+"""Fields of a result that begin so are the paper's own numbers."""
+READINGS = ("reading", "interpretation")
+"""Fields of a result that say how its numbers are to be read."""
 INDENT = "  "
 MANY_TABLES = 1
 """Tables of a result that stand beside its plots; the others are among the figures."""
+
+
+@contextlib.contextmanager
+def reading(result: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever goes wrong within is the result's fault: what an experiment writes itself has no types of its own.
+
+    Raises:
+        DataError: the result lacks what is looked at, or holds something else in its place.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        version = result["provenance"].get("program_version", "an unknown version")
+        raise DataError(
+            f"This result of {result['experiment']}, written by dm-inspect {version}, lacks what its figures need "
+            f"({type(error).__name__}: {str(error)[:200]}). Measure it again with its command."
+        ) from error
+
+
+def figures_of(experiment: Experiment, result: Mapping[str, Any]) -> tuple[Figure, ...]:
+    """What the experiment draws of it, every cell and point of the type that a figure has.
+
+    Raises:
+        DataError: the result lacks what is drawn, or holds something else in its place.
+    """
+    with reading(result):
+        figures = tuple(experiment.draw(cast("ResultObject", result)))
+        for figure in figures:
+            msgspec.convert(msgspec.to_builtins(figure), type(figure))
+    return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One sentence or two about a result."""
+
+    label: str
+    """tokens, the paper, control NAME, warning, contradicted by, made by."""
+    text: str
+
+
+def facts(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[Fact]:
+    """How many tokens stand behind it, the paper's own numbers, its controls, its warnings, what would contradict it
+    and what made it, in this order.
+
+    Args:
+        experiment: says what would contradict it.
+        result: as it was measured or read back.
+    """
+    made = result["provenance"]
+    if result["saes"]:
+        first = result["saes"][0]
+        ratio = f", {made['n_train_per_d']:.0f} per dimension" if "n_train_per_d" in made else ""
+        tokens = f"{first['n_train']:,} fitted{ratio}; {first['n_test']:,} held out; split by {made['split']}"
+        yield Fact(label="tokens", text=tokens)
+    paper = paper_numbers(result)
+    if paper:
+        yield Fact(label="the paper", text=", ".join(f"{name} {listed(value)}" for name, value in paper.items()))
+    for name, control in result["controls"].items():
+        shown = ", ".join(f"{key} {in_short(value)}" for key, value in control.items() if key != "definition")
+        text = f"{shown}. {control.get('definition', '')}".rstrip()
+        yield Fact(label=f"control {name.replace('_', ' ')}", text=text)
+    for warning in result["warnings"]:
+        yield Fact(label="warning", text=visible(warning))
+    yield Fact(label="contradicted by", text=experiment.contradicted_by)
+    yield Fact(
+        label="made by",
+        text=f"dm-inspect {made['program_version']}, profile {result['profile']}, seed {made.get('seed', 'none')}, "
+        f"fingerprint {str(made['fingerprint'])[:12]}",
+    )
+
+
+def paper_numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The paper's own numbers that an experiment puts beside its own, by name."""
+    found = result["result"]
+    return {key.removeprefix(PAPER).replace("_", " "): found[key] for key in found if key.startswith(PAPER)}
+
+
+def readings(result: Mapping[str, Any]) -> list[str]:
+    """What the experiment says about how its numbers are to be read."""
+    found = result["result"]
+    return [found[key] for key in READINGS if isinstance(found.get(key), str)]
+
+
+def in_short(value: Any) -> str:
+    """A number, or the smallest and largest of one per SAE."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return _number(value)
+    leaves = list(_leaves(value))
+    names = [leaf for leaf in leaves if isinstance(leaf, str)]
+    numbers = [leaf for leaf in leaves if isinstance(leaf, int | float)]
+    if names:
+        return ", ".join(map(_number, dict.fromkeys(names)))
+    if not numbers:
+        return "undefined" if leaves else "none"
+    low, high = _number(min(numbers)), _number(max(numbers))
+    return low if low == high else f"{low} to {high}"
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def listed(value: Any) -> str:
+    """Plain data in words; two numbers are a range."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(item, int | float) for item in value):
+        return f"{value[0]:g} to {value[1]:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{visible(str(key))} {listed(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(listed, value))
+    return f"{value:g}" if isinstance(value, int | float) else visible(str(value))
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_cell(value, 4) if isinstance(value, int | float | str | None) else visible(str(value))
 
 
 @dataclass(frozen=True, kw_only=True)

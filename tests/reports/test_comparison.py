@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspector.drawing.cells import text_of
 from inspector.drawing.figures import Table
+from inspector.drawing.lines import text_of
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.reports.comparing import Pair, compared, differing, pair_lines, score_table
-from inspector.reports.opened import Opened
+from inspector.reports.comparison import Pair, compared, differing, pair_lines, score_table
+from inspector.reports.result import Opened
 from inspector.store.results import Record, Stored
 from tests.tui.stored_results import norm_result
 

@@ -1,16 +1,13 @@
-"""Tables and strips of tokens as terminal cells."""
+"""A table as plain text, for a pipe or a file, and as styled lines that fit a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.drawing.cells import ELLIPSIS, cut, cut_start, padded, shared_start
-from inspector.drawing.figure_palette import MISSING, FigurePalette, Line
-from inspector.drawing.figures import Table, TokenStrip
-from inspector.drawing.palette import MARKS as LEVELS
-from inspector.drawing.safe_text import NEWLINE, cell_width, visible
-from inspector.drawing.terminal_grids import ramp_line
-from inspector.drawing.text import format_cell
+from inspector.drawing.figures import Cell, Column, Table
+from inspector.drawing.lines import ELLIPSIS, cut, cut_start, padded, shared_start
+from inspector.drawing.palette import FigurePalette, Line
+from inspector.drawing.safe_text import cell_width, visible, visible_block
 
 GAP = "  "
 INTERVAL = ("95% low", "low", "high")
@@ -86,28 +83,50 @@ def _row(texts: Sequence[str], block: Sequence[int], sizes: Sequence[int], numer
     return cut(GAP.join(shown).rstrip(), width)
 
 
-def strip_lines(figure: TokenStrip, width: int, palette: FigurePalette) -> list[Line]:
-    """The text with every token in the colour of its value; without colours a block after it says how large."""
-    known = [value for value in figure.values if value is not None]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    lines: list[Line] = [[]]
-    used = 0
-    for token, value in zip(figure.tokens, figure.values, strict=True):
-        text = cut(visible(token), width - 1)
-        style = palette.quiet if value is None else palette.of_value(value, low, high)
-        if not palette.coloured or value is None:
-            text += MISSING if value is None else LEVELS[_level(value, low, high)]
-        if used + cell_width(text) > width:
-            lines.append([])
-            used = 0
-        lines[-1].append((text, style))
-        used += cell_width(text)
-        if NEWLINE in text:
-            lines.append([])
-            used = 0
-    return [*(line for line in lines if line), ramp_line(figure.value, low, high, palette)]
+UNDEFINED = "undefined"
 
 
-def _level(value: float, low: float, high: float) -> int:
-    share = 0.0 if high <= low else (value - low) / (high - low)
-    return min(max(int(share * len(LEVELS)), 0), len(LEVELS) - 1)
+def format_cell(value: Cell, digits: int) -> str:
+    """Text of one cell: thousands separated, floats with `digits` decimals, None as 'undefined'.
+
+    A float too small for its decimals is shown in scientific notation, not as 0.
+    """
+    if value is None:
+        return UNDEFINED
+    if isinstance(value, str):
+        return visible(value) if value else ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    fixed = f"{value:,.{digits}f}"
+    return f"{value:.1e}" if value != 0.0 and float(fixed.replace(",", "")) == 0.0 else fixed
+
+
+def render_table(table: Table) -> str:
+    """The table with title, header and note; text to the left, numbers to the right; no line ends in spaces."""
+    header = [visible(f"{column.title} ({column.unit})" if column.unit else column.title) for column in table.columns]
+    rows = [[format_cell(cell, column.digits) for cell, column in _cells(table, row)] for row in table.rows]
+    numeric = [_is_numeric([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    widths = [max(map(cell_width, texts)) for texts in zip(header, *rows, strict=True)]
+    lines = [visible(table.title), ""] if table.title else []
+    lines.append(_line(header, widths, numeric))
+    lines.append("  ".join("─" * width for width in widths))
+    lines += [_line(row, widths, numeric) for row in rows]
+    if table.note:
+        lines += ["", visible_block(table.note)]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(table: Table, row: Sequence[Cell]) -> list[tuple[Cell, Column]]:
+    return list(zip(row, table.columns, strict=True))
+
+
+def _is_numeric(cells: Sequence[Cell]) -> bool:
+    return any(isinstance(cell, int | float) for cell in cells)
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    padded = [
+        " " * (width - cell_width(text)) + text if right else text + " " * (width - cell_width(text))
+        for text, width, right in zip(texts, widths, numeric, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
