@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.needs import Need
-    from inspector.statistics.profiles import Protocol
+    from inspector.statistics.pipeline import Measuring
+    from inspector.statistics.profiles import Need, Protocol
 
 Interval = tuple[float, float] | None
 Json = Any

@@ -26,19 +26,12 @@ from inspector.sources.characters import mended, replaced_note
 from inspector.sources.hashing import hashed
 from inspector.sources.unchanged import require_unchanged
 from inspector.spec import RunSpec
+from inspector.statistics.first_pass import Reconstruct, by_the_sae, collect_first
 from inspector.statistics.measured import OutliersFound, Statistics, conclude
-from inspector.statistics.measuring import Measuring
-from inspector.statistics.needs import ERROR_COVARIANCE, Need
-from inspector.statistics.passes import (
-    Activations,
-    Reconstruct,
-    by_the_sae,
-    collect_first,
-    collect_second,
-    contexts_with,
-)
-from inspector.statistics.profiles import PROTOCOLS, Protocol
-from inspector.statistics.second_pass import SecondPass
+from inspector.statistics.passes import Activations, contexts_with
+from inspector.statistics.pipeline import Measuring
+from inspector.statistics.profiles import ERROR_COVARIANCE, PROTOCOLS, Need, Protocol
+from inspector.statistics.second_pass import SecondPass, collect_second
 from inspector.statistics.substitutes import prepare
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for

@@ -20,7 +20,7 @@ from inspector.claims.verdict import (
     too_few,
     trend,
 )
-from inspector.statistics.own.plain import slope_beside
+from inspector.statistics.intervals import slope_beside
 
 Results = Mapping[str, Result]
 NORM_RANGE, VECTOR_RANGE, PURSUIT_RANGE = (0.70, 0.95), (0.15, 0.72), (3.0, 5.0)

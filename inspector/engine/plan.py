@@ -3,6 +3,12 @@
 Whole contexts are held out by default, with all contexts of the same document: neighbouring tokens share topic and
 wording, and a map tested on tokens next to those it was fitted on looks better than it is. The paper has one context of
 each document and splits tokens at random (D-25); `split='token'` does that.
+
+Left out as well are tokens that outweigh all others, whose activation is many times as long as an ordinary one's.
+Language models have a few of them per thousand ("massive activations", "attention sinks"): not only the first token but
+quotes, newlines and digits in the middle of a text. Sums of squares belong to them: nineteen of ten thousand tokens of
+Gemma 3 270M turned a norm R-squared of 0.55 into 0.99. The threshold is fixed before any pass, so that neither batches
+nor shards have a say in which tokens are meant.
 """
 
 from __future__ import annotations
@@ -166,3 +172,36 @@ def _units_for(tokens_per_unit: Tensor, goal: int, seed: int) -> Tensor:
 def _permutation(n: int, seed: int) -> Tensor:
     """Seeded permutation of range(n), by sorting raw bits: numpy promises those across versions, not its shuffles."""
     return torch.from_numpy(np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outliers:
+    """Which tokens of one hook count as outliers."""
+
+    factor: float
+    """In medians."""
+    median_norm: float
+    """Median |x| of the tokens that the load gate looked at."""
+
+    @property
+    def threshold(self) -> float:
+        """Norms above it are outliers'."""
+        return self.factor * self.median_norm
+
+    @torch.inference_mode()
+    def among(self, x: Tensor) -> Tensor:
+        """[n] bool, on the CPU: which rows of x [n, d] are outliers. What is not finite is none."""
+        norm = x.float().norm(dim=-1)
+        found: Tensor = (norm > self.threshold) & norm.isfinite()
+        return found.cpu()
+
+    def times(self, norm: float) -> float:
+        """A norm in medians."""
+        return norm / self.median_norm
+
+
+def outliers_of(factor: float | None, median_norm: float | None) -> Outliers | None:
+    """None if nothing counts as an outlier: it is switched off, or the median says nothing."""
+    if factor is None or median_norm is None or not 0 < median_norm < float("inf"):
+        return None
+    return Outliers(factor=factor, median_norm=median_norm)

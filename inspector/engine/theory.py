@@ -66,12 +66,6 @@ def sparse(probability: float, magnitude: Magnitude) -> Prediction:
     return from_moments(*(probability * moment for moment in RAW_MOMENTS[magnitude]))
 
 
-def sparse_limit_r2(magnitude: Magnitude) -> float:
-    """R-squared as the probability goes to 0: (E a^3)^2 / (E a^2 E a^4). 1, 0.9375, 0.849 and 0.75."""
-    _, m2, m3, m4 = RAW_MOMENTS[magnitude]
-    return m3 * m3 / (m2 * m4)
-
-
 def poisson_r2_with_slope(rate: Fraction, slope: Fraction) -> Fraction:
     """R-squared of Poisson weights with any slope and the best constant: 1 - Var(w² - slope w) / Var(w²).
 

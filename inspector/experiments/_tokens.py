@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Cell, Heatmap, Table, TokenTrace
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.token_norms import TokenNorms
+    from inspector.statistics.pipeline import Measuring
+    from inspector.statistics.token_norms import TokenNorms
 
 ZOOM = 0.85, 0.95
 """The part of the excerpt that is magnified, as the right panel of Fig. 5: tokens 85 to 95 of 100."""
@@ -37,7 +37,7 @@ class TokenParams(FitParams):
 
 def measure(measuring: Measuring, params: TokenParams) -> Generator[Event, None, TokenNorms]:
     """See `measure_tokens`."""
-    from inspector.statistics.own.token_pass import measure_tokens
+    from inspector.statistics.token_pass import measure_tokens
 
     return (yield from measure_tokens(measuring, l0=params.l0, start=params.start, length=params.length))
 

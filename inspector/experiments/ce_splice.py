@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import BarSeries, Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.spliced import Spliced, SplicedSae
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.spliced import Spliced, SplicedSae
 
 READING = (
     "x_hat + nonlinear_error is an affine function of x, (I - W) x - b (S-11): no nonlinearity of the SAE is left in "
@@ -83,7 +83,7 @@ class Result:
 
 def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Spliced]:
     """See `measure_splices`."""
-    from inspector.statistics.own.spliced import measure_splices
+    from inspector.statistics.spliced import measure_splices
 
     return (yield from measure_splices(measuring, contexts=params.contexts, l0=params.l0, hook=params.hook))
 
@@ -198,7 +198,7 @@ def _within(values: dict[str, list[float]], part: str) -> bool | None:
 
 
 def _interval(draws: Sequence[float]) -> Interval:
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     if any(value in (float("inf"), float("-inf")) for value in draws):
         return None

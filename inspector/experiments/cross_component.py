@@ -12,9 +12,9 @@ from inspector.experiment import Experiment, FitParams, Interval, Outcome, Resul
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
+    from inspector.statistics.components import Components
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.components import Components
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 KINDS = {
@@ -77,7 +77,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Comp
     Raises:
         UsageError: `components` is neither 'same' nor 'previous', or `regressors` has an unknown word.
     """
-    from inspector.statistics.own.components import measure_components
+    from inspector.statistics.components import measure_components
 
     if params.components not in LAYERS:
         raise UsageError(f"'components={params.components}' is no layer.{nearest(params.components, LAYERS)}")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure, Score
     from inspector.drawing.figures import Series as Points
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.pursued import Pursued, Series
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.pursued import Pursued, Series
 
 POINTS = 48
 """Widths at which the bands are drawn."""
@@ -102,7 +102,7 @@ def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
     by_id = {each.sae: each for each in found.saes}
     rows: list[Row | None] = []
     intervals: dict[str, dict[str, Interval]] = {}
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     for sae in statistics.saes:
         one = by_id.get(sae.ref.sae_id)

@@ -11,9 +11,9 @@ from inspector.experiment import Experiment, FitParams, Interval, Outcome, Resul
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
+    from inspector.statistics.error_saes import Trained
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.error_saes import Trained
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 LINEAR, NONLINEAR = "linear_error", "nonlinear_error"
@@ -64,7 +64,7 @@ class Params(FitParams):
             UsageError: there is no such preset.
         """
         if self.preset != "demo":
-            from inspector.statistics.own.error_recipe import recipe_of
+            from inspector.statistics.error_recipe import recipe_of
 
             recipe_of(self.preset)
 
@@ -110,7 +110,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Trai
     Raises:
         UsageError: there is no such preset.
     """
-    from inspector.statistics.own.error_recipe import recipe_of
+    from inspector.statistics.error_recipe import recipe_of
 
     recipe = recipe_of(
         params.preset,
@@ -121,14 +121,14 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Trai
         seeds=params.seeds,
         control_seeds=None if params.controls else 0,
     )
-    from inspector.statistics.own.error_saes import measure_error_saes
+    from inspector.statistics.error_saes import measure_error_saes
 
     return (yield from measure_error_saes(measuring, recipe, sae_id=params.sae, folder=params.folder))
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """FVU of every part with intervals over seeds and over contexts, the difference, and the controls."""
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     found = cast("Trained", statistics.own["error-saes"])
     by_part: dict[str, list[Any]] = {}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
-from inspector.statistics.needs import ERROR_MAP
-from inspector.statistics.own.plain import slope_beside
+from inspector.statistics.intervals import slope_beside
+from inspector.statistics.profiles import ERROR_MAP
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure

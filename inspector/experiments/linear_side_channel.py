@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.side_channel import Channels, ChannelSae
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.side_channel import Channels, ChannelSae
 
 READING = (
     "A side channel of full rank ends at the nonlinear FVU by construction, for any SAE (S-10): what is measured is "
@@ -87,7 +87,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Chan
     Raises:
         UsageError: `dense` is no share.
     """
-    from inspector.statistics.own.side_channel import measure_channels
+    from inspector.statistics.side_channel import measure_channels
 
     if not 0.0 < params.dense <= 1.0:
         raise UsageError(f"'dense={params.dense:g}' is no share of the tokens. Write for example -p dense=0.1.")

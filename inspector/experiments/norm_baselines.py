@@ -12,9 +12,9 @@ from inspector.experiments._tokens import TokenParams, found_in, measure
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.own.token_scores import Array
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.token_scores import Array
 
 FIVE = {"x": "activation", "token": "token", "loss": "loss", "l0": "L0", "x_norm": "‖x‖"}
 """The predictors of Fig. 13."""
@@ -72,7 +72,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Every predictor for both targets, and the public code's token means as a control."""
     import numpy as np
 
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     found = found_in(statistics, "norm-baselines")
     headline = found.protocol.baselines_of
@@ -147,7 +147,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 
 def _five(found: TokenNorms, own: SaeTokens, target: str, intercept: bool) -> dict[str, Array]:
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     rests = {"x": f"{target} rest {'on' if intercept else 'off'}", "token": f"{target} token"}
     values = {
@@ -160,7 +160,7 @@ def _five(found: TokenNorms, own: SaeTokens, target: str, intercept: bool) -> di
 
 
 def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]:
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     within, base = own.sums.of(f"{target} within"), own.sums.of(f"{target} class")
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
-from inspector.statistics.needs import ERROR_COVARIANCE, NORM_MAP
+from inspector.statistics.profiles import ERROR_COVARIANCE, NORM_MAP
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Interval, Outcome, ResultObject
 from inspector.experiments._tokens import TokenParams, found_in, measure
-from inspector.statistics.needs import ERROR_COVARIANCE
+from inspector.statistics.profiles import ERROR_COVARIANCE
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.own.token_scores import Array
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.token_scores import Array
 
 VECTORS = {
     "x": "x",
@@ -64,7 +64,7 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """All scores of every SAE, beside the Gaussian null, the intercept's effect and the training tokens."""
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     found = found_in(statistics, "norm-test")
     by_id = found.by_id()
@@ -123,7 +123,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 
 def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
-    from inspector.statistics.own.token_scores import r2_of_sums
+    from inspector.statistics.token_scores import r2_of_sums
 
     sums = found.x if name == "x" else own.sums
     return r2_of_sums(sums, f"{name}_sq", f"{name}_sq rest {'on' if intercept else 'off'}", found.n, found.counts)

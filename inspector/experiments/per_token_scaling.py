@@ -12,8 +12,8 @@ from inspector.experiments._tokens import TokenParams, found_in, measure, names_
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import TokenNorms
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import TokenNorms
 
 VARIANTS = ("squared_origin", "squared_intercept", "unsquared_origin", "unsquared_intercept")
 """Of the norms and of the fit; the paper's text has the first, its code and Fig. 4 the last (D-09)."""
@@ -65,8 +65,8 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Four variants of every pair, and three baselines of the same target."""
-    from inspector.statistics.own import token_scores as scores
-    from inspector.statistics.own.token_norms import column
+    from inspector.statistics import token_scores as scores
+    from inspector.statistics.token_norms import column
 
     found = found_in(statistics, "per-token-scaling")
     headline = found.protocol.scaling
@@ -146,7 +146,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def _sizes(found: TokenNorms) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, Interval]]]:
     """Mean and variation of the error's norm by SAE, and their intervals."""
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     by_id = found.by_id()
     sizes: dict[str, dict[str, float | None]] = {"mean_error_norm": {}, "variation": {}}

@@ -22,9 +22,9 @@ from inspector.experiments._tokens import (
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import TokenNorms
-    from inspector.statistics.own.token_scores import Array
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import TokenNorms
+    from inspector.statistics.token_scores import Array
 
 PARTS = ("linear", "nonlinear")
 
@@ -78,8 +78,8 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Means, slopes and correlations over all held-out tokens beside the excerpt."""
-    from inspector.statistics.own import token_scores as scores
-    from inspector.statistics.own.token_norms import column
+    from inspector.statistics import token_scores as scores
+    from inspector.statistics.token_norms import column
 
     found = found_in(statistics, "per-token-split")
     counts, plain, shown = found.counts, found.plain, found.trace
@@ -152,7 +152,7 @@ def _slopes(found: TokenNorms, *, switched: bool = False) -> dict[str, Array]:
     """[r] by field of the result: slopes of both parts' mean norms on log2 width, as they are and in percent."""
     import numpy as np
 
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     by_id = found.by_id()
     saes = [by_id[sae_id] for sae_id in found.series]

@@ -12,8 +12,8 @@ from inspector.experiments._tokens import NO_STRETCH, TokenParams, found_in, mea
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import Trace
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """The excerpt, and what all held-out tokens say about the same."""
-    from inspector.statistics.own import token_scores as scores
-    from inspector.statistics.own.token_norms import column
+    from inspector.statistics import token_scores as scores
+    from inspector.statistics.token_norms import column
 
     found = found_in(statistics, "per-token-trace")
     shown = found.trace

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from inspector.engine.theory import Array
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.probed import Probed, ProbedSae
+    from inspector.statistics.pipeline import Measuring
+    from inspector.statistics.probed import Probed, ProbedSae
     from inspector.statistics.profiles import Protocol
 
 PREDICTIONS = ("mean_active", "power_ratio", "ols")
@@ -85,7 +85,7 @@ class Result:
 
 def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Probed]:
     """See `measure_probes`."""
-    from inspector.statistics.own.probed import measure_probes
+    from inspector.statistics.probed import measure_probes
 
     return (yield from measure_probes(measuring, l0=params.l0, tokens=params.tokens))
 
@@ -172,7 +172,7 @@ def _intervals(one: ProbedSae, resamples: int, seed: int) -> dict[str, Interval]
     """Latents drawn with replacement: the claim is about latents, and the probe is held fixed."""
     import numpy as np
 
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     rng = np.random.default_rng(seed)
     dot, mean, frequency = (np.asarray(getattr(one, name)) for name in ("dot", "mean_active", "frequency"))

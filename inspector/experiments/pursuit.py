@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from inspector.engine.pursuit import Variant
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.pursued import Pursued, PursuedSae
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.pursued import Pursued, PursuedSae
 
 VARIANTS = ("careful", "paper-code", "refit")
 FLAT = 0.02
@@ -86,7 +86,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Purs
     Raises:
         UsageError: an unknown variant.
     """
-    from inspector.statistics.own.pursued import measure_pursuit
+    from inspector.statistics.pursued import measure_pursuit
 
     if params.variant and params.variant not in VARIANTS:
         raise UsageError(f"'variant={params.variant}' is not a pursuit.{nearest(params.variant, VARIANTS)}")
@@ -157,7 +157,7 @@ def _row(one: PursuedSae, found: Pursued) -> Row:
 
 
 def _intervals(one: PursuedSae) -> dict[str, Interval]:
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     pairs = list(zip(one.encoder.fvu, one.pursuit.fvu, strict=True))
     nonlinear = list(zip(one.encoder.fvu_nonlinear, one.pursuit.fvu_nonlinear, strict=True))

@@ -12,9 +12,9 @@ from inspector.experiments._tokens import TokenParams, found_in, measure, names_
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import Products
-    from inspector.statistics.own.token_scores import Array, Estimate
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import Products
+    from inspector.statistics.token_scores import Array, Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,8 @@ def _values(
     tables: tuple[Products, Products], small: str, large: str, counts: Array
 ) -> tuple[dict[str, Estimate], Estimate]:
     """All numbers of a pair by field, and how much more the nonlinear error's size helps than the linear error's."""
-    from inspector.statistics.own import token_scores as scores
-    from inspector.statistics.own.token_norms import column
+    from inspector.statistics import token_scores as scores
+    from inspector.statistics.token_norms import column
 
     target, first = column("error", large), column("error", small)
     second = {"": column("nonlinear", small), "_linear": column("linear", small), "_x_norm": "x"}

@@ -12,9 +12,9 @@ from inspector.experiments._tokens import TokenParams, found_in, measure, saes_n
 if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.own.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.own.token_scores import Array
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.token_norms import SaeTokens, TokenNorms
+    from inspector.statistics.token_scores import Array
 
 MAPS = ("scalar", "diagonal", "full")
 """From x to sae_error: one number for all dimensions, one for each, the whole matrix."""
@@ -68,7 +68,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Lengths and directions, and the direct test: what one scalar explains of the error."""
     from statistics import median
 
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     found = found_in(statistics, "shrinkage")
     by_id = found.by_id()
@@ -127,7 +127,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def _directions(found: TokenNorms, own: SaeTokens) -> dict[str, Array]:
     """[r] by field of the row: ratios of lengths and cosines."""
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     values = {}
     for kind, suffix in (("", ""), (" centred", "_centred")):
@@ -144,7 +144,7 @@ def _directions(found: TokenNorms, own: SaeTokens) -> dict[str, Array]:
 
 def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
     """[r] pooled over dimensions."""
-    from inspector.statistics.own import token_scores as scores
+    from inspector.statistics import token_scores as scores
 
     drawn = found.counts @ own.error_sum
     square = found.counts @ own.sums.of("total")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 ABLATED = tuple(i / 10 for i in range(11))

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
-    from inspector.statistics.own.synthetic import Planted, Point
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
+    from inspector.statistics.synthetic import Planted, Point
 
 ENCODE = ("clean", "noisy")
 PAPER_TABLE = {
@@ -82,7 +82,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Plan
     Raises:
         UsageError: `encode` is neither 'clean' nor 'noisy'.
     """
-    from inspector.statistics.own.synthetic import measure_planted
+    from inspector.statistics.synthetic import measure_planted
 
     if params.encode not in ENCODE:
         raise UsageError(f"'encode={params.encode}' is not known.{nearest(params.encode, ENCODE)}")
@@ -100,7 +100,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Plan
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Both estimates over the grid, their correlations with what was planted, and the ablations."""
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     found = cast("Planted", statistics.own["synthetic-sae"])
     extra = {(1.0, 0.6), (0.6, 1.0)}

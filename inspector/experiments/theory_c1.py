@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inspector.engine.theory import Array
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 LAWS = (
@@ -100,7 +100,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simu
 
     from inspector.engine.theory import draw_weights, predicted
     from inspector.events import PassProgress
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     rng = np.random.default_rng(measuring.seed)
     times = np.ones((1, BLOCKS))
@@ -178,7 +178,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     from fractions import Fraction
 
     from inspector.engine.theory import poisson, poisson_r2_with_slope, poisson_through_origin
-    from inspector.statistics.own.plain import interval
+    from inspector.statistics.intervals import interval
 
     found = cast("Simulated", statistics.own["theory-c1"])
     simulated = {each.law: each for each in found.laws}["poisson 1"].r2_simulated

@@ -26,7 +26,7 @@ from inspector.errors import DataError, UsageError
 from inspector.events import Event, PassProgress
 from inspector.interp.windows import Reservoir, Windows, keys_of, windows_of
 from inspector.sources.activations import stream
-from inspector.statistics.finite import require_finite
+from inspector.statistics.passes import require_finite
 
 if TYPE_CHECKING:
     from inspector.interp.readers import Reader

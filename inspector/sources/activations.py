@@ -41,7 +41,7 @@ class ActivationBatch:
     origin: str = ""
     """Hook, layer and the dtype the model computes in, for messages; see `origin_of`."""
     outlier: Tensor | None = None
-    """[n] bool, on the CPU: tokens that outweigh all others (`engine.outliers`); None: none is counted apart."""
+    """[n] bool, on the CPU: tokens that outweigh all others (`engine.plan`); None: none is counted apart."""
 
     def rows(self, chosen: Tensor) -> ActivationBatch:
         """The tokens where `chosen` [n] bool is True."""

@@ -19,7 +19,7 @@ from inspector.engine.regression import LinearMap
 from inspector.sources.activation_blocks import LEFT_OUT
 
 if TYPE_CHECKING:
-    from inspector.engine.outliers import Outliers
+    from inspector.engine.plan import Outliers
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
 

@@ -1,6 +1,6 @@
 """Marks the tokens that outweigh all others in what SAEs learn from, so that they are left out.
 
-A squared error belongs to them: an SAE would spend its latents on a few tokens per thousand. See `engine.outliers`.
+A squared error belongs to them: an SAE would spend its latents on a few tokens per thousand. See `engine.plan`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inspector.engine.outliers import Outliers, outliers_of
+from inspector.engine.plan import Outliers, outliers_of
 from inspector.sources.activation_blocks import LEFT_OUT, ActivationSource, Ids, is_ordinary
 
 

@@ -27,8 +27,7 @@ from inspector.sources.readers import check_text
 from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
 
 if TYPE_CHECKING:
-    from inspector.engine.outliers import Outliers
-    from inspector.engine.plan import Plan
+    from inspector.engine.plan import Outliers, Plan
     from inspector.sources.contexts import Contexts
     from inspector.sources.gate import GateReport
     from inspector.sources.memory_plan import MemoryPlan
@@ -155,8 +154,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     yield from _importing("torch", "torch")
     yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
 
-    from inspector.engine.outliers import outliers_of
-    from inspector.engine.plan import make_plan, with_everything
+    from inspector.engine.plan import make_plan, outliers_of, with_everything
     from inspector.sources.contexts import load_contexts
     from inspector.sources.model import load_model
 

@@ -5,21 +5,25 @@ It can be fitted at any time and go on, which is how a live session sharpens its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import sae_error, squared_norm
-from inspector.engine.moments import Moments
+from inspector.engine.moments import Moments, sums_device
 from inspector.engine.regression import Factorisation, LinearMap
-from inspector.statistics.finite import require_finite
+from inspector.events import Event
+from inspector.statistics.passes import Activations, Sums, contexts_with, require_finite, walk
 
 if TYPE_CHECKING:
-    import torch
-
+    from inspector.engine.plan import Plan
     from inspector.sources.activations import ActivationBatch
+    from inspector.sources.sae import LoadedSae
+    from inspector.statistics.passes import Keeper
 
 
 class Reconstruction(Protocol):
@@ -165,3 +169,177 @@ class FirstPass:
             error_switch=sign * error.bias,
             norm_switch=sign * norm.bias,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """A reconstruction of some tokens only."""
+
+    x_hat: Tensor
+    l0: Tensor
+
+
+class FirstApart:
+    """Accumulator over training tokens: ordinary ones, outliers, and where those are.
+
+    Args:
+        d: as of `FirstPass`; so the others.
+        sae_ids: the SAEs.
+        covariance: keep the whole covariance of every error.
+    """
+
+    def __init__(self, d: int, sae_ids: Sequence[str], *, covariance: bool = False) -> None:
+        self._new = partial(FirstPass, d, sae_ids, covariance=covariance)
+        self.ordinary = self._new()
+        self.outliers: FirstPass | None = None
+        """None until one came."""
+        self.places = no_places()
+        """[k, 2] int64 context and position of the outliers."""
+
+    def update(self, batch: ActivationBatch, reconstructions: Reconstructions) -> None:
+        """Add a batch, all of whose tokens are training tokens; see `FirstPass.update`."""
+        everything = torch.ones(len(batch.positions), dtype=torch.bool)
+        apart = batch.outlier
+        if apart is None or not bool(apart.any()):
+            self.ordinary.update(batch, reconstructions, everything)
+            return
+        few: list[tuple[str, Reconstruction]] = []
+        rows = apart.to(batch.x.device)
+
+        def noticed() -> Iterator[tuple[str, Reconstruction]]:
+            """One reconstruction at a time, of which the outliers' few rows are kept."""
+            for sae_id, made in pairs(reconstructions):
+                few.append((sae_id, Rows(x_hat=made.x_hat[rows], l0=made.l0[rows])))
+                yield sae_id, made
+
+        made = noticed()
+        self.ordinary.update(batch, made, ~apart)
+        for _ in made:  # a batch of outliers alone asks for none
+            pass
+        self.outliers = self.outliers or self._new()
+        self.outliers.update(batch.rows(apart), few, everything[apart])
+        self.places = torch.cat([self.places, places_of(batch)])
+
+    def merge(self, other: FirstApart) -> None:
+        """Add what another one has seen."""
+        self.ordinary.merge(other.ordinary)
+        self.places = torch.cat([self.places, other.places])
+        if other.outliers is not None:
+            self.outliers = self.outliers or self._new()
+            self.outliers.merge(other.outliers)
+
+    def of_all_tokens(self) -> FirstPass:
+        """The sums of both; the ordinary tokens' own where there is no outlier, else new ones."""
+        if self.outliers is None:
+            return self.ordinary
+        both = self._new()
+        both.merge(self.outliers)
+        both.merge(self.ordinary)
+        return both
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `passes.Sums`. What a version without outliers kept is the state of the ordinary tokens' alone."""
+        tensors, facts = self.ordinary.state()
+        if self.outliers is None:
+            return tensors, facts
+        own, own_facts = self.outliers.state()
+        found = {**tensors, "outliers' places": self.places}
+        return found | {f"outliers' {name}": values for name, values in own.items()}, {**facts, "outliers": own_facts}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what `state` gave; this one must be new.
+
+        Raises:
+            ValueError: it is not of such a pass.
+        """
+        self.ordinary.restore(tensors, facts, device)
+        if "outliers" not in facts:
+            return
+        own = {name.removeprefix("outliers' "): v for name, v in tensors.items() if name.startswith("outliers' ")}
+        self.places = own.pop("places").clone()
+        self.outliers = self._new()
+        self.outliers.restore(own, facts["outliers"], device)
+
+
+def no_places() -> Tensor:
+    """None: [0, 2]."""
+    return torch.zeros((0, 2), dtype=torch.int64)
+
+
+def places_of(batch: ActivationBatch) -> Tensor:
+    """[k, 2] int64 context and position of the batch's outliers."""
+    if batch.outlier is None:
+        return no_places()
+    return torch.stack([batch.contexts.cpu()[batch.outlier], batch.positions.cpu()[batch.outlier]], dim=1)
+
+
+Reconstruct = Callable[["LoadedSae", "ActivationBatch"], Reconstruction]
+"""What stands in the SAE's place: (sae, tokens) to their reconstruction."""
+
+
+def by_the_sae(sae: LoadedSae, batch: ActivationBatch) -> Reconstruction:
+    """The SAE itself."""
+    return sae.reconstruct(batch.x)
+
+
+def collect_first(
+    activations: Activations,
+    plan: Plan,
+    *,
+    reconstruct: Reconstruct = by_the_sae,
+    covariance: bool = False,
+    shards: int = 1,
+    name: str = "moments",
+    keeper: Keeper | None = None,
+) -> Generator[Event, None, FirstApart]:
+    """Moments over the plan's training tokens, of all SAEs of the target; outliers apart, if the activations mark any.
+
+    Args:
+        activations: of the target.
+        plan: what is training.
+        reconstruct: what stands in the SAEs' place.
+        covariance: keep the whole covariance of every error.
+        shards: added up apart and then merged.
+        name: of the pass, in events and for what is kept.
+        keeper: where sums are kept on the way.
+
+    Raises:
+        DataError: an activation or a reconstruction is not finite; the message says where.
+        ResourceError: memory ran out with one context at a time, or there is no room for what is kept.
+    """
+    loaded = activations.loaded
+    saes = {sae.ref.sae_id: sae for sae in loaded.saes}
+    d = loaded.model.check_hook(loaded.hook_name)
+
+    def new() -> FirstApart:
+        return FirstApart(d, list(saes), covariance=covariance)
+
+    def add(part: FirstApart, whole: ActivationBatch) -> None:
+        batch = whole.rows(plan.train[whole.contexts, whole.positions])
+        part.update(batch, one_by_one(saes, batch, reconstruct))
+
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FirstApart:
+        found = new()
+        found.restore(tensors, facts, sums_device(loaded.model.device))
+        return found
+
+    sums = Sums(new=new, add=add, state=FirstApart.state, restored=restored, whole_batches=False)
+    return (
+        yield from walk(
+            activations,
+            contexts_with(plan.train),
+            sums,
+            name=name,
+            tokens_per_context=plan.train.shape[1],
+            shards=shards,
+            keeper=keeper,
+        )
+    )
+
+
+def one_by_one(
+    saes: dict[str, LoadedSae], batch: ActivationBatch, reconstruct: Reconstruct
+) -> Iterator[tuple[str, Reconstruction]]:
+    """Reconstructions made as they are asked for, so that one x_hat is alive at a time."""
+    for sae_id, sae in saes.items():
+        yield sae_id, reconstruct(sae, batch)

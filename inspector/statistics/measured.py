@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from inspector.statistics.needs import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
+from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class OutliersFound:
     """How many tokens outweigh all others, and what was done with them."""
 
     factor: float
-    """In medians; see `engine.outliers`."""
+    """In medians; see `engine.plan`."""
     median_norm: float
     n_train: int
     """Among the training tokens."""

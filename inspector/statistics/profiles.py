@@ -3,6 +3,9 @@
 Everything the experiments here can differ in is a field, cited by its id in the specification. Experiments read these
 fields to compute, and the sentences that define their numbers are made from the same fields, so that neither can say
 something else than the other does.
+
+Here too: what an experiment asks the passes to collect. Equal needs of several experiments are collected once. They are
+plain strings, because building an enum costs more than listing an experiment may.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class Protocol:
     fvu_on: Literal["test", "all"] = "test"
     """Tokens on which fvu and fvu_nonlinear are measured: held out, or training tokens too (D-04)."""
     outliers: Literal["apart", "among"] = "apart"
-    """Tokens that outweigh all others (`engine.outliers`): left out of fit and scores and told apart, or counted."""
+    """Tokens that outweigh all others (`engine.plan`): left out of fit and scores and told apart, or counted."""
     norm_test_map_on: Literal["train", "all"] = "train"
     """Tokens on which the norm test's error map is fitted; its squared norms are always fitted and held out (5.1)."""
     norm_test_above: float | None = None
@@ -122,3 +125,14 @@ def bootstrap(resamples: int, over: str, *, fixed: str = "") -> str:
     if not resamples:
         return "No interval: no draws were asked for."
     return f"Interval: 95% bootstrap of {resamples:,} draws over {over}{f', {fixed} held fixed' if fixed else ''}."
+
+
+Need = Literal["norm map", "error map", "error covariance"]
+"""One thing the passes can collect for every SAE; what each is stands below."""
+
+NORM_MAP: Need = "norm map"
+"""The affine map from x to the squared norm of sae_error, and its held-out sums."""
+ERROR_MAP: Need = "error map"
+"""The affine map from x to sae_error, and its held-out sums per dimension."""
+ERROR_COVARIANCE: Need = "error covariance"
+"""The whole covariance of sae_error over the training tokens; one more product of d by d per batch and SAE."""

@@ -7,9 +7,9 @@ contexts is then a matrix product (`engine.resampling`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +17,26 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose, squared_norm
 from inspector.engine.moments import to_float64
 from inspector.engine.plan import Plan
+from inspector.events import Event
 from inspector.statistics import heaviest
-from inspector.statistics.finite import require_finite
-from inspector.statistics.first_pass import Reconstruction, Reconstructions, SaeMaps, pairs
+from inspector.statistics.first_pass import (
+    Reconstruct,
+    Reconstruction,
+    Reconstructions,
+    SaeMaps,
+    by_the_sae,
+    no_places,
+    one_by_one,
+    pairs,
+    places_of,
+)
 from inspector.statistics.grouping import Groups, groups_of
+from inspector.statistics.passes import Activations, State, contexts_with, require_finite, walk
+from inspector.statistics.passes import Sums as WalkSums
 
 if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
+    from inspector.statistics.passes import Keeper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,3 +342,95 @@ def _sae_sums(maps: SaeMaps, x: Tensor, x_hat: Tensor, wide: Tensor, h: Tensor, 
 def _run_sums(values: Tensor, runs: list[int]) -> Tensor:
     """Sums of consecutive rows, as many at a time as `runs` says; on the CPU."""
     return torch.stack([part.sum(dim=0) for part in torch.split(values, runs)]).cpu()
+
+
+class Together:
+    """Accumulators that see the same batches.
+
+    Args:
+        passes: any number of them.
+    """
+
+    def __init__(self, passes: list[SecondPass]) -> None:
+        self.passes = passes
+        self.places = no_places()
+        """[k, 2] int64 context and position of the outliers among what was scored."""
+
+    def update(self, batch: ActivationBatch, made: Iterable[tuple[str, Reconstruction]], plan: Plan) -> None:
+        """Add a batch to all of them."""
+        adding = [one for each in self.passes if (one := each.adding(batch, plan)) is not None]
+        for sae_id, reconstruction in made if adding else ():
+            for one in adding:
+                one.take(sae_id, reconstruction)
+        for one in adding:
+            one.done()
+        self.places = torch.cat([self.places, places_of(batch)])
+
+    def merge(self, other: Together) -> None:
+        """Add what others of the same kinds have seen."""
+        for mine, theirs in zip(self.passes, other.passes, strict=True):
+            mine.merge(theirs)
+        self.places = torch.cat([self.places, other.places])
+
+    def state(self) -> State:
+        """See `passes.Sums`."""
+        states = [each.state() for each in self.passes]
+        tensors = {f"{i} {name}": values for i, state in enumerate(states) for name, values in state.items()}
+        return tensors | {"places": self.places}, {"scored": [[each.scored, each.tokens] for each in self.passes]}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], plan: Plan) -> None:
+        """See `passes.Sums`."""
+        if facts["scored"] != [[each.scored, each.tokens] for each in self.passes]:
+            raise ValueError("The stored sums are of other passes.")
+        for i, each in enumerate(self.passes):
+            own = {name.removeprefix(f"{i} "): v for name, v in tensors.items() if name.startswith(f"{i} ")}
+            each.restore(own, plan)
+        self.places = tensors["places"].clone()
+
+
+def collect_second(
+    activations: Activations,
+    plan: Plan,
+    passes: Sequence[Callable[[], SecondPass]],
+    *,
+    reconstruct: Reconstruct = by_the_sae,
+    shards: int = 1,
+    name: str = "scores",
+    keeper: Keeper | None = None,
+) -> Generator[Event, None, Together]:
+    """Sums over the scored tokens for one or more accumulators (held out; all) from one run over the contexts.
+
+    They share each reconstruction, one of which is alive at a time.
+
+    Raises:
+        DataError: an activation or a reconstruction is not finite; the message says where.
+        ResourceError: memory ran out with one context at a time, or there is no room for what is kept.
+    """
+    saes = {sae.ref.sae_id: sae for sae in activations.loaded.saes}
+
+    def new() -> Together:
+        return Together([make() for make in passes])
+
+    scored = plan.included if any(each.scored == "all" for each in new().passes) else plan.test
+
+    def add(part: Together, whole: ActivationBatch) -> None:
+        batch = whole.rows(scored[whole.contexts, whole.positions])
+        part.update(batch, one_by_one(saes, batch, reconstruct), plan)
+
+    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Together:
+        found = new()
+        found.restore(tensors, facts, plan)
+        return found
+
+    # Two accumulators may be left with one of them fed.
+    sums = WalkSums(new=new, add=add, state=Together.state, restored=restored, whole_batches=len(passes) == 1)
+    together = yield from walk(
+        activations,
+        contexts_with(scored),
+        sums,
+        name=name,
+        tokens_per_context=plan.train.shape[1],
+        shards=shards,
+        keeper=keeper,
+    )
+    return together

@@ -18,13 +18,13 @@ from inspector.engine.scores import fvu_from_moments
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
 from inspector.spec import Null
-from inspector.statistics.first_pass import Reconstruction, error_name
-from inspector.statistics.passes import Activations, Progress, Reconstruct, by_the_sae, collect_first, contexts_with
+from inspector.statistics.first_pass import Reconstruct, Reconstruction, by_the_sae, collect_first, error_name
+from inspector.statistics.passes import Activations, Progress, contexts_with
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.keeping import Keeper
+    from inspector.statistics.passes import Keeper
 
 DEFINITIONS: dict[Null, str] = {
     "shuffle": (
@@ -81,7 +81,7 @@ def _affine(activations: Activations, plan: Plan, keeper: Keeper | None) -> Gene
 
 def _gaussian(activations: Activations, plan: Plan, seed: int) -> Generator[Event, None, Reconstruct]:
     from inspector.engine.moments import Moments
-    from inspector.statistics.finite import require_finite
+    from inspector.statistics.passes import require_finite
 
     moments = Moments(activations.loaded.model.check_hook(activations.loaded.hook_name))
     indices = contexts_with(plan.train)

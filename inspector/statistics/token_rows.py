@@ -17,15 +17,15 @@ from inspector.engine.moments import to_float64
 from inspector.errors import DataError
 from inspector.events import Event, Loading
 from inspector.sources.activations import ActivationBatch, origin_of
-from inspector.statistics.finite import require_finite
-from inspector.statistics.passes import Activations, Progress, collect_first
+from inspector.statistics.first_pass import collect_first
+from inspector.statistics.passes import Activations, Progress, require_finite
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.engine.regression import LinearMap
     from inspector.sources.target import Loaded
-    from inspector.statistics.keeping import Keeper, RowKeeper
+    from inspector.statistics.passes import Keeper, RowKeeper
     from inspector.statistics.vector_rows import VectorSink
 
 Maps = Mapping[str, "LinearMap"]

@@ -36,7 +36,6 @@ from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock
 from inspector.disk.sealed import read_sealed, seal
 from inspector.errors import ResourceError
-from inspector.statistics.keeping import Kept
 from inspector.statistics.profiles import PROTOCOLS
 from inspector.store.fingerprint import digest, identity, versions
 from inspector.store.results import VARIABLE as RESULTS
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec
+    from inspector.statistics.passes import Kept
 
 FORMAT = 1
 VARIABLE = "DM_INSPECT_CHECKPOINT_SECONDS"
@@ -153,6 +153,7 @@ class Checkpoints:
         try:
             found = read_sealed(path)
             from inspector.disk.tensors import read_tensors
+            from inspector.statistics.passes import Kept
 
             tensors = read_tensors(self.folder / str(found["file"]), str(found["file_sha256"]))
             return Kept(tensors=tensors, facts=found["facts"])
@@ -235,7 +236,7 @@ class Checkpoints:
             return [pa.Table.from_batches([batch]) for batch in reader], int(found["stop"])
 
     def store_rows(self, tables: Sequence[pa.Table], stop: int) -> None:
-        """Keep more rows, after `rows` has told what there is; see `keeping.RowKeeper`.
+        """Keep more rows, after `rows` has told what there is; see `passes.RowKeeper`.
 
         Raises:
             ResourceError: there is no room; what was kept before is still there.

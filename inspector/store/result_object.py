@@ -1,7 +1,7 @@
 """What was measured, as the object that `--json` prints and the store keeps.
 
 To it belongs what it tells of the tokens that outweigh all others: its numbers with them, and how few tokens decide.
-See `engine.outliers` for which tokens are meant and `statistics.heaviest` for how squared errors are spread.
+See `engine.plan` for which tokens are meant and `statistics.heaviest` for how squared errors are spread.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from inspector.experiments import choose, discover, find, ids
 from inspector.runner import result_object
 from inspector.spec import RunSpec, SaeRef, TargetSpec
 from inspector.statistics.measured import SaeStatistics, Scores, Statistics
-from inspector.statistics.needs import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP
+from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP
 
 NAMES = ("fvu", "fvu_nonlinear", "r2_norm", "r2_pooled", "r2_mean_dims")
 MEASURES = {

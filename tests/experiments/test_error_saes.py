@@ -32,7 +32,7 @@ from inspector.sources.target import open_target
 from inspector.sources.topk_learner import TopKLearner
 from inspector.sources.training_checkpoint import FOLDER
 from inspector.spec import RunSpec
-from inspector.statistics.own.error_recipe import recipe_of
+from inspector.statistics.error_recipe import recipe_of
 from tests.experiments.own import LAYER, Array, D, Toy, decoded, finish, hidden, opened, write_files
 
 BASE = f"layer_{LAYER}/resid/width_64/l0_4"

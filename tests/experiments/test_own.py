@@ -19,7 +19,7 @@ from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
 from inspector.runner import run
 from inspector.spec import RunSpec
-from inspector.statistics.own.sampling import random_part
+from inspector.statistics.sampling import random_part
 from tests.experiments.own import Array, Toy, decoded, finish, hidden, opened, weights
 
 ALL = (

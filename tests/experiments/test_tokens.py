@@ -21,9 +21,8 @@ from inspector.runner import run
 from inspector.session.fitting import ErrorNorms
 from inspector.session.protocol import GetPairs
 from inspector.spec import RunSpec
-from inspector.statistics import grouping
-from inspector.statistics.own import token_work
-from inspector.statistics.own.token_norms import TokenNorms
+from inspector.statistics import grouping, token_pass
+from inspector.statistics.token_norms import TokenNorms
 from tests.experiments.own import Toy, finish, opened
 from tests.experiments.tokens import Reference, Split, size
 
@@ -369,7 +368,7 @@ def test_more_contexts_than_groups_change_no_number_but_the_intervals(
         seen.append(found)
         return TokenNorms(**found)
 
-    monkeypatch.setattr(token_work, "TokenNorms", kept)
+    monkeypatch.setattr(token_pass, "TokenNorms", kept)
     for other in toy.run(*ALL, **PARAMS):
         own = results[other["experiment"]]
         assert same(own["saes"], other["saes"]) and same(own["result"], other["result"])

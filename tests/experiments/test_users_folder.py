@@ -22,7 +22,7 @@ FILE = '''
 from dataclasses import dataclass
 
 from inspector.experiment import Experiment, FitParams, Outcome
-from inspector.statistics.needs import NORM_MAP
+from inspector.statistics.profiles import NORM_MAP
 
 
 @dataclass(frozen=True, kw_only=True)

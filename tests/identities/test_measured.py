@@ -15,13 +15,13 @@ from inspector.engine.nulls import gaussian_norm_r2
 from inspector.engine.plan import Plan
 from inspector.engine.pursuit import Pursuit
 from inspector.engine.regression import Factorisation
-from inspector.engine.theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse, sparse_limit_r2
+from inspector.engine.theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
 from inspector.experiments import synthetic_random
 from inspector.experiments.dark_matter_breakdown import stacked
-from inspector.statistics.measuring import Measuring
-from inspector.statistics.own.spliced import Spliced, measure_splices
 from inspector.statistics.passes import Activations
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.profiles import PROTOCOLS
+from inspector.statistics.spliced import Spliced, measure_splices
 from tests.experiments.own import LAYER, Toy, finish, opened
 
 
@@ -105,8 +105,7 @@ def test_s18_probe_weight_is_covariance_over_variance(law: str) -> None:
     fitted = LinearRegression().fit(x, (x**2).sum(axis=1))
     assert (basis @ fitted.coef_).mean() == pytest.approx(predicted(law).slope, rel=0.03)
     assert fitted.score(x, (x**2).sum(axis=1)) == pytest.approx(predicted(law).r2, abs=0.02)
-    assert [sparse_limit_r2(each) for each in RAW_MOMENTS] == pytest.approx([1, 0.9375, 0.8488, 0.75], abs=1e-4)
-    assert sparse(1e-7, "uniform").r2 == pytest.approx(0.9375, abs=1e-4)
+    assert [sparse(1e-7, each).r2 for each in RAW_MOMENTS] == pytest.approx([1, 0.9375, 0.8488, 0.75], abs=1e-4)
 
 
 def test_s19_two_valued_weights_have_a_perfect_probe_dependent_or_not() -> None:
@@ -173,7 +172,7 @@ def test_s25_would_notice_an_acausal_splice(toy: Toy, monkeypatch: pytest.Monkey
 
 
 def measuring_of(toy: Toy) -> Measuring:
-    from inspector.statistics.passes import collect_first
+    from inspector.statistics.first_pass import collect_first
 
     activations = Activations(loaded=toy.loaded, batch_size=8)
     first = finish(collect_first(activations, toy.loaded.plan)).ordinary

@@ -18,11 +18,11 @@ from torch import Tensor
 from inspector.engine.plan import Plan
 from inspector.engine.regression import Factorisation
 from inspector.experiments import find
+from inspector.statistics import token_fits
+from inspector.statistics import token_scores as scores
 from inspector.statistics.first_pass import FirstPass
-from inspector.statistics.own import token_null
-from inspector.statistics.own import token_scores as scores
-from inspector.statistics.own.token_norms import ONE, Products
-from inspector.statistics.own.token_trace import place_of
+from inspector.statistics.token_norms import ONE, Products
+from inspector.statistics.token_pass import place_of
 from tests.experiments.own import Array, Toy, opened
 
 ALL = (
@@ -218,7 +218,10 @@ def test_s20_nulls_of_all_five_vectors_are_those_of_gaussians() -> None:
         maps = first.fit(intercept=intercept)["made"]
         linear = maps.error_map.predict(torch.from_numpy(x)).numpy()
         vectors |= {"linear_error": linear, "nonlinear_error": x - x_hat - linear}
-        found = {"x": token_null.of_x(first), **token_null.of_parts(first, factorisation, "made", maps.error_map)}
+        found = {
+            "x": token_fits.gaussian_r2_of_x(first),
+            **token_fits.gaussian_r2_of_parts(first, factorisation, "made", maps.error_map),
+        }
         for name, vector in vectors.items():
             y = (vector**2).sum(axis=1)
             assert found[name] == pytest.approx(LinearRegression().fit(x, y).score(x, y), abs=0.01)
@@ -226,7 +229,7 @@ def test_s20_nulls_of_all_five_vectors_are_those_of_gaussians() -> None:
             assert found["nonlinear_error"] == 0.0 and (found["x"] or 0.0) > 0.1
     without = FirstPass(d, ["made"])
     without.moments.update(torch.from_numpy(x), {"error made": error, "norm made": error.square().sum(dim=1)})
-    assert token_null.of_parts(without, factorisation, "made", maps.error_map) == {}
+    assert token_fits.gaussian_r2_of_parts(without, factorisation, "made", maps.error_map) == {}
 
 
 # ---- which tokens are shown ----------------------------------------------------------------------------------------

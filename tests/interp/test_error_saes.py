@@ -36,7 +36,8 @@ SEEDS = (0, 1)
 @pytest.fixture(scope="module")
 def error_map(judged: Loaded) -> LinearMap:
     """From x to the error, fitted on the toy's training tokens."""
-    from inspector.statistics.passes import Activations, collect_first
+    from inspector.statistics.first_pass import collect_first
+    from inspector.statistics.passes import Activations
 
     first = finished(collect_first(Activations(loaded=judged, batch_size=8), judged.plan)).ordinary
     with torch.inference_mode():

@@ -9,7 +9,7 @@ from inspector.engine import scores
 from inspector.engine.regression import Factorisation
 from inspector.spec import SaeRef
 from inspector.statistics.measured import Scores, Statistics, conclude
-from inspector.statistics.needs import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
+from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
 from inspector.statistics.second_pass import SecondPass
 from tests.statistics.made import ALL, SAES, Data, data, first_pass, second_pass
 

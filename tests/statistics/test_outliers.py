@@ -11,12 +11,11 @@ import torch
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
-from inspector.engine.outliers import Outliers, outliers_of
+from inspector.engine.plan import Outliers, outliers_of
 from inspector.engine.resampling import percentile_estimate
 from inspector.sources.activations import ActivationBatch
 from inspector.statistics import heaviest, held_out
-from inspector.statistics.apart import FirstApart
-from inspector.statistics.first_pass import FirstPass
+from inspector.statistics.first_pass import FirstApart, FirstPass
 from inspector.statistics.second_pass import HookSums, SecondPass, Tokens
 from tests.statistics.made import ALL, LENGTH, N_CONTEXTS, SAES, D, Data, FakeReconstruction, data
 

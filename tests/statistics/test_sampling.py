@@ -3,7 +3,7 @@
 import torch
 
 from inspector.engine.plan import make_plan
-from inspector.statistics.own.sampling import random_part, sample_plan
+from inspector.statistics.sampling import random_part, sample_plan
 
 
 def test_a_part_is_seeded_and_fewer_are_a_part_of_more() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from inspector.engine.plan import Plan
-from inspector.statistics.own import token_classes
-from inspector.statistics.own import token_scores as scores
-from inspector.statistics.own.token_classes import TokenClasses
-from inspector.statistics.own.token_norms import Products
-from inspector.statistics.own.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums
+from inspector.statistics import token_fits
+from inspector.statistics import token_scores as scores
+from inspector.statistics.token_fits import TokenClasses
+from inspector.statistics.token_norms import Products
+from inspector.statistics.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums
 
 
 def test_sums_and_products_are_those_of_each_group() -> None:
@@ -37,7 +37,7 @@ def test_sums_and_products_are_those_of_each_group() -> None:
 
 
 def test_classes_of_tokens_are_ids_and_of_rare_ones_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_classes, "LEAST_SEEN", 2)
+    monkeypatch.setattr(token_fits, "LEAST_SEEN", 2)
     ids = torch.tensor([[7, 7, 3, 9], [7, 5, 3, 99]])
     included = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]], dtype=torch.bool)
     train = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.bool)
@@ -47,7 +47,7 @@ def test_classes_of_tokens_are_ids_and_of_rare_ones_one(monkeypatch: pytest.Monk
     assert classes.n_frequent == 2
     frequent = classes.by_frequency(torch.tensor([3, 5, 7, 9])).tolist()
     assert sorted([frequent[0], frequent[2]]) == [0, 1] and frequent[1] == frequent[3] == 2
-    monkeypatch.setattr(token_classes, "MOST_CLASSES", 1)
+    monkeypatch.setattr(token_fits, "MOST_CLASSES", 1)
     assert TokenClasses(ids, Plan(included=included, train=train, n_train=5, n_test=2)).n_frequent == 1
 
 

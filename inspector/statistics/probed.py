@@ -16,12 +16,12 @@ from inspector.engine.moments import Moments, to_float64
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
-from inspector.statistics.own.sampling import nearest_l0, sample_plan
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.sampling import nearest_l0, sample_plan
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 Numbers = tuple[float, ...]
 

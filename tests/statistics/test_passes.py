@@ -13,8 +13,7 @@ from torch import Tensor
 from inspector.errors import ResourceError
 from inspector.events import Event, Loading, PassProgress, Warned
 from inspector.sources.activations import ActivationBatch
-from inspector.statistics.keeping import Kept
-from inspector.statistics.walking import Sums, shards_of, walk
+from inspector.statistics.passes import Kept, Sums, shards_of, walk
 
 LENGTH = 4
 

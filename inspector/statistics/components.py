@@ -21,13 +21,13 @@ from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.sources.companions import Companion, load_companions
 from inspector.statistics.grouping import drawn_together
-from inspector.statistics.own.sampling import sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.sampling import sample_plan, tokens_wanted
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 TARGETS = ("sae_error", "linear_error", "nonlinear_error")
 KINDS = ("sae", "activation", "sae_error", "linear_error", "nonlinear_error")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inspector.statistics.own.token_norms import Products, Sums
+from inspector.statistics.token_norms import Products, Sums
 
 Array = npt.NDArray[np.float64]
 ROUNDING = 1e-13

@@ -17,16 +17,16 @@ from inspector.engine.plan import Plan, make_plan
 from inspector.engine.pursuit import Codes, Pursuit, Variant
 from inspector.errors import DataError
 from inspector.events import Event
-from inspector.statistics.own.regressing import Scored, regress
-from inspector.statistics.own.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
+from inspector.statistics.regressing import Scored, regress
+from inspector.statistics.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.substitutes import Made
 
 if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.first_pass import Reconstruction
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 Draws = tuple[float, ...]
 """A score: first as measured, then on every bootstrap draw of the held-out contexts."""

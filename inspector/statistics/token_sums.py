@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inspector.engine.moments import to_float64
 from inspector.statistics.grouping import groups_of
-from inspector.statistics.own.token_norms import ONE, Sums
+from inspector.statistics.token_norms import ONE, Sums
 
 
 class Blocks:

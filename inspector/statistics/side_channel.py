@@ -23,14 +23,14 @@ from inspector.engine.moments import Moments, to_float64
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.statistics.own.sampling import nearest_l0, sample_plan
-from inspector.statistics.own.token_sums import Blocks, RowSums, Runs
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.sampling import nearest_l0, sample_plan
+from inspector.statistics.token_sums import Blocks, RowSums, Runs
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 
 @dataclass(frozen=True, kw_only=True)

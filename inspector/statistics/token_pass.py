@@ -1,8 +1,13 @@
-"""What the pass over single tokens adds up, for all SAEs of a target: first to fit, then to score."""
+"""One pass over all tokens for everything that is asked about single ones; see `token_norms` for what is kept.
+
+The model runs to its end, because the loss is one of the things an error's size is compared with. Training contexts
+come first and are fitted, held-out ones are then scored: each token is seen once where whole contexts are held out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,32 +18,109 @@ from inspector.engine.moments import to_float64
 from inspector.engine.regression import Factorisation
 from inspector.engine.resampling import resampling_counts
 from inspector.engine.scores import ratio, zero_if_constant
+from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.statistics.finite import require_finite
-from inspector.statistics.first_pass import error_name
-from inspector.statistics.own import token_null
-from inspector.statistics.own.sampling import nearest_l0
-from inspector.statistics.own.token_classes import TokenClasses
-from inspector.statistics.own.token_fits import TARGETS, Fits, TokenFits, X, sizes_of
-from inspector.statistics.own.token_norms import NORMS, SIZES, Products, SaeTokens, TokenNorms
-from inspector.statistics.own.token_scoring import (
+from inspector.statistics import token_fits
+from inspector.statistics.first_pass import collect_first, error_name
+from inspector.statistics.passes import Progress, contexts_with, require_finite
+from inspector.statistics.sampling import nearest_l0
+from inspector.statistics.token_fits import TARGETS, Fits, TokenClasses, TokenFits, X, sizes_of
+from inspector.statistics.token_norms import NORMS, SIZES, Products, SaeTokens, TokenNorms, Trace
+from inspector.statistics.token_numbers import (
+    KINDS,
     Scalings,
+    compared,
     part_sums,
     predictions,
+    products_of,
     regression_sums,
     scaling_rests,
     shrinkage_sums,
     sizes,
     token_sums,
 )
-from inspector.statistics.own.token_series import KINDS, compared, products_of
-from inspector.statistics.own.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums, Runs
-from inspector.statistics.own.token_trace import trace
+from inspector.statistics.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums, Runs
 
 if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.first_pass import SaeMaps
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
+
+
+def measure_tokens(measuring: Measuring, *, l0: float, start: int, length: int) -> Generator[Event, None, TokenNorms]:
+    """Fit on the training tokens, score on the held-out ones.
+
+    Args:
+        measuring: the target, with the maps of every SAE.
+        l0: per width, the SAE whose nominal L0 is nearest is in the series; 0 takes all into it.
+        start: number of the trace's first token among all included ones.
+        length: tokens of the trace; 0: none.
+
+    Raises:
+        DataError: an activation, a reconstruction or a loss is not finite; the message says where.
+    """
+    plan = measuring.plan
+    tested = None
+    if measuring.protocol.norm_test_map_on == "all":
+        tested = yield from _maps_of_all(measuring)
+    work = TokenWork(measuring, l0, tested)
+    training, testing = contexts_with(plan.train), contexts_with(plan.test)
+    progress = Progress("token norms", len(training) + len(testing), plan.train.shape[1])
+    for batch, loss in _scored(measuring, training):
+        with torch.inference_mode():
+            work.train(*_chosen(batch, loss, plan.train))
+        yield progress.advance(batch)
+    with torch.inference_mode():
+        work.fit()
+    for batch, loss in _scored(measuring, testing):
+        with torch.inference_mode():
+            work.test(*_chosen(batch, loss, plan.test))
+        yield progress.advance(batch)
+    with torch.inference_mode():
+        return work.finish(start, length)
+
+
+def _maps_of_all(measuring: Measuring) -> Generator[Event, None, Mapping[str, SaeMaps]]:
+    """Maps fitted on training and held-out tokens, as the public code has them for the norm test."""
+    assert measuring.first is not None, "tokens need a target"
+    held_out = replace(measuring.plan, train=measuring.plan.test, n_train=measuring.plan.n_test)
+    collected = yield from collect_first(
+        measuring.activations, held_out, covariance=measuring.first.covariance, name="moments of all tokens"
+    )
+    with torch.inference_mode():
+        everything = collected.of_all_tokens()
+        everything.merge(measuring.first)
+        return everything.fit(intercept=measuring.intercept)
+
+
+def _scored(measuring: Measuring, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Tensor]]:
+    """Batches of whole contexts with the loss at every token, [n]."""
+    loaded = measuring.loaded
+    assert loaded is not None, "tokens need a target"
+    for first in range(0, len(indices), measuring.batch_size):
+        group = torch.tensor(list(indices[first : first + measuring.batch_size]), dtype=torch.int64)
+        tokens = loaded.contexts.token_ids[group]
+        scored = loaded.model.score(tokens, [loaded.hook_name])
+        yield (
+            ActivationBatch(
+                contexts=group.repeat_interleave(tokens.shape[1]),
+                positions=torch.arange(tokens.shape[1]).repeat(len(group)),
+                token_ids=tokens.flatten(),
+                x=scored.activations[loaded.hook_name].flatten(0, 1),
+            ),
+            scored.loss.flatten(),
+        )
+
+
+def _chosen(batch: ActivationBatch, loss: Tensor, mask: Tensor) -> tuple[ActivationBatch, Tensor]:
+    """The batch's tokens of the [c, t] mask; what is wrong with any of them is raised."""
+    rows = mask[batch.contexts, batch.positions]
+    chosen, loss = batch.rows(rows), to_float64(loss[rows.to(loss.device)])
+    require_finite(chosen.x, chosen, "activation")
+    require_finite(loss[:, None], chosen, "loss")
+    return chosen, loss
+
 
 EVERYTHING: Runs = ((0, slice(None)),)
 """All rows into the one group of the training tokens."""
@@ -149,7 +231,11 @@ class TokenWork:
         saes = []
         for place, (sae_id, sae) in enumerate(self._saes.items()):
             error_map = (self._tested or measuring.maps)[sae_id].error_map
-            null = {} if factorisation is None else token_null.of_parts(first, factorisation, sae_id, error_map)
+            null = (
+                {}
+                if factorisation is None
+                else token_fits.gaussian_r2_of_parts(first, factorisation, sae_id, error_map)
+            )
             saes.append(self._sae(place, sae, null))
         return TokenNorms(
             protocol=measuring.protocol,
@@ -161,7 +247,7 @@ class TokenWork:
             n=self._n.numpy(),
             x=self._x_sums.finish(),
             x_train_r2=fits.train_r2[X][0],
-            x_gaussian_r2=token_null.of_x(first) if covered else None,
+            x_gaussian_r2=token_fits.gaussian_r2_of_x(first) if covered else None,
             saes=tuple(saes),
             series=tuple(self._series),
             **self._of_series(fits),
@@ -243,3 +329,56 @@ def _rivals(numbers: Mapping[str, Mapping[str, Tensor]], sae_id: str, loss: Tens
     own = numbers[sae_id]
     rivals = {X: numbers[X]["x_sq"].sqrt(), "loss": loss, "l0": to_float64(l0)}
     return rivals | {size: own[size] for size in SIZES}
+
+
+def place_of(plan: Plan, start: int, length: int) -> tuple[int, list[int]] | None:
+    """(context, positions) of `length` included tokens from number `start` of all included ones.
+
+    Counted round and round where there are fewer tokens. The stretch stays inside one context, and where whole contexts
+    are held out it is taken from the next that is; None if no such context has so many tokens.
+    """
+    per_context = plan.included.sum(dim=1)
+    ends = per_context.cumsum(dim=0)
+    total = int(ends[-1]) if len(ends) else 0
+    if total == 0:
+        return None
+    number = start % total
+    context = int(torch.searchsorted(ends, number, right=True))
+    offset = number - int(ends[context] - per_context[context])
+    fits = (per_context >= length) & plan.test.any(dim=1)
+    order = [(context + step) % len(per_context) for step in range(len(per_context))]
+    chosen = next((each for each in order if bool(fits[each])), None)
+    if chosen is None:
+        return None
+    positions: list[int] = plan.included[chosen].nonzero()[:, 0].tolist()
+    first = min(offset, len(positions) - length)
+    return chosen, positions[first : first + length]
+
+
+@torch.inference_mode()
+def trace(measuring: Measuring, series: Sequence[LoadedSae], start: int, length: int) -> Trace | None:
+    """Norms of x and of the errors of some SAEs along the stretch that `place_of` names."""
+    loaded = measuring.loaded
+    assert loaded is not None, "tokens need a target"
+    found = place_of(measuring.plan, start, length) if length else None
+    if found is None:
+        return None
+    context, positions = found
+    (batch,) = measuring.activations.batches([context])
+    x = batch.x[torch.tensor(positions).to(batch.x.device)]
+    norms: dict[str, dict[str, tuple[float, ...]]] = {"sae_error": {}, "linear_error": {}, "nonlinear_error": {}}
+    for sae in series:
+        parts = decompose(x, sae.reconstruct(x).x_hat.to(x), measuring.maps[sae.ref.sae_id].error_map)
+        for name, own in norms.items():
+            own[sae.ref.sae_id] = tuple(getattr(parts, f"{name}_norm").tolist())
+    # A token may hold half a character; a lone surrogate cannot be stored.
+    ids = loaded.contexts.token_ids[context, positions].tolist()
+    texts = [text.encode("utf-8", "replace").decode() for text in loaded.model.token_texts(ids)]
+    return Trace(
+        context=context,
+        positions=tuple(positions),
+        tokens=tuple(texts),
+        train=tuple(measuring.plan.train[context, positions].tolist()),
+        x=tuple(squared_norm(x).sqrt().tolist()),
+        **norms,
+    )

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from inspector.events import Event
-from inspector.statistics.own.pursued import Draws
-from inspector.statistics.own.regressing import regress
-from inspector.statistics.own.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
+from inspector.statistics.pursued import Draws
+from inspector.statistics.regressing import regress
+from inspector.statistics.sampling import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.substitutes import Made
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.first_pass import Reconstruction
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 GRID = (0.0, 1.0, 2.0, 3.0, 4.0)
 """Both noise levels, in units; 25 combinations."""

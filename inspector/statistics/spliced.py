@@ -19,13 +19,13 @@ from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.model import loss_per_token
 from inspector.statistics.grouping import drawn_together
-from inspector.statistics.own.sampling import nearest_l0, random_part
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.sampling import nearest_l0, random_part
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.first_pass import SaeMaps
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 ARMS = ("sae", "linear", "nonlinear", "both", "random", "difference")
 """x_hat; x_hat + linear_error; x_hat + nonlinear_error; x_hat + both, which is x; x + a random direction, and x + the

@@ -18,13 +18,13 @@ from inspector.events import Event, Loading
 from inspector.sources.activation_blocks import ActivationBlocks, Ids
 from inspector.sources.error_parts import NOISE, ErrorParts, Gaussian
 from inspector.sources.error_sae_files import map_hash
-from inspector.statistics.own.error_recipe import Recipe
-from inspector.statistics.own.sampling import random_part
+from inspector.statistics.error_recipe import Recipe
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.statistics.sampling import random_part
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.measuring import Measuring
+    from inspector.statistics.pipeline import Measuring
 
 MAIN = ("linear_error", "nonlinear_error")
 CONTROLS = ("x", "sae_error", *NOISE)

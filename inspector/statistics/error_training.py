@@ -26,7 +26,7 @@ from inspector.sources.learning import Learner, LearnerSettings, deviation_scale
 from inspector.sources.lockstep import Lockstep
 from inspector.sources.suite_files import save_sae
 from inspector.sources.topk_learner import TopKLearner
-from inspector.statistics.own.error_stream import MAIN, ErrorStream
+from inspector.statistics.error_stream import MAIN, ErrorStream
 
 PROBES = 10
 """Times that held-out tokens are measured on the way."""

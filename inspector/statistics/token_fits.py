@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from inspector.engine.moments import Moments, to_float64
+from inspector.engine.moments import Moments, TargetMoments, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
-from inspector.engine.scores import r2_from_moments
-from inspector.statistics.own.token_classes import TokenClasses
-from inspector.statistics.own.token_norms import NORMS, SIZES
-from inspector.statistics.own.token_sums import ClassSums
+from inspector.engine.scores import r2_from_moments, ratio
+from inspector.statistics.first_pass import FirstPass, error_name
+from inspector.statistics.token_norms import NORMS, SIZES
+from inspector.statistics.token_sums import ClassSums
+
+if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.engine.regression import LinearMap
 
 X = "x"
 TARGETS = (*(f"{name}_sq" for name in NORMS), "sae_error")
@@ -167,3 +172,92 @@ def _train_r2(moments: Moments, name: str, linear_map: LinearMap) -> tuple[float
         )[0]
         for i in range(len(target.mean_y))
     )
+
+
+LEAST_SEEN = 10
+"""Training tokens of an id from which it is a class of its own in `within`; means of fewer are mostly noise."""
+MOST_CLASSES = 4096
+"""Classes for which the mean of x is kept: 4096 x 3584 numbers are 0.1 GB, whatever the vocabulary."""
+
+
+class TokenClasses:
+    """Two ways to class tokens: by id, and by id where it is frequent among the training tokens.
+
+    Args:
+        token_ids: [c, t] int64, of all contexts.
+        plan: which of them are included, and which train.
+    """
+
+    def __init__(self, token_ids: Tensor, plan: Plan) -> None:
+        token_ids = token_ids.cpu()
+        self._ids = torch.unique(token_ids[plan.included])
+        self.n_ids = len(self._ids)
+        counts = torch.bincount(self.by_id(token_ids[plan.train]), minlength=self.n_ids)
+        order = counts.argsort(descending=True, stable=True)[:MOST_CLASSES]
+        order = order[counts[order] >= LEAST_SEEN]
+        self.n_frequent = len(order)
+        self._frequent = torch.full((self.n_ids,), self.n_frequent, dtype=torch.int64)
+        self._frequent[order] = torch.arange(self.n_frequent)
+
+    def by_id(self, token_ids: Tensor) -> Tensor:
+        """[n] class of every included token: one per id."""
+        return torch.searchsorted(self._ids, token_ids.cpu())
+
+    def by_frequency(self, token_ids: Tensor) -> Tensor:
+        """[n] class of every included token: one per frequent id, and the last for all others."""
+        return self._frequent[self.by_id(token_ids)]
+
+
+ROUNDING = 1e-18
+"""A squared mean below this share of the variance is what float64 rounding left of zero."""
+
+
+def gaussian_r2_of_x(first: FirstPass) -> float | None:
+    """Of ‖x‖²: 4 mu' S mu / (4 mu' S mu + 2 tr S^2)."""
+    moments = first.moments
+    covariance = moments.s_xx / moments.n
+    return _r2(moments.mean_x, covariance, moments.mean_x @ covariance @ moments.mean_x)
+
+
+def gaussian_r2_of_parts(
+    first: FirstPass, factorisation: Factorisation, sae_id: str, error_map: LinearMap
+) -> dict[str, float | None]:
+    """Of all NORMS; empty if the whole covariance of the error was not kept.
+
+    All follow from the moments of x and sae_error: x_hat is their difference, linear_error is affine in x, and
+    nonlinear_error is what is left, and x_hat + nonlinear_error is x - linear_error. With an intercept the mean of
+    nonlinear_error is 0 and its null too.
+    """
+    target = first.moments.target(error_name(sae_id))
+    if target.s_yy_full is None:
+        return {}
+    n, mean, mean_error = target.n, target.mean_x, target.mean_y
+    s_x, s_e, s_xe = target.s_xx / n, target.s_yy_full / n, target.s_xy / n
+    used, bias = error_map.weight.to(s_x), error_map.bias.to(s_x)
+    mean_linear = used @ mean + bias
+    linear = used @ s_x
+    kept = torch.eye(len(used), dtype=used.dtype, device=used.device) - used
+    crossed = used @ s_xe
+    vectors = {
+        "x_hat": (mean - mean_error, s_x - s_xe - s_xe.T + s_e, s_x - s_xe),
+        "sae_error": (mean_error, s_e, s_xe),
+        "linear_error": (mean_linear, linear @ used.T, linear.T),
+        "nonlinear_error": (mean_error - mean_linear, s_e - crossed - crossed.T + linear @ used.T, s_xe - linear.T),
+        "x_hat_plus_nonlinear": (mean - mean_linear, kept @ s_x @ kept.T, s_x @ kept.T),
+    }
+    return {
+        name: _r2(centre, own, _explained(factorisation, target, shared @ centre))
+        for name, (centre, own, shared) in vectors.items()
+    }
+
+
+def _explained(factorisation: Factorisation, target: TargetMoments, along: Tensor) -> Tensor:
+    """Variance that x explains of a number with which its covariance is `along` [d]."""
+    number = replace(target, mean_y=along.new_zeros(1), s_xy=target.n * along[:, None], s_yy=along.new_zeros(1))
+    return along @ factorisation.fit_moments(number).weight[0]
+
+
+def _r2(mean: Tensor, covariance: Tensor, explained: Tensor) -> float | None:
+    if float(mean.square().sum()) <= ROUNDING * float(covariance.trace()):  # a mean of 0, but for rounding
+        explained, mean = torch.zeros_like(explained), torch.zeros_like(mean)
+    return ratio(4.0 * explained, 4.0 * mean @ covariance @ mean + 2.0 * covariance.square().sum())
