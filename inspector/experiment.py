@@ -104,15 +104,27 @@ class Experiment:
     contradicted_by: str
     """What would contradict the paper's claim."""
     params: type[FitParams]
-    needs: tuple[Need, ...]
     compute: Callable[[Statistics, Any], Outcome]
     """(statistics, params) to outcome."""
     draw: Callable[[ResultObject], Sequence[Figure]]
+    needs: tuple[Need, ...] = ()
+    """What it takes from the shared passes beyond the SAEs' variances."""
     measure: Callable[[Measuring, Any], Generator[Event, None, object]] | None = None
     """(what there is, params) to what the shared passes do not collect; `compute` finds it in `statistics.own` under
     the experiment's id. Experiments with the same function and equal params are measured once."""
-    needs_target: bool = True
-    """False: a simulation, which looks at no model."""
+    simulate: Callable[[int, Any], Generator[Event, None, object]] | None = None
+    """(seed, params) to what was drawn, which `compute` finds in the same place: it looks at no model, and runs without
+    one."""
+
+    @property
+    def needs_target(self) -> bool:
+        """False: a simulation."""
+        return self.simulate is None
+
+    @property
+    def own_work(self) -> Callable[..., Generator[Event, None, object]] | None:
+        """What it does beside the passes that experiments share; None: nothing."""
+        return self.measure or self.simulate
 
     def defined(self, protocol: Protocol | None = None, params: FitParams | None = None) -> str:
         """What a run measures that follows the protocol with these parameters; None: the careful one, and defaults."""

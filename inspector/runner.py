@@ -35,7 +35,7 @@ from inspector.statistics.second_pass import SecondPass, collect_second
 from inspector.statistics.substitutes import prepare
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
-from inspector.store.fingerprint import digest, identity, provenance
+from inspector.store.fingerprint import digest, fit_facts, identity, provenance
 from inspector.store.result_object import result_object, warnings_of, with_all_tokens
 
 if TYPE_CHECKING:
@@ -56,20 +56,21 @@ TOKENS_PER_DIMENSION = 20
 
 
 def run(
-    spec: RunSpec, loaded: Loaded, *, checkpoints: Checkpoints | None = None
+    spec: RunSpec, loaded: Loaded | None, *, checkpoints: Checkpoints | None = None
 ) -> Generator[Event, None, list[dict[str, Any]]]:
     """Run the experiments of the spec on a loaded target; one result object each, in the order asked for.
 
     Each comes as `Measured` as soon as it is finished: first those that an interrupted run has finished, then those the
-    shared passes suffice for, then those that measure for themselves, always in the order asked for; `index` is the
-    place in that order. Whoever keeps each as it comes loses none of them to what happens later.
+    shared passes suffice for, then those that measure for themselves, then simulations, always in the order asked for;
+    `index` is the place in that order. Whoever keeps each as it comes loses none of them to what happens later.
 
     The numbers do not depend on `batch_size` or `shards` (to 1e-6); those change speed and memory. With checkpoints
     they are the same to the last bit whether or not the run was interrupted.
 
     Args:
-        spec: which experiments, with which parameters, profile and null. Its target is not looked at.
-        loaded: the target.
+        spec: which experiments, with which parameters, profile and null. Of its target simulations take the seed; the
+            rest is not looked at.
+        loaded: the target; None only where all are simulations.
         checkpoints: of `checkpoints_for(spec, loaded)`, where the run keeps what it has got and finds what it had;
             discarded once all is measured and the last `Measured` was dealt with. None: nothing is kept.
 
@@ -79,6 +80,10 @@ def run(
         TargetError: files of the weights changed under the run.
         ResourceError: out of memory, or the disk of the checkpoints is full; what they held is kept.
     """
+    experiments = choose(spec.experiments)
+    if not any(experiment.needs_target for experiment in experiments):
+        return (yield from _simulations(spec, experiments))
+    assert loaded is not None, "one of them needs it"
     under_way = _Run(spec, loaded, checkpoints)
     if checkpoints is None:
         return (yield from under_way.work())
@@ -87,6 +92,40 @@ def run(
         objects = yield from _telling(under_way.work(), checkpoints)
         checkpoints.discard()
         return objects
+
+
+def _simulations(spec: RunSpec, experiments: Sequence[Experiment]) -> Generator[Event, None, list[dict[str, Any]]]:
+    """Experiments that look at no model, without one."""
+    params = parse_params(experiments, spec.params)
+    objects = []
+    for index, experiment in enumerate(experiments):
+        objects.append((yield from _simulated(spec, experiment, params[experiment.id])))
+        yield Measured(index=index, total=len(experiments), result=objects[-1])
+    return objects
+
+
+def _simulated(spec: RunSpec, experiment: Experiment, params: FitParams) -> Generator[Event, None, dict[str, Any]]:
+    """The result of a simulation. Its provenance names no model, so that it is the same beside whichever is loaded."""
+    assert experiment.simulate is not None, "chosen for being one"
+    if spec.null is not None:
+        yield Warned(message=_not_reached(experiment, spec.null))
+    drawn = yield from experiment.simulate(spec.target.seed, params)
+    statistics = Statistics(
+        d=0, n_train=0, n_test=0, n_test_contexts=0, intercept=True, fvu_on="", effective_rank=0, condition_number=1.0,
+        constant_share=0.0, affine_fvu=None, affine_fvu_nonlinear=None, saes=(), own={experiment.id: drawn},
+    )  # fmt: skip
+    outcome = experiment.compute(statistics, params)
+    for warning in outcome.warnings:
+        yield Warned(message=warning)
+    made_from = {"seed": spec.target.seed, "profile": spec.profile, "null": spec.null}
+    about = provenance(made_from | {"experiment": experiment.id, "params": asdict(params)})
+    definition = experiment.defined(PROTOCOLS[spec.profile], params)
+    warnings = list(outcome.warnings)
+    return dict(result_object(experiment, outcome, statistics, spec, about, warnings, definition=definition))
+
+
+def _not_reached(experiment: Experiment, null: str) -> str:
+    return f"{experiment.id} measures for itself: --null {null} does not reach it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +204,18 @@ class _Run:
         """See `run`."""
         yield from self._earlier()
         missing = [experiment for experiment in self.experiments if experiment.id not in self.objects]
-        if missing:
-            own = [experiment for experiment in missing if experiment.measure is not None]
+        own = [experiment for experiment in missing if experiment.measure is not None]
+        if any(experiment.needs_target for experiment in missing):
             shared = yield from self._shared(again=bool(own))
             for experiment in missing:
-                if experiment.measure is None:
+                if experiment.own_work is None:
                     yield from self._finished(experiment, shared.statistics)
             if own:
                 yield from self._own(own, shared)
+        for experiment in missing:
+            if not experiment.needs_target:
+                found = yield from _simulated(self.spec, experiment, self.params[experiment.id])
+                yield self._kept(experiment, found)
         return [self.objects[experiment.id] for experiment in self.experiments]
 
     def _earlier(self) -> Iterator[Event]:
@@ -190,7 +233,7 @@ class _Run:
         measured: dict[tuple[object, FitParams], object] = {}
         for experiment in experiments:
             if self.spec.null is not None:
-                yield Warned(message=f"{experiment.id} measures for itself: --null {self.spec.null} does not reach it.")
+                yield Warned(message=_not_reached(experiment, self.spec.null))
             assert experiment.measure is not None, "chosen for having one"
             key = experiment.measure, self.params[experiment.id]
             if key not in measured:
@@ -199,7 +242,7 @@ class _Run:
             yield from self._finished(experiment, replace(shared.statistics, own=own))
 
     def _finished(self, experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
-        """Compute one experiment, keep its object and tell it."""
+        """Compute one experiment of the target, keep its object and tell it."""
         spec, loaded, plan = self.spec, self.loaded, self.plan
         outcome = experiment.compute(statistics, self.params[experiment.id])
         made_from = {
@@ -208,26 +251,22 @@ class _Run:
             "params": asdict(self.params[experiment.id]),
         }
         fitted = asdict(replace(statistics, saes=(), own={}, all_tokens=None))
-        about = provenance(made_from, plan, d=statistics.d, fitted=fitted)
+        about = provenance(made_from, fit_facts(plan, d=statistics.d, fitted=fitted))
         if statistics.outliers is not None:
             about["outlier_tokens"] = fitted["outliers"]
         about["documents"] = len(set(loaded.contexts.documents))
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         warnings = warnings_of(loaded, plan, statistics, outcome)
-        definition = experiment.defined(self.protocol, self.params[experiment.id])
-        definition += f" {self.protocol.summary}" if experiment.needs_target else ""
+        definition = f"{experiment.defined(self.protocol, self.params[experiment.id])} {self.protocol.summary}"
         told = result_object(experiment, outcome, statistics, spec, about, warnings, definition=definition)
         with_outliers = None
         if experiment.measure is None and statistics.all_tokens is not None:
             with_outliers = experiment.compute(statistics.all_tokens, self.params[experiment.id])
         with_all_tokens(told, statistics, with_outliers)
-        found = dict(told)
         for warning in outcome.warnings:
             yield Warned(message=warning)
         self._require_unchanged()
-        if self.checkpoints is not None:
-            self.checkpoints.finish(self._key(experiment), found)
-        yield self._told(experiment, found)
+        yield self._kept(experiment, dict(told))
 
     def _require_unchanged(self) -> None:
         """Before anything is told: the weights' files are still those that were loaded.
@@ -241,6 +280,11 @@ class _Run:
             if self.checkpoints is not None:
                 self.checkpoints.discard()
             raise
+
+    def _kept(self, experiment: Experiment, found: dict[str, Any]) -> Measured:
+        if self.checkpoints is not None:
+            self.checkpoints.finish(self._key(experiment), found)
+        return self._told(experiment, found)
 
     def _told(self, experiment: Experiment, found: dict[str, Any]) -> Measured:
         self.objects[experiment.id] = found

@@ -549,3 +549,17 @@ def test_sampling_repeats_with_its_seed(loaded: Loaded) -> None:
         return iter(finish(token_table(loaded, generate=12, seed=seed)).to_pydict()["token_id"])
 
     assert list(sampled(1)) == list(sampled(1)) != list(sampled(2))
+
+
+def test_a_simulation_opens_no_target_and_is_the_same_beside_one(loaded: Loaded) -> None:
+    names, params = ("theory-c1", "synthetic-random"), {"resamples": "20", "samples": "300", "draws": "1000"}
+    target = TargetSpec(model="no-such-model", seed=3)
+    alone = finish(run(RunSpec(target=target, experiments=names, params=params), None))
+    assert [each["experiment"] for each in alone] == list(names)
+    assert all(each["saes"] == [] and "model" not in each["provenance"] for each in alone)
+    target = replace(loaded.target, seed=3)
+    beside = finish(run(RunSpec(target=target, experiments=("error-vector", *names), params=params), loaded))
+    assert beside[1:] == alone and beside[0]["provenance"]["model"]
+    nulled = finish(run(RunSpec(target=target, experiments=names, params=params, null="shuffle"), None))
+    assert "does not reach it" in nulled[0]["definition"]
+    assert nulled[0]["provenance"]["fingerprint"] != alone[0]["provenance"]["fingerprint"]

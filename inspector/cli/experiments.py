@@ -59,7 +59,7 @@ def _made(known: Mapping[str, str]) -> list[Row]:
 
 def _row(experiment: Experiment) -> Row:
     # A measurement that no other experiment shares is one of its needs.
-    own = [] if experiment.measure is None else ["a measurement of its own"]
+    own = [] if experiment.own_work is None else ["a measurement of its own"]
     return {
         "id": experiment.id,
         "title": experiment.title,

@@ -16,6 +16,7 @@ from inspector.cli.output import output_folder, print_json, print_text, to_json,
 from inspector.cli.target_options import several_target_options
 from inspector.errors import ResourceError, UsageError
 from inspector.events import Measured
+from inspector.experiments import find
 from inspector.spec import RunSpec
 from inspector.store.command import command_of
 from inspector.store.results import save
@@ -159,14 +160,16 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
 
 
 def measured(spec: RunSpec, keeper: Keeper) -> Generator[Event, None, list[dict[str, Any]]]:
-    """Load the spec's target and run its experiments, from the checkpoints of an earlier try if there are any; each
-    result is kept as soon as it is finished.
+    """Load the spec's target, unless all are simulations, and run its experiments, from the checkpoints of an earlier
+    try if there are any; each result is kept as soon as it is finished.
     """
-    loaded = yield from opened(spec.target)
-    from inspector import runner  # imports torch, which `opened` has just told about
+    loaded = None
+    if any(find(experiment).needs_target for experiment in spec.experiments):
+        loaded = yield from opened(spec.target)
+    from inspector import runner  # imports torch, which `opened` has told about
     from inspector.store.checkpoints import checkpoints_for
 
-    work = runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
+    work = runner.run(spec, loaded, checkpoints=None if loaded is None else checkpoints_for(spec, loaded))
     try:
         while True:
             event = next(work)
@@ -215,7 +218,7 @@ def file_name(result: dict[str, Any], *, several_layers: bool, several_models: b
     `error-vector.gemma-2-2b.layer_3.json` where it measures several models.
     """
     layer = f".layer_{result['saes'][0]['layer']}" if several_layers and result["saes"] else ""
-    name = str(result["provenance"]["model"]).rstrip("/").rpartition("/")[2]
+    name = str(result["provenance"].get("model", "no-model")).rstrip("/").rpartition("/")[2]
     model = "." + re.sub(r"[^A-Za-z0-9._-]", "_", name) if several_models else ""
     return f"{result['experiment']}{model}{layer}.json"
 

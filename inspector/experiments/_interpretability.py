@@ -211,7 +211,6 @@ INTERPRETABILITY = Experiment(
     definition=PROTOCOL.format(negatives="50 windows in which it is not"),
     contradicted_by="A balanced accuracy no higher than with the explanations of other latents.",
     params=FitParams,
-    needs=(),
     compute=compute,
     draw=draw,
 )
@@ -223,7 +222,6 @@ COMPARISON = Experiment(
     definition=PROTOCOL.format(negatives="50 windows in which it is not"),
     contradicted_by="The interval over latents of the difference in balanced accuracy covers 0 (C9).",
     params=FitParams,
-    needs=(),
     compute=compute,
     draw=draw_comparison,
 )

@@ -354,7 +354,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="The interval of c covers the mean nonlinear FVU, so that no linear error need survive (C5).",
     params=PursuitParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

@@ -246,7 +246,6 @@ EXPERIMENT = Experiment(
         "channel is no remedy."
     ),
     params=Params,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

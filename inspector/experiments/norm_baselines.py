@@ -241,7 +241,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="A simpler variable, held out, predicts as well as x beyond the first layers (C14).",
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

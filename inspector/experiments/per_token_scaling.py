@@ -237,7 +237,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="r2 no higher than the size of x, or the probe a1 · x of the smaller SAE's error, predicts (C6).",
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

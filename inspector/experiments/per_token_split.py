@@ -255,7 +255,6 @@ EXPERIMENT = Experiment(
         "Over all tokens the mean linear error does not fall with width, or the nonlinear error falls as steeply (C15)."
     ),
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

@@ -161,7 +161,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="Correlations over all held-out tokens far below those of the excerpt (C6).",
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

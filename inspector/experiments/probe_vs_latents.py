@@ -249,7 +249,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="A slope across latents far from 1 (C19).",
     params=Params,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

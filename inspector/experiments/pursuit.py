@@ -268,7 +268,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="On the same tokens, fvu_nonlinear changes beyond its interval, or fvu falls by far over 5% (C11).",
     params=Params,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

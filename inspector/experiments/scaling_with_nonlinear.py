@@ -220,7 +220,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="The linear error's size, or that of x, in its place helps as much (C18).",
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

@@ -230,7 +230,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="One scalar times x explains most of what the whole map explains (C13).",
     params=TokenParams,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from inspector.drawing.figures import Figure
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 ABLATED = tuple(i / 10 for i in range(11))
@@ -75,7 +74,7 @@ class Result:
     n_test: int
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curves]:
+def simulate(seed: int, params: Params) -> Generator[Event, None, Curves]:
     """Draw sparse sums of random directions, take features away, and predict what is missing from the whole.
 
     Raises:
@@ -96,7 +95,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Curv
             f"{params.features:,} features and {params.samples:,} samples of {params.dims:,} dimensions take "
             f"{n_bytes / 1e9:.1f} GB. Write fewer, so that it is at most {MOST_BYTES / 1e9:g} GB."
         )
-    rng = np.random.default_rng(measuring.seed)
+    rng = np.random.default_rng(seed)
     directions = rng.standard_normal((params.features, params.dims)) / np.sqrt(params.dims)
     frequency = np.arange(1, params.features + 1) ** -params.exponent
     frequency = np.minimum(frequency * params.active / frequency.sum(), 1.0)
@@ -247,9 +246,7 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="A curve other than alpha (1 - alpha) (C17).",
     params=Params,
-    needs=(),
-    needs_target=False,
-    measure=measure,
+    simulate=simulate,
     compute=compute,
     draw=draw,
 )

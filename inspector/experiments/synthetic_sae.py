@@ -284,7 +284,6 @@ EXPERIMENT = Experiment(
     definition=definition,
     contradicted_by="A map fitted on other tokens changes the off-diagonal correlations (C16).",
     params=Params,
-    needs=(),
     measure=measure,
     compute=compute,
     draw=draw,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from inspector.engine.theory import Array
     from inspector.events import Event
     from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Protocol
 
 LAWS = (
@@ -94,7 +93,7 @@ class Result:
     correlation_poisson_1_exact: str = "3/sqrt(11)"
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simulated]:
+def simulate(seed: int, params: Params) -> Generator[Event, None, Simulated]:
     """Draw weights of every law and regress their sum of squares on them."""
     import numpy as np
 
@@ -102,7 +101,7 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Simu
     from inspector.events import PassProgress
     from inspector.statistics.intervals import interval
 
-    rng = np.random.default_rng(measuring.seed)
+    rng = np.random.default_rng(seed)
     times = np.ones((1, BLOCKS))
     if params.resamples:
         drawn = rng.multinomial(BLOCKS, np.full(BLOCKS, 1 / BLOCKS), size=params.resamples)
@@ -291,9 +290,7 @@ EXPERIMENT = Experiment(
         "Simulation outside the closed form's interval, or a perfect probe where weights take more than two values."
     ),
     params=Params,
-    needs=(),
-    needs_target=False,
-    measure=measure,
+    simulate=simulate,
     compute=compute,
     draw=draw,
 )

@@ -80,10 +80,10 @@ def estimates(message: GetEstimates, loaded: Loaded, jobs: Iterable[Job], fit_se
 
 def _seconds(experiment: Experiment, took: dict[str, float]) -> float | None:
     """What an experiment takes beside the shared passes; next to nothing if it measures nothing for itself."""
-    if experiment.measure is None:
+    if experiment.own_work is None:
         return _rounded(took.get(experiment.id, 0.0))
     # Experiments with one measurement share it: the first of a run has taken the time of all.
-    same = [took[each.id] for each in map(find, took) if each.measure is experiment.measure]
+    same = [took[each.id] for each in map(find, took) if each.own_work is experiment.own_work]
     return _rounded(max(same)) if same else None
 
 

@@ -70,18 +70,31 @@ def _contents(sae: LoadedSae) -> str:
     return sae.weights_hash if sae.gate is None else f"{sae.weights_hash}, {sae.gate}"
 
 
-def provenance(made_from: Mapping[str, Any], plan: Plan, *, d: int, fitted: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(made_from: Mapping[str, Any], fit: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The `provenance` of a result: its identity, the hash of that, and what the fit was like.
 
     Args:
-        made_from: of `identity`.
+        made_from: of `identity`, with what the experiment adds to it.
+        fit: of `fit_facts`; None: nothing was fitted to a model.
+    """
+    return {
+        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
+        **made_from,
+        **(fit or {}),
+        "program_version": __version__,
+        "versions": versions(),
+    }
+
+
+def fit_facts(plan: Plan, *, d: int, fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """How many tokens a fit had, and how well conditioned it was.
+
+    Args:
         plan: of the run.
         d: width of x.
         fitted: effective_rank, condition_number and constant_share of the fit.
     """
     return {
-        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
-        **made_from,
         "d": d,
         "n_train": plan.n_train,
         "n_test": plan.n_test,
@@ -89,8 +102,6 @@ def provenance(made_from: Mapping[str, Any], plan: Plan, *, d: int, fitted: Mapp
         "effective_rank": fitted["effective_rank"],
         "condition_number": fitted["condition_number"],
         "q": fitted["constant_share"],
-        "program_version": __version__,
-        "versions": versions(),
     }
 
 

@@ -50,7 +50,7 @@ def result_object(
             "n_test": statistics.n_test,
         }
         saes.append(common | _plain(row))
-    if spec.null is not None and experiment.measure is None:
+    if spec.null is not None and experiment.own_work is None:
         definition += f" {DEFINITIONS[spec.null]}"
     elif spec.null is not None:
         definition += f" It measures for itself, so --null {spec.null} does not reach it."

@@ -25,7 +25,7 @@ def test_the_list_has_an_object_per_file(run: Run) -> None:
 
 
 def needs(found: Experiment) -> list[str]:
-    return [*found.needs, *(["a measurement of its own"] if found.measure else [])]
+    return [*found.needs, *(["a measurement of its own"] if found.own_work else [])]
 
 
 def test_the_text_tells_what_would_contradict_each(run: Run) -> None:

@@ -55,6 +55,17 @@ def test_every_layer_gives_a_line_and_a_file(
     assert all(json.loads(run("results", "show", each["id"], "--json").out) in lines for each in kept)
 
 
+def test_a_simulation_asks_for_no_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "kept"))
+    outcome = run("run", "theory-c1", "--model", str(tmp_path / "none"), "-p", "draws=1000", "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["result"]["r2_poisson_1_exact"] == "9/11" and "model" not in found["provenance"]
+    (kept,) = json.loads(run("results", "list", "--json").out)["results"]
+    assert json.loads(run("results", "show", kept["id"], "--json").out) == found
+    assert "Theory of the norm probe\n" in run("results", "show", kept["id"]).out
+
+
 def test_open_layers_and_several_models_stand_in_one_table(
     run: Run, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

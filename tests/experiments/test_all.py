@@ -84,11 +84,13 @@ def test_it_says_what_it_is(experiment: Experiment) -> None:
     assert experiment.question.endswith("?") and "\n" not in experiment.question
     assert re.search(r"Sec|Eq|Fig|App", experiment.reference)
     assert experiment.defined().endswith(".") and experiment.contradicted_by.endswith(".")
-    assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and (experiment.needs or experiment.measure)
+    assert set(experiment.needs) <= {NORM_MAP, ERROR_MAP, ERROR_COVARIANCE} and (
+        experiment.needs or experiment.own_work
+    )
     assert dataclasses.is_dataclass(experiment.params)
 
 
-@pytest.fixture(params=[each for each in ids() if find(each).measure is None])
+@pytest.fixture(params=[each for each in ids() if find(each).own_work is None])
 def shared(request: pytest.FixtureRequest) -> Experiment:
     """An experiment that computes from the shared passes alone; the others have tests with their own measurements."""
     return find(request.param)

@@ -12,7 +12,6 @@ from sklearn.linear_model import LinearRegression
 
 from inspector.engine.moments import Moments
 from inspector.engine.nulls import gaussian_norm_r2
-from inspector.engine.plan import Plan
 from inspector.engine.pursuit import Pursuit
 from inspector.engine.regression import Factorisation
 from inspector.engine.theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
@@ -28,21 +27,6 @@ from tests.experiments.own import LAYER, Toy, finish, opened
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return opened(tmp_path_factory.mktemp("identities"))
-
-
-def without_target() -> Measuring:
-    nothing = torch.zeros(0, 0, dtype=torch.bool)
-    return Measuring(
-        loaded=None,
-        plan=Plan(included=nothing, train=nothing, n_train=0, n_test=0),
-        activations=Activations(loaded=None, batch_size=1),  # type: ignore[arg-type]
-        maps={},
-        protocol=PROTOCOLS["careful"],
-        intercept=True,
-        seed=0,
-        batch_size=1,
-        n_resamples=50,
-    )
 
 
 def test_s15_bands_sum_to_the_fitted_total_and_a_negative_one_is_kept() -> None:
@@ -83,13 +67,13 @@ def test_s16_pursuit_keeps_its_promises() -> None:
 def test_s17_random_features_leave_alpha_times_one_minus_alpha() -> None:
     """Isotropic, no noise, many more features than dimensions: to the specification's 0.01."""
     params = synthetic_random.Params(features=6000, dims=30, samples=8000, active=40.0, exponent=0.0)
-    found = finish(synthetic_random.measure(without_target(), params))
+    found = finish(synthetic_random.simulate(0, params))
     expected = [alpha * (1 - alpha) for alpha in found.alpha]
     assert list(found.fvu_nonlinear) == pytest.approx(expected, abs=0.01)
     # It must fail where features are few: then most of what is missing can be told from what is there.
     few = finish(
-        synthetic_random.measure(
-            without_target(), synthetic_random.Params(features=40, dims=30, samples=8000, active=8.0, exponent=0.0)
+        synthetic_random.simulate(
+            0, synthetic_random.Params(features=40, dims=30, samples=8000, active=8.0, exponent=0.0)
         )
     )
     assert max(abs(value - a * (1 - a)) for value, a in zip(few.fvu_nonlinear, few.alpha, strict=True)) > 0.05
