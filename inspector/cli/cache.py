@@ -16,6 +16,7 @@ from inspector.cli import experiments
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
+from inspector.disk.folders import ANSWERS
 from inspector.errors import DataError
 from inspector.interp import asking
 from inspector.store.cache import Kind
@@ -214,7 +215,7 @@ class Answers(Kind):
     @classmethod
     def here(cls) -> Answers:
         """Of this user and environment."""
-        return cls(asking.answers_folder())
+        return cls(ANSWERS.path())
 
     def paths(self) -> Iterator[Path]:
         """See `Kind`."""

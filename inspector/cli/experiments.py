@@ -18,6 +18,7 @@ import click
 from inspector import __version__
 from inspector.cli.lazy import Command
 from inspector.disk.files import open_file
+from inspector.disk.folders import user_folder
 from inspector.experiments import files
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ def _state(path: str) -> list[int]:
 
 def kept_in() -> str:
     """The file."""
-    import platformdirs
-
-    return os.path.join(platformdirs.user_cache_dir("dm-inspect"), "experiments.json")
+    return str(user_folder("cache") / "experiments.json")
 
 
 def _read(path: str) -> dict[str, Any] | None:

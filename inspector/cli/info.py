@@ -15,6 +15,7 @@ import click
 from inspector import __version__
 from inspector.cli.lazy import Command
 from inspector.cli.output import print_json, print_text
+from inspector.disk.folders import VARIABLES as FOLDERS
 
 PACKAGES = (
     "torch", "transformer-lens", "sae-lens", "transformers", "numpy", "scipy", "safetensors", "pyarrow", "datasets",
@@ -22,8 +23,8 @@ PACKAGES = (
 )  # fmt: skip
 VARIABLES = (
     "TERM", "COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "TMUX", "STY", "SSH_CONNECTION", "HF_HOME", "HF_HUB_OFFLINE",
-    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", "DM_INSPECT_RUNTIME_DIR",
-    "DM_INSPECT_RESULTS_DIR", "DM_INSPECT_JOBS_DIR", "DM_INSPECT_IDLE_MINUTES",
+    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", *FOLDERS,
+    "DM_INSPECT_IDLE_MINUTES", "DM_INSPECT_CHECKPOINT_SECONDS",
 )  # fmt: skip
 """Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are nobody's business."""
 _PRIVATE = frozenset({"SSH_CONNECTION", "TMUX", "STY"})
@@ -70,11 +71,9 @@ def version_of(distribution: str) -> str:
 
 def folders() -> Section:
     """Where things are and go."""
-    import platformdirs
-
+    from inspector.disk.folders import RESULTS, user_folder
     from inspector.errors import InspectorError
     from inspector.session import discovery
-    from inspector.store.results import results_folder
 
     try:
         sessions = str(discovery.runtime_dir())
@@ -85,11 +84,11 @@ def folders() -> Section:
     return {
         "package": str(package),
         "demo": "complete" if (package / "demo" / "model" / "config.json").is_file() else "missing",
-        "cache": platformdirs.user_cache_dir(discovery.APP),
-        "results": str(results_folder()),
+        "cache": str(user_folder("cache")),
+        "results": str(RESULTS.path()),
         "logs": str(discovery.log_dir()),
         "sessions": sessions,
-        "themes": str(platformdirs.user_config_path(discovery.APP) / "themes"),
+        "themes": str(user_folder("config") / "themes"),
         "hugging face": hub,
     }
 

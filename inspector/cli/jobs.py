@@ -51,14 +51,14 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(job_id: str, as_json: bool) -> None:
     """Show one job: how far it is, its results, its command, and why it ended."""
+    from inspector.disk.folders import RESULTS
     from inspector.store.jobs import JobStore
-    from inspector.store.results import results_folder
 
     job = JobStore().find(job_id)
     if as_json:
         print_json(row(job))
         return
-    elsewhere = job.results_folder if job.results and job.results_folder != str(results_folder()) else ""
+    elsewhere = job.results_folder if job.results and job.results_folder != str(RESULTS.path()) else ""
     facts = [
         ("job", job.id),
         ("experiments", " ".join(job.spec.experiments)),

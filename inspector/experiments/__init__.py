@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from inspector.disk.folders import EXPERIMENTS_VARIABLE as VARIABLE
 from inspector.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 ALL = "all"
 ELSEWHERE = {"interp": "dm-inspect interp", "interp-error-saes": "dm-inspect interp --error-saes"}
 """Ids of results that another command measures: found to be shown, never run or listed."""
-VARIABLE = "DM_INSPECT_EXPERIMENTS_DIR"
-"""Names a folder with further experiments."""
 
 
 def files() -> dict[str, str]:

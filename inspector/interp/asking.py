@@ -13,37 +13,21 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import inspector
 from inspector.disk.files import require_file
+from inspector.disk.folders import ANSWERS
 from inspector.errors import ResourceError
 from inspector.events import Event, JudgeProgress
 from inspector.interp.judge import Judge, JudgeUnreachable, Question, Reply
 
-VARIABLE = "DM_INSPECT_ANSWERS_DIR"
-"""Names another folder."""
 NAME = "answers.sqlite"
 VERSION = 1
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT, sha256 TEXT, created REAL)"
-
-
-def answers_folder() -> Path:
-    """Where answers are kept: in a checkout its cache/judge, else the user's cache folder; not made here."""
-    asked = os.environ.get(VARIABLE)
-    if asked:
-        return Path(asked).absolute()
-    checkout = Path(inspector.__file__).parents[1]
-    if (checkout / "cache" / "README.md").is_file() and (checkout / "pyproject.toml").is_file():
-        return checkout / "cache" / "judge"
-    import platformdirs
-
-    return platformdirs.user_cache_path("dm-inspect") / "judge"
 
 
 def key_of(judge: str, version: str, question: Question) -> str:
@@ -59,14 +43,14 @@ class AnswerStore:
     is paid for answers that would be lost.
 
     Args:
-        folder: where; None: `answers_folder()`.
+        folder: where; None: the user's.
 
     Raises:
         ResourceError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = (folder or answers_folder()) / NAME
+        self.path = (folder or ANSWERS.path()) / NAME
         self.was_damaged = False
         """A file was put aside."""
         try:
@@ -75,7 +59,7 @@ class AnswerStore:
             self.path.touch(mode=0o600)
         except OSError as error:
             raise ResourceError(
-                f"Answers cannot be kept in {self.path.parent}: {error.strerror}. Make room, or set {VARIABLE}."
+                f"Answers cannot be kept in {self.path.parent}: {error.strerror}. Make room, or set {ANSWERS.variable}."
             ) from error
         try:
             self._connection = self._open()
@@ -139,7 +123,9 @@ class AnswerStore:
         return connection
 
     def _failed(self, error: sqlite3.Error) -> ResourceError:
-        return ResourceError(f"The answers in {self.path} cannot be used: {error}. Make room there, or set {VARIABLE}.")
+        return ResourceError(
+            f"The answers in {self.path} cannot be used: {error}. Make room there, or set {ANSWERS.variable}."
+        )
 
 
 def checksum(key: str, answer: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inspector import __version__
+from inspector.disk.folders import RESULTS
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.errors import InspectorError
 from inspector.experiment import ResultObject
@@ -27,7 +28,7 @@ from inspector.interp.readers import ErrorReader
 from inspector.interp.scoring import GROUPS, NEGATIVES, Counts, Scored
 from inspector.spec import RunSpec
 from inspector.store.fingerprint import NAMES, digest, identity, versions
-from inspector.store.results import list_results, load, results_folder
+from inspector.store.results import list_results, load
 
 if TYPE_CHECKING:
     from inspector.interp.windows import Windows
@@ -320,11 +321,11 @@ class KnownLatents:
     Args:
         model: name of the model, as results have it.
         hook_name: of its SAEs.
-        folder: of the results; None: `results_folder()`.
+        folder: of the results; None: the user's.
     """
 
     def __init__(self, model: str, hook_name: str, folder: Path | None = None) -> None:
-        self._model, self._hook_name, self._folder = model, hook_name, folder or results_folder()
+        self._model, self._hook_name, self._folder = model, hook_name, folder or RESULTS.path()
         self._read: dict[tuple[str, str], dict[tuple[str, str, int], Said]] = {}
         """By id and time of a result: what it says by sae, release and latent."""
 

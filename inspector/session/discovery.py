@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import platformdirs
 
 import inspector
 from inspector.disk.files import SMALL, read_file
+from inspector.disk.folders import APP, RUNTIME_VARIABLE, child_environment, user_folder
 from inspector.disk.locks import is_running
 from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError, UsageError, nearest
 from inspector.session import frames
@@ -40,7 +40,6 @@ from inspector.spec import TargetSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-APP = "dm-inspect"
 SOCKET_PATH_LIMIT = 103
 """Bytes of a socket's path: 108 with the closing NUL on Linux, 104 on macOS."""
 NOT_LOADED_FROM = ("offline", "cache_dir", "include_special")
@@ -80,7 +79,7 @@ def runtime_dir() -> Path:
         InspectorError: the folder is someone else's or a link.
         ResourceError: it cannot be made.
     """
-    asked = os.environ.get("DM_INSPECT_RUNTIME_DIR")
+    asked = os.environ.get(RUNTIME_VARIABLE)
     # Under systemd and Slurm TMPDIR can differ between two logins of one user on one machine; /tmp does not.
     system = (
         Path("/tmp") if sys.platform.startswith("linux") and os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
@@ -94,13 +93,12 @@ def runtime_dir() -> Path:
         found = folder.lstat()
     except OSError as error:
         raise ResourceError(
-            f"The sessions' folder {folder} cannot be made ({error.strerror}). "
-            "Set DM_INSPECT_RUNTIME_DIR to one that can."
+            f"The sessions' folder {folder} cannot be made ({error.strerror}). Set {RUNTIME_VARIABLE} to one that can."
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise InspectorError(
             f"The sessions' folder {folder} is not a directory of yours. "
-            "Remove it, or set DM_INSPECT_RUNTIME_DIR to another one."
+            f"Remove it, or set {RUNTIME_VARIABLE} to another one."
         )
     if found.st_mode & 0o077:
         folder.chmod(0o700)
@@ -109,7 +107,7 @@ def runtime_dir() -> Path:
 
 def log_dir() -> Path:
     """Where sessions write their logs; in the runtime folder if the user's own log folder cannot be written."""
-    folder = Path(platformdirs.user_log_path(APP))
+    folder = user_folder("log")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -308,9 +306,6 @@ def find_session(session_id: str | None) -> SessionRecord:
 START_SECONDS = 60.0
 """The starting process imports no torch; a loaded machine with a cold disk needs a few seconds."""
 
-FOLDERS = ("DM_INSPECT_RUNTIME_DIR", "DM_INSPECT_RESULTS_DIR", "DM_INSPECT_JOBS_DIR", "DM_INSPECT_EXPERIMENTS_DIR")
-"""Variables that name folders, perhaps relative to where the user is."""
-
 
 def launch(target: TargetSpec, session_id: str) -> None:
     """Start the session, detached, unless one of this id is alive; returns when its socket listens.
@@ -319,21 +314,14 @@ def launch(target: TargetSpec, session_id: str) -> None:
         InspectorError: the starting process failed; with what it wrote.
     """
     asked = msgspec.json.encode({"session_id": session_id, "target": resolved(target)})
-    # -P: a module of the user's in the current folder must not take the place of one of ours. The package's own folder
-    # is named because in a checkout nothing else makes it importable.
-    home = str(Path(inspector.__file__).resolve().parents[1])
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
-    for name in FOLDERS:  # a session works from / and must mean the same folder
-        if environment.get(name):
-            environment[name] = os.path.abspath(environment[name])
+    # -P: a module of the user's in the current folder must not take the place of one of ours.
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "inspector.session.process"],
             input=asked,
             capture_output=True,
             timeout=START_SECONDS,
-            env=environment,
+            env=child_environment(),
             start_new_session=True,
             check=False,
         )

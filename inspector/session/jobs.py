@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from inspector.disk.folders import RESULTS
 from inspector.errors import Cancelled, InspectorError, UsageError
 from inspector.events import Event, Loading, Measured, PassProgress, TrainProgress, Warned
 from inspector.experiment import parse_params
@@ -39,7 +40,7 @@ from inspector.session.server import failed
 from inspector.spec import Null, Profile, RunSpec, TargetSpec
 from inspector.store.command import command_of
 from inspector.store.jobs import Job, JobStore, Owner
-from inspector.store.results import load, results_folder, save
+from inspector.store.results import load, save
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -127,7 +128,7 @@ class JobRunner:
                 owner=Owner.me(),
                 created=now,
                 beat=now,
-                results_folder=str(results_folder()),
+                results_folder=str(RESULTS.path()),
             )
         )
         self._log(job).say(f"queued in session {self._session_id}: {job.command}")
@@ -183,7 +184,7 @@ class JobRunner:
                 total=0,
                 tokens_per_second=0.0,
                 seconds_left=None,
-                results_folder=str(results_folder()),
+                results_folder=str(RESULTS.path()),
                 error="",
                 exit_code=0,
             )

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inspector import __version__, threads
+from inspector.disk.folders import RUNTIME_VARIABLE
 from inspector.errors import ExitCode, InspectorError
 from inspector.session import discovery
 from inspector.session.protocol import PROTOCOL_VERSION, SessionMessage, Stop, ViewMessage, Welcome
@@ -89,9 +90,7 @@ def main() -> int:
         )
         return ExitCode.USAGE
     except OSError as error:
-        sys.stderr.write(
-            f"No session can be started: {error}. Free some memory or disk, or set DM_INSPECT_RUNTIME_DIR.\n"
-        )
+        sys.stderr.write(f"No session can be started: {error}. Free some memory or disk, or set {RUNTIME_VARIABLE}.\n")
         return ExitCode.RESOURCE
     os._exit(run_process(launch.target, launch.session_id, listening, str(log)))
 

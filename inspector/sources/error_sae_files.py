@@ -25,12 +25,11 @@ from torch import Tensor
 from inspector.disk.files import parse_json, read_text, require_file, shown
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
-from inspector.sources.error_sae_folder import error_saes_folder
 from inspector.sources.model_files import digest_files
 from inspector.sources.suite_files import CONFIG_FILE, WEIGHTS_FILE, write_json
 
 __all__ = [
-    "ErrorSae", "ErrorSaes", "damage_of", "error_saes_folder", "finished", "load_map", "map_hash", "read_error_saes",
+    "ErrorSae", "ErrorSaes", "damage_of", "finished", "load_map", "map_hash", "read_error_saes",
     "sae_folder", "save_map", "write_about",
 ]  # fmt: skip
 

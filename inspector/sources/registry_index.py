@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.disk.files import parse_json, read_text
+from inspector.disk.folders import user_folder
 from inspector.errors import TargetError
 
 INDEX_VERSION = 2
@@ -47,9 +48,7 @@ def load_index(tell: Callable[[str], None] = lambda _: None, folder: Path | None
 
 def cache_folder() -> Path:
     """Where indices are kept."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("dm-inspect"))
+    return user_folder("cache")
 
 
 def registry_file() -> Path:

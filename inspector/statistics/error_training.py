@@ -16,12 +16,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from inspector.disk.folders import ERROR_SAES
 from inspector.errors import UsageError
 from inspector.events import Event, Loading, TrainProgress, Warned
 from inspector.sources import error_sae_files as files
 from inspector.sources import training_checkpoint
 from inspector.sources.error_parts import geometric_median
-from inspector.sources.error_sae_folder import error_saes_folder
 from inspector.sources.learning import Learner, LearnerSettings, deviation_scale
 from inspector.sources.lockstep import Lockstep
 from inspector.sources.suite_files import save_sae
@@ -56,7 +56,7 @@ class ErrorTraining:
         """By name, 'part|seed': tokens seen, FVU on a few held-out contexts."""
         made_from = {**stream.identity(), "recipe": asdict(recipe), "saes": sorted(self._names)}
         self._fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-        self.folder = folder or error_saes_folder() / self._fingerprint[:16]
+        self.folder = folder or ERROR_SAES.path() / self._fingerprint[:16]
 
     def saes(self) -> list[tuple[str, int]]:
         """(part, seed) of every SAE."""

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inspector.disk.files import is_own_file, is_own_folder, parse_json, read_file, remove_tree
+from inspector.disk.folders import CHECKPOINTS, ERROR_SAES, JOBS, RESULTS, user_folder
 from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock, unused
 from inspector.disk.sealed import to_json
 from inspector.errors import DataError
 from inspector.store import checkpoints, jobs, results
 from inspector.store.cache import Kind
-from inspector.store.checkpoints import checkpoints_folder, remove_folder
+from inspector.store.checkpoints import remove_folder
 
 Row = tuple[object, ...]
 _HALF = r"\.[a-z0-9_]{8}\.tmp"
@@ -24,17 +25,14 @@ _HALF = r"\.[a-z0-9_]{8}\.tmp"
 
 def kinds() -> list[Kind]:
     """All kinds of this layer and below, at the folders of this user and environment."""
-    from inspector.sources.error_sae_folder import error_saes_folder
-    from inspector.sources.registry_index import cache_folder
-
     return [
-        Results(results.results_folder()),
-        ResultIndex(results.results_folder()),
-        Jobs(jobs.jobs_folder()),
-        Checkpoints(checkpoints_folder()),
-        Tokens(cache_folder() / "tokens"),
-        Registry(cache_folder()),
-        ErrorSaes(error_saes_folder()),
+        Results(RESULTS.path()),
+        ResultIndex(RESULTS.path()),
+        Jobs(JOBS.path()),
+        Checkpoints(CHECKPOINTS.path()),
+        Tokens(user_folder("cache") / "tokens"),
+        Registry(user_folder("cache")),
+        ErrorSaes(ERROR_SAES.path()),
     ]
 
 
@@ -216,7 +214,7 @@ class ErrorSaes(Kind):
 
     def in_use(self, path: Path) -> bool:
         """A run that trains them holds the lock of its checkpoints; which run that is, nobody has to know."""
-        runs = Checkpoints(checkpoints_folder())
+        runs = Checkpoints(CHECKPOINTS.path())
         return any(runs.in_use(run) for run in runs.paths())
 
     def damage(self, path: Path) -> list[str]:

@@ -32,14 +32,13 @@ from typing import TYPE_CHECKING, Any
 
 import inspector
 from inspector.disk.files import remove_files, write_whole
+from inspector.disk.folders import CHECKPOINTS, RESULTS
 from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock
 from inspector.disk.sealed import read_sealed, seal
 from inspector.errors import ResourceError
 from inspector.statistics.profiles import PROTOCOLS
 from inspector.store.fingerprint import digest, identity, versions
-from inspector.store.results import VARIABLE as RESULTS
-from inspector.store.results import results_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +57,10 @@ COST = 20.0
 ABOUT = "about.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OWN = re.compile(rf"({ABOUT}|(sums|done|rows)-[\w.-]+\.(json|safetensors|arrow)|\.[\w.-]+\.[a-z0-9_]{{8}}\.tmp)")
-_CODE = ("engine", "sources", "statistics", "experiments", "experiment.py", "runner.py", "spec.py")
+_CODE = (
+    *("engine", "formats", "sources", "training", "statistics", "experiments"),
+    *("experiment.py", "runner.py", "spec.py"),
+)
 """Parts of the program that decide numbers."""
 
 
@@ -109,12 +111,12 @@ class Checkpoints:
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise ResourceError(
-                    f"{self.folder} cannot be made: {error.strerror}. Make room there, or set {RESULTS} to a folder "
-                    "on another disk."
+                    f"{self.folder} cannot be made: {error.strerror}. Make room there, or set {RESULTS.variable} "
+                    "to a folder on another disk."
                 ) from error
             self._problems.append(
                 f"No checkpoints are kept, because {self.folder} cannot be used: {error.strerror}. "
-                f"Mend its permissions, or set {RESULTS} to another folder."
+                f"Mend its permissions, or set {RESULTS.variable} to another folder."
             )
         return self
 
@@ -342,18 +344,6 @@ def damage_of(folder: Path) -> list[str]:
     return problems
 
 
-def checkpoints_folder() -> Path:
-    """Where checkpoints are kept: beside the results of a checkout or of a named folder, else the user's cache."""
-    if os.environ.get(RESULTS):
-        return results_folder() / "checkpoints"
-    checkout = Path(inspector.__file__).parents[1] / "cache"
-    if results_folder().parent == checkout:
-        return checkout / "checkpoints"
-    import platformdirs
-
-    return platformdirs.user_cache_path("dm-inspect") / "checkpoints"
-
-
 def checkpoints_for(spec: RunSpec, loaded: Loaded, *, seconds: float | None = None) -> Checkpoints:
     """The checkpoints of a run of this spec on this target. Opening them hashes the weights, unless that was done.
 
@@ -379,7 +369,7 @@ def checkpoints_for(spec: RunSpec, loaded: Loaded, *, seconds: float | None = No
             "code": code_digest(),
             "versions": versions(),
         }
-        return checkpoints_folder() / digest(key)[:24]
+        return CHECKPOINTS.path() / digest(key)[:24]
 
     about = {
         "model": loaded.model.name,
@@ -397,7 +387,7 @@ def code_digest() -> str:
     found = hashlib.sha256()
     for part in _CODE:
         path = root / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             found.update(f"{file.relative_to(root)}\0".encode())
             found.update(file.read_bytes())
     return found.hexdigest()

@@ -20,14 +20,12 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-import inspector
 from inspector.disk.files import require_file
+from inspector.disk.folders import JOBS
 from inspector.disk.locks import born, is_running
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
 from inspector.spec import RunSpec
 
-VARIABLE = "DM_INSPECT_JOBS_DIR"
-"""Names another folder."""
 NAME = "jobs.sqlite"
 VERSION = 1
 """Of the table and of what is in its rows."""
@@ -120,28 +118,15 @@ class Jobs:
     """What could not be read, each in two sentences."""
 
 
-def jobs_folder() -> Path:
-    """Where jobs are kept: in a checkout its cache/jobs, else the user's data folder; not made here."""
-    asked = os.environ.get(VARIABLE)
-    if asked:
-        return Path(asked).absolute()
-    checkout = Path(inspector.__file__).parents[1]
-    if (checkout / "cache" / "README.md").is_file() and (checkout / "pyproject.toml").is_file():
-        return checkout / "cache" / "jobs"
-    import platformdirs
-
-    return platformdirs.user_data_path("dm-inspect") / "jobs"
-
-
 class JobStore:
     """The table. Holds no connection between two calls, so it may be used from anywhere at any time.
 
     Args:
-        folder: where; None: `jobs_folder()`.
+        folder: where; None: the user's.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or jobs_folder()
+        self.folder = folder or JOBS.path()
         self.path = self.folder / NAME
 
     def new_id(self) -> str:
@@ -287,7 +272,7 @@ class JobStore:
             )
         return ResourceError(
             f"The list of jobs {self.path} cannot be read or written: {error}. "
-            f"Make room there, or set {VARIABLE} to another folder."
+            f"Make room there, or set {JOBS.variable} to another folder."
         )
 
     @contextlib.contextmanager
@@ -296,14 +281,15 @@ class JobStore:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
-                f"The folder of jobs {self.folder} cannot be made: {error.strerror}. Set {VARIABLE} to another one."
+                f"The folder of jobs {self.folder} cannot be made: {error.strerror}. "
+                f"Set {JOBS.variable} to another one."
             ) from error
         try:
             require_file(self.path)
         except OSError as error:
             raise ResourceError(
                 f"The list of jobs {self.path} cannot be opened: {error.strerror}. "
-                f"Move it away, or set {VARIABLE} to another folder."
+                f"Move it away, or set {JOBS.variable} to another folder."
             ) from error
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
         connection.text_factory = _text
@@ -316,7 +302,7 @@ class JobStore:
             if version > VERSION:
                 raise InspectorError(
                     f"The list of jobs {self.path} has version {version} and this program knows {VERSION}. "
-                    f"Update dm-inspect, or set {VARIABLE} to another folder."
+                    f"Update dm-inspect, or set {JOBS.variable} to another folder."
                 )
             if version < VERSION:
                 _create(connection)

@@ -12,7 +12,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -22,13 +21,11 @@ from typing import Any, Required, TypedDict
 
 import msgspec
 
-import inspector
 from inspector.disk.files import is_own_file, parse_json, read_file, require_file, write_whole
+from inspector.disk.folders import RESULTS
 from inspector.disk.sealed import jsonable, to_json
 from inspector.errors import DataError, UsageError, nearest
 
-VARIABLE = "DM_INSPECT_RESULTS_DIR"
-"""Names another folder."""
 FORMAT = 1
 ID_DIGITS = 10
 LARGEST = 256 * 2**20
@@ -108,19 +105,6 @@ class Stored:
     """The object as `--json` printed it."""
 
 
-def results_folder() -> Path:
-    """Where results are kept: in a checkout its cache/results, else the user's data folder; not made here."""
-    asked = os.environ.get(VARIABLE)
-    if asked:
-        return Path(asked).absolute()
-    checkout = Path(inspector.__file__).parents[1]
-    if (checkout / "cache" / "README.md").is_file() and (checkout / "pyproject.toml").is_file():
-        return checkout / "cache" / "results"
-    import platformdirs
-
-    return platformdirs.user_data_path("dm-inspect") / "results"
-
-
 def result_id(result: Mapping[str, Any]) -> str:
     """The experiment and the beginning of the fingerprint, e.g. error-vector-39162c75fa."""
     return f"{result['experiment']}-{str(result['provenance']['fingerprint'])[:ID_DIGITS]}"
@@ -132,7 +116,7 @@ def save(result: Mapping[str, Any], command: str, *, folder: Path | None = None)
     Args:
         result: the object of one experiment.
         command: that repeats it.
-        folder: where; None: `results_folder()`.
+        folder: where; None: the user's.
 
     Raises:
         ResourceError: the disk is full or cannot be written to.
@@ -142,7 +126,7 @@ def save(result: Mapping[str, Any], command: str, *, folder: Path | None = None)
     found_id = result_id(plain)
     content = {"format": FORMAT, "id": found_id, "created": created, "command": command, "result": plain}
     write_whole(
-        (folder or results_folder()) / f"{found_id}.json", to_json({**content, "sha256": _checksum(content)}) + "\n"
+        (folder or RESULTS.path()) / f"{found_id}.json", to_json({**content, "sha256": _checksum(content)}) + "\n"
     )
     return _record(content)
 
@@ -186,7 +170,7 @@ def load(wanted: str, *, folder: Path | None = None) -> Stored:
         UsageError: there is none, or several begin so.
         DataError: its file is damaged.
     """
-    folder = folder or results_folder()
+    folder = folder or RESULTS.path()
     known = stored_ids(folder)
     found = [wanted] if wanted in known else [each for each in known if each.startswith(wanted)]
     if len(found) > 1:
@@ -249,9 +233,9 @@ def list_results(folder: Path | None = None) -> Listing:
     """Every stored result; the index is brought up to date, or made anew if it is damaged.
 
     Args:
-        folder: where; None: `results_folder()`.
+        folder: where; None: the user's.
     """
-    folder = folder or results_folder()
+    folder = folder or RESULTS.path()
     ids = stored_ids(folder)
     if not ids:
         return Listing(records=(), problems=())

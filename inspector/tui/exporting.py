@@ -6,14 +6,13 @@ So the screen stays free of matplotlib, pyarrow and numpy, never waits, and what
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import inspector
+from inspector.disk.folders import child_environment
 
 FORMATS: tuple[tuple[str, str], ...] = (
     ("csv", "a row per SAE, every number as it was measured"),
@@ -62,14 +61,11 @@ def exports(ids: Sequence[str], kind: str, folder: Path) -> list[Export]:
 async def run_export(export: Export) -> str:
     """Run one; '' when the file is there, else why not, in the command's own words."""
     # -P: a module of the user's in the current folder must not take the place of one of ours.
-    home = str(Path(inspector.__file__).resolve().parents[1])
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "inspector", *export.arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env=environment,
+            env=child_environment(),
         )  # fmt: skip
     except OSError as error:
         return f"No process could be started: {error.strerror}. Free some memory and try again."

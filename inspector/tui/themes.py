@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import inspector
 from inspector.disk.files import read_text
+from inspector.disk.folders import user_folder
 from inspector.drawing.palette import DIGITS, Depth, Endpoints, TokenPalette
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest
@@ -201,18 +202,16 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "themes"
 
 
-def user_folder() -> Path:
+def own_folder() -> Path:
     """Where people put their own."""
-    from platformdirs import user_config_path
-
-    return user_config_path("dm-inspect") / "themes"
+    return user_folder("config") / "themes"
 
 
 def find_themes(folders: Iterable[Path] | None = None) -> tuple[dict[str, Theme], list[str]]:
     """All themes by name, the user's replacing ours, and what was wrong with those left out."""
     themes: dict[str, Theme] = {}
     problems: list[str] = []
-    for folder in (shipped_folder(), user_folder()) if folders is None else folders:
+    for folder in (shipped_folder(), own_folder()) if folders is None else folders:
         for path in sorted(folder.glob("*.toml")):
             try:
                 themes[path.stem] = load_theme(path)

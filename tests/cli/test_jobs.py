@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from inspector.disk.folders import JOBS
 from inspector.session import client
 from inspector.session.job_log import JobLogFile
 from inspector.session.jobs import info
 from inspector.session.protocol import CancelJob, JobTold, ResumeJob, SessionMessage, StartJob, ViewMessage
 from inspector.spec import RunSpec, TargetSpec
-from inspector.store import jobs as table
 from inspector.store.jobs import Job, JobStore, Owner
 from tests.cli.conftest import Run
 
@@ -28,7 +28,7 @@ SESSION = "0123456789ab"
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobStore:
-    monkeypatch.setenv(table.VARIABLE, str(tmp_path / "jobs"))
+    monkeypatch.setenv(JOBS.variable, str(tmp_path / "jobs"))
     monkeypatch.setenv("TZ", "UTC")
     return JobStore()
 

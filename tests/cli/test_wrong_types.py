@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from inspector.disk.folders import RESULTS
 from inspector.store import results
 from tests.cli.conftest import Run
 from tests.store.objects import result
@@ -48,7 +49,7 @@ def whole() -> dict[str, Any]:
     scores = {"r2_pooled": 0.5, "r2_mean_dims": 0.25, "r2_uncentred": 0.5, "fvu": 0.2}
     saes = [{**entry, **scores, "sae": name} for name, entry in zip("ab", result()["saes"], strict=True)]
     record = results.save(result(saes=saes), "dm-inspect run error-vector")
-    content: dict[str, Any] = json.loads((results.results_folder() / f"{record.id}.json").read_bytes())
+    content: dict[str, Any] = json.loads((RESULTS.path() / f"{record.id}.json").read_bytes())
     del content["sha256"]
     return content
 
@@ -66,8 +67,8 @@ def test_what_has_the_wrong_type_is_named_with_its_place(
     run: Run, at: tuple[str | int, ...], value: Any, said: str
 ) -> None:
     content = whole()
-    forged(results.results_folder(), content, at, value)
-    path = results.results_folder() / f"{content['id']}.json"
+    forged(RESULTS.path(), content, at, value)
+    path = RESULTS.path() / f"{content['id']}.json"
     done = run("results", "show", content["id"])
     assert done.code == 4 and done.out == ""
     assert done.err.startswith(f"error: {path} is no result: ") and said in done.err
@@ -80,7 +81,7 @@ def test_no_wrong_value_anywhere_is_an_unexpected_error(run: Run) -> None:
     chance = random.Random(13)
     refused = 0
     for at in places(content):
-        forged(results.results_folder(), content, at, chance.choice(WRONG))
+        forged(RESULTS.path(), content, at, chance.choice(WRONG))
         for words in (
             *(("results", "list"), ("results", "show", content["id"]), ("results", "claims")),
             *(("results", "compare", content["id"], content["id"]),),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from inspector.cli import experiments
+from inspector.disk.folders import EXPERIMENTS_VARIABLE as VARIABLE
 from inspector.errors import UsageError
-from inspector.experiments import VARIABLE, discover, find, ids
+from inspector.experiments import discover, find, ids
 from inspector.sources import toy
 from tests.cli.conftest import Run, run  # noqa: F401
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
+from inspector.disk.folders import JOBS, RESULTS
 from inspector.spec import TargetSpec
-from inspector.store import jobs as table
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.jobs import Job, JobStore
@@ -43,8 +43,8 @@ class Sweeper:
     def begin(self, folder: Path, **what: Any) -> None:
         """Start a session with a job of its own folders."""
         environment = {
-            table.VARIABLE: str(folder / "jobs"),
-            results.VARIABLE: str(folder / "results"),
+            JOBS.variable: str(folder / "jobs"),
+            RESULTS.variable: str(folder / "results"),
             CHECKPOINT_SECONDS: "0",
         }
         asked = {"environment": environment, "log": str(folder / "log"), "counts": str(folder / "counts"), **what}

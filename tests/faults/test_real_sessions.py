@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.locks import is_running
 from inspector.session import discovery
 from inspector.session.client import SOCKET_VARIABLE
 from inspector.spec import TargetSpec
-from inspector.store import jobs as table
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.command import target_words
@@ -34,8 +34,8 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv(results.VARIABLE, "results")
-    monkeypatch.setenv(table.VARIABLE, "jobs")
+    monkeypatch.setenv(RESULTS.variable, "results")
+    monkeypatch.setenv(JOBS.variable, "jobs")
     monkeypatch.setenv(CHECKPOINT_SECONDS, "0")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
     monkeypatch.delenv(SOCKET_VARIABLE, raising=False)

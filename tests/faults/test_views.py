@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from inspector.disk.folders import JOBS, RESULTS
 from inspector.session import discovery, frames
 from inspector.session.client import SessionClient
 from inspector.session.protocol import (
@@ -44,7 +45,6 @@ from inspector.session.protocol import (
 from inspector.session.server import VIEW_FRAME, Server, Views
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
-from inspector.store import jobs as table
 from inspector.store import results
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class Session:
 def session(
     loaded: Loaded, toy_target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Session]:
-    monkeypatch.setenv(table.VARIABLE, str(tmp_path / "jobs"))
-    monkeypatch.setenv(results.VARIABLE, str(tmp_path / "results"))
+    monkeypatch.setenv(JOBS.variable, str(tmp_path / "jobs"))
+    monkeypatch.setenv(RESULTS.variable, str(tmp_path / "results"))
     monkeypatch.setattr(Service, "_load", lambda self: (loaded, []))
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(tmp_path / "s"))

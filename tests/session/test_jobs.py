@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from inspector import runner
+from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.sealed import jsonable
 from inspector.errors import Cancelled, DataError
 from inspector.events import PassProgress, Warned
@@ -53,8 +54,8 @@ QUICK = {"resamples": "20"}
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Jobs and results of this test alone."""
-    monkeypatch.setenv(store_jobs.VARIABLE, str(tmp_path / "jobs"))
-    monkeypatch.setenv(results.VARIABLE, str(tmp_path / "results"))
+    monkeypatch.setenv(JOBS.variable, str(tmp_path / "jobs"))
+    monkeypatch.setenv(RESULTS.variable, str(tmp_path / "results"))
     return tmp_path
 
 
@@ -299,7 +300,7 @@ def test_a_job_that_died_after_its_last_result_is_done_when_it_is_resumed(runnin
     resumed = job_of(running.ask(1, ResumeJob(request=2, job=job.id)))
     assert (resumed.state, resumed.results) == ("done", done.results)
     # Not so if the result has been damaged since: it is measured again.
-    path = results.results_folder() / f"{done.results[0]}.json"
+    path = RESULTS.path() / f"{done.results[0]}.json"
     path.write_bytes(path.read_bytes().replace(b'"r2_pooled"', b'"r2_polled"', 1))
     JobStore().update(job.id, lambda found: replace(found, state="interrupted"))
     assert job_of(running.ask(1, ResumeJob(request=3, job=job.id))).state == "queued"

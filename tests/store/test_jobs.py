@@ -183,13 +183,6 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
         JobStore(tmp_path / "jobs").add(job("01"))
 
 
-def test_the_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(table.VARIABLE, str(tmp_path))
-    assert table.jobs_folder() == tmp_path
-    monkeypatch.delenv(table.VARIABLE)
-    assert table.jobs_folder().name == "jobs"
-
-
 def test_a_table_that_another_process_holds_is_said_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "LOCK_SECONDS", 0.0)
     store = JobStore(tmp_path)

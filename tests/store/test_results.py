@@ -19,7 +19,6 @@ from inspector.store.results import (
     load,
     newest_of_each,
     read,
-    results_folder,
     save,
     stored_ids,
 )
@@ -192,11 +191,3 @@ def test_a_file_is_plain_json_that_anyone_can_read(tmp_path: Path) -> None:
         model=HOSTILE,
         hook_name="blocks.3.hook_resid_post",
     )
-
-
-def test_the_folder_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path))
-    assert results_folder() == tmp_path
-    monkeypatch.delenv("DM_INSPECT_RESULTS_DIR")
-    checkout = Path(__file__).parents[2]
-    assert results_folder() == checkout / "cache" / "results"

@@ -15,10 +15,10 @@ from inspector.tui.themes import (
     depth_of,
     find_themes,
     load_theme,
+    own_folder,
     shipped_folder,
     theme_for,
     theme_named,
-    user_folder,
 )
 
 FILES = sorted(shipped_folder().glob("*.toml"))
@@ -123,7 +123,7 @@ def test_the_users_themes_come_last_and_broken_ones_are_left_out(tmp_path: Path)
 
 def test_missing_folders_are_no_problem(tmp_path: Path) -> None:
     assert find_themes([tmp_path / "nowhere"]) == ({}, [])
-    assert user_folder().name == "themes"
+    assert own_folder().name == "themes"
 
 
 def test_an_unknown_theme_gets_the_nearest() -> None:

@@ -15,6 +15,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
+from inspector.disk.folders import RESULTS
 from inspector.drawing.safe_text import visible
 from inspector.errors import DataError, InspectorError
 from inspector.reports.result import (
@@ -29,7 +30,7 @@ from inspector.reports.result import (
     reading,
     when,
 )
-from inspector.store.results import list_results, load, results_folder
+from inspector.store.results import list_results, load
 from inspector.tui.lines import Line, left, spread
 from inspector.tui.results_view import columns
 from inspector.tui.screens.results_actions import ACTIONS, CLAIMS_HELP, HELP
@@ -160,7 +161,7 @@ class ResultsScreen(SideScreen):
 
     def look_again(self) -> None:
         """Read the list if the folder has changed since."""
-        changed = _changed(results_folder())
+        changed = _changed(RESULTS.path())
         if changed != self._changed or self.shelf is None:
             self._changed = changed
             self.run_worker(partial(self._list, changed), thread=True, exclusive=True, group="list",
@@ -555,5 +556,5 @@ def _nothing_stored() -> list[Line]:
         [],
         [("  e", "key"), (" on the Stream screen opens the experiments; what they measure appears here.", "muted")],
         [("  The same from a shell: ", "muted"), ("dm-inspect run norm-prediction", "")],
-        [("  Results are kept in ", "muted"), (visible(str(results_folder())), "")],
+        [("  Results are kept in ", "muted"), (visible(str(RESULTS.path())), "")],
     ]
