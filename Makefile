@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?= tests
+# One process per core, four at most: each imports torch. A file stays on one of them, with what its tests share.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
 # Relative on purpose: pip splits this variable at spaces, and the checkout's path may contain some. It reaches the
 # isolated builds too, where an unpinned torch would otherwise pull gigabytes; newer pips read the second name for that.
@@ -31,7 +33,7 @@ run: $(VENV)/.installed
 install: $(VENV)/.installed
 
 test: lint
-	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+	@$(BIN)/python -m pytest -q -m "not slow" $(WORKERS) $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
@@ -67,7 +69,7 @@ test-latest: $(VENV)/bin/python
 	@grep '^torch==' constraints.txt > .venv-latest/constraints.txt
 	@PIP_CONSTRAINT=.venv-latest/constraints.txt PIP_BUILD_CONSTRAINT=.venv-latest/constraints.txt \
 	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures]'
-	@.venv-latest/bin/python -m pytest -q -m "not slow" $(TESTS)
+	@.venv-latest/bin/python -m pytest -q -m "not slow" $(WORKERS) $(TESTS)
 
 clean:
 	@rm -rf .venv .venv-latest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

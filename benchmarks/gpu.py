@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 
 from inspector.engine.plan import make_plan
+from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.contexts import Contexts
 from inspector.sources.memory_plan import Sizes, plan_memory
@@ -33,7 +34,7 @@ from inspector.sources.sae import LoadedSae
 from inspector.sources.target import Loaded
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.sources.toy import write_toy_model
-from inspector.spec import RunSpec, SaeRef, TargetSpec, hook_name_of, width_label
+from inspector.spec import RunSpec, SaeRef, TargetSpec, hook_name_of
 
 T = TypeVar("T")
 L0 = 60

@@ -1,4 +1,5 @@
-"""What was asked for: plain data that crosses the command line, the socket and the result file unchanged.
+"""What was asked for: plain data that crosses the command line, the socket and the result file unchanged, and the words
+of the command that asks for it.
 
 Nothing here loads, checks or computes anything; `None` always means "the default for this model", which
 `inspector.sources` decides and every result records. No torch, no numpy: the process that paints imports this.
@@ -6,8 +7,28 @@ Nothing here loads, checks or computes anything; `None` always means "the defaul
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from inspector.options import (
+    DEVICE,
+    DTYPE,
+    EACH,
+    FACTOR,
+    FIELD_NAME,
+    NUMBER,
+    SIZE,
+    SPAN,
+    SWITCH,
+    TEXT,
+    WHOLE,
+    WIDTHS,
+    Form,
+    Option,
+    width_label,
+)  # fmt: skip
 
 Site = Literal["resid", "mlp", "attn"]
 Split = Literal["context", "token"]
@@ -36,17 +57,6 @@ def hook_name_of(site: Site, layer: int) -> str:
 def hooks_of(site: Site, layer: int) -> tuple[str, ...]:
     """Every hook that counts as the site at a layer, the usual one first."""
     return tuple(hook.format(layer=layer) for hook in (SITE_HOOKS[site], *OTHER_HOOKS.get(site, ())))
-
-
-def width_label(d_sae: int) -> str:
-    """The field's short name of a width: 256, 1k, 16k, 131k, 1m."""
-    if d_sae < 1000:
-        return str(d_sae)
-    return f"{d_sae // 1000}k" if d_sae < 1_000_000 else f"{d_sae // 1_000_000}m"
-
-
-WIDTH_OF_LABEL = {width_label(2**n): 2**n for n in range(8, 24)}
-"""The power of two that a label stands for, as suites name their widths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,50 +109,142 @@ class SaeRef:
         return f"{width_label(self.d_sae)}/{l0}"
 
 
+def _asked(default: Any, flag: str, form: Form, text: str, **more: Any) -> Any:
+    """A field of TARGET with the option that sets it."""
+    return field(default=default, metadata={"option": Option(flag=flag, form=form, help=text, **more)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetSpec:
-    """TARGET of the command line, field by field; see `dm-inspect run --help`."""
+    """TARGET, field by field, each with its option: command line, help, repeated commands and sessions read them here.
 
-    model: str = "demo"
-    layers: tuple[int, ...] | None = None
+    A new option is one field here and the place that reads it.
+    """
+
+    model: str = _asked(
+        "demo",
+        "--model",
+        TEXT,
+        "demo (default), gemma-2-9b and the like, a Hugging Face id, or a directory.",
+        metavar="NAME|DIR",
+        is_path=True,
+        built_in="demo",
+    )
+    layers: tuple[int, ...] | None = _asked(
+        None, "--layer", WHOLE, "Layer, from 0. Default: the suite's, or the middle.", least=0
+    )
     """None: the demo's middle layer, or the only layer the suite has."""
-    layers_from: int | None = None
+    layers_from: int | None = _asked(
+        None, "--layers", SPAN, "Layers A to B, B not included, one after the other; without B all that have SAEs."
+    )
     """In the place of `layers`: this layer and all later ones that have SAEs; see `sources.suites.layer_by_layer`."""
-    site: Site = "resid"
-    hook: str | None = None
-    """A full hook name; overrides layers and site."""
-    suite: str | None = None
-    saes: tuple[str, ...] = ()
+    site: Site = _asked("resid", "--site", TEXT, "Where in the layer. Default: resid.", choices=get_args(Site))
+    hook: str | None = _asked(None, "--hook", TEXT, "A full hook name instead of layer and site.", metavar="NAME")
+    """Overrides layers and site."""
+    suite: str | None = _asked(
+        None,
+        "--suite",
+        TEXT,
+        "A published release, or a directory of SAEs. Default: the model's own.",
+        metavar="RELEASE|DIR",
+        is_path=True,
+    )
+    saes: tuple[str, ...] = _asked(
+        (), "--sae", EACH, "Exactly this SAE; repeat for more.", metavar="ID|DIR", is_path=True
+    )
     """Exact SAE ids or directories; empty means all of the hook."""
-    widths: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = _asked(None, "--widths", WIDTHS, "Numbers of latents: 256,1k,16k. Default: all.")
     """Numbers of latents as labels denote them (16384 for 16k)."""
-    l0: float | None = None
+    l0: float | None = _asked(None, "--l0", NUMBER, "Per width, the SAE of the nearest nominal L0.", least=0)
     """Per width, take the SAE with the nearest nominal L0; None takes all."""
-    text: str | None = None
-    text_field: str | None = None
+    text: str | None = _asked(
+        None,
+        "--text",
+        TEXT,
+        ".txt .md .py .json .jsonl .jsonl.zst .parquet, a data set of the hub. Default: the Pile; demo: its own.",
+        metavar="demo|FILE|hf:NAME",
+        is_path=True,
+        built_in="demo",
+    )
+    text_field: str | None = _asked(
+        None,
+        "--text-field",
+        FIELD_NAME,
+        "Which field of records is read. Default: text, content or the like; it is told.",
+    )
     """Of records, the field that is read; None: see `sources.records.choose_field`."""
-    contexts: int = 300
-    context_length: int | None = None
+    contexts: int = _asked(300, "--contexts", WHOLE, "How many contexts.", least=1, shows_default=True)
+    context_length: int | None = _asked(
+        None,
+        "--context-length",
+        WHOLE,
+        "Tokens each, BOS included. Default: 1024 or the model's limit.",
+        least=2,
+    )
     """Tokens per context, BOS included; None: 1024, or the model's limit if smaller."""
-    positions: tuple[int, int | None] | None = None
+    positions: tuple[int, int | None] | None = _asked(
+        None, "--positions", SPAN, "Which are fitted and scored. Default: 200:, less if contexts are short."
+    )
     """Half-open range of positions that are fitted and scored; None: from 200, or an eighth of a short context."""
-    train_tokens: int | None = None
+    train_tokens: int | None = _asked(
+        None,
+        "--train-tokens",
+        WHOLE,
+        "Tokens that fit the linear map. Default: 150000, or 60.7% of what there is.",
+        least=1,
+    )
     """None: the paper's 150,000, or its share of the tokens if there are fewer."""
-    split: Split = "context"
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    offline: bool = False
-    cache_dir: str | None = None
-    accept_gate: bool = False
-    max_memory: int | None = None
+    split: Split = _asked("context", "--split", TEXT, "What is held out.", choices=get_args(Split), shows_default=True)
+    seed: int = _asked(0, "--seed", WHOLE, "Of the split and of resampling.", least=0, shows_default=True)
+    device: str = _asked("auto", "--device", DEVICE, "auto, cpu, mps, cuda or cuda:N.", shows_default=True)
+    dtype: Literal["auto", "float32", "bfloat16"] = _asked(
+        "auto", "--dtype", DTYPE, "Of the model; SAEs are float32.", shows_default=True
+    )
+    offline: bool = _asked(False, "--offline", SWITCH, "Use no network; take only what is on disk.", of_session=False)
+    cache_dir: str | None = _asked(
+        None,
+        "--cache-dir",
+        TEXT,
+        "Where downloads are kept. Default: the Hugging Face cache.",
+        metavar="DIR",
+        is_path=True,
+        of_session=False,
+    )
+    accept_gate: bool = _asked(False, "--accept-gate", SWITCH, "Go on although the load gate failed; it is recorded.")
+    """Makes another session: a view that did not accept must not attach to numbers that another one accepted."""
+    max_memory: int | None = _asked(
+        None, "--max-memory", SIZE, "Of the device, at most: 20G, 800M. Default: what is free."
+    )
     """Bytes of the device that may be used; None: what is free."""
-    include_special: bool = False
+    include_special: bool = _asked(
+        False,
+        "--include-special",
+        SWITCH,
+        "Fit and score special tokens and all positions too: what do they change?",
+        of_session=False,
+    )
     """Fit and score special tokens and the positions outside `positions` too, to see how much they change."""
-    outliers: float | None = 4.0
+    outliers: float | None = _asked(
+        4.0,
+        "--outliers",
+        FACTOR,
+        "Tokens with more than K times the median norm are counted apart.",
+        shows_default=True,
+    )
     """Tokens whose activation is longer than so many times the median are fitted, scored and told apart; None: none."""
-    llama_gate: LlamaGate = "published"
+    llama_gate: LlamaGate = _asked(
+        "published",
+        "--llama-gate",
+        TEXT,
+        "Llama Scope: its thresholds, or the 50 largest latents.",
+        choices=get_args(LlamaGate),
+        shows_default=True,
+    )
     """Llama Scope: thresholds as its authors' loader applies them, or the 50 largest latents."""
+
+
+OPTIONS: dict[str, Option] = {each.name: each.metadata["option"] for each in fields(TargetSpec)}
+"""By field of the target, in the order of the help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +261,86 @@ class RunSpec:
     """Contexts per forward pass. Changes speed and memory, not numbers."""
     shards: int = 1
     """Accumulate in this many separate parts and merge. Changes no number; there to prove it."""
+
+
+DEFAULT_TARGET = TargetSpec()
+
+
+def command_of(spec: RunSpec, *experiments: str) -> str:
+    """`dm-inspect run EXPERIMENT ...` that gives the same numbers; batch size and shards change none and are left out.
+
+    Args:
+        spec: of the run; its target's layers should be those of one result.
+        experiments: ids of one or more experiments.
+    """
+    words = ["dm-inspect", "run", *experiments, *target_words(spec.target)]
+    for key, value in spec.params.items():
+        words += ["-p", f"{key}={value}"]
+    if spec.profile != "careful":
+        words += ["--profile", spec.profile]
+    if spec.null is not None:
+        words += ["--null", spec.null]
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """The word for a shell. A name that is not UTF-8 comes as halves of surrogate pairs; it is spelled byte by byte."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        bytes_ = word.encode("utf-8", "surrogateescape")
+        plain = frozenset(range(32, 127)) - {*b"\\'"}
+        return "$'" + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in bytes_) + "'"
+    return shlex.quote(word)
+
+
+def target_words(target: TargetSpec) -> list[str]:
+    """The options of TARGET that differ from the defaults."""
+    words: list[str] = []
+    for name, option in OPTIONS.items():
+        value = getattr(target, name)
+        if value == getattr(DEFAULT_TARGET, name):
+            continue
+        if option.form is SWITCH:
+            words.append(option.flag)
+        elif option.form is EACH:
+            words += [word for each in value for word in (option.flag, each)]
+        elif name == "layers_from":
+            words += [option.flag, f"{value}:"]
+        elif name == "layers":
+            first, last = value[0], value[-1]
+            words += [option.flag, str(first)] if first == last else ["--layers", f"{first}:{last + 1}"]
+        else:
+            words += [option.flag, option.form.write(value)]
+    return words
+
+
+def target_of(words: Sequence[str]) -> TargetSpec:
+    """The target that `target_words` spelled; options it does not know are passed over."""
+    names = {option.flag: name for name, option in OPTIONS.items()}
+    values: dict[str, Any] = {}  # as typed as the words are; each is made what its field holds
+    given = list(words)
+    while given:
+        name = names.get(given.pop(0))
+        if name is None:
+            continue
+        option = OPTIONS[name]
+        if option.form is SWITCH:
+            values[name] = True
+        elif not given:
+            break
+        elif option.form is EACH:
+            values[name] = (*values.get(name, ()), given.pop(0))
+        else:
+            values |= layers_asked(name, option.form.read(given.pop(0)))
+    return TargetSpec(**values)
+
+
+def layers_asked(name: str, value: Any) -> dict[str, Any]:
+    """The field that a value belongs to: of itself, but for `--layer N` and `--layers A:B`, which share two fields."""
+    if name == "layers":
+        return {"layers": (value,)}
+    if name == "layers_from":
+        start, stop = value
+        return {"layers_from": start} if stop is None else {"layers": tuple(range(start, stop))}
+    return {name: value}

@@ -16,9 +16,11 @@ from inspector.cli import experiments
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
+from inspector.cli.target_options import Written
 from inspector.disk.folders import ANSWERS
 from inspector.errors import DataError
 from inspector.interp import asking
+from inspector.options import Form, parse_size
 from inspector.store.cache import Kind
 from inspector.store.cache_kinds import kinds, table_rows
 
@@ -26,33 +28,19 @@ if TYPE_CHECKING:
     from inspector.store.cache import Entry
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-class Age(click.ParamType[float]):
-    """`30d`, `12h`, `90m`; in seconds."""
-
-    name = "age"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See `click.ParamType`."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r} is no age. Write for example 30d, 12h or 90m.", param, ctx)
-        return float(found[1]) * _SECONDS[found[2]]
+def _age(text: str) -> float:
+    """Seconds of `30d`, `12h`, `90m`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text!r} is no age. Write for example 30d, 12h or 90m.")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
-class Size(click.ParamType[int]):
-    """`10G`, `500M`, `2GiB`; in bytes."""
-
-    name = "size"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See `click.ParamType`."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r} is no size. Write for example 10G, 500M or 2GiB.", param, ctx)
-        return int(float(found[1]) * _BYTES[found[2] or ""])
+AGE = Form(_age, str, "age")
+LIMIT = Form(lambda text: 0 if text.strip() == "0" else parse_size(text), str, "size")
+"""As SIZE of TARGET; nothing may be a limit here."""
 
 
 @click.group(epilog="\b\nExample:\n  dm-inspect cache info")
@@ -130,8 +118,10 @@ def verify(as_json: bool) -> None:
 
 
 @cache.command("prune", cls=Command, epilog="\b\nExample:\n  dm-inspect cache prune --older-than 30d --max-size 5G")
-@click.option("--older-than", type=Age(), metavar="D", help="Remove what was not used for so long: 30d, 12h.")
-@click.option("--max-size", type=Size(), metavar="S", help="Remove the oldest until so much is left: 10G, 500M.")
+@click.option("--older-than", type=Written(AGE), metavar="D", help="Remove what was not used for so long: 30d, 12h.")
+@click.option(
+    "--max-size", type=Written(LIMIT), metavar="S", help="Remove the oldest until so much is left: 10G, 500M."
+)
 @click.option("--dry-run", is_flag=True, help="Remove nothing; say what would be.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def prune(older_than: float | None, max_size: int | None, dry_run: bool, as_json: bool) -> None:

@@ -292,7 +292,7 @@ def command_line(
     """The command that repeats it; no key is in it, because none can be typed."""
     import shlex
 
-    from inspector.store.command import target_words
+    from inspector.spec import target_words
 
     usual = {"latents": 100, "scorer": "detection", "window": 32, "shown": 4, "control": False, "thinking": 0}
     parts = ["dm-inspect", "interp", *target_words(target)]

@@ -12,7 +12,8 @@ from inspector.cli.tokens import first_context, print_first
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tables import render_table
-from inspector.spec import RunSpec, width_label
+from inspector.options import width_label
+from inspector.spec import RunSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

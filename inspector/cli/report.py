@@ -17,8 +17,8 @@ from inspector.drawing.safe_text import visible
 from inspector.drawing.tables import render_table
 from inspector.drawing.terminal_figures import render_figure
 from inspector.experiment import ALL_TOKENS, SAE_KEYS, SPREAD_KEYS
+from inspector.options import width_label
 from inspector.reports.result import facts, figures_of
-from inspector.spec import width_label
 
 if TYPE_CHECKING:
     from inspector.experiment import Experiment

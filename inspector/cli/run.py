@@ -17,8 +17,7 @@ from inspector.cli.target_options import several_target_options
 from inspector.errors import ResourceError, UsageError
 from inspector.events import Measured
 from inspector.experiments import find
-from inspector.spec import RunSpec
-from inspector.store.command import command_of
+from inspector.spec import RunSpec, command_of
 from inspector.store.results import save
 
 if TYPE_CHECKING:

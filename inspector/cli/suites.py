@@ -12,7 +12,7 @@ from inspector.cli.narration import say
 from inspector.cli.output import print_json_list, print_text
 from inspector.cli.target_options import target_options
 from inspector.errors import TargetError
-from inspector.spec import width_label
+from inspector.options import width_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,9 +16,10 @@ from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import interruptible
 from inspector.cli.output import alone, output_folder, print_json_list, print_text
-from inspector.cli.target_options import Widths, some_target_options
+from inspector.cli.target_options import Written, some_target_options
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.events import Event, Loading, Warned
+from inspector.options import WIDTHS
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ MOST_CONTEXTS_AT_ONCE = 256
 """Contexts whose activations are shuffled together."""
 
 
-class L0s(Widths):
-    """A comma-separated list of whole numbers: 8,16,32."""
-
-    name = "L0S"
-
-
 @click.command(
     cls=Command,
     epilog="""\b
@@ -52,12 +47,12 @@ Examples:
 """,
 )
 @click.option(
-    "--widths", type=Widths(), default="256,1k", show_default=True, metavar="LIST", help="Numbers of latents."
+    "--widths", type=Written(WIDTHS), default="256,1k", show_default=True, metavar="LIST", help="Numbers of latents."
 )
 @click.option(
     "--l0",
     "l0s",
-    type=L0s(),
+    type=Written(WIDTHS),
     default="16,32",
     show_default=True,
     metavar="LIST",
@@ -99,8 +94,8 @@ Examples:
 @quiet_option
 @some_target_options(
     "model",
-    "layer",
     "layers",
+    "layers_from",
     "site",
     "hook",
     "text",

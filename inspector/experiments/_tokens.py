@@ -61,7 +61,7 @@ def names_of(found: TokenNorms) -> list[str]:
 
 def saes_named(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Widths, with the L0 behind them where one width comes more than once."""
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     widths = [width_label(row["d_sae"]) for row in rows]
     if len(set(widths)) == len(widths):

@@ -81,7 +81,7 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, both averages against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     scores = (Score(key="r2_pooled", title="pooled R²"), Score(key="r2_mean_dims", title="mean R² of dims"))
     rows, intervals = result["saes"], result["intervals"]

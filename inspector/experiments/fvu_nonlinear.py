@@ -116,7 +116,7 @@ def flatness_note(result: Mapping[str, Any], intervals: Mapping[str, Any]) -> st
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, fvu_nonlinear against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     fvu, nonlinear = Score(key="fvu", title="FVU"), Score(key="fvu_nonlinear", title="nonlinear FVU")
     rows, intervals = result["saes"], result["intervals"]

@@ -170,7 +170,7 @@ def _dense_warning(flagged: Sequence[ChannelSae], limit: float) -> tuple[str, ..
 def draw(result: ResultObject) -> Sequence[Figure]:
     """FVU against rank for every SAE looked at, the spectrum, and the table."""
     from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     found, rows = result["result"], [row for row in result["saes"] if "rank_half" in row]
     scores = (

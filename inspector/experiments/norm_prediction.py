@@ -85,7 +85,7 @@ def _below_null(statistics: Statistics) -> list[str]:
 def draw(result: ResultObject) -> Sequence[Figure]:
     """All SAEs in a table, r2_norm against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     score = Score(key="r2_norm", title="‖e‖² R²")
     rows, intervals = result["saes"], result["intervals"]

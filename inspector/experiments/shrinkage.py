@@ -170,7 +170,7 @@ def _kept(name: str, intercept: bool) -> str:
 def draw(result: ResultObject) -> Sequence[Figure]:
     """What the three maps explain against L0, the cosine beside them, and all numbers in two tables."""
     from inspector.drawing.figures import Axis, BarSeries, GroupedBars, Score, curve_by_width, sae_table
-    from inspector.spec import width_label
+    from inspector.options import width_label
 
     rows, intervals = result["saes"], result["intervals"]
     shown = [row for row in rows if row["sae"] in result["result"]["series"]]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from inspector.disk.files import MOST
 from inspector.errors import TargetError
 from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Refused, config
-from inspector.spec import WIDTH_OF_LABEL, Site, hook_name_of
+from inspector.options import WIDTH_OF_LABEL
+from inspector.spec import Site, hook_name_of
 
 if TYPE_CHECKING:
     import zipfile as zip_module

@@ -30,7 +30,8 @@ from inspector.formats.layout import (
     unknown_keys,
 )
 from inspector.formats.refused import CROSS_LAYER, TRANSCODER
-from inspector.spec import WIDTH_OF_LABEL, Site, hook_name_of
+from inspector.options import WIDTH_OF_LABEL
+from inspector.spec import Site, hook_name_of
 
 if TYPE_CHECKING:
     from inspector.spec import SaeRef

@@ -35,16 +35,13 @@ from inspector.disk.locks import is_running
 from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError, UsageError, nearest
 from inspector.session import frames
 from inspector.session.protocol import PROTOCOL_VERSION, Hello, Stop, Welcome
-from inspector.spec import TargetSpec
+from inspector.spec import OPTIONS, TargetSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOCKET_PATH_LIMIT = 103
 """Bytes of a socket's path: 108 with the closing NUL on Linux, 104 on macOS."""
-NOT_LOADED_FROM = ("offline", "cache_dir", "include_special")
-"""Fields of TargetSpec that say how to fetch and not what, and what each view chooses for itself: they do not make
-another session. Accepting a failed gate does: who did not must not attach to numbers that somebody else accepted."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,20 +143,18 @@ def resolved(target: TargetSpec) -> TargetSpec:
             raise UsageError(f"{shown} is no UTF-8 name, and a session takes no other. Rename it.") from error
         return path
 
-    # A file that happens to be called 'demo' must not shadow the built-in names.
-    return replace(
-        target,
-        model=target.model if target.model == "demo" else absolute(target.model) or target.model,
-        suite=absolute(target.suite),
-        saes=tuple(absolute(sae) or sae for sae in target.saes),
-        text=target.text if target.text == "demo" else absolute(target.text),
-        cache_dir=absolute(target.cache_dir),
-    )
+    changed: dict[str, object] = {}
+    for name, option in OPTIONS.items():
+        value = getattr(target, name)
+        if not option.is_path or value == option.built_in:
+            continue
+        changed[name] = tuple(absolute(each) for each in value) if isinstance(value, tuple) else absolute(value)
+    return replace(target, **changed)  # type: ignore[arg-type]  # each keeps its type
 
 
 def session_key(target: TargetSpec) -> str:
     """Twelve hex digits that are equal exactly for targets that load the same things onto the same device."""
-    fields = {name: value for name, value in asdict(resolved(target)).items() if name not in NOT_LOADED_FROM}
+    fields = {name: value for name, value in asdict(resolved(target)).items() if OPTIONS[name].of_session}
     return _digest(msgspec.json.encode(fields, order="sorted").decode())[:12]
 
 

@@ -37,8 +37,7 @@ from inspector.session.protocol import (
     StartJob,
 )
 from inspector.session.server import failed
-from inspector.spec import Null, Profile, RunSpec, TargetSpec
-from inspector.store.command import command_of
+from inspector.spec import Null, Profile, RunSpec, TargetSpec, command_of
 from inspector.store.jobs import Job, JobStore, Owner
 from inspector.store.results import load, save
 

@@ -114,7 +114,7 @@ class Service:
         try:
             loaded, warnings = self._load()
             from inspector.session.loading import first_layer, ready_message
-            from inspector.store.command import target_words
+            from inspector.spec import target_words
 
             words = target_words(first_layer(self.target))
             ready = msgspec.structs.replace(ready_message(loaded, warnings), target=words)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from inspector.errors import ResourceError
 from inspector.formats import layout_of
-from inspector.spec import SaeRef, width_label
+from inspector.options import width_label
+from inspector.spec import SaeRef
 
 CONTEXTS_AT_ONCE = 8
 """As `RunSpec.batch_size`."""

@@ -17,9 +17,10 @@ from inspector.disk.files import shown
 from inspector.errors import TargetError, nearest
 from inspector.formats import LAYOUTS, layer_of, layout_of_conversion
 from inspector.formats.layout import Named
+from inspector.options import width_label
 from inspector.sources.model_names import aliases, hub_id
 from inspector.sources.registry_index import Index, load_index
-from inspector.spec import Site, hooks_of, width_label
+from inspector.spec import Site, hooks_of
 
 FAMILIES = ("gemma-scope-", "llama_scope_")
 """Suites of many widths and L0s: for their models these are the default, all releases of a site together."""

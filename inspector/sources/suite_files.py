@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import ResourceError, UsageError
+from inspector.options import width_label
 from inspector.sources.learning import Architecture
-from inspector.spec import SITE_HOOKS, hook_name_of, width_label
+from inspector.spec import SITE_HOOKS, hook_name_of
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"

@@ -14,7 +14,8 @@ from pathlib import Path
 from inspector.disk.files import is_directory, nearest_siblings, shown
 from inspector.errors import TargetError, UsageError, nearest
 from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
-from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of, width_label
+from inspector.options import width_label
+from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of
 
 DEMO_LAYER = 3
 """The demo's middle layer, which has every width and L0."""

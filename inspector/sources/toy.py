@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from inspector.spec import Site, hook_name_of, width_label
+from inspector.options import width_label
+from inspector.spec import Site, hook_name_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -319,8 +319,7 @@ class InspectorApp(App[int]):
     @property
     def target(self) -> TargetSpec:
         """What is looked at: as the session says that it loaded it, or, before that, as it was asked for."""
-        from inspector.spec import TargetSpec
-        from inspector.store.command import target_of
+        from inspector.spec import TargetSpec, target_of
 
         ready = self.home.session.ready if self.home is not None else None
         if ready is not None and ready.target:

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from inspector.errors import TargetError
-from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, width_label
-from inspector.store.command import target_words
+from inspector.options import width_label
+from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, target_words
 
 SITES: tuple[Site, ...] = ("resid", "mlp", "attn")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from inspector.drawing.tokens import LEFT_OUT
-from inspector.spec import width_label
+from inspector.options import width_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.cli.target_options import parse_width
-from inspector.spec import TargetSpec, width_label
+from inspector.options import parse_width, width_label
+from inspector.spec import TargetSpec
 from tests.cli.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("terminal")

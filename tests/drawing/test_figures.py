@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inspector.drawing.figures import Axis, Score, Series, curve_by_width, sae_table, supported_decimals
-from inspector.spec import width_label
+from inspector.options import width_label
 
 ROWS: list[dict[str, Any]] = [
     {"sae": "a", "d_sae": 16384, "nominal_l0": None, "l0": 30.5, "r2": 0.4},

@@ -16,10 +16,11 @@ import torch
 from safetensors.numpy import load_file
 
 from inspector.events import Event
+from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.target import Loaded, open_target
 from inspector.sources.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
-from inspector.spec import RunSpec, TargetSpec, width_label
+from inspector.spec import RunSpec, TargetSpec
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]

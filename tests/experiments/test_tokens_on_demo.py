@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import inspector.demo
+from inspector.options import width_label
 from inspector.sources.target import open_target
-from inspector.spec import TargetSpec, width_label
+from inspector.spec import TargetSpec
 from tests.experiments.own import Toy, finish
 
 # Collected here, they take this module's `toy` and `results`.

@@ -18,10 +18,9 @@ from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.locks import is_running
 from inspector.session import discovery
 from inspector.session.client import SOCKET_VARIABLE
-from inspector.spec import TargetSpec
+from inspector.spec import TargetSpec, target_words
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
-from inspector.store.command import target_words
 
 EXPERIMENTS = ("error-vector", "norm-baselines", "ce-splice")
 SECONDS = 300.0

@@ -28,8 +28,7 @@ from inspector.session.protocol import (
 from inspector.session.service import Service
 from inspector.session.texts import Browser
 from inspector.sources.target import open_target
-from inspector.spec import RunSpec, TargetSpec
-from inspector.store.command import command_of
+from inspector.spec import RunSpec, TargetSpec, command_of
 from tests.session.test_service import Running
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from inspector.cli.target_options import Size, parse_width
 from inspector.errors import ExitCode, ResourceError
+from inspector.options import SIZE, parse_width
 from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory, sae_bytes
 from inspector.spec import SaeRef
 
@@ -114,7 +114,7 @@ def test_a_refusal_names_flags_that_fit(gigabytes: float) -> None:
                     changed = replace(changed, saes=tuple(sae for sae in changed.saes if sae.d_sae in kept))
                     assert changed.saes
                 case "--max-memory":
-                    budget = Size().convert(value, None, None)
+                    budget = SIZE.read(value)
                 case "--context-length":
                     changed = replace(changed, length=int(value))
                 case "--contexts":

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from inspector.errors import TargetError
-from inspector.spec import SaeRef, TargetSpec
-from inspector.store.command import target_of
+from inspector.spec import SaeRef, TargetSpec, target_of
 from inspector.tui.suite_grid import (
     Suites,
     hooks_of,

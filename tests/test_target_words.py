@@ -10,8 +10,7 @@ import click
 import pytest
 
 from inspector.cli.main import dm_inspect
-from inspector.spec import RunSpec, TargetSpec
-from inspector.store.command import command_of, target_of, target_words
+from inspector.spec import RunSpec, TargetSpec, command_of, target_of, target_words
 
 
 def parsed(words: list[str]) -> TargetSpec:
