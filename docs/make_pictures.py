@@ -24,7 +24,7 @@ os.environ.pop("NO_COLOR", None)
 
 if TYPE_CHECKING:
     from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.session_link import Client, Connect
+    from inspector.tui.session import Client, Connect
 
 FOLDER = ROOT / "docs" / "pictures"
 CHARACTER = 12.2

@@ -6,6 +6,7 @@ Escape, Tab, Space and plain punctuation. Ids are stable; a later keymap refers 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -82,7 +83,7 @@ MOVES: tuple[tuple[str, str], ...] = (
 )
 """Keys that the panes bind themselves, for the help."""
 
-KEY_NAMES = {"escape": "Esc"}
+KEY_NAMES = {"space": "Space", "escape": "Esc", "enter": "Enter", "left": "←", "right": "→", "tab": "Tab"}
 
 
 def by_id(action_id: str) -> Action:
@@ -94,8 +95,16 @@ _BY_ID = {action.id: action for action in ACTIONS}
 
 
 def shown_keys(action: Action) -> str:
-    """Keys as the help shows them."""
-    return " ".join(KEY_NAMES.get(key, key) for key in action.keys)
+    """Keys as footer, palette and help show them."""
+    return " ".join(KEY_NAMES.get(key, key) for key in action.keys if key != "shift+tab")
+
+
+def help_rows(moves: Iterable[tuple[str, str]], actions: Iterable[Action]) -> tuple[tuple[str, str], ...]:
+    """(keys, what they do) of a screen: moves, then its actions that have keys, but for the palette's."""
+    return (
+        *moves,
+        *((keys, action.title) for action in actions if (keys := shown_keys(action)) and action.call != "commands"),
+    )
 
 
 def footer_hints(pane: str, n_widths: int) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
     from inspector.spec import TargetSpec
-    from inspector.tui.session_link import Client
+    from inspector.tui.session import Client
 
 REMOTE_FPS = "15"
 """Frames per second over SSH; Textual's 60 only make a slow line later."""

@@ -10,7 +10,6 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from inspector.tui.actions import ACTIONS, shown_keys
 from inspector.tui.screens.side_screen import SideScreen
-from inspector.tui.side_actions import keys_text
 
 if TYPE_CHECKING:
     from inspector.tui.inspector_app import InspectorApp
@@ -32,7 +31,7 @@ class ActionCommands(Provider):
             yield "Save the screen as an SVG picture", self._app.action_screenshot, "no key"
             for action in screen.ACTIONS:
                 if action.call != "commands":
-                    keys = keys_text(action)
+                    keys = shown_keys(action)
                     yield action.title, partial(screen.run_action, action.call), f"key {keys}" if keys else "no key"
         else:
             yield from self._of_stream()

@@ -22,29 +22,38 @@ from rich.text import Text
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
-from inspector.tui.screens.opening import OpeningScreen
-from inspector.tui.state import UiState, load_state, save_state
+from inspector.tui.saved_state import UiState, load_state, save_state
 from inspector.tui.terminal_diff import TerminalDiff
-from inspector.tui.theme_variables import DEFAULTS, textual_theme
-from inspector.tui.themes import DEFAULT_THEME, Theme, depth_of, find_themes, theme_for, theme_named
-from inspector.tui.widgets.banner import Banner
+from inspector.tui.themes import (
+    DEFAULT_THEME,
+    DEFAULTS,
+    Theme,
+    depth_of,
+    find_themes,
+    textual_theme,
+    theme_for,
+    theme_named,
+)
+from inspector.tui.widgets.bars import Banner, FooterPane
+from inspector.tui.widgets.header import HeaderPane
+from inspector.tui.widgets.load_pane import LoadPane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
+    from textual.app import ComposeResult
     from textual.command import Provider
     from textual.driver import Driver
-    from textual.screen import Screen
 
     from inspector.drawing.palette import Depth
     from inspector.session.protocol import GateLine
     from inspector.spec import TargetSpec
     from inspector.tui.screens.stream import StreamScreen
-    from inspector.tui.session_link import Client, Connect
-    from inspector.tui.session_view import SessionView
+    from inspector.tui.session import Client, Connect, SessionView
 
 
 def _commands() -> type[Provider]:
@@ -61,6 +70,23 @@ SIDES = {
     "jobs": ("inspector.tui.screens.jobs", "JobsScreen"),
 }
 """Screens beside the Stream by name: module and class, imported when they are opened."""
+
+
+class OpeningScreen(Screen[int]):
+    """Header, loading picture and footer."""
+
+    AUTO_FOCUS = ""
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.quit", "quit", show=False, id="opening.quit")]
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self._model = model
+
+    def compose(self) -> ComposeResult:
+        """As the Stream screen begins."""
+        yield HeaderPane(self._model, id="header")
+        yield FooterPane([("q", "quit")], id="footer")
+        yield LoadPane(self._model, id="load")
 
 
 class InspectorApp(App[int]):
@@ -295,7 +321,7 @@ class InspectorApp(App[int]):
         if session is None or session.stage in ("failed", "lost") or not session.unfinished:
             self.exit(session.exit_code if session else 0, return_code=session.exit_code if session else 0)
             return
-        from inspector.tui.screens.leaving import LeavingScreen
+        from inspector.tui.screens.questions import LeavingScreen
 
         if isinstance(self.screen, LeavingScreen):
             self.exit(0, return_code=0)

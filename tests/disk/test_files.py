@@ -79,7 +79,7 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     from inspector.session.job_log import JobLogFile, last_lines
     from inspector.sources import error_sae_files, hub_text, registry_index, training_checkpoint
     from inspector.store import jobs, results
-    from inspector.tui import state, themes
+    from inspector.tui import saved_state, themes
     from tests.store.objects import result
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -103,8 +103,8 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     assert [text for text in said if "not a regular file" not in text] == []
     assert hub_text._read(pipe(tmp_path / "tokens.safetensors")) is None
     assert registry_index._read(pipe(tmp_path / "registry.json")) is None
-    pipe(state.state_directory() / "view.json")
-    assert state.load_state() == state.UiState()
+    pipe(saved_state.state_directory() / "view.json")
+    assert saved_state.load_state() == saved_state.UiState()
     log = pipe(tmp_path / "logs" / "aa.log")
     JobLogFile(log).say("nobody reads this")
     assert last_lines(log, 3) == []

@@ -12,7 +12,7 @@ from rich.text import Text
 from inspector.errors import UsageError
 from inspector.tui.app import is_remote, prepare_environment
 from inspector.tui.inspector_app import InspectorApp
-from inspector.tui.state import UiState, save_state
+from inspector.tui.saved_state import UiState, save_state
 from tests.fake_session import FakeClient, FakeSession
 from tests.tui.driving import driven
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.tui.export import table, write_export
+from inspector.tui.documents import table, write_export
 from tests.tui.texts import scored_text, two_widths
 
 

@@ -12,7 +12,7 @@ from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
 from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour, pack
-from inspector.tui.latent_lines import examples_table, latent_page
+from inspector.tui.screens.latent import examples_table, latent_page
 from tests.fake_session import HOSTILE, FakeSession
 
 SESSION = FakeSession()

@@ -9,10 +9,10 @@ from inspector.drawing.levels import ScaleBook, legend_runs
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.tokens import MEASURES, SaeColumns, TokenDocument
 from inspector.tui.documents import ScoredText
-from inspector.tui.view_state import ranking
+from inspector.tui.stream_state import ranking
 from inspector.tui.widgets.detail import TokenFacts, norm_lines
 from inspector.tui.widgets.token_lines import Colouring
-from inspector.tui.widgets.token_view import TokenView
+from inspector.tui.widgets.token_pane import TokenView
 from inspector.tui.widgets.trace import TraceData, TracePane, beyond_cells
 from tests.tui.widgets.test_trace import mode_named, two_widths
 

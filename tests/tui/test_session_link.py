@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inspector.session.protocol import Failed, GetJobs, Jobs, SessionMessage, ViewMessage
-from inspector.tui.session_link import NO_SESSION, Conversation
+from inspector.tui.session import NO_SESSION, Conversation
 
 
 class Wire:

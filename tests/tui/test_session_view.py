@@ -13,7 +13,7 @@ from inspector.session.protocol import (
     SaeQuality,
     Welcome,
 )
-from inspector.tui.session_view import SessionView
+from inspector.tui.session import SessionView
 from tests.fake_session import FakeSession
 
 WELCOME = Welcome(version=1, program_version="0", pid=1, log_path="/x/log")

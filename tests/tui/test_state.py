@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.tui.state import N_VIEWS, SavedView, UiState, load_state, save_state, state_directory
+from inspector.tui.saved_state import N_VIEWS, SavedView, UiState, load_state, save_state, state_directory
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 from inspector.errors import TargetError
 from inspector.spec import SaeRef, TargetSpec, target_of
-from inspector.tui.suite_grid import (
+from inspector.tui.suite_list import (
     Suites,
     hooks_of,
     l0_text,

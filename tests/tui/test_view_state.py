@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.session.protocol import Hit, SaeInfo
-from inspector.tui.view_state import Choice, Place, Search, match_end, ranking, walk_worst
+from inspector.tui.stream_state import Choice, Place, Search, match_end, ranking, walk_worst
 
 
 def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeInfo:

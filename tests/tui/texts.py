@@ -8,7 +8,7 @@ from math import nan
 from inspector.drawing.tokens import SaeColumns, TokenDocument
 from inspector.session.protocol import SaeInfo
 from inspector.tui.documents import ScoredText
-from inspector.tui.view_state import Choice
+from inspector.tui.stream_state import Choice
 
 
 def floats(*values: float) -> array[float]:

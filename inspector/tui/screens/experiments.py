@@ -15,15 +15,13 @@ from textual.containers import Horizontal, Vertical
 from inspector.errors import InspectorError
 from inspector.session.protocol import Estimates, Failed, GetEstimates, JobTold
 from inspector.tui import experiment_list, job_lines
+from inspector.tui.actions import Action, help_rows
 from inspector.tui.experiment_list import Request
 from inspector.tui.lines import Line
-from inspector.tui.screens.experiments_actions import ACTIONS, HELP
-from inspector.tui.screens.session_screen import SessionScreen
-from inspector.tui.screens.side_screen import bindings_of
-from inspector.tui.widgets.footer import FooterPane
-from inspector.tui.widgets.prose import Prose
-from inspector.tui.widgets.row_list import RowList
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.screens.help import PaneHelp
+from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
+from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.scrolling import Prose, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +31,40 @@ if TYPE_CHECKING:
 
     from inspector.experiment import Experiment
     from inspector.session.protocol import Estimate, JobInfo
-    from inspector.tui.help_texts import PaneHelp
     from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.session_view import SessionView
+    from inspector.tui.session import SessionView
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="experiments.mark", keys=("space",), call="mark", title="Mark it, to run several together", hint="mark"),
+    Action(id="experiments.mark-all", keys=("a",), call="mark_all", title="Mark all, or none", hint="all"),
+    Action(id="experiments.open", keys=("enter",), call="open", title="Parameters, then start", hint="parameters"),
+    Action(id="experiments.start", keys=("s",), call="start", title="Start with the defaults", hint="start"),
+    Action(id="experiments.cancel", keys=("x",), call="cancel", title="Cancel the running job", hint="cancel job"),
+    Action(id="experiments.jobs", keys=("J",), call="jobs", title="Jobs and their logs", hint="jobs"),
+    Action(id="experiments.results", keys=("r",), call="results", title="Results", hint="results"),
+    Action(id="experiments.copy", keys=("y",), call="copy", title="Copy the command", hint="copy command"),
+    Action(id="experiments.pane", keys=("tab", "shift+tab"), call="pane", title="Between list and text", hint="pane"),
+    *COMMON,
+    Action(id="experiments.help", keys=("?",), call="help", title="Help for the experiments", hint="help"),
+    Action(id="experiments.back", keys=("escape", "q", "e"), call="back", title="Back to the stream", hint="back"),
+)
+
+MOVES = (("↑ ↓ k j", "the next experiment; in the text, a line"), ("PgUp PgDn { }", "a page"), ("Home End", "the ends"))
+
+HELP = PaneHelp(
+    title="Experiments",
+    paragraphs=(
+        "The paper's measurements, in its order. The cost is the session's estimate for this model, these SAEs and "
+        "these tokens: what an experiment adds to the passes over the tokens that all of them share. So several marked "
+        "experiments run together in little more time than the most expensive one.",
+        "On the right: what is asked, what is measured, what it needs, and what would contradict the paper's claim.",
+        "A job runs in the session, one at a time, between what you do on the screen. It goes on when you leave. Each "
+        "result is stored as soon as it is there, and shown by r.",
+        "The line with $ is the same as a command; y copies it.",
+    ),
+    actions=(),
+    keys=help_rows(MOVES, ACTIONS),
+)
 
 WIDE = 100
 """Columns from which list and text stand beside each other."""

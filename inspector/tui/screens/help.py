@@ -1,7 +1,8 @@
-"""Help for the focused pane: what it shows, what the numbers mean, and the keys."""
+"""What `?` says: what each pane shows, what its numbers mean, and the keys."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -10,13 +11,122 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from inspector.drawing.tokens import MODES
 from inspector.tui.actions import MOVES, by_id, shown_keys
-from inspector.tui.help_texts import HELP
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from inspector.tui.help_texts import PaneHelp
+
+@dataclass(frozen=True, kw_only=True)
+class PaneHelp:
+    """Help of one pane."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+    actions: tuple[str, ...]
+    """Ids, without 'stream.', of the actions that matter most here."""
+    keys: tuple[tuple[str, str], ...] = ()
+    """(keys, what they do) of another screen than the Stream; shown in place of its moves and actions."""
+
+
+_MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
+_GENERAL = (
+    "find",
+    "prompt",
+    "generate",
+    "context-next",
+    "context-back",
+    "experiments",
+    "jobs",
+    "latent",
+    "suites",
+    "retry",
+    "theme",
+    "quit",
+)
+
+HELP: dict[str, PaneHelp] = {
+    "tokens": PaneHelp(
+        title="Tokens",
+        paragraphs=(
+            "Every token of a text, coloured by what the active SAE leaves unexplained of its activation x. "
+            "The error is sae_error = x - x_hat. The part that an affine map of x predicts is the linear "
+            "error, the rest is the nonlinear error.",
+            "The map is fitted in the background on training contexts; the header says from how many tokens, "
+            "and how well it predicts on held-out ones: R² pooled over dimensions, with a 95% interval from "
+            "resampling contexts. The colours sharpen as it improves. In the header L0≈ is the nominal L0 of "
+            "the active SAE, in brackets the one measured here.",
+            "Dimmed tokens are excluded from fits and scales: special tokens and early positions. x counts them "
+            "too: the header then shows the numbers with them and, in brackets, without. The line below the tokens "
+            "is the legend. Colour modes:",
+            *_MODES,
+            "Tokens in reverse are outliers: their activation is more than --outliers times (4) as long as the median. "
+            "They are left out of fits, scales and axes like excluded ones, or they would decide them alone.",
+            "n walks over the ten worst tokens of this text in the present mode, then goes on to the next "
+            "context; o lets it meet outliers too. During a "
+            "search it walks over the places found.",
+        ),
+        actions=(
+            "mode",
+            "mode-back",
+            "l0-less",
+            "l0-more",
+            "worst",
+            "worst-back",
+            "outliers",
+            "marks",
+            "policy",
+            *_GENERAL,
+        ),
+    ),
+    "detail": PaneHelp(
+        title="The token under the cursor",
+        paragraphs=(
+            "loss: nats the model needs for the next token. ‖x‖: L2 norm of the activation.",
+            "One bar per enabled width. Its length is the norm of sae_error, on one scale for the whole text;"
+            " › marks one that is longer. Its two parts show linear and nonlinear error by their share of "
+            "squared norms: norms themselves do not add up, since ‖a + b‖ is at most ‖a‖ + ‖b‖ (triangle "
+            "inequality). The numbers behind are the norms.",
+            "Latents: those of the active SAE that are on at this token, strongest first, as index and activation.",
+            "Next token: the model's own guesses, and what they become when the SAE's output is put in the "
+            "activation's place, alone, with the linear error added back, with the nonlinear error added "
+            "back. The model's first guess is bold "
+            "wherever it stands.",
+        ),
+        actions=("detail", "copy-token", "copy-context", "l0-less", "l0-more", "worst", *_GENERAL),
+    ),
+    "trace": PaneHelp(
+        title="Norm against token, and pairs of widths",
+        paragraphs=(
+            "The measure of the present mode for each token around the cursor, one line per enabled width, "
+            "told apart by colour and by line style (the paper's Figs. 5 and 12, live). If wider SAEs fail on"
+            " the same tokens, the lines run in parallel. Excluded tokens are gaps. The axis is set by ordinary "
+            "tokens; an outlier beyond it is drawn at its edge with its value. The window moves in "
+            "steps; ▲ marks the cursor's token.",
+            "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts"
+            " the wider one's, token by token, on held-out tokens (Eq. 13).",
+        ),
+        actions=("zoom-in", "zoom-out", "enlarge", "mode", "l0-less", "l0-more", "detail", *_GENERAL),
+    ),
+    "load": PaneHelp(
+        title="Loading",
+        paragraphs=(
+            "A session in the background loads the model, the SAEs and the text. It goes on when this view is"
+            " closed, and the "
+            "next view finds it ready.",
+        ),
+        actions=("theme", "quit"),
+    ),
+    "failed": PaneHelp(
+        title="Loading failed",
+        paragraphs=(
+            "The session could not load what was asked for. Its log says more. Quitting returns its exit code.",
+        ),
+        actions=("retry", "quit"),
+    ),
+}
+
 
 KEY_COLUMN = 16
 

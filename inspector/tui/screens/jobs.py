@@ -9,14 +9,12 @@ from textual.binding import BindingType
 from inspector.drawing.safe_text import visible
 from inspector.session.protocol import GetJobLog, JobLog, ResumeJob
 from inspector.tui import job_lines
+from inspector.tui.actions import Action, help_rows
 from inspector.tui.lines import Line
-from inspector.tui.screens.experiments_actions import JOB_ACTIONS, JOBS_HELP
-from inspector.tui.screens.session_screen import SessionScreen
-from inspector.tui.screens.side_screen import bindings_of
-from inspector.tui.widgets.footer import FooterPane
-from inspector.tui.widgets.prose import Prose
-from inspector.tui.widgets.row_list import RowList
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.screens.help import PaneHelp
+from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
+from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.scrolling import Prose, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +22,38 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.session.protocol import JobInfo
-    from inspector.tui.help_texts import PaneHelp
     from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.session_view import SessionView
+    from inspector.tui.session import SessionView
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="jobs.open", keys=("enter",), call="open", title="Results of this job", hint="results"),
+    Action(id="jobs.cancel", keys=("x",), call="cancel", title="Cancel this job", hint="cancel"),
+    Action(id="jobs.resume", keys=("r",), call="resume", title="Resume from its checkpoints", hint="resume"),
+    Action(id="jobs.copy", keys=("y",), call="copy", title="Copy its command", hint="copy command"),
+    Action(id="jobs.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
+    Action(id="jobs.pane", keys=("tab", "shift+tab"), call="pane", title="Between list and log", hint="pane"),
+    *COMMON,
+    Action(id="jobs.help", keys=("?",), call="help", title="Help for the jobs", hint="help"),
+    Action(id="jobs.back", keys=("escape", "q", "J"), call="back", title="Back", hint="back"),
+)
+
+MOVES = (("↑ ↓ k j", "the next job; in the log, a line"), ("PgUp PgDn { }", "a page"), ("Home End", "the ends"))
+
+HELP = PaneHelp(
+    title="Jobs",
+    paragraphs=(
+        "Every job of this session, newest first. One runs at a time, the others wait in the order in which they were "
+        "started. A job belongs to the session and not to this view: it goes on when you leave, and this list is "
+        "there again when you come back. `dm-inspect jobs list` shows the same, and the jobs of all other sessions.",
+        "queued: waits · running · done: its results are stored, Enter shows them · failed: why stands beside it · "
+        "cancelled: by somebody · interrupted: its session died.",
+        "Cancel stops a job after the step under way. What is finished is kept: resuming goes on from there and ends "
+        "in the very same numbers.",
+        "Below the list: where it is, its rate, how long it will take, the command that does the same, and its log.",
+    ),
+    actions=(),
+    keys=help_rows(MOVES, ACTIONS),
+)
 
 LOG_LINES = 200
 LOG_SECONDS = 2.0
@@ -50,8 +77,8 @@ NOBODY: tuple[Line, ...] = (
 class JobsScreen(SessionScreen):
     """List above, the selected job and its log below."""
 
-    ACTIONS = JOB_ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(JOB_ACTIONS)]
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
     DEFAULT_CSS = """
     JobsScreen { layers: base; }
     #jobs-head { dock: top; }
@@ -74,7 +101,7 @@ class JobsScreen(SessionScreen):
     @property
     def help_text(self) -> PaneHelp:
         """What `?` says here."""
-        return JOBS_HELP
+        return HELP
 
     def compose(self) -> ComposeResult:
         """Everything at once."""

@@ -9,15 +9,14 @@ from textual.binding import BindingType
 
 from inspector.session.protocol import JobTold, StartJob
 from inspector.tui import job_lines
+from inspector.tui.actions import Action, help_rows
 from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import Line
-from inspector.tui.screens.experiments_actions import FORM_ACTIONS, FORM_HELP
-from inspector.tui.screens.session_screen import SessionScreen
-from inspector.tui.screens.side_screen import bindings_of
-from inspector.tui.widgets.footer import FooterPane
+from inspector.tui.screens.help import PaneHelp
+from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
+from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.form import Form
-from inspector.tui.widgets.prose import Prose
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.widgets.scrolling import Prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,15 +24,45 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.experiment import Experiment
-    from inspector.tui.help_texts import PaneHelp
-    from inspector.tui.session_view import SessionView
+    from inspector.tui.session import SessionView
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="form.start", keys=("s",), call="start", title="Start the job", hint="start"),
+    Action(id="form.reset", keys=("z",), call="reset", title="All parameters as they were", hint="reset"),
+    Action(id="form.copy", keys=("y",), call="copy", title="Copy the command", hint="copy command"),
+    *COMMON,
+    Action(id="form.help", keys=("?",), call="help", title="Help for the parameters", hint="help"),
+    Action(id="form.back", keys=("escape", "q"), call="back", title="Back to the experiments", hint="back"),
+)
+
+MOVES = (
+    ("↑ ↓ k j Tab", "the next parameter"),
+    ("Enter", "edit a value, take what was typed, or start"),
+    ("Esc", "while a value is edited: as it was"),
+    ("← → h l Space", "another choice"),
+    ("Backspace", "the default again"),
+)
+
+HELP = PaneHelp(
+    title="Parameters",
+    paragraphs=(
+        "What the experiment, or each of the marked ones, can be told. A parameter that several know is one field; "
+        "one that only some know says which. A value that differs from its default is coloured.",
+        "profile: how tokens are split, fitted and scored. null: measure a control instead of the thing itself; such "
+        "a result is never evidence for or against a claim.",
+        "The line with $ is the command that does the same; it changes as you change a value.",
+    ),
+    actions=(),
+    keys=help_rows(MOVES, ACTIONS),
+)
 
 
 class ParametersScreen(SessionScreen):
     """Over the Experiments screen; leaves when the job is queued. The values come back the next time."""
 
-    ACTIONS = FORM_ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(FORM_ACTIONS)]
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
     DEFAULT_CSS = """
     ParametersScreen { layers: base; }
     #form-head { dock: top; }
@@ -57,7 +86,7 @@ class ParametersScreen(SessionScreen):
     @property
     def help_text(self) -> PaneHelp:
         """What `?` says here."""
-        return FORM_HELP
+        return HELP
 
     @property
     def request(self) -> Request:

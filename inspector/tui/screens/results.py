@@ -7,6 +7,7 @@ seconds: a result that a job or a command stores appears by itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -16,7 +17,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from inspector.disk.folders import RESULTS
-from inspector.drawing.safe_text import visible
+from inspector.drawing.safe_text import cell_width, visible
 from inspector.errors import DataError, InspectorError
 from inspector.reports.result import (
     Opened,
@@ -30,15 +31,13 @@ from inspector.reports.result import (
     reading,
     when,
 )
-from inspector.store.results import list_results, load
+from inspector.store.results import Record, list_results, load
+from inspector.tui.actions import Action, help_rows
 from inspector.tui.lines import Line, left, spread
-from inspector.tui.results_view import columns
-from inspector.tui.screens.results_actions import ACTIONS, CLAIMS_HELP, HELP
+from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.side_screen import SideScreen, bindings_of
-from inspector.tui.widgets.footer import FooterPane
-from inspector.tui.widgets.lines_view import LinesView
-from inspector.tui.widgets.row_list import RowList
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +49,63 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import Line as DrawnLine
     from inspector.drawing.palette import TokenPalette
     from inspector.store.results import Record, Stored
-    from inspector.tui.help_texts import PaneHelp
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="results.figure-next", keys=("]", "right", "l"), call="figure(1)", title="Next figure", hint="figure"),
+    Action(id="results.figure-back", keys=("[", "left", "h"), call="figure(-1)", title="Previous figure"),
+    Action(id="results.mark", keys=("space",), call="mark", title="Mark this result, or not any more", hint="mark"),
+    Action(id="results.compare", keys=("c",), call="compare", title="Compare the two marked results", hint="compare"),
+    Action(id="results.export", keys=("x",), call="export", title="Export this or the marked", hint="export"),
+    Action(id="results.copy", keys=("y",), call="copy", title="Copy the command that repeats it", hint="copy command"),
+    Action(id="results.claims", keys=("p",), call="claims", title="The paper's claims, or back", hint="claims"),
+    Action(id="results.large", keys=("f",), call="large", title="Hide or show the list", hint="large"),
+    Action(id="results.pane", keys=("tab",), call="pane(1)", title="Next pane", hint="pane"),
+    Action(id="results.pane-back", keys=("shift+tab",), call="pane(-1)", title="Previous pane"),
+    Action(id="results.theme", keys=("t",), call="app.next_theme", title="Next theme"),
+    Action(id="results.palette", keys=(":",), call="commands", title="All commands"),
+    Action(id="results.help", keys=("?",), call="help", title="Help for the results", hint="help"),
+    Action(id="results.back", keys=("escape", "q", "r"), call="back", title="Back to the stream", hint="back"),
+)  # fmt: skip
+
+MOVES = (
+    ("↑ ↓ k j", "the next result; in a figure or text, a line"),
+    ("PgUp PgDn { }", "a page"),
+    ("Home End g G", "the first, the last"),
+    ("Enter", "on a result: hide the list and give its figure the window"),
+)
+
+HELP = PaneHelp(
+    title="Results",
+    paragraphs=(
+        "Every result that `dm-inspect run`, the Experiments screen or a job has stored, newest first. The same "
+        "measurement again replaces the older result. The screen reads the files themselves: it needs no session, and "
+        "a result that is stored while you look appears by itself.",
+        "On the left the figures, then the tables, one at a time; [ and ] step through them. × stands for a number "
+        "that is not defined; it is never drawn as zero and never left out.",
+        "On the right: the question; the paper's claims that rest on this result, with the paper's number, ours, its "
+        "interval and why it is consistent with the paper, contradicts it, or cannot tell; the table; the definition; "
+        "how many tokens stand behind it; controls; what would contradict the paper; and the command that repeats it.",
+        "A measured control (null) is never evidence for or against a claim.",
+        "Space marks results for comparing (c), exporting (x), and judging the claims (p).",
+    ),
+    actions=(),
+    keys=help_rows(MOVES, ACTIONS),
+)
+
+CLAIMS_HELP = PaneHelp(
+    title="The paper's claims",
+    paragraphs=(
+        "The paper's claims C1 to C19, judged by code from the newest result of each experiment, or from the marked "
+        "ones: ✓ consistent with the paper, ✗ contradicts it, ? cannot tell. Under each: the paper's number, this "
+        "run's number with its interval, why, and the results it rests on.",
+        "The rules are strict about ignorance: a missing experiment, results of different targets, an interval that "
+        "reaches both sides, or a fit that is not identified all mean 'cannot tell'.",
+        "A small model is not the paper's: a claim that is contradicted on the demo is contradicted there.",
+    ),
+    actions=(),
+    keys=(("↑ ↓ k j", "a line"), ("p Esc", "back to the results"), ("y", "copy the command that prints them")),
+)
+
 
 WIDE = 100
 """Columns from which the figure and what is said about it stand beside each other."""
@@ -490,7 +545,7 @@ class ResultsScreen(SideScreen):
     def action_export(self) -> None:
         """Write the marked results, or this one, into a folder."""
         if self.chosen:
-            from inspector.tui.screens.results_export import ExportScreen
+            from inspector.tui.screens.export import ExportScreen
 
             self.app.push_screen(ExportScreen(self.chosen))
 
@@ -558,3 +613,23 @@ def _nothing_stored() -> list[Line]:
         [("  The same from a shell: ", "muted"), ("dm-inspect run norm-prediction", "")],
         [("  Results are kept in ", "muted"), (visible(str(RESULTS.path())), "")],
     ]
+
+
+def columns(records: Sequence[Record], width: int) -> tuple[int, int, int, int]:
+    """Columns for experiment, model, hook and profile with its null, so that a line of the list fits; 0: no room."""
+
+    def widest(title: str, texts: Iterator[str], most: int) -> int:
+        return min(max(len(title), *(cell_width(visible(text)) for text in texts if text), 1), most)
+
+    experiment = widest("experiment", (each.experiment for each in records), 24)
+    profile = widest("profile", (kind(each) for each in records), 22)
+    model = widest("model", (each.model for each in records), 24)
+    hook = widest("hook", (each.hook_name for each in records), 32)
+    over = experiment + model + hook + profile + 4 * 2 - width
+    if over > 0:
+        cut = min(over, max(hook - 10, 0))
+        hook, over = hook - cut, over - cut
+    if over > 0:
+        cut = min(over, max(model - 6, 0))
+        model, over = model - cut, over - cut
+    return experiment, model, 0 if over > 0 else max(hook, 0), profile

@@ -11,13 +11,11 @@ from textual.message import Message
 from inspector.drawing.safe_text import visible
 from inspector.reports.comparison import Pair, pair_lines
 from inspector.reports.result import Shelf, open_result
-from inspector.tui.actions import Action
-from inspector.tui.help_texts import PaneHelp
+from inspector.tui.actions import Action, help_rows
+from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.side_screen import SideScreen, bindings_of
-from inspector.tui.side_actions import help_rows
-from inspector.tui.widgets.footer import FooterPane
-from inspector.tui.widgets.lines_view import LinesView
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.scrolling import LinesView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,12 +12,12 @@ from textual.message import Message
 
 from inspector.drawing.tokens import next_mode
 from inspector.session.protocol import AnalysePrompt, Find, Generate, GetDetail, Policy, SetPolicy
-from inspector.tui import export
+from inspector.tui import documents
 from inspector.tui.actions import ACTIONS
 from inspector.tui.screens.stream_talk import StreamTalk
-from inspector.tui.view_state import Choice, Search, walk_worst
+from inspector.tui.stream_state import Choice, Search, walk_worst
 from inspector.tui.widgets.command_bar import CommandBar
-from inspector.tui.widgets.legend import Legend
+from inspector.tui.widgets.token_lines import Legend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -254,7 +254,7 @@ class StreamScreen(StreamTalk):
     def action_enlarge(self) -> None:
         """The plot on the whole screen."""
         if self.trace.data is not None:
-            from inspector.tui.screens.enlarged import EnlargedTrace
+            from inspector.tui.widgets.trace import EnlargedTrace
 
             self.app.push_screen(EnlargedTrace(self.trace.data), self._enlarged_left)
 
@@ -290,23 +290,23 @@ class StreamScreen(StreamTalk):
         if self.text is not None and self.choice is not None and len(self.text):
             rows = [row for _, row in self.choice.shown]
             position = self.place.position
-            self._copy(export.table(self.text, [position], rows, self.choice.saes), f"token {position}", None)
+            self._copy(documents.table(self.text, [position], rows, self.choice.saes), f"token {position}", None)
 
     def action_copy_context(self) -> None:
         """The numbers of every token of this text, for each enabled SAE."""
         if self.text is not None and self.choice is not None:
             rows = [row for _, row in self.choice.shown]
             name = f"{self.place.source}-{self.place.context}.tsv"
-            table = export.table(self.text, range(len(self.text)), rows, self.choice.saes)
+            table = documents.table(self.text, range(len(self.text)), rows, self.choice.saes)
             self._copy(table, f"{len(self.text)} tokens of {len(rows)} SAEs", name)
 
     def _copy(self, table: str, what: str, name: str | None) -> None:
         """To the clipboard through the terminal, which may not support it and never says so; so to a file as well."""
-        fits = len(table) <= export.MAX_CLIPBOARD
+        fits = len(table) <= documents.MAX_CLIPBOARD
         if fits:
             self.app.copy_to_clipboard(table)
         try:
-            path = export.write_export(name or "token.tsv", table)
+            path = documents.write_export(name or "token.tsv", table)
         except OSError as error:
             if fits:
                 self.notify(f"Copied {what}; the file could not be written: {error}.", markup=False)

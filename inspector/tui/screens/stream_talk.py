@@ -38,11 +38,10 @@ from inspector.session.protocol import (
 )
 from inspector.tui.documents import ScoredText
 from inspector.tui.job_lines import name_of
+from inspector.tui.saved_state import SavedView
 from inspector.tui.screens.stream_view import StreamView
-from inspector.tui.session_link import Connect, Conversation
-from inspector.tui.session_view import SessionView
-from inspector.tui.state import SavedView
-from inspector.tui.view_state import Choice, Place, Source
+from inspector.tui.session import Connect, Conversation, SessionView
+from inspector.tui.stream_state import Choice, Place, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +159,7 @@ class StreamTalk(StreamView):
 
     async def _tell_the_end(self) -> None:
         """Show why the session ended, with the end of its log, over whatever is on the screen."""
-        from inspector.tui.screens.ended import EndedScreen, log_tail
+        from inspector.tui.screens.questions import EndedScreen, log_tail
 
         path = self.session.log_path
         tail = await asyncio.to_thread(log_tail, path)

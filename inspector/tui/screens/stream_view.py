@@ -17,20 +17,16 @@ from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import DEFAULT_MODE, TOTAL, TokenMode
 from inspector.tui.actions import footer_hints
 from inspector.tui.documents import ScoredText, Texts, main_measure
-from inspector.tui.session_view import SessionView
-from inspector.tui.view_state import Choice, Place, Search, match_end
+from inspector.tui.session import SessionView
+from inspector.tui.stream_state import Choice, Place, Search, match_end
+from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar, TooSmall
 from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.detail import DetailPane, TokenFacts
-from inspector.tui.widgets.footer import FooterPane
 from inspector.tui.widgets.header import HeaderPane
-from inspector.tui.widgets.job_bar import JobBar
-from inspector.tui.widgets.legend import Legend
 from inspector.tui.widgets.load_pane import LoadPane
-from inspector.tui.widgets.pairs import PairsPane
-from inspector.tui.widgets.title_bar import TitleBar
+from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
-from inspector.tui.widgets.too_small import TooSmall
-from inspector.tui.widgets.trace import TraceData, TracePane
+from inspector.tui.widgets.trace import PairsPane, TraceData, TracePane
 
 if TYPE_CHECKING:
     from textual import events

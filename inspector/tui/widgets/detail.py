@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from inspector.session.protocol import Guess, TokenDetail
     from inspector.tui.documents import ScoredText
-    from inspector.tui.view_state import Choice
+    from inspector.tui.stream_state import Choice
 
 LINEAR_GLYPH, NONLINEAR_GLYPH, WHOLE_GLYPH = "▓", "█", "▒"
 """Parts of a bar: linear error, nonlinear error, and the whole while there is no linear map."""

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from inspector.tui.lines import Line, width_of
-from inspector.tui.suite_grid import l0_text
+from inspector.tui.suite_list import l0_text
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from textual import events
 
     from inspector.spec import SaeRef
-    from inspector.tui.suite_grid import Hook
+    from inspector.tui.suite_list import Hook
 
 LABEL = 7
 """Columns of a width before its cells."""

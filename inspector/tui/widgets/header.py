@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inspector.session.protocol import Ready
-    from inspector.tui.session_view import SessionView
-    from inspector.tui.view_state import Choice, Place
+    from inspector.tui.session import SessionView
+    from inspector.tui.stream_state import Choice, Place
 
 SEPARATOR = " · "
 

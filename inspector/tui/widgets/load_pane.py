@@ -14,7 +14,7 @@ from inspector.tui.widgets.line_pane import LinePane
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.tui.session_view import LoadStep, SessionView
+    from inspector.tui.session import LoadStep, SessionView
 
 COLUMN = 44
 """Width of the names before the seconds."""

@@ -1,4 +1,9 @@
-"""Turns the pieces of one line into a strip: levels, styles, marks, hits, cursor. No widget state lives here."""
+"""Turns the pieces of one line into a strip: levels, styles, marks, hits, cursor, selection; and the legend below them.
+
+Textual speaks of a selection in characters of the shown lines. What is copied is the text as shown, so that no escape
+sequence reaches a clipboard, with three differences: newlines and tabs are real again, lines that only the width of
+the pane broke are joined, and marks are left out.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,18 @@ from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.selection import Selection
 from textual.strip import Strip
+from textual.widget import Widget
 
-from inspector.drawing.levels import LevelScale
+from inspector.drawing.levels import LegendData, LevelScale, legend_runs
 from inspector.drawing.palette import OUTLIER_MARK, CellStyle, TokenPalette
+from inspector.drawing.safe_text import NEWLINE
 from inspector.drawing.tokens import OUTLIER, TokenDocument, TokenMode
-from inspector.tui.widgets.token_layout import Piece
+from inspector.tui.widgets.token_layout import TAB, Piece, TokenLayout
 
 
 @lru_cache(maxsize=1024)
@@ -100,3 +109,76 @@ def line_strip(
         Segment("".join(text for text, _ in group), rich_style(cell)) for cell, group in groupby(runs, itemgetter(1))
     ]
     return Strip([segment for segment in segments if segment.text], max(used, width))
+
+
+def with_selection(strip: Strip, span: tuple[int, int] | None, style: Style) -> Strip:
+    """A line with the selected characters restyled; span is (start, end), end -1 for the end of the line."""
+    if span is None:
+        return strip
+    text = strip.text
+    start, end = span
+    left = cell_len(text[:start])
+    right = strip.cell_length if end == -1 else min(cell_len(text[:end]), strip.cell_length)
+    if right <= left:
+        return strip
+    before, chosen, after = (strip.crop(0, left), strip.crop(left, right), strip.crop(right, strip.cell_length))
+    restyled = Segment.apply_style(list(chosen), None, style)
+    return Strip([*before, *restyled, *after], strip.cell_length)
+
+
+def selected_text(layout: TokenLayout, tokens: Sequence[str], selection: Selection) -> str:
+    """What a selection copies."""
+    first = selection.start.y if selection.start else 0
+    last = selection.end.y if selection.end else layout.n_lines - 1
+    copied: list[str] = []
+    for line in range(max(first, 0), min(last, layout.n_lines - 1) + 1):
+        span = selection.get_span(line)
+        if span is None:
+            continue
+        start, end = span
+        at = 0
+        for piece in layout.line(line):
+            stop = at + len(piece.text)
+            shown = piece.text[max(start - at, 0) : len(piece.text) if end == -1 else max(end - at, 0)]
+            copied.append(_copyable(shown, tokens[piece.token], whole=piece.text))
+            at = stop + piece.marked
+    return "".join(copied)
+
+
+def _copyable(shown: str, raw: str, *, whole: str) -> str:
+    if "\t" in raw:
+        shown = shown.replace(TAB, "\t")
+    if "\n" in raw and shown.endswith(NEWLINE) and whole.endswith(NEWLINE):
+        shown = shown[: -len(NEWLINE)] + "\n"
+    return shown
+
+
+class Legend(Widget):
+    """Feed it TokenPane.LegendChanged.legend. One line high; blank until then."""
+
+    DEFAULT_CSS = """
+    Legend { height: 1; width: 1fr; padding: 0 1; background: $surface; }
+    """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        """A blank legend."""
+        super().__init__(id=id, classes=classes)
+        self.data: LegendData | None = None
+
+    def show(self, data: LegendData) -> None:
+        """Explain these colours."""
+        if data != self.data:
+            self.data = data
+            self.tooltip = data.mode.meaning
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """The legend's one line."""
+        width = self.size.width
+        if self.data is None or y > 0:
+            return Strip.blank(width, self.rich_style)
+        runs = legend_runs(self.data, width)
+        segments = [Segment(text, rich_style(cell)) for text, cell in runs]
+        used = sum(cell_len(text) for text, _ in runs)
+        segments.append(Segment(" " * (width - used), rich_style(self.data.palette.plain)))
+        return Strip([segment for segment in segments if segment.text], width)

@@ -7,24 +7,30 @@ keeps a key press cheap over a slow line. Own braille canvas: plotext takes 12 m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.screen import Screen
 
 from inspector.drawing.braille import Canvas
+from inspector.drawing.tokens import next_mode
 from inspector.tui.documents import main_measure
 from inspector.tui.lines import Line, number, width_of
+from inspector.tui.widgets.bars import FooterPane
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual import events
+    from textual.app import ComposeResult
 
     from inspector.drawing.tokens import TokenMode
+    from inspector.session.protocol import Pairs
     from inspector.tui.documents import ScoredText
-    from inspector.tui.view_state import Choice
+    from inspector.tui.stream_state import Choice
 
 AXIS = 7
 """Columns of the y axis: six for a number, one for the line."""
@@ -318,3 +324,127 @@ def axis_line(start: int, marker: int, columns: int, per_column: int, data: Trac
         line.append((text, "muted"))
     assert width_of(line) == AXIS + columns
     return line
+
+
+LABEL, CELL = 6, 5
+
+
+def pair_lines(pairs: Pairs | None, choice: Choice | None, width: int, height: int) -> list[Line]:
+    """The upper triangle: rows predict columns. What does not fit is left out from the widest on."""
+    if choice is None:
+        return [[("no SAEs yet", "muted")]]
+    if len(choice.enabled) < 2:
+        return [[("enable two widths:", "muted")], [("press their number keys", "muted")]]
+    if pairs is None or not pairs.sae_ids:
+        return [[("…", "muted")]]
+    place = {choice.saes[row].sae_id: index for index, row in choice.shown}
+    order = [(i, place[sae_id]) for i, sae_id in enumerate(pairs.sae_ids) if sae_id in place]
+    columns = order[1:][: max(1, (width - LABEL) // CELL)]
+    rows = order[:-1][: max(1, height - 1)]
+    heading: Line = [(" " * LABEL, "")]
+    heading += [(f"{choice.labels[index]:>{CELL}}", f"series-{choice.series(index)}") for _, index in columns]
+    lines: list[Line] = [heading]
+    for number_in_order, (i, index) in enumerate(rows):
+        line: Line = [(f"{choice.labels[index]:<{LABEL}}", f"series-{choice.series(index)}")]
+        for column_in_order, (j, _) in enumerate(columns, 1):
+            line.append((f"{_r2(pairs.r2[i][j]) if column_in_order > number_in_order else '':>{CELL}}", ""))
+        lines.append(line)
+    if len(lines) < height:
+        lines.append([(f"on {pairs.n_tokens:,} held-out tokens", "muted")])
+    return lines
+
+
+def _r2(value: float | None) -> str:
+    """.81 of 0.81; 1.0 of 1; '-' of nothing."""
+    if value is None or value != value:
+        return "-"
+    text = f"{value:.2f}"
+    return "1.0" if text == "1.00" else text.replace("0.", ".", 1)
+
+
+class PairsPane(LinePane):
+    """Takes the session's pairs."""
+
+    HELP: ClassVar[str] = "pairs"
+    DEFAULT_CSS = """
+    PairsPane { width: 38; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._pairs: Pairs | None = None
+        self._choice: Choice | None = None
+
+    def show(self, pairs: Pairs | None, choice: Choice | None) -> None:
+        """Draw this."""
+        self._pairs, self._choice = pairs, choice
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """Title and triangle."""
+        title = self.title_line([("R² of norms, row → column", "")], [], width)
+        return [title, *([(" ", ""), *line] for line in pair_lines(self._pairs, self._choice, width - 2, height - 1))]
+
+
+HINTS = (("←→", "token"), ("m", "mode"), ("+ -", "zoom"), ("Enter", "go to token"))
+
+
+class EnlargedTrace(Screen[int | None]):
+    """Returns the position to go to; None to stay."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,z,q", "leave", "back", show=False, id="enlarged.back"),
+        Binding("enter", "take", "go to token", show=False, id="enlarged.take"),
+        Binding("left,h", "step(-1)", "previous token", show=False, id="enlarged.previous"),
+        Binding("right,l", "step(1)", "next token", show=False, id="enlarged.next"),
+        Binding("m", "mode(1)", "next mode", show=False, id="enlarged.mode"),
+        Binding("M", "mode(-1)", "previous mode", show=False, id="enlarged.mode-back"),
+        Binding("+", "zoom(-1)", "fewer tokens", show=False, id="enlarged.zoom-in"),
+        Binding("-", "zoom(1)", "more tokens", show=False, id="enlarged.zoom-out"),
+    ]
+
+    def __init__(self, data: TraceData) -> None:
+        super().__init__()
+        self._data = data
+
+    def compose(self) -> ComposeResult:
+        """The plot and its keys."""
+        yield TracePane(id="enlarged-trace")
+        yield FooterPane(id="enlarged-footer")
+
+    def on_mount(self) -> None:
+        """Draw what the small plot showed."""
+        self.query_one(FooterPane).show(HINTS, ("Esc", "back"))
+        self._show()
+        self.query_one(TracePane).focus()
+
+    def _show(self) -> None:
+        self.query_one(TracePane).show(self._data)
+
+    def action_step(self, step: int) -> None:
+        """Along the text."""
+        last = len(self._data.text) - 1
+        self._data = replace(self._data, position=min(max(self._data.position + step, 0), last))
+        self._show()
+
+    def action_mode(self, step: int) -> None:
+        """Another measure."""
+        self._data = replace(self._data, mode=next_mode(self._data.mode, step))
+        self._show()
+
+    def action_zoom(self, step: int) -> None:
+        """More or fewer tokens."""
+        self.query_one(TracePane).zoom(step)
+
+    def on_trace_pane_chosen(self, message: TracePane.Chosen) -> None:
+        """A click moves the cursor."""
+        self._data = replace(self._data, position=message.position)
+        self._show()
+
+    def action_take(self) -> None:
+        """Back, with the cursor here."""
+        self.dismiss(self._data.position)
+
+    def action_leave(self) -> None:
+        """Back to where it was."""
+        self.dismiss(None)

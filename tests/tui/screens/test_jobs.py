@@ -8,8 +8,8 @@ import pytest
 
 from inspector.session.protocol import CancelJob, JobState, ResumeJob, StartJob
 from inspector.tui.screens.jobs import JobsScreen
-from inspector.tui.screens.leaving import LeavingScreen
-from inspector.tui.widgets.job_bar import JobBar
+from inspector.tui.screens.questions import LeavingScreen
+from inspector.tui.widgets.bars import JobBar
 from tests.fake_jobs import FakeJobs
 from tests.fake_session import FakeSession
 from tests.tui.driving import Driven, driven

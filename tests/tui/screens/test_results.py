@@ -9,11 +9,10 @@ import pytest
 
 from inspector.session.protocol import Failed
 from inspector.store.results import save
+from inspector.tui.screens.export import ExportScreen
 from inspector.tui.screens.results import ResultsScreen, list_height
 from inspector.tui.screens.results_compare import CompareScreen
-from inspector.tui.screens.results_export import ExportScreen
-from inspector.tui.widgets.lines_view import LinesView
-from inspector.tui.widgets.row_list import RowList
+from inspector.tui.widgets.scrolling import LinesView, RowList
 from tests.fake_session import FakeSession
 from tests.tui.driving import Driven, driven
 from tests.tui.stored_results import COMMAND, norm_result, save_at, store

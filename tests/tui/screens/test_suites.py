@@ -10,8 +10,7 @@ import pytest
 from inspector.spec import SaeRef, TargetSpec
 from inspector.tui.screens import suites as screen_module
 from inspector.tui.screens.suites import SuitesScreen
-from inspector.tui.suite_fetch import Fetching, fetch_all, fetch_commands
-from inspector.tui.suite_grid import read_suites
+from inspector.tui.suite_list import Fetching, fetch_all, fetch_commands, read_suites
 from tests.fake_session import FakeClient, FakeSession
 from tests.tui.driving import Driven, driven
 

@@ -8,8 +8,8 @@ import pytest
 
 from inspector.session.protocol import Failed, GateLine, GetContext, GetJobs, SetPolicy
 from inspector.tui.lines import text_of, width_of
-from inspector.tui.screens.ended import EndedScreen, log_tail
-from inspector.tui.widgets.banner import Banner, banner_lines
+from inspector.tui.screens.questions import EndedScreen, log_tail
+from inspector.tui.widgets.bars import Banner, banner_lines
 from tests.fake_session import FakeSession
 from tests.tui.driving import driven
 

@@ -7,7 +7,7 @@ from textual.app import App, ComposeResult
 from inspector.tui.experiment_list import ParamField
 from inspector.tui.lines import Line, text_of, width_of
 from inspector.tui.widgets.form import Form
-from inspector.tui.widgets.prose import Prose
+from inspector.tui.widgets.scrolling import Prose
 
 FIELDS = [
     ParamField(key="tokens", kind="int", default="0", doc="How many."),
@@ -24,7 +24,7 @@ class Page(App[None]):
         self.told: list[str] = []
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        from inspector.tui.theme_variables import DEFAULTS
+        from inspector.tui.themes import DEFAULTS
 
         return {"foreground-muted": "#888888", **DEFAULTS}
 

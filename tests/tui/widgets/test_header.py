@@ -8,8 +8,8 @@ import pytest
 
 from inspector.session.protocol import Failed, LoadProgress, Welcome
 from inspector.tui.lines import text_of, width_of
-from inspector.tui.session_view import SessionView
-from inspector.tui.view_state import Choice, Place
+from inspector.tui.session import SessionView
+from inspector.tui.stream_state import Choice, Place
 from inspector.tui.widgets.header import (
     first_line,
     positions_text,

@@ -7,11 +7,11 @@ from dataclasses import replace
 from inspector.session.protocol import Failed, GetPairs, LoadProgress, Pairs, Welcome
 from inspector.tui.actions import ACTIONS, footer_hints
 from inspector.tui.lines import text_of, width_of
-from inspector.tui.session_view import SessionView
-from inspector.tui.view_state import Choice
-from inspector.tui.widgets.footer import hint_line
+from inspector.tui.session import SessionView
+from inspector.tui.stream_state import Choice
+from inspector.tui.widgets.bars import hint_line
 from inspector.tui.widgets.load_pane import load_lines
-from inspector.tui.widgets.pairs import pair_lines
+from inspector.tui.widgets.trace import pair_lines
 from tests.fake_session import FakeSession
 
 SESSION = FakeSession()

@@ -11,8 +11,8 @@ from textual.selection import SELECT_ALL
 
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.tokens import SaeColumns, TokenDocument, mode_named
-from inspector.tui.widgets import token_view
-from inspector.tui.widgets.legend import Legend
+from inspector.tui.widgets import token_pane
+from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
 from tests.drawing.documents import columns, document, floats
 
@@ -168,13 +168,13 @@ async def test_a_cursor_step_repaints_two_tokens_and_a_recolouring_builds_only_v
         assert regions == [Region(0, 0, 5, 1), Region(5, 0, 5, 1)]
         monkeypatch.undo()
         built: list[int] = []
-        original = token_view.line_strip
+        original = token_pane.line_strip
 
         def counted(*args: object, **kwargs: object) -> object:
             built.append(1)
             return original(*args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(token_view, "line_strip", counted)
+        monkeypatch.setattr(token_pane, "line_strip", counted)
         pane.set_sae(1)
         await pilot.pause()
         assert len(built) == 5
@@ -256,7 +256,7 @@ async def test_a_hundred_thousand_tokens_are_laid_out_in_slices_and_reached_at_o
         doc = document([" 1234"] * n, linear=[1.0] * n, nonlinear=[1.0] * n)
         pane = app.query_one(TokenPane)
         pane.set_document(doc)
-        assert pane._wrapped.n_tokens == token_view.SLICE
+        assert pane._wrapped.n_tokens == token_pane.SLICE
         await pilot.press("end")
         assert pane.cursor == n - 1
         await pilot.pause()
@@ -285,7 +285,7 @@ def more(n: int) -> tuple[array[float], array[float], list[SaeColumns]]:
 
 
 async def test_a_growing_document_is_followed_in_jumps_and_drawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_view, "FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr(token_pane, "FLUSH_SECONDS", 0.01)
     app = Bare()
     async with app.run_test(size=(31, 10)) as pilot:  # Nine lines of six.
         doc = document([], n_saes=1, source="generated")
@@ -309,7 +309,7 @@ async def test_a_growing_document_is_followed_in_jumps_and_drawn_in_batches(monk
 
 
 async def test_a_reader_who_scrolled_away_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_view, "FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr(token_pane, "FLUSH_SECONDS", 0.01)
     app = Bare()
     async with app.run_test(size=(31, 6)) as pilot:
         doc = document(numbered(120), linear=[1.0] * 120, nonlinear=[1.0] * 120, source="generated")

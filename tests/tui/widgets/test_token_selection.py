@@ -7,7 +7,7 @@ from textual.selection import SELECT_ALL, Selection
 from textual.strip import Strip
 
 from inspector.tui.widgets.token_layout import TokenLayout
-from inspector.tui.widgets.token_selection import selected_text, with_selection
+from inspector.tui.widgets.token_lines import selected_text, with_selection
 
 TOKENS = ["def", " f", "(", "x", "):", "\n\t", "return", " x", "\x1b[0m", " 漢字", "\n"]
 

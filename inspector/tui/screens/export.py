@@ -1,7 +1,16 @@
-"""Asks for a format and a folder, and writes the chosen results there."""
+"""Asks for a format and a folder, and writes the chosen results there: by the commands that do the same from a shell.
+
+Each runs in a process of its own, so the screen stays free of matplotlib, pyarrow and numpy and never waits, and what
+it writes is what a script gets.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,17 +20,82 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
+from inspector.disk.folders import child_environment
 from inspector.drawing.safe_text import visible
-from inspector.tui.exporting import FORMATS, Export, exports, run_export
 from inspector.tui.lines import Line, left
-from inspector.tui.widgets.row_list import RowList
+from inspector.tui.widgets.scrolling import RowList
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from textual.app import ComposeResult
 
     from inspector.store.results import Record
+
+FORMATS: tuple[tuple[str, str], ...] = (
+    ("csv", "a row per SAE, every number as it was measured"),
+    ("parquet", "the same table, typed, with the whole result inside"),
+    ("json", "the result as `run --json` printed it"),
+    ("svg", "the figures, as vectors"),
+    ("pdf", "the figures, for a paper"),
+    ("png", "the figures, as pixels"),
+    ("html", "one page of all that are chosen, with the claims"),
+)
+"""(format, what it is)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """One command and the file that it writes."""
+
+    arguments: tuple[str, ...]
+    """After `dm-inspect`."""
+    path: Path
+
+    @property
+    def command(self) -> str:
+        """As a shell takes it."""
+        return shlex.join(("dm-inspect", *self.arguments))
+
+
+def exports(ids: Sequence[str], kind: str, folder: Path) -> list[Export]:
+    """The commands that write these results: a file each, but one page of all.
+
+    Args:
+        ids: of stored results.
+        kind: one of FORMATS.
+        folder: where.
+    """
+    if kind == "html":
+        name = f"{ids[0]}.html" if len(ids) == 1 else "report.html"
+        return [Export(arguments=("results", "report", *ids, "--out", str(folder / name)), path=folder / name)]
+    made = []
+    for each in ids:
+        path = folder / f"{each}.{kind}"
+        made.append(Export(arguments=("results", "export", each, "--format", kind, "--out", str(path)), path=path))
+    return made
+
+
+async def run_export(export: Export) -> str:
+    """Run one; '' when the file is there, else why not, in the command's own words."""
+    # -P: a module of the user's in the current folder must not take the place of one of ours.
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "inspector", *export.arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            env=child_environment(),
+        )  # fmt: skip
+    except OSError as error:
+        return f"No process could be started: {error.strerror}. Free some memory and try again."
+    try:
+        _, said = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode == 0:
+        return ""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"The command ended with {process.returncode}. Run it in a shell to see why."
+
 
 _last: dict[str, str] = {}
 """Folder and format of the last export of this run of the program: most people write several files to one place."""

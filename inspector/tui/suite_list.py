@@ -1,15 +1,17 @@
-"""Which SAEs there are for a model, as a grid: hooks, and for each hook widths by L0s. Knows no Textual and no torch.
+"""Which SAEs there are for a model, as a grid of hooks, widths and L0s; and how missing ones are fetched.
 
-Reading takes a fraction of a second (the registry, sizes of files), so the screen calls it in a thread.
+Knows no Textual and no torch. Reading takes a fraction of a second (the registry, sizes of files) and a download much
+longer, so the screen calls both in a thread.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from inspector.errors import TargetError
+from inspector.errors import InspectorError, TargetError
+from inspector.events import Downloading, Loading
 from inspector.options import width_label
 from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, target_words
 
@@ -161,3 +163,61 @@ def opened(suites: Suites, refs: Sequence[SaeRef]) -> TargetSpec:
 def open_command(suites: Suites, refs: Sequence[SaeRef]) -> str:
     """What does the same from a shell."""
     return shlex.join(["dm-inspect", *target_words(opened(suites, refs))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetching:
+    """How far a download is."""
+
+    number: int
+    """Of the SAE under way, from 1."""
+    total: int
+    """SAEs in all."""
+    what: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+    bytes_per_second: float = 0.0
+
+
+def fetch_all(
+    refs: Sequence[SaeRef], target: TargetSpec, tell: Callable[[Fetching], None], cancelled: Callable[[], bool]
+) -> str:
+    """Fetch those that are not on disk, one after the other. For a thread.
+
+    Args:
+        refs: published SAEs; what lies in a directory is there already.
+        target: whose cache folder and --offline hold.
+        tell: called a few times a second.
+        cancelled: asked as often; what has arrived is kept for the next time.
+
+    Returns:
+        '' if all are there; else why not, in two sentences.
+    """
+    from inspector.sources.published import fetch_files
+
+    missing = [ref for ref in refs if not ref.on_disk and ref.repo is not None]
+    for number, ref in enumerate(missing, 1):
+        steps = fetch_files(ref, target)
+        told = Fetching(number=number, total=len(missing), what=ref.sae_id)
+        tell(told)
+        try:
+            for step in steps:
+                if cancelled():
+                    steps.close()
+                    return "The download was stopped. What has arrived is kept; d goes on with it."
+                if isinstance(step, Downloading):
+                    tell(Fetching(number=number, total=len(missing), what=ref.sae_id, done_bytes=step.done_bytes,
+                                  total_bytes=step.total_bytes, bytes_per_second=step.bytes_per_second))  # fmt: skip
+                elif isinstance(step, Loading):
+                    tell(Fetching(number=number, total=len(missing), what=step.what))
+        except InspectorError as error:
+            return str(error)
+    return ""
+
+
+def fetch_commands(refs: Sequence[SaeRef]) -> list[str]:
+    """What fetches the missing ones from a shell, with the hub's own client."""
+    from inspector.sources.published import files_of
+
+    missing = [ref for ref in refs if not ref.on_disk and ref.repo is not None]
+    return [shlex.join(["hf", "download", ref.repo or "", *files_of(ref)]) for ref in missing]

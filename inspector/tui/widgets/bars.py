@@ -1,0 +1,204 @@
+"""The lines around the panes: footer, titles, the line of a running job, the banner of a failed load gate.
+
+Textual's own Footer mounts a widget per key and lays the line out again whenever the focus moves; here a changed line
+is one repaint of the cells that differ, and its keys are the few that matter in the focused pane, in the order of
+use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inspector.drawing.safe_text import visible
+from inspector.tui.job_lines import indicator
+from inspector.tui.lines import Line, cut, spread, width_of
+from inspector.tui.widgets.line_pane import LinePane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inspector.session.protocol import GateLine, JobInfo
+
+Hint = tuple[str, str]
+"""Keys and what they do: ('m', 'mode')."""
+
+
+def hint_line(hints: Sequence[Hint], last: Hint, width: int) -> Line:
+    """As many hints as fit, from the first on, and always the last."""
+    tail: Line = [(last[0], "key"), (f" {last[1]}", "muted")]
+    line: Line = []
+    for keys, what in hints:
+        piece: Line = [(keys, "key"), (f" {what}", "muted"), ("   ", "")]
+        if width_of(line) + width_of(piece) + width_of(tail) > width:
+            break
+        line += piece
+    return [*line, *tail]
+
+
+class FooterPane(LinePane):
+    """One line of hints."""
+
+    DEFAULT_CSS = """
+    FooterPane { height: 1; dock: bottom; background: $panel; padding: 0 1; }
+    """
+
+    def __init__(self, hints: Sequence[Hint] = (), *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._hints = hints
+        self._last: Hint = ("?", "help")
+
+    def show(self, hints: Sequence[Hint], last: Hint = ("?", "help")) -> None:
+        """Draw these."""
+        self._hints, self._last = hints, last
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """The line."""
+        return [hint_line(self._hints, self._last, width)]
+
+
+class TitleBar(LinePane):
+    """A name on the left, where it is from on the right."""
+
+    DEFAULT_CSS = """
+    TitleBar { height: 1; background: $panel; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: tuple[Line, str, bool] = ([], "", False)
+
+    def show(self, start: Line, end: str, focused: bool) -> None:
+        """Draw this.
+
+        Args:
+            start: The name, in pieces; cut if there is no room.
+            end: The right end; cut before the name is.
+            focused: Whether the pane below has the focus.
+        """
+        self._shown = (start, end, focused)
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """The line."""
+        start, end, focused = self._shown
+        look = "title-focused" if focused else "title"
+        first: Line = [("▌" if focused else " ", look), *((text, f"{look} {style}".strip()) for text, style in start)]
+        room = width - width_of(first) - 3
+        tail: Line = [(f"{cut(end, room)} ", "title")] if room >= 8 and end else []
+        return [spread(first, tail, width)]
+
+
+class TooSmall(LinePane):
+    """Says which size is needed, and which there is."""
+
+    def __init__(self, needed: tuple[int, int], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._needed = needed
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """A sentence, broken where it must."""
+        columns, lines = self._needed
+        window = self.app.size
+        sentence = f"This window is {window.width}x{window.height}. dm-inspect needs {columns}x{lines}. q quits."
+        rows: list[str] = [""]
+        for word in sentence.split():
+            if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
+                rows.append("")
+            rows[-1] = f"{rows[-1]} {word}".strip()
+        return [[(row, "strong")] for row in rows]
+
+
+HEADING = "LOAD GATE FAILED and was accepted: do not trust these numbers"
+MAX_FAILURES = 3
+"""Shown where there is room; more are counted."""
+ROOMY = 30
+"""Lines of a window from which each failure has a line of its own."""
+
+
+def banner_lines(failures: Sequence[GateLine], width: int, height: int) -> list[Line]:
+    """The heading and what failed, every line as wide as the window: the ground is the warning.
+
+    Args:
+        failures: not empty.
+        width: columns.
+        height: lines there are for it; 1: everything on one.
+    """
+    told = [gate_text(failure) for failure in failures]
+    if height == 1:
+        return [_across(f" ! {HEADING}: {' · '.join(told)}", width)]
+    shown = told[: height - 1]
+    lines = [_across(f" ! {HEADING}", width)]
+    for index, text in enumerate(shown):
+        more = len(told) - len(shown) if index == len(shown) - 1 else 0
+        lines.append(_across(f"   {text}{f'  (and {more} more)' if more else ''}", width))
+    return lines
+
+
+def gate_text(failure: GateLine) -> str:
+    """A check in words: 'fvu of 1k/16: 1.31, expected below 1. The SAE is of another model.'."""
+    of = f" of {failure.sae_id}" if failure.sae_id else ""
+    return visible(f"{failure.name}{of}: {failure.measured}, expected {failure.expected}. {failure.why}")
+
+
+def banner_height(n_failures: int, window: int) -> int:
+    """Lines it takes in a window of so many lines; 0: nothing failed."""
+    if not n_failures:
+        return 0
+    return 1 + min(n_failures, MAX_FAILURES) if window >= ROOMY else 1
+
+
+def _across(text: str, width: int) -> Line:
+    line: Line = [(cut(text, width), "alarm")]
+    return [*line, (" " * (width - width_of(line)), "alarm")]
+
+
+class Banner(LinePane):
+    """The first lines of a screen; hidden while nothing failed."""
+
+    DEFAULT_CSS = """
+    Banner { height: 1; display: none; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._failures: tuple[GateLine, ...] = ()
+
+    def show(self, failures: tuple[GateLine, ...]) -> None:
+        """Draw these."""
+        self._failures = failures
+        self.take_room()
+        self.rebuild()
+
+    def take_room(self) -> None:
+        """Take the room there is for it."""
+        lines = banner_height(len(self._failures), self.app.size.height)
+        self.display = lines > 0
+        if lines and (self.styles.height is None or self.styles.height.value != lines):
+            self.styles.height = lines
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """Heading and failures."""
+        return banner_lines(self._failures, width, height) if self._failures else []
+
+
+class JobBar(LinePane):
+    """Hidden while there is nothing to tell. A report changes a few cells of it, twice a second at most."""
+
+    DEFAULT_CSS = """
+    JobBar { height: 1; display: none; background: $surface; padding: 0 1; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._jobs: tuple[JobInfo, ...] = ()
+
+    def show(self, unfinished: tuple[JobInfo, ...]) -> None:
+        """Draw the first of these; the others wait."""
+        self._jobs = unfinished
+        self.display = bool(unfinished)
+        self.rebuild()
+
+    def build(self, width: int, height: int) -> Sequence[Line]:
+        """The line."""
+        return [indicator(self._jobs[0], len(self._jobs) - 1, width)] if self._jobs else []
