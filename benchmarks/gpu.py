@@ -33,8 +33,8 @@ from inspector.sources.model_files import find_model
 from inspector.sources.sae import LoadedSae
 from inspector.sources.target import Loaded
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
-from inspector.sources.toy import write_toy_model
 from inspector.spec import RunSpec, SaeRef, TargetSpec, hook_name_of
+from tests.toy import write_toy_model
 
 T = TypeVar("T")
 L0 = 60

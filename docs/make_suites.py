@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from inspector.sources.architectures import published, refusal_of  # noqa: E402
-from inspector.sources.registry import Registry, RegistryEntry  # noqa: E402
-from inspector.sources.registry_index import Index, load_index  # noqa: E402
+from inspector.sources.registry import Index, Registry, RegistryEntry, load_index  # noqa: E402  # noqa: E402
 
 PAGE = ROOT / "docs" / "suites.md"
 BEGIN, END = "<!-- made by docs/make_suites.py -->", "<!-- made until here -->"

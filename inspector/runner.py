@@ -22,9 +22,8 @@ from inspector.errors import DataError, TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
-from inspector.sources.characters import mended, replaced_note
-from inspector.sources.hashing import hashed
-from inspector.sources.unchanged import require_unchanged
+from inspector.sources.records import mended, replaced_note
+from inspector.sources.target import hashed, require_unchanged
 from inspector.spec import RunSpec
 from inspector.statistics.first_pass import Reconstruct, by_the_sae, collect_first
 from inspector.statistics.measured import OutliersFound, Statistics, conclude

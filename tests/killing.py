@@ -29,9 +29,9 @@ from inspector.errors import InspectorError
 from inspector.events import Event, Measured, PassProgress
 from inspector.experiment import Experiment
 from inspector.sources.target import Loaded, open_target
-from inspector.sources.toy import fit_toy_suite, write_toy_model, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
+from tests.toy import fit_toy_suite, write_toy_model, write_toy_suite
 
 EXPERIMENTS = ("theory-c1", "norm-prediction", "error-vector", "fvu-nonlinear")
 PARAMS = {"resamples": "50", "draws": "2000"}

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-from inspector.sources import toy
+from tests import toy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL_REPO, SAE_REPO = "google/gemma-2-2b", "google/gemma-scope-2b-pt-res"

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from inspector.sources import toy
+from tests import toy
 from tests.published import Published, snapshot_folder, token_rows
 
 D, HEADS, CONTEXT, VOCABULARY, LAYER = 32, 4, 128, 300, 1

@@ -23,7 +23,7 @@ import pytest
 
 from inspector.cli.failures import run_command
 from inspector.cli.main import dm_inspect
-from inspector.sources import toy
+from tests import toy
 
 D_MODEL, N_LAYERS, CONTEXT = 16, 3, 64
 CONTEXTS = 30

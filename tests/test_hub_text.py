@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from inspector.sources import toy
+from tests import toy
 from tests.commands import BLOCK, Done, commands
 from tests.hub_server import Hub, hub_server
 

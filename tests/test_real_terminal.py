@@ -223,7 +223,7 @@ SPELLED = "\x1b[35m \x1bP+q\x1b\\ \x07 \x08 \u202e \u200b e\u0301 👩\u200d🔬
 @pytest.mark.slow
 def test_a_real_session_on_text_full_of_escapes(harmless, tmp_path):
     """End to end: a tokenizer with escape sequences as whole tokens, a text that spells others byte by byte."""
-    from inspector.sources import toy
+    from tests import toy
 
     model = toy.write_toy_model(
         tmp_path / "model\x1b[2J\u202e", n_layers=2, context=64, vocab_size=300 + len(WHOLE_TOKENS)

@@ -283,7 +283,7 @@ def test_a_hash_is_never_that_of_another_file(loaded: Loaded, tmp_path: Path) ->
     """Weights that are replaced after loading and before anybody asked for their hash."""
     import shutil
 
-    from inspector.sources.sae import load_sae
+    from inspector.sources.sae_loading import load_sae
 
     shutil.copytree(loaded.saes[0].ref.path or "", tmp_path / "sae")
     sae = load_sae(replace(loaded.saes[0].ref, path=str(tmp_path / "sae")), torch.device("cpu"), 16)

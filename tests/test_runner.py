@@ -24,9 +24,9 @@ from inspector.events import Event, Measured, PassProgress, Warned
 from inspector.runner import run, token_table
 from inspector.sources.contexts import contexts_from
 from inspector.sources.target import Loaded, open_target
-from inspector.sources.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_sae, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
 from inspector.store.vector_file import INDEX, SPLITS, VectorFile, require_room, size_of
+from tests.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_sae, write_toy_suite
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]

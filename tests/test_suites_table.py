@@ -10,8 +10,7 @@ from types import ModuleType
 import pytest
 
 from inspector.formats import LAYOUTS
-from inspector.sources.registry import Registry
-from inspector.sources.registry_index import Index, load_index
+from inspector.sources.registry import Index, Registry, load_index
 
 ROOT = Path(__file__).parents[1]
 

@@ -201,7 +201,7 @@ def _gathered(
     found = None
     if error_saes is not None:
         from inspector.interp.readers import with_base
-        from inspector.sources.error_sae_files import read_error_saes
+        from inspector.training.error_saes import read_error_saes
 
         found = read_error_saes(error_saes)
         target = with_base(target, found)
@@ -243,7 +243,7 @@ def _judge(url: str | None, model: str | None, local: str | None, parallel: int,
 
     if local is not None:
         from inspector.interp.judge import LocalJudge
-        from inspector.sources.causal import load_writer
+        from inspector.sources.writer import load_writer
 
         return LocalJudge(load_writer(local.removeprefix(LOCAL), target.device))
     key = key_from_environment()

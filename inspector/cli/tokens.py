@@ -184,7 +184,7 @@ def _table(
 
     if wanted.only_first and wanted.generate is None:
         return loaded, (yield from first_context(loaded, wanted.batch_size)), None
-    from inspector.sources.hashing import hashed
+    from inspector.sources.target import hashed
 
     yield from hashed(loaded)
     checkpoints = stack.enter_context(runner.table_checkpoints(loaded, wanted.batch_size))

@@ -23,10 +23,10 @@ from inspector.options import WIDTHS
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
-    from inspector.sources.learning import Architecture
     from inspector.sources.model import LanguageModel
-    from inspector.sources.suite_files import Quality, SaePlan
     from inspector.spec import TargetSpec
+    from inspector.training.learners import Architecture
+    from inspector.training.suite_files import Quality, SaePlan
 
 HELD_OUT_SHARE = 0.05
 """Of the contexts; the quality that is written beside each SAE comes from these."""
@@ -158,8 +158,8 @@ class _Wanted:
 
 
 def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[Quality, ...]]:
+    from inspector.sources import quiet_libraries
     from inspector.sources.model_files import find_model
-    from inspector.sources.quiet import quiet_libraries
 
     threads.limit()
     files = find_model(target.model, target.cache_dir)
@@ -168,11 +168,10 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
     quiet_libraries(offline=target.offline)
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
-    from inspector.sources.contexts import load_contexts
-    from inspector.sources.learning import LearnerSettings
-    from inspector.sources.limits import default_context_length
-    from inspector.sources.model import load_model
-    from inspector.sources.trainer import TrainSettings, train_suite
+    from inspector.sources.contexts import default_context_length, load_contexts
+    from inspector.sources.loading import load_model
+    from inspector.training.learners import LearnerSettings
+    from inspector.training.trainer import TrainSettings, train_suite
 
     tokens = wanted.tokens
     plans = plans_of(hooks, wanted.widths, wanted.l0s, wanted.architecture, wanted.out)
@@ -297,8 +296,8 @@ def plans_of(
     Raises:
         UsageError: none is possible, two would share a folder, or one is there already.
     """
-    from inspector.sources import training_checkpoint
-    from inspector.sources.suite_files import WEIGHTS_FILE, plan_suite
+    from inspector.training import checkpoint
+    from inspector.training.suite_files import WEIGHTS_FILE, plan_suite
 
     plans = plan_suite(list(hooks), list(widths), list(l0s), architecture)
     if not plans:
@@ -309,6 +308,6 @@ def plans_of(
         raise UsageError(f"Two of the widths have the same short name, so both would be {twice}. Leave one out.")
     for folder in folders:
         # With a checkpoint, a run was killed while it wrote them; whether it is this run is found out when it is read.
-        if (out / folder / WEIGHTS_FILE).exists() and not training_checkpoint.exists(out):
+        if (out / folder / WEIGHTS_FILE).exists() and not checkpoint.exists(out):
             raise UsageError(f"{out / folder} holds an SAE already. Choose another --out, or remove that folder.")
     return plans

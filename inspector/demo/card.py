@@ -16,8 +16,8 @@ import torch
 from inspector.engine.moments import Moments
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import fvu_nonlinear, r2_pooled, r2_scalar
-from inspector.sources.activation_blocks import ActivationSource, Ids, is_ordinary
-from inspector.sources.suite_files import Quality
+from inspector.training.blocks import ActivationSource, Ids, is_ordinary
+from inspector.training.suite_files import Quality
 
 PACKAGES = ("torch", "transformers", "tokenizers", "transformer-lens", "sae-lens", "numpy", "safetensors")
 TEMPLATE = Path(__file__).with_name("card_template.md")

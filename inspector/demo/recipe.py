@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from inspector.demo import card, corpus, language_model, suite
 from inspector.events import TrainProgress
 from inspector.sources.python_text import demo_documents, is_library, training_documents
-from inspector.sources.suite_files import SaePlan, read_qualities, write_json
+from inspector.training.suite_files import SaePlan, read_qualities, write_json
 
 SEED = 0
 LIBRARY_REPEATS = 3

@@ -10,12 +10,11 @@ from typing import Any
 from inspector.demo.card import Predictability, predictability
 from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
 from inspector.events import Loading, TrainProgress, Warned
-from inspector.sources.activation_blocks import Ids
-from inspector.sources.bridge_source import BridgeSource
-from inspector.sources.learning import LearnerSettings
-from inspector.sources.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
-from inspector.sources.trainer import TrainSettings, train_suite
 from inspector.spec import hook_name_of
+from inspector.training.blocks import BridgeSource, Ids
+from inspector.training.learners import LearnerSettings
+from inspector.training.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
+from inspector.training.trainer import TrainSettings, train_suite
 
 LAYER, N_LAYERS = 3, 6
 MODEL_NAME = "dm-inspect-demo"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from inspector.errors import TargetError
 
 if TYPE_CHECKING:
-    from inspector.sources.causal import Writer
+    from inspector.sources.writer import Writer
 
 
 @dataclass(frozen=True, kw_only=True)

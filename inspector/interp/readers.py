@@ -13,8 +13,8 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose
 from inspector.errors import TargetError, UsageError
 from inspector.formats import layout_of, read_ref
-from inspector.sources.error_sae_files import ErrorSaes, map_hash
-from inspector.sources.sae import load_sae
+from inspector.sources.sae_loading import load_sae
+from inspector.training.error_saes import ErrorSaes, map_hash
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap

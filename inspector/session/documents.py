@@ -25,7 +25,7 @@ from inspector.session.protocol import ContextScores, Floats, Generated, Guess, 
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
-    from inspector.sources.generation import Step
+    from inspector.sources.model import Step
     from inspector.sources.sae import LoadedSae
 
 N_GUESSES = 5

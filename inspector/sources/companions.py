@@ -76,7 +76,7 @@ def choose_companions(refs: Sequence[SaeRef], hooks: dict[Component, str], like:
 
 def load_companions(loaded: Loaded, layer: int, component_layer: int, like: SaeRef) -> list[Companion]:
     """Load the companions of an SAE of the target, in the order of COMPONENTS; those that are missing are missing."""
-    from inspector.sources.sae import load_sae
+    from inspector.sources.sae_loading import load_sae
 
     hooks = hooks_of(layer, component_layer)
     chosen = choose_companions(known_refs(loaded), hooks, like)

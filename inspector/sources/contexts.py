@@ -2,23 +2,23 @@
 
 A file of many records gives the first tokens of each record that is long enough, one context per record, as in the
 paper (spec 1.2). Long texts, and the demo's documents, give windows of consecutive tokens, spread over all documents.
+
+Sizes that cannot be are refused before anything is loaded, so nothing here imports torch at module level.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from inspector.errors import DataError
-from inspector.sources.limits import check_length, default_context_length
+from inspector.errors import DataError, UsageError
 from inspector.sources.python_text import Document, demo_documents
 from inspector.sources.readers import (
     DEMO,
@@ -33,13 +33,17 @@ from inspector.sources.readers import (
     shuffled,
 )
 from inspector.sources.records import Reading, Record
-from inspector.sources.special_strings import SpecialStrings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inspector.sources.model import LanguageModel
     from inspector.sources.tokenizer import Tokenizer
     from inspector.spec import TargetSpec
 
+PAPER_CONTEXT_LENGTH = 1024
+PAPER_FIRST_POSITION = 200
+"""What the paper takes of a text; see `default_context_length` and `default_positions`."""
 MANY_PIECES = 30
 """Of a file of one text, from which they count as documents of their own: enough to hold ten of them out."""
 _GROUP = 32
@@ -48,6 +52,8 @@ _BYTES_PER_TOKEN = 8
 """Generous for any tokenizer of any language it was made for; only says how much of a large file is read."""
 _MIN_READ, _MAX_READ = WHOLE_BYTES, 1 << 28
 """Bytes of one text. A tokenizer without word boundaries takes 5 s for a megabyte."""
+_STRINGS_SHOWN = 3
+"""Special tokens named in a note."""
 _MARGIN = 16
 """Tokens beyond a context that a shortened text must hold, so that the cut cannot change the context's last tokens."""
 
@@ -69,6 +75,30 @@ class Contexts:
     documents: tuple[int, ...]
     """[c] the number of the document each is from, counted in the order of the contexts. A file of one text is
     one, unless it is so large that it is read in many pieces."""
+
+
+def default_context_length(n_ctx: int) -> int:
+    """The paper's 1024, or the model's limit if that is smaller."""
+    return min(PAPER_CONTEXT_LENGTH, n_ctx)
+
+
+def default_positions(context_length: int) -> tuple[int, int | None]:
+    """From 200 on as in the paper, or from an eighth of a context shorter than the paper's."""
+    return (PAPER_FIRST_POSITION if context_length >= PAPER_CONTEXT_LENGTH else context_length // 8), None
+
+
+def check_length(length: int, n_contexts: int, n_ctx: int | None) -> None:
+    """Refuse context sizes that cannot be, as early as possible.
+
+    Raises:
+        UsageError: with the limit.
+    """
+    if n_contexts < 1:
+        raise UsageError(f"--contexts {n_contexts} leaves nothing to look at. Use 1 or more.")
+    if length < 3:
+        raise UsageError(f"--context-length {length} leaves no token to predict. Use 3 or more.")
+    if n_ctx is not None and length > n_ctx:
+        raise UsageError(f"--context-length {length:,} is more than the model takes. Use {n_ctx:,} or less.")
 
 
 def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
@@ -198,6 +228,8 @@ def contexts_from(
     documents: Sequence[str] | None = None,
 ) -> Contexts:
     """Contexts from token ids already made: [c] rows of the same length; without `documents` each is its own."""
+    import torch
+
     token_ids = torch.tensor([list(row) for row in rows], dtype=torch.int64)
     data = token_ids.numpy().astype("<i8", copy=False).tobytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -219,6 +251,51 @@ class _Context:
     name: str
     start: int
     document: str
+
+
+class SpecialStrings:
+    """Counts special tokens written out in texts, such as '<|endoftext|>' between documents, and what they become.
+
+    Args:
+        tokenizer: whose special tokens are looked for.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        longest_first = sorted(tokenizer.special_texts, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._special_ids = tokenizer.special_ids
+        self._n_front = 0 if tokenizer.bos_id is None else 1
+        self.found: Counter[str] = Counter()
+        self.n_tokens = 0
+        """So many special tokens came of them; the BOS in front of a text is not one of them."""
+
+    def count(self, text: str, ids: Sequence[int]) -> None:
+        """Look at one text and its token ids, BOS included."""
+        if self._pattern is None:
+            return
+        here = Counter(self._pattern.findall(text))
+        if here:
+            self.found += here
+            self.n_tokens += sum(token in self._special_ids for token in ids[self._n_front :])
+
+    def notes(self, name: str, *, one_text: bool) -> tuple[str, ...]:
+        """What there is to say about them; `one_text`: the text of this name could be given as records instead."""
+        total = self.found.total()
+        if not total:
+            return ()
+        strings = ", ".join(f"{text!r} ({n:,})" for text, n in self.found.most_common(_STRINGS_SHOWN))
+        more = f" and {len(self.found) - _STRINGS_SHOWN:,} others" if len(self.found) > _STRINGS_SHOWN else ""
+        if self.n_tokens >= total:
+            what = "They are tokens of their own: neither fitted nor scored, and contexts go on across them"
+        elif not self.n_tokens:
+            what = "They are spelled in ordinary tokens, which are fitted and scored, and contexts go on across them"
+        else:
+            what = (
+                f"{self.n_tokens:,} are tokens of their own, neither fitted nor scored; the others are spelled in "
+                "ordinary tokens or begin a text. Contexts go on across all of them"
+            )
+        advice = "; to keep documents apart, give them as records of a .jsonl" if one_text else ""
+        return (f"{name} has special tokens of this model written out: {strings}{more}. {what}{advice}.",)
 
 
 class _Cutter:

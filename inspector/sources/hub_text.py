@@ -27,7 +27,7 @@ from inspector.disk.files import parse_json, require_file
 from inspector.errors import DataError
 from inspector.sources.readers import HubText
 from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of
-from inspector.sources.registry_index import cache_folder
+from inspector.sources.registry import cache_folder
 
 PAPER_SEED, PAPER_BUFFER = 42, 10_000
 """Of the paper's shuffle (spec 1.2)."""

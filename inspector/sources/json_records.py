@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from inspector.errors import DataError
-from inspector.sources.characters import Decoder, decoded
-from inspector.sources.records import SAMPLE_CHARACTERS, SAMPLE_RECORDS, Reading, Record, choose_field, fields_of
+from inspector.sources.records import (
+    SAMPLE_CHARACTERS,
+    SAMPLE_RECORDS,
+    Decoder,
+    Reading,
+    Record,
+    choose_field,
+    decoded,
+    fields_of,
+)
 
 MAX_LINE = 16 << 20
 """Bytes of one record. Parsed, one of nothing but brackets takes twenty times that."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.disk.files import open_file
 from inspector.errors import ResourceError, TargetError
-from inspector.sources.limits import default_context_length
+from inspector.sources.contexts import default_context_length
 from inspector.sources.memory_plan import Sizes
 from inspector.sources.model_files import ModelFiles
 from inspector.spec import SaeRef, TargetSpec
@@ -226,3 +226,23 @@ def _control_groups() -> list[int]:
                 break
             group = group.parent
     return found
+
+
+def refuse_float16_gemma(files: ModelFiles) -> None:
+    """Refuse a Gemma whose weights are stored in float16, unless the user chose a dtype and so knows.
+
+    Gemma is published in bfloat16, whose range float16 does not have: activations pass 65,504, weights below 6e-8
+    became zero when they were converted. It would load, and compute something else than the SAEs were trained on.
+
+    Raises:
+        TargetError: with what to do.
+    """
+    if not str(files.config.get("model_type", "")).startswith("gemma"):
+        return
+    said = files.config.get("dtype", files.config.get("torch_dtype"))
+    # A model that says float32 was made so and only stored in half the room, as the demo is.
+    if said == "float16" or (said != "float32" and "F16" in stored_dtypes(files)):
+        raise TargetError(
+            f"{files.name} is a Gemma in float16, which ends at 65,504 where Gemma's activations go beyond: its "
+            "weights are not those that SAEs were trained on. Give the published bfloat16 ones, or say --dtype float32."
+        )

@@ -21,13 +21,11 @@ from torch import Tensor
 
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources import hooks
-from inspector.sources.model_files import ModelFiles
+from inspector.sources.model_files import FilesState, ModelFiles, require_same
 from inspector.sources.tokenizer import Tokenizer
-from inspector.sources.unchanged import FilesState, require_same
 
 if TYPE_CHECKING:
-    from inspector.sources.generation import Step
-    from inspector.spec import TargetSpec
+    pass
 
 _LOSS_ROWS = 256
 """Positions whose logits are in float32 at once: 256 x 256k entries are 0.3 GB."""
@@ -51,6 +49,20 @@ class ScoredPass:
     """[c, t] float32, nats for the next token; NaN at the last position."""
     activations: dict[str, Tensor]
     """[c, t, d] float32 by hook name, heads flattened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """The tokens fed in one step of generation; the first step is the whole prompt."""
+
+    token_ids: list[int]
+    """n tokens."""
+    x: Tensor
+    """[n, d] float32, their activations."""
+    loss_before: float | None
+    """Nats of this step's first token as seen from the position before; None for the prompt."""
+    loss: Tensor
+    """[n] float32, nats of the NEXT token; NaN at the last, whose next token is not known yet."""
 
 
 class LanguageModel:
@@ -232,10 +244,52 @@ class LanguageModel:
     def generate(
         self, tokens: Sequence[int], hook_name: str, *, max_tokens: int, temperature: float, seed: int
     ) -> Iterator[Step]:
-        """Sample after the prompt `tokens`; see `generation.generate`."""
-        from inspector.sources.generation import generate
+        """Sample up to `max_tokens` after the prompt, one token at a time, each with its own activation.
 
-        return generate(self, tokens, hook_name, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        transformer-lens' own loop never feeds the last sampled token, which then has no activation. Here it is fed in
+        one more step, so that every token on the screen can be scored. Ends early, without error, at an end-of-text
+        token or when the model's context is full. Close the iterator to stop.
+
+        Args:
+            tokens: the prompt, at least one token.
+            hook_name: whose values `Step.x` holds.
+            max_tokens: to sample; 0 gives the prompt's step alone.
+            temperature: 0 takes the likeliest token; above 0, logits are divided by it.
+            seed: same seed, same text, on the same device.
+
+        Raises:
+            DataError: when the prompt is empty or longer than the model's context.
+            UsageError: for a negative or infinite temperature.
+        """
+        if not tokens:
+            raise DataError(
+                "The prompt holds no token and the model has no beginning-of-sequence token. Type some text."
+            )
+        if not 0 <= temperature < float("inf"):
+            raise UsageError(
+                f"Temperature {temperature} is not 0 or more. Use 0 for the likeliest token, 1 for the model's odds."
+            )
+        fed = self.check_tokens(torch.tensor([list(tokens)], dtype=torch.int64))
+        return self._steps(fed, hook_name, max_tokens, temperature, seed)
+
+    def _steps(self, fed: Tensor, hook_name: str, max_tokens: int, temperature: float, seed: int) -> Iterator[Step]:
+        generator = torch.Generator().manual_seed(seed)
+        length, n_sampled = fed.shape[1], 0
+        loss_before: float | None = None
+        cache = None
+        while True:
+            logits, x, cache = self.step(fed, hook_name, cache)
+            token_ids = fed[0].tolist()
+            yield Step(token_ids=token_ids, x=x, loss_before=loss_before, loss=loss_per_token(logits[None], fed)[0])
+            ended = n_sampled > 0 and token_ids[-1] in self.end_ids
+            if ended or n_sampled >= max_tokens or length >= self.n_ctx:
+                return
+            last = logits[-1].cpu()
+            token = _sample(last, temperature, generator)
+            loss_before = float(last.logsumexp(dim=-1) - last[token])
+            fed = torch.tensor([[token]], dtype=torch.int64, device=self.device)
+            length += 1
+            n_sampled += 1
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, hook_name: str, cache: Any) -> tuple[Tensor, Tensor, Any]:
@@ -307,13 +361,6 @@ class LanguageModel:
         )
 
 
-def load_model(target: TargetSpec) -> LanguageModel:
-    """The target's model; see `loading.load_model`, which knows the files."""
-    from inspector.sources import loading
-
-    return loading.load_model(target)
-
-
 @torch.inference_mode()
 def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
     """Nats to predict the next token: -log softmax(logits)[next], computed in float32 from logits of any dtype.
@@ -333,6 +380,15 @@ def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
             following = tokens[c, start + 1 : stop + 1, None].to(logits.device)
             loss[c, start:stop] = part.logsumexp(dim=-1) - part.gather(-1, following)[:, 0]
     return loss
+
+
+def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
+    """One token id from logits [v]."""
+    if temperature == 0:
+        return int(logits.argmax())
+    # In float64 and relative to the largest: a tiny temperature then ends in the likeliest token and not in NaN.
+    scaled = (logits.double() - logits.max()) / temperature
+    return int(torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator))
 
 
 def _flat(value: Tensor) -> Tensor:

@@ -94,6 +94,40 @@ def digest_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+FilesState = tuple[tuple[str, tuple[int, int, int, int] | None], ...]
+"""Path, and device, inode, size and time of change of what is there; None if nothing is.
+
+A result names the weights it was measured with by their hash, and large weights are read from their files while they
+are used. If they are written over meanwhile, the numbers belong to neither version."""
+
+
+def state_of(paths: Iterable[Path]) -> FilesState:
+    """What the files are now."""
+    return tuple((str(path), _state(path)) for path in paths)
+
+
+def require_same(before: FilesState) -> None:
+    """Raise if a file is not the one it was.
+
+    Raises:
+        TargetError: with its name.
+    """
+    for name, state in before:
+        if _state(Path(name)) != state:
+            raise TargetError(
+                f"{name} changed while it was in use, so numbers from it belong to neither version. "
+                "Nothing was kept; start again."
+            )
+
+
+def _state(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def hub_cache(cache_dir: str | None = None) -> Path:
     """The hub client's cache folder, by its own rules, without importing it."""
     if cache_dir is not None:

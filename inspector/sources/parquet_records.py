@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import DataError
-from inspector.sources.characters import decoded
-from inspector.sources.records import SAMPLE_CHARACTERS, SHUFFLE_RECORDS, Field, Reading, Record, choose_field
+from inspector.sources.records import SAMPLE_CHARACTERS, SHUFFLE_RECORDS, Field, Reading, Record, choose_field, decoded
 
 MAX_TEXT = 16 << 20
 """Bytes of one text; what follows is not read."""

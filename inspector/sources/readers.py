@@ -15,8 +15,7 @@ from pathlib import Path
 
 from inspector.disk.files import is_directory, shown
 from inspector.errors import DataError, UsageError, nearest
-from inspector.sources.characters import decoded, replaced_note
-from inspector.sources.records import SHUFFLE_RECORDS, Reading, Record
+from inspector.sources.records import SHUFFLE_RECORDS, Reading, Record, decoded, replaced_note
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.zst", ".ndjson.zst", ".json.zst")
 PARQUET_SUFFIXES = (".parquet",)

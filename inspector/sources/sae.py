@@ -2,44 +2,39 @@
 
 Always float32: in half precision the SAE's own rounding would be counted as its error. Tokens go through in chunks of
 one fixed size, the last one padded, so that a token's reconstruction does not depend on how many came with it.
+
+SAEs that do not fit on the device all at once are kept on the host, one on the device at a time. The host is the
+machine's memory beside a GPU, or, where the device is the CPU already, the files themselves: they are read again for
+each turn, which the system's file cache makes quick if there is room. Numbers are those of an SAE that stays: the same
+weights go through the same code. A pass asks every SAE for every batch, so each batch costs all streamed weights once
+over the bus: the larger the batch, the less that weighs. Keeping the last one longer would not help, because they come
+in a circle.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from inspector.errors import ResourceError, TargetError
+from inspector.errors import TargetError
 from inspector.formats import layout_of
-from inspector.sources import centring
-from inspector.sources.centring import is_centred
-from inspector.sources.model_files import digest_files
-from inspector.sources.suites import mismatch
-from inspector.sources.unchanged import FilesState, require_same, state_of
-from inspector.spec import LlamaGate, SaeRef
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from inspector.sources.streamed import Stage
-
-SHAPES = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_in",)}
-PER_LATENT = ("threshold", "b_mag", "b_gate", "r_mag")
+from inspector.sources.model_files import FilesState, digest_files, require_same, state_of
+from inspector.spec import SaeRef
 
 _CHUNK_BYTES = 1 << 30
 """Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
 _MAX_CHUNK = 256
-_ROWS_CHECKED = 256
-_HOST_RESERVE = 4 << 30
-"""Bytes of the host's memory that stay free; below, streamed SAEs are read from their files for each turn."""
+CENTRING = "center_writing_weights"
+STREAM = re.compile(r"(?:blocks\.\d+\.)?hook_(?:resid_pre|resid_mid|resid_post|mlp_out|attn_out|embed|pos_embed)$")
+"""Hooks whose values weights write directly."""
 SPARSE_FROM = 1 << 15
 """Latents from which decoding goes over the active ones only: a hundred of a million then, and not a million."""
 
@@ -81,7 +76,7 @@ class LoadedSae:
         self._device = torch.device(sae.W_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)
         self.is_centred = is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs)
-        """Whether it reads the stream without its mean over dimensions; see `centring`."""
+        """Whether it reads the stream without its mean over dimensions; see `sae_loading`."""
         self.is_plain = not self.is_centred and _is_linear(sae)
         """Whether x_hat is the latents times the decoder's rows, plus its bias, and nothing else."""
         self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and self.is_plain
@@ -198,52 +193,9 @@ def _is_linear(sae: Any) -> bool:
     return plain and sae.cfg.architecture() in ("standard", "gated", "jumprelu", "topk")
 
 
-def load_sae(
-    ref: SaeRef,
-    device: torch.device,
-    d_in_expected: int,
-    *,
-    llama_gate: LlamaGate = "published",
-    stage: Stage | None = None,
-) -> LoadedSae:
-    """Load one SAE from its folder.
-
-    Args:
-        ref: with `path` set.
-        device: where it goes.
-        d_in_expected: width of the activation it will read.
-        llama_gate: of Llama Scope.
-        stage: room on the device that it takes turns for with others; None: it stays there.
-
-    Raises:
-        TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
-        ResourceError: when it does not fit into memory.
-    """
-    if ref.path is None:
-        raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
-    if ref.d_in != d_in_expected:
-        raise mismatch(ref, d_in_expected)
-    before = state_of(files_of(ref))
-    found = _loaded(ref, device, llama_gate, stage)
-    found.files = before
-    return found
-
-
-def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Stage | None) -> LoadedSae:
-    if stage is not None:
-        from inspector.sources.memory_sizes import host_free
-        from inspector.sources.streamed import StreamedSae
-
-        sae, gate = _read_or_explain(ref, torch.device("cpu"), llama_gate)
-        in_files = device.type == "cpu" or host_free() < _HOST_RESERVE
-
-        def again() -> Any:
-            return _read_or_explain(ref, device, llama_gate)[0]
-
-        read = again if in_files else None
-        return StreamedSae(ref, sae, device=device, stage=stage, read=read, notes=_noted(ref, sae, gate), gate=gate)
-    sae, gate = _read_or_explain(ref, device, llama_gate)
-    return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
+def is_centred(hook_name: str, kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether an SAE with these `model_from_pretrained_kwargs` reads a stream without its mean over dimensions."""
+    return bool((kwargs or {}).get(CENTRING)) and STREAM.match(hook_name) is not None
 
 
 def files_of(ref: SaeRef) -> list[Path]:
@@ -252,103 +204,98 @@ def files_of(ref: SaeRef) -> list[Path]:
     return [Path(each) for each in layout.paths(str(path))]
 
 
-def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
-    """As `_read`, with the errors of `load_sae`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
-            return _read(ref, device, llama_gate)
-    except TargetError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(
-            f"SAE {ref.sae_id!r} ({4 * 2 * ref.d_in * ref.d_sae / 1e9:.1f} GB in float32) does not fit into memory. "
-            "Choose fewer --widths, or another --device."
-        ) from error
-    except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise TargetError(
-            f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. It was read as {ref.format}, see docs/suites.md; "
-            "leave it out with --sae or --widths."
-        ) from error
+class Stage:
+    """The room on a device for one streamed SAE."""
+
+    def __init__(self) -> None:
+        self._on: StreamedSae | None = None
+        self.n_turns = 0
+        """How many times an SAE was brought in."""
+
+    def bring(self, sae: StreamedSae) -> None:
+        """Make room, and note who has it."""
+        if self._on is not None:
+            self._on.leave()
+        self._on = sae
+        self.n_turns += 1
+
+    def clear(self) -> None:
+        """Nobody is on it."""
+        if self._on is not None:
+            self._on.leave()
+            self._on = None
 
 
-def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
-    """The sae-lens object, checked, and the name of its gate."""
-    sae, gate = _built(ref, device, llama_gate)
-    architecture = sae.cfg.architecture()
-    k = getattr(sae.cfg, "k", None)
-    if architecture == "topk" and (type(k) is not int or not 1 <= k <= ref.d_sae):
-        raise TargetError(
-            f"SAE {ref.sae_id!r} keeps the {k!r} largest of {ref.d_sae:,} latents, which is no such number. "
-            "Its configuration is damaged; fetch it again."
-        )
-    normalisation = sae.cfg.normalize_activations
-    if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
-        # sae-lens leaves both out at inference, with at most a warning: plausible numbers of another function.
-        raise TargetError(
-            f"SAE {ref.sae_id!r} was trained with normalize_activations={normalisation!r}, whose factor is not in the "
-            "weights. Fold it with sae-lens before saving (fold_activation_norm_scaling_factor)."
-        )
-    broken = [name for name, weight in sae.named_parameters() if not _is_finite(weight)]
-    if broken:
-        raise TargetError(
-            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}: its training diverged or its file is "
-            "damaged. Leave it out with --sae or --widths."
-        )
-    if is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs):
-        centring.centre(sae)
-    sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
-    return sae.eval().requires_grad_(False), gate
+class StreamedSae(LoadedSae):
+    """An SAE whose weights come to the device when it is asked something, and leave when another one is.
 
+    Args:
+        ref: which one it is.
+        sae: the sae-lens object, on the host.
+        device: where it computes.
+        stage: shared by all that take turns.
+        read: reads the object again from its files; None: it is kept in the host's memory.
+        notes, gate: as in LoadedSae.
+    """
 
-def _built(ref: SaeRef, device: torch.device | str, llama_gate: LlamaGate) -> tuple[Any, str | None]:
-    """The sae-lens object in float32 on the device, and the name of its gate where a layout leaves a choice."""
-    from sae_lens import SAE
+    def __init__(
+        self,
+        ref: SaeRef,
+        sae: Any,
+        *,
+        device: torch.device,
+        stage: Stage,
+        read: Callable[[], Any] | None,
+        notes: tuple[str, ...] = (),
+        gate: str | None = None,
+    ) -> None:
+        super().__init__(ref, sae, notes, gate)
+        self._device = device
+        self._stage = stage
+        self._read = read
+        self._files_before = state_of(files_of(ref))
+        self.is_here = False
+        if read is not None:
+            self._drop()
+        else:
+            self._host: dict[str, Tensor] = {name: weight.data for name, weight in sae.named_parameters()}
 
-    for path in files_of(ref):
-        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
-            raise TargetError(f"{path} is not a regular file. Put the SAE's own file in its place.")
-    folder = Path(ref.path or "")
-    converted = layout_of(ref.format).read(ref, folder, llama_gate)
+    @property
+    def decoder(self) -> tuple[Tensor, Tensor]:
+        """As LoadedSae.decoder; what is returned stays on the device for as long as the caller holds it."""
+        sae = self._sae
+        return sae.W_dec.data, sae.b_dec.data
 
-    def converter(_path: Any, _device: str, cfg_overrides: Any = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
-        return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
+    @property
+    def _sae(self) -> Any:
+        if not self.is_here:
+            self._stage.bring(self)
+            with torch.inference_mode(mode=False):  # a parameter made in the other mode cannot be changed here
+                self._come()
+            self.is_here = True
+        return self._module
 
-    _check_shapes(ref, converted.state)
-    return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate
+    def _come(self) -> None:
+        if self._read is not None:
+            require_same(self._files_before)
+            self._module = self._read()
+            return
+        for name, weight in self._module.named_parameters():
+            weight.data = self._host[name].to(self._device, non_blocking=True)
 
+    def leave(self) -> None:
+        """Give the room back."""
+        self.is_here = False
+        if self._read is not None:
+            self._drop()
+            return
+        with torch.inference_mode(mode=False):
+            for name, weight in self._module.named_parameters():
+                weight.data = self._host[name]
 
-def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor]) -> None:
-    """Refuse shapes that are not what the reference promises; swapped matrices are such, unless they are square."""
-    sizes = {"d_in": ref.d_in, "d_sae": ref.d_sae}
-    for name, value in state.items():
-        expected = SHAPES.get(name, ("d_sae",) if name in PER_LATENT else None)
-        if expected is not None and tuple(value.shape) != tuple(sizes[size] for size in expected):
-            shape = [sizes[size] for size in expected]
-            raise TargetError(
-                f"SAE {ref.sae_id!r} has {name} of shape {list(value.shape)} instead of {shape}. "
-                "Its files are of two SAEs, or damaged."
-            )
-
-
-def _is_finite(weight: Tensor) -> bool:
-    """In parts: the copies that the test makes of a whole decoder would be as large as the decoder."""
-    return all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED))
-
-
-def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
-    notes = (*ref.notes, *_notes(ref, sae))
-    return notes if gate is None else (*notes, f"Latents of {ref.sae_id} pass: {gate}.")
-
-
-def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:
-    kwargs = sae.cfg.metadata.model_from_pretrained_kwargs
-    notes = [centring.note(ref)] if is_centred(ref.hook_name, kwargs) else []
-    if other := centring.processing(ref.hook_name, kwargs):
-        notes.append(
-            f"SAE {ref.sae_id} was trained on a processed model ({other}), but the model here is as published; "
-            "its error may be too large."
-        )
-    return tuple(notes)
+    def _drop(self) -> None:
+        """Forget the module and free its weights now: it refers to itself, so it would stay until a collection."""
+        with torch.inference_mode(mode=False):
+            for weight in self._module.parameters():
+                weight.data = torch.empty(0)
+        self._module = None

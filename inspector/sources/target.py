@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError, UsageError
 from inspector.events import Event, Loading, MemoryPlanned
 from inspector.formats.hooks import hook_on, lacks
-from inspector.sources import suites
-from inspector.sources.half_precision import refuse_float16_gemma
+from inspector.sources import quiet_libraries, suites
+from inspector.sources.contexts import check_length, default_context_length, default_positions
 from inspector.sources.hub import fetch_model
-from inspector.sources.limits import check_length, default_context_length, default_positions
-from inspector.sources.memory_sizes import require_plausible
-from inspector.sources.model_files import DEMO, ModelFiles, find_model
+from inspector.sources.memory_sizes import refuse_float16_gemma, require_plausible
+from inspector.sources.model_files import DEMO, ModelFiles, find_model, require_same
 from inspector.sources.published import DEFAULT_L0, fetched
-from inspector.sources.quiet import quiet_libraries
 from inspector.sources.readers import check_text
 from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
 
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 
 _OF_D_MODEL = re.compile(r"\.hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out)$")
 """Hooks whose width is the residual stream's, in every architecture."""
+HASH_STEP_SECONDS = 0.1
+HASH_QUIET_SECONDS = 0.5
+"""Before the first word: small weights are hashed in a blink, which is no news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
 
     from inspector.engine.plan import make_plan, outliers_of, with_everything
     from inspector.sources.contexts import load_contexts
-    from inspector.sources.model import load_model
+    from inspector.sources.loading import load_model
 
     memory = _planned(choice, refs, session=session)
     yield MemoryPlanned(rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device)
@@ -234,6 +236,35 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     )
 
 
+def require_unchanged(loaded: Loaded) -> None:
+    """Raise if a file of the target's model or of one of its SAEs is not the one that was loaded.
+
+    Raises:
+        TargetError: with its name.
+    """
+    for each in (loaded.model, *loaded.saes):
+        require_same(getattr(each, "files", ()))  # what is made in memory has none
+
+
+def hashed(loaded: Loaded) -> Generator[Event, None, None]:
+    """Hash the model and every SAE that was not hashed yet, in a thread, with an event per step: 30 GB take a minute.
+
+    Raises:
+        TargetError: files changed since they were loaded.
+    """
+    parts = [loaded.model, *loaded.saes]
+    with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
+        for number, part in enumerate(parts):
+            future = pool.submit(getattr, part, "weights_hash")
+            patience = HASH_QUIET_SECONDS
+            while not future.done():
+                wait([future], timeout=patience)
+                patience = HASH_STEP_SECONDS
+                if not future.done():
+                    yield Loading(what="checksums of the weights", done=number, total=len(parts))
+            future.result()
+
+
 def _beyond_training(saes: Sequence[LoadedSae], length: int, include_special: bool) -> list[str]:
     """A note for each way in which the tokens are others than the SAEs were trained on."""
     notes = []
@@ -287,8 +318,8 @@ def _planned(choice: Choice, refs: tuple[SaeRef, ...], *, session: bool) -> Memo
 def _load_saes(
     refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int, llama_gate: LlamaGate, memory: MemoryPlan
 ) -> Generator[Event, None, tuple[LoadedSae, ...]]:
-    from inspector.sources.sae import load_sae
-    from inspector.sources.streamed import Stage
+    from inspector.sources.sae import Stage
+    from inspector.sources.sae_loading import load_sae
 
     stage = Stage()
     loaded: list[LoadedSae] = []

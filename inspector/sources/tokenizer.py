@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from inspector.errors import DataError, TargetError, is_panic, panics_are_errors
-from inspector.sources.characters import mended
+from inspector.sources.records import mended
 
 _ANCHOR_TEXT = "a"
 """Decoded before each token, because some decoders strip the space in front of the first token they see."""

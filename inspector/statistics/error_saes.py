@@ -14,13 +14,12 @@ from torch import Tensor
 from inspector.engine.resampling import counts_together
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.sources.error_parts import ErrorParts
-from inspector.sources.error_sae_files import sae_folder
 from inspector.statistics.error_recipe import Recipe
 from inspector.statistics.error_stream import ErrorStream
 from inspector.statistics.error_training import ErrorTraining, check_place
 from inspector.statistics.grouping import drawn_together
 from inspector.statistics.passes import Progress, contexts_with
+from inspector.training.error_saes import ErrorParts, sae_folder
 
 if TYPE_CHECKING:
     from inspector.statistics.pipeline import Measuring

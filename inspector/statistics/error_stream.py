@@ -15,12 +15,11 @@ from torch import Tensor
 from inspector.engine.moments import Moments
 from inspector.errors import DataError, TargetError, UsageError, nearest
 from inspector.events import Event, Loading
-from inspector.sources.activation_blocks import ActivationBlocks, Ids
-from inspector.sources.error_parts import NOISE, ErrorParts, Gaussian
-from inspector.sources.error_sae_files import map_hash
 from inspector.statistics.error_recipe import Recipe
 from inspector.statistics.passes import Progress, contexts_with
 from inspector.statistics.sampling import random_part
+from inspector.training.blocks import ActivationBlocks, Ids
+from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, map_hash
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae

@@ -19,14 +19,13 @@ from torch import Tensor
 from inspector.disk.folders import ERROR_SAES
 from inspector.errors import UsageError
 from inspector.events import Event, Loading, TrainProgress, Warned
-from inspector.sources import error_sae_files as files
-from inspector.sources import training_checkpoint
-from inspector.sources.error_parts import geometric_median
-from inspector.sources.learning import Learner, LearnerSettings, deviation_scale
-from inspector.sources.lockstep import Lockstep
-from inspector.sources.suite_files import save_sae
-from inspector.sources.topk_learner import TopKLearner
 from inspector.statistics.error_stream import MAIN, ErrorStream
+from inspector.training import checkpoint
+from inspector.training import error_saes as files
+from inspector.training.error_saes import geometric_median
+from inspector.training.learners import Learner, LearnerSettings, Lockstep, deviation_scale
+from inspector.training.suite_files import save_sae
+from inspector.training.topk_learner import TopKLearner
 
 PROBES = 10
 """Times that held-out tokens are measured on the way."""
@@ -69,7 +68,7 @@ class ErrorTraining:
             self.curves = {f"{each['part']}|{each['seed']}": tuple(map(tuple, each["curve"])) for each in about["saes"]}
             yield Loading(what="SAEs", detail=f"trained before, in {self.folder}", seconds=0.0)
             return
-        kept = training_checkpoint.load(self.folder, self._fingerprint)
+        kept = checkpoint.load(self.folder, self._fingerprint)
         yield Loading(what="SAEs", detail=f"of {self._stream.d_sae:,} latents, {len(self._names)} to be trained")
         lockstep, block_seconds, step_seconds = yield from self._lockstep()
         if kept is not None:
@@ -178,7 +177,7 @@ class ErrorTraining:
 
     def _save(self, lockstep: Lockstep) -> None:
         facts = {**lockstep.place(), "curves": self.curves}
-        training_checkpoint.save(self.folder, self._fingerprint, lockstep.tokens_done, lockstep.tensors(), facts)
+        checkpoint.save(self.folder, self._fingerprint, lockstep.tokens_done, lockstep.tensors(), facts)
 
     def _write(self, lockstep: Lockstep) -> None:
         base, model = self._stream.base, self._stream.loaded.model
@@ -231,7 +230,7 @@ class ErrorTraining:
                 ],
             },
         )
-        training_checkpoint.forget(self.folder)
+        checkpoint.forget(self.folder)
 
 
 def check_place(folder: Path) -> None:

@@ -193,7 +193,7 @@ class Registry(Kind):
 
     def damage(self, path: Path) -> list[str]:
         """Its first line is the checksum of the rest."""
-        from inspector.sources.registry_index import is_whole
+        from inspector.sources.registry import is_whole
 
         return [] if is_whole(path) else ["its checksum does not fit"]
 
@@ -219,7 +219,7 @@ class ErrorSaes(Kind):
 
     def damage(self, path: Path) -> list[str]:
         """Only finished ones are looked at: an unfinished folder is what the next run goes on with."""
-        from inspector.sources.error_sae_files import ABOUT_FILE, damage_of
+        from inspector.training.error_saes import ABOUT_FILE, damage_of
 
         return damage_of(path) if (path / ABOUT_FILE).is_file() else []
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ResourceError
-from inspector.sources.error_sae_files import map_hash
 from inspector.statistics.vector_rows import VectorKind, vectors_of
+from inspector.training.error_saes import map_hash
 
 if TYPE_CHECKING:
     from inspector.engine.decomposition import Decomposition

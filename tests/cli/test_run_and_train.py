@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.sources import toy
+from tests import toy
 from tests.cli.conftest import Run
 
 WORDS = "the model reads a token and the error of the token is split in two parts a linear part and the rest "
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(
 ) -> None:
     from contextlib import contextmanager
 
-    from inspector.sources.training_checkpoint import FOLDER
+    from inspector.training.checkpoint import FOLDER
 
     @contextmanager
     def soon() -> Iterator[Callable[[], bool]]:

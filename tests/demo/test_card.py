@@ -11,8 +11,8 @@ from torch import Tensor
 
 from inspector.demo import card
 from inspector.demo.card import Predictability, predictability, table, write_card
-from inspector.sources.suite_files import Quality
-from inspector.sources.toy import write_toy_sae
+from inspector.training.suite_files import Quality
+from tests.toy import write_toy_sae
 
 HOOK, D_IN = "blocks.0.hook_resid_post", 16
 

@@ -21,9 +21,8 @@ from inspector.demo.corpus import BOS_ID, CONTEXT_LENGTH, VOCAB_SIZE
 from inspector.demo.language_model import loss_on
 from inspector.demo.recipe import held_out_windows
 from inspector.demo.suite import FULL, SPECIAL_IDS
-from inspector.sources.bridge_source import BridgeSource
-from inspector.sources.suite_files import read_qualities
-from inspector.sources.suite_quality import measure
+from inspector.training.blocks import BridgeSource
+from inspector.training.suite_files import measure, read_qualities
 
 HOME = Path(inspector.demo.__file__).parent
 MODEL, SUITE, CARD = HOME / "model", HOME / "suite", HOME / "CARD.md"

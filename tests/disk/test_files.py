@@ -77,8 +77,9 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     from inspector.interp.asking import NAME as ANSWERS
     from inspector.interp.asking import AnswerStore
     from inspector.session.job_log import JobLogFile, last_lines
-    from inspector.sources import error_sae_files, hub_text, registry_index, training_checkpoint
+    from inspector.sources import hub_text, registry
     from inspector.store import jobs, results
+    from inspector.training import checkpoint, error_saes
     from inspector.tui import saved_state, themes
     from tests.store.objects import result
 
@@ -96,13 +97,13 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
         reads(lambda: themes.load_theme(pipe(tmp_path / "x.toml"))),
         reads(lambda: sealed.read_sealed(pipe(tmp_path / "sealed.json"))),
         reads(lambda: tensors.read_tensors(pipe(tmp_path / "a.safetensors"), "0" * 64)),
-        reads(lambda: training_checkpoint.load(pipe(tmp_path / "out/.training/checkpoint.json").parents[1], "run")),
-        reads(lambda: error_sae_files.damage_of(pipe(tmp_path / "error" / error_sae_files.ABOUT_FILE).parent)),
-        reads(lambda: error_sae_files.load_map(pipe(tmp_path / "linear_map.safetensors"))),
+        reads(lambda: checkpoint.load(pipe(tmp_path / "out/.training/checkpoint.json").parents[1], "run")),
+        reads(lambda: error_saes.damage_of(pipe(tmp_path / "error" / error_saes.ABOUT_FILE).parent)),
+        reads(lambda: error_saes.load_map(pipe(tmp_path / "linear_map.safetensors"))),
     ]
     assert [text for text in said if "not a regular file" not in text] == []
     assert hub_text._read(pipe(tmp_path / "tokens.safetensors")) is None
-    assert registry_index._read(pipe(tmp_path / "registry.json")) is None
+    assert registry._read(pipe(tmp_path / "registry.json")) is None
     pipe(saved_state.state_directory() / "view.json")
     assert saved_state.load_state() == saved_state.UiState()
     log = pipe(tmp_path / "logs" / "aa.log")

@@ -19,8 +19,8 @@ from inspector.events import Event
 from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.target import Loaded, open_target
-from inspector.sources.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
 from inspector.spec import RunSpec, TargetSpec
+from tests.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]

@@ -25,14 +25,13 @@ from inspector.experiments import find
 from inspector.experiments.error_saes import over_seeds
 from inspector.runner import run
 from inspector.sources.contexts import load_contexts
-from inspector.sources.error_parts import Gaussian, geometric_median
-from inspector.sources.error_sae_files import ABOUT_FILE, read_error_saes
-from inspector.sources.learning import LearnerSettings
 from inspector.sources.target import open_target
-from inspector.sources.topk_learner import TopKLearner
-from inspector.sources.training_checkpoint import FOLDER
 from inspector.spec import RunSpec
 from inspector.statistics.error_recipe import recipe_of
+from inspector.training.checkpoint import FOLDER
+from inspector.training.error_saes import ABOUT_FILE, Gaussian, geometric_median, read_error_saes
+from inspector.training.learners import LearnerSettings
+from inspector.training.topk_learner import TopKLearner
 from tests.experiments.own import LAYER, Array, D, Toy, decoded, finish, hidden, opened, write_files
 
 BASE = f"layer_{LAYER}/resid/width_64/l0_4"

@@ -13,7 +13,7 @@ from inspector.cli import experiments
 from inspector.disk.folders import EXPERIMENTS_VARIABLE as VARIABLE
 from inspector.errors import UsageError
 from inspector.experiments import discover, find, ids
-from inspector.sources import toy
+from tests import toy
 from tests.cli.conftest import Run, run  # noqa: F401
 
 WORDS = "the model reads a token and the error of the token is split in two parts a linear part and the rest "

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from inspector.errors import TargetError
-from inspector.sources.sae import load_sae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite, survey
 
 D_IN, D_SAE = 16, 64

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import TargetError
-from inspector.sources.sae import LoadedSae, load_sae
+from inspector.sources.sae import LoadedSae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from tests.checkpoints import (
     D_IN,

@@ -17,7 +17,7 @@ from inspector.errors import TargetError
 from inspector.formats import LAYOUTS, layout_of
 from inspector.formats.hooks import hook_of_module, hook_of_name, hook_of_point, hook_on, lacks
 from inspector.sources.published import localised
-from inspector.sources.sae import load_sae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite, survey
 from inspector.spec import SaeRef
 from tests.checkpoints import (

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from inspector.sources.sae import LoadedSae, load_sae
 from inspector.sources.suites import list_suite
-from inspector.sources.toy import write_toy_sae
+from tests.toy import write_toy_sae
 
 D, M = 16, 64
 HOOK = "blocks.1.hook_resid_post"

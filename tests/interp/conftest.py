@@ -38,7 +38,7 @@ def finished(work: Generator[Event, None, Result]) -> Result:
 @pytest.fixture(scope="session")
 def judged_target(tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
     """A Gemma 2 of 16 dimensions, one TopK SAE of 64 latents, 200 contexts of 32 tokens."""
-    from inspector.sources.toy import fit_toy_suite, write_toy_model, write_toy_suite
+    from tests.toy import fit_toy_suite, write_toy_model, write_toy_suite
 
     folder = tmp_path_factory.mktemp("judged")
     chosen = random.Random(0)

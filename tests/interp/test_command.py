@@ -211,7 +211,7 @@ def test_a_judge_that_is_not_there_is_a_target_that_cannot_be_reached(run: Run, 
 def test_a_judge_from_disk_that_has_learned_nothing_is_counted_and_not_believed(
     run: Run, place: Path, at_hand: None, examined: Examined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inspector.sources.toy import write_toy_model
+    from tests.toy import write_toy_model
 
     folder = write_toy_model(place / "judge", "llama", context=4096)
     monkeypatch.setattr("inspector.interp.prompts.EXPLANATION_TOKENS", 8)

@@ -17,8 +17,8 @@ from inspector.experiments import find
 from inspector.interp.examples import draw_latents, gather
 from inspector.interp.readers import error_readers, with_base
 from inspector.interp.scoring import explaining, items_of
-from inspector.sources import error_sae_files as files
 from inspector.spec import TargetSpec
+from inspector.training import error_saes as files
 from tests.cli.conftest import Run
 from tests.interp.conftest import SETTINGS, finished
 from tests.judge_server import Script, coin, is_explaining, judge_server, judging
@@ -47,7 +47,7 @@ def error_map(judged: Loaded) -> LinearMap:
 @pytest.fixture(scope="module")
 def folder(judged: Loaded, error_map: LinearMap, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `run error-saes` leaves it, with SAEs that have learned nothing."""
-    from inspector.sources.toy import write_toy_sae
+    from tests.toy import write_toy_sae
 
     made = tmp_path_factory.mktemp("error-saes")
     base = judged.saes[0]

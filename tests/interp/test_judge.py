@@ -16,7 +16,7 @@ from inspector.errors import TargetError
 from inspector.interp import prompts
 from inspector.interp.asking import AnswerStore, Asker
 from inspector.interp.judge import LocalJudge
-from inspector.sources.causal import Writer, load_writer
+from inspector.sources.writer import Writer, load_writer
 from tests.interp.conftest import finished
 
 QUESTION = prompts.detect("dark matter", ["one", "two"])
@@ -31,7 +31,7 @@ NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no syst
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama that has learned nothing, with room for a question."""
-    from inspector.sources.toy import write_toy_model
+    from tests.toy import write_toy_model
 
     made = write_toy_model(tmp_path_factory.mktemp("judge") / "llama", "llama", context=4096)
     # As many models do: a configuration that asks for sampling, which a judge must not follow.

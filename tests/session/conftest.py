@@ -22,7 +22,7 @@ WORDS = [
 @pytest.fixture(scope="session")
 def toy_target(tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
     """A Gemma 2 of 16 dimensions, TopK SAEs of two widths and two L0s, 40 contexts of 32 tokens."""
-    from inspector.sources.toy import fit_toy_suite, write_toy_model, write_toy_suite
+    from tests.toy import fit_toy_suite, write_toy_model, write_toy_suite
 
     folder = tmp_path_factory.mktemp("toy")
     chosen = random.Random(0)

@@ -7,7 +7,7 @@ import torch
 
 from inspector.session import documents
 from inspector.session.protocol import Generated, unpack
-from inspector.sources.generation import Step
+from inspector.sources.model import Step
 
 NAN = float("nan")
 

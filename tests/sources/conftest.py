@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from inspector.sources.model import LanguageModel, load_model
-from inspector.sources.toy import write_toy_model
+from inspector.sources.loading import load_model
+from inspector.sources.model import LanguageModel
 from inspector.spec import TargetSpec
+from tests.toy import write_toy_model
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import DataError, ExitCode, TargetError
-from inspector.sources import bridge_check
+from inspector.sources import loading
 from inspector.sources.architectures import (
     PUBLISHED,
     published,
@@ -32,9 +32,9 @@ from inspector.sources.loading import load_model
 from inspector.sources.memory_sizes import n_parameters
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import ModelFiles, find_model
-from inspector.sources.registry_index import parse, registry_file
-from inspector.sources.toy import toy_tokenizer
+from inspector.sources.registry import parse, registry_file
 from inspector.spec import TargetSpec
+from tests.toy import toy_tokenizer
 
 ROWS, LAYERS = 300, 2
 SMALL: dict[str, Any] = {
@@ -359,9 +359,9 @@ def test_a_norms_hook_is_before_its_weights(tmp_path: Path, name: str, centred: 
 def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     read: list[Path] = []
-    real, real_digest = bridge_check.Question.logits_of, ModelFiles.digest
+    real, real_digest = loading.Question.logits_of, ModelFiles.digest
 
-    def counted(self: bridge_check.Question, hf_model: Any) -> torch.Tensor:
+    def counted(self: loading.Question, hf_model: Any) -> torch.Tensor:
         asked.append(self.files.name)
         return real(self, hf_model)
 
@@ -369,8 +369,8 @@ def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, mon
         read.append(self.directory)
         return real_digest(self)
 
-    monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
-    monkeypatch.setattr(bridge_check.Question, "logits_of", counted)
+    monkeypatch.setattr(loading, "cache_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(loading.Question, "logits_of", counted)
     monkeypatch.setattr(ModelFiles, "digest", digested)
     folder = written(made("llama"), tmp_path / "m")
     loaded(folder)
@@ -394,7 +394,7 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that was found to be the same, and then one in its place that is not."""
-    monkeypatch.setattr(bridge_check, "cache_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(loading, "cache_folder", lambda: tmp_path / "kept")
     folder = written(drawn(gpt2()), tmp_path / "m")
     loaded(folder)
     config = json.loads((folder / "config.json").read_text())

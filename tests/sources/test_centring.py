@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from inspector.errors import DataError, TargetError
-from inspector.sources.centring import processing
 from inspector.sources.model import LanguageModel
-from inspector.sources.sae import LoadedSae, load_sae
+from inspector.sources.sae import LoadedSae
+from inspector.sources.sae_loading import load_sae, processing
 from inspector.sources.suites import list_suite
 from inspector.spec import TargetSpec
 from tests.checkpoints import Array, tensor
@@ -144,7 +144,7 @@ def test_a_model_whose_norms_keep_the_mean_is_refused(tmp_path: Path) -> None:
 def test_codes_are_pursued_only_where_x_hat_is_a_sum_of_rows(
     tmp_path: Path, kwargs: dict[str, Any] | None, norm: str
 ) -> None:
-    from inspector.statistics.pursued import _Source
+    from inspector.statistics.own.pursued import _Source
 
     found = sae(tmp_path / "a", STREAM[0], kwargs, normalize_activations=norm)
     mask = torch.ones(1, 3, dtype=torch.bool)

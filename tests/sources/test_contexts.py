@@ -10,8 +10,7 @@ import torch
 
 from inspector.errors import DataError, UsageError
 from inspector.sources import contexts as contexts_module
-from inspector.sources.contexts import contexts_from, load_contexts
-from inspector.sources.limits import default_context_length, default_positions
+from inspector.sources.contexts import contexts_from, default_context_length, default_positions, load_contexts
 from inspector.sources.model import LanguageModel
 from inspector.spec import TargetSpec
 

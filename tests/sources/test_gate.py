@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import ExitCode, TargetError
-from inspector.sources import gate, toy
+from inspector.sources import gate
 from inspector.sources.gate import GateReport
 from inspector.sources.suites import demo_suite_dir
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import Site, TargetSpec, hook_name_of
+from tests import toy
 
 LAYER, D = 1, 16
 TEXT = " ".join(f"{['the', 'model', 'reads', 'a', 'token'][i * i % 5]} {i * i % 97}" for i in range(6000))

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from inspector.errors import DataError, UsageError
-from inspector.sources.generation import Step
-from inspector.sources.model import LanguageModel, loss_per_token
+from inspector.sources.model import LanguageModel, Step, loss_per_token
 
 RESID, Z = "blocks.1.hook_resid_post", "blocks.1.attn.hook_z"
 

@@ -10,8 +10,8 @@ import pytest
 
 from inspector.errors import TargetError
 from inspector.events import Loading
-from inspector.sources import hashing
-from inspector.sources.hashing import hashed
+from inspector.sources import target
+from inspector.sources.target import hashed
 
 
 class Slow:
@@ -40,8 +40,8 @@ class FakeLoaded:
 
 
 def test_whoever_waits_is_asked_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "QUIET_SECONDS", 0.01)
-    monkeypatch.setattr(hashing, "STEP_SECONDS", 0.01)
+    monkeypatch.setattr(target, "HASH_QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(target, "HASH_STEP_SECONDS", 0.01)
     looked = threading.Event()
     slow = Slow(looked)
     work = hashed(FakeLoaded(slow, Slow(looked)))  # type: ignore[arg-type]

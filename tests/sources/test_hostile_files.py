@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from inspector.disk.files import read_json
 from inspector.errors import TargetError
 from inspector.sources.model_files import find_model
-from inspector.sources.sae import load_sae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from inspector.sources.target import choose
-from inspector.sources.toy import write_toy_sae
 from inspector.spec import TargetSpec
+from tests.toy import write_toy_sae
 
 HOOK = "blocks.1.hook_resid_post"
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000

@@ -17,8 +17,8 @@ from inspector.errors import DataError
 from inspector.sources import hub_text
 from inspector.sources.contexts import Contexts, load_contexts
 from inspector.sources.loading import load_model
-from inspector.sources.toy import BOS_ID, write_toy_model
 from inspector.spec import TargetSpec
+from tests.toy import BOS_ID, write_toy_model
 
 NAME = "hf:some/set"
 N, LENGTH, BUFFER = 5, 24, 20

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import TargetError, UsageError
-from inspector.sources.loading import pick_device, pick_dtype
-from inspector.sources.model import load_model
+from inspector.sources.loading import load_model, pick_device, pick_dtype
 from inspector.sources.model_files import find_model, hub_cache
 from inspector.spec import TargetSpec
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from inspector.sources import toy
 from inspector.spec import hook_name_of
+from tests import toy
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,9 +13,8 @@ from pyarrow import parquet
 
 from inspector.errors import DataError, UsageError
 from inspector.sources import json_records, parquet_records, readers
-from inspector.sources.characters import Decoder, decoded, mended
 from inspector.sources.readers import HubText, check_file, check_text, read_records, read_text, record_name, shuffled
-from inspector.sources.records import Reading
+from inspector.sources.records import Decoder, Reading, decoded, mended
 
 
 def records(path: Path) -> list[tuple[int, str]]:

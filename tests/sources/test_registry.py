@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import TargetError
-from inspector.sources import registry_index
+from inspector.sources import registry as registry_module
 from inspector.sources.published import published_refs
-from inspector.sources.registry import Registry, load_registry
-from inspector.sources.registry_index import load_index, parse
+from inspector.sources.registry import Registry, load_index, load_registry, parse
 from inspector.sources.suites import select
 from inspector.spec import SaeRef, TargetSpec
 
@@ -211,7 +210,7 @@ heavy = {"torch", "sae_lens", "transformers", "numpy", "huggingface_hub"} & set(
 assert not heavy, heavy
 sys.exit(code)
 """
-    root = str(Path(registry_index.__file__).parents[2])
+    root = str(Path(registry_module.__file__).parents[2])
     environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -226,7 +225,7 @@ def test_an_unknown_release_names_the_nearest(registry: Registry) -> None:
 
 
 def test_the_registry_is_read_once_per_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(registry_index, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(registry_module, "cache_folder", lambda: tmp_path)
     load_registry()
-    monkeypatch.setattr(registry_index, "registry_file", lambda: pytest.fail("the YAML was read again"))
+    monkeypatch.setattr(registry_module, "registry_file", lambda: pytest.fail("the YAML was read again"))
     assert load_registry().model_id("gemma-2-9b") == NINE

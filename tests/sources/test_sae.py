@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import TargetError
-from inspector.sources.sae import LoadedSae, chunk_tokens, load_sae
+from inspector.sources.sae import LoadedSae, chunk_tokens
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
-from inspector.sources.toy import write_toy_sae
+from tests.toy import write_toy_sae
 
 CPU = torch.device("cpu")
 HOOK = "blocks.1.hook_resid_post"

@@ -12,14 +12,14 @@ import torch
 from inspector.errors import TargetError
 from inspector.formats import read_ref, recognise
 from inspector.sources import memory_sizes
-from inspector.sources import sae as sae_module
+from inspector.sources import sae_loading as sae_module
 from inspector.sources.model_files import ModelFiles
-from inspector.sources.sae import LoadedSae, load_sae
-from inspector.sources.streamed import Stage, StreamedSae
+from inspector.sources.sae import LoadedSae, Stage, StreamedSae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
-from inspector.sources.toy import write_toy_sae
 from inspector.spec import SaeRef
 from tests.checkpoints import D_IN, WRITERS, weights
+from tests.toy import write_toy_sae
 
 CPU = torch.device("cpu")
 
@@ -133,7 +133,7 @@ def test_files_that_change_while_in_use_are_refused(two: list[SaeRef]) -> None:
     path = Path(two[0].path or "") / "sae_weights.safetensors"
     raw = path.read_bytes()
     path.write_bytes(raw + b" ")
-    with pytest.raises(TargetError, match="changed while they were in use"):
+    with pytest.raises(TargetError, match="changed while it was in use"):
         sae.reconstruct(some_x())
 
 

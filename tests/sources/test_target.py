@@ -12,8 +12,8 @@ import pytest
 from inspector.errors import DataError, InspectorError, TargetError, UsageError
 from inspector.events import Event, Loading
 from inspector.sources.target import Loaded, choose, open_target
-from inspector.sources.toy import fit_toy_suite, write_toy_sae, write_toy_suite
 from inspector.spec import TargetSpec
+from tests.toy import fit_toy_suite, write_toy_sae, write_toy_suite
 
 TEXT = " ".join(f"word{i * i % 97}" for i in range(900))
 

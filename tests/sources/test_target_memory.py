@@ -18,10 +18,10 @@ from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, MemoryPlanned
 from inspector.sources.memory_plan import plan_memory
 from inspector.sources.memory_sizes import sizes_of
-from inspector.sources.streamed import StreamedSae
+from inspector.sources.sae import StreamedSae
 from inspector.sources.target import Choice, Loaded, choose, open_target
-from inspector.sources.toy import write_toy_model, write_toy_sae
 from inspector.spec import RunSpec, TargetSpec
+from tests.toy import write_toy_model, write_toy_sae
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inspector.errors import DataError
 from inspector.sources.tokenizer import Tokenizer
-from inspector.sources.toy import BOS_ID, EOS_ID, toy_tokenizer
+from tests.toy import BOS_ID, EOS_ID, toy_tokenizer
 
 
 def byte_level(**special: str) -> Tokenizer:

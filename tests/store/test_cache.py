@@ -14,13 +14,13 @@ import torch
 
 from inspector.cli.cache import Answers, ExperimentList
 from inspector.interp.asking import AnswerStore
-from inspector.sources import hub_text, registry_index
-from inspector.sources.error_sae_files import save_map, write_about
+from inspector.sources import hub_text, registry
 from inspector.store import cache_kinds, results
 from inspector.store.cache import Kind, prune, verify
 from inspector.store.checkpoints import Checkpoints
 from inspector.store.jobs import JobStore
 from inspector.store.results import list_results
+from inspector.training.error_saes import save_map, write_about
 from tests.store.objects import result
 from tests.store.test_jobs import job
 
@@ -73,7 +73,7 @@ def some_tokens(folder: Path) -> Kind:
 
 def some_registry(folder: Path) -> Kind:
     index = {"release": {"model": "m", "repo": "r", "kind": None, "saes": [["a", "b", 60, None, None]]}}
-    registry_index._write(folder / "registry-1.0-1.json", index)
+    registry._write(folder / "registry-1.0-1.json", index)
     return cache_kinds.Registry(folder)
 
 

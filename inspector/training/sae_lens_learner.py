@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.sources.learning import Architecture, LearnerSettings, Reconstructed, seed_of
+from inspector.training.learners import Architecture, LearnerSettings, Reconstructed, seed_of
 
 JUMPRELU_BANDWIDTH = 1.0
 """Of the kernel by which a threshold feels its neighbourhood. Inputs have a mean square of 1

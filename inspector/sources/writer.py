@@ -6,15 +6,19 @@ Safetensors alone, and never code that comes with a model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from inspector.errors import InspectorError, ResourceError, TargetError
+from inspector.sources import quiet_libraries
 from inspector.sources.loading import pick_device
 from inspector.sources.model_files import find_model
-from inspector.sources.quiet import quiet_libraries
 from inspector.sources.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    pass
+
 
 Turns = Sequence[dict[str, str]]
 """Messages with `role` (system, user) and `content`."""

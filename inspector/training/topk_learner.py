@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.sources.learning import LearnerSettings, Reconstructed, seed_of
+from inspector.training.learners import LearnerSettings, Reconstructed, seed_of
 
 MAX_SORTED = 32_768
 """Entries sorted at once; torch's CPU sort takes another, much slower road above this."""

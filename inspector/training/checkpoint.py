@@ -1,7 +1,8 @@
-"""The checkpoint of a training: one file of tensors, one of JSON that names it; the two are replaced as one.
+"""What a training leaves on its way: a checkpoint, and a log of what it measured.
 
     OUT/.training/state-123456.safetensors     weights, optimiser, random numbers
     OUT/.training/checkpoint.json              which run it is, how far, and the SHA-256 of both files
+    OUT/training.jsonl                         one JSON object per line
 
 The tensors are written and flushed under a new name first; then the JSON takes the place of the old one in a single
 rename. Killed in between, the old pair is still whole. Nothing is pickled, and nothing that does not match its checksum
@@ -25,12 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inspector.disk.files import SMALL, is_own_folder, open_file, parse_json, read_file, remove_files
+from inspector.disk.files import SMALL, is_own_folder, open_file, parse_json, read_file, read_text, remove_files
 from inspector.errors import DataError, ResourceError, UsageError
 
 FOLDER = ".training"
 FACTS_FILE = "checkpoint.json"
 FORMAT = 1
+LOG_FILE = "training.jsonl"
 _OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?")
 
 
@@ -155,3 +157,45 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class TrainingLog:
+    """The log's lines of one run; those of others in the same folder stay.
+
+    A run that was killed has lines its checkpoint knows nothing of; it measures those places again, so they are dropped
+    first, and the log reads as if nothing had happened but the clock.
+
+    Args:
+        out: the folder of the training.
+        run: short name of the run.
+        tokens_done: where the run begins or goes on.
+    """
+
+    def __init__(self, out: Path, run: str, tokens_done: int) -> None:
+        self._path, self._run = out / LOG_FILE, run
+        lines = [] if not self._path.exists() else read_text(self._path, errors="replace").splitlines()
+        kept = [line for line in lines if self._stays(line, tokens_done)]
+        if kept != lines:
+            partial = self._path.with_name(LOG_FILE + ".partial")
+            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            partial.replace(self._path)
+
+    def write(self, tokens: int, about: Mapping[str, Any]) -> None:
+        """Add a line.
+
+        Raises:
+            ResourceError: it cannot be written.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"run": self._run, "tokens": tokens, **about}) + "\n")
+        except OSError as error:
+            raise ResourceError(f"{self._path} could not be written: {error.strerror}. Make room there.") from error
+
+    def _stays(self, line: str, tokens_done: int) -> bool:
+        try:
+            about = parse_json(line)
+            return bool(about["run"] != self._run or about["tokens"] <= tokens_done)
+        except (ValueError, KeyError, TypeError):
+            return False  # torn by the kill

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inspector.sources.toy import BOS_ID, toy_tokenizer, write_toy_model, write_toy_sae, write_toy_suite
+from tests.toy import BOS_ID, toy_tokenizer, write_toy_model, write_toy_sae, write_toy_suite
 
 
 def test_tokenizer_spells_any_string_and_has_the_size_asked_for() -> None:

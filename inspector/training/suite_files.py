@@ -1,4 +1,4 @@
-"""How a trained suite lies on disk: a tree of plain sae-lens folders.
+"""A trained suite: which SAEs it has, how it lies on disk as a tree of plain sae-lens folders, and how good they are.
 
     SUITE/layer_3/resid/width_1k/l0_16/cfg.json, sae_weights.safetensors, quality.json
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from inspector.errors import ResourceError, UsageError
 from inspector.options import width_label
-from inspector.sources.learning import Architecture
 from inspector.spec import SITE_HOOKS, hook_name_of
+from inspector.training.blocks import ActivationSource, Ids, chosen_rows, is_ordinary
+from inspector.training.learners import Architecture
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -157,3 +160,59 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(partial, path)
+
+
+@torch.no_grad()
+def measure(
+    source: ActivationSource,
+    held_out: Ids,
+    root: Path,
+    plans: Sequence[SaePlan],
+    trained_tokens: int,
+    special_ids: tuple[int, ...],
+    model_batch: int = 16,
+) -> tuple[Quality, ...]:
+    """L0, FVU and dead latents of every SAE of `plans` below `root`.
+
+    They are read back through plain sae-lens from the files just written, so that the numbers describe what a user will
+    load: half precision, folded scales, sae-lens' own arithmetic.
+
+    One pass over `held_out` [contexts, positions] serves all of them; `special_ids` are left out, as is what the source
+    marks.
+    """
+    from sae_lens import SAE
+
+    saes = {plan: SAE.load_from_disk(root / plan.sae_id, dtype="float32") for plan in plans}
+    fired = {plan: torch.zeros(plan.d_sae, dtype=torch.int64) for plan in plans}
+    error = dict.fromkeys(plans, 0.0)
+    moments: dict[str, tuple[float, Tensor]] = {}
+    n_tokens = 0
+    for first in range(0, len(held_out), model_batch):
+        ids = held_out[first : first + model_batch]
+        ordinary = torch.from_numpy(is_ordinary(ids, special_ids))
+        by_hook = {hook: x.cpu() for hook, x in chosen_rows(source(torch.from_numpy(ids)), ordinary)[0].items()}
+        n_tokens += len(next(iter(by_hook.values())))
+        for hook, x in by_hook.items():
+            square, total = moments.get(hook, (0.0, torch.zeros(x.shape[1], dtype=torch.float64)))
+            moments[hook] = square + float(x.double().square().sum()), total + x.double().sum(0)
+        for plan, sae in saes.items():
+            latents = sae.encode(by_hook[plan.hook_name])
+            fired[plan] += (latents > 0).sum(0)
+            error[plan] += float((by_hook[plan.hook_name] - sae.decode(latents)).double().square().sum())
+    qualities = []
+    for plan in plans:
+        square, total = moments[plan.hook_name]
+        variance = square - float(total.square().sum()) / n_tokens
+        qualities.append(
+            Quality(
+                sae_id=plan.sae_id,
+                d_sae=plan.d_sae,
+                nominal_l0=plan.k,
+                n_tokens=n_tokens,
+                l0=float(fired[plan].sum()) / n_tokens,
+                fvu=error[plan] / variance,
+                dead_latents=int((fired[plan] == 0).sum()),
+                trained_tokens=trained_tokens,
+            )
+        )
+    return tuple(qualities)

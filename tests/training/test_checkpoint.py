@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inspector.errors import DataError, ResourceError, UsageError
-from inspector.sources.training_checkpoint import FACTS_FILE, FOLDER, exists, forget, load, save
+from inspector.training.checkpoint import FACTS_FILE, FOLDER, exists, forget, load, save
 
 TENSORS = {"a|w": torch.arange(6.0).view(2, 3), "|random": torch.arange(5, dtype=torch.uint8)}
 
@@ -84,7 +84,7 @@ def test_a_kill_between_the_two_files_leaves_the_one_before(tmp_path: Path, monk
         partial.rename(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("inspector.sources.training_checkpoint._put", killed)
+        patch.setattr("inspector.training.checkpoint._put", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, "run", 20, {"a|w": torch.zeros(1)}, {"tokens_done": 20})
     found = load(tmp_path, "run")

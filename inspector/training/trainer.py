@@ -21,16 +21,13 @@ from torch import Tensor
 
 from inspector.errors import UsageError
 from inspector.events import Loading, TrainProgress, Warned
-from inspector.sources import training_checkpoint
-from inspector.sources.activation_blocks import ActivationBlocks, ActivationSource, Ids, chosen_rows, is_ordinary
-from inspector.sources.learning import Learner, LearnerSettings
-from inspector.sources.lockstep import Lockstep
-from inspector.sources.outlier_marks import OutlierMarks
-from inspector.sources.sae_lens_learner import SaeLensLearner
-from inspector.sources.suite_files import DiskType, Quality, SaePlan, save_measured_l0, save_quality, save_sae
-from inspector.sources.suite_quality import measure
-from inspector.sources.topk_learner import TopKLearner
-from inspector.sources.training_log import TrainingLog
+from inspector.training import checkpoint
+from inspector.training.blocks import ActivationBlocks, ActivationSource, Ids, OutlierMarks, chosen_rows, is_ordinary
+from inspector.training.checkpoint import TrainingLog
+from inspector.training.learners import Learner, LearnerSettings, Lockstep
+from inspector.training.sae_lens_learner import SaeLensLearner
+from inspector.training.suite_files import DiskType, Quality, SaePlan, measure, save_measured_l0, save_quality, save_sae
+from inspector.training.topk_learner import TopKLearner
 
 PROBES = 20
 """Times that held-out text is measured on the way."""
@@ -123,7 +120,7 @@ def train_suite(
         save_quality(out, quality)
         if plan.architecture != "topk":
             save_measured_l0(out, quality)
-    training_checkpoint.forget(out)
+    checkpoint.forget(out)
     return qualities
 
 
@@ -285,10 +282,10 @@ class _Run:
     def save(self) -> None:
         """Keep all learners and the place of the next batch, whole or not at all."""
         place = {**self._lockstep.place(), "total": self.total, "seconds": self._seconds, "machine": _machine()}
-        training_checkpoint.save(self._out, self._fingerprint(), self.tokens_done, self._lockstep.tensors(), place)
+        checkpoint.save(self._out, self._fingerprint(), self.tokens_done, self._lockstep.tensors(), place)
 
     def _load(self) -> None:
-        found = training_checkpoint.load(self._out, self._fingerprint())
+        found = checkpoint.load(self._out, self._fingerprint())
         if found is None:
             return
         self._lockstep.restore(found.tensors, found.facts)

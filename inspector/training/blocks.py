@@ -1,4 +1,4 @@
-"""Shuffled activations in blocks: what a suite learns from.
+"""Activations that SAEs learn from: where they come from, which are left out, and their shuffled blocks.
 
 A block is a pure function of the contexts, the seed and its number. Nothing but that number has to be remembered to
 continue a run, and SAEs trained apart see the same batches as SAEs trained together.
@@ -7,14 +7,17 @@ continue a run, and SAEs trained apart see the same batches as SAEs trained toge
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from inspector.engine.plan import Outliers, outliers_of
 from inspector.errors import DataError
+from inspector.sources import hooks
 
 ActivationSource = Callable[[Tensor], dict[str, Tensor]]
 """Token ids [contexts, positions] to activations [contexts, positions, d_in] by hook name; heads already flattened."""
@@ -135,3 +138,58 @@ class ActivationBlocks:
             for epoch in np.unique(epochs)
         }
         return np.asarray([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)])
+
+
+class BridgeSource:
+    """Call it with token ids [contexts, positions] to get activations [contexts, positions, d_in] by hook name.
+
+    All contexts run in one batch and the pass ends with the last hook asked for, which is several times faster than a
+    pass per context and hook. What is learned does not need the last bits that `LanguageModel` keeps the same.
+
+    Args:
+        bridge: a `TransformerBridge` (untyped here: importing it costs twenty seconds).
+        hook_names: full names; one the model does not have raises `TargetError` at the first call.
+    """
+
+    def __init__(self, bridge: Any, hook_names: Sequence[str]) -> None:
+        self._bridge = bridge
+        self._hook_names = list(dict.fromkeys(hook_names))
+
+    @torch.inference_mode()
+    def __call__(self, ids: Tensor) -> dict[str, Tensor]:
+        """One pass over `ids`; see the class."""
+        device = next(self._bridge.parameters()).device
+        with hooks.capture(self._bridge.hook_dict, self._hook_names, stop=True) as taken:
+            # The bridge keeps every attention pattern otherwise: more memory than all that is asked for.
+            self._bridge.forward(ids.to(device), return_type="logits", output_attentions=False, use_cache=False)
+        return {name: taken[name].flatten(2) for name in self._hook_names}
+
+
+class OutlierMarks:
+    """An `ActivationSource` that says which of its tokens are outliers, at any of its hooks.
+
+    Args:
+        source: the model.
+        factor: how many times the median norm makes an outlier.
+        ids: [contexts, positions] token ids whose norms give the median of each hook, once.
+        special_ids: tokens that do not count for it.
+    """
+
+    def __init__(self, source: ActivationSource, factor: float, ids: Ids, special_ids: tuple[int, ...]) -> None:
+        self._source = source
+        ordinary = torch.from_numpy(is_ordinary(ids, special_ids))
+        self.rules: dict[str, Outliers] = {}
+        """By hook; a hook whose median norm is 0 has none."""
+        for hook, x in source(torch.from_numpy(ids)).items():
+            norms = x[ordinary.to(x.device)].float().norm(dim=-1)
+            rule = outliers_of(factor, float(norms.median())) if len(norms) else None
+            if rule is not None:
+                self.rules[hook] = rule
+
+    def __call__(self, ids: Tensor) -> dict[str, Tensor]:
+        """As the source, and the marks [contexts, positions] under LEFT_OUT."""
+        made = self._source(ids)
+        marks = torch.zeros(ids.shape, dtype=torch.bool)
+        for hook, rule in self.rules.items():
+            marks |= rule.among(made[hook])
+        return {**made, LEFT_OUT: marks}

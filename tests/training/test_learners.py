@@ -12,10 +12,10 @@ from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from inspector.sources.learning import Architecture, LearnerSettings
-from inspector.sources.sae_lens_learner import SaeLensLearner
-from inspector.sources.topk_learner import TopKLearner, topk_gradients
-from tests.sources.taught import ARCHITECTURES
+from inspector.training.learners import Architecture, LearnerSettings
+from inspector.training.sae_lens_learner import SaeLensLearner
+from inspector.training.topk_learner import TopKLearner, topk_gradients
+from tests.training.taught import ARCHITECTURES
 
 D_IN, D_SAE, K, BATCH = 12, 40, 4, 64
 RATE = 1e-3

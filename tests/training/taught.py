@@ -16,8 +16,8 @@ import sae_lens.training.sae_trainer  # noqa: F401  before the forks, or each of
 import torch
 from torch import Tensor
 
-from inspector.sources.suite_files import SaePlan
-from inspector.sources.trainer import TrainSettings, train_suite
+from inspector.training.suite_files import SaePlan
+from inspector.training.trainer import TrainSettings, train_suite
 
 D_IN, VOCAB, LENGTH = 16, 50, 24
 HOOK = "blocks.3.hook_resid_post"

@@ -15,15 +15,14 @@ from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 
 from inspector.errors import DataError, ResourceError, UsageError
 from inspector.events import TrainProgress, Warned
-from inspector.sources.learning import Architecture, LearnerSettings
-from inspector.sources.sae import load_sae
-from inspector.sources.suite_files import Quality, SaePlan, plan_suite, read_qualities
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
-from inspector.sources.topk_learner import TopKLearner, topk_gradients
-from inspector.sources.trainer import TrainSettings, train_suite
-from inspector.sources.training_checkpoint import FACTS_FILE, FOLDER
-from inspector.sources.training_log import FILE as LOG_FILE
-from tests.sources.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source, train_all_kinds
+from inspector.training.checkpoint import FACTS_FILE, FOLDER, LOG_FILE
+from inspector.training.learners import Architecture, LearnerSettings
+from inspector.training.suite_files import Quality, SaePlan, plan_suite, read_qualities
+from inspector.training.topk_learner import TopKLearner, topk_gradients
+from inspector.training.trainer import TrainSettings, train_suite
+from tests.training.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source, train_all_kinds
 
 PLANS = (SaePlan(hook_name=HOOK, d_sae=64, k=4), SaePlan(hook_name=OTHER, d_sae=48, k=2))
 SETTINGS = TrainSettings(tokens=4000, batch_tokens=128, block_contexts=16, special_ids=(1,))
@@ -81,7 +80,7 @@ def test_gradients_do_not_depend_on_how_many_entries_are_sorted_at_once(monkeypa
     inputs, encoder, decoder = (torch.randn(n, 8, generator=generator) for n in (100, 30, 30))
     arguments = (inputs, inputs, encoder, torch.zeros(30), decoder, 4, torch.float32)
     whole = topk_gradients(*arguments)
-    monkeypatch.setattr("inspector.sources.topk_learner.MAX_SORTED", 28)
+    monkeypatch.setattr("inspector.training.topk_learner.MAX_SORTED", 28)
     torch.testing.assert_close(topk_gradients(*arguments).decoder, whole.decoder, rtol=1e-4, atol=1e-5)
 
 
@@ -265,7 +264,7 @@ def test_qualities_are_sorted_by_width(tmp_path: Path) -> None:
 
 def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at three random moments, with a checkpoint at every step so that some hit the writing of one."""
-    command = [sys.executable, "-m", "tests.sources.taught", str(tmp_path / "parts"), "11"]
+    command = [sys.executable, "-m", "tests.training.taught", str(tmp_path / "parts"), "11"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     train_all_kinds(tmp_path / "whole")  # in this process, which orders sets in another way
@@ -328,7 +327,7 @@ def test_a_run_killed_while_it_wrote_its_saes_comes_back(tmp_path: Path, monkeyp
 
     train(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("inspector.sources.trainer.measure", killed)
+        patch.setattr("inspector.training.trainer.measure", killed)
         with pytest.raises(RuntimeError):
             train(tmp_path / "parts")
     events, _ = train(tmp_path / "parts")

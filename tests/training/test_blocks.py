@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.sources.activation_blocks import LEFT_OUT, ActivationBlocks
-from inspector.sources.outlier_marks import OutlierMarks
+from inspector.training.blocks import LEFT_OUT, ActivationBlocks, OutlierMarks
 
 IDS = np.arange(40 * 8, dtype=np.int64).reshape(40, 8)
 HEAVY = {3, 77, 201, 311}

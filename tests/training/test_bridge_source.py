@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from inspector.errors import TargetError
-from inspector.sources.bridge_source import BridgeSource
-from inspector.sources.model import LanguageModel, load_model
-from inspector.sources.toy import write_toy_model
+from inspector.sources.loading import load_model
+from inspector.sources.model import LanguageModel
 from inspector.spec import TargetSpec
+from inspector.training.blocks import BridgeSource
+from tests.toy import write_toy_model
 
 HOOKS = ["blocks.1.hook_resid_post", "blocks.0.hook_mlp_out", "blocks.1.attn.hook_z"]
 

@@ -172,7 +172,7 @@ def fit_toy_suite(suite: Path, model: Path, text: str | None = None) -> Path:
     from safetensors.torch import load_file
 
     from inspector.sources.loading import load_model
-    from inspector.sources.sae import load_sae
+    from inspector.sources.sae_loading import load_sae
     from inspector.sources.suites import list_suite
     from inspector.spec import TargetSpec
 

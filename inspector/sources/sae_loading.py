@@ -1,0 +1,221 @@
+"""Loads SAEs from their files: sae-lens' object of what a layout read, checked, and what a user should know about it.
+
+Some were trained on a model whose writing weights are centred, and run here on the model as it is published.
+transformer-lens can take off every weight that writes to the residual stream its mean over dimensions. A model whose
+norms are LayerNorms computes the same logits then, as these take that mean off anyway; only the stream and what is
+added to it lose their mean over dimensions, one number per token. An SAE of such a stream reads x without that mean
+here, and what it makes has it again: `sae_error` is exactly the error on the processed model, and a splice of x_hat
+gives its logits. FVU is of x as published, mean included. Layer-normed SAEs of sae-lens do the same with that mean.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from inspector.errors import ResourceError, TargetError
+from inspector.formats import layout_of
+from inspector.sources.memory_sizes import host_free
+from inspector.sources.model_files import state_of
+from inspector.sources.sae import CENTRING, STREAM, LoadedSae, Stage, StreamedSae, files_of, is_centred
+from inspector.sources.suites import mismatch
+from inspector.spec import LlamaGate, SaeRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHAPES = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_in",)}
+PER_LATENT = ("threshold", "b_mag", "b_gate", "r_mag")
+_ROWS_CHECKED = 256
+_HOST_RESERVE = 4 << 30
+"""Bytes of the host's memory that stay free; below, streamed SAEs are read from their files for each turn."""
+_HARMLESS = frozenset(
+    {"center_unembed", "n_devices", "dtype", "device", "torch_dtype", "trust_remote_code", "revision"}
+)
+"""Arguments of loading that change no activation, or none that is chosen here."""
+
+
+def load_sae(
+    ref: SaeRef,
+    device: torch.device,
+    d_in_expected: int,
+    *,
+    llama_gate: LlamaGate = "published",
+    stage: Stage | None = None,
+) -> LoadedSae:
+    """Load one SAE from its folder.
+
+    Args:
+        ref: with `path` set.
+        device: where it goes.
+        d_in_expected: width of the activation it will read.
+        llama_gate: of Llama Scope.
+        stage: room on the device that it takes turns for with others; None: it stays there.
+
+    Raises:
+        TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
+        ResourceError: when it does not fit into memory.
+    """
+    if ref.path is None:
+        raise TargetError(f"SAE {ref.sae_id!r} of {ref.release} is not on disk. Download it first, or give --sae DIR.")
+    if ref.d_in != d_in_expected:
+        raise mismatch(ref, d_in_expected)
+    before = state_of(files_of(ref))
+    found = _loaded(ref, device, llama_gate, stage)
+    found.files = before
+    return found
+
+
+def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Stage | None) -> LoadedSae:
+    if stage is not None:
+        sae, gate = _read_or_explain(ref, torch.device("cpu"), llama_gate)
+        in_files = device.type == "cpu" or host_free() < _HOST_RESERVE
+
+        def again() -> Any:
+            return _read_or_explain(ref, device, llama_gate)[0]
+
+        read = again if in_files else None
+        return StreamedSae(ref, sae, device=device, stage=stage, read=read, notes=_noted(ref, sae, gate), gate=gate)
+    sae, gate = _read_or_explain(ref, device, llama_gate)
+    return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
+
+
+def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """As `_read`, with the errors of `load_sae`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
+            return _read(ref, device, llama_gate)
+    except TargetError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ResourceError(
+            f"SAE {ref.sae_id!r} ({4 * 2 * ref.d_in * ref.d_sae / 1e9:.1f} GB in float32) does not fit into memory. "
+            "Choose fewer --widths, or another --device."
+        ) from error
+    except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise TargetError(
+            f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. It was read as {ref.format}, see docs/suites.md; "
+            "leave it out with --sae or --widths."
+        ) from error
+
+
+def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """The sae-lens object, checked, and the name of its gate."""
+    sae, gate = _built(ref, device, llama_gate)
+    architecture = sae.cfg.architecture()
+    k = getattr(sae.cfg, "k", None)
+    if architecture == "topk" and (type(k) is not int or not 1 <= k <= ref.d_sae):
+        raise TargetError(
+            f"SAE {ref.sae_id!r} keeps the {k!r} largest of {ref.d_sae:,} latents, which is no such number. "
+            "Its configuration is damaged; fetch it again."
+        )
+    normalisation = sae.cfg.normalize_activations
+    if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
+        # sae-lens leaves both out at inference, with at most a warning: plausible numbers of another function.
+        raise TargetError(
+            f"SAE {ref.sae_id!r} was trained with normalize_activations={normalisation!r}, whose factor is not in the "
+            "weights. Fold it with sae-lens before saving (fold_activation_norm_scaling_factor)."
+        )
+    broken = [name for name, weight in sae.named_parameters() if not _is_finite(weight)]
+    if broken:
+        raise TargetError(
+            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}: its training diverged or its file is "
+            "damaged. Leave it out with --sae or --widths."
+        )
+    if is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs):
+        _centre(sae)
+    sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
+    return sae.eval().requires_grad_(False), gate
+
+
+def _built(ref: SaeRef, device: torch.device | str, llama_gate: LlamaGate) -> tuple[Any, str | None]:
+    """The sae-lens object in float32 on the device, and the name of its gate where a layout leaves a choice."""
+    from sae_lens import SAE
+
+    for path in files_of(ref):
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise TargetError(f"{path} is not a regular file. Put the SAE's own file in its place.")
+    folder = Path(ref.path or "")
+    converted = layout_of(ref.format).read(ref, folder, llama_gate)
+
+    def converter(_path: Any, _device: str, cfg_overrides: Any = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
+        return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
+
+    _check_shapes(ref, converted.state)
+    return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate
+
+
+def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor]) -> None:
+    """Refuse shapes that are not what the reference promises; swapped matrices are such, unless they are square."""
+    sizes = {"d_in": ref.d_in, "d_sae": ref.d_sae}
+    for name, value in state.items():
+        expected = SHAPES.get(name, ("d_sae",) if name in PER_LATENT else None)
+        if expected is not None and tuple(value.shape) != tuple(sizes[size] for size in expected):
+            shape = [sizes[size] for size in expected]
+            raise TargetError(
+                f"SAE {ref.sae_id!r} has {name} of shape {list(value.shape)} instead of {shape}. "
+                "Its files are of two SAEs, or damaged."
+            )
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """In parts: the copies that the test makes of a whole decoder would be as large as the decoder."""
+    return all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED))
+
+
+def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
+    notes = (*ref.notes, *_notes(ref, sae))
+    return notes if gate is None else (*notes, f"Latents of {ref.sae_id} pass: {gate}.")
+
+
+def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:
+    kwargs = sae.cfg.metadata.model_from_pretrained_kwargs
+    notes = [_centred_note(ref)] if is_centred(ref.hook_name, kwargs) else []
+    if other := processing(ref.hook_name, kwargs):
+        notes.append(
+            f"SAE {ref.sae_id} was trained on a processed model ({other}), but the model here is as published; "
+            "its error may be too large."
+        )
+    return tuple(notes)
+
+
+def processing(hook_name: str, kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Of `model_from_pretrained_kwargs`, what was done to the model in training and is not done here."""
+    done = {CENTRING} if STREAM.match(hook_name) else set()
+    return {key: value for key, value in (kwargs or {}).items() if value and key not in _HARMLESS and key not in done}
+
+
+def _centre(sae: Any) -> None:
+    """Let a sae-lens object take off each token's mean over dimensions before it encodes, and put it back.
+
+    It keeps the last input's means in between, as its own normalisations keep their scales: decode after each encode.
+    """
+    inner_in, inner_out = sae.run_time_activation_norm_fn_in, sae.run_time_activation_norm_fn_out
+    kept: list[Tensor] = []
+
+    def without(x: Tensor) -> Tensor:
+        mean = x.mean(dim=-1, keepdim=True)
+        kept[:] = [mean]
+        centred: Tensor = inner_in(x - mean)
+        return centred
+
+    def again(x_hat: Tensor) -> Tensor:
+        whole: Tensor = inner_out(x_hat) + kept[0][: len(x_hat)]
+        return whole
+
+    sae.run_time_activation_norm_fn_in, sae.run_time_activation_norm_fn_out = without, again
+
+
+def _centred_note(ref: SaeRef) -> str:
+    """What a user should know about a centred SAE."""
+    return (
+        f"SAE {ref.sae_id} was trained on a stream without its mean over dimensions ({CENTRING}): it is taken off "
+        "before the SAE and put back behind it, so that the error is that of training."
+    )

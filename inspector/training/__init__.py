@@ -1,0 +1,1 @@
+"""SAEs trained on a model, or on the error of another SAE: blocks of activations, learners, checkpoints, files."""
