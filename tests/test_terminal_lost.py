@@ -22,9 +22,7 @@ from benchmarks.sessions import ROOT, FakeServer
 from benchmarks.terminal import Home, Terminal
 from benchmarks.view import wait_for_colours
 from inspector.tui.terminal_watch import is_gone
-
-LIMIT = 60.0
-"""Seconds to wait for what takes a tenth of one on a quiet machine."""
+from tests.at_the_terminal import LIMIT, redraw
 
 
 @contextlib.contextmanager
@@ -151,7 +149,7 @@ def test_a_storm_of_resizes_over_all_screens_while_a_job_runs_leaves_a_whole_scr
             view.read_for(0.02 + 0.1 * (step % 2))
         view.resize(120, 40)
         view.read_until_silent(1.0, 15.0)
-        for _ in range(10):
+        for _ in range(100):
             if view.lines[0].startswith(" dm-inspect  demo"):
                 break
             view.press("\x1b", silence=0.5, limit=5.0)
@@ -160,9 +158,7 @@ def test_a_storm_of_resizes_over_all_screens_while_a_job_runs_leaves_a_whole_scr
         assert b"Traceback" not in view.raw
         assert "token" in view.lines[-1], view.lines
         shown = [line.rstrip() for line in view.lines[:-2]]
-        view.press(":", silence=0.5, limit=5.0)
-        view.press("redraw whole", silence=0.5, limit=5.0)
-        view.press("\r", silence=0.5, limit=5.0)
+        redraw(view)
         assert shown == [line.rstrip() for line in view.lines[:-2]]
         view.send("q")
         assert view.wait_until(lambda lines: any("leave, the job goes on" in line for line in lines), LIMIT)
@@ -178,11 +174,14 @@ def test_the_next_view_begins_where_a_killed_one_was() -> None:
         command = [sys.executable, "-m", "inspector"]
         with Terminal(command, home, extra=server.environment) as view:
             wait_for_colours(view, LIMIT)
-            view.press(">", silence=0.5)
-            assert view.wait_until(lambda lines: "context 2/6" in lines[1], LIMIT)
-            view.press("\x1b[C", silence=0.5)
-            view.press("2", silence=0.5)
-            position = re.search(r"position (\d+)", "\n".join(view.lines))
+            view.send(">")
+            assert view.wait_until(lambda lines: "context 2/6" in lines[1] and position_in(lines) is not None, LIMIT)
+            begun = position_in(view.lines)
+            view.send("\x1b[C")
+            assert view.wait_until(lambda lines: position_in(lines) not in (None, begun), LIMIT)
+            view.send("2")
+            assert view.wait_until(lambda lines: "512◉" in lines[0], LIMIT)
+            position = position_in(view.lines)
             view.process.send_signal(signal.SIGHUP)
             assert ended(view.process) == 128 + signal.SIGHUP
         with Terminal(command, home, extra=server.environment) as view:
@@ -190,4 +189,10 @@ def test_the_next_view_begins_where_a_killed_one_was() -> None:
             assert "context 2/6" in view.lines[1]
             assert "512◉" in view.lines[0]
             assert position is not None
-            assert position.group() in "\n".join(view.lines)
+            assert view.wait_for(position, LIMIT), view.lines
+
+
+def position_in(lines: list[str]) -> str | None:
+    """The `position N` that the pane of the token names."""
+    found = re.search(r"position \d+", "\n".join(lines))
+    return found and found.group()

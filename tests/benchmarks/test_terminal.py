@@ -13,14 +13,14 @@ SHOWS_SIZE = """
 import os, signal, time
 signal.signal(signal.SIGWINCH, lambda *_: print(os.get_terminal_size().columns, flush=True))
 print("ready", flush=True)
-time.sleep(20)
+time.sleep(600)
 """
 BLANKS_THEN_TEXT = """
 import sys, time
 print(" " * 30, end="", flush=True)
-time.sleep(0.3)
+sys.stdin.readline()
 print("x" * 25, end="", flush=True)
-time.sleep(20)
+time.sleep(600)
 """
 ASKS = """
 import os, sys, tty
@@ -86,40 +86,41 @@ def test_an_escape_that_never_ends_does_not_swallow_the_rest():
 
 def test_terminal_counts_every_byte_and_first_paint_needs_visible_cells(tmp_path, home):
     with Terminal(script(tmp_path, BLANKS_THEN_TEXT), home) as terminal:
-        assert terminal.wait_for("xxxxx", limit=10)
-        assert len(terminal.raw) == 55
+        assert terminal.wait_until(lambda _: len(terminal.raw) == 30, limit=120)
+        n_blank = len(terminal.chunks)
+        terminal.send("\n")  # only then it goes on
+        assert terminal.wait_for("xxxxx", limit=120)
+        assert len(terminal.raw) == 30 + len("\r\n") + 25  # the terminal echoes what is typed
         painted = terminal.first_painted()
-        assert painted is not None
-        first_byte = terminal.chunks[0].at - terminal.started
-        assert painted - first_byte > 0.2  # the blanks came 0.3 s earlier and are no picture; 0.1 s for a busy machine
+        assert painted in {chunk.at - terminal.started for chunk in terminal.chunks[n_blank:]}  # blanks are no picture
 
 
 def test_first_paint_of_a_blank_program_is_none(tmp_path, home):
     with Terminal(script(tmp_path, "print(' ')"), home) as terminal:
-        terminal.read_until_silent(first=5)
+        terminal.read_until_silent(first=120)
         assert terminal.first_painted() is None
 
 
 def test_burst_holds_only_what_came_after_the_key(tmp_path, home):
     text = "import sys\nprint('a'*10, flush=True)\nfor line in sys.stdin: print('b'*int(line), flush=True)"
     with Terminal(script(tmp_path, text), home) as terminal:
-        assert terminal.wait_for("a" * 10, limit=10)
-        burst = terminal.press("7\n")
+        assert terminal.wait_for("a" * 10, limit=120)
+        burst = terminal.press("7\n", silence=1.0, limit=120)
         assert burst.n_bytes == len("7\r\n") + len("bbbbbbb\r\n")  # the terminal echoes what is typed
-        assert 0 < burst.seconds < 5
+        assert burst.seconds > 0
         assert terminal.read_for(0.1).n_bytes == 0
 
 
 def test_questions_of_the_program_are_answered(tmp_path, home):
     with Terminal(script(tmp_path, ASKS), home) as terminal:
-        assert terminal.wait_for("[?2026;2$y", limit=10)
+        assert terminal.wait_for("[?2026;2$y", limit=120)
 
 
 def test_resize_reaches_the_program(home):
     with Terminal([sys.executable, "-c", SHOWS_SIZE], home) as terminal:
-        assert terminal.wait_for("ready", limit=10)
+        assert terminal.wait_for("ready", limit=120)
         terminal.resize(77, 20)
-        assert terminal.wait_for("77", limit=10)
+        assert terminal.wait_for("77", limit=120)
 
 
 def test_home_is_private_and_ends_what_it_started(tmp_path):
@@ -129,7 +130,7 @@ def test_home_is_private_and_ends_what_it_started(tmp_path):
         assert "COLORTERM" not in environment
         assert Path(environment["HOME"]) == home.path
         with Terminal(script(tmp_path, LEAVES_ONE_BEHIND), home) as terminal:
-            assert terminal.wait_for("done", limit=10)
+            assert terminal.wait_for("done", limit=120)
         if not Path("/proc").exists():
             pytest.skip("without /proc the harness cannot find what a program left behind")
         assert len(home.processes()) == 1

@@ -39,7 +39,7 @@ async def everything(client: FakeClient | SessionClient) -> list[SessionMessage]
     """Ask one of each as soon as it is ready; all messages until the last has been answered."""
     heard: list[SessionMessage] = []
     open_requests: set[int] = set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async for message in client.messages():
             heard.append(message)
             if isinstance(message, Ready):

@@ -154,8 +154,9 @@ def test_cancelled_within_one_step_and_the_next_one_begins(running: Running, mon
     first = start(running, "error-vector")
     second = start(running, "norm-prediction", request=2)
     until_state(running, first.id, "running")
-    before = len(steps)
-    cancelled = job_of(running.ask(1, CancelJob(request=3, job=first.id)))
+    running.views.ask(1, CancelJob(request=3, job=first.id))
+    before = len(steps)  # once it is asked: until then the machine may have made any number of them
+    cancelled = job_of(running.until(1, lambda message: message.request == 3))
     assert cancelled.state == "cancelled"
     assert len(steps) - before <= 2
     gate.set()
@@ -187,8 +188,8 @@ def test_a_waiting_job_is_cancelled_without_ever_running(running: Running, monke
 def test_progress_is_told_twice_a_second_at_most(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     steps = hold(monkeypatch, gate)
-    job = start(running, "error-vector")
     began = time.monotonic()
+    job = start(running, "error-vector")
     while len(steps) < 300:
         time.sleep(0.01)
     seconds = time.monotonic() - began
@@ -212,8 +213,9 @@ def test_questions_are_answered_between_two_steps(running: Running, monkeypatch:
 
     monkeypatch.setattr(running.views, "tell", noted)
     for number in range(10, 20):
-        before = len(steps)
-        assert isinstance(running.ask(1, Find(request=number, text="error")), Found)
+        running.views.ask(1, Find(request=number, text="error"))
+        before = len(steps)  # once it is asked, as above
+        assert isinstance(running.until(1, lambda message, number=number: message.request == number), Found)
         assert when_told[number] - before <= 3
     gate.set()
     until_state(running, job.id, "done")

