@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from inspector.errors import ResourceError, UsageError
@@ -123,14 +123,20 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
 
 
 def _save_sae(sae: Any, folder: Path, dtype: DiskType) -> None:
-    sae.save_inference_model(folder)
-    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+    """As sae-lens' `save_inference_model`, but in `dtype`, and so that a reader never sees half an SAE: the weights
+    appear whole, and the configuration, without which they are no SAE, after them.
+    """
+    state = sae.state_dict()
+    sae.process_state_dict_for_saving_inference(state)
+    weights = {name: tensor.detach().to(getattr(torch, dtype)).contiguous() for name, tensor in state.items()}
     wide = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if wide:
         raise UsageError(f"{', '.join(wide)} of {folder} exceed what {dtype} can hold. Save the suite in float32.")
-    save_file(weights, folder / WEIGHTS_FILE)
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    config |= {"dtype": dtype, "device": "cpu"}
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (WEIGHTS_FILE + ".partial")
+    save_file(weights, partial)
+    os.replace(partial, folder / WEIGHTS_FILE)
+    config = sae.cfg.get_inference_sae_cfg_dict() | {"dtype": dtype, "device": "cpu"}
     # sae-lens takes its fields from a set, in another order in every process: sorted, the same SAE has the same bytes.
     write_json(folder / CONFIG_FILE, json.loads(json.dumps(config, sort_keys=True)))
 
