@@ -35,8 +35,10 @@ def components(results: Results) -> Finding:
     found = results["cross-component"]
     scores = found["result"]["r2_mean_dims"]
     joint = scores.get("joint") or scores.get("previous")
-    if not joint or joint.get("sae_error") is None:
+    if not joint:
         return cannot("The suite has no SAE of an earlier component.")
+    if joint.get("sae_error") is None or joint.get("nonlinear_error") is None:
+        return cannot("The errors of the SAE were not among the targets, or their R² is undefined.")
     sae = found["result"]["sae"]
     key = "joint" if "joint" in scores else "previous"
     ends = interval_of(found, sae, f"{key} sae_error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from inspector.errors import UsageError, nearest
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
@@ -24,7 +24,11 @@ KINDS = {
     "linear_error": "linear error",
     "nonlinear_error": "nonlinear error",
 }
+TARGETS = ("nonlinear_error", "sae_error", "linear_error", "activation", "sae")
+"""In the order they are drawn: the three panels of Fig. 9b, then what the published code can predict too."""
 LAYERS = ("same", "previous")
+NAMED = {"activation": "x", "sae": "Sae(x)"}
+"""Targets that are drawn by other names."""
 TITLES = {"own": "Sae(x)", "previous": "previous residual", "mlp": "MLP", "attn": "attention", "joint": "joint"}
 READING = (
     "nonlinear_error is minus the part of Sae(x) that is not affine in x (S-09), so what Sae(x) itself explains of it "
@@ -44,6 +48,9 @@ class Params(FitParams):
     regressors: str = "sae"
     """What of each component is regressed on, one after the other, with commas between: 'sae' (its reconstruction, as
     the paper), 'activation', 'sae_error', 'linear_error', 'nonlinear_error' (of the component's own SAE)."""
+    targets: str = "sae_error,linear_error,nonlinear_error"
+    """What is predicted, with commas between: the SAE's error and its parts, as the paper, 'activation' (x) or 'sae'
+    (its reconstruction)."""
     components: str = "same"
     """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
 
@@ -87,22 +94,24 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Comp
             tokens=params.tokens,
             component_layer=params.components,
             sae_id=params.sae,
-            kinds=kinds_of(params),
+            kinds=words_of(params, "regressors"),
+            targets=words_of(params, "targets"),
         )
     )
 
 
-def kinds_of(params: Params) -> list[str]:
-    """The words of `regressors`, each once.
+def words_of(params: Params, key: Literal["regressors", "targets"]) -> list[str]:
+    """The words of `regressors` or `targets`, each once.
 
     Raises:
         UsageError: one is unknown, or there is none.
     """
-    kinds = list(dict.fromkeys(word for word in params.regressors.replace(" ", "").split(",") if word))
-    for kind in kinds or [""]:
-        if kind not in KINDS:
-            raise UsageError(f"'regressors={params.regressors}': '{kind}' is no regressor.{nearest(kind, list(KINDS))}")
-    return kinds
+    given: str = getattr(params, key)
+    words = list(dict.fromkeys(word for word in given.replace(" ", "").split(",") if word))
+    for word in words or [""]:
+        if word not in KINDS:
+            raise UsageError(f"'{key}={given}': '{word}' is no {key[:-1]}.{nearest(word, list(KINDS))}")
+    return words
 
 
 def named(regressor: str) -> str:
@@ -175,7 +184,9 @@ def draw(result: ResultObject) -> Sequence[Figure]:
     found = result["result"]
     intervals = result["intervals"].get(found["sae"], {})
     names = list(found["r2_mean_dims"])
-    targets = ("nonlinear_error", "sae_error", "linear_error")
+    predicted = found["r2_mean_dims"][names[0]] if names else TARGETS[:3]
+    targets = [target for target in TARGETS if target in predicted]
+    errors_alone = not NAMED.keys() & targets
     bars = []
     for name in names:
         ends = [intervals.get(f"{name} {target}") for target in targets]
@@ -188,15 +199,15 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             )
         )
     panels = GroupedBars(
-        title=f"Error of {found['sae']} predicted from components",
+        title=f"{'Error of ' if errors_alone else ''}{found['sae']} predicted from components",
         value=Axis(label="mean R² of dims"),
-        groups=targets,
+        groups=tuple(NAMED.get(target, target) for target in targets),
         bars=tuple(bars),
         note=READING,
     )
     columns = [Column(title="from")]
     for target in targets:
-        columns += [Column(title=f"{target} mean dims"), Column(title="pooled")]
+        columns += [Column(title=f"{NAMED.get(target, target)} mean dims"), Column(title="pooled")]
     rows = []
     for name in names:
         line: list[str | float | None] = [named(name)]
@@ -209,7 +220,10 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             line += [found["increment_r2_mean_dims"][target], None]
         rows.append(tuple(line))
     table = Table(
-        title="Error predicted from components", columns=tuple(columns), rows=tuple(rows), note=result["definition"]
+        title=f"{'Error' if errors_alone else 'What is'} predicted from components",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note=result["definition"],
     )
     return table, panels
 
@@ -218,12 +232,16 @@ def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
     from inspector.statistics.profiles import bootstrap
 
-    kinds = ", or on the ".join(KINDS[kind] for kind in kinds_of(params))
+    kinds = ", or on the ".join(KINDS[kind] for kind in words_of(params, "regressors"))
+    targets = words_of(params, "targets")
+    *names, last = (NAMED.get(target, target) for target in targets)
+    said = f"{', '.join(names)} and {last}" if names else last
+    itself = " What x or Sae(x) says of itself is 1 by construction." if NAMED.keys() & targets else ""
     return (
-        "r2_mean_dims (and r2_pooled) on held-out tokens of sae_error, linear_error and nonlinear_error of one SAE, by "
+        f"r2_mean_dims (and r2_pooled) on held-out tokens of {said} of one SAE, by "
         f"regression ({protocol.a_map}) on the {kinds} of one component at a time: the hook itself (reconstruction "
         "and activation only), the residual stream one layer before, the MLP's output, the attention heads; and on the "
-        "last three jointly. " + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+        f"last three jointly.{itself} " + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
     )
 
 

@@ -64,7 +64,13 @@ class Components:
 
 
 def measure_components(
-    measuring: Measuring, *, tokens: int, component_layer: str, sae_id: str, kinds: Sequence[str] = ("sae",)
+    measuring: Measuring,
+    *,
+    tokens: int,
+    component_layer: str,
+    sae_id: str,
+    kinds: Sequence[str] = ("sae",),
+    targets: Sequence[str] = TARGETS,
 ) -> Generator[Event, None, Components | None]:
     """Regress the parts of one SAE's error on reconstructions of what feeds its hook.
 
@@ -74,6 +80,7 @@ def measure_components(
         component_layer: 'same' or 'previous', the layer of MLP and attention (D-22).
         sae_id: of the target; empty: the one most like its companions in width and L0.
         kinds: of KINDS, what of each component is regressed on, one kind at a time.
+        targets: of KINDS, what of the hook itself is predicted.
 
     Returns:
         None if the hook has no layer, so that nothing is before it.
@@ -100,7 +107,7 @@ def measure_components(
             regressors[_named("own", kind)] = d
         if len(widths) > 1:
             regressors[_named("joint", kind)] = sum(widths.values())
-    source = _Source(measuring, sae, found, kinds)
+    source = _Source(measuring, sae, found, kinds, targets)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     split = source.needs_maps
     progress = Progress("components", (1 + split) * len(training) + len(testing), plan.train.shape[1])
@@ -108,19 +115,19 @@ def measure_components(
         for index in source.fit_maps(training, plan, intercept=measuring.intercept):
             yield progress.advance_by(len(index))
     moments = {name: Moments(width) for name, width in regressors.items()}
-    for index, (regressor, targets) in source.batches(training, plan, train=True):
+    for index, (regressor, values) in source.batches(training, plan, train=True):
         for name, sums in moments.items():
-            sums.update(regressor[name], targets)
+            sums.update(regressor[name], values)
         yield progress.advance_by(len(index))
     maps: dict[str, dict[str, LinearMap]] = {}
     with torch.inference_mode():
         for name, sums in moments.items():
             factorisation = Factorisation(sums)
-            maps[name] = {target: factorisation.fit(target, intercept=measuring.intercept) for target in TARGETS}
-    means = {target: next(iter(moments.values())).target(target).mean_y for target in TARGETS}
+            maps[name] = {target: factorisation.fit(target, intercept=measuring.intercept) for target in targets}
+    means = {target: next(iter(moments.values())).target(target).mean_y for target in targets}
     scores = _Scores(maps, means)
-    for index, (regressor, targets) in source.batches(testing, plan, train=False):
-        scores.update(regressor, targets)
+    for index, (regressor, values) in source.batches(testing, plan, train=False):
+        scores.update(regressor, values)
         yield progress.advance_by(len(index))
     groups = drawn_together(plan.test, plan.documents, testing)
     counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
@@ -136,7 +143,7 @@ def measure_components(
         predictions=predictions,
         increments={
             target: percentile_estimate(dims["joint"][target] - dims["previous"][target])
-            for target in TARGETS
+            for target in targets
             if "joint" in dims and "previous" in dims
         },
         n_train=plan.n_train,
@@ -170,9 +177,15 @@ class _Source:
     """Regressors and targets of the plan's tokens, one context at a time."""
 
     def __init__(
-        self, measuring: Measuring, sae: LoadedSae, companions: Sequence[Companion], kinds: Sequence[str]
+        self,
+        measuring: Measuring,
+        sae: LoadedSae,
+        companions: Sequence[Companion],
+        kinds: Sequence[str],
+        targets: Sequence[str],
     ) -> None:
-        self._measuring, self._sae, self._companions, self._kinds = measuring, sae, companions, kinds
+        self._measuring, self._sae, self._companions = measuring, sae, companions
+        self._kinds, self._targets = kinds, targets
         self._map = measuring.maps[sae.ref.sae_id].error_map
         self._maps: dict[str, LinearMap] = {}
         self.needs_maps = any(kind in ("linear_error", "nonlinear_error") for kind in kinds)
@@ -230,7 +243,8 @@ class _Source:
                     if len(of) > 1:
                         regressors[_named("joint", kind)] = torch.cat([found[kind] for _, found in of], dim=1)
                 parts = decompose(x, x_hat, self._map)
-                targets = {name: getattr(parts, name) for name in TARGETS}
+                known = {"activation": x, "sae": x_hat.to(x)} | {name: getattr(parts, name) for name in TARGETS}
+                targets = {name: known[name] for name in self._targets}
             yield [index], (regressors, targets)
 
 
@@ -240,9 +254,9 @@ class _Scores:
     def __init__(self, maps: Mapping[str, Mapping[str, LinearMap]], means: Mapping[str, Tensor]) -> None:
         self._maps, self._means = maps, means
         self._n: list[float] = []
-        self._sums: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
-        self._squares: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
-        self._rest: dict[tuple[str, str], list[Tensor]] = {(name, t): [] for name in maps for t in TARGETS}
+        self._sums: dict[str, list[Tensor]] = {target: [] for target in means}
+        self._squares: dict[str, list[Tensor]] = {target: [] for target in means}
+        self._rest: dict[tuple[str, str], list[Tensor]] = {(name, t): [] for name in maps for t in means}
 
     @torch.inference_mode()
     def update(self, regressors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
@@ -263,7 +277,7 @@ class _Scores:
         n = (counts @ torch.tensor(self._n, dtype=torch.float64))[:, None]
         predictions: dict[str, dict[str, Prediction]] = {name: {} for name in self._maps}
         dims: dict[str, dict[str, Tensor]] = {name: {} for name in self._maps}
-        for target in TARGETS:
+        for target in self._means:
             total = (
                 counts @ torch.stack(self._squares[target]) - (counts @ torch.stack(self._sums[target])).square() / n
             )

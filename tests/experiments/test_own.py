@@ -195,6 +195,41 @@ def test_other_regressors_are_scikit_learns(toy: Toy) -> None:
         toy.one("cross-component", regressors="linaer_error")
 
 
+def test_targets_are_the_activation_and_the_reconstruction_too(toy: Toy) -> None:
+    """Least squares in NumPy, whole-matrix; to 1e-4. What x says of itself is 1, and the two must not be mixed up."""
+    found = toy.one("cross-component", targets="activation,sae", regressors="sae,activation", tokens="0")
+    assert "of x and Sae(x) of one SAE" in found["definition"] and "by construction" in found["definition"]
+    folder = toy.folder(toy.layer, "resid", toy.companion)
+    previous = toy.folder(toy.layer - 1, "resid", toy.companion)
+    train, test, x = toy.train, toy.test, toy.raw["resid"]
+    x_hat, earlier = decoded(folder, hidden(folder, x)), toy.raw["previous"]
+    regressors = {
+        "own": x_hat,
+        "own activation": x,
+        "previous": decoded(previous, hidden(previous, earlier)),
+        "previous activation": earlier,
+    }
+    for name, value in regressors.items():
+        ones = np.ones((*value.shape[:2], 1))
+        wide = np.concatenate([value, ones], axis=-1)
+        for target, y in (("activation", x), ("sae", x_hat)):
+            weight = np.linalg.lstsq(wide[train], y[train], rcond=None)[0]
+            rest = ((y[test] - wide[test] @ weight) ** 2).sum(axis=0)
+            total = ((y[test] - y[test].mean(axis=0)) ** 2).sum(axis=0)
+            scores = found["result"]["r2_mean_dims"][name], found["result"]["r2_pooled"][name]
+            assert set(scores[0]) == {"activation", "sae"}
+            assert scores[0][target] == pytest.approx(1 - (rest / total).mean(), abs=1e-4), (name, target)
+            assert scores[1][target] == pytest.approx(1 - rest.sum() / total.sum(), abs=1e-4), (name, target)
+    own = found["result"]["r2_mean_dims"]
+    assert (own["own activation"]["activation"], own["own"]["sae"]) == pytest.approx((1, 1), abs=1e-6)
+    assert own["own"]["activation"] < 0.999 and own["own activation"]["sae"] < 0.999
+    table, panels = find("cross-component").draw(found)  # type: ignore[arg-type]
+    assert [column.title for column in table.columns[1::2]] == ["x mean dims", "Sae(x) mean dims"]  # type: ignore[union-attr]
+    assert panels.groups == ("x", "Sae(x)")  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="'targets=x': 'x' is no target"):
+        toy.one("cross-component", targets="x")
+
+
 def test_d22_previous_layers_mlp_is_another_regressor(toy: Toy, results: dict[str, dict[str, Any]]) -> None:
     """With a suite that lacks attention there, which is said and left out."""
     found = toy.one("cross-component", components="previous", tokens="0")
