@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.measures import Measure, percentile, unmeasured
 from benchmarks.terminal import Home
 from benchmarks.view import open_view, wait_for_colours, wait_for_finished_map
+from inspector.events import JobInfo
 from inspector.session.client import SessionClient
 from inspector.session.protocol import (
     CancelJob,
@@ -20,7 +21,6 @@ from inspector.session.protocol import (
     Failed,
     GetContext,
     GetJobs,
-    JobInfo,
     Jobs,
     JobTold,
     Ready,

@@ -8,7 +8,7 @@ are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,3 +129,33 @@ class Warned:
 
 
 Event = Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+"""'interrupted': its session died; it can be resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobInfo:
+    """One job, as far as it has come."""
+
+    id: str
+    experiments: tuple[str, ...] = ()
+    state: JobState = "queued"
+    command: str
+    """That does the same without a session."""
+    created: float = 0.0
+    """Seconds since the epoch; so the two below, 0 until then."""
+    started: float = 0.0
+    ended: float = 0.0
+    stage: str = ""
+    """What it is at, in a few words."""
+    done: int = 0
+    total: int = 0
+    """Steps of the stage; 0 of 0 if they cannot be counted."""
+    tokens_per_second: float = 0.0
+    seconds_left: float | None = None
+    results: tuple[str, ...] = ()
+    """Ids of the stored results so far."""
+    error: str = ""
+    exit_code: int = 0

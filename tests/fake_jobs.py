@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import msgspec
+from dataclasses import dataclass, field, replace
 
 from inspector.errors import InspectorError
+from inspector.events import JobInfo, JobState
 from inspector.session.protocol import (
     CancelJob,
     Estimate,
@@ -22,10 +21,8 @@ from inspector.session.protocol import (
     GetEstimates,
     GetJobLog,
     GetJobs,
-    JobInfo,
     JobLog,
     Jobs,
-    JobState,
     JobTold,
     ResumeJob,
     SessionMessage,
@@ -124,7 +121,7 @@ class FakeJobs:
         words += ["--null", asked.null] if asked.null else []
         job = JobInfo(
             id=f"job-{len(self.known) + 1}",
-            experiments=[experiment.id for experiment in chosen],
+            experiments=tuple(experiment.id for experiment in chosen),
             state="queued",
             command=shlex.join(words),
             created=EPOCH + 60 * len(self.known),
@@ -163,7 +160,7 @@ class FakeJobs:
                     state=self.outcome,
                     ended=job.created + 300,
                     done=done,
-                    results=results if self.outcome == "done" else [],
+                    results=tuple(results) if self.outcome == "done" else (),
                     error=self.error if self.outcome == "failed" else "",
                     exit_code=5 if self.outcome == "failed" else 0,
                     seconds_left=None,
@@ -173,10 +170,12 @@ class FakeJobs:
             stage, done = job.experiments[len(results)], 0
             self.logs[job.id].append(f"started {stage}")
         left = (self.steps - done) + self.steps * (len(job.experiments) - len(results) - 1)
-        self._change(job, stage=stage, done=done, results=results, tokens_per_second=12_345.0, seconds_left=left * 3.0)
+        self._change(
+            job, stage=stage, done=done, results=tuple(results), tokens_per_second=12_345.0, seconds_left=left * 3.0
+        )
 
     def _change(self, job: JobInfo, **changes: object) -> JobTold:
-        return self._changed(msgspec.structs.replace(job, **changes))
+        return self._changed(replace(job, **changes))  # type: ignore[arg-type]
 
     def _changed(self, job: JobInfo) -> JobTold:
         self.known[job.id] = job

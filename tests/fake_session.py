@@ -22,6 +22,7 @@ import msgspec
 
 from inspector import __version__
 from inspector.session import frames
+from inspector.session.frames import pack
 from inspector.session.protocol import (
     PROTOCOL_VERSION,
     AnalysePrompt,
@@ -55,7 +56,6 @@ from inspector.session.protocol import (
     PolicySet,
     Ready,
     ResumeJob,
-    SaeInfo,
     SaeQuality,
     SaeScores,
     SessionMessage,
@@ -65,8 +65,8 @@ from inspector.session.protocol import (
     TokenDetail,
     ViewMessage,
     Welcome,
-    pack,
 )
+from inspector.spec import SaeRef
 from tests.fake_jobs import FakeJobs
 
 WIDTHS = (256, 512, 1024, 2048, 4096)
@@ -140,7 +140,9 @@ class FakeSession:
         self.layer = 3
         self.hook_name = "blocks.3.hook_resid_post"
         self.saes = [
-            SaeInfo(
+            SaeRef(
+                release="r",
+                d_in=128,
                 sae_id=f"layer_3/resid/width_{width}/l0_{l0}",
                 d_sae=width,
                 nominal_l0=float(l0),
@@ -337,19 +339,18 @@ class FakeSession:
 
     def find(self, asked: Find) -> Found:
         """Searches the joined token texts of every context."""
-        fold = (lambda s: s) if asked.case_sensitive else str.lower
-        needle = fold(asked.text)
+        needle = asked.text.lower()
         hits: list[Hit] = []
         for context in range(self.n_contexts if needle else 0):
             starts, joined = [], ""
             for token in self.token_ids(context):
                 starts.append(len(joined))
-                joined += fold(self.token_text(token))
+                joined += self.token_text(token).lower()
             at = joined.find(needle)
             while at >= 0:
                 position = max(i for i, start in enumerate(starts) if start <= at)
                 hits.append(Hit(context=context, position=position))
-                if len(hits) >= asked.limit:
+                if len(hits) >= 500:
                     return Found(hits=hits, truncated=True)
                 at = joined.find(needle, at + 1)
         return Found(hits=hits)
@@ -358,7 +359,7 @@ class FakeSession:
         """Examples from the first contexts, ten neighbours, an explanation for even indices; latent 13 is dead."""
         row = self.row(asked.sae_id)
         examples = []
-        for k in range(0 if asked.index == 13 else asked.n_examples):
+        for k in range(0 if asked.index == 13 else 12):
             context = (7 * k + asked.index) % self.n_contexts
             position = 40 + int(noise(20, row, asked.index, k) * (self.context_length - 60))
             start = position - 20
@@ -411,7 +412,6 @@ class FakeSession:
             hook_name=self.hook_name,
             layer=self.layer,
             device="cpu",
-            d_model=128,
             n_contexts=self.n_contexts,
             context_length=self.context_length,
             positions=self.positions(),
@@ -572,7 +572,7 @@ class FakeView:
 
     async def _generate(self, asked: Generate) -> None:
         session = self.session
-        prompt = asked.prompt_ids or session.prompt_ids(asked.prompt)
+        prompt = asked.prompt_ids or session.prompt_ids("")
         ids = [int(noise(9, asked.seed, k) * len(VOCABULARY)) for k in range(asked.max_tokens)]
         at_once = (
             max(1, round(session.tokens_per_second / session.messages_per_second)) if session.tokens_per_second else 4

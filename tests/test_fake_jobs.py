@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspector.events import JobInfo
 from inspector.session.protocol import (
     CancelJob,
     Estimates,
@@ -9,7 +10,6 @@ from inspector.session.protocol import (
     GetEstimates,
     GetJobLog,
     GetJobs,
-    JobInfo,
     JobLog,
     Jobs,
     JobTold,
@@ -34,7 +34,7 @@ def test_a_job_runs_through_its_experiments_and_every_view_is_told() -> None:
     assert job.command == "dm-inspect run error-vector norm-prediction"
     jobs.advance(5)
     now = jobs.known[job.id]
-    assert (now.state, now.results) == ("done", ["error-vector-0001", "norm-prediction-0001"])
+    assert (now.state, now.results) == ("done", ("error-vector-0001", "norm-prediction-0001"))
     states = [message.job.state for message in told if isinstance(message, JobTold)]
     assert states == ["queued", "running", "running", "running", "running", "done"]
     log = jobs.answer(GetJobLog(job=job.id))

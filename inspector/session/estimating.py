@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from inspector.errors import DataError
-from inspector.experiment import Experiment, parse_params
+from inspector.experiment import Experiment
 from inspector.experiments import choose, find
 from inspector.session.jobs import refuse_too_many
 from inspector.session.protocol import Estimate, Estimates, GetEstimates, MapImproved
@@ -59,11 +59,10 @@ def estimates(message: GetEstimates, loaded: Loaded, jobs: Iterable[Job], fit_se
         fit_seconds: what the background fit takes in all; None: not known yet.
 
     Raises:
-        UsageError: an experiment or a parameter is unknown.
+        UsageError: an experiment is unknown.
     """
     refuse_too_many(message.experiments)
     experiments = choose(message.experiments)
-    parse_params(experiments, message.params)
     measured = [job for job in jobs if job.seconds.keys() - {""}]
     shared = next((job.seconds[""] for job in measured if "" in job.seconds), fit_seconds)
     why_not = _why_not(loaded)

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import sys
+from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from inspector.session.protocol import MAX_FRAME, Message, SessionMessage, ViewMessage
+from inspector.session.protocol import Floats, Message, SessionMessage, ViewMessage
 
 if TYPE_CHECKING:
     from asyncio import StreamReader
 
 HEADER = struct.Struct(">I")
+MAX_FRAME = 64 * 1024 * 1024
+"""Bytes. A 1024-token context with 40 SAEs is under 1 MB; anything larger than this is not ours."""
 
 _encoder = msgspec.msgpack.Encoder()
 _view_decoder: msgspec.msgpack.Decoder[ViewMessage] = msgspec.msgpack.Decoder(ViewMessage)
@@ -74,3 +78,21 @@ async def read_frame(reader: StreamReader, limit: int = MAX_FRAME) -> bytes | No
         return await reader.readexactly(length)
     except asyncio.IncompleteReadError as end:
         raise BadFrame("The connection ended inside a frame.") from end
+
+
+def pack(values: array[float]) -> Floats:
+    """Pack an array('f') for the wire."""
+    return _little_endian(values).tobytes()
+
+
+def unpack(data: Floats) -> array[float]:
+    """Array of float32 from the wire; ValueError if the length is not a multiple of four."""
+    return _little_endian(array("f", data))
+
+
+def _little_endian(values: array[float]) -> array[float]:
+    """The same numbers in the wire's byte order, or from it in this machine's."""
+    if sys.byteorder == "big":
+        values = array("f", values)
+        values.byteswap()
+    return values

@@ -11,13 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from inspector.disk.folders import RESULTS
 from inspector.errors import Cancelled, InspectorError, UsageError
-from inspector.events import Event, Loading, Measured, PassProgress, TrainProgress, Warned
+from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.session import discovery
@@ -29,8 +29,8 @@ from inspector.session.protocol import (
     Failed,
     GetJobLog,
     GetJobs,
-    JobInfo,
     JobLog,
+    JobQuestion,
     Jobs,
     JobTold,
     ResumeJob,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
 Work = Generator[Event, None, list[dict[str, Any]]]
-JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
 TOLD_SECONDS = 0.5
 """Between two messages about progress; a change of state is told at once."""
 WRITTEN_SECONDS = 2.0
@@ -441,20 +440,4 @@ def refuse_too_many(experiments: Sequence[str]) -> None:
 
 def info(job: Job) -> JobInfo:
     """A job as views are told of it."""
-    return JobInfo(
-        id=job.id,
-        experiments=list(job.spec.experiments),
-        state=job.state,
-        command=job.command,
-        created=job.created,
-        started=job.started,
-        ended=job.ended,
-        stage=job.stage,
-        done=job.done,
-        total=job.total,
-        tokens_per_second=job.tokens_per_second,
-        seconds_left=job.seconds_left,
-        results=list(job.results),
-        error=job.error,
-        exit_code=job.exit_code,
-    )
+    return JobInfo(**{each.name: getattr(job, each.name) for each in fields(JobInfo)})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WINDOW_BEFORE, WINDOW_AFTER = 20, 11
 """Tokens shown around the strongest one; what made it active stands before it."""
+N_EXAMPLES = 12
 N_NEIGHBOURS = 10
 SEARCHES_BYTES = 512 * 1024 * 1024
 """For tables of several SAEs; the one used longest ago goes first."""
@@ -80,7 +81,7 @@ class Latents:
 
     def _answer(self, asked: GetLatent, sae: LoadedSae) -> Iterator[LatentView | None]:
         search = yield from self._searched(sae)
-        places = search.places(asked.index, max(1, asked.n_examples))
+        places = search.places(asked.index, N_EXAMPLES)
         examples = []
         for place in places:
             examples.append((yield from self._example(sae, asked.index, place)))

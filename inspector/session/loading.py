@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from inspector.session.protocol import GateLine, LoadProgress, Ready, SaeInfo
+from inspector.session.protocol import GateLine, LoadProgress, Ready
 
 if TYPE_CHECKING:
     from inspector.events import Downloading
@@ -32,20 +32,10 @@ def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
         hook_name=loaded.hook_name,
         layer=loaded.layer,
         device=str(loaded.model.device),
-        d_model=loaded.model.d_model,
         n_contexts=n_contexts,
         context_length=length,
         positions=(start, length if stop is None else min(stop, length)),
-        saes=[
-            SaeInfo(
-                sae_id=sae.ref.sae_id,
-                d_sae=sae.ref.d_sae,
-                nominal_l0=sae.ref.nominal_l0,
-                layer=sae.ref.layer,
-                hook_name=sae.ref.hook_name,
-            )
-            for sae in loaded.saes
-        ],
+        saes=[replace(sae.ref, path=None) for sae in loaded.saes],  # where it lies is not a view's business
         text=target.text or "",
         median_norm=None if loaded.outliers is None else loaded.outliers.median_norm,
         warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),

@@ -1,6 +1,6 @@
 """The words a view and a session exchange over a private Unix-domain socket.
 
-Each message is a msgpack array tagged with its type, behind a four-byte big-endian length. Numbers per token travel as
+Each message is a msgpack map tagged with its type; `frames` says how it lies on a stream. Numbers per token travel as
 packed little-endian float32 (`Floats`), so that a view without numpy reads them with `array.array`. Never pickle.
 Nothing here imports torch.
 
@@ -10,46 +10,23 @@ answer marked "last" below ends it. Messages with `request == 0` are told to eve
 
 from __future__ import annotations
 
-import sys
-from array import array
 from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSION = 2
-MAX_FRAME = 64 * 1024 * 1024
-"""Bytes. A 1024-token context with 40 SAEs is under 1 MB; anything larger than this is not ours."""
+from inspector.events import JobInfo
+from inspector.spec import SaeRef
+
+PROTOCOL_VERSION = 3
 
 Floats = bytes
-"""Packed little-endian float32; NaN is missing. See `pack` and `unpack`."""
-
-
-def pack(values: array[float]) -> Floats:
-    """Pack an array('f') for the wire."""
-    if sys.byteorder == "big":
-        values = array("f", values)
-        values.byteswap()
-    return values.tobytes()
-
-
-def unpack(data: Floats) -> array[float]:
-    """Array of float32 from the wire; ValueError if the length is not a multiple of four."""
-    values = array("f")
-    values.frombytes(data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
-
-
+"""Packed little-endian float32; NaN is missing. See `frames.pack` and `frames.unpack`."""
 Policy = Literal["excluded", "included"]
 """What becomes of special tokens and of the positions before `--positions`: left out of every fit and score, as always
 unless a view asks otherwise; or counted like the others, to see how much they change."""
 
-JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-"""'interrupted': its session died; it can be resumed."""
 
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=False, tag=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of everything on the wire."""
 
     request: int = 0
@@ -83,11 +60,9 @@ class GetDetail(Message, frozen=True, kw_only=True):
 
 
 class Find(Message, frozen=True, kw_only=True):
-    """Search all contexts for a text. Answered by Found (last)."""
+    """Search all contexts for a text, capitals or not. Answered by Found (last)."""
 
     text: str
-    case_sensitive: bool = False
-    limit: int = 500
 
 
 class GetPairs(Message, frozen=True, kw_only=True):
@@ -104,12 +79,10 @@ class AnalysePrompt(Message, frozen=True, kw_only=True):
 
 
 class Generate(Message, frozen=True, kw_only=True):
-    """Sample from the model after the prompt. Answered by Generated messages; the one with `finished` is last."""
+    """Sample from the model after a text. Answered by Generated messages; the one with `finished` is last."""
 
-    prompt: str
-    """Empty: start from the beginning-of-sequence token alone."""
     prompt_ids: list[int] = []
-    """If given, these exact tokens (a context's own) instead of the text."""
+    """Tokens of that text; empty: start from the beginning-of-sequence token alone."""
     max_tokens: int = 200
     temperature: float = 0.8
     seed: int = 0
@@ -128,14 +101,12 @@ class GetLatent(Message, frozen=True, kw_only=True):
 
     sae_id: str
     index: int
-    n_examples: int = 12
 
 
 class GetEstimates(Message, frozen=True, kw_only=True):
     """What experiments would cost on this target. Answered by Estimates (last)."""
 
     experiments: list[str]
-    params: dict[str, str] = {}
 
 
 class StartJob(Message, frozen=True, kw_only=True):
@@ -216,16 +187,6 @@ class GateLine(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class SaeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One loaded SAE. Its place in Ready.saes is its row everywhere else."""
-
-    sae_id: str
-    d_sae: int
-    nominal_l0: float | None
-    layer: int | None
-    hook_name: str
-
-
 class Ready(Message, frozen=True, kw_only=True):
     """The target is loaded; told once to every view (on attaching if already so)."""
 
@@ -233,13 +194,12 @@ class Ready(Message, frozen=True, kw_only=True):
     hook_name: str
     layer: int | None
     device: str
-    d_model: int
     n_contexts: int
     context_length: int
     positions: tuple[int, int]
     """Half-open range of positions that are fitted and scored."""
-    saes: list[SaeInfo]
-    """Ordered by d_sae, then nominal L0."""
+    saes: list[SaeRef]
+    """Ordered by d_sae, then nominal L0. The place here is the SAE's row everywhere else."""
     text: str
     warnings: list[str] = []
     gate_failures: list[GateLine] = []
@@ -290,38 +250,51 @@ class PolicySet(Message, frozen=True, kw_only=True):
 
 
 class SaeScores(msgspec.Struct, frozen=True, kw_only=True):
-    """Per-token scores of one SAE on one document, one value per token."""
+    """Scores of one SAE, one value per token; of the two parts of the error all NaN until the first map."""
 
     l0: Floats
     sae_error_norm: Floats
     linear_error_norm: Floats
-    """All NaN until the first map."""
     nonlinear_error_norm: Floats
-    """All NaN until the first map."""
 
 
-class ContextScores(Message, frozen=True, kw_only=True):
-    """One document's tokens and their scores for every SAE: what the strip is coloured from."""
+class TokenScores(Message, frozen=True, kw_only=True):
+    """Tokens in a row and their scores for every SAE: what the strip is coloured from."""
 
-    source: str
-    """'context', 'prompt'."""
-    context: int
-    """Index among the contexts; 0 for a prompt."""
-    epoch: int
-    """MapImproved.epoch of the maps used; 0: no map yet."""
-    policy: Policy = "excluded"
-    """Whose maps; also decides `split`."""
-    name: str
-    """Where the text is from, for the title."""
     token_ids: list[int]
     tokens: list[str]
     """Decoded text of each token alone; may hold any character at all."""
     split: str
     """One letter per token: 't' train, 'h' held out, 'x' excluded (special or outside the positions), 'o' outlier."""
     loss: Floats
-    """Nats to predict the NEXT token from this position; NaN at the last."""
+    """Nats to predict the NEXT token from this position; NaN where that token is not known (yet)."""
     x_norm: Floats
     saes: list[SaeScores]
+    epoch: int
+    """MapImproved.epoch of the maps used; 0: no map yet."""
+    policy: Policy = "excluded"
+    """Whose maps; also decides `split`."""
+
+
+class ContextScores(TokenScores, frozen=True, kw_only=True):
+    """A whole context or prompt."""
+
+    source: str
+    """'context', 'prompt'."""
+    context: int
+    """Index among the contexts; 0 for a prompt."""
+    name: str
+    """Where the text is from, for the title."""
+
+
+class Generated(TokenScores, frozen=True, kw_only=True):
+    """The next token or tokens of a generation. The first message holds the prompt's tokens."""
+
+    start: int
+    """Position of the first token here."""
+    loss_before: float | None = None
+    """The loss of position start - 1, which was not known when it was sent."""
+    finished: bool = False
 
 
 class Latent(msgspec.Struct, frozen=True, kw_only=True):
@@ -378,29 +351,6 @@ class Pairs(Message, frozen=True, kw_only=True):
     """r2[i][j]: squared norm of SAE j's error from SAE i's, through the origin, held-out tokens; None below the
     diagonal or if undefined."""
     n_tokens: int
-
-
-class Generated(Message, frozen=True, kw_only=True):
-    """The next token or tokens of a generation, with the scores of each. The first message holds the prompt's
-    tokens.
-    """
-
-    start: int
-    """Position of the first token here."""
-    token_ids: list[int]
-    tokens: list[str]
-    split: str
-    loss: Floats
-    """Nats of the NEXT token, known one step later: a message may repeat the position before `start` in
-    `loss_before`."""
-    loss_before: float | None = None
-    """The loss of position start - 1, which was not known when it was sent."""
-    x_norm: Floats
-    saes: list[SaeScores]
-    epoch: int
-    policy: Policy = "excluded"
-    """Whose maps."""
-    finished: bool = False
 
 
 class LatentExample(msgspec.Struct, frozen=True, kw_only=True):
@@ -461,31 +411,6 @@ class Estimates(Message, frozen=True, kw_only=True):
     """For the passes that all of them share, counted once."""
 
 
-class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One job, as far as it has come."""
-
-    id: str
-    experiments: list[str]
-    state: JobState
-    command: str
-    """That does the same without a session."""
-    created: float
-    """Seconds since the epoch; so the two below, 0 until then."""
-    started: float = 0.0
-    ended: float = 0.0
-    stage: str = ""
-    """What it is at, in a few words."""
-    done: int = 0
-    total: int = 0
-    """Steps of the stage; 0 of 0 if they cannot be counted."""
-    tokens_per_second: float = 0.0
-    seconds_left: float | None = None
-    results: list[str] = []
-    """Ids of the stored results so far."""
-    error: str = ""
-    exit_code: int = 0
-
-
 class JobTold(Message, frozen=True, kw_only=True):
     """A job has changed; told to every view, at most twice a second, and at once when its state changes."""
 
@@ -512,40 +437,14 @@ class Failed(Message, frozen=True, kw_only=True):
     message: str
 
 
-ViewMessage = (
-    Hello
-    | GetContext
-    | GetDetail
-    | Find
-    | GetPairs
-    | AnalysePrompt
-    | Generate
-    | SetPolicy
-    | GetLatent
-    | GetEstimates
-    | StartJob
-    | CancelJob
-    | ResumeJob
-    | GetJobs
-    | GetJobLog
-    | Cancel
-    | Stop
-)
-SessionMessage = (
-    Welcome
-    | LoadProgress
-    | Ready
-    | MapImproved
-    | ContextScores
-    | TokenDetail
-    | Found
-    | Pairs
-    | Generated
-    | PolicySet
-    | LatentView
-    | Estimates
-    | JobTold
-    | Jobs
-    | JobLog
-    | Failed
-)
+TextQuestion = GetContext | GetDetail | Find | GetPairs | AnalysePrompt | SetPolicy
+"""Answered at once from what is loaded."""
+LongQuestion = Generate | GetLatent
+"""Answered step by step, beside others."""
+JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
+"""Answered while the target loads, too."""
+ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetEstimates | Cancel | Stop
+
+ToldToAll = LoadProgress | Ready | MapImproved | JobTold | Failed
+Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | LatentView | Estimates | Jobs | JobLog
+SessionMessage = Welcome | ToldToAll | Answer

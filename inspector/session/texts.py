@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
 N_LATENTS = 64
+MOST_HITS = 500
+"""Of one search; more places than anybody steps through."""
 LONGEST_TOKEN = 128
 """Characters; the longest of the vocabularies in use are runs of 128 spaces."""
 FEW_TOKENS = 32
@@ -119,14 +121,12 @@ class Browser:
 
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
-        ids = list(asked.prompt_ids) or self._encoded(asked.prompt)
+        ids = list(asked.prompt_ids) or self.loaded.model.encode("")
         self._require_length(len(ids), at_least=1, room=1)
-        out_of_range = [token for token in ids if not 0 <= token < self.loaded.model.vocab_size]
-        if out_of_range and not asked.prompt_ids:
-            raise self.loaded.model.without_row(out_of_range[0], f"position {ids.index(out_of_range[0])} of the text")
-        if out_of_range:
+        out_of_range = next((token for token in ids if not 0 <= token < self.loaded.model.vocab_size), None)
+        if out_of_range is not None:
             raise UsageError(
-                f"prompt_ids holds {out_of_range[0]}, but the model has {self.loaded.model.vocab_size} tokens. "
+                f"prompt_ids holds {out_of_range}, but the model has {self.loaded.model.vocab_size} tokens. "
                 "Send the ids of a context."
             )
         steps = self.loaded.model.generate(
@@ -362,35 +362,26 @@ class TextIndex:
 
     def __init__(self, token_ids: Sequence[Sequence[int]], text_of: Callable[[int], str]) -> None:
         self._token_ids = token_ids
-        self._texts = {token: text_of(token) for token in {token for ids in token_ids for token in ids}}
         # Folded token by token, so that a letter that grows when lowered ('İ') does not shift what follows it.
-        self._folded = {token: text.lower() for token, text in self._texts.items()}
-        self._joined: dict[bool, list[str]] = {}
+        self._texts = {token: text_of(token).lower() for token in {token for ids in token_ids for token in ids}}
+        self._joined = ["".join([self._texts[token] for token in ids]) for ids in token_ids]
 
     def find(self, asked: Find) -> Found:
         """Where the text begins, in order; a token in which it begins twice counts once. An empty text is nowhere."""
-        texts = self._texts if asked.case_sensitive else self._folded
-        needle = asked.text if asked.case_sensitive else asked.text.lower()
+        needle = asked.text.lower()
         hits: list[Hit] = []
-        for context, text in enumerate(self._text(asked.case_sensitive) if needle else ()):
-            for position in self._positions(text, needle, self._token_ids[context], texts):
-                if len(hits) >= max(0, asked.limit):
+        for context, text in enumerate(self._joined if needle else ()):
+            for position in self._positions(text, needle, self._token_ids[context]):
+                if len(hits) == MOST_HITS:
                     return Found(request=asked.request, hits=hits, truncated=True)
                 hits.append(Hit(context=context, position=position))
         return Found(request=asked.request, hits=hits)
 
-    def _text(self, case_sensitive: bool) -> list[str]:
-        if case_sensitive not in self._joined:
-            texts = self._texts if case_sensitive else self._folded
-            self._joined[case_sensitive] = ["".join([texts[token] for token in ids]) for ids in self._token_ids]
-        return self._joined[case_sensitive]
-
-    @staticmethod
-    def _positions(text: str, needle: str, ids: Sequence[int], texts: dict[int, str]) -> list[int]:
+    def _positions(self, text: str, needle: str, ids: Sequence[int]) -> list[int]:
         at = text.find(needle)
         if at < 0:
             return []
-        starts = list(accumulate((len(texts[token]) for token in ids), initial=0))
+        starts = list(accumulate((len(self._texts[token]) for token in ids), initial=0))
         found: list[int] = []
         while at >= 0:
             # The last token that starts at or before the match: tokens without text share a start with their successor.

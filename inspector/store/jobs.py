@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from inspector.disk.files import require_file
 from inspector.disk.folders import JOBS
 from inspector.disk.locks import born, is_running
 from inspector.errors import InspectorError, ResourceError, UsageError, nearest
+from inspector.events import JobInfo, JobState
 from inspector.spec import RunSpec
 
 NAME = "jobs.sqlite"
@@ -39,8 +40,7 @@ KEPT = 500
 _ID_DIGITS = 8
 _ROWS = "SELECT id, body, sha256 FROM jobs"
 
-State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-LIVE: tuple[State, ...] = ("queued", "running")
+LIVE: tuple[JobState, ...] = ("queued", "running")
 """States in which a session has the job in its hands."""
 Result = TypeVar("Result")
 
@@ -67,40 +67,26 @@ class Owner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One job, as it is stored."""
+class Job(JobInfo):
+    """One job, as it is stored: what is told of it, and what its session has to know."""
 
-    id: str
     spec: RunSpec
     """What is run, on which target."""
-    command: str
-    """That does the same without a session."""
     session: str
     """Id of the session that has it or had it."""
     log: str
     """Path of its log."""
     owner: Owner = Owner()
-    state: State = "queued"
-    created: float = 0.0
-    """Seconds since the epoch; so the next three, 0 until then."""
-    started: float = 0.0
-    ended: float = 0.0
     beat: float = 0.0
-    """When the session last wrote something here."""
-    stage: str = ""
-    """What it is at."""
-    done: int = 0
-    total: int = 0
-    tokens_per_second: float = 0.0
-    seconds_left: float | None = None
-    results: tuple[str, ...] = ()
-    """Ids of stored results."""
+    """When the session last wrote something here; seconds since the epoch."""
     results_folder: str = ""
-    """Where they are."""
-    error: str = ""
-    exit_code: int = 0
+    """Where the results are."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What each experiment took by itself, and under '' what the shared passes took."""
+
+    def __post_init__(self) -> None:
+        """The experiments are those of `spec`; tables written before they were stored beside it lack them."""
+        object.__setattr__(self, "experiments", self.spec.experiments)
 
     @property
     def is_live(self) -> bool:

@@ -14,7 +14,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from inspector.drawing.tokens import SaeColumns, TokenDocument
-from inspector.session.protocol import ContextScores, Generated, unpack
+from inspector.session.frames import unpack
+from inspector.session.protocol import ContextScores, Generated
 from inspector.store.exports import not_a_formula
 from inspector.tui.saved_state import state_directory
 from inspector.tui.stream_state import ranking
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from inspector.drawing.tokens import Measure, TokenMode
-    from inspector.session.protocol import Policy, SaeInfo, SaeScores
+    from inspector.session.protocol import Policy, SaeScores
+    from inspector.spec import SaeRef
 
 MAX_DOCUMENTS = 48
 """Contexts kept: browsing back a page or two is instant; 48 x 0.7 MB at the largest suites."""
@@ -203,7 +205,7 @@ MAX_CLIPBOARD = 60_000
 """Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
 
 
-def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes: Sequence[SaeInfo]) -> str:
+def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes: Sequence[SaeRef]) -> str:
     """Long form: a line for each token and SAE, and a line of names. An unknown number is an empty field.
 
     The token is escaped as in JSON, so that no text can break a line, and as in a CSV, so that none is a formula.

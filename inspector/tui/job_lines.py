@@ -8,7 +8,7 @@ from inspector.drawing.safe_text import visible
 from inspector.tui.lines import Line, Part, cut, fit, left, spread
 
 if TYPE_CHECKING:
-    from inspector.session.protocol import JobInfo, JobState
+    from inspector.events import JobInfo, JobState
 
 MARKS: dict[JobState, tuple[str, str]] = {
     "queued": ("○", "muted"),

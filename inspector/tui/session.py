@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from inspector.events import JobInfo
 from inspector.session.protocol import (
     Cancel,
     Failed,
     GateLine,
-    JobInfo,
     Jobs,
     JobTold,
     LoadProgress,

@@ -14,7 +14,8 @@ from inspector.options import width_label
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.session.protocol import Hit, SaeInfo
+    from inspector.session.protocol import Hit
+    from inspector.spec import SaeRef
 
 Source = Literal["context", "prompt", "generated"]
 N_SERIES = 9
@@ -27,7 +28,7 @@ WORST_PER_CONTEXT = 10
 class Choice:
     """Which SAEs are shown: one per width, some widths enabled, one of them active (it colours the tokens)."""
 
-    saes: tuple[SaeInfo, ...]
+    saes: tuple[SaeRef, ...]
     """As in Ready.saes; an index into it is a row."""
     rows: tuple[tuple[int, ...], ...]
     """Per width, narrowest first: the rows of its SAEs, by nominal L0, unknown last."""
@@ -39,7 +40,7 @@ class Choice:
     """Index of the width that colours the tokens; always enabled."""
 
     @classmethod
-    def of(cls, saes: Sequence[SaeInfo]) -> Choice:
+    def of(cls, saes: Sequence[SaeRef]) -> Choice:
         """The choice a session starts with: narrowest, middle and widest, the middle L0, the middle width active.
 
         Raises:
@@ -78,7 +79,7 @@ class Choice:
         return self.picked[self.active]
 
     @property
-    def sae(self) -> SaeInfo:
+    def sae(self) -> SaeRef:
         """The active SAE."""
         return self.saes[self.row]
 
@@ -146,11 +147,11 @@ class Choice:
         return replace(self, picked=picked, enabled=drawn | {chosen}, active=chosen)
 
 
-def _l0_key(sae: SaeInfo) -> tuple[float, str]:
+def _l0_key(sae: SaeRef) -> tuple[float, str]:
     return (float("inf") if sae.nominal_l0 is None else sae.nominal_l0, sae.sae_id)
 
 
-def _l0_gap(sae: SaeInfo, wanted: float) -> tuple[float, float, str]:
+def _l0_gap(sae: SaeRef, wanted: float) -> tuple[float, float, str]:
     l0, sae_id = _l0_key(sae)
     return (abs(l0 - wanted), l0, sae_id)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inspector.disk.folders import JOBS, RESULTS
+from inspector.events import JobInfo
 from inspector.session import discovery, frames
 from inspector.session.client import SessionClient
 from inspector.session.protocol import (
@@ -33,7 +34,6 @@ from inspector.session.protocol import (
     GetJobs,
     GetPairs,
     Hello,
-    JobInfo,
     Jobs,
     JobTold,
     Message,
@@ -199,7 +199,7 @@ QUESTIONS: tuple[Message, ...] = (
     Find(request=4, text="the"),
     GetPairs(request=5, sae_ids=["a", "b"]),
     AnalysePrompt(request=6, text="dark matter"),
-    Generate(request=7, prompt="x", max_tokens=3),
+    Generate(request=7, prompt_ids=[5], max_tokens=3),
     SetPolicy(request=8, policy="excluded"),
     GetEstimates(request=9, experiments=["error-vector"]),
     CancelJob(request=10, job="?"),

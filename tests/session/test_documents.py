@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from inspector.session import documents
-from inspector.session.protocol import Generated, unpack
+from inspector.session.frames import unpack
+from inspector.session.protocol import Generated
 from inspector.sources.model import Step
 
 NAN = float("nan")

@@ -8,6 +8,7 @@ import pytest
 
 from inspector.session import frames
 from inspector.session.client import SOCKET_VARIABLE, SessionClient
+from inspector.session.frames import unpack
 from inspector.session.protocol import (
     AnalysePrompt,
     ContextScores,
@@ -29,7 +30,6 @@ from inspector.session.protocol import (
     StartJob,
     Stop,
     ViewMessage,
-    unpack,
 )
 from inspector.spec import TargetSpec
 from tests.fake_session import FakeClient, FakeSession
@@ -50,7 +50,7 @@ async def everything(client: FakeClient | SessionClient) -> list[SessionMessage]
                     Find(text="dark matter"),
                     GetPairs(sae_ids=[sae.sae_id for sae in message.saes[:3]]),
                     AnalysePrompt(text="def self return"),
-                    Generate(prompt="def", max_tokens=20),
+                    Generate(prompt_ids=[1], max_tokens=20),
                     SetPolicy(policy="included"),
                     GetLatent(sae_id=sae_id, index=3),
                     GetEstimates(experiments=["norm-prediction"]),

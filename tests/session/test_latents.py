@@ -13,7 +13,7 @@ import torch
 
 from inspector.errors import UsageError
 from inspector.session import latents as module
-from inspector.session.latents import N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents, LatentSearch
+from inspector.session.latents import N_EXAMPLES, N_NEIGHBOURS, WINDOW_AFTER, WINDOW_BEFORE, Latents, LatentSearch
 from inspector.session.protocol import Failed, GetContext, GetLatent, LatentView
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
@@ -71,14 +71,14 @@ def test_examples_are_the_strongest_of_each_context_in_order(
     loaded: Loaded, latents: Latents, everything: Everything
 ) -> None:
     index = busy(everything)
-    told, _ = view_of(latents, GetLatent(request=7, sae_id=everything.sae.ref.sae_id, index=index, n_examples=9))
+    told, _ = view_of(latents, GetLatent(request=7, sae_id=everything.sae.ref.sae_id, index=index))
     assert (told.request, told.sae_id, told.index) == (7, everything.sae.ref.sae_id, index)
     scored = everything.scored(index)
     best = scored.max(axis=1)
     order = [int(context) for context in np.argsort(-best, kind="stable") if best[context] > 0]
     assert len(order) >= 9
     # Two contexts may hold the same text and so the same activation; the strength decides, then the earlier context.
-    assert [example.context for example in told.examples] == order[:9]
+    assert [example.context for example in told.examples] == order[:N_EXAMPLES]
     for example in told.examples:
         assert example.position == int(scored[example.context].argmax())
     assert told.max_activation == pytest.approx(best.max(), rel=1e-6)
@@ -144,12 +144,12 @@ def test_neighbours_are_the_largest_cosines_of_the_decoder(latents: Latents, eve
 
 def test_the_contexts_are_searched_once_and_in_short_steps(loaded: Loaded, everything: Everything) -> None:
     fresh = Latents(loaded)
-    asked = GetLatent(sae_id=everything.sae.ref.sae_id, index=1, n_examples=1)
+    asked = GetLatent(sae_id=everything.sae.ref.sae_id, index=1)
     _, first = view_of(fresh, asked)
     _, second = view_of(fresh, asked)
     # A step for the model and one for the SAE, for each context; then only the example and the neighbours are left.
     assert first - second == 2 * len(loaded.contexts.token_ids)
-    assert second < 8
+    assert second < 2 * N_EXAMPLES + 6
 
 
 def test_a_search_that_was_left_goes_on_with_the_next_question(loaded: Loaded, everything: Everything) -> None:

@@ -41,7 +41,6 @@ READY = Ready(
     hook_name="blocks.0.hook_resid_post",
     layer=0,
     device="cpu",
-    d_model=4,
     n_contexts=1,
     context_length=8,
     positions=(1, 8),

@@ -121,7 +121,7 @@ def test_ready_tells_what_is_loaded(running: Running, loaded: Loaded) -> None:
     ready = running.until(1, lambda message: isinstance(message, Ready))
     assert isinstance(ready, Ready)
     assert (ready.n_contexts, ready.context_length, ready.positions) == (40, 32, (4, 32))
-    assert (ready.hook_name, ready.layer, ready.d_model, ready.device) == ("blocks.1.hook_resid_post", 1, 16, "cpu")
+    assert (ready.hook_name, ready.layer, ready.device) == ("blocks.1.hook_resid_post", 1, "cpu")
     assert [sae.sae_id for sae in ready.saes] == [sae.ref.sae_id for sae in loaded.saes]
     assert ready.warnings[-1] == "odd"
     running.until(1, finished)
@@ -252,7 +252,7 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
             yield None
 
     monkeypatch.setattr(Browser, "generate", endless)
-    running.views.ask(1, Generate(request=5, prompt=""))
+    running.views.ask(1, Generate(request=5))
     while not steps:
         time.sleep(0.001)
     running.views.ask(1, Cancel(request=6, target=5))
@@ -273,10 +273,10 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
 
 def test_two_views_generate_side_by_side_and_one_that_leaves_stops(running: Running) -> None:
     second = running.attach()
-    running.views.ask(1, Generate(request=1, prompt="the error", max_tokens=40, seed=1))
-    running.views.ask(second, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    running.views.ask(1, Generate(request=1, prompt_ids=[5, 6], max_tokens=40, seed=1))
+    running.views.ask(second, Generate(request=1, prompt_ids=[7], max_tokens=40, seed=2))
     third = running.attach()
-    running.views.ask(third, Generate(request=1, prompt="dark", max_tokens=40, seed=2))
+    running.views.ask(third, Generate(request=1, prompt_ids=[7], max_tokens=40, seed=2))
     running.views.detach(third)
     for view in (1, second):
         running.until(view, lambda message: isinstance(message, Generated) and message.finished)
@@ -391,8 +391,8 @@ def test_one_view_can_have_so_many_answers_made_in_steps_and_no_more(
     running.until(1, finished)
     monkeypatch.setattr(Browser, "generate", endless)
     for request in range(50, 50 + service.MOST_IN_STEPS):
-        running.views.ask(1, Generate(request=request, prompt="a"))
-    refused = running.ask(1, Generate(request=99, prompt="a"))
+        running.views.ask(1, Generate(request=request, prompt_ids=[5]))
+    refused = running.ask(1, Generate(request=99, prompt_ids=[5]))
     assert isinstance(refused, Failed)
     assert refused.exit_code == 5
     running.views.ask(1, Cancel(request=100, target=50))

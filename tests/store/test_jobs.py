@@ -19,12 +19,13 @@ import pytest
 
 from inspector.disk.locks import born, is_running
 from inspector.errors import InspectorError, ResourceError, UsageError
+from inspector.events import JobState
 from inspector.spec import RunSpec, TargetSpec
 from inspector.store import jobs as table
-from inspector.store.jobs import Job, JobStore, Owner, State
+from inspector.store.jobs import Job, JobStore, Owner
 
 
-def job(job_id: str, *, created: float = 1.0, state: State = "queued", owner: Owner | None = None) -> Job:
+def job(job_id: str, *, created: float = 1.0, state: JobState = "queued", owner: Owner | None = None) -> Job:
     return Job(
         id=job_id,
         spec=RunSpec(target=TargetSpec(model="m", layers=(3,), positions=(4, None)), experiments=("a", "b")),

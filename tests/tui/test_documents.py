@@ -8,7 +8,8 @@ from math import nan
 import pytest
 
 from inspector.drawing.tokens import FVU, LOSS, MODES, NONLINEAR, SHARE, TOTAL, mode_named
-from inspector.session.protocol import ContextScores, Generated, SaeScores, pack
+from inspector.session.frames import pack
+from inspector.session.protocol import ContextScores, Generated, SaeScores
 from inspector.tui.documents import MAX_DOCUMENTS, ScoredText, Texts, main_measure
 from tests.tui.texts import floats, scored_text
 

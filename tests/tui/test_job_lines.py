@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import replace
+
 import pytest
 
-from inspector.session.protocol import JobInfo, JobState
+from inspector.events import JobInfo, JobState
 from inspector.tui import job_lines
 from inspector.tui.lines import text_of, width_of
 
 RUNNING = JobInfo(
     id="job-1",
-    experiments=["error-vector", "ce-splice"],
+    experiments=("error-vector", "ce-splice"),
     state="running",
     command="dm-inspect run error-vector ce-splice --widths 256,512",
     created=1_000.0,
@@ -92,7 +93,7 @@ def test_the_indicator_leaves_out_what_matters_least_and_fills_the_line_exactly(
     ],
 )
 def test_each_state_has_its_word_and_what_became_of_it(state: JobState, changes: dict[str, object], text: str) -> None:
-    job = msgspec.structs.replace(RUNNING, state=state, **changes)
+    job = replace(RUNNING, state=state, **changes)
     for width in (60, 80, 118):
         line = job_lines.row(job, width, 1_200.0)
         assert width_of(line) <= width
@@ -101,7 +102,7 @@ def test_each_state_has_its_word_and_what_became_of_it(state: JobState, changes:
 
 
 def test_a_hostile_name_or_stage_is_shown_as_symbols() -> None:
-    job = msgspec.structs.replace(RUNNING, stage="\x1b[2J", experiments=["\x1b]0;x\x07"])
+    job = replace(RUNNING, stage="\x1b[2J", experiments=("\x1b]0;x\x07",))
     for line in (job_lines.indicator(job, 0, 118), job_lines.row(job, 118, 0.0), *job_lines.detail(job, 80)):
         assert "\x1b" not in text_of(line)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import unicodedata
 from array import array
 
+import msgspec
 import pytest
 
 from inspector.drawing.lines import text_of
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
-from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour, pack
+from inspector.session.frames import pack
+from inspector.session.protocol import GetLatent, LatentExample, LatentView, Neighbour
 from inspector.tui.screens.latent import examples_table, latent_page
 from tests.fake_session import HOSTILE, FakeSession
 
@@ -56,7 +58,8 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_the_cursor_marks_one_example_and_its_place_is_known() -> None:
-    view = SESSION.latent(GetLatent(sae_id=SESSION.saes[0].sae_id, index=4, n_examples=3))
+    view = SESSION.latent(GetLatent(sae_id=SESSION.saes[0].sae_id, index=4))
+    view = msgspec.structs.replace(view, examples=view.examples[:3])
     page = latent_page(view, 1, 80, build_palette(DEFAULT_ENDPOINTS, "none"))
     texts = ["".join(text for text, _ in line) for line in page.lines]
     assert [texts[start][:11] for start in page.starts[:-1]] == ["  context 5", "▸ context 1", "  context 1"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from inspector.events import JobInfo
 from inspector.session.protocol import (
     Failed,
     GateLine,
-    JobInfo,
     Jobs,
     JobTold,
     LoadProgress,
@@ -116,7 +116,7 @@ def test_a_fit_that_is_told_before_its_policy_is_confirmed_is_not_lost() -> None
 
 
 def job(name: str, state: str = "queued", created: float = 0.0) -> JobInfo:
-    return JobInfo(id=name, experiments=["error-vector"], state=state, command="dm-inspect run", created=created)  # type: ignore[arg-type]
+    return JobInfo(id=name, experiments=("error-vector",), state=state, command="dm-inspect run", created=created)  # type: ignore[arg-type]
 
 
 def test_jobs_are_newest_first_and_those_that_run_are_in_their_order() -> None:

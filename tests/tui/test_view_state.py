@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.session.protocol import Hit, SaeInfo
+from inspector.session.protocol import Hit
+from inspector.spec import SaeRef
 from inspector.tui.stream_state import Choice, Place, Search, match_end, ranking, walk_worst
 
 
-def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeInfo:
-    return SaeInfo(
+def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeRef:
+    return SaeRef(
+        release="r",
+        d_in=128,
         sae_id=f"w{d_sae}/l0_{nominal_l0}{name}",
         d_sae=d_sae,
         nominal_l0=nominal_l0,

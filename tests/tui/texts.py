@@ -6,7 +6,7 @@ from array import array
 from math import nan
 
 from inspector.drawing.tokens import SaeColumns, TokenDocument
-from inspector.session.protocol import SaeInfo
+from inspector.spec import SaeRef
 from inspector.tui.documents import ScoredText
 from inspector.tui.stream_state import Choice
 
@@ -49,7 +49,23 @@ def two_widths() -> Choice:
     """256 and 1k, both enabled, the wider active."""
     return Choice.of(
         [
-            SaeInfo(sae_id="w256", d_sae=256, nominal_l0=16.0, layer=3, hook_name="blocks.3.hook_resid_post"),
-            SaeInfo(sae_id="w1k", d_sae=1024, nominal_l0=16.0, layer=3, hook_name="blocks.3.hook_resid_post"),
+            SaeRef(
+                release="r",
+                d_in=128,
+                sae_id="w256",
+                d_sae=256,
+                nominal_l0=16.0,
+                layer=3,
+                hook_name="blocks.3.hook_resid_post",
+            ),
+            SaeRef(
+                release="r",
+                d_in=128,
+                sae_id="w1k",
+                d_sae=1024,
+                nominal_l0=16.0,
+                layer=3,
+                hook_name="blocks.3.hook_resid_post",
+            ),
         ]
     )

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
+    from inspector.events import JobInfo
     from inspector.experiment import Experiment
-    from inspector.session.protocol import Estimate, JobInfo
+    from inspector.session.protocol import Estimate
     from inspector.tui.inspector_app import InspectorApp
     from inspector.tui.session import SessionView
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from inspector.session.protocol import JobInfo
+    from inspector.events import JobInfo
     from inspector.tui.inspector_app import InspectorApp
     from inspector.tui.session import SessionView
 

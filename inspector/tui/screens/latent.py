@@ -12,7 +12,8 @@ from inspector.drawing.lines import cut, prose
 from inspector.drawing.palette import LEVEL_MARKS, FigurePalette, Line, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
-from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail, unpack
+from inspector.session.frames import unpack
+from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
 from inspector.tui.actions import Action, help_rows
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.side_screen import SessionScreen, bindings_of

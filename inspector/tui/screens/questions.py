@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from inspector.session.protocol import JobInfo
+    from inspector.events import JobInfo
 
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8

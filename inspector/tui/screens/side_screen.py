@@ -21,7 +21,8 @@ from inspector.tui.widgets.header import short_name, site_name
 
 if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
-    from inspector.session.protocol import JobInfo, SessionMessage, ViewMessage
+    from inspector.events import JobInfo
+    from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.tui.inspector_app import InspectorApp
     from inspector.tui.screens.help import PaneHelp
 

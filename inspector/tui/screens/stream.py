@@ -215,7 +215,7 @@ class StreamScreen(StreamTalk):
             return
         self._n_generations += 1
         ids = self.text.document.token_ids[: self.place.position + 1]
-        request = Generate(prompt="", prompt_ids=ids, max_tokens=GENERATE_TOKENS, seed=self._n_generations)
+        request = Generate(prompt_ids=ids, max_tokens=GENERATE_TOKENS, seed=self._n_generations)
         if await self._talk.ask("generate", request):
             self.notify("Generating from the text up to the cursor. Esc stops.", timeout=3)
 

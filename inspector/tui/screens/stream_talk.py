@@ -15,6 +15,7 @@ from textual.worker import Worker, WorkerState
 
 from inspector.drawing.tokens import MODES
 from inspector.errors import InspectorError
+from inspector.events import JobInfo
 from inspector.session.protocol import (
     ContextScores,
     Failed,
@@ -24,7 +25,6 @@ from inspector.session.protocol import (
     GetDetail,
     GetJobs,
     GetPairs,
-    JobInfo,
     Jobs,
     JobTold,
     MapImproved,

@@ -17,7 +17,8 @@ from inspector.tui.widgets.line_pane import LinePane
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.session.protocol import GateLine, JobInfo
+    from inspector.events import JobInfo
+    from inspector.session.protocol import GateLine
 
 Hint = tuple[str, str]
 """Keys and what they do: ('m', 'mode')."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.session.protocol import CancelJob, JobState, ResumeJob, StartJob
+from inspector.events import JobState
+from inspector.session.protocol import CancelJob, ResumeJob, StartJob
 from inspector.tui.screens.jobs import JobsScreen
 from inspector.tui.screens.questions import LeavingScreen
 from inspector.tui.widgets.bars import JobBar

@@ -19,14 +19,10 @@ def session(model: str = "demo") -> FakeSession:
     """One whose SAEs have the names of the demo's own."""
     made = FakeSession(model=model, hostile_share=0.0, epochs=1, widths=(256, 1024), l0s=(8, 16))
     labels = {256: "256", 1024: "1k"}
-    made.saes = [replace_id(sae, f"layer_3/resid/width_{labels[sae.d_sae]}/l0_{sae.nominal_l0:g}") for sae in made.saes]
+    made.saes = [
+        replace(sae, sae_id=f"layer_3/resid/width_{labels[sae.d_sae]}/l0_{sae.nominal_l0:g}") for sae in made.saes
+    ]
     return made
-
-
-def replace_id(sae, sae_id):  # type: ignore[no-untyped-def]
-    import msgspec
-
-    return msgspec.structs.replace(sae, sae_id=sae_id)
 
 
 async def opened(app: Driven) -> SuitesScreen:
