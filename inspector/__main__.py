@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from inspector import streams, threads
 
 if TYPE_CHECKING:
-    from inspector.cli.main import AppRequest
+    from inspector.spec import AppRequest
 
 
 CANCELLED = 6

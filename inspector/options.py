@@ -75,7 +75,7 @@ def parse_span(text: str) -> tuple[int, int | None]:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of an amount of memory: 20G, 800M, 1.5GiB, or a number.
+    """Bytes of an amount of memory or disk: 20G, 800M, 1.5GiB, or a number.
 
     Raises:
         ValueError: if it is none, or less than a byte.
@@ -83,7 +83,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
     n_bytes = 0 if match is None else int(float(match[1]) * (1024 if match[3] else 1000) ** _POWER[match[2]])
     if not n_bytes:
-        raise ValueError(f"{text!r} is not an amount of memory. Write 20G, 800M, or 16GiB.")
+        raise ValueError(f"{text!r} is not an amount of bytes. Write 20G, 800M, or 16GiB.")
     return n_bytes
 
 

@@ -8,7 +8,7 @@ Nothing here loads, checks or computes anything; `None` always means "the defaul
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -261,6 +261,28 @@ class RunSpec:
     """Contexts per forward pass. Changes speed and memory, not numbers."""
     shards: int = 1
     """Accumulate in this many separate parts and merge. Changes no number; there to prove it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppRequest:
+    """What the app shall show, and on which session.
+
+    `cli` and `tui` stand on one step and do not import each other: `inspector.__main__` passes the opener in.
+    """
+
+    target: TargetSpec
+    theme: str | None = None
+    """Name of a theme; None: the default, or what the environment says."""
+    new_session: bool = False
+    """Start a session of its own even if one for this target runs."""
+    in_process: bool = False
+    """View and engine in one process, for debugging."""
+    session_id: str | None = None
+    """Attach to this running session, whatever its target; None: the target decides."""
+
+
+OpenApp = Callable[[AppRequest], int]
+"""Shows the app until the user leaves it; returns the exit code."""
 
 
 DEFAULT_TARGET = TargetSpec()

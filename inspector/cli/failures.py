@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from inspector.cli.main import OpenApp
+    from inspector.spec import OpenApp
 
 PROGRAM = "dm-inspect"
 DEBUG_VARIABLE = "DM_INSPECT_DEBUG"

@@ -1,13 +1,12 @@
 """Commands that are imported when they run, and help that is printed without importing them.
 
-`dm-inspect --help` must cost no more than click itself, so the group knows of each command only a module, a name
+`dm-inspect --help` must cost no more than click itself, so the group knows of each command only its name
 and one sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,16 +16,6 @@ from inspector.errors import nearest
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
-
-
-@dataclass(frozen=True, kw_only=True)
-class LazyCommand:
-    """Where a command is and what the list of commands says about it."""
-
-    module: str
-    attribute: str
-    summary: str
-    """One short sentence, the same as the command's own first line."""
 
 
 class TargetOption(click.Option):
@@ -90,10 +79,10 @@ class Command(click.Command):
 class LazyGroup(click.Group):
     """A group that imports a command when it is used."""
 
-    lazy: dict[str, LazyCommand]
-    """By the command's name, in the order of the help."""
+    lazy: dict[str, str]
+    """One short sentence by the command's name, in the order of the help."""
 
-    def __init__(self, *args: object, lazy: dict[str, LazyCommand], **kwargs: object) -> None:
+    def __init__(self, *args: object, lazy: dict[str, str], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's constructor, passed through untouched
         self.lazy = lazy
 
@@ -108,10 +97,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now; None if there is none of that name."""
-        entry = self.lazy.get(cmd_name)
-        if entry is None:
+        if cmd_name not in self.lazy:
             return None
-        command = getattr(import_module(entry.module), entry.attribute)
+        command = getattr(import_module(f"inspector.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
@@ -125,7 +113,6 @@ class LazyGroup(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands first, then the options: a newcomer needs them in this order."""
-        rows = [(name, entry.summary) for name, entry in self.lazy.items()]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(list(self.lazy.items()))
         write_options(self.get_params(ctx), ctx, formatter)

@@ -4,83 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import click
 
 from inspector import __version__
 from inspector.cli.failures import DEBUG_VARIABLE
-from inspector.cli.lazy import LazyCommand, LazyGroup
+from inspector.cli.lazy import LazyGroup
 from inspector.cli.target_options import target_options
-
-if TYPE_CHECKING:
-    from inspector.spec import TargetSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppRequest:
-    """What the app shall show, and on which session.
-
-    `cli` and `tui` stand on one step and do not import each other: `inspector.__main__` passes the opener in.
-    """
-
-    target: TargetSpec
-    theme: str | None = None
-    """Name of a theme; None: the default, or what the environment says."""
-    new_session: bool = False
-    """Start a session of its own even if one for this target runs."""
-    in_process: bool = False
-    """View and engine in one process, for debugging."""
-    session_id: str | None = None
-    """Attach to this running session, whatever its target; None: the target decides."""
-
-
-OpenApp = Callable[[AppRequest], int]
-"""Shows the app until the user leaves it; returns the exit code."""
+from inspector.spec import AppRequest, OpenApp, TargetSpec
 
 COMMANDS = {
-    "run": LazyCommand(
-        module="inspector.cli.run",
-        attribute="run",
-        summary="Measure experiments on a model and its SAEs, without a screen.",
-    ),
-    "tokens": LazyCommand(
-        module="inspector.cli.tokens", attribute="tokens", summary="Print the per-token table behind the stream."
-    ),
-    "experiments": LazyCommand(
-        module="inspector.cli.experiments",
-        attribute="experiments",
-        summary="List the experiments and what each one asks.",
-    ),
-    "results": LazyCommand(
-        module="inspector.cli.results", attribute="results", summary="List, show and export what was measured."
-    ),
-    "suites": LazyCommand(
-        module="inspector.cli.suites", attribute="suites", summary="List the SAEs of a model's hook."
-    ),
-    "train": LazyCommand(module="inspector.cli.train", attribute="train", summary="Train a suite of SAEs on a model."),
-    "interp": LazyCommand(
-        module="inspector.cli.interp",
-        attribute="interp",
-        summary="Explain latents with a language model and score the explanations.",
-    ),
-    "sessions": LazyCommand(
-        module="inspector.cli.sessions", attribute="sessions", summary="List, attach to or stop background sessions."
-    ),
-    "jobs": LazyCommand(module="inspector.cli.jobs", attribute="jobs", summary="List, show, cancel or resume jobs."),
-    "cache": LazyCommand(
-        module="inspector.cli.cache",
-        attribute="cache",
-        summary="Show, verify and shrink what the program keeps on disk.",
-    ),
-    "info": LazyCommand(
-        module="inspector.cli.info",
-        attribute="info",
-        summary="Show versions, devices, folders and limits, for a bug report.",
-    ),
+    "run": "Measure experiments on a model and its SAEs, without a screen.",
+    "tokens": "Print the per-token table behind the stream.",
+    "experiments": "List the experiments and what each one asks.",
+    "results": "List, show and export what was measured.",
+    "suites": "List the SAEs of a model's hook.",
+    "train": "Train a suite of SAEs on a model.",
+    "interp": "Explain latents with a language model and score the explanations.",
+    "sessions": "List, attach to or stop background sessions.",
+    "jobs": "List, show, cancel or resume jobs.",
+    "cache": "Show, verify and shrink what the program keeps on disk.",
+    "info": "Show versions, devices, folders and limits, for a bug report.",
 }
+"""Each command's own first line, by its name: that of its module and of its function too."""
 
 EPILOG = """\b
 Examples:

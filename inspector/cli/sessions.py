@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.main import AppRequest, OpenApp
 from inspector.cli.narration import duration, say
 from inspector.cli.output import print_json_list, print_text
 from inspector.disk.locks import resident_bytes
 from inspector.errors import UsageError
+from inspector.spec import AppRequest, OpenApp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from inspector.cli.failures import run_command
-from inspector.cli.main import AppRequest, dm_inspect
+from inspector.cli.main import dm_inspect
+from inspector.spec import AppRequest
 
 
 @dataclass(frozen=True, kw_only=True)

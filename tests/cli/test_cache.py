@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.cli.cache import Age, Size, amount
+from inspector.cli.cache import AGE, LIMIT, amount
 from inspector.store.results import save
 from tests.cli.conftest import Run
 from tests.store.objects import result
@@ -86,7 +86,7 @@ def test_prune_removes_what_is_old(run: Run, tmp_path: Path) -> None:
     [
         ("--older-than", "30", "'30' is no age. Write for example 30d, 12h or 90m."),
         ("--older-than", "-3d", "'-3d' is no age."),
-        ("--max-size", "much", "'much' is no size. Write for example 10G, 500M or 2GiB."),
+        ("--max-size", "much", "'much' is not an amount of bytes. Write 20G, 800M, or 16GiB."),
     ],
 )
 def test_what_is_no_age_or_size_is_refused(run: Run, option: str, value: str, message: str) -> None:
@@ -95,8 +95,8 @@ def test_what_is_no_age_or_size_is_refused(run: Run, option: str, value: str, me
 
 
 def test_ages_and_sizes_are_read() -> None:
-    assert [Age().convert(text, None, None) for text in ("90s", "1.5h", "30 d", "2W")] == [90, 5400, 2592000, 1209600]
-    read = [Size().convert(text, None, None) for text in ("12", "500M", "2GiB", "1.5 gb", "3k")]
+    assert [AGE.read(text) for text in ("90s", "1.5h", "30 d", "2W")] == [90, 5400, 2592000, 1209600]
+    read = [LIMIT.read(text) for text in ("12", "500M", "2GiB", "1.5 gb", "3k")]
     assert read == [12, 500_000_000, 2 * 2**30, 1_500_000_000, 3000]
     assert [amount(n) for n in (0, 999, 1500, 14_200_000, 3 * 10**12)] == [
         "0 B",

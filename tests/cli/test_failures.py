@@ -13,8 +13,8 @@ import click
 import pytest
 
 from inspector.cli.failures import run_command
-from inspector.cli.main import AppRequest
 from inspector.errors import Cancelled, DataError, ExitCode, InspectorError, ResourceError, TargetError, UsageError
+from inspector.spec import AppRequest
 
 
 def fail_with(error: BaseException) -> int:

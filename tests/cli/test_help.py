@@ -76,7 +76,7 @@ def test_an_example_that_is_wrong_would_be_noticed() -> None:
 def test_the_list_of_commands_says_what_the_command_says(name: str) -> None:
     command = dict(ALL)[(name,)]
     assert command.help is not None
-    assert command.help.split("\n")[0] == COMMANDS[name].summary
+    assert command.help.split("\n")[0] == COMMANDS[name]
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)

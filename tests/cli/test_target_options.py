@@ -160,7 +160,7 @@ def test_an_amount_of_memory_is_bytes(run: Run, text: str, n_bytes: int) -> None
 def test_anything_else_is_none(run: Run, text: str) -> None:
     outcome = run("--max-memory", text)
     assert outcome.code == 2
-    assert "is not an amount of memory. Write 20G, 800M, or 16GiB." in outcome.err
+    assert "is not an amount of bytes. Write 20G, 800M, or 16GiB." in outcome.err
 
 
 @pytest.mark.parametrize("text", ["float16", "fp16", "half"])
