@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class ExitCode(IntEnum):
@@ -111,3 +111,25 @@ def nearest(wrong: str, known: Iterable[str], n: int = 3) -> str:
         return " None are known."
     more = f", ... ({len(names)} in all)" if len(names) > n else ""
     return f" Known: {', '.join(names[:n])}{more}."
+
+
+def only_one(wanted: str, known: Sequence[str], what: str, *, none: str) -> str:
+    """The id that is meant: itself, or the only one that begins so.
+
+    Args:
+        wanted: as typed.
+        known: all ids there are.
+        what: they are of: 'job', 'result'.
+        none: the sentence that says how to get one where there are none, with a space before it.
+
+    Raises:
+        UsageError: there is none, or several begin so.
+    """
+    found = [wanted] if wanted in known else [each for each in known if wanted and each.startswith(wanted)]
+    if len(found) > 1:
+        raise UsageError(
+            f"'{wanted}' is the beginning of {len(found)} {what}s: {', '.join(found[:4])}. Write more of it."
+        )
+    if not found:
+        raise UsageError(f"There is no {what} {wanted!r}.{nearest(wanted, known) if known else none}")
+    return found[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sqlite3
@@ -18,11 +17,11 @@ from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.cli.target_options import Written
 from inspector.disk.folders import ANSWERS
-from inspector.errors import DataError
-from inspector.interp import asking
+from inspector.errors import DataError, InspectorError
+from inspector.interp.asking import answers_table
 from inspector.options import Form, parse_size
 from inspector.store.cache import Kind
-from inspector.store.cache_kinds import kinds, table_rows
+from inspector.store.cache_kinds import KindOfTable, kinds
 
 if TYPE_CHECKING:
     from inspector.store.cache import Entry
@@ -190,34 +189,19 @@ def _when(seconds: float | None) -> str | None:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-_ROWS = "SELECT key, answer, sha256, created FROM answers"
-
-
-class Answers(Kind):
+class Answers(KindOfTable):
     """Answers of judges, in one table; they cost money or hours, so only an age removes them, one by one."""
 
     name = "judge"
     what = "answers of judges"
-    leftover = rf"{re.escape(asking.NAME)}\.damaged-\d+"
     rebuild = "Damaged answers are asked for again when they are wanted."
     prunable = "by age"
+    table_in = staticmethod(answers_table)
 
     @classmethod
     def here(cls) -> Answers:
         """Of this user and environment."""
         return cls(ANSWERS.path())
-
-    def paths(self) -> Iterator[Path]:
-        """See `Kind`."""
-        path = self.folder / asking.NAME
-        if path.is_file():
-            yield path
-
-    def damage(self, path: Path) -> list[str]:
-        """The table must be sound and every answer fit its checksum."""
-        problems, rows = table_rows(path, _ROWS)
-        bad = sum(asking.checksum(str(key), str(answer)) != sha256 for key, answer, sha256, _ in rows)
-        return [*problems, *([f"{bad} of {len(rows)} answers do not fit their checksums"] if bad else [])]
 
     def remove(self, path: Path) -> bool:
         """Never as a whole: a process may be about to write into it."""
@@ -226,15 +210,14 @@ class Answers(Kind):
     def remove_older(self, path: Path, than: float) -> int:
         """Answers from before this time; other processes may go on reading and writing."""
         before = path.stat().st_size
+        query = "DELETE FROM answers WHERE created < ?"
         try:
-            with contextlib.closing(sqlite3.connect(path, timeout=10)) as table:
-                with table:
-                    gone = table.execute("DELETE FROM answers WHERE created < ?", (than,)).rowcount
-                if gone:
-                    table.execute("VACUUM")
-        except sqlite3.Error:  # in use, or damaged: `verify` tells
+            n_gone: int = self.table.transact(lambda table: table.execute(query, (than,)).rowcount)
+            if n_gone:
+                self.table.give_room_back()
+        except (InspectorError, sqlite3.Error):  # in use, or no room to make it smaller
             return 0
-        return max(1, before - path.stat().st_size) if gone else 0
+        return max(1, before - path.stat().st_size) if n_gone else 0
 
 
 class ExperimentList(Kind):

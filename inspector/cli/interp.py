@@ -231,11 +231,11 @@ def _asker(url: str | None, model: str | None, local: str | None, parallel: int,
     from inspector.interp import prompts
     from inspector.interp.asking import AnswerStore, Asker
 
-    with AnswerStore() as store:
-        if store.was_damaged:
-            say(f"warning: {store.path} was damaged and put aside; what was answered before is asked again.")
-        with Asker(_judge(url, model, local, parallel, target), store, prompts.VERSION) as asker:
-            yield asker
+    store = AnswerStore()
+    if store.table.was_damaged:
+        say(f"warning: {store.table.path} was damaged and put aside; what cannot be read of it is asked again.")
+    with Asker(_judge(url, model, local, parallel, target), store, prompts.VERSION) as asker:
+        yield asker
 
 
 def _judge(url: str | None, model: str | None, local: str | None, parallel: int, target: TargetSpec) -> Judge:

@@ -10,7 +10,6 @@ and all that was asked. It is readable by its owner alone, because it holds the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import sqlite3
@@ -19,15 +18,12 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspector.disk.files import require_file
 from inspector.disk.folders import ANSWERS
-from inspector.errors import ResourceError
+from inspector.disk.table import Row, Table
 from inspector.events import Event, JudgeProgress
 from inspector.interp.judge import Judge, JudgeUnreachable, Question, Reply
 
 NAME = "answers.sqlite"
-VERSION = 1
-_TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT, sha256 TEXT, created REAL)"
 
 
 def key_of(judge: str, version: str, question: Question) -> str:
@@ -37,10 +33,8 @@ def key_of(judge: str, version: str, question: Question) -> str:
 
 
 class AnswerStore:
-    """The answers in a folder. Usable as a context; several processes may have it open.
-
-    A damaged file is put aside under another name, and one that cannot be opened at all ends the run before the judge
-    is paid for answers that would be lost.
+    """The answers in a folder; several processes may use it. Making one finds out whether answers can be kept, before
+    the judge is paid for any that would be lost.
 
     Args:
         folder: where; None: the user's.
@@ -50,42 +44,21 @@ class AnswerStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = (folder or ANSWERS.path()) / NAME
-        self.was_damaged = False
-        """A file was put aside."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            require_file(self.path)
-            self.path.touch(mode=0o600)
-        except OSError as error:
-            raise ResourceError(
-                f"Answers cannot be kept in {self.path.parent}: {error.strerror}. Make room, or set {ANSWERS.variable}."
-            ) from error
-        try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # locked, or a disk that fails: no damage to put aside
-                raise self._failed(error) from error
-            self.was_damaged = True
-            self.path.replace(self.path.with_name(f"{NAME}.damaged-{time.time_ns()}"))
-            self.path.touch(mode=0o600)
-            self._connection = self._open()
+        self.table = answers_table(folder or ANSWERS.path())
+        self.find([""])
 
-    def __enter__(self) -> AnswerStore:
-        return self
+    def find(self, keys: Iterable[str]) -> dict[str, str]:
+        """Those that are kept, by key; one that does not fit its checksum is not.
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        Raises:
+            ResourceError: they cannot be read.
+        """
 
-    def find(self, key: str) -> str | None:
-        """The answer, or None; one that does not fit its checksum counts as none."""
-        try:
-            row = self._connection.execute("SELECT answer, sha256 FROM answers WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
-        if row is None or not isinstance(row[0], str) or checksum(key, row[0]) != row[1]:
-            return None
-        return row[0]
+        def found(table: sqlite3.Connection) -> list[Row]:
+            query = "SELECT key, answer, sha256, created FROM answers WHERE key = ?"
+            return [row for key in keys for row in table.execute(query, (key,))]
+
+        return {row[0]: row[1] for row in self.table.transact(found) if _is_whole(row)}
 
     def keep(self, answers: Mapping[str, str]) -> None:
         """Keep answers by key, on the disk before this returns.
@@ -96,40 +69,22 @@ class AnswerStore:
         rows = []
         for key, answer in answers.items():
             whole = answer.encode("utf-8", "replace").decode()  # half characters cannot be stored
-            rows.append((key, whole, checksum(key, whole), time.time()))
-        try:
-            with self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.close()
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=30)
-        try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, VERSION):
-                raise sqlite3.DatabaseError("another version")
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("SELECT key, answer, sha256, created FROM answers LIMIT 1").fetchone()
-            connection.commit()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _failed(self, error: sqlite3.Error) -> ResourceError:
-        return ResourceError(
-            f"The answers in {self.path} cannot be used: {error}. Make room there, or set {ANSWERS.variable}."
-        )
+            rows.append((key, whole, _checksum(key, whole), time.time()))
+        self.table.transact(lambda table: self.table.put(table, rows))
 
 
-def checksum(key: str, answer: str) -> str:
-    """sha256 of an answer and what it answers."""
+def answers_table(folder: Path) -> Table:
+    """The table in a folder."""
+    columns = {"key": "TEXT", "answer": "TEXT", "sha256": "TEXT", "created": "REAL"}
+    return Table(folder / NAME, "answers", columns, version=1, variable=ANSWERS.variable, is_whole=_is_whole)
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether an answer fits its checksum, which is of what it answers too."""
+    return isinstance(row[1], str) and _checksum(row[0], row[1]) == row[2]
+
+
+def _checksum(key: object, answer: str) -> str:
     return hashlib.sha256(f"{key}\0{answer}".encode()).hexdigest()
 
 
@@ -177,9 +132,11 @@ class Asker:
         finally:
             self._loop.close()
 
-    def known(self, question: Question) -> str | None:
-        """The stored answer, if there is one; asks nobody."""
-        return self._store.find(key_of(self.judge.name, self._version, question))
+    def known(self, questions: Sequence[Question]) -> list[str | None]:
+        """The stored answer to each, if there is one; the judge is not asked."""
+        keys = self._keys(questions)
+        found = self._store.find(keys)
+        return [found.get(key) for key in keys]
 
     def ask(self, questions: Sequence[Question], stage: str) -> Generator[Event, None, list[str | None]]:
         """The answer to each, in order; None where none could be had.
@@ -188,17 +145,10 @@ class Asker:
             JudgeUnreachable: the judge does not answer.
             ResourceError: answers cannot be kept.
         """
-        keys = [key_of(self.judge.name, self._version, question) for question in questions]
-        answers: dict[str, str | None] = {}
-        waiting: dict[str, Question] = {}
-        for key, question in zip(keys, questions, strict=True):
-            if key in answers or key in waiting:
-                self.tally.known += 1
-            elif (known := self._store.find(key)) is not None:
-                answers[key] = known
-                self.tally.known += 1
-            else:
-                waiting[key] = question
+        keys = self._keys(questions)
+        answers: dict[str, str | None] = {**self._store.find(keys)}
+        waiting = {key: question for key, question in zip(keys, questions, strict=True) if key not in answers}
+        self.tally.known += len(questions) - len(waiting)
         yield from self._ask_all(waiting, answers, stage)
         return [answers[key] for key in keys]
 
@@ -215,7 +165,7 @@ class Asker:
                 room = self.judge.parallel if done or self.tally.asked else 1
                 while len(on_the_way) < room and (item := next(queue, None)) is not None:
                     key, question = item
-                    on_the_way[self._loop.create_task(self._reply(question))] = key
+                    on_the_way[self._loop.create_task(self.judge.ask(question))] = key
                 self._loop.run_until_complete(_first(on_the_way))
                 done += self._take(on_the_way, answers)
                 if time.monotonic() - told_at >= SECONDS_BETWEEN_EVENTS or done == total:
@@ -256,8 +206,8 @@ class Asker:
             )
         return len(finished)
 
-    async def _reply(self, question: Question) -> Reply:
-        return await self.judge.ask(question)
+    def _keys(self, questions: Sequence[Question]) -> list[str]:
+        return [key_of(self.judge.name, self._version, question) for question in questions]
 
     def _count(self, reply: Reply) -> None:
         self.tally.retried += reply.tries - 1

@@ -207,25 +207,23 @@ class Cost:
 
 def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings: Settings) -> Cost:
     """Count the questions; asks nobody."""
-    questions = known = prompt = answer = 0
-    for one in gathered:
-        for latent in one.latents:
-            question = _with_room(explaining(latent, decode), settings)
-            reply = asker.known(question)
-            explanation = prompts.explanation_in(reply)
-            asked = [(question, ANSWER_TOKENS)]
-            if reply is None or explanation is not None:
-                items = items_of(latent, settings.scorer, decode, settings.seed)
-                of_items = _questions(items, explanation or UNKNOWN_EXPLANATION, settings)
-                asked += [(each, 2 * settings.shown + 1) for each in of_items] * (1 + settings.control)
-            for each, n_tokens in asked:
-                questions += 1
-                if asker.known(each) is not None:
-                    known += 1
-                else:
-                    prompt += round(_characters(each) / CHARACTERS_PER_TOKEN)
-                    answer += n_tokens + settings.thinking
-    return Cost(questions=questions, known=known, prompt_tokens=prompt, answer_tokens=answer)
+    latents = [latent for one in gathered for latent in one.latents]
+    explain = [_with_room(explaining(latent, decode), settings) for latent in latents]
+    asked = [(question, ANSWER_TOKENS) for question in explain]
+    for latent, reply in zip(latents, asker.known(explain), strict=True):
+        explanation = prompts.explanation_in(reply)
+        if reply is None or explanation is not None:
+            items = items_of(latent, settings.scorer, decode, settings.seed)
+            of_items = _questions(items, explanation or UNKNOWN_EXPLANATION, settings)
+            asked += [(each, 2 * settings.shown + 1) for each in of_items] * (1 + settings.control)
+    replies = asker.known([question for question, _ in asked])
+    to_ask = [each for each, reply in zip(asked, replies, strict=True) if reply is None]
+    return Cost(
+        questions=len(asked),
+        known=len(asked) - len(to_ask),
+        prompt_tokens=sum(round(_characters(question) / CHARACTERS_PER_TOKEN) for question, _ in to_ask),
+        answer_tokens=sum(n_tokens + settings.thinking for _, n_tokens in to_ask),
+    )
 
 
 def score(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from inspector.disk.files import is_own_file, is_own_folder, parse_json, read_file, remove_tree
@@ -13,12 +12,12 @@ from inspector.disk.folders import CHECKPOINTS, ERROR_SAES, JOBS, RESULTS, user_
 from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock, unused
 from inspector.disk.sealed import to_json
+from inspector.disk.table import DAMAGED, Table
 from inspector.errors import DataError
 from inspector.store import checkpoints, jobs, results
 from inspector.store.cache import Kind
 from inspector.store.checkpoints import remove_folder
 
-Row = tuple[object, ...]
 _HALF = r"\.[a-z0-9_]{8}\.tmp"
 """How `disk.files` names what it has not yet finished."""
 
@@ -59,59 +58,69 @@ class Results(Kind):
         return [] if raw == (to_json(parse_json(raw)) + "\n").encode() else ["it has other bytes than were written"]
 
 
-class ResultIndex(Kind):
+class KindOfTable(Kind):
+    """A table in a file of its own."""
+
+    table_in: Callable[[Path], Table]
+    """Makes it, of its folder; nothing is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.table = self.table_in(folder)
+        self.leftover = re.escape(self.table.path.name) + DAMAGED
+
+    def paths(self) -> Iterator[Path]:
+        """See `Kind`."""
+        if self.table.path.is_file():
+            yield self.table.path
+
+    def damage(self, path: Path) -> list[str]:
+        """The table must be sound, and every row what was written."""
+        return self.table.check()[0]
+
+
+class ResultIndex(KindOfTable):
     """The list of results, made from their files."""
 
     name = "index"
     what = "the list of results, made from them"
     rebuild = "Remove it: it is made again from the results by `dm-inspect results list`."
-
-    def paths(self) -> Iterator[Path]:
-        """See `Kind`."""
-        path = self.folder / results.INDEX_FILE
-        if path.is_file():
-            yield path
+    table_in = staticmethod(results.index_table)
 
     def damage(self, path: Path) -> list[str]:
-        """The table must be sound, and every row that claims to be of a file must say what the file says."""
-        columns = [each.strip('" ') for each in results.COLUMNS.split(",")]
-        problems, rows = table_rows(path, f"SELECT {results.COLUMNS}, size, mtime FROM results")
+        """Every row that claims to be of a file must say what the file says."""
+        problems, rows = self.table.check()
         for row in rows:
-            said = dict(zip(columns, row, strict=False))
+            said = dict(zip(self.table.columns, row, strict=True))
+            size_and_time = said.pop("size"), said.pop("mtime")
             file = self.folder / f"{said['id']}.json"
             try:
                 state = file.stat()
                 record = results.read(file).record
             except (OSError, ValueError, DataError):
                 continue  # not there, or damaged itself: such a row does not count
-            if row[-2:] == (state.st_size, state.st_mtime_ns) and said != vars(record):
+            if size_and_time == (state.st_size, state.st_mtime_ns) and said != vars(record):
                 problems.append(f"it says something else of {said['id']} than the result")
         return problems
 
 
-class Jobs(Kind):
+class Jobs(KindOfTable):
     """The table of jobs."""
 
     name = "jobs"
     what = "jobs of all sessions, and their logs"
     rebuild = "`dm-inspect jobs list` saves the jobs that are whole; results are files of their own."
     prunable = "no"
-    leftover = r"jobs\.sqlite\.damaged-\d+(-wal|-shm)?"
+    table_in = staticmethod(jobs.jobs_table)
 
     def paths(self) -> Iterator[Path]:
-        """See `Kind`."""
-        path = self.folder / jobs.NAME
-        if path.is_file():
-            yield path
+        """The logs too."""
+        yield from super().paths()
         yield from (self.folder / "logs").glob("*.log")
 
     def damage(self, path: Path) -> list[str]:
         """Logs are text for people; rows of the table carry a checksum."""
-        if path.suffix == ".log":
-            return []
-        problems, rows = table_rows(path, jobs.WHOLE_ROWS)
-        bad = sum(not jobs.is_whole(row) for row in rows)
-        return [*problems, *([f"{bad} of {len(rows)} jobs do not fit their checksums"] if bad else [])]
+        return [] if path.suffix == ".log" else super().damage(path)
 
 
 class Checkpoints(Kind):
@@ -227,24 +236,3 @@ class ErrorSaes(Kind):
         """The whole folder."""
         remove_tree(path)
         return True
-
-
-def table_rows(path: Path, query: str) -> tuple[list[str], Sequence[Row]]:
-    """What is wrong with an SQLite file, and the rows of a query; nothing is written to it."""
-    last = "it cannot be read"
-    # A table that another process writes is read with its journal; a full disk has no room even for reading so.
-    for mode in ("mode=ro", "mode=ro&immutable=1"):
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as table:
-                table.text_factory = _text
-                told = [str(row[0]) for row in table.execute("PRAGMA integrity_check")]
-                rows = table.execute(query).fetchall()
-            return ([] if told == ["ok"] else [f"it is not sound ({told[0].splitlines()[0][:80]})"]), rows
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second from names in a damaged schema
-            last = f"it is not a table of this program ({error})"
-    return [last], []
-
-
-def _text(raw: bytes) -> str:
-    """A changed byte may leave what is no text; it must reach the checksum."""
-    return raw.decode("utf-8", "backslashreplace")

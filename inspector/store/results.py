@@ -14,17 +14,18 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
 import msgspec
 
-from inspector.disk.files import is_own_file, parse_json, read_file, require_file, write_whole
+from inspector.disk.files import parse_json, read_file, write_whole
 from inspector.disk.folders import RESULTS
 from inspector.disk.sealed import jsonable, to_json
-from inspector.errors import DataError, UsageError, nearest
+from inspector.disk.table import Row, Table
+from inspector.errors import DataError, InspectorError, only_one
 
 FORMAT = 1
 ID_DIGITS = 10
@@ -171,16 +172,8 @@ def load(wanted: str, *, folder: Path | None = None) -> Stored:
         DataError: its file is damaged.
     """
     folder = folder or RESULTS.path()
-    known = stored_ids(folder)
-    found = [wanted] if wanted in known else [each for each in known if each.startswith(wanted)]
-    if len(found) > 1:
-        raise UsageError(
-            f"'{wanted}' is the beginning of {len(found)} results: {', '.join(found[:4])}. Write more of it."
-        )
-    if not found:
-        hint = nearest(wanted, known) if known else " Nothing is stored yet: `dm-inspect run` measures."
-        raise UsageError(f"There is no result {wanted!r}.{hint}")
-    return read(folder / f"{found[0]}.json")
+    found = only_one(wanted, stored_ids(folder), "result", none=" Nothing is stored yet: `dm-inspect run` measures.")
+    return read(folder / f"{found}.json")
 
 
 def stored_ids(folder: Path) -> list[str]:
@@ -214,9 +207,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 INDEX_FILE = "index.sqlite"
-INDEX_VERSION = 1
-COLUMNS = ", ".join(f'"{field.name}"' for field in fields(Record))
-_TABLE = f"CREATE TABLE IF NOT EXISTS results ({COLUMNS}, size INTEGER, mtime INTEGER, PRIMARY KEY (id))"
+_FIELDS = tuple(field.name for field in fields(Record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,19 +230,51 @@ def list_results(folder: Path | None = None) -> Listing:
     ids = stored_ids(folder)
     if not ids:
         return Listing(records=(), problems=())
-    try:
-        with _index(folder / INDEX_FILE) as index:
-            return _listed(folder, ids, index)
-    except sqlite3.Error:
-        with contextlib.suppress(OSError):
-            if is_own_file(folder / INDEX_FILE):
-                (folder / INDEX_FILE).unlink()
-    try:
-        with _index(folder / INDEX_FILE) as index:
-            return _listed(folder, ids, index)
-    except sqlite3.Error:  # a folder that cannot be written to, a disk that is full: list without an index
-        with _index(None) as index:
-            return _listed(folder, ids, index)
+    index = index_table(folder)
+    known: dict[object, Row] = {}
+    with contextlib.suppress(InspectorError):  # a folder that cannot be written to: list without an index
+        known = {row[0]: row for row in index.rows()}
+    records, problems, new = [], [], []
+    for each in ids:
+        path = folder / f"{each}.json"
+        try:
+            state = path.stat()
+        except OSError:  # removed meanwhile
+            continue
+        size_and_time = state.st_size, state.st_mtime_ns
+        if each in known and known[each][-2:] == size_and_time:
+            record = Record(**dict(zip(_FIELDS, known.pop(each)[:-2], strict=True)))
+        else:
+            try:
+                record = read(path).record
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            known.pop(each, None)
+            new.append((*map(_storable, astuple(record)), *size_and_time))
+        records.append(record)
+    if new or known:
+
+        def bring_up_to_date(table: sqlite3.Connection) -> None:
+            table.executemany("DELETE FROM results WHERE id = ?", [(gone,) for gone in known])
+            index.put(table, new)
+
+        with contextlib.suppress(InspectorError):
+            index.transact(bring_up_to_date)
+    records.sort(key=lambda record: record.id)
+    records.sort(key=lambda record: record.created, reverse=True)
+    return Listing(records=tuple(records), problems=tuple(problems))
+
+
+def index_table(folder: Path) -> Table:
+    """The index of the results in a folder: what a `Record` has, and the size and time of the file it is from."""
+    columns = {**dict.fromkeys(_FIELDS, ""), "size": "INTEGER", "mtime": "INTEGER"}
+    return Table(folder / INDEX_FILE, "results", columns, version=1, variable=RESULTS.variable)
+
+
+def _storable(value: object) -> object:
+    """A name that is not UTF-8 cannot be stored as text; one of them must not hide all other results."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def newest_of_each(listing: Listing) -> list[Record]:
@@ -261,58 +284,3 @@ def newest_of_each(listing: Listing) -> list[Record]:
         if not record.null:
             found.setdefault(record.experiment, record)
     return [found[experiment] for experiment in sorted(found)]
-
-
-@contextlib.contextmanager
-def _index(path: Path | None) -> Iterator[sqlite3.Connection]:
-    try:
-        require_file(path or "")
-    except OSError as error:
-        raise sqlite3.OperationalError(str(error)) from error
-    connection = sqlite3.connect(":memory:" if path is None else path, timeout=10)
-    try:
-        with connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != INDEX_VERSION:
-                connection.execute("DROP TABLE IF EXISTS results")
-                connection.execute(f"PRAGMA user_version = {INDEX_VERSION}")
-            connection.execute(_TABLE)
-            yield connection
-    finally:
-        connection.close()
-
-
-def _listed(folder: Path, ids: list[str], index: sqlite3.Connection) -> Listing:
-    known = {row[0]: row[1:] for row in index.execute(f"SELECT id, size, mtime, {COLUMNS} FROM results")}
-    records, problems = [], []
-    for each in ids:
-        path = folder / f"{each}.json"
-        try:
-            state = path.stat()
-        except OSError:  # removed meanwhile
-            continue
-        row = known.pop(each, None)
-        if row is not None and row[:2] == (state.st_size, state.st_mtime_ns):
-            records.append(Record(**dict(zip((field.name for field in fields(Record)), row[2:], strict=True))))
-            continue
-        try:
-            record = read(path).record
-        except DataError as error:
-            problems.append(str(error))
-            index.execute("DELETE FROM results WHERE id = ?", (each,))
-            continue
-        records.append(record)
-        marks = ", ".join("?" * (len(fields(Record)) + 2))
-        index.execute(
-            f"INSERT OR REPLACE INTO results ({COLUMNS}, size, mtime) VALUES ({marks})",
-            (*map(_storable, astuple(record)), state.st_size, state.st_mtime_ns),
-        )
-    index.executemany("DELETE FROM results WHERE id = ?", [(gone,) for gone in known])
-    records.sort(key=lambda record: record.id)
-    records.sort(key=lambda record: record.created, reverse=True)
-    return Listing(records=tuple(records), problems=tuple(problems))
-
-
-def _storable(value: object) -> object:
-    """A name that is not UTF-8 cannot be stored as text; one of them must not hide all other results."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -24,20 +24,19 @@ N = 40
 PROGRAM = """
 import sys
 from inspector.interp import prompts
-from inspector.interp.asking import AnswerStore
-from inspector.interp.asking import Asker
+from inspector.interp.asking import AnswerStore, Asker
 from inspector.interp.chat import ChatJudge, key_from_environment
 from pathlib import Path
 url, folder, parallel, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-with AnswerStore(folder) as store:
-    with Asker(ChatJudge(url, "m", key_from_environment(), parallel=parallel), store, prompts.VERSION) as asker:
-        work = asker.ask([prompts.detect(f"question {i}", ["a", "b"]) for i in range(n)], "scoring")
-        try:
-            while True:
-                next(work)
-        except StopIteration as end:
-            assert end.value == ["[1, 1]"] * n
-        print(asker.tally.asked, asker.tally.known)
+store = AnswerStore(folder)
+with Asker(ChatJudge(url, "m", key_from_environment(), parallel=parallel), store, prompts.VERSION) as asker:
+    work = asker.ask([prompts.detect(f"question {i}", ["a", "b"]) for i in range(n)], "scoring")
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        assert end.value == ["[1, 1]"] * n
+    print(asker.tally.asked, asker.tally.known)
 """
 """In a process of its own, to be killed."""
 
@@ -81,8 +80,8 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, parallel: int) ->
 
 
 def test_questions_of_one_text_are_asked_once(tmp_path: Path) -> None:
-    with judge_server(always_yes()) as server, AnswerStore(tmp_path) as store:
-        with Asker(ChatJudge(server.url, "m"), store, "1") as asker:
+    with judge_server(always_yes()) as server:
+        with Asker(ChatJudge(server.url, "m"), AnswerStore(tmp_path), "1") as asker:
             answers = asked(asker.ask([*questions(3), *questions(3)], "scoring"))
         assert answers == ["[1, 1]"] * 6
         assert (len(server.asked), asker.tally.asked, asker.tally.known) == (3, 3, 3)
@@ -91,8 +90,7 @@ def test_questions_of_one_text_are_asked_once(tmp_path: Path) -> None:
 def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
     with (
         judge_server(always_yes()) as server,
-        AnswerStore(tmp_path) as store,
-        Asker(ChatJudge(server.url, "m", parallel=2), store, "1") as asker,
+        Asker(ChatJudge(server.url, "m", parallel=2), AnswerStore(tmp_path), "1") as asker,
     ):
         told = list(asker.ask(questions(5), "scoring"))
     assert all(isinstance(event, JudgeProgress) for event in told)
@@ -103,9 +101,9 @@ def test_something_else_at_the_address_is_noticed(tmp_path: Path) -> None:
     async def at_once(_seconds: float) -> None:
         """Nobody waits."""
 
-    with judge_server(always_yes(), always="not json") as server, AnswerStore(tmp_path) as store:
+    with judge_server(always_yes(), always="not json") as server:
         with (
-            Asker(ChatJudge(server.url, "m", patience=Patience(sleep=at_once)), store, "1") as asker,
+            Asker(ChatJudge(server.url, "m", patience=Patience(sleep=at_once)), AnswerStore(tmp_path), "1") as asker,
             pytest.raises(JudgeUnreachable, match="in a row that are no answers") as caught,
         ):
             asked(asker.ask(questions(200), "scoring"))
@@ -116,12 +114,11 @@ def test_something_else_at_the_address_is_noticed(tmp_path: Path) -> None:
 def test_what_was_answered_is_kept_although_the_judge_breaks_down(tmp_path: Path) -> None:
     with judge_server(always_yes(), faults=[None, None, None, "401"]) as server:
         with (
-            AnswerStore(tmp_path) as store,
-            Asker(ChatJudge(server.url, "m", parallel=1), store, "1") as asker,
+            Asker(ChatJudge(server.url, "m", parallel=1), AnswerStore(tmp_path), "1") as asker,
             pytest.raises(JudgeUnreachable, match="status 401"),
         ):
             asked(asker.ask(questions(9), "scoring"))
-        with AnswerStore(tmp_path) as store, Asker(ChatJudge(server.url, "m", parallel=1), store, "1") as asker:
+        with Asker(ChatJudge(server.url, "m", parallel=1), AnswerStore(tmp_path), "1") as asker:
             asked(asker.ask(questions(9), "scoring"))
         assert (asker.tally.known, asker.tally.asked, len(server.asked)) == (3, 6, 9)
 
@@ -137,21 +134,17 @@ def test_an_answer_is_kept_under_all_that_was_asked(tmp_path: Path) -> None:
         key_of("m", "1", Question(messages=one.messages[1:], max_tokens=one.max_tokens)),
     }  # fmt: skip
     assert len(keys) == 6
-    with AnswerStore(tmp_path) as store:
-        store.keep({"k": "half \ud800 letter\x00", "empty": ""})
-    with AnswerStore(tmp_path) as store:
-        assert (store.find("k"), store.find("empty"), store.find("other")) == ("half ? letter\x00", "", None)
+    AnswerStore(tmp_path).keep({"k": "half \ud800 letter\x00", "empty": ""})
+    assert AnswerStore(tmp_path).find(["k", "empty", "other"]) == {"k": "half ? letter\x00", "empty": ""}
     assert (tmp_path / NAME).stat().st_mode & 0o077 == 0, "nobody else may read the texts that were shown"
 
 
 def test_a_changed_answer_counts_as_none(tmp_path: Path) -> None:
-    with AnswerStore(tmp_path) as store:
-        store.keep({"a": "[1, 1]", "b": "[1, 0]"})
+    AnswerStore(tmp_path).keep({"a": "[1, 1]", "b": "[1, 0]"})
     with sqlite3.connect(tmp_path / NAME) as connection:
         connection.execute("UPDATE answers SET answer = '[0, 0]' WHERE key = 'a'")
     connection.close()
-    with AnswerStore(tmp_path) as store:
-        assert (store.find("a"), store.find("b")) == (None, "[1, 0]")
+    assert AnswerStore(tmp_path).find(["a", "b"]) == {"b": "[1, 0]"}
 
 
 @pytest.mark.parametrize(
@@ -159,15 +152,15 @@ def test_a_changed_answer_counts_as_none(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_put_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    with AnswerStore(tmp_path) as store:
-        assert store.was_damaged
-        store.keep({"a": "b"})
-        assert store.find("a") == "b"
+    store = AnswerStore(tmp_path)
+    assert store.table.was_damaged
+    store.keep({"a": "b"})
+    assert store.find(["a"]) == {"a": "b"}
     (aside,) = tmp_path.glob(f"{NAME}.damaged-*")
     assert aside.read_bytes() == content
 
 
 def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="Answers cannot be kept in"):
+    with pytest.raises(ResourceError, match=r"The folder of answers .* cannot be made"):
         AnswerStore(tmp_path / "file" / "below")

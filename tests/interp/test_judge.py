@@ -89,10 +89,10 @@ def test_a_question_that_is_too_long_is_said(writer: Writer) -> None:
 def test_its_answers_are_kept_under_its_weights(writer: Writer, tmp_path: Path) -> None:
     judge = LocalJudge(writer)
     assert judge.name == f"local:{writer.digest[:32]}"
-    with AnswerStore(tmp_path) as store, Asker(judge, store, "1") as asker:
+    with Asker(judge, AnswerStore(tmp_path), "1") as asker:
         (answer,) = finished(asker.ask([QUESTION], "scoring"))
         assert answer == writer.write(TURNS, QUESTION.max_tokens)
-        assert asker.known(QUESTION) == answer
+        assert asker.known([QUESTION]) == [answer]
     assert asyncio.run(LocalJudge(writer).ask(QUESTION)).text == answer
 
 

@@ -35,7 +35,7 @@ class Setup:
     def __init__(self, examined: Examined, folder: Path) -> None:
         self.examined, self.folder = examined, folder
 
-    def asker(self, server: JudgeServer, *, name: str = "judge-1", parallel: int = 8) -> tuple[AnswerStore, Asker]:
+    def asker(self, server: JudgeServer, *, name: str = "judge-1", parallel: int = 8) -> Asker:
         async def at_once(_seconds: float) -> None:
             """Nobody waits."""
 
@@ -43,7 +43,7 @@ class Setup:
         judge = ChatJudge(
             server.url, name, Key(KEY), parallel=parallel, patience=Patience(sleep=at_once, answer_seconds=10.0)
         )
-        return store, Asker(judge, store, prompts.VERSION)
+        return Asker(judge, store, prompts.VERSION)
 
     def run(
         self, server: JudgeServer, settings: Settings = SETTINGS, **how: Any
@@ -51,8 +51,7 @@ class Setup:
         """Scores of the only SAE, and the result."""
         examined = self.examined
         decode = examined.loaded.model.tokenizer.text
-        store, asker = self.asker(server, **how)
-        with store, asker:
+        with self.asker(server, **how) as asker:
             scored = finished(score(examined.gathered, asker, decode, settings))
             self.tally = asker.tally
             result = result_of(
@@ -254,8 +253,7 @@ def test_nothing_is_asked_again(setup: Setup, serve: Any) -> None:
 def test_what_was_answered_before_a_stop_is_not_asked_again(setup: Setup, serve: Any) -> None:
     server = serve(oracle(setup.examined, "detection"))
     examined, decode = setup.examined, setup.examined.loaded.model.tokenizer.text
-    store, asker = setup.asker(server, parallel=1)
-    with store, asker:
+    with setup.asker(server, parallel=1) as asker:
         work = score(examined.gathered, asker, decode, SETTINGS)
         while asker.tally.asked < 15:
             next(work)
@@ -274,8 +272,7 @@ def test_the_cost_is_known_before_anybody_is_asked(setup: Setup, serve: Any) -> 
     examined, decode = setup.examined, setup.examined.loaded.model.tokenizer.text
 
     def cost() -> Any:
-        store, asker = setup.asker(server)
-        with store, asker:
+        with setup.asker(server) as asker:
             return cost_of(examined.gathered, asker, decode, SETTINGS)
 
     before = cost()

@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> JobStore:
 
 def test_what_was_written_is_read_newest_first(store: JobStore) -> None:
     assert store.all() == table.Jobs(jobs=())
-    assert not store.path.exists()  # looking makes nothing
+    assert not store.table.path.exists()  # looking makes nothing
     first, second = store.add(job("aa01", created=1.0)), store.add(job("bb02", created=2.0))
     assert store.all().jobs == (second, first)
     changed = store.update("aa01", lambda found: replace(found, state="running", done=3, seconds={"": 1.5}))
@@ -116,19 +116,19 @@ def test_old_jobs_and_their_logs_go_live_ones_stay(store: JobStore, monkeypatch:
 
 def test_a_table_of_a_newer_program_is_left_alone(store: JobStore) -> None:
     store.add(job("01"))
-    with sqlite3.connect(store.path) as connection:
+    with sqlite3.connect(store.table.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    before = store.path.read_bytes()
+    before = store.table.path.read_bytes()
     with pytest.raises(InspectorError, match=r"has version 99 and this program knows 1\. Update dm-inspect"):
         store.all()
-    assert store.path.read_bytes() == before
+    assert store.table.path.read_bytes() == before
 
 
 def test_a_row_that_says_another_thing_than_was_written_is_not_believed(store: JobStore) -> None:
     store.add(job("01"))
     store.add(job("02"))
-    with sqlite3.connect(store.path) as connection:
+    with sqlite3.connect(store.table.path) as connection:
         body = connection.execute("SELECT body FROM jobs WHERE id = '01'").fetchone()[0]
         told = json.dumps({**json.loads(body), "state": "done"}).encode()
         connection.execute("UPDATE jobs SET body = ? WHERE id = '01'", (told,))
@@ -145,10 +145,10 @@ def test_flipped_bits_never_make_a_wrong_job(store: JobStore) -> None:
     written = {name: job(name, created=float(number)) for number, name in enumerate(("01", "02", "03", "04"))}
     for each in written.values():
         store.add(each)
-    with sqlite3.connect(store.path) as connection:
+    with sqlite3.connect(store.table.path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    good = store.path.read_bytes()
+    good = store.table.path.read_bytes()
     chosen = random.Random(0)
     n_lost = 0
     for _ in range(150):
@@ -156,7 +156,7 @@ def test_flipped_bits_never_make_a_wrong_job(store: JobStore) -> None:
         damaged[chosen.randrange(len(damaged))] ^= 1 << chosen.randrange(8)
         for leftover in store.folder.glob(f"{table.NAME}*"):
             leftover.unlink()
-        store.path.write_bytes(damaged)
+        store.table.path.write_bytes(damaged)
         try:
             found = store.all().jobs
         except InspectorError:  # refused with a reason: as good
@@ -185,7 +185,7 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
 
 
 def test_a_table_that_another_process_holds_is_said_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("inspector.disk.table.LOCK_SECONDS", 0.0)
     store = JobStore(tmp_path)
     store.add(job("aa01"))
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
