@@ -1,7 +1,8 @@
 """A small canvas of braille dots: two by four in every character cell, one colour per cell.
 
-Draws lines for the live plots, where plotext would be too slow and its one global figure would be shared. A cell that
-two series cross keeps the dots of both and the number of the one drawn last, so draw what matters most last.
+For the live plot of the Stream, which is drawn between two key presses in the process that paints: plotext's import
+alone would stall it, and its figures take several times as long. A cell that two series cross keeps the dots of both
+and the number of the one drawn last, so draw what matters most last.
 """
 
 from __future__ import annotations

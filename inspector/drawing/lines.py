@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from inspector.drawing.palette import CellStyle, Depth, Line
+from inspector.drawing.palette import CellStyle, Depth, Line, Run
 from inspector.drawing.palette_build import FIXED_256, parse_hex
 from inspector.drawing.safe_text import cell_width, clusters, visible
 
@@ -14,47 +14,18 @@ SHORTEST_START = 6
 """Columns of a start of all names below which it stays in every name."""
 
 
-class Cells:
-    """Cells by column and line, both from 0; what falls outside is not drawn.
-
-    A character of two columns takes the cell to its right, which then holds nothing of its own.
-    """
-
-    def __init__(self, width: int, height: int, style: CellStyle) -> None:
-        self.width, self.height, self.style = width, height, style
-        self._cells: list[list[tuple[str, CellStyle]]] = [[(" ", style)] * width for _ in range(height)]
-
-    def put(self, x: int, y: int, text: str, style: CellStyle) -> None:
-        """Write text that is safe to show (`visible`) from a cell to the right, as far as there is room."""
-        if not 0 <= y < self.height:
-            return
-        for cluster, size in clusters(text):
-            if x >= 0 and x + size <= self.width:
-                self._cells[y][x] = (cluster, style)
-                for beyond in range(x + 1, x + size):
-                    self._cells[y][beyond] = ("", style)
-            x += size
-
-    def at(self, x: int, y: int) -> str:
-        """What stands in a cell."""
-        return self._cells[y][x][0]
-
-    def lines(self) -> list[Line]:
-        """All lines, neighbours of one style joined, none ending in plain spaces."""
-        return [_joined(row, self.style) for row in self._cells]
-
-
-def _joined(row: Sequence[tuple[str, CellStyle]], plain: CellStyle) -> Line:
+def joined(row: Sequence[Run], plain: CellStyle) -> Line:
+    """Cells as a line: neighbours of one style together, without spaces at the end that only show the background."""
     line: Line = []
     for text, style in row:
         if line and line[-1][1] == style:
             line[-1] = (line[-1][0] + text, style)
         else:
             line.append((text, style))
-    while line and line[-1][1] == plain:
+    while line and line[-1][1].background == plain.background:
         text = line[-1][0].rstrip(" ")
         if text:
-            line[-1] = (text, plain)
+            line[-1] = (text, line[-1][1])
             break
         line.pop()
     return line

@@ -1,4 +1,4 @@
-"""Bars, groups of bars with marks, and violins as terminal cells; all lie on their side, so that names can be read."""
+"""Bars, groups of bars with marks, and violins in a terminal; all lie on their side, so that names can be read."""
 
 from __future__ import annotations
 
@@ -6,51 +6,60 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from inspector.drawing.braille import Canvas
 from inspector.drawing.figures import Axis, Bars, GroupedBars, Mark, Violin
-from inspector.drawing.lines import Cells, cut, cut_start, padded
+from inspector.drawing.lines import cut, cut_start
 from inspector.drawing.palette import FILLS, MARKS, CellStyle, FigurePalette, Line, Run
+from inspector.drawing.plot import Place, Plot, Ticks
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, axis_text, number_text, scale_of, tick_texts
-from inspector.drawing.terminal_curves import legend_lines
+from inspector.drawing.scales import Scale, axis_text, number_text, scale_of
+from inspector.drawing.terminal_curves import legend_lines, placed, round_ticks
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 VIOLIN_LINES = 3
 MOST_OF_NAME = 0.35
 """Share of the width that names may take."""
+NARROWEST = 14
+"""Columns of bars, axis and gaps together, below which intervals are no longer written."""
+ROOM_FOR_NUMBERS, ROOM_FOR_MARKS = 70, 110
+"""Columns from which a violin's numbers, and the values of marks, stand beside the plot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Bar:
+    """One line: a bar, or the name of a group, which has no value text."""
+
     name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    marks: tuple[tuple[str, float | None], ...]
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    marks: tuple[tuple[str, float | None], ...] = ()
     """(character, value)."""
-    fill: str
+    fill: str = ""
+    """'': the name of a group."""
     style: CellStyle
 
 
 def bars_lines(figure: Bars, width: int, palette: FigurePalette) -> list[Line]:
     """One line per label: name, bar, value, interval."""
     bars = [
-        _Bar(name=label, value=value, low=_at(figure.low, i), high=_at(figure.high, i), marks=(), fill="█",
+        _Bar(name=label, value=value, low=_at(figure.low, i), high=_at(figure.high, i), fill="█",
              style=palette.of_series(0))
         for i, (label, value) in enumerate(zip(figure.labels, figure.values, strict=True))
     ]  # fmt: skip
-    return _chart([("", bars)], figure.value, width, palette)
+    return _chart(bars, figure.value, width, palette)
 
 
 def grouped_lines(figure: GroupedBars, width: int, palette: FigurePalette) -> list[Line]:
     """A heading per group, under it one line per bar; marks stand across the bars where they lie."""
     signs = _mark_signs(mark for series in figure.bars for mark in series.marks)
-    groups = []
+    bars = []
     for g, group in enumerate(figure.groups):
-        bars = [
+        bars.append(_Bar(name=group, style=palette.strong))
+        bars += [
             _Bar(
-                name=series.name,
+                name=f"  {visible(series.name)}",
                 value=series.values[g],
                 low=_at(series.low, g),
                 high=_at(series.high, g),
@@ -60,145 +69,140 @@ def grouped_lines(figure: GroupedBars, width: int, palette: FigurePalette) -> li
             )
             for index, series in enumerate(figure.bars)
         ]
-        groups.append((group, bars))
     names: list[Run] = [
         (f"{FILLS[i % len(FILLS)] * 2} {visible(series.name)}", palette.of_series(i))
         for i, series in enumerate(figure.bars)
     ]
     names += [(f"{sign} {visible(name)}", palette.plain) for name, sign in signs.items()]
-    return [*legend_lines(names, width, palette), *_chart(groups, figure.value, width, palette)]
+    return [*legend_lines(names, width, palette), *_chart(bars, figure.value, width, palette)]
 
 
 def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Line]:
-    """Per label three lines of mirrored density with its median, quartiles as numbers beside it."""
+    """Per label three lines of mirrored density with its median, its range and count beside it."""
     shown = [[value for value in sample if math.isfinite(value)] for sample in figure.samples]
     scale = scale_of((value for sample in shown for value in sample), figure.value)
-    names = [visible(label) for label in figure.labels]
-    left = min(max(map(cell_width, names), default=0), int(width * MOST_OF_NAME)) + 1
-    right = 22 if width >= 70 else 0
-    columns = max(width - left - right - 1, 10)
-    cells = Cells(left + columns + right + 1, VIOLIN_LINES * len(names), palette.plain)
-    for index, (name, sample, all_values) in enumerate(zip(names, shown, figure.samples, strict=True)):
-        top, middle = index * VIOLIN_LINES, index * VIOLIN_LINES + VIOLIN_LINES // 2
-        cells.put(0, middle, cut_start(name, left - 1), palette.plain)
-        style = palette.of_series(index)
-        if not sample:
-            cells.put(left, middle, "no defined number", palette.quiet)
-            continue
-        canvas = _density(sample, scale, columns)
-        for line in range(VIOLIN_LINES):
-            for column, (text, series) in enumerate(canvas.cells(line)):
-                if series is not None:
-                    cells.put(left + column, top + line, text, style)
-        median = statistics.median(sample)
-        place = scale.place(median)
-        assert place is not None, "finite, and the scale holds it"
-        cells.put(left + round(place * (columns - 1)), middle, "┃", palette.strong)
-        if right:
-            cells.put(left + columns + 1, middle, f"median {number_text(median)}", palette.plain)
+    lines = VIOLIN_LINES * len(figure.labels)
+    middles = [_height(VIOLIN_LINES * index + VIOLIN_LINES // 2, lines) for index in range(len(shown))]
+    beside: list[tuple[float, str]] = []
+    for sample, all_values, middle in zip(shown, figure.samples, middles, strict=True):
+        if sample and width >= ROOM_FOR_NUMBERS:
             missing = len(all_values) - len(sample)
-            count = f"n {len(sample)}" + (f", {missing} undefined" if missing else "")
-            cells.put(left + columns + 1, middle + 1, count, palette.quiet)
-            spread = f"{number_text(min(sample))} to {number_text(max(sample))}"
-            cells.put(left + columns + 1, middle - 1, cut(spread, right - 1), palette.quiet)
-    return [*cells.lines(), *_value_axis(figure.value, scale, left, columns, palette)]
+            beside += [
+                (middle + 1 / lines, f"{number_text(min(sample))} to {number_text(max(sample))}"),
+                (middle, f"median {number_text(statistics.median(sample))}"),
+                (middle - 1 / lines, f"n {len(sample)}" + (f", {missing} undefined" if missing else "")),
+            ]
+    names = list(zip(middles, figure.labels, strict=True))
+    plot = _lying(names, beside, figure.value, scale, lines, width, palette)
+    for index, (sample, middle) in enumerate(zip(shown, middles, strict=True)):
+        if not sample:
+            plot.text((0.0, middle), "no defined number", palette.quiet)
+            continue
+        plot.strokes(_density(sample, scale, 2 * plot.columns, middle, lines), palette.of_series(index))
+        place = scale.place(statistics.median(sample))
+        assert place is not None, "finite, and the scale holds it"
+        plot.marks([(place, middle)], "┃", palette.strong)
+    return plot.drawn()
 
 
-def _density(sample: Sequence[float], scale: Scale, columns: int) -> Canvas:
-    """A Gaussian kernel estimate, mirrored; width by Silverman's rule, from the smallest to the largest value."""
-    canvas = Canvas(columns, VIOLIN_LINES)
+def _density(sample: Sequence[float], scale: Scale, dots: int, middle: float, lines: int) -> list[tuple[Place, Place]]:
+    """A Gaussian kernel estimate, mirrored, as strokes; width by Silverman's rule, from the smallest value to the
+    largest.
+    """
     places = sorted(place for value in sample if (place := scale.place(value)) is not None)
     spread = statistics.pstdev(places) if len(places) > 1 else 0.0
-    width = max(0.9 * spread * len(places) ** -0.2, 0.75 / (2 * columns))
-    first, last = round(places[0] * (canvas.width - 1)), round(places[-1] * (canvas.width - 1))
-    heights = {}
-    for dot in range(first, last + 1):
-        at = dot / (canvas.width - 1)
-        heights[dot] = sum(math.exp(-0.5 * ((at - place) / width) ** 2) for place in places)
-    tallest = max(heights.values())
-    half = canvas.height // 2
-    for dot, height in heights.items():
-        reach = round(height / tallest * (half - 1))
-        for up in range(-reach - 1, reach + 1):
-            canvas.dot(dot, half + up, 0)
-    return canvas
+    width = max(0.9 * spread * len(places) ** -0.2, 0.75 / dots)
+    across = [(dot + 0.5) / dots for dot in range(int(places[0] * dots), int(places[-1] * dots) + 1)]
+    heights = [sum(math.exp(-0.5 * ((at - place) / width) ** 2) for place in places) for at in across]
+    tallest = max(heights) or 1.0
+    reach = [(VIOLIN_LINES / 2 - 0.2) / lines * height / tallest for height in heights]
+    return [((at, middle - up), (at, middle + up)) for at, up in zip(across, reach, strict=True)]
 
 
-def _chart(groups: Sequence[tuple[str, Sequence[_Bar]]], axis: Axis, width: int, palette: FigurePalette) -> list[Line]:
-    bars = [bar for _, own in groups for bar in own]
+def _chart(bars: Sequence[_Bar], axis: Axis, width: int, palette: FigurePalette) -> list[Line]:
     scale = scale_of(_numbers(bars), axis, zero=not axis.log, margin=0.02)
-    indent = 2 if any(name for name, _ in groups) else 0
-    left = min(max((cell_width(visible(bar.name)) for bar in bars), default=0), int(width * MOST_OF_NAME)) + indent + 1
-    texts = [_value_text(bar, marks=width >= 110) for bar in bars]
-    right = max(map(cell_width, texts), default=0) + 1
-    columns = max(width - left - right, 10)
-    lines: list[Line] = []
-    said = iter(texts)
-    for name, own in groups:
-        if name:
-            lines.append([(cut(visible(name), width), palette.strong)])
-        for bar in own:
-            cells = Cells(left + columns + right, 1, palette.plain)
-            cells.put(indent, 0, cut_start(visible(bar.name), left - indent - 1), palette.plain)
-            _draw_bar(cells, bar, scale, left, columns, palette)
-            cells.put(left + columns + 1, 0, next(said), palette.plain if bar.value is not None else palette.quiet)
-            lines += cells.lines()
-    return [*lines, *_value_axis(axis, scale, left, columns, palette)]
+    heights = [_height(index, len(bars)) for index in range(len(bars))]
+    own = [(height, bar) for height, bar in zip(heights, bars, strict=True) if bar.fill]
+    longest = max((min(cell_width(visible(bar.name)), int(width * MOST_OF_NAME)) for _, bar in own), default=0)
+    room = width - longest - NARROWEST
+    texts = [_value_text(bar, marks=width >= ROOM_FOR_MARKS) for _, bar in own]
+    if any(cell_width(text) > room for text in texts):
+        texts = [number_text(bar.value) for _, bar in own]  # the intervals are drawn all the same
+    beside = [(height, text) for (height, _), text in zip(own, texts, strict=True)]
+    plot = _lying([(height, bar.name) for height, bar in own], beside, axis, scale, len(bars), width, palette)
+    for height, bar in own:
+        _draw_bar(plot, bar, scale, height, palette)
+    lines = plot.drawn()
+    for index, bar in enumerate(bars):
+        if not bar.fill:
+            lines[index] = [(cut(visible(bar.name), width), palette.strong)]
+    return lines
 
 
-def _draw_bar(cells: Cells, bar: _Bar, scale: Scale, left: int, columns: int, palette: FigurePalette) -> None:
+def _draw_bar(plot: Plot, bar: _Bar, scale: Scale, height: float, palette: FigurePalette) -> None:
+    """The bar to an eighth of a cell, over it its interval, and marks over both."""
+    cells: list[tuple[str, CellStyle | None]] = [("", None)] * plot.columns
+
+    def column(value: float | None) -> int | None:
+        place = None if value is None else scale.place(value)
+        return None if place is None else min(max(int(place * plot.columns), 0), plot.columns - 1)
+
     zero = scale.place(max(0.0, scale.low) if not scale.log else scale.low)
     assert zero is not None, "a scale of bars holds 0 or its own low end"
     place = None if bar.value is None else scale.place(bar.value)
     if place is not None:
-        start, end = sorted((zero * columns, place * columns))
+        start, end = sorted((zero * plot.columns, place * plot.columns))
         whole = int(end)
-        for column in range(round(start), whole):
-            cells.put(left + column, 0, bar.fill, bar.style)
+        cells[round(start) : whole] = [(bar.fill, bar.style)] * (whole - round(start))
         rest = EIGHTHS[int((end - whole) * 8)]
-        if place > zero and rest != " " and whole < columns and bar.fill == "█":
-            cells.put(left + whole, 0, rest, bar.style)
-    low, high = (None if value is None else scale.place(value) for value in (bar.low, bar.high))
-    if low is not None and high is not None:
-        first, last = (min(max(int(each * columns), 0), columns - 1) for each in (low, high))
-        for column in range(first, last + 1):
-            sign = "│" if first == last else "├" if column == first else "┤" if column == last else "─"
-            if place is not None and first < last and column == min(int(place * columns), columns - 1):
-                sign = "┼"  # the end of the bar, which the interval covers
-            cells.put(left + column, 0, sign, palette.strong)
+        if place > zero and rest != " " and whole < plot.columns and bar.fill == "█":
+            cells[whole] = (rest, bar.style)
+    first, last, tip = column(bar.low), column(bar.high), column(bar.value)
+    if first is not None and last is not None:
+        cells[first : last + 1] = [("─", palette.strong)] * (last + 1 - first)
+        if tip is not None and first <= tip <= last:
+            cells[tip] = ("┼", palette.strong)  # the end of the bar, which the interval covers
+        cells[first], cells[last] = ("├", palette.strong), ("┤" if first < last else "│", palette.strong)
     for sign, value in bar.marks:
-        at = None if value is None else scale.place(value)
+        at = column(value)
         if at is not None:
-            cells.put(left + min(max(int(at * columns), 0), columns - 1), 0, sign, palette.strong)
+            cells[at] = (sign, palette.strong)
+    at = 0
+    for style, group in groupby(cells, key=lambda cell: cell[1]):
+        texts = [text for text, _ in group]
+        if style is not None:
+            plot.text(((at + 0.5) / plot.columns, height), "".join(texts), style)
+        at += len(texts)
 
 
-def _value_axis(axis: Axis, scale: Scale, left: int, columns: int, palette: FigurePalette) -> list[Line]:
-    cells = Cells(left + columns + 8, 3, palette.plain)
-    cells.put(left, 0, "─" * columns, palette.quiet)
-    free = 0
-    ticks = scale.ticks(max(2, columns // 8))
-    for value, text in zip(ticks, tick_texts(ticks), strict=True):
-        place = scale.place(value)
-        if place is None or not -1e-9 <= place <= 1 + 1e-9:
-            continue
-        column = left + min(int(place * columns), columns - 1)
-        start = max(column - cell_width(text) // 2, 0)
-        cells.put(column, 0, "┬", palette.quiet)
-        if start >= free:
-            cells.put(start, 1, text, palette.quiet)
-            free = start + cell_width(text) + 1
-    label = cut(visible(axis_text(axis)), left + columns)
-    cells.put(max(left + (columns - cell_width(label)) // 2, 0), 2, label, palette.plain)
-    return cells.lines()
+def _lying(
+    names: Ticks, beside: Ticks, axis: Axis, scale: Scale, lines: int, width: int, palette: FigurePalette
+) -> Plot:
+    """An empty plot with names at the left, an axis of values below, and texts at the right."""
+    names = [(height, cut_start(visible(name), int(width * MOST_OF_NAME))) for height, name in names]
+    room = width - sum(max((cell_width(text) for _, text in ticks), default=0) for ticks in (names, beside))
+    return Plot(
+        width,
+        lines,
+        palette,
+        x=placed(scale, round_ticks(scale, max(2, room // 8))),
+        y=names,
+        x_label=axis_text(axis),
+        beside=beside,
+        names=True,
+    )
+
+
+def _height(index: int, lines: int) -> float:
+    """The middle of a line, counted from the top."""
+    return 1 - (index + 0.5) / lines
 
 
 def _value_text(bar: _Bar, *, marks: bool) -> str:
     text = number_text(bar.value)
     if bar.low is not None and bar.high is not None:
         text += f" [{number_text(bar.low)}, {number_text(bar.high)}]"
-    if marks:
-        text += "".join(f" {sign} {number_text(value)}" for sign, value in bar.marks)
-    return padded(text, cell_width(text))
+    return text + "".join(f" {sign} {number_text(value)}" for sign, value in bar.marks if marks)
 
 
 def _numbers(bars: Sequence[_Bar]) -> Iterable[float | None]:

@@ -1,18 +1,20 @@
-"""Lines, stacked bands and token traces as terminal cells."""
+"""Lines, stacked bands and token traces in a terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from inspector.drawing.figures import Axis, Bands, Curve, Numbers, Series, TokenTrace
-from inspector.drawing.frame import Frame, framed
-from inspector.drawing.lines import cut, padded
+from inspector.drawing.figures import Axis, Bands, Curve, Series, TokenTrace
+from inspector.drawing.lines import cut
 from inspector.drawing.palette import FILLS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
+from inspector.drawing.plot import Place, Plot
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import SAID, Scale, axis_text, is_thicket, scale_of, thinned
+from inspector.drawing.scales import SAID, Scale, axis_text, is_thicket, own_ticks, scale_of, thinned, tick_texts
 
+SMALLEST = 5
+"""Lines of a plot's inside, however little room there is."""
 DOTTED_EVERY = 4
 """A dotted line sets one dot in so many."""
 HATCH = 3
@@ -27,12 +29,11 @@ def curve_lines(figure: Curve, width: int, height: int, palette: FigurePalette) 
     """Lines with their points, and intervals as strokes through them; a crowd of points is a cloud of dots."""
     # What the axes take is not known yet: seven columns, and five lines for a short legend.
     legend = legend_lines(_names(figure.series, palette, room=(width - 7, height - 5)), width, palette)
-    x = scale_of((at for series in figure.series for at in series.x), figure.x, margin=0.03)
-    y = scale_of(_all_y(figure.series), figure.y)
     own = [at for series in figure.series for at in series.x]
-    frame = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette, x_own=own)
-    draw_series(frame, figure.series)
-    return [y_label(figure.y, palette), *legend, *frame.cells.lines()]
+    x, y = scale_of(own, figure.x, margin=0.03), scale_of(_all_y(figure.series), figure.y)
+    plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette, x_own=own)
+    draw_series(plot, x, y, figure.series, palette)
+    return [y_label(figure.y, palette), *legend, *plot.drawn()]
 
 
 def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -> list[Line]:
@@ -51,23 +52,77 @@ def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -
     edges = _edges(figure)
     x = scale_of((*figure.at, *(at for series in figure.points for at in series.x)), figure.x, margin=0.0)
     y = scale_of((*(edge for row in edges for edge in row), *_all_y(figure.points)), figure.y, zero=True)
-    frame = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette)
-    _fill_bands(frame, figure, edges)
-    draw_series(frame, figure.points, first=shift, style=palette.strong)
-    return [y_label(figure.y, palette), *legend, *frame.cells.lines()]
+    plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette)
+    _fill_bands(plot, x, y, figure, edges, palette)
+    draw_series(plot, x, y, figure.points, palette, first=shift, style=palette.strong)
+    return [y_label(figure.y, palette), *legend, *plot.drawn()]
 
 
 def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePalette) -> list[Line]:
-    """Lines over token numbers, and below them the tokens that there is room for."""
+    """Lines over token numbers, and above them the tokens that there is room for."""
     at = tuple(float(figure.first_position + index) for index in range(len(figure.tokens)))
     series = tuple(Series(name=each.name, x=at, y=each.values) for each in figure.series)
     legend = legend_lines(_names(series, palette), width, palette)
     x_axis = Axis(label="position")
-    x = scale_of(at, x_axis, margin=0.0)
-    y = scale_of(_all_y(series), figure.value)
-    frame = framed(x_axis, figure.value, x, y, width, height - len(legend) - 2, palette)
-    draw_series(frame, series)
-    return [y_label(figure.value, palette), *legend, *frame.cells.lines(), _tokens_below(figure, frame, at)]
+    x, y = scale_of(at, x_axis, margin=0.0), scale_of(_all_y(series), figure.value)
+    tokens = [(position, f"╷{token.strip(' ') or token}") for position, token in zip(at, figure.tokens, strict=True)]
+    lines = height - len(legend) - 1
+    plot = framed(x_axis, figure.value, x, y, width, lines, palette, above=tokens)
+    draw_series(plot, x, y, series, palette)
+    return [y_label(figure.value, palette), *legend, *plot.drawn()]
+
+
+def framed(
+    x_axis: Axis,
+    y_axis: Axis,
+    x: Scale,
+    y: Scale,
+    width: int,
+    height: int,
+    palette: FigurePalette,
+    *,
+    x_own: Sequence[float] = (),
+    y_own: Sequence[float] = (),
+    above: Sequence[tuple[float, str]] = (),
+) -> Plot:
+    """An empty plot with ticks on both axes; the label of y stands in the line above, which the caller writes.
+
+    Args:
+        x_axis: what runs to the right.
+        y_axis: what runs up.
+        x: its scale.
+        y: its scale.
+        width: columns in all.
+        height: lines in all.
+        palette: styles.
+        x_own: measured places, which the axis names instead of round numbers if they are few.
+        y_own: the same for the other axis, if no two of them share a line.
+        above: texts at the upper edge, and where.
+    """
+    lines = max(height - 3 - bool(above), SMALLEST)
+    own = own_ticks(y_own, y_axis)
+    rows = {int((y.place(value) or 0.0) * lines) for value, _ in own}
+    ticks = own if len(rows) == len(own) else []
+    return Plot(
+        width,
+        lines,
+        palette,
+        x=placed(x, own_ticks(x_own, x_axis) or round_ticks(x, max(2, (width - 5) // 9))),
+        y=placed(y, ticks or round_ticks(y, max(2, min(lines // 2, 7)))),
+        x_label=axis_text(x_axis),
+        above=placed(x, above),
+    )
+
+
+def round_ticks(scale: Scale, at_most: int) -> list[tuple[float, str]]:
+    """Round values with their texts."""
+    ticks = scale.ticks(at_most)
+    return list(zip(ticks, tick_texts(ticks), strict=True))
+
+
+def placed(scale: Scale, ticks: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Values as places, without those that have none."""
+    return [(place, text) for value, text in ticks if (place := scale.place(value)) is not None]
 
 
 def y_label(axis: Axis, palette: FigurePalette) -> Line:
@@ -76,7 +131,7 @@ def y_label(axis: Axis, palette: FigurePalette) -> Line:
 
 
 def legend_lines(names: Sequence[Run], width: int, palette: FigurePalette) -> list[Line]:
-    """Names beside each other, in as many lines as they need."""
+    """Names beside each other, in as many lines as they need: plotext's own legend is a box that covers the plot."""
     lines: list[Line] = []
     used = 0
     for text, style in names:
@@ -90,36 +145,58 @@ def legend_lines(names: Sequence[Run], width: int, palette: FigurePalette) -> li
     return lines
 
 
-def draw_series(frame: Frame, all_series: Sequence[Series], *, first: int = 0, style: CellStyle | None = None) -> None:
+def draw_series(
+    plot: Plot,
+    x: Scale,
+    y: Scale,
+    all_series: Sequence[Series],
+    palette: FigurePalette,
+    *,
+    first: int = 0,
+    style: CellStyle | None = None,
+) -> None:
     """Lines, then intervals, then points over both; a number that is not defined is a cross at the bottom.
 
     Args:
-        frame: to draw in.
+        plot: to draw in.
+        x: scale of the axis.
+        y: scale of the other axis.
         all_series: what to draw.
+        palette: styles.
         first: number of the first series, for its colour and mark.
         style: of the marks; None: each in its series' own.
     """
-    clouds, canvas = frame.canvas(), frame.canvas()
-    all_series = [thinned(series, frame.x, 2 * frame.columns) for series in all_series]
-    for index, series in enumerate(all_series, first):
-        points = [frame.dot(x, y) for x, y in zip(series.x, series.y, strict=True)]
+    all_series = [thinned(series, x, 2 * plot.columns) for series in all_series]
+    clouds = [_is_cloud(series, plot.columns, plot.lines) for series in all_series]
+    # Clouds come first: a line through one stays a line.
+    for index in sorted(range(len(all_series)), key=lambda index: not clouds[index]):
+        series, colour = all_series[index], palette.of_series(first + index)
+        points = [place(x, y, *point) for point in zip(series.x, series.y, strict=True)]
         if series.style == "line":
-            canvas.path(points, index)
-        elif _is_cloud(series, frame.columns, frame.lines):
-            for point in points:
-                if point is not None:
-                    clouds.dot(*point, index)
+            plot.path(points, colour)
+        elif clouds[index]:
+            plot.dots([point for point in points if point is not None], colour)
         elif series.style == "dotted":
-            _dotted(points, canvas.dot, index)
-        for x, low, high in zip(series.x, series.low, series.high, strict=False):
-            ends = frame.dot(x, low), frame.dot(x, high)
-            if ends[0] is not None and ends[1] is not None:
-                for dot in range(ends[1][1], ends[0][1] + 1):
-                    canvas.dot(ends[0][0], dot, index)
-    frame.paint(clouds)
-    frame.paint(canvas)  # over the clouds: a line through one stays a line
-    for index, series in enumerate(all_series, first):
-        _marks(frame, series, index, style or frame.palette.of_series(index))
+            plot.dots(_dotted(points, plot.columns), colour)
+        ends = [(place(x, y, at, low), place(x, y, at, high))
+                for at, low, high in zip(series.x, series.low, series.high, strict=False)]  # fmt: skip
+        plot.strokes([(low, high) for low, high in ends if low is not None and high is not None], colour)
+    for index, (series, cloud) in enumerate(zip(all_series, clouds, strict=True), first):
+        colour = style or palette.of_series(index)
+        known = [(at, value is not None and math.isfinite(value)) for at, value in zip(series.x, series.y, strict=True)]
+        missing = [across for at, is_known in known if not is_known and (across := x.place(at)) is not None]
+        plot.marks([(across, 0.0) for across in missing], MISSING, colour)
+        if not cloud:
+            shown = [point for each in zip(series.x, series.y, strict=True) if (point := place(x, y, *each))]
+            if series.style != "points" and len(series.x) > plot.columns // MARK_EVERY:
+                shown = _sparse(shown, plot.columns, index)
+            plot.marks(shown, MARKS[index % len(MARKS)], colour)
+
+
+def place(x: Scale, y: Scale, at: float, value: float | None) -> Place | None:
+    """Where a value stands in a plot; None if it has no place."""
+    across, up = x.place(at), None if value is None else y.place(value)
+    return None if across is None or up is None else (across, up)
 
 
 def _is_cloud(series: Series, columns: int, lines: int) -> bool:
@@ -127,33 +204,25 @@ def _is_cloud(series: Series, columns: int, lines: int) -> bool:
     return series.style == "points" and len(series.x) > columns * lines // CLOUD_CELLS
 
 
-def _marks(frame: Frame, series: Series, index: int, style: CellStyle) -> None:
-    cloud = _is_cloud(series, frame.columns, frame.lines)
-    crowded = series.style != "points" and len(series.x) > frame.columns // MARK_EVERY
-    last = -math.inf
-    for x, y in zip(series.x, series.y, strict=True):
-        if y is None or not math.isfinite(y):
-            across = frame.x.place(x)
-            if across is not None and 0 <= across <= 1:
-                column = frame.left + round(across * (2 * frame.columns - 1)) // 2
-                frame.cells.put(column, frame.lines - 1, MISSING, style)
-            continue
-        cell = None if cloud else frame.cell(x, y)
-        if cell is None or (crowded and cell[0] < last + MARK_EVERY + index % MARK_EVERY):
-            continue
-        last = cell[0]
-        frame.cells.put(*cell, MARKS[index % len(MARKS)], style)
+def _sparse(points: Sequence[Place], columns: int, index: int) -> list[Place]:
+    """Points with room between them; for neighbouring series in different columns."""
+    kept: list[Place] = []
+    apart = (MARK_EVERY + index % MARK_EVERY) / columns
+    for point in points:
+        if not kept or point[0] >= kept[-1][0] + apart:
+            kept.append(point)
+    return kept
 
 
-def _dotted(points: Sequence[tuple[int, int] | None], dot: Callable[[int, int, int], None], index: int) -> None:
+def _dotted(points: Sequence[Place | None], columns: int) -> list[Place]:
+    """Every so many dots of the lines between the points."""
+    dots: list[Place] = []
     for left, right in pairwise(points):
-        if left is None or right is None:
-            continue
-        steps = max(abs(right[0] - left[0]), abs(right[1] - left[1]), 1)
-        for step in range(steps + 1):
-            x = left[0] + round((right[0] - left[0]) * step / steps)
-            if x % DOTTED_EVERY == 0:
-                dot(x, left[1] + round((right[1] - left[1]) * step / steps), index)
+        if left is not None and right is not None:
+            steps = max(int(abs(right[0] - left[0]) * 2 * columns / DOTTED_EVERY), 1)
+            parts = [step / steps for step in range(steps + 1)]
+            dots += [(left[0] + part * (right[0] - left[0]), left[1] + part * (right[1] - left[1])) for part in parts]
+    return dots
 
 
 def _names(
@@ -200,20 +269,25 @@ def _edges(figure: Bands) -> list[list[float]]:
     return rows
 
 
-def _fill_bands(frame: Frame, figure: Bands, edges: Sequence[Sequence[float]]) -> None:
-    for column in range(frame.columns):
-        share = (column + 0.5) / frame.columns
-        found = _between(frame.x, figure, edges, share)
+def _fill_bands(
+    plot: Plot, x: Scale, y: Scale, figure: Bands, edges: Sequence[Sequence[float]], palette: FigurePalette
+) -> None:
+    """Every cell with the sign of the band that is seen there."""
+    cells: list[list[Place]] = [[] for _ in figure.bands]
+    for column in range(plot.columns):
+        across = (column + 0.5) / plot.columns
+        found = _between(x, figure, edges, across)
         if found is None:
             continue
         at, beyond = found
-        for line in range(frame.lines):
-            if beyond and (column + line) % 2:
-                continue
-            middle = frame.y.low + (1 - (line + 0.5) / frame.lines) * (frame.y.high - frame.y.low)
-            index = _band_at(at, middle, hatched=(column - line) % HATCH == 0)
-            if index is not None:
-                frame.cells.put(frame.left + column, line, _fill(index), frame.palette.of_series(index))
+        for line in range(plot.lines):
+            up = 1 - (line + 0.5) / plot.lines
+            value = y.low + up * (y.high - y.low)
+            index = _band_at(at, value, hatched=(column - line) % HATCH == 0)
+            if index is not None and not (beyond and (column + line) % 2):
+                cells[index].append((across, up))
+    for index, places in enumerate(cells):
+        plot.marks(places, _fill(index), palette.of_series(index))
 
 
 def _band_at(edges: Sequence[float], value: float, *, hatched: bool) -> int | None:
@@ -245,20 +319,3 @@ def _between(
 
 def _fill(index: int) -> str:
     return FILLS[index % len(FILLS)]
-
-
-def _tokens_below(figure: TokenTrace, frame: Frame, at: Numbers) -> Line:
-    """The tokens that there is room for, each with a stroke at its own place."""
-    line: Line = [(" " * frame.left, frame.palette.plain)]
-    free = 0
-    for token, position in zip(figure.tokens, at, strict=True):
-        place = None if position is None else frame.x.place(position)
-        if place is None:
-            continue
-        text = "╵" + visible(token.strip(" ") or token)
-        column = round(place * (2 * frame.columns - 1)) // 2
-        if column < free or column + cell_width(text) > frame.columns:
-            continue
-        line.append((padded("", column - free) + text, frame.palette.quiet))
-        free = column + cell_width(text)
-    return line

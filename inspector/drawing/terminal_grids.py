@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from inspector.drawing.figures import Axis, Dot, DotGrid, Heatmap, TokenStrip
-from inspector.drawing.frame import Frame, framed
-from inspector.drawing.lines import cut, padded
-from inspector.drawing.palette import LEVEL_MARKS, MISSING, CellStyle, FigurePalette, Line
+from inspector.drawing.lines import cut, cut_start, joined, padded
+from inspector.drawing.palette import LEVEL_MARKS, MISSING, CellStyle, FigurePalette, Line, Run
+from inspector.drawing.plot import Plot
 from inspector.drawing.safe_text import NEWLINE, cell_width, visible
 from inspector.drawing.scales import axis_text, number_text, scale_of
-from inspector.drawing.terminal_curves import y_label
+from inspector.drawing.terminal_curves import framed, place, y_label
 
 NARROWEST = 5
 """Columns of a heat map's cell that can hold a number: `.812` and a space."""
@@ -19,32 +19,37 @@ NARROWEST = 5
 
 def heatmap_lines(figure: Heatmap, width: int, palette: FigurePalette) -> list[Line]:
     """Every value in a cell of its colour; where cells are too narrow for numbers, as the height of a block."""
-    low, high = _ends(value for i, row in enumerate(figure.values) for value in row[i if figure.triangle else 0 :])
-    names = [visible(tick) for tick in figure.y_ticks]
-    left = max(min(max(map(cell_width, names), default=0), width // 3), 4)
-    n = max(len(figure.x_ticks), 1)
-    size = min(max((width - left - 1) // n, 1), 9)
-    ticks = [visible(tick) for tick in figure.x_ticks]
-    head = "".join(padded(tick, size - 1, right=True) + " " for tick in ticks) if size > 2 else ""
-    lines: list[Line] = [[(f"{' ' * (left + 1)}{visible(axis_text(figure.x))} →", palette.quiet)]]
-    if head:
-        lines.append([(" " * (left + 1), palette.plain), (head.rstrip(), palette.plain)])
-    for i, (name, row) in enumerate(zip(names, figure.values, strict=True)):
-        line: Line = [(padded(name, left, right=True) + " ", palette.plain)]
+    meant = [[value for j, value in enumerate(row) if not (figure.triangle and j < i)]
+             for i, row in enumerate(figure.values)]  # fmt: skip
+    low, high = _ends(value for row in meant for value in row)
+    longest = max(width // 3, 4)
+    names = [cut_start(visible(tick), longest) for tick in figure.y_ticks]
+    left = max(map(cell_width, names), default=0) + 2
+    rows, n = len(names), max(len(figure.x_ticks), 1)
+    size = min(max((width - left) // n, 1), 9)
+    heights = [1 - (i + 0.5) / max(rows, 1) for i in range(rows)]
+    plot = Plot(
+        left + n * size,
+        rows,
+        palette,
+        x=[((j + 0.5) / n, cut(visible(tick), max(size - 1, 4))) for j, tick in enumerate(figure.x_ticks)],
+        y=list(zip(heights, names, strict=True)),
+    )
+    for i, (height, row) in enumerate(zip(heights, figure.values, strict=True)):
         for j, value in enumerate(row):
-            line.append(_cell(value, size, low, high, palette, blank=figure.triangle and j < i))
-        lines.append(line)
-    lines.append([(f"{padded('↑', left, right=True)} {visible(axis_text(figure.y))}", palette.quiet)])
-    if any(value is None for i, row in enumerate(figure.values) for value in row[i if figure.triangle else 0 :]):
-        lines.append([(f"{' ' * (left + 1)}{MISSING} undefined", palette.quiet)])
+            if not (figure.triangle and j < i):
+                plot.text(((j + 0.5 / size) / n, height), *_cell(value, size, low, high, palette))
+    lines = [
+        y_label(figure.y, palette),
+        *plot.drawn(),
+        [(f"{' ' * left}{visible(axis_text(figure.x))}", palette.plain)],
+    ]
+    if any(value is None for row in meant for value in row):
+        lines.append([(f"{MISSING} undefined", palette.quiet)])
     return [*lines, ramp_line(figure.value, low, high, palette)]
 
 
-def _cell(
-    value: float | None, size: int, low: float, high: float, palette: FigurePalette, *, blank: bool
-) -> tuple[str, CellStyle]:
-    if blank:
-        return " " * size, palette.plain
+def _cell(value: float | None, size: int, low: float, high: float, palette: FigurePalette) -> tuple[str, CellStyle]:
     if value is None or not math.isfinite(value):
         return padded(MISSING, max(size - 1, 1), right=True) + " " * (size > 1), palette.quiet
     style = palette.of_value(value, low, high)
@@ -60,17 +65,22 @@ def _cell(
 
 def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette) -> list[Line]:
     """A dot per place with its value beside it, where there is room; what found none is counted below."""
-    x = scale_of((dot.x for dot in figure.dots), figure.x, margin=0.08)
-    y = scale_of((dot.y for dot in figure.dots), figure.y, margin=0.08)
+    across, up = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
+    x, y = scale_of(across, figure.x, margin=0.08), scale_of(up, figure.y, margin=0.08)
     low, high = _ends(dot.value for dot in figure.dots)
-    own = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
-    frame = framed(figure.x, figure.y, x, y, width, height - 3, palette, x_own=own[0], y_own=own[1])
-    places = [(dot, cell) for dot in figure.dots if (cell := frame.cell(dot.x, dot.y)) is not None]
+    plot = framed(figure.x, figure.y, x, y, width, height - 3, palette, x_own=across, y_own=up)
+    places = [(dot, plot.cell(point)) for dot in figure.dots if (point := place(x, y, dot.x, dot.y)) is not None]
     for dot, cell in places:
-        known = dot.value is not None
-        frame.cells.put(*cell, "●" if known else MISSING, _on_ground(dot, low, high, palette))
-    unsaid = sum(not _say(frame, dot, cell, low, high, palette) for dot, cell in places)
-    lines = [y_label(figure.y, palette), *frame.cells.lines(), ramp_line(figure.value, low, high, palette)]
+        sign = "●" if dot.value is not None else MISSING
+        plot.marks([plot.middle(cell)], sign, _on_ground(dot, low, high, palette))
+    cells = plot.cells()
+    unsaid = 0
+    for dot, cell in places:
+        if dot.value is not None:
+            style = palette.of_value(dot.value, low, high)
+            unsaid += not _say(cells[: plot.lines], cell, number_text(dot.value), style, plot.left)
+    drawn = [joined(row, palette.plain) for row in cells]
+    lines = [y_label(figure.y, palette), *drawn, ramp_line(figure.value, low, high, palette)]
     if any(dot.value is None for dot in figure.dots):
         lines.append([(f"{MISSING} undefined", palette.quiet)])
     if unsaid:
@@ -78,20 +88,21 @@ def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette)
     return lines
 
 
-def _say(frame: Frame, dot: Dot, cell: tuple[int, int], low: float, high: float, palette: FigurePalette) -> bool:
-    """Write the value beside its dot, on the first side with free cells; whether there was one."""
-    if dot.value is None:
-        return True
-    text = number_text(dot.value)
+def _say(cells: Sequence[list[Run]], cell: tuple[int, int], text: str, style: CellStyle, left: int) -> bool:
+    """Write a number beside its dot, on the first side with free cells; whether there was one."""
+    column, line = cell
     size = cell_width(text)
-    sides = ((cell[0] + 1, cell[1]), (cell[0] - size, cell[1]), (cell[0] - size // 2, cell[1] - 1),
-             (cell[0] - size // 2, cell[1] + 1))  # fmt: skip
-    for x, y in sides:
-        inside = frame.left <= x and x + size <= frame.left + frame.columns and 0 <= y < frame.lines
-        around = range(max(x - 1, frame.left), min(x + size + 1, frame.cells.width))  # two numbers never read as one
-        if inside and all(frame.cells.at(at, y) == " " or (at, y) == cell for at in around):
-            frame.cells.put(x, y, text, palette.of_value(dot.value, low, high))
-            return True
+    for x, y in (
+        (column + 1, line),
+        (column - size, line),
+        (column - size // 2, line - 1),
+        (column - size // 2, line + 1),
+    ):
+        if left <= x and 0 <= y < len(cells) and x + size <= len(cells[y]):
+            around = range(max(x - 1, left), min(x + size + 1, len(cells[y])))  # two numbers never read as one
+            if all(cells[y][at][0] == " " or (at, y) == cell for at in around):
+                cells[y][x : x + size] = [(character, style) for character in text]
+                return True
     return False
 
 

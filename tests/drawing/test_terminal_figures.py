@@ -94,15 +94,15 @@ def test_a_curve_to_the_cell() -> None:
         "Rising",
         "R²",
         "⠒●⠒ a   ■ b   × undefined",
-        "  1 ┤ ■                           ⣀⡠⠤●",
-        "    │                       ⣀⡠⠤⠒⠊⠉",
-        "    │                 ⣀⡠⠤⠒⠊⠉",
-        "0.5 ┤           ⣀⡠⠤⠒⠊⠉               ■",
-        "    │     ⣀⡠⠤⠒⠊⠉",
-        "  0 ┤ ●⠒⠊⠉           ×",
-        "    └─┬──────────────┬───────────────┬─",
-        "      0              5              10",
-        "                     n",
+        "  1 ┤■                            ⢀⣀⠤⠔⠒●",
+        "    │                       ⢀⣀⠤⠔⠒⠉⠁",
+        "    │                 ⢀⣀⠤⠔⠒⠉⠁",
+        "0.5 ┤           ⢀⣀⠤⠔⠒⠉⠁                ■",
+        "    │     ⢀⣀⠤⠔⠒⠉⠁",
+        "  0 ┤●⠤⠔⠒⠉⠁           ×",
+        "    └┬────────────────┬────────────────┬",
+        "     0                5               10",
+        "                    n",
         "",
         "Said below.",
     ]
@@ -115,12 +115,12 @@ def test_bars_to_the_cell() -> None:
     )  # fmt: skip
     assert shown(figure, 50) == [
         "Parts",
-        "one  █████████████████├────┼───┤ 50.0 [40.0, 60.0]",
-        "two  ███████████                 25.0",
-        "none                             undefined",
-        "     ┬──────────┬──────────┬────",
-        "     0         25         50",
-        "              share (%)",
+        "one  ┤████████████████├────┼───┤ 50.0 [40.0, 60.0]",
+        "two  ┤██████████▌                25.0",
+        "none ┤                           undefined",
+        "     └┬─────────┬──────────┬────",
+        "      0         25         50",
+        "                     share (%)",
     ]
 
 
@@ -138,11 +138,11 @@ def test_grouped_bars_to_the_cell() -> None:
         "Recovered",
         "██ linear   ▓▓ nonlinear   ◆ variance",
         "16k",
-        "  linear    ████████████████████▏           ◆ 50.0",
-        "  nonlinear ▓▓▓▓▓▓▓▓▓▓                        25.0",
-        "            ┬─────────┬─────────┬─────────┬──",
-        "            0        25        50        75",
-        "                      recovered (%)",
+        "  linear    ┤███████████████████▌           ◆ 50.0",
+        "  nonlinear ┤▓▓▓▓▓▓▓▓▓                        25.0",
+        "            └┬────────┬─────────┬─────────┬──",
+        "             0        25        50        75",
+        "                   recovered (%)",
     ]
 
 
@@ -153,12 +153,13 @@ def test_a_heat_map_leaves_its_triangle_blank_and_names_what_is_missing() -> Non
     )  # fmt: skip
     assert shown(figure, 40) == [
         "Pairs",
-        "     to →",
-        "          16k       1m",
-        " 16k     1.00    0.500 ",
-        "  1m                 × ",
-        "   ↑ from",
-        "     × undefined",
+        "from",
+        "16k ┤    1.00    0.500",
+        " 1m ┤                ×",
+        "    └────┬────────┬────",
+        "        16k       1m",
+        "     to",
+        "× undefined",
         "R²  0.500 ▁▂▃▄▅▆▇█ 1.00",
     ]
 
@@ -207,7 +208,7 @@ def test_below_the_hatch_of_a_negative_band_the_band_it_takes_from_is_seen() -> 
                           Band(name="c", values=(1.0, 1.0))))  # fmt: skip
     rows = [line.split("┤")[-1].split("│")[-1] for line in shown(figure, 44, 18)[4:15]]
     assert set("".join(rows[:4])) == {"▒"}  # from 1 to 1.5: c alone
-    assert rows[4:6] == ["█▓█" * 12 + "█▓", "██▓" * 12 + "██"]  # from 0.5 to 1: a, and what b takes from it
+    assert rows[4:6] == ["█▓█" * 13, "██▓" * 13]  # from 0.5 to 1: a, and what b takes from it
     assert set("".join(rows[7:])) == {"█"}
 
 
