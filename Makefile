@@ -21,11 +21,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip --quiet --no-input install --use-pep517 -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test lint soak bench demo test-latest clean
+.PHONY: help run install test lint soak bench house demo test-latest clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "Targets: run  test  lint  soak  bench  demo  test-latest  clean"
+	@echo "Targets: run  test  lint  soak  bench  house  demo  test-latest  clean"
 
 run: $(VENV)/.installed
 	@exec $(BIN)/dm-inspect $(ARGS)
@@ -48,6 +48,10 @@ soak: $(VENV)/.installed-dev
 # Speed, memory and terminal bytes against the budgets in docs/design.md, as one table.
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks
+
+# The code in figures: files, lines, import circles, places that share lines.
+house: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks.house
 
 # Trains the embedded model and its suite again, into cache/demo; takes hours, and goes on where it was interrupted.
 # What is shipped is not touched: inspector/demo/CARD.md says how that was made.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
 from inspector.cli.target_options import target_options
 from inspector.errors import ResourceError, UsageError
@@ -88,14 +88,7 @@ The key of a judge, if it wants one, is read from the environment variable DM_IN
     metavar="DIR",
     help="Also write the result, the examples, and all activations as delphi caches them.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Contexts at once: speed and memory, no number.",
-)
+@batch_size_option
 @quiet_option
 @target_options
 def interp(

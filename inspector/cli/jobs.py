@@ -11,7 +11,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
-from inspector.cli.output import print_json, print_json_list, print_text
+from inspector.cli.output import print_json, print_json_list, print_rows, print_text
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,20 @@ def list_(as_json: bool) -> None:
     elif not listed.jobs:
         say("There are no jobs. `dm-inspect run --detach` starts one.")
     else:
-        print_text(_table(listed.jobs), end="")
+        print_rows(
+            ("job", "experiments", "state", "progress", "session", "created"),
+            (
+                (
+                    each.id,
+                    _first(each.spec.experiments),
+                    each.state,
+                    progress_text(each),
+                    each.session,
+                    _when(each.created),
+                )
+                for each in listed.jobs
+            ),
+        )
 
 
 @jobs.command("show", cls=Command, epilog="\b\nExample:\n  dm-inspect jobs show 3f8a2c91 --json")
@@ -211,19 +224,7 @@ def progress_text(job: Job) -> str:
     return " · ".join(parts)
 
 
-def _table(listed: Sequence[Job]) -> str:
-    from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
-
-    titles = ("job", "experiments", "state", "progress", "session", "created")
-    rows = [
-        (job.id, _shortened(job.spec.experiments), job.state, progress_text(job), job.session, _when(job.created))
-        for job in listed
-    ]
-    return render_table(Table(title="", columns=tuple(Column(title=title) for title in titles), rows=tuple(rows)))
-
-
-def _shortened(experiments: Sequence[str]) -> str:
+def _first(experiments: Sequence[str]) -> str:
     """The first two, and how many more."""
     more = f" and {len(experiments) - 2} more" if len(experiments) > 2 else ""
     return " ".join(experiments[:2]) + more

@@ -24,6 +24,7 @@ from inspector.events import (
     TrainProgress,
     Warned,
 )
+from inspector.spec import RunSpec
 
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LINES = 5.0
@@ -43,6 +44,18 @@ class Narrator(Protocol):
 def quiet_option(function: Callable[..., Result]) -> Callable[..., Result]:
     """Give a command --quiet; its function receives `quiet: bool`."""
     return click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; warnings still come.")(function)
+
+
+def batch_size_option(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a command --batch-size; its function receives `batch_size: int`."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=RunSpec.batch_size,
+        show_default=True,
+        metavar="N",
+        help="Contexts at once: speed and memory, no number.",
+    )(function)
 
 
 def follow(

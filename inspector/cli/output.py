@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from inspector.errors import UsageError
 
 __all__ = [
     "alone", "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",
-    "print_json_list", "print_text", "to_json", "whole_file",
+    "print_json_list", "print_rows", "print_text", "to_json", "whole_file",
 ]  # fmt: skip
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -44,6 +44,15 @@ def print_text(text: str, *, end: str = "\n", coloured: bool = False) -> None:
         text = "".join(part if place % 2 else visible_block(part) for place, part in enumerate(parts))
     sys.stdout.write(text + end)
     sys.stdout.flush()
+
+
+def print_rows(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table without figures, a line per row."""
+    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.tables import render_table
+
+    columns = tuple(Column(title=title) for title in titles)
+    print_text(render_table(Table(title="", columns=columns, rows=tuple(tuple(row) for row in rows))), end="")
 
 
 def print_data(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,21 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import say
-from inspector.cli.output import check_file_place, print_data, print_json, print_json_list, print_text, whole_file
+from inspector.cli.output import (
+    check_file_place,
+    print_data,
+    print_json,
+    print_json_list,
+    print_rows,
+    print_text,
+    whole_file,
+)
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
-    from inspector.claims import Verdict
+    from collections.abc import Callable, Sequence
+
+    from inspector.drawing.palette import Line, TokenPalette
     from inspector.store.results import Record, Stored
 
 TEXT_FORMATS = ("csv", "json")
@@ -44,7 +55,19 @@ def list_(as_json: bool) -> None:
     elif not listing.records:
         say("No result is stored. `dm-inspect run` measures and keeps them.")
     else:
-        print_text(_table(listing.records), end="")
+        print_rows(
+            ("id", "measured", "model", "hook", "profile"),
+            (
+                (
+                    each.id,
+                    each.created.replace("T", " ").removesuffix("+00:00"),
+                    each.model,
+                    each.hook_name,
+                    each.profile + (f", null {each.null}" if each.null else ""),
+                )
+                for each in listing.records
+            ),
+        )
 
 
 @results.command("show", cls=Command, epilog="\b\nExample:\n  dm-inspect results show error-vector-39162c75fa")
@@ -158,15 +181,8 @@ def compare(one: str, other: str, as_json: bool) -> None:
             row = compared(pair)
         print_json(row)
         return
-    from inspector.cli.report import look_of_stdout
-    from inspector.drawing.lines import to_ansi
-    from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-
-    look = look_of_stdout()
-    palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
     with reading(stored[0].result):
-        lines = pair_lines(pair, 0, look.width or 118, 20, palette)
-    print_text(to_ansi(lines, look.depth, palette.plain), end="", coloured=True)
+        _print_drawn(lambda width, palette: pair_lines(pair, 0, width, 20, palette))
 
 
 @results.command("claims", cls=Command, epilog="\b\nExample:\n  dm-inspect results claims --json")
@@ -179,18 +195,22 @@ def claims(result_ids: tuple[str, ...], as_json: bool) -> None:
     stored = _chosen(result_ids, none_is_fine=True)
     verdicts = evaluate({each.record.id: each.result for each in stored})
     if as_json:
-        print_json_list("claims", map(_claim_row, verdicts))
+        print_json_list("claims", map(asdict, verdicts))
         return
     from inspector.claims.drawing import claims_lines
+
+    _print_drawn(lambda width, palette: claims_lines(verdicts, width, palette))
+
+
+def _print_drawn(draw: Callable[[int, TokenPalette], Sequence[Line]]) -> None:
+    """What is drawn for the terminal's width and colours; a file gets neither."""
     from inspector.cli.report import look_of_stdout
     from inspector.drawing.lines import to_ansi
     from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 
     look = look_of_stdout()
     palette = build_palette(DEFAULT_ENDPOINTS, look.depth)
-    print_text(
-        to_ansi(claims_lines(verdicts, look.width or 118, palette), look.depth, palette.plain), end="", coloured=True
-    )
+    print_text(to_ansi(draw(look.width or 118, palette), look.depth, palette.plain), end="", coloured=True)
 
 
 def _chosen(result_ids: tuple[str, ...], *, none_is_fine: bool = False) -> list[Stored]:
@@ -236,34 +256,4 @@ def _exported(stored: Stored, kind: str) -> str | bytes:
 
 
 def _row(record: Record) -> dict[str, str]:
-    return {
-        "id": record.id,
-        "experiment": record.experiment,
-        "created": record.created,
-        "command": record.command,
-        "profile": record.profile,
-    }
-
-
-def _claim_row(verdict: Verdict) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(verdict)
-
-
-def _table(records: tuple[Record, ...]) -> str:
-    from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
-
-    columns = ("id", "measured", "model", "hook", "profile")
-    rows = tuple(
-        (
-            each.id,
-            each.created.replace("T", " ").removesuffix("+00:00"),
-            each.model,
-            each.hook_name,
-            each.profile + (f", null {each.null}" if each.null else ""),
-        )
-        for each in records
-    )
-    return render_table(Table(title="", columns=tuple(Column(title=title) for title in columns), rows=rows))
+    return {key: getattr(record, key) for key in ("id", "experiment", "created", "command", "profile")}

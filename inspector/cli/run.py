@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
 from inspector.cli.target_options import several_target_options
@@ -48,14 +48,7 @@ Examples:
 @click.option("--null", type=click.Choice(["shuffle", "gaussian", "affine"]), help="Measure a control instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line and experiment.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write each result there as JSON.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=RunSpec.batch_size,
-    show_default=True,
-    metavar="N",
-    help="Contexts at once: speed and memory, no number.",
-)
+@batch_size_option
 @click.option(
     "--shards",
     type=click.IntRange(min=1),

@@ -9,7 +9,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import duration, say
-from inspector.cli.output import print_json_list, print_text
+from inspector.cli.output import print_json_list, print_rows
 from inspector.disk.locks import resident_bytes
 from inspector.errors import UsageError
 from inspector.spec import AppRequest, OpenApp
@@ -41,7 +41,7 @@ def list_sessions(as_json: bool) -> None:
     elif not records:
         say("No session is running. `dm-inspect` starts one.")
     else:
-        print_text(_table(records), end="")
+        _print(records)
 
 
 @sessions.command("attach", cls=Command, epilog="\b\nExample:\n  dm-inspect sessions attach 0123456789ab")
@@ -80,25 +80,15 @@ def stop(session_id: str | None, stop_all: bool) -> None:
         say(f"stopped {record.id} ({record.model})")
 
 
-def _table(records: Sequence[SessionRecord]) -> str:
-    from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
-
+def _print(records: Sequence[SessionRecord]) -> None:
     titles = ("session", "pid", "model", "hook", "device", "memory", "state", "age")
-    rows = [
+    print_rows(
+        titles,
         (
-            record.id,
-            str(record.pid),
-            record.model,
-            record.hook,
-            record.device,
-            _memory(record),
-            record.state,
-            _age(record),
-        )
-        for record in records
-    ]
-    return render_table(Table(title="", columns=tuple(Column(title=title) for title in titles), rows=tuple(rows)))
+            (each.id, str(each.pid), each.model, each.hook, each.device, _memory(each), each.state, _age(each))
+            for each in records
+        ),
+    )
 
 
 def _row(record: SessionRecord) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import one_context, opened
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
@@ -100,14 +100,7 @@ Examples:
     metavar="LIST",
     help="Also x, error, linear, nonlinear as vectors, to --out FILE.safetensors or beside its .parquet.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=RunSpec.batch_size,
-    show_default=True,
-    metavar="N",
-    help="Contexts at once: speed and memory, no number.",
-)
+@batch_size_option
 @quiet_option
 @target_options
 def tokens(
