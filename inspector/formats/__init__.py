@@ -1,9 +1,12 @@
 """SAE layouts, one file each: which files they have, how they are recognised, their hook, how they are read, what they
-refuse. Whoever lists, fetches, plans or loads SAEs asks here and has no table of layouts of its own.
+refuse. What lists, fetches, plans or loads SAEs asks here and has no table of layouts of its own: every file of this
+folder that has LAYOUTS is one.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import struct
 import zipfile
@@ -13,30 +16,20 @@ from pathlib import Path
 
 from inspector.disk.files import shown
 from inspector.errors import TargetError
-from inspector.formats import (
-    dictionary_learning,
-    gemma_scope,
-    gemma_scope_2,
-    llama_scope,
-    refused,
-    sae_lens,
-    sparsify,
-    torch_files,
-)
 from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, NoHook, Refused
 from inspector.spec import SaeRef
 
 __all__ = ["LAYOUTS", "Converted", "Facts", "Folder", "Layout", "Named", "NoHook", "Refused", "layout_of", "read_ref"]
 
-LAYOUTS: tuple[Layout, ...] = (
-    sae_lens.LAYOUT,
-    gemma_scope.LAYOUT,
-    gemma_scope_2.LAYOUT,
-    *llama_scope.LAYOUTS,
-    sparsify.LAYOUT,
-    dictionary_learning.LAYOUT,
-    *torch_files.LAYOUTS,
-    *refused.LAYOUTS,
+LAYOUTS: tuple[Layout, ...] = tuple(
+    sorted(
+        (
+            layout
+            for found in pkgutil.iter_modules(__path__)
+            for layout in getattr(importlib.import_module(f"{__name__}.{found.name}"), "LAYOUTS", ())
+        ),
+        key=lambda layout: layout.rank,
+    )
 )
 """In the order in which a folder is asked which it is."""
 _BY_NAME = {layout.name: layout for layout in LAYOUTS}

@@ -7,30 +7,23 @@ JumpReLU. TopK runs per token.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.formats.hooks import hook_of_module
 from inspector.formats.layout import (
+    TRANSCODER,
     Converted,
     Facts,
     Folder,
     Layout,
     Named,
     Refused,
+    Settings,
+    Weights,
     config,
-    number_of,
-    pick,
-    pick_matrix,
-    read_json,
-    read_tensors,
-    text_of,
-    unknown_keys,
-    whole_number,
 )
-from inspector.formats.refused import TRANSCODER
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
@@ -82,18 +75,17 @@ _OF_TRAINING = frozenset(
 """Keys of the trainer that are read here, or say how it was trained and nothing about what it computes."""
 
 
-def _about(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Kind]:
+def _about(folder: Path) -> tuple[Settings, Settings, Kind]:
     """The trainer's and the buffer's part of its configuration, and its class.
 
     Raises:
         Refused: it is another kind of dictionary, or of a class that is not known.
     """
     path = folder / CONFIG
-    whole = read_json(path)
-    trainer, buffer = whole.get("trainer"), whole.get("buffer")
-    if not isinstance(trainer, dict):
+    whole = Settings.read(path)
+    trainer, buffer = whole.part("trainer"), whole.part("buffer")
+    if not isinstance(whole.get("trainer"), dict):
         raise Refused(f"{path} has no trainer. It is not an SAE of dictionary_learning.")
-    buffer = buffer if isinstance(buffer, dict) else {}
     if buffer.get("io") == "in_and_out" or str(trainer.get("io")) == "in_and_out":
         raise Refused(f"{folder} is {TRANSCODER} (io is in_and_out). Choose an SAE.")
     name = trainer.get("dict_class")
@@ -104,27 +96,26 @@ def _about(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Kind]:
 
 
 def _facts(folder: Folder) -> Facts:
-    path = folder.path / CONFIG
     trainer, buffer, kind = _about(folder.path)
     return Facts(
-        d_in=whole_number(trainer, "activation_dim", path),
-        d_sae=whole_number(trainer, "dict_size", path),
+        d_in=trainer.whole("activation_dim"),
+        d_sae=trainer.whole("dict_size"),
         hook_name=_hook(trainer, buffer, folder),
         weights=folder.path / WEIGHTS,
-        l0=number_of(trainer.get("k")) if kind.keeps_k else number_of(trainer.get("target_l0")),
-        model=text_of(trainer.get("lm_name")),
-        notes=unknown_keys(trainer, _OF_TRAINING, f"The trainer in {path}"),
+        l0=trainer.number("k" if kind.keeps_k else "target_l0"),
+        model=trainer.text("lm_name"),
+        notes=trainer.unknown(_OF_TRAINING, "The trainer in "),
     )
 
 
-def _hook(trainer: Mapping[str, Any], buffer: Mapping[str, Any], folder: Folder) -> str | None:
+def _hook(trainer: Settings, buffer: Settings, folder: Folder) -> str | None:
     """What the trainer calls its submodule, on the side that the buffer reads; a lone `layer` is its block's output.
 
     Raises:
         Refused: the submodule is none that a hook here holds.
     """
     side = buffer.get("io") or trainer.get("io") or "out"
-    name = text_of(trainer.get("submodule_name")) or text_of(buffer.get("submodule_name"))
+    name = trainer.text("submodule_name") or buffer.text("submodule_name")
     layer = trainer.get("layer")
     known = type(layer) is int and layer >= 0
     if name is None:
@@ -161,45 +152,43 @@ def _named(_repo: str, path: str, sae_id: str, release: str) -> Named:
 
 
 def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
-    about_path, path = folder / CONFIG, folder / WEIGHTS
     trainer, _, kind = _about(folder)
-    d_in = whole_number(trainer, "activation_dim", about_path)
-    d_sae = whole_number(trainer, "dict_size", about_path)
-    stored = read_tensors(path)
+    stored = Weights.of_torch(folder / WEIGHTS)
     more: dict[str, Any] = {"apply_b_dec_to_input": kind.subtracts}
     state = {
-        "W_enc": pick_matrix(stored, "W_enc", "encoder.weight", path),
-        "W_dec": pick_matrix(stored, "W_dec", "decoder.weight", path),
-        "b_dec": pick(stored, ("b_dec", "bias", "decoder_bias", "decoder.bias"), path),
+        "W_enc": stored.matrix("W_enc", "encoder.weight"),
+        "W_dec": stored.matrix("W_dec", "decoder.weight"),
+        "b_dec": stored.pick("b_dec", "bias", "decoder_bias", "decoder.bias"),
     }
     if kind.architecture == "gated":
-        state |= {ours: pick(stored, (theirs,), path) for ours, theirs in _GATED.items()}
+        state |= {ours: stored.pick(theirs) for ours, theirs in _GATED.items()}
     else:
-        state["b_enc"] = pick(stored, ("b_enc", "encoder.bias"), path)
+        state["b_enc"] = stored.pick("b_enc", "encoder.bias")
     if kind.architecture == "topk":
-        more["k"] = whole_number(trainer, "k", about_path)
+        more["k"] = trainer.whole("k")
         if "k" in stored and stored["k"].numel() == 1 and int(stored["k"]) != more["k"]:
             raise Refused(
                 f"{folder} has k {more['k']} in {CONFIG} and {int(stored['k'])} in {WEIGHTS}. Correct the wrong one."
             )
     if kind.architecture == "jumprelu":
-        threshold = pick(stored, ("threshold",), path).float()
+        threshold = stored.pick("threshold").float()
         if kind.keeps_k and not bool((threshold > 0).all()):
             raise Refused(
                 f"{folder} has the threshold {float(threshold.min()):g}: training has not found one, and without it "
                 "every positive latent is active. Take a later checkpoint."
             )
-        state["threshold"] = threshold if threshold.ndim == 1 else threshold.expand(d_sae)
-    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
-    return Converted(cfg=config(kind.architecture, **common) | more, state=state)
+        state["threshold"] = threshold if threshold.ndim == 1 else threshold.expand(ref.d_sae)
+    return Converted(cfg=config(kind.architecture, ref) | more, state=state)
 
 
-LAYOUT = Layout(
-    name="dictionary-learning",
-    files=(CONFIG, WEIGHTS),
-    facts=_facts,
-    read=_read,
-    conversions=("dictionary_learning_1",),
-    named=_named,
-    stored_bytes=4,
+LAYOUTS = (
+    Layout(
+        name="dictionary-learning",
+        files=(CONFIG, WEIGHTS),
+        facts=_facts,
+        read=_read,
+        conversions=("dictionary_learning_1",),
+        named=_named,
+        stored_bytes=4,
+    ),
 )

@@ -11,7 +11,7 @@ import contextlib
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,6 @@ from inspector.options import WIDTH_OF_LABEL
 from inspector.spec import Site, hook_name_of
 
 if TYPE_CHECKING:
-    import zipfile as zip_module
-
     from torch import Tensor
 
     from inspector.spec import SaeRef
@@ -68,10 +66,13 @@ def _facts(folder: Folder) -> Facts:
     if not all(type(size) is int and 0 < size < MOST for size in (d_in, d_sae)):
         raise ValueError(f"W_enc has the shape {d_in!r} x {d_sae!r}")
     hook_name, notes = _hook(folder)
-    l0 = [float(found[1]) for part in folder.parts if (found := _L0.fullmatch(part))]
-    return Facts(
-        d_in=int(d_in), d_sae=int(d_sae), hook_name=hook_name, weights=path, l0=l0[-1] if l0 else None, notes=notes
-    )
+    return Facts(d_in=int(d_in), d_sae=int(d_sae), hook_name=hook_name, weights=path, l0=_l0(folder.parts), notes=notes)
+
+
+def _l0(parts: Sequence[str]) -> float | None:
+    """From the last folder that is called average_l0_N."""
+    found = [float(match[1]) for part in parts if (match := _L0.fullmatch(part))]
+    return found[-1] if found else None
 
 
 def _hook(folder: Folder) -> tuple[str | None, tuple[str, ...]]:
@@ -93,11 +94,18 @@ def _named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
     if "transcoder" in repo:
         return Named(refused="a transcoder: it does not reconstruct its own input")
     width = _WIDTH.search(path)
-    d_sae = WIDTH_OF_LABEL.get(width[1]) if width else None
-    if path.startswith("embedding"):
-        return Named(hook_name="hook_embed", d_sae=d_sae)
     match, site = re.match(r"layer_(\d+)/", path), site_of(repo.rpartition("/")[2])
-    return Named(hook_name=hook_name_of(site, int(match[1])) if match and site else None, d_sae=d_sae)
+    hook_name = hook_name_of(site, int(match[1])) if match and site else None
+    return Named(
+        hook_name="hook_embed" if path.startswith("embedding") else hook_name,
+        d_sae=WIDTH_OF_LABEL.get(width[1]) if width else None,
+        nominal_l0=_l0(path.split("/")),
+    )
+
+
+def _model(repo: str, model: str) -> str:
+    """gemma-scope-9b-it-res names the base model, but its repository and its canonical twin the instruct one."""
+    return f"{model}-it" if "-it-" in repo and not model.endswith("-it") else model
 
 
 def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
@@ -122,9 +130,7 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
         raise TargetError(f"There is no {path}. The SAE was moved or deleted after it was listed.") from error
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
         raise TargetError(f"{path} is not a whole npz file ({str(error)[:120]}). It was cut off.") from error
-    return Converted(
-        cfg=config("jumprelu", d_in=ref.d_in, d_sae=ref.d_sae, hook_name=ref.hook_name, model=ref.model), state=state
-    )
+    return Converted(cfg=config("jumprelu", ref), state=state)
 
 
 @contextlib.contextmanager
@@ -141,51 +147,47 @@ def _name(member: str) -> str:
     return _LOWER.get(stem, stem)
 
 
-def _array(archive: zip_module.ZipFile, info: zip_module.ZipInfo, shape: tuple[int, ...], path: Path) -> Tensor:
-    """One array, after its header was found to be what it must be."""
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple[int, ...], path: Path) -> Tensor:
+    """One array, after its header was found to be what it must be.
+
+    Read by numpy piece by piece into one array: the whole of its bytes and a copy would need three times the memory of
+    a 1M-latent SAE.
+    """
     import numpy as np
     import torch
     from numpy.lib import format as npy
 
-    with _damage_told():
-        opened = archive.open(info)
-    with opened as file:
-        with _damage_told():
-            version = npy.read_magic(file)
-            header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
-        found, fortran, dtype = header
-        if dtype.kind != "f" or dtype.itemsize > 8:
-            raise TargetError(
-                f"{path} stores {info.filename} as {dtype}, not as floating-point numbers. It cannot be used."
-            )
-        if tuple(found) != shape:
-            raise TargetError(
-                f"{path} has {info.filename} of shape {list(found)} instead of {list(shape)}. "
-                "It is another SAE's, or damaged."
-            )
-        n_bytes = int(np.prod(shape)) * dtype.itemsize
-        if n_bytes > info.file_size:  # before there is memory for what will not come
-            raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
-        # Into one buffer: read() of the whole and a copy of it would need three times the memory of a 1M-latent SAE.
-        buffer = bytearray(n_bytes)
-        view, done = memoryview(buffer), 0
-        while done < n_bytes:
-            part = file.read(min(1 << 24, n_bytes - done))
-            if not part:
-                raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
-            view[done : done + len(part)] = part
-            done += len(part)
-    array = np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    with _damage_told(), archive.open(info) as file:
+        version = npy.read_magic(file)
+        header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    found, _, dtype = header
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise TargetError(
+            f"{path} stores {info.filename} as {dtype}, not as floating-point numbers. It cannot be used."
+        )
+    if tuple(found) != shape:
+        raise TargetError(
+            f"{path} has {info.filename} of shape {list(found)} instead of {list(shape)}. "
+            "It is another SAE's, or damaged."
+        )
+    if int(np.prod(shape)) * dtype.itemsize > info.file_size:  # before there is memory for what will not come
+        raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
+    with _damage_told(), archive.open(info) as file:
+        array = npy.read_array(file, allow_pickle=False)
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-LAYOUT = Layout(
-    name="gemma-scope",
-    files=(FILE,),
-    facts=_facts,
-    read=_read,
-    conversions=("gemma_2",),
-    named=_named,
-    stored_bytes=4,
-    loading_halves=0,  # arrays are read to where they stay
+LAYOUTS = (
+    Layout(
+        name="gemma-scope",
+        files=(FILE,),
+        facts=_facts,
+        read=_read,
+        conversions=("gemma_2",),
+        named=_named,
+        model_of=_model,
+        is_family=True,
+        stored_bytes=4,
+        loading_halves=0,  # arrays are read to where they stay
+    ),
 )

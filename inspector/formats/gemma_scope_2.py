@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspector.formats.hooks import hook_of_point
 from inspector.formats.layout import (
+    CROSS_LAYER,
+    TRANSCODER,
     Converted,
     Facts,
     Folder,
@@ -19,17 +21,12 @@ from inspector.formats.layout import (
     Named,
     NoHook,
     Refused,
+    Settings,
+    Weights,
     config,
-    number_of,
-    pick,
-    read_json,
-    read_safetensors,
-    stored_names,
     stored_shape,
-    text_of,
-    unknown_keys,
+    tensor_entries,
 )
-from inspector.formats.refused import CROSS_LAYER, TRANSCODER
 from inspector.options import WIDTH_OF_LABEL
 from inspector.spec import Site, hook_name_of
 
@@ -48,13 +45,14 @@ _KNOWN = frozenset(
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _about(folder: Path) -> Settings:
     """The configuration, if there is one, of a kind that is an SAE.
 
     Raises:
         Refused: it is a transcoder, or its latents pass in a way that is not known.
     """
-    about = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    path = folder / CONFIG
+    about = Settings.read(path) if path.is_file() else Settings({}, path)
     kind = str(about.get("type") or "sae")
     point_in, point_out = about.get("hf_hook_point_in"), about.get("hf_hook_point_out")
     if kind == "clt":
@@ -73,10 +71,11 @@ def _about(folder: Path) -> dict[str, Any]:
 def _facts(folder: Folder) -> Facts:
     about = _about(folder.path)
     path = folder.path / WEIGHTS
-    if "affine_skip_connection" in stored_names(path):
+    entries, _ = tensor_entries(path)
+    if "affine_skip_connection" in entries:
         raise Refused(f"{folder.path} is {TRANSCODER}. Choose an SAE.")
-    shape = stored_shape(path, "w_enc")
-    if len(shape) != 2 or stored_shape(path, "w_dec")[1:] != shape[:1]:
+    shape = stored_shape(entries, "w_enc")
+    if len(shape) != 2 or stored_shape(entries, "w_dec")[1:] != shape[:1]:
         raise Refused(f"{folder.path} writes vectors of another size than it reads: {TRANSCODER}.")
     return Facts(
         d_in=shape[0],
@@ -84,20 +83,20 @@ def _facts(folder: Folder) -> Facts:
         hook_name=_hook(folder, about),
         module=_module(about),
         weights=path,
-        l0=number_of(about.get("l0")),
-        model=text_of(about.get("model_name")),
-        notes=unknown_keys(about, _KNOWN, str(folder.path / CONFIG)),
+        l0=about.number("l0"),
+        model=about.text("model_name"),
+        notes=about.unknown(_KNOWN),
     )
 
 
-def _hook(folder: Folder, about: dict[str, Any]) -> str | None:
+def _hook(folder: Folder, about: Settings) -> str | None:
     """As the configuration says, else as the publishers' folders do.
 
     Raises:
         Refused: the names say that it is none of one hook.
         NoHook: the configuration names a module that no hook here holds.
     """
-    if point := text_of(about.get("hf_hook_point_in")):
+    if point := about.text("hf_hook_point_in"):
         found = hook_of_point(point)
         if found is None:
             raise NoHook(f"{folder.path} reads {point!r}, which is no hook that is known here. Say which with --hook.")
@@ -112,8 +111,8 @@ def _hook(folder: Folder, about: dict[str, Any]) -> str | None:
     return None
 
 
-def _module(about: dict[str, Any]) -> str | None:
-    path, _, side = (text_of(about.get("hf_hook_point_in")) or "").rpartition(".")
+def _module(about: Settings) -> str | None:
+    path, _, side = (about.text("hf_hook_point_in") or "").rpartition(".")
     return path if side == "output" else None
 
 
@@ -129,25 +128,25 @@ def _named(_repo: str, path: str, _sae_id: str, _release: str) -> Named:
 
 
 def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
-    path = folder / WEIGHTS
     _about(folder)
-    stored = read_safetensors(path)
+    stored = Weights.of_safetensors(folder / WEIGHTS)
     if "affine_skip_connection" in stored:
         raise Refused(f"{folder} is {TRANSCODER}. Choose an SAE.")
-    state = {name: pick(stored, (low, name), path) for low, name in _NAMES.items()}
-    return Converted(
-        cfg=config("jumprelu", d_in=ref.d_in, d_sae=ref.d_sae, hook_name=ref.hook_name, model=ref.model), state=state
-    )
+    state = {name: stored.pick(low, name) for low, name in _NAMES.items()}
+    return Converted(cfg=config("jumprelu", ref), state=state)
 
 
-LAYOUT = Layout(
-    name="gemma-scope-2",
-    files=(CONFIG, WEIGHTS),
-    optional=(CONFIG,),  # some folders have none, and sae-lens goes by their names as well
-    marks=(WEIGHTS,),
-    facts=_facts,
-    read=_read,
-    conversions=("gemma_3",),
-    named=_named,
-    stored_bytes=4,
+LAYOUTS = (
+    Layout(
+        name="gemma-scope-2",
+        files=(CONFIG, WEIGHTS),
+        optional=(CONFIG,),  # some folders have none, and sae-lens goes by their names as well
+        marks=(WEIGHTS,),
+        facts=_facts,
+        read=_read,
+        conversions=("gemma_3",),
+        named=_named,
+        is_family=True,
+        stored_bytes=4,
+    ),
 )

@@ -7,14 +7,13 @@ file can run code. What a file does not say is not guessed: a hook that is unkno
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.files import MOST
+from inspector.disk.files import MOST, open_file, parse_json
 from inspector.disk.files import read_json as regular_json
 from inspector.errors import TargetError
 
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
 
 MAX_CONFIG = 1 << 20
 """Bytes; a configuration is a few hundred."""
+TRANSCODER = "a transcoder: it does not reconstruct its own input"
+CROSS_LAYER = "a cross-layer transcoder: it reads one layer and writes to several"
+TEMPORAL = "a temporal SAE: what it makes of a token depends on the tokens before it"
+_NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e"}
+"""How `struct` unpacks the types of safetensors."""
 
 
 class Refused(TargetError):
@@ -92,7 +96,7 @@ class Named:
     d_in: int | None = None
     """None: the model's width at the hook."""
     nominal_l0: float | None = None
-    """None: as the registry says."""
+    """Told by the names; None: as the registry says."""
     refused: str | None = None
     """Why it is none that can be measured."""
 
@@ -127,6 +131,12 @@ class Layout:
     """What sae-lens' registry calls this layout."""
     named: Callable[[str, str, str, str], Named] = field(default=lambda repo, path, sae_id, release: Named())
     """Of a repository, a path in it, an id and a release of the registry."""
+    model_of: Callable[[str, str], str] = field(default=lambda repo, model: model)
+    """Of a repository and the model that the registry names for it: the Hugging Face id that is meant."""
+    is_family: bool = False
+    """Suites of many widths and L0s: all releases of a site together are their model's default."""
+    rank: int = 1
+    """A folder that could be of several layouts is of the one with the lowest."""
     stored_bytes: int = 0
     """Per number, where the published files always have it so; 0: unknown before they are there."""
     loading_halves: int = 2
@@ -155,40 +165,71 @@ class Layout:
 # ---- reading small files --------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object.
+class Settings(dict[str, Any]):
+    """What a small JSON file holds, or a part of it, and the file's path for messages.
 
-    Raises:
-        TargetError: it is missing, too large, or no object.
+    Args:
+        found: by key; values may be of any kind.
+        path: of the file.
     """
-    try:
-        found = regular_json(path, MAX_CONFIG)
-    except OSError as error:
-        raise TargetError(
-            f"{path} cannot be read ({error.strerror}). Check that it is there and its permissions."
-        ) from error
-    except ValueError as error:
-        raise TargetError(f"{path} is not JSON ({str(error)[:120]}). It was cut off or replaced.") from error
-    if not isinstance(found, dict):
-        raise TargetError(f"{path} holds no JSON object. It is another file than an SAE's configuration.")
-    return found
 
+    def __init__(self, found: Mapping[str, Any], path: Path) -> None:
+        super().__init__(found)
+        self.path = path
 
-def whole_number(found: Mapping[str, Any], key: str, path: Path) -> int:
-    """A positive whole number of a configuration.
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """A small JSON object.
 
-    Raises:
-        TargetError: it is missing or something else.
-    """
-    value = found.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST or value != int(value):
-        raise TargetError(f"{path} has no positive whole number {key!r} but {value!r}. Is it an SAE of another layout?")
-    return int(value)
+        Raises:
+            TargetError: it is missing, too large, or no object.
+        """
+        try:
+            found = regular_json(path, MAX_CONFIG)
+        except OSError as error:
+            raise TargetError(
+                f"{path} cannot be read ({error.strerror}). Check that it is there and its permissions."
+            ) from error
+        except ValueError as error:
+            raise TargetError(f"{path} is not JSON ({str(error)[:120]}). It was cut off or replaced.") from error
+        if not isinstance(found, dict):
+            raise TargetError(f"{path} holds no JSON object. It is another file than an SAE's configuration.")
+        return cls(found, path)
 
+    def whole(self, key: str) -> int:
+        """A positive whole number.
 
-def text_of(value: object) -> str | None:
-    """A string that is not empty; None for anything else."""
-    return value if isinstance(value, str) and value else None
+        Raises:
+            TargetError: it is missing or something else.
+        """
+        value = self.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST or value != int(value):
+            raise TargetError(
+                f"{self.path} has no positive whole number {key!r} but {value!r}. Is it an SAE of another layout?"
+            )
+        return int(value)
+
+    def text(self, key: str) -> str | None:
+        """A string that is not empty; None for anything else."""
+        value = self.get(key)
+        return value if isinstance(value, str) and value else None
+
+    def number(self, key: str) -> float | None:
+        """A positive finite number; None for anything else."""
+        return number_of(self.get(key))
+
+    def part(self, key: str) -> Settings:
+        """An object inside; an empty one if there is none."""
+        found = self.get(key)
+        return Settings(found if isinstance(found, Mapping) else {}, self.path)
+
+    def unknown(self, known: Collection[str], where: str = "") -> tuple[str, ...]:
+        """A note that names keys which are not known here: one of them may change what the SAE computes."""
+        odd = sorted(str(key)[:40] for key in self if key not in known)
+        if not odd:
+            return ()
+        named = ", ".join(odd[:6]) + (", ..." if len(odd) > 6 else "")
+        return (f"{where}{self.path} has keys that are not known here and were not used: {named}.",)
 
 
 def number_of(value: object) -> float | None:
@@ -197,115 +238,138 @@ def number_of(value: object) -> float | None:
     return float(value) if known else None  # type: ignore[arg-type]
 
 
-def stored_shape(path: Path, name: str) -> tuple[int, ...]:
-    """Shape of one tensor, from the header of a safetensors file.
+def tensor_entries(path: Path, most: int = MAX_CONFIG) -> tuple[dict[str, Mapping[str, Any]], int]:
+    """What the header of a safetensors file says of its tensors by name, and where their numbers begin.
+
+    Args:
+        path: of the file.
+        most: bytes that the header may have.
 
     Raises:
-        ValueError: there is no such tensor, or no such header.
+        OSError: it cannot be read.
+        ValueError, struct.error: there is no such header.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_CONFIG:
+        if length > most:
             raise ValueError(f"the header of {path.name} is too long")
-        shape = json.loads(file.read(length))[name]["shape"]
+        raw = file.read(length)
+    if len(raw) != length:
+        raise ValueError("it ends within its header")
+    header = parse_json(raw)
+    if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
+        raise ValueError("an entry is no object")
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + length
+
+
+def stored_shape(entries: Mapping[str, Mapping[str, Any]], name: str) -> tuple[int, ...]:
+    """Shape of one of the tensors; see `tensor_entries`.
+
+    Raises:
+        KeyError, ValueError: there is no such tensor, or it has none.
+    """
+    shape = entries[name]["shape"]
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < MOST for size in shape):
-        raise ValueError(f"{path.name} gives {name} no shape")
+        raise ValueError(f"it gives {name} no shape")
     return tuple(shape)
 
 
-def stored_names(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file, from its header; see `stored_shape`."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_CONFIG:
-            raise ValueError(f"the header of {path.name} is too long")
-        return set(json.loads(file.read(length))) - {"__metadata__"}
+def stored_number(path: Path, name: str) -> float:
+    """The one number of a tensor in a safetensors file, without the file's other bytes.
 
-
-def unknown_keys(about: Mapping[str, Any], known: Collection[str], where: str) -> tuple[str, ...]:
-    """A note that names keys nobody here understands: one of them may change what the SAE computes."""
-    odd = sorted(str(key)[:40] for key in about if key not in known)
-    if not odd:
-        return ()
-    named = ", ".join(odd[:6]) + (", ..." if len(odd) > 6 else "")
-    return (f"{where} has keys that are not known here and were not used: {named}.",)
+    Raises:
+        OSError, ValueError, KeyError, struct.error: it is not there, or more than one number.
+    """
+    entries, begin = tensor_entries(path)
+    kind, (start, end) = entries[name]["dtype"], entries[name]["data_offsets"]
+    with open_file(path) as file:
+        file.seek(begin + start)
+        raw = file.read(end - start) if 0 <= end - start <= 8 else b""
+    return float(struct.unpack("<f", b"\0\0" + raw)[0] if kind == "BF16" else struct.unpack(_NUMBERS[kind], raw)[0])
 
 
 # ---- turning weights into sae-lens' terms ---------------------------------------------------------------------------
 
 
-def config(
-    architecture: str, *, d_in: int, d_sae: int, hook_name: str, model: str | None, **more: Any
-) -> dict[str, Any]:
+def config(architecture: str, ref: SaeRef, **more: Any) -> dict[str, Any]:
     """A sae-lens configuration. Heads come flattened and activations as they are."""
     return {
         "architecture": architecture,
-        "d_in": d_in,
-        "d_sae": d_sae,
+        "d_in": ref.d_in,
+        "d_sae": ref.d_sae,
         "dtype": "float32",
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"model_name": model, "hook_name": hook_name},
+        "metadata": {"model_name": ref.model, "hook_name": ref.hook_name},
         **more,
     }
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, on the CPU, as they are stored.
+class Weights(dict[str, "Tensor"]):
+    """The tensors of a file by name, on the CPU, as they are stored; and its path for messages."""
 
-    Raises:
-        TargetError: the file is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        super().__init__(tensors)
+        self.path = path
 
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise TargetError(f"{path} is not a whole safetensors file ({str(error)[:120]}). It was cut off.") from error
+    @classmethod
+    def of_safetensors(cls, path: Path) -> Weights:
+        """All tensors of a safetensors file.
 
+        Raises:
+            TargetError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file by name. `weights_only` refuses whatever could run code.
+        try:
+            return cls(load_file(path), path)
+        except (SafetensorError, OSError) as error:
+            raise TargetError(
+                f"{path} is not a whole safetensors file ({str(error)[:120]}). It was cut off."
+            ) from error
 
-    Raises:
-        TargetError: it is missing, damaged, or holds anything but named tensors.
-    """
-    import torch
+    @classmethod
+    def of_torch(cls, path: Path) -> Weights:
+        """The tensors of a torch file. `weights_only` refuses whatever could run code.
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and its restricted reader raise some ten kinds
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise TargetError(
-            f"{path} is not a file of plain tensors ({first}). It is not loaded: other files could run code."
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise TargetError(f"{path} holds something else than named tensors. It is not loaded.")
-    return {str(name): value for name, value in found.items()}
+        Raises:
+            TargetError: it is missing, damaged, or holds anything but named tensors.
+        """
+        import torch
 
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch, zipfile and its restricted reader raise some ten kinds
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            raise TargetError(
+                f"{path} is not a file of plain tensors ({first}). It is not loaded: other files could run code."
+            ) from error
+        if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+            raise TargetError(f"{path} holds something else than named tensors. It is not loaded.")
+        return cls({str(name): value for name, value in found.items()}, path)
 
-def pick(state: Mapping[str, Tensor], names: Iterable[str], path: Path) -> Tensor:
-    """The first of these tensors that is there, of a floating type.
+    def pick(self, *names: str) -> Tensor:
+        """The first of these tensors that is there, of a floating type.
 
-    Raises:
-        TargetError: none is.
-    """
-    names = list(names)
-    for name in names:
-        if name in state:
-            value = state[name]
-            if not value.is_floating_point():
-                kind = str(value.dtype).removeprefix("torch.")
-                raise TargetError(f"{path} stores {name} as {kind}, not as floating-point numbers. It cannot be used.")
-            return value
-    raise TargetError(f"{path} has no tensor {names[0]!r} (it has {', '.join(list(state)[:6])}). Is it another layout?")
+        Raises:
+            TargetError: none is.
+        """
+        name = next((name for name in names if name in self), None)
+        if name is None:
+            raise TargetError(
+                f"{self.path} has no tensor {names[0]!r} (it has {', '.join(list(self)[:6])}). Is it another layout?"
+            )
+        value = self[name]
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise TargetError(f"{self.path} stores {name} as {kind}, not as floating-point numbers. It cannot be used.")
+        return value
 
+    def matrix(self, plain: str, linear: str) -> Tensor:
+        """A matrix that is stored as x is multiplied with it, or transposed, as the weight of a torch.nn.Linear.
 
-def pick_matrix(state: Mapping[str, Tensor], plain: str, linear: str, path: Path) -> Tensor:
-    """A matrix that is stored as x is multiplied with it, or transposed, as the weight of a torch.nn.Linear.
-
-    Which of the two is told by the name and never by the shape: a square one has the same shape both ways.
-    """
-    return pick(state, (plain,), path) if plain in state else pick(state, (linear, plain), path).T
+        Which of the two is told by the name and never by the shape: a square one has the same shape both ways.
+        """
+        return self.pick(plain) if plain in self else self.pick(linear, plain).T

@@ -10,29 +10,25 @@ decoder rows are not of unit norm it lets other latents through.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError
 from inspector.formats.hooks import hook_of_name
 from inspector.formats.layout import (
+    TRANSCODER,
     Converted,
     Facts,
     Folder,
     Layout,
     Named,
     Refused,
+    Settings,
+    Weights,
     config,
     number_of,
-    pick,
-    read_json,
-    read_safetensors,
-    text_of,
-    unknown_keys,
-    whole_number,
 )
-from inspector.formats.refused import TRANSCODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,14 +64,13 @@ _OF_TRAINING = frozenset(
 """Keys that say how it was trained and nothing about what it computes."""
 
 
-def _about(folder: Path, file: str) -> dict[str, Any]:
+def _about(path: Path) -> Settings:
     """The configuration of an SAE of one hook whose every key that matters is one that is honoured.
 
     Raises:
         Refused: it is none, or a key asks for what is not done here.
     """
-    path = folder / file
-    about = read_json(path)
+    about, folder = Settings.read(path), path.parent
     kind = str(about.get("sae_type") or "sae").lower()
     if kind != "sae" or "hook_points" in about:
         what = TRANSCODER if "transcoder" in kind else f"of the type {about.get('sae_type')!r}"
@@ -101,24 +96,7 @@ def _about(folder: Path, file: str) -> dict[str, Any]:
     return about
 
 
-def _facts_of(folder: Folder, file: str, weights: str, usual_l0: float | None) -> Facts:
-    about = _about(folder.path, file)
-    path = folder.path / file
-    point = text_of(about.get("hook_point_in"))
-    d_in = whole_number(about, "d_model", path)
-    notes = unknown_keys(about, _READ | _OF_TRAINING, str(path))
-    return Facts(
-        d_in=d_in,
-        d_sae=_latents(about, d_in, path),
-        hook_name=None if point is None else hook_of_name(point),
-        weights=folder.path / weights,
-        l0=_nominal_l0(about, usual_l0),
-        model=text_of(about.get("model_name")),
-        notes=notes,
-    )
-
-
-def _nominal_l0(about: Mapping[str, Any], usual: float | None) -> float | None:
+def _nominal_l0(about: Settings, usual: float | None) -> float | None:
     """The k of training; newer configurations of other activations than TopK have one too, which nothing reads."""
     if usual is None and _activation(about) != "topk":
         return None
@@ -129,10 +107,10 @@ def _activation(about: Mapping[str, Any]) -> str:
     return str(about.get("act_fn") or about.get("activation_fn") or "jumprelu").lower()
 
 
-def _latents(about: Mapping[str, Any], d_in: int, path: Path) -> int:
+def _latents(about: Settings, d_in: int) -> int:
     if about.get("d_sae") is not None:
-        return whole_number(about, "d_sae", path)
-    return d_in * whole_number(about, "expansion_factor", path)
+        return about.whole("d_sae")
+    return d_in * about.whole("expansion_factor")
 
 
 def _named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
@@ -144,66 +122,49 @@ def _named(repo: str, path: str, _sae_id: str, _release: str) -> Named:
     return Named(hook_name=f"blocks.{match[1]}.{ends[match[2]]}", d_sae=d_sae)
 
 
-def _reader(file: str, weights: str, usual_l0: float | None) -> Callable[[SaeRef, Path, str], Converted]:
-    def read(ref: SaeRef, folder: Path, gate: str) -> Converted:
-        asked = gate if usual_l0 is not None else "published"  # only Llama Scope was trained with its 50 largest
-        return _converted(ref, _about(folder, file), folder / file, folder / weights, asked)
-
-    return read
-
-
-def _teller(file: str, weights: str, usual_l0: float | None) -> Callable[[Folder], Facts]:
-    return lambda folder: _facts_of(folder, file, weights, usual_l0)
-
-
-def _converted(ref: SaeRef, about: Mapping[str, Any], about_path: Path, path: Path, gate: str) -> Converted:
+def _converted(ref: SaeRef, about: Settings, path: Path, gate: str) -> Converted:
     import torch
 
-    d_in = whole_number(about, "d_model", about_path)
-    d_sae = _latents(about, d_in, about_path)
-    stored = read_safetensors(path)
-    factor = _factor(about, d_in, about_path, ref)
-    w_dec = pick(stored, ("decoder.weight",), path).float().T
+    stored = Weights.of_safetensors(path)
+    factor = _factor(about, ref)
+    w_dec = stored.pick("decoder.weight").float().T
     norm = w_dec.norm(dim=1)
     if not bool((norm > 0).all()):
         raise TargetError(f"{path} has {int((norm == 0).sum())} decoder rows of zero, which no threshold suits.")
-    b_dec = pick(stored, ("decoder.bias",), path).float() if about.get("use_decoder_bias", True) else torch.zeros(d_in)
+    b_dec = stored.pick("decoder.bias").float() if about.get("use_decoder_bias", True) else torch.zeros(ref.d_in)
     # In units of x: a row of the decoder divided by the factor has norm `norm / factor`.
     scale = norm / factor
     state = {
-        "W_enc": pick(stored, ("encoder.weight",), path).float().T * factor * scale,
-        "b_enc": pick(stored, ("encoder.bias",), path).float() * scale,
+        "W_enc": stored.pick("encoder.weight").float().T * factor * scale,
+        "b_enc": stored.pick("encoder.bias").float() * scale,
         "W_dec": w_dec / norm[:, None],
         "b_dec": b_dec / factor,
     }
-    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
     activation = _activation(about)
     if activation == "relu":
-        return Converted(cfg=config("standard", **common), state=state)
+        return Converted(cfg=config("standard", ref), state=state)
     if activation == "topk":  # not saved for inference: as in training
-        k = whole_number(about, "top_k" if about.get("top_k") else "k", about_path)
-        return Converted(cfg=config("topk", k=min(k, d_sae), **common), state=state)
+        k = about.whole("top_k" if about.get("top_k") else "k")
+        return Converted(cfg=config("topk", ref, k=min(k, ref.d_sae)), state=state)
     if gate == "topk":
-        return Converted(cfg=config("topk", k=min(TOP_K, d_sae), **common), state=state, gate=GATES["topk"])
-    state["threshold"] = _threshold(about, stored, d_sae, factor, about_path, path)
-    return Converted(cfg=config("jumprelu", **common), state=state, gate=GATES["published"])
+        return Converted(cfg=config("topk", ref, k=min(TOP_K, ref.d_sae)), state=state, gate=GATES["topk"])
+    state["threshold"] = _threshold(about, stored, ref.d_sae, factor)
+    return Converted(cfg=config("jumprelu", ref), state=state, gate=GATES["published"])
 
 
-def _threshold(
-    about: Mapping[str, Any], stored: Mapping[str, Tensor], d_sae: int, factor: float, about_path: Path, path: Path
-) -> Tensor:
+def _threshold(about: Settings, stored: Weights, d_sae: int, factor: float) -> Tensor:
     """[d_sae] in units of x: the stored one per latent, of activations in the data set's unit; or one for all."""
     import torch
 
     if "log_jumprelu_threshold" in stored:
-        return pick(stored, ("log_jumprelu_threshold",), path).float().exp() / factor
+        return stored.pick("log_jumprelu_threshold").float().exp() / factor
     threshold = about.get("jump_relu_threshold")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < float("inf"):
-        raise TargetError(f"{about_path} has no jump_relu_threshold but {threshold!r}. It is not a published SAE.")
+        raise TargetError(f"{about.path} has no jump_relu_threshold but {threshold!r}. It is not a published SAE.")
     return torch.full((d_sae,), float(threshold))
 
 
-def _factor(about: Mapping[str, Any], d_in: int, path: Path, ref: SaeRef) -> float:
+def _factor(about: Settings, ref: SaeRef) -> float:
     """sqrt(d) over the mean norm of the activations it was trained on; 1 where the weights are folded already.
 
     Raises:
@@ -211,45 +172,70 @@ def _factor(about: Mapping[str, Any], d_in: int, path: Path, ref: SaeRef) -> flo
     """
     if about.get("norm_activation") == "inference":
         return 1.0
-    norms = about.get("dataset_average_activation_norm")
-    norm = number_of(norms.get("in")) if isinstance(norms, dict) else None
+    norm = about.part("dataset_average_activation_norm").number("in")
     if norm is None:
         if ref.norm_factor is None:
             raise TargetError(
-                f"{path} has no dataset_average_activation_norm for its input, and no registry gives it. "
+                f"{about.path} has no dataset_average_activation_norm for its input, and no registry gives it. "
                 "Without it the SAE's scale is not known."
             )
         return ref.norm_factor
-    factor = float(d_in**0.5 / norm)
+    factor = float(ref.d_in**0.5 / norm)
     if ref.norm_factor is not None and abs(factor / ref.norm_factor - 1) > 0.01:
         raise TargetError(
-            f"{path} gives a norm factor of {factor:.4g}, but the registry {ref.norm_factor:.4g}. "
+            f"{about.path} gives a norm factor of {factor:.4g}, but the registry {ref.norm_factor:.4g}. "
             "They are not of the same SAE; fetch it again."
         )
     return factor
 
 
-_OLDER_FILES = ("hyperparams.json", "checkpoints/final.safetensors")
-_NEWER_FILES = ("config.json", "sae_weights.safetensors")
+def _layout(name: str, conversion: str, files: tuple[str, str], *, usual_l0: float | None, stored_bytes: int) -> Layout:
+    """One of the two: its configuration and weights, and the L0 where all were trained with the same."""
+    file, weights = files
+
+    def facts(folder: Folder) -> Facts:
+        about = _about(folder.path / file)
+        point, d_in = about.text("hook_point_in"), about.whole("d_model")
+        return Facts(
+            d_in=d_in,
+            d_sae=_latents(about, d_in),
+            hook_name=None if point is None else hook_of_name(point),
+            weights=folder.path / weights,
+            l0=_nominal_l0(about, usual_l0),
+            model=about.text("model_name"),
+            notes=about.unknown(_READ | _OF_TRAINING),
+        )
+
+    def read(ref: SaeRef, folder: Path, gate: str) -> Converted:
+        asked = gate if usual_l0 is not None else "published"  # only Llama Scope was trained with its 50 largest
+        return _converted(ref, _about(folder / file), folder / weights, asked)
+
+    return Layout(
+        name=name,
+        files=files,
+        facts=facts,
+        read=read,
+        conversions=(conversion,),
+        named=_named,
+        is_family=True,
+        stored_bytes=stored_bytes,
+        loading_halves=3,
+    )
+
+
 LAYOUTS = (
-    Layout(
-        name="llama-scope",
-        files=_OLDER_FILES,
-        facts=_teller(*_OLDER_FILES, float(TOP_K)),
-        read=_reader(*_OLDER_FILES, float(TOP_K)),
-        conversions=("llama_scope",),
-        named=_named,
+    _layout(
+        "llama-scope",
+        "llama_scope",
+        ("hyperparams.json", "checkpoints/final.safetensors"),
+        usual_l0=float(TOP_K),
         stored_bytes=2,
-        loading_halves=3,
     ),
-    Layout(
-        name="openmoss",
-        files=_NEWER_FILES,
-        facts=_teller(*_NEWER_FILES, None),
-        read=_reader(*_NEWER_FILES, None),
-        conversions=("llama_scope_r1_distill",),
-        named=_named,
+    _layout(
+        "openmoss",
+        "llama_scope_r1_distill",
+        ("config.json", "sae_weights.safetensors"),
+        usual_l0=None,
         stored_bytes=4,
-        loading_halves=3,
     ),
 )

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from inspector.formats.layout import Layout, Named, Refused
+from inspector.formats.layout import CROSS_LAYER, TEMPORAL, TRANSCODER, Layout, Named, Refused
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from inspector.spec import SaeRef
-
-TRANSCODER = "a transcoder: it does not reconstruct its own input"
-CROSS_LAYER = "a cross-layer transcoder: it reads one layer and writes to several"
-TEMPORAL = "a temporal SAE: what it makes of a token depends on the tokens before it"
 
 
 def _kind(name: str, conversion: str, why: str) -> Layout:

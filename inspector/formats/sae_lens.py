@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.disk.files import MOST
 from inspector.formats.hooks import hook_of_name, hook_of_point
 from inspector.formats.layout import (
+    CROSS_LAYER,
+    TEMPORAL,
+    TRANSCODER,
     Converted,
     Facts,
     Folder,
@@ -22,14 +24,11 @@ from inspector.formats.layout import (
     Named,
     NoHook,
     Refused,
+    Settings,
+    Weights,
     number_of,
-    pick,
-    read_json,
-    read_safetensors,
-    text_of,
-    unknown_keys,
+    stored_number,
 )
-from inspector.formats.refused import CROSS_LAYER, TEMPORAL, TRANSCODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +56,7 @@ _KNOWN = frozenset(
         "include_outer_loss", "use_matryoshka_aux_loss", "topk_warm_up_steps",
     )
 )  # fmt: skip
-"""Keys since version 6, of SAEs and of their training. Older ones hold the whole of a run."""
+"""Keys since version 6, of SAEs and of their training."""
 _ABOUT_THE_RUN = frozenset(
     (
         "hook_name", "hook_point", "hf_hook_name", "hook_name_out", "hf_hook_name_out", "hook_layer", "hook_head_index",
@@ -67,16 +66,38 @@ _ABOUT_THE_RUN = frozenset(
     )
 )  # fmt: skip
 """Keys that may stand beside the metadata as well as in it, and are read or judged in both places."""
+_OF_OLD_RUNS = frozenset(
+    (
+        "act_store_device", "adam_beta1", "adam_beta2", "autocast", "autocast_lm", "b_dec_init_method",
+        "cached_activations_path", "checkpoint_path", "compile_llm", "compile_sae", "dataset_trust_remote_code",
+        "dead_feature_estimation_method", "dead_feature_threshold", "dead_feature_window", "decoder_heuristic_init",
+        "decoder_heuristic_init_norm", "decoder_orthogonal_init", "eval_batch_size_prompts",
+        "eval_every_n_wandb_logs", "expansion_factor", "feature_reinit_scale", "feature_sampling_method",
+        "feature_sampling_window", "finetuning_method", "finetuning_tokens", "from_pretrained_path", "hook_eval",
+        "hook_point_eval", "hook_point_head_index", "hook_point_layer", "init_encoder_as_decoder_transpose",
+        "is_dataset_tokenized", "llm_compilation_mode", "log_activations_store_to_wandb",
+        "log_optimizer_state_to_wandb", "log_to_wandb", "lr", "lr_decay_steps", "lr_end", "lr_scheduler_name",
+        "lr_warm_up_steps", "model_class_name", "model_from_pretrained_kwargs", "model_kwargs",
+        "mse_loss_normalization", "n_batches_in_buffer", "n_checkpoints", "n_eval_batches", "n_eval_seqs",
+        "n_restart_cycles", "noise_scale", "normalize_sae_decoder", "resample_batches", "resume", "run_name",
+        "sae_compilation_mode", "scale_sparsity_penalty_by_decoder_norm", "seed", "shuffle_buffer_size",
+        "store_batch_size", "store_batch_size_prompts", "streaming", "tokens_per_buffer", "total_training_tokens",
+        "train_batch_size", "train_batch_size_tokens", "training_tokens", "use_cached_activations",
+        "use_ghost_grads", "verbose", "wandb_entity", "wandb_id", "wandb_log_frequency", "wandb_project",
+    )
+)  # fmt: skip
+"""Keys up to version 5, whose files hold the whole of a run and no metadata: the fields that the classes
+LanguageModelSAERunnerConfig, RunnerConfig, SAEConfig and TrainingSAEConfig had in any commit up to v5.11.0."""
 
 
-def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _about(folder: Path) -> Settings:
     """The configuration, of an SAE of one hook whose function is known.
 
     Raises:
         Refused: it is another kind of dictionary, or a key asks for what is not done here.
     """
-    metadata = _metadata(about)
-    both = {**about, **metadata}
+    about = Settings.read(folder / CONFIG)
+    both = {**about, **about.part("metadata")}
     architecture = str(about.get("architecture") or "standard")
     if "clt" in architecture or "crosscoder" in architecture:
         raise Refused(f"{folder} is {CROSS_LAYER} ({architecture}). Choose an SAE of one hook.")
@@ -87,7 +108,7 @@ def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if architecture not in ARCHITECTURES | TRAINED:
         known = ", ".join(sorted(ARCHITECTURES | TRAINED))
         raise Refused(f"{folder} is of the architecture {architecture!r}, which is not known here. Known: {known}.")
-    hook, out = _hook(metadata, about), both.get("hook_name_out") or both.get("hf_hook_name_out")
+    hook, out = _hook(about), both.get("hook_name_out") or both.get("hf_hook_name_out")
     if out and hook and hook_of_name(str(out)) != hook:
         raise Refused(f"{folder} is {TRANSCODER} ({hook} and {out} differ). Choose an SAE.")
     for key in ("hook_head_index", "hook_point_head_index"):
@@ -99,64 +120,60 @@ def _whole_config(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             if architecture == "standard" and activation == "topk":
                 continue  # how TopK was written before it was an architecture
             raise Refused(f"{folder} has {key} {activation!r}, which an SAE of sae-lens 6 cannot run. Choose another.")
-    return dict(about)
+    return about
 
 
-def _metadata(about: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = about.get("metadata")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _hook(metadata: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
+def _hook(about: Settings) -> str | None:
+    metadata = about.part("metadata")
     for key in ("hook_name", "hook_point"):
-        if name := text_of(metadata.get(key)) or text_of(about.get(key)):
+        if name := metadata.text(key) or about.text(key):
             return hook_of_name(name)
-    name = text_of(metadata.get("hf_hook_name")) or text_of(about.get("hf_hook_name"))
+    name = metadata.text("hf_hook_name") or about.text("hf_hook_name")
     return hook_of_point(name) if name else None
 
 
 def _facts(folder: Folder) -> Facts:
-    path = folder.path / CONFIG
-    about = _whole_config(read_json(path), folder.path)
-    metadata = _metadata(about)
+    about = _about(folder.path)
     d_in, d_sae = int(about["d_in"]), int(about["d_sae"])
     if not (0 < d_in < MOST and 0 < d_sae < MOST):
         raise ValueError(f"{d_in:,} dimensions and {d_sae:,} latents are no sizes of an SAE")
-    both = {**about, **metadata}
-    hook = _hook(metadata, about)
+    if about.get("architecture") in TRAINED:
+        _require_found(stored_number(folder.path / WEIGHTS, "topk_threshold"), folder.path / WEIGHTS)
+    hook = _hook(about)
     if hook is not None and "hook_" not in hook:
-        raise NoHook(f"{path} says that it reads {hook!r}, which is no hook that is known here. Say which with --hook.")
+        raise NoHook(
+            f"{about.path} says that it reads {hook!r}, which is no hook that is known here. Say which with --hook."
+        )
     return Facts(
         d_in=d_in,
         d_sae=d_sae,
         hook_name=hook,
         weights=folder.path / WEIGHTS,
-        l0=_l0(about, metadata, folder.name),
+        l0=_l0(about, folder.name),
         model=None,
-        notes=_notes(about, both, path),
+        notes=_notes(about),
     )
 
 
-def _notes(about: Mapping[str, Any], both: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """What it says about text that may not be done here, and keys that nobody here knows."""
-    notes = []
+def _notes(about: Settings) -> tuple[str, ...]:
+    """What it says about text that may not be done here, and keys that are not known."""
+    notes, name, both = [], about.path.parent.name, {**about, **about.part("metadata")}
     if both.get("prepend_bos") is False:
         notes.append(
-            f"{path.parent.name} was trained on text without a beginning-of-sequence token; here each context begins "
+            f"{name} was trained on text without a beginning-of-sequence token; here each context begins "
             "with one where the model has one."
         )
     slices = both.get("seqpos_slice")
     if isinstance(slices, list | tuple) and any(end is not None for end in slices):
-        notes.append(f"{path.parent.name} was trained on positions {list(slices)} alone; compare with --positions.")
-    if "metadata" in about:
-        notes += unknown_keys(about, _KNOWN | _ABOUT_THE_RUN, str(path))
-    return tuple(notes)
+        notes.append(f"{name} was trained on positions {list(slices)} alone; compare with --positions.")
+    known = _KNOWN | _ABOUT_THE_RUN | (frozenset() if "metadata" in about else _OF_OLD_RUNS)
+    return (*notes, *about.unknown(known))
 
 
-def _l0(about: Mapping[str, Any], metadata: Mapping[str, Any], name: str) -> float | None:
+def _l0(about: Settings, name: str) -> float | None:
     """The k of a TopK SAE, the L0 measured in training, or the one in its path."""
     k = about.get("k", (about.get("activation_fn_kwargs") or {}).get("k"))
-    for known in (number_of(k), number_of(metadata.get("l0"))):
+    for known in (number_of(k), about.part("metadata").number("l0")):
         if known is not None:
             return known
     found = _L0_IN_PATH.findall(name)
@@ -173,11 +190,15 @@ def _named(_repo: str, path: str, sae_id: str, _release: str) -> Named:
 def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
     path = folder / WEIGHTS
     overrides: dict[str, Any] = json.loads(ref.overrides) if ref.overrides else {}
-    cfg = _whole_config(read_json(folder / CONFIG), folder) | overrides
+    about = _about(folder)
+    cfg = {**about, **overrides}
     if "metadata" in cfg and "model_from_pretrained_kwargs" in overrides:  # where it stands since version 6
-        cfg["metadata"] = {**_metadata(cfg), "model_from_pretrained_kwargs": overrides["model_from_pretrained_kwargs"]}
-    stored = read_safetensors(path)
-    state = {name: pick(stored, (name,), path).float() for name in stored}
+        cfg["metadata"] = {
+            **about.part("metadata"),
+            "model_from_pretrained_kwargs": overrides["model_from_pretrained_kwargs"],
+        }
+    stored = Weights.of_safetensors(path)
+    state = {name: stored.pick(name).float() for name in stored}
     _fold_scaling(cfg, state, folder)
     if cfg.get("architecture") in TRAINED:
         _for_use(cfg, state, path)
@@ -204,16 +225,20 @@ def _fold_scaling(cfg: dict[str, Any], state: dict[str, Tensor], folder: Path) -
         state["W_dec"] = state["W_dec"] * factor[:, None]
 
 
-def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
-    """A training checkpoint as sae-lens saves it for use: JumpReLU with the threshold found in training."""
-    import torch
-
-    threshold = float(pick(state, ("topk_threshold",), path))
+def _require_found(threshold: float, path: Path) -> None:
     if not threshold > 0:
         raise Refused(
             f"{path} has the topk_threshold {threshold:g}: training has not found one, and without it every positive "
             "latent is active. Take a later checkpoint."
         )
+
+
+def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+    """A training checkpoint as sae-lens saves it for use: JumpReLU with the threshold found in training."""
+    import torch
+
+    threshold = float(Weights(state, path).pick("topk_threshold"))
+    _require_found(threshold, path)
     del state["topk_threshold"]
     if cfg.pop("rescale_acts_by_decoder_norm", False):
         norm = state["W_dec"].norm(dim=1)
@@ -225,11 +250,14 @@ def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     cfg["architecture"] = "jumprelu"
 
 
-LAYOUT = Layout(
-    name="sae-lens",
-    files=(CONFIG, WEIGHTS),
-    facts=_facts,
-    read=_read,
-    conversions=(None,),
-    named=_named,
+LAYOUTS = (
+    Layout(
+        name="sae-lens",
+        files=(CONFIG, WEIGHTS),
+        facts=_facts,
+        read=_read,
+        conversions=(None,),
+        rank=0,
+        named=_named,
+    ),
 )

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspector.formats.hooks import hook_of_module, is_module
 from inspector.formats.layout import (
+    TRANSCODER,
     Converted,
     Facts,
     Folder,
     Layout,
     NoHook,
     Refused,
+    Settings,
+    Weights,
     config,
-    pick,
-    read_json,
-    read_safetensors,
-    text_of,
-    unknown_keys,
-    whole_number,
 )
-from inspector.formats.refused import TRANSCODER
 
 if TYPE_CHECKING:
     from inspector.spec import SaeRef
@@ -47,13 +43,13 @@ _KNOWN = frozenset(
 )
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _about(folder: Path) -> Settings:
     """Its configuration, of an SAE that reconstructs what it reads from its k largest latents.
 
     Raises:
         Refused: it is another kind of dictionary, or asks for what is not done here.
     """
-    about = read_json(folder / CONFIG)
+    about = Settings.read(folder / CONFIG)
     run = _run(folder)
     nested = run.get("sae")
     for where, found in ((CONFIG, about), (f"the run's {RUN}", run), (f"the run's {RUN}", nested)):
@@ -70,26 +66,25 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _facts(folder: Folder) -> Facts:
-    path = folder.path / CONFIG
     about = _about(folder.path)
-    d_in = whole_number(about, "d_in", path)
+    d_in = about.whole("d_in")
     return Facts(
         d_in=d_in,
-        d_sae=_latents(about, d_in, path),
+        d_sae=_latents(about, d_in),
         hook_name=_hook(folder),
         module=next((part for part in reversed(folder.parts) if is_module(part)), None),
         weights=folder.path / WEIGHTS,
-        l0=float(whole_number(about, "k", path)),
-        model=text_of(_run(folder.path).get("model")),
-        notes=unknown_keys(about, _KNOWN, str(path)),
+        l0=float(about.whole("k")),
+        model=_run(folder.path).text("model"),
+        notes=about.unknown(_KNOWN),
     )
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def _run(folder: Path) -> Settings:
     """The nearest configuration of a run; empty if there is none."""
     above = folder.resolve().parents
     found = next((path for path in (up / RUN for up in above[:2]) if path.is_file()), None)
-    return read_json(found) if found is not None else {}
+    return Settings({}, folder) if found is None else Settings.read(found)
 
 
 def _hook(folder: Folder) -> str | None:
@@ -107,30 +102,26 @@ def _hook(folder: Folder) -> str | None:
     return None
 
 
-def _latents(about: Mapping[str, Any], d_in: int, path: Path) -> int:
+def _latents(about: Settings, d_in: int) -> int:
     if about.get("num_latents"):
-        return whole_number(about, "num_latents", path)
-    return d_in * whole_number(about, "expansion_factor", path)
+        return about.whole("num_latents")
+    return d_in * about.whole("expansion_factor")
 
 
 def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
     import torch
 
-    about_path, path = folder / CONFIG, folder / WEIGHTS
     about = _about(folder)
-    d_in = whole_number(about, "d_in", about_path)
-    d_sae, k = _latents(about, d_in, about_path), whole_number(about, "k", about_path)
-    stored = read_safetensors(path)
+    stored = Weights.of_safetensors(folder / WEIGHTS)
     if "W_skip" in stored:
         raise Refused(f"{folder} is {TRANSCODER} (it stores W_skip). Choose an SAE.")
     state = {
-        "W_enc": pick(stored, ("encoder.weight",), path).T,
-        "W_dec": pick(stored, ("W_dec",), path),  # rows are latents, as sae-lens has them
-        "b_enc": stored.get("encoder.bias", torch.zeros(d_sae)),
-        "b_dec": pick(stored, ("b_dec",), path),
+        "W_enc": stored.pick("encoder.weight").T,
+        "W_dec": stored.pick("W_dec"),  # rows are latents, as sae-lens has them
+        "b_enc": stored.get("encoder.bias", torch.zeros(ref.d_sae)),
+        "b_dec": stored.pick("b_dec"),
     }
-    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "hook_name": ref.hook_name, "model": ref.model}
-    return Converted(cfg=config("topk", k=k, **common) | {"apply_b_dec_to_input": True}, state=state)
+    return Converted(cfg=config("topk", ref, k=about.whole("k"), apply_b_dec_to_input=True), state=state)
 
 
-LAYOUT = Layout(name="sparsify", files=(CONFIG, WEIGHTS), facts=_facts, read=_read)
+LAYOUTS = (Layout(name="sparsify", files=(CONFIG, WEIGHTS), facts=_facts, read=_read),)

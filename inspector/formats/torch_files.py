@@ -12,18 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError
-from inspector.formats.layout import (
-    Converted,
-    Facts,
-    Folder,
-    Layout,
-    Named,
-    config,
-    pick,
-    read_json,
-    read_tensors,
-    whole_number,
-)
+from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Settings, Weights, config
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
@@ -48,18 +37,14 @@ _VALUE_BIASES = (
 )
 
 
-def _common(ref: SaeRef) -> dict[str, Any]:
-    return {"d_in": ref.d_in, "d_sae": ref.d_sae, "hook_name": ref.hook_name, "model": ref.model}
-
-
-def _read_with(names: tuple[str, str, str, str], **cfg: Any) -> Callable[[SaeRef, Path, str], Converted]:
+def _read_with(*names: str) -> Callable[[SaeRef, Path, str], Converted]:
     """A reader of encoder and decoder matrices that are stored transposed, as torch.nn.Linear does, and two biases."""
 
     def read(ref: SaeRef, path: Path, _gate: str) -> Converted:
-        stored = read_tensors(path)
-        enc, dec, b_enc, b_dec = (pick(stored, (name,), path) for name in names)
+        stored = Weights.of_torch(path)
+        enc, dec, b_enc, b_dec = (stored.pick(name) for name in names)
         state: dict[str, Tensor] = {"W_enc": enc.T, "W_dec": dec.T, "b_enc": b_enc, "b_dec": b_dec}
-        return Converted(cfg=config("standard", **_common(ref)) | cfg, state=state)
+        return Converted(cfg=config("standard", ref), state=state)
 
     return read
 
@@ -80,14 +65,14 @@ def _read_qwen(ref: SaeRef, path: Path, _gate: str) -> Converted:
     match = _QWEN.search(ref.repo or "")
     if match is None:
         raise TargetError(f"{path} does not say how many latents it keeps; the repository's name would. Use --suite.")
-    stored = read_tensors(path)
+    stored = Weights.of_torch(path)
     state = {
-        "W_enc": pick(stored, ("W_enc",), path).T,  # stored [d_sae, d_in], and the decoder [d_in, d_sae]
-        "W_dec": pick(stored, ("W_dec",), path).T,
-        "b_enc": pick(stored, ("b_enc",), path),
-        "b_dec": pick(stored, ("b_dec",), path),
+        "W_enc": stored.pick("W_enc").T,  # stored [d_sae, d_in], and the decoder [d_in, d_sae]
+        "W_dec": stored.pick("W_dec").T,
+        "b_enc": stored.pick("b_enc"),
+        "b_dec": stored.pick("b_dec"),
     }
-    return Converted(cfg=config("topk", k=int(match[3]), **_common(ref)), state=state)
+    return Converted(cfg=config("topk", ref, k=int(match[3])), state=state)
 
 
 def _goodfire_named(repo: str, _path: str, _sae_id: str, _release: str) -> Named:
@@ -112,65 +97,49 @@ def _heads_named(_repo: str, path: str, sae_id: str, _release: str) -> Named:
 
 
 def _heads_facts(folder: Folder) -> Facts:
-    path = folder.path / _heads_config(folder.stem)
-    about = read_json(path)
+    about = Settings.read(folder.path / _heads_config(folder.stem))
     return Facts(
-        d_in=whole_number(about, "act_size", path),
-        d_sae=whole_number(about, "dict_size", path),
-        hook_name=str(about.get("act_name") or "") or None,
+        d_in=about.whole("act_size"),
+        d_sae=about.whole("dict_size"),
+        hook_name=about.text("act_name"),
         weights=folder.path / folder.stem,
         notes=(_VALUE_BIASES,),
     )
 
 
 def _read_heads(ref: SaeRef, path: Path, _gate: str) -> Converted:
-    stored = read_tensors(path)
-    state = {name: pick(stored, (name,), path) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
-    return Converted(cfg=config("standard", **_common(ref)) | {"apply_b_dec_to_input": True}, state=state)
+    stored = Weights.of_torch(path)
+    state = {name: stored.pick(name) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+    return Converted(cfg=config("standard", ref, apply_b_dec_to_input=True), state=state)
+
+
+def _layout(name: str, conversion: str, **more: Any) -> Layout:
+    return Layout(
+        name=name, conversions=(conversion,), files=(), is_file=True, **{"facts": None, "stored_bytes": 4, **more}
+    )
 
 
 LAYOUTS = (
-    Layout(
-        name="qwen-scope",
-        files=(),
-        facts=None,
-        read=_read_qwen,
-        conversions=("qwen_scope",),
-        named=_qwen_named,
-        stored_bytes=4,
-        is_file=True,
-    ),
-    Layout(
-        name="goodfire",
-        files=(),
-        facts=None,
-        read=_read_with(
-            ("encoder_linear.weight", "decoder_linear.weight", "encoder_linear.bias", "decoder_linear.bias")
-        ),
-        conversions=("goodfire",),
+    _layout("qwen-scope", "qwen_scope", read=_read_qwen, named=_qwen_named),
+    _layout(
+        "goodfire",
+        "goodfire",
+        read=_read_with("encoder_linear.weight", "decoder_linear.weight", "encoder_linear.bias", "decoder_linear.bias"),
         named=_goodfire_named,
-        stored_bytes=4,
-        is_file=True,
     ),
-    Layout(
-        name="deepseek-r1",
-        files=(),
-        facts=None,
-        read=_read_with(("encoder.weight", "decoder.weight", "encoder.bias", "decoder.bias")),
-        conversions=("deepseek_r1",),
+    _layout(
+        "deepseek-r1",
+        "deepseek_r1",
+        read=_read_with("encoder.weight", "decoder.weight", "encoder.bias", "decoder.bias"),
         named=_deepseek_named,
         stored_bytes=2,
-        is_file=True,
     ),
-    Layout(
-        name="attention-heads",
-        files=(),
-        facts=_heads_facts,
+    _layout(
+        "attention-heads",
+        "connor_rob_hook_z",
         read=_read_heads,
-        conversions=("connor_rob_hook_z",),
         named=_heads_named,
-        stored_bytes=4,
-        is_file=True,
+        facts=_heads_facts,
         beside=lambda path: (_heads_config(path),),
     ),
 )

@@ -7,7 +7,6 @@ is not known.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -16,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.files import open_file
 from inspector.errors import ResourceError, TargetError
+from inspector.formats.layout import tensor_entries
 from inspector.sources.contexts import default_context_length
 from inspector.sources.memory_plan import Sizes
 from inspector.sources.model_files import ModelFiles
@@ -131,21 +130,10 @@ def _tensors(path: Path) -> dict[str, Mapping[str, Any]]:
         TargetError: it has none.
     """
     try:
-        with open_file(path) as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MAX_HEADER:
-                raise ValueError("the header is too long")
-            raw = file.read(length)
-        if len(raw) != length:
-            raise ValueError("it ends within its header")
-        header = json.loads(raw)
-        entries = {name: value for name, value in header.items() if name != "__metadata__"}
-        if not all(isinstance(entry, dict) for entry in entries.values()):
-            raise ValueError("an entry is no object")
-    except (OSError, ValueError, AttributeError, RecursionError, struct.error) as error:
+        return tensor_entries(path, _MAX_HEADER)[0]
+    except (OSError, ValueError, struct.error) as error:
         first = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise TargetError(f"{path} is not a whole safetensors file ({first}). Copy the model again.") from error
-    return entries
 
 
 def _known(config: Mapping[str, Any], keys: Iterable[str]) -> int:

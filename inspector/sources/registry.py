@@ -23,15 +23,12 @@ from typing import Any
 from inspector.disk.files import parse_json, read_text, shown
 from inspector.disk.folders import user_folder
 from inspector.errors import TargetError, nearest
-from inspector.formats import LAYOUTS, layer_of, layout_of_conversion
+from inspector.formats import layer_of, layout_of_conversion
 from inspector.formats.layout import Named
 from inspector.options import width_label
 from inspector.sources.architectures import aliases, hub_id
 from inspector.spec import Site, hooks_of
 
-FAMILIES = ("gemma-scope-", "llama_scope_")
-"""Suites of many widths and L0s: for their models these are the default, all releases of a site together."""
-_L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -48,7 +45,7 @@ class RegistryEntry:
     model: str
     """Hugging Face id."""
     format: str
-    """Name of its layout."""
+    """Name of its layout; empty: it has none that is known."""
     refused: str | None
     """Why it cannot be measured here; None: it can."""
     layer: int | None
@@ -133,16 +130,14 @@ class Registry:
             if not release.endswith("-canonical")
             and any(_is_at(entry, site, layers) for entry in self.entries(release))
         ]
-        family = [release for release in able if release.startswith(FAMILIES)]
+        layouts = {release: layout_of_conversion(self._index[release]["kind"]) for release in able}
+        family = [release for release, layout in layouts.items() if layout is not None and layout.is_family]
         return family or able[:1]
 
     def _model(self, release: str) -> str:
         about = self._index[release]
-        model = hub_id(about["model"])
-        # gemma-scope-9b-it-res names the base model, but its repository and its canonical twin the instruct one.
-        if about["kind"] == "gemma_2" and "-it-" in about["repo"] and not model.endswith("-it"):
-            model += "-it"
-        return model
+        model, layout = hub_id(about["model"]), layout_of_conversion(about["kind"])
+        return model if layout is None else layout.model_of(about["repo"], model)
 
     def _entry(self, release: str, one: Sequence[object]) -> RegistryEntry | None:
         """One line of the index; None if its names cannot be file names."""
@@ -153,14 +148,11 @@ class Registry:
             return None
         layout = layout_of_conversion(about["kind"])
         if layout is None:
-            kind = shown(about["kind"])
-            layout, named = LAYOUTS[0], Named(refused=f"of a kind that is not known here ({kind})")
+            named = Named(refused=f"of a kind that is not known here ({shown(about['kind'])})")
         else:
             named = layout.named(repo, str(path), str(sae_id), release)
         layer = layer_of(named.hook_name or "")
-        in_path = _L0_IN_PATH.findall(str(path))
-        nominal = float(in_path[-1]) if in_path else float(l0) if isinstance(l0, int | float) and l0 > 0 else None
-        nominal = named.nominal_l0 if nominal is None else nominal
+        nominal = named.nominal_l0 or (float(l0) if isinstance(l0, int | float) and l0 > 0 else None)
         links = self._neuronpedia.get((repo, str(path)), [])
         refused = named.refused
         if refused is None and named.hook_name is None:
@@ -171,7 +163,7 @@ class Registry:
             repo=repo,
             file=str(path),
             model=self._model(release),
-            format=layout.name,
+            format="" if layout is None else layout.name,
             refused=refused,
             layer=layer,
             hook_name=named.hook_name,

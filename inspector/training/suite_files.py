@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inspector.errors import ResourceError, UsageError
+from inspector.formats import sae_lens
 from inspector.options import width_label
 from inspector.spec import SITE_HOOKS, hook_name_of
 from inspector.training.blocks import ActivationSource, Ids, chosen_rows, is_ordinary
 from inspector.training.learners import Architecture
 
-CONFIG_FILE = "cfg.json"
-WEIGHTS_FILE = "sae_weights.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = sae_lens.CONFIG, sae_lens.WEIGHTS
 QUALITY_FILE = "quality.json"
 
 DiskType = Literal["float16", "float32"]

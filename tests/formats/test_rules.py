@@ -489,10 +489,43 @@ def test_training_checkpoints_run_with_the_threshold_that_training_found(
 
 
 def test_a_checkpoint_whose_threshold_was_not_found_yet_is_refused(tmp_path: Path) -> None:
-    """sae-lens begins with 0, with which every positive latent is active."""
-    lens(tmp_path / "a", plain(weights()) | {"topk_threshold": np.array(0.0)}, architecture="batchtopk", k=5)
-    with pytest.raises(TargetError, match="topk_threshold 0: training has not found one"):
-        load_sae(only(tmp_path), CPU, D_IN)
+    """sae-lens begins with 0, with which every positive latent is active. Its file tells so much in the list already."""
+    folder = lens(tmp_path / "a", plain(weights()) | {"topk_threshold": np.array(0.0)}, architecture="batchtopk", k=5)
+    assert "topk_threshold 0: training has not found one" in reason(tmp_path)
+    path = folder / "sae_weights.safetensors"
+    for kind in (torch.float64, torch.float16, torch.bfloat16):
+        for value in (-1.5, 0.75):
+            save_file(load_file(path) | {"topk_threshold": torch.tensor(value, dtype=kind)}, path)
+            assert only(tmp_path).d_sae == D_SAE if value > 0 else "topk_threshold -1.5:" in reason(tmp_path)
+
+
+OLD_RUN = {
+    "model_name": "gpt2-small", "hook_point": RESID, "hook_point_layer": 1, "hook_point_head_index": None,
+    "dataset_path": "Skylion007/openwebtext", "is_dataset_tokenized": False, "context_size": 128,
+    "use_cached_activations": False, "d_in": D_IN, "d_sae": D_SAE, "n_batches_in_buffer": 128,
+    "total_training_tokens": 300_000_000, "store_batch_size": 32, "device": "cpu", "seed": 42, "dtype": "torch.float32",
+    "b_dec_init_method": "geometric_median", "expansion_factor": 32, "l1_coefficient": 8e-5, "lr": 4e-4,
+    "lr_scheduler_name": "constantwithwarmup", "lr_warm_up_steps": 5000, "train_batch_size": 4096,
+    "use_ghost_grads": True, "feature_sampling_window": 1000, "feature_sampling_method": None,
+    "resample_batches": 1028, "feature_reinit_scale": 0.2, "dead_feature_window": 5000,
+    "dead_feature_estimation_method": "no_fire", "log_to_wandb": True, "wandb_project": "p", "wandb_entity": None,
+    "wandb_log_frequency": 100, "n_checkpoints": 10, "checkpoint_path": "c", "tokens_per_buffer": 67_108_864,
+    "run_name": "24576-L1-8e-05", "verbose": True, "eval_every_n_wandb_logs": 10, "hook_eval": "NOT_IN_USE",
+    "normalize_sae_decoder": True, "noise_scale": 0.0, "activation_fn_str": "relu", "activation_fn_kwargs": {},
+    "model_from_pretrained_kwargs": {}, "sae_lens_training_version": "3.0.0", "finetuning_scaling_factor": False,
+}  # fmt: skip
+"""A configuration as versions 0 to 5 of sae-lens wrote it: the whole of a run, no metadata."""
+
+
+def test_keys_of_old_runs_are_known_and_others_are_named(tmp_path: Path) -> None:
+    folder = lens(tmp_path / "a", plain(weights()))
+    (folder / "cfg.json").write_text(json.dumps(OLD_RUN))
+    assert only(tmp_path).notes == () and only(tmp_path).hook_name == RESID
+    change(folder / "cfg.json", new_trick=2)
+    (note,) = only(tmp_path).notes
+    assert note.endswith("cfg.json has keys that are not known here and were not used: new_trick.")
+    change(folder / "cfg.json", metadata={})  # since version 6, a run has no say beside the metadata
+    assert "b_dec_init_method" in only(tmp_path).notes[0]
 
 
 def test_scaling_factors_of_fine_tuned_saes_are_used_or_asked_about(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_model_whose_norms_keep_the_mean_is_refused(tmp_path: Path) -> None:
 def test_codes_are_pursued_only_where_x_hat_is_a_sum_of_rows(
     tmp_path: Path, kwargs: dict[str, Any] | None, norm: str
 ) -> None:
-    from inspector.statistics.own.pursued import _Source
+    from inspector.statistics.pursued import _Source
 
     found = sae(tmp_path / "a", STREAM[0], kwargs, normalize_activations=norm)
     mask = torch.ones(1, 3, dtype=torch.bool)
