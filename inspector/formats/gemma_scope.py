@@ -170,10 +170,14 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple[int, ..
             f"{path} has {info.filename} of shape {list(found)} instead of {list(shape)}. "
             "It is another SAE's, or damaged."
         )
+    short = TargetError(f"{path} ends within {info.filename}. It was cut off.")
     if int(np.prod(shape)) * dtype.itemsize > info.file_size:  # before there is memory for what will not come
-        raise TargetError(f"{path} ends within {info.filename}. It was cut off.")
+        raise short
     with _damage_told(), archive.open(info) as file:
-        array = npy.read_array(file, allow_pickle=False)
+        try:
+            array = npy.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise short from error
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
