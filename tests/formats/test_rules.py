@@ -489,7 +489,7 @@ def test_training_checkpoints_run_with_the_threshold_that_training_found(
 
 
 def test_a_checkpoint_whose_threshold_was_not_found_yet_is_refused(tmp_path: Path) -> None:
-    """sae-lens begins with 0, with which every positive latent is active. Its file tells so much in the list already."""
+    """sae-lens begins with 0, with which every positive latent is active. Its file tells that in the list."""
     folder = lens(tmp_path / "a", plain(weights()) | {"topk_threshold": np.array(0.0)}, architecture="batchtopk", k=5)
     assert "topk_threshold 0: training has not found one" in reason(tmp_path)
     path = folder / "sae_weights.safetensors"
