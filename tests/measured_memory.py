@@ -72,7 +72,7 @@ def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]
     peaks["fit"] = resident("VmHWM") - base
     forget()
     for context in range(len(loaded.contexts.names)):
-        browser.context(GetContext(context=context))
+        browser.context(0, GetContext(context=context))
     browser.prompt(1, AnalysePrompt(text="the token"))
     sae_id = loaded.saes[-1].ref.sae_id
     browser.detail(1, GetDetail(source="context", context=0, position=9, sae_id=sae_id))

@@ -63,7 +63,7 @@ class JobRunner:
     """The jobs of a session.
 
     Args:
-        target: the session's.
+        target: the session's, resolved and of one hook.
         session_id: the session's; jobs are listed under it.
         tell: tells every view.
         store: the table; None: the user's.
@@ -72,7 +72,7 @@ class JobRunner:
     def __init__(
         self, target: TargetSpec, *, session_id: str, tell: Callable[[JobTold], None], store: JobStore | None = None
     ) -> None:
-        self._target = first_layer(discovery.resolved(target))
+        self._target = target
         self._session_id = session_id
         self._tell = tell
         self._store = store or JobStore()

@@ -36,31 +36,20 @@ DECODER_BYTES = 64 * 1024 * 1024
 """Of the decoder per step."""
 NEURONPEDIA = "https://www.neuronpedia.org"
 
-FindSaid = Callable[["SaeRef", int], "Said | None"]
-
-
-def nothing_said(_ref: SaeRef, _index: int) -> Said | None:
-    """No explanation is known."""
-    return None
-
-
-def latents_of(loaded: Loaded) -> Latents:
-    """What answers about a target's latents, with what stored results say of them."""
-    from inspector.interp.outcome import KnownLatents
-
-    return Latents(loaded, KnownLatents(loaded.model.name, loaded.hook_name).find)
-
 
 class Latents:
     """Answers GetLatent about one loaded target.
 
     Args:
         loaded: the target.
-        said: looks up what is stored about a latent.
+        said: looks up what is stored about a latent; None: among the stored results.
     """
 
-    def __init__(self, loaded: Loaded, said: FindSaid = nothing_said) -> None:
-        self._loaded, self._said = loaded, said
+    def __init__(self, loaded: Loaded, said: Callable[[SaeRef, int], Said | None] | None = None) -> None:
+        from inspector.interp.outcome import KnownLatents
+
+        self._loaded = loaded
+        self._said = said or KnownLatents(loaded.model.name, loaded.hook_name).find
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
         self._searches: OrderedDict[str, LatentSearch] = OrderedDict()
 

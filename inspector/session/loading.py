@@ -1,14 +1,18 @@
-"""What of a target a session loads, and how it introduces what was loaded to a view. Imports no torch by itself."""
+"""Loading a session's target, told step by step, and how it introduces itself to a view. No torch before it begins."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from inspector.errors import panics_are_errors
+from inspector.events import Downloading, Loading, MemoryPlanned, Warned
 from inspector.session.protocol import GateLine, LoadProgress, Ready
+from inspector.spec import target_words
 
 if TYPE_CHECKING:
-    from inspector.events import Downloading
     from inspector.sources.gate import GateReport
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
@@ -22,8 +26,65 @@ def first_layer(target: TargetSpec) -> TargetSpec:
     return layer_by_layer(target)[0]
 
 
-def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
-    """What is loaded, as a view gets it."""
+def load(
+    target: TargetSpec, *, tell: Callable[[LoadProgress], None], between: Callable[[], None]
+) -> tuple[Loaded, list[str]]:
+    """The target and the warnings about it.
+
+    Args:
+        target: of one hook, see `first_layer`.
+        tell: told how far it is.
+        between: called after each step but the last; what it raises ends the loading.
+
+    Raises:
+        InspectorError: the target cannot be loaded.
+    """
+    # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
+    from inspector.sources.target import open_target
+
+    warnings: list[str] = []
+    loading = open_target(target, session=True)
+    began = time.monotonic()
+    while True:
+        try:
+            with panics_are_errors():
+                event = next(loading)
+        except StopIteration as done:
+            loaded: Loaded = done.value
+            return loaded, warnings
+        match event:
+            case Loading():
+                tell(_progress(event))
+            case Downloading():
+                began = began if event.file else time.monotonic()
+                took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
+                tell(download_progress(event, took))
+            case MemoryPlanned():
+                amount = f"{event.needed / 1e9:.1f} of {event.budget / 1e9:.1f} GB on {event.device}"
+                tell(LoadProgress(what="memory", detail=amount, seconds=0.0))
+            case Warned():
+                warnings.append(event.message)
+        between()
+
+
+def _progress(event: Loading) -> LoadProgress:
+    return LoadProgress(what=event.what, detail=event.detail, seconds=event.seconds, done=event.done, total=event.total)
+
+
+def download_progress(event: Downloading, seconds: float | None) -> LoadProgress:
+    """A download as a view gets it: the bytes for its bar, the words for its log; `seconds` once it is complete."""
+    return LoadProgress(
+        what=f"downloading {event.what}",
+        detail=event.amount,
+        seconds=seconds,
+        done_bytes=event.done_bytes,
+        total_bytes=event.total_bytes,
+        bytes_per_second=event.bytes_per_second,
+    )
+
+
+def ready_message(loaded: Loaded, warnings: list[str], asked: TargetSpec) -> Ready:
+    """What is loaded, as a view gets it; `asked`: as it was asked for."""
     target, contexts = loaded.target, loaded.contexts
     n_contexts, length = contexts.token_ids.shape
     start, stop = target.positions or (0, None)
@@ -40,6 +101,7 @@ def ready_message(loaded: Loaded, warnings: list[str]) -> Ready:
         median_norm=None if loaded.outliers is None else loaded.outliers.median_norm,
         warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
         gate_failures=gate_lines(loaded.gate),
+        target=target_words(asked),
     )
 
 
@@ -57,18 +119,6 @@ def gate_lines(gate: GateReport | None) -> list[GateLine]:
         )
         for check in gate.failures
     ]
-
-
-def download_progress(event: Downloading, seconds: float | None) -> LoadProgress:
-    """A download as a view gets it: the bytes for its bar, the words for its log; `seconds` once it is complete."""
-    return LoadProgress(
-        what=f"downloading {event.what}",
-        detail=event.amount,
-        seconds=seconds,
-        done_bytes=event.done_bytes,
-        total_bytes=event.total_bytes,
-        bytes_per_second=event.bytes_per_second,
-    )
 
 
 def too_few_tokens(loaded: Loaded) -> list[str]:

@@ -12,36 +12,33 @@ import queue
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-import msgspec
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_args
 
 from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, panics_are_errors
-from inspector.events import Downloading, Loading, MemoryPlanned, Warned
 from inspector.session import discovery
 from inspector.session.estimating import FitClock, estimates
 from inspector.session.jobs import JobRunner
+from inspector.session.loading import first_layer, load, ready_message
 from inspector.session.protocol import (
     AnalysePrompt,
     Cancel,
-    CancelJob,
+    ContextScores,
     Find,
     Generate,
     Generated,
     GetContext,
     GetDetail,
     GetEstimates,
-    GetJobLog,
-    GetJobs,
     GetLatent,
     GetPairs,
+    JobQuestion,
     LatentView,
-    LoadProgress,
+    PolicySet,
     Ready,
-    ResumeJob,
     SessionMessage,
     SetPolicy,
-    StartJob,
+    ViewMessage,
 )
 from inspector.session.server import Asked, Left, Questions, Views, failed
 
@@ -74,6 +71,9 @@ class Service:
         session_id: under which its jobs are listed; None: the target's.
     """
 
+    _browser: Browser
+    _fits: Fits
+
     def __init__(
         self,
         target: TargetSpec,
@@ -83,9 +83,14 @@ class Service:
         idle_seconds: float,
         session_id: str | None = None,
     ) -> None:
-        self.target = target
+        self.target = first_layer(discovery.resolved(target))
         self.views = views
-        self.jobs = JobRunner(target, session_id=session_id or discovery.session_key(target), tell=views.tell_all)
+        self.jobs = JobRunner(self.target, session_id=session_id or discovery.session_key(target), tell=views.tell_all)
+        self._answers: dict[type[ViewMessage], Callable[[int, Any], SessionMessage | None]] = dict.fromkeys(
+            get_args(JobQuestion), lambda _, asked: self.jobs.answer(asked)
+        )
+        """What answers a question, by its type, from the view and the question; None: the answer comes in steps. Jobs
+        alone until the target is loaded: they can be queued before there is anything to compute on."""
         self._on_state = on_state
         self._idle_seconds = idle_seconds
         self._questions = Questions()
@@ -93,9 +98,8 @@ class Service:
         """Views that left and whose texts are to be forgotten."""
         self._again: deque[tuple[int, str, int]] = deque()
         """(view, source, context) to be sent again with the newest maps."""
-        self._generations: OrderedDict[tuple[int, int], Iterator[Generated | LatentView | None]] = OrderedDict()
-        """By view and request; questions about latents are answered in steps too."""
-        self._latents: Latents | None = None
+        self._in_steps: OrderedDict[tuple[int, int], Iterator[Generated | LatentView | None]] = OrderedDict()
+        """Generations and searches for latents under way, by view and request."""
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
@@ -113,37 +117,28 @@ class Service:
         self._on_state("loading", None)
         try:
             loaded, warnings = self._load()
-            from inspector.session.loading import first_layer, ready_message
-            from inspector.spec import target_words
-
-            words = target_words(first_layer(self.target))
-            ready = msgspec.structs.replace(ready_message(loaded, warnings), target=words)
+            ready = ready_message(loaded, warnings, self.target)
         except Exception as error:
             return self._fail(error)
-        from inspector.session.fitting import Fits
-        from inspector.session.texts import Browser
-
-        browser = Browser(loaded)
-        fits = Fits(loaded, browser.readings)
-        fits.want("excluded")
+        self._begin(loaded)
         self.views.tell_all(ready)
         self._on_state("fitting", ready)
         log.info("ready: %s, %s, %d SAEs on %s", ready.model, ready.hook_name, len(ready.saes), ready.device)
         while not self.views.stopping.is_set():
             self._collect(0.0)
             if self._gone:
-                browser.forget(self._gone.popleft())
+                self._browser.forget(self._gone.popleft())
             elif self._questions:
-                self._answer(browser, fits, self._questions.take())
+                self._answer(self._questions.take())
             elif self._again:
-                self._send_again(browser, *self._again.popleft())
-            elif self._generations:
-                self._generate_one()
-            elif self._is_jobs_turn(fits):
+                self._send_again(*self._again.popleft())
+            elif self._in_steps:
+                self._step_one()
+            elif self._is_jobs_turn():
                 self.jobs.step(loaded)
                 self._busy_until = time.monotonic()
-            elif fits.has_work:
-                if not self._fit_one_step(browser, fits):
+            elif self._fits.has_work:
+                if not self._fit_one_step():
                     self._busy_until = time.monotonic()
                     self._on_state("ready", ready)
             elif self._is_idle():
@@ -156,43 +151,38 @@ class Service:
     # ---- loading ----------------------------------------------------------------------------------------------
 
     def _load(self) -> tuple[Loaded, list[str]]:
-        """Everything of the target, telling how far it is."""
-        # No torch before this: a name that does not exist is answered in a blink and not after ten seconds.
-        from inspector.session.loading import download_progress, first_layer
-        from inspector.sources.target import open_target
+        return load(self.target, tell=self.views.tell_all, between=self._while_loading)
 
-        warnings: list[str] = []
-        loading = open_target(first_layer(self.target), session=True)
-        began = time.monotonic()
-        while True:
-            if self.views.stopping.is_set():
-                raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
-            try:
-                with panics_are_errors():
-                    event = next(loading)
-            except StopIteration as done:
-                loaded: Loaded = done.value
-                return loaded, warnings
-            if isinstance(event, Loading):
-                self._tell_loading(event)
-            elif isinstance(event, Downloading):
-                began = began if event.file else time.monotonic()
-                took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
-                self.views.tell_all(download_progress(event, took))
-            elif isinstance(event, MemoryPlanned):
-                amount = f"{event.needed / 1e9:.1f} of {event.budget / 1e9:.1f} GB on {event.device}"
-                self._tell_loading(Loading(what="memory", detail=amount, seconds=0.0))
-            elif isinstance(event, Warned):
-                warnings.append(event.message)
-            self._collect(0.0)
-            self._answer_about_jobs()
+    def _while_loading(self) -> None:
+        """Between two steps of loading: what can be answered already is, the other questions wait."""
+        if self.views.stopping.is_set():
+            raise Cancelled("Loading was stopped. Start it again with `dm-inspect`.")
+        self._collect(0.0)
+        for asked in self._questions.take_all():
+            if type(asked.message) in self._answers:
+                self._answer(asked)
+            else:
+                self._questions.add(asked)
 
-    def _tell_loading(self, event: Loading) -> None:
-        self.views.tell_all(
-            LoadProgress(
-                what=event.what, detail=event.detail, seconds=event.seconds, done=event.done, total=event.total
-            )
-        )
+    def _begin(self, loaded: Loaded) -> None:
+        """There is something to look at from now on."""
+        from inspector.session.fitting import Fits
+        from inspector.session.texts import Browser
+
+        browser = self._browser = Browser(loaded)
+        self._fits = Fits(loaded, browser.readings)
+        self._fits.want("excluded")
+        self._answers |= {
+            GetContext: browser.context,
+            GetDetail: browser.detail,
+            Find: browser.find,
+            GetPairs: browser.pairs,
+            AnalysePrompt: browser.prompt,
+            SetPolicy: browser.set_policy,
+            GetEstimates: lambda _, asked: estimates(asked, loaded, self.jobs.jobs(), self._clock.seconds),
+            Generate: lambda view, asked: self._take_steps(view, asked, browser.generate(view, asked)),
+            GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
+        }
 
     def _fail(self, error: Exception) -> int:
         """Tell everybody why, once there is somebody, and give the exit code."""
@@ -206,7 +196,7 @@ class Service:
         self.views.tell_all(message)
         self._collect(0.0)
         for asked in self._questions.take_all():
-            self._tell(asked, failed(error, asked.message.request))
+            self.views.tell(asked.view, failed(error, asked.message.request))
         self.views.stopping.wait(GRACE_SECONDS)
         return message.exit_code
 
@@ -231,8 +221,8 @@ class Service:
     def _left(self, view: int) -> None:
         self._questions.withdraw(view)
         self._again = deque(item for item in self._again if item[0] != view)
-        for key in [key for key in self._generations if key[0] == view]:
-            del self._generations[key]
+        for key in [key for key in self._in_steps if key[0] == view]:
+            del self._in_steps[key]
         self._watched.pop(view, None)
         self._gone.append(view)
 
@@ -241,78 +231,28 @@ class Service:
         waiting = self._questions.withdraw(view, message.target)
         for asked in waiting:
             self.views.taken_up(asked)
-        running = self._generations.pop((view, message.target), None)
+        running = self._in_steps.pop((view, message.target), None)
         if waiting or running is not None:
             self.views.tell(view, failed(Cancelled("Cancelled. Ask again to repeat it."), message.target))
 
-    def _answer(self, browser: Browser, fits: Fits, asked: Asked) -> None:
-        began = time.monotonic()
+    def _answer(self, asked: Asked) -> None:
+        began, view, message = time.monotonic(), asked.view, asked.message
         self.views.taken_up(asked)
         try:
-            with panics_are_errors():
-                answer = self._answer_to(browser, fits, asked)
-        except Exception as error:
-            self._tell(asked, failed(error, asked.message.request))
-            return
-        if answer is not None:
-            self._tell(asked, answer)
-        log.debug("%s answered in %.0f ms", type(asked.message).__name__, 1000 * (time.monotonic() - began))
-
-    def _answer_to(self, browser: Browser, fits: Fits, asked: Asked) -> SessionMessage | None:
-        """The answer; None if it comes in steps, or was told already."""
-        view, message = asked.view, asked.message
-        match message:
-            case GetContext():
-                scores = browser.context(message, view)
-                self._watch(view, "context", message.context)
-                return scores
-            case GetDetail():
-                return browser.detail(view, message)
-            case Find():
-                return browser.find(message)
-            case GetPairs():
-                return browser.pairs(message, view)
-            case AnalysePrompt():
-                scores = browser.prompt(view, message)
-                self._watch(view, "prompt", 0)
-                return scores
-            case SetPolicy():
-                self._tell(asked, browser.set_policy(view, message))
-                self._read_anew(browser, fits, view)
-                return None
-            case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog():
-                return self.jobs.answer(message)
-            case GetEstimates():
-                return estimates(message, browser.loaded, self.jobs.jobs(), self._clock.seconds)
-            case Generate() | GetLatent():
-                running = [key for key in self._generations if key[0] == view]
-                if len(running) >= MOST_IN_STEPS:
-                    raise ResourceError(f"{len(running)} answers of this view are being made. Wait, or cancel one.")
-                steps = (
-                    browser.generate(view, message)
-                    if isinstance(message, Generate)
-                    else self._latents_of(browser).answer(message)
-                )
-                self._generations[(view, message.request)] = steps
-                return None
-            case _:
+            answers = self._answers.get(type(message))
+            if answers is None:
                 raise UsageError(f"A session does not answer {type(message).__name__}. Send another message.")
-
-    def _answer_about_jobs(self) -> None:
-        """While the target loads: jobs can be queued and looked at before there is anything to compute on."""
-        for asked in self._questions.take_all():
-            message = asked.message
-            if not isinstance(message, StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog):
-                self._questions.add(asked)
-                continue
-            self.views.taken_up(asked)
-            try:
-                self._tell(asked, self.jobs.answer(message))
-            except Exception as error:
-                self._tell(asked, failed(error, message.request))
-
-    def _tell(self, asked: Asked, message: SessionMessage) -> None:
-        self.views.tell(asked.view, message)
+            with panics_are_errors():
+                answer = answers(view, message)
+        except Exception as error:
+            answer = failed(error, message.request)
+        if answer is not None:
+            self.views.tell(view, answer)
+        if isinstance(answer, ContextScores):
+            self._watch(view, answer.source, answer.context)
+        elif isinstance(answer, PolicySet):
+            self._read_anew(view)
+        log.debug("%s answered in %.0f ms", type(message).__name__, 1000 * (time.monotonic() - began))
 
     def _watch(self, view: int, source: str, context: int) -> None:
         watched = self._watched.setdefault(view, OrderedDict())
@@ -321,22 +261,41 @@ class Service:
         while len(watched) > N_WATCHED:
             watched.popitem(last=False)
 
+    def _send_watched_again(self, *views: int) -> None:
+        """What these views look at comes again, with the maps of now."""
+        self._again = deque(item for item in self._again if item[0] not in views)
+        self._again += [(view, *text) for view in views for text in reversed(self._watched.get(view, ()))]
+
+    @cached_property
+    def _latents(self) -> Latents:
+        """What answers about latents; its tables are kept."""
+        from inspector.session.latents import Latents
+
+        return Latents(self._browser.loaded)
+
     # ---- work in steps ----------------------------------------------------------------------------------------
 
-    def _is_jobs_turn(self, fits: Fits) -> bool:
+    def _is_jobs_turn(self) -> bool:
         """A job and the fits of the maps take turns while somebody looks; if nobody does, the fits wait."""
         if not self.jobs.busy:
             return False
-        self._job_was_last = not (self._job_was_last and fits.has_work and self.views.count)
+        self._job_was_last = not (self._job_was_last and self._fits.has_work and self.views.count)
         return self._job_was_last
 
-    def _generate_one(self) -> None:
-        """One token of the generation that has waited longest."""
-        key, generation = self._generations.popitem(last=False)
+    def _take_steps(self, view: int, asked: ViewMessage, steps: Iterator[Generated | LatentView | None]) -> None:
+        """Answer in steps from now on."""
+        running = [key for key in self._in_steps if key[0] == view]
+        if len(running) >= MOST_IN_STEPS:
+            raise ResourceError(f"{len(running)} answers of this view are being made. Wait, or cancel one.")
+        self._in_steps[(view, asked.request)] = steps
+
+    def _step_one(self) -> None:
+        """One step of the answer that has waited longest."""
+        key, steps = self._in_steps.popitem(last=False)
         view, request = key
         try:
             with panics_are_errors():
-                message = next(generation)
+                message = next(steps)
         except StopIteration:
             return
         except Exception as error:
@@ -345,19 +304,11 @@ class Service:
         if message is not None:
             self.views.tell(view, message)
         if message is None or (isinstance(message, Generated) and not message.finished):
-            self._generations[key] = generation
+            self._in_steps[key] = steps
 
-    def _latents_of(self, browser: Browser) -> Latents:
-        """What answers about latents; its tables are kept."""
-        if self._latents is None:
-            from inspector.session.latents import latents_of
-
-            self._latents = latents_of(browser.loaded)
-        return self._latents
-
-    def _fit_one_step(self, browser: Browser, fits: Fits) -> bool:
+    def _fit_one_step(self) -> bool:
         """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
-        began = time.monotonic()
+        began, fits, browser = time.monotonic(), self._fits, self._browser
         try:
             with panics_are_errors():
                 improved = fits.step({browser.policy(view) for view in self.views.numbers})
@@ -372,35 +323,28 @@ class Service:
         self._clock.improved(message)
         if message.policy == "excluded":  # which everybody who comes later begins with
             self.views.remember(message)
-        views = [view for view in self.views.numbers if browser.policy(view) == message.policy]
+        concerned = [view for view in self.views.numbers if browser.policy(view) == message.policy]
         if browser.readings[message.policy].improve(improved):
-            self._again = deque(item for item in self._again if item[0] not in views)
-            for view in views:
-                self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
-        for view in views:
+            self._send_watched_again(*concerned)
+        for view in concerned:
             self.views.tell(view, message)
-        log.info(
-            "fit %d (%s) from %d tokens%s",
-            message.epoch,
-            message.policy,
-            message.n_tokens,
-            ", the last" * message.finished,
-        )
+        last = ", the last" * message.finished
+        log.info("fit %d (%s) from %d tokens%s", message.epoch, message.policy, message.n_tokens, last)
         return fits.has_work
 
-    def _read_anew(self, browser: Browser, fits: Fits, view: int) -> None:
+    def _read_anew(self, view: int) -> None:
         """The view has changed its policy: what it looks at comes again, and the fit that is missing begins."""
-        policy = browser.policy(view)
-        fits.want(policy)
-        if (told := browser.readings[policy].told) is not None:
+        policy = self._browser.policy(view)
+        self._fits.want(policy)
+        if (told := self._browser.readings[policy].told) is not None:
             self.views.tell(view, told)
-        self._again = deque(item for item in self._again if item[0] != view)
-        self._again += [(view, *text) for text in reversed(self._watched.get(view, ()))]
+        self._send_watched_again(view)
 
-    def _send_again(self, browser: Browser, view: int, source: str, context: int) -> None:
+    def _send_again(self, view: int, source: str, context: int) -> None:
+        browser = self._browser
         try:
             message = (
-                browser.context(GetContext(context=context), view)
+                browser.context(view, GetContext(context=context))
                 if source == "context"
                 else browser.prompt_again(view)
             )

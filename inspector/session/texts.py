@@ -17,7 +17,7 @@ from inspector.engine.decomposition import decompose, squared_norm
 from inspector.errors import DataError, UsageError, nearest
 from inspector.session import documents
 from inspector.session.documents import Document, Guesses, Kept
-from inspector.session.fitting import ErrorNorms, Reading, policy_set, readings
+from inspector.session.fitting import Reading, policy_set, readings
 from inspector.session.protocol import (
     AnalysePrompt,
     ContextScores,
@@ -39,7 +39,6 @@ from inspector.session.protocol import (
 from inspector.sources.model import loss_per_token
 
 if TYPE_CHECKING:
-    from inspector.engine.regression import LinearMap
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
 
@@ -66,25 +65,6 @@ class Browser:
         self._generated: dict[int, list[int]] = {}
         self._index: TextIndex | None = None
 
-    @property
-    def norms(self) -> ErrorNorms:
-        """Error norms under the policy that everybody begins with."""
-        return self.readings["excluded"].norms
-
-    @property
-    def maps(self) -> Mapping[str, LinearMap]:
-        """Maps under the policy that everybody begins with."""
-        return self.readings["excluded"].maps
-
-    @property
-    def epoch(self) -> int:
-        """Of those maps."""
-        return self.readings["excluded"].epoch
-
-    def improve(self, maps: Mapping[str, LinearMap], epoch: int, policy: Policy = "excluded") -> None:
-        """From now on answer with these maps, if under this policy."""
-        self.readings[policy].maps, self.readings[policy].epoch = maps, epoch
-
     def policy(self, view: int) -> Policy:
         """What the view asked for last."""
         return self._policies.get(view, "excluded")
@@ -102,7 +82,7 @@ class Browser:
 
     # ---- whole texts ------------------------------------------------------------------------------------------
 
-    def context(self, asked: GetContext, view: int = 0) -> ContextScores:
+    def context(self, view: int, asked: GetContext) -> ContextScores:
         """Scores of one context."""
         return self._scores(self._context(asked.context), asked.request, self._reading(view))
 
@@ -186,13 +166,13 @@ class Browser:
 
     # ---- all texts --------------------------------------------------------------------------------------------
 
-    def find(self, asked: Find) -> Found:
+    def find(self, _view: int, asked: Find) -> Found:
         """Search the contexts."""
         if self._index is None:
             self._index = TextIndex(self.loaded.contexts.token_ids.tolist(), self.loaded.model.token_text)
         return self._index.find(asked)
 
-    def pairs(self, asked: GetPairs, view: int = 0) -> Pairs:
+    def pairs(self, view: int, asked: GetPairs) -> Pairs:
         """R-squared between the SAEs' errors."""
         for sae_id in asked.sae_ids:
             self._sae(sae_id)

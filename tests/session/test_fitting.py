@@ -312,7 +312,7 @@ def result_of(work: Generator[Any, None, Any]) -> Any:
 
 def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loaded) -> None:
     asked = GetContext(context=3)
-    usual = both.context(asked, 1)
+    usual = both.context(1, asked)
     answer = both.set_policy(1, SetPolicy(request=9, policy="included"))
     ids = loaded.contexts.token_ids[:, :-1].numpy()
     special = np.isin(ids, sorted(loaded.model.special_ids))
@@ -321,7 +321,7 @@ def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loa
         request=9, policy="included", n_special=int((out & special).sum()), n_before=int((out & ~special).sum())
     )
     assert answer.n_special >= len(ids) and answer.n_before > 0
-    mine, theirs = both.context(asked, 1), both.context(asked, 2)
+    mine, theirs = both.context(1, asked), both.context(2, asked)
     assert theirs == usual
     assert (mine.policy, theirs.policy) == ("included", "excluded")
     assert set(mine.split[:-1]) <= {"t", "h"} and mine.split[-1] == "x"
@@ -332,13 +332,13 @@ def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loa
     prompt = both.prompt(1, AnalysePrompt(text="the error"))
     assert (prompt.split[0], both.prompt(2, AnalysePrompt(text="the error")).split[0]) == ("h", "x")
     sae_ids = [sae.ref.sae_id for sae in loaded.saes[:2]]
-    assert both.pairs(GetPairs(sae_ids=sae_ids), 1).n_tokens > both.pairs(GetPairs(sae_ids=sae_ids), 2).n_tokens
+    assert both.pairs(1, GetPairs(sae_ids=sae_ids)).n_tokens > both.pairs(2, GetPairs(sae_ids=sae_ids)).n_tokens
     both.forget(1)
-    assert both.context(asked, 1) == usual
+    assert both.context(1, asked) == usual
 
 
 def test_switching_runs_neither_model_nor_saes(both: Browser, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    both.context(GetContext(context=5), 7)
+    both.context(7, GetContext(context=5))
 
     def never(*_: object) -> None:
         raise AssertionError("it ran again")
@@ -348,7 +348,7 @@ def test_switching_runs_neither_model_nor_saes(both: Browser, loaded: Loaded, mo
         patch.setattr(type(loaded.saes[0]), "reconstruct", never)
         for policy in ("included", "excluded"):
             both.set_policy(7, SetPolicy(policy=policy))
-            assert both.context(GetContext(context=5), 7).policy == policy
+            assert both.context(7, GetContext(context=5)).policy == policy
 
 
 def test_fits_take_turns_and_the_one_that_is_waited_for_goes_first(

@@ -346,8 +346,7 @@ def test_a_job_asked_for_while_the_target_loads_ends_with_it(
 
     def load(self: Service) -> Any:
         while not queued.is_set():
-            self._collect(0.0)
-            self._answer_about_jobs()
+            self._while_loading()
             time.sleep(0.001)
         raise why
 

@@ -21,7 +21,7 @@ UNKNOWN = GateCheck(name="L0", sae="1m", passed=None, measured=None, expected="-
 
 def test_an_accepted_gate_tells_every_check_that_failed_and_no_other(loaded: Loaded) -> None:
     report = GateReport(checks=(PASSED, FAILED, UNKNOWN, MODEL), n_tokens=4000, accepted=True)
-    assert ready_message(replace(loaded, gate=report), []).gate_failures == [
+    assert ready_message(replace(loaded, gate=report), [], loaded.target).gate_failures == [
         GateLine(name="L0", sae_id="16k", measured="12.3", expected="60 within 25%", why="too few fire"),
         GateLine(name="same model", sae_id="16k", measured="a/b-it", expected="a/b", why="another model"),
     ]
@@ -29,7 +29,7 @@ def test_an_accepted_gate_tells_every_check_that_failed_and_no_other(loaded: Loa
 
 def test_a_gate_that_passed_tells_nothing(loaded: Loaded) -> None:
     assert loaded.gate is not None and loaded.gate.passed
-    assert ready_message(loaded, []).gate_failures == []
+    assert ready_message(loaded, [], loaded.target).gate_failures == []
     assert gate_lines(None) == []
 
 

@@ -218,12 +218,13 @@ def test_one_failure_is_told_to_its_request_and_everything_goes_on(
         "python": MemoryError(),
     }
 
-    def breaking(self: Browser, asked: Find) -> Found:
+    def breaking(_view: int, asked: Find) -> Found:
         if asked.text in failures:
             raise failures[asked.text]
         return Found(request=asked.request, hits=[])
 
-    monkeypatch.setattr(Browser, "find", breaking)
+    running.until(1, lambda message: isinstance(message, Ready))
+    monkeypatch.setitem(running.service._answers, Find, breaking)
     codes = {}
     for number, text in enumerate(failures, start=1):
         answer = running.ask(1, Find(request=number, text=text))
@@ -374,7 +375,7 @@ def test_a_librarys_panic_fails_one_question_and_neither_session_nor_job(
         raise PanicException("retry-limit-in-match over\nstack backtrace")
 
     running.until(1, lambda message: isinstance(message, Ready))
-    monkeypatch.setattr(Browser, "prompt", panic)
+    monkeypatch.setitem(running.service._answers, AnalysePrompt, panic)
     failure = running.ask(1, AnalysePrompt(request=41, text="xxxx"))
     assert isinstance(failure, Failed)
     assert "gave up inside (retry-limit-in-match over)" in failure.message

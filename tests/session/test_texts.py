@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inspector.errors import DataError, InspectorError, UsageError
 from inspector.session import documents, texts
-from inspector.session.fitting import background_fit
+from inspector.session.fitting import ErrorNorms, background_fit
 from inspector.session.protocol import (
     AnalysePrompt,
     ContextScores,
@@ -39,9 +39,17 @@ if TYPE_CHECKING:
 TEXT = "the error of dark matter"
 
 
+def improve(browser: Browser, maps: Mapping[str, LinearMap], epoch: int) -> None:
+    """As the background fit does it."""
+    reading = browser.readings["excluded"]
+    reading.maps, reading.epoch = maps, epoch
+
+
 @pytest.fixture(scope="module")
 def maps(loaded: Loaded) -> Mapping[str, LinearMap]:
-    last = [item for item in background_fit(loaded, Browser(loaded).norms) if item is not None][-1]
+    last = [
+        item for item in background_fit(loaded, ErrorNorms([sae.ref.sae_id for sae in loaded.saes])) if item is not None
+    ][-1]
     return last.maps
 
 
@@ -54,7 +62,7 @@ def browser(loaded: Loaded) -> Browser:
 def sharp(loaded: Loaded, maps: Mapping[str, LinearMap]) -> Browser:
     """With maps."""
     made = Browser(loaded)
-    made.improve(maps, 3)
+    improve(made, maps, 3)
     return made
 
 
@@ -112,7 +120,7 @@ def check_scores(told: ContextScores, loaded: Loaded, maps: Mapping[str, LinearM
 def test_a_context_is_scored_as_a_fresh_run_scores_it(
     sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap]
 ) -> None:
-    told = sharp.context(GetContext(request=4, context=7))
+    told = sharp.context(0, GetContext(request=4, context=7))
     assert (told.request, told.source, told.context, told.epoch) == (4, "context", 7, 3)
     assert told.name == loaded.contexts.names[7]
     assert told.token_ids == loaded.contexts.token_ids[7].tolist()
@@ -124,7 +132,7 @@ def test_a_context_is_scored_as_a_fresh_run_scores_it(
 
 
 def test_before_the_first_map_the_parts_are_not_known_and_the_whole_is(browser: Browser) -> None:
-    told = browser.context(GetContext(context=0))
+    told = browser.context(0, GetContext(context=0))
     assert told.epoch == 0
     for scores in told.saes:
         assert np.isnan(numbers(scores.linear_error_norm)).all()
@@ -135,7 +143,7 @@ def test_before_the_first_map_the_parts_are_not_known_and_the_whole_is(browser: 
 def test_after_a_fit_a_text_recolours_without_the_model(
     browser: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    browser.context(GetContext(context=2))
+    browser.context(0, GetContext(context=2))
     browser.prompt(1, AnalysePrompt(text=TEXT))
 
     def never(*_: object) -> None:
@@ -143,8 +151,8 @@ def test_after_a_fit_a_text_recolours_without_the_model(
 
     with monkeypatch.context() as patch:
         patch.setattr(type(loaded.model), "forward", never)
-        browser.improve(maps, 1)
-        context, prompt = browser.context(GetContext(context=2)), browser.prompt_again(1)
+        improve(browser, maps, 1)
+        context, prompt = browser.context(0, GetContext(context=2)), browser.prompt_again(1)
     assert prompt is not None
     assert context.epoch == prompt.epoch == 1
     check_scores(context, loaded, maps)
@@ -155,7 +163,7 @@ def test_without_kept_reconstructions_the_numbers_are_the_same(
     sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "RECONSTRUCTIONS_BYTES", 0)
-    first, second = sharp.context(GetContext(context=2)), sharp.context(GetContext(context=2))
+    first, second = sharp.context(0, GetContext(context=2)), sharp.context(0, GetContext(context=2))
     assert first == second
     check_scores(second, loaded, maps)
 
@@ -171,16 +179,16 @@ def test_a_prompt_holds_out_everything_but_special_tokens(
 
 
 def test_the_oldest_texts_are_dropped_when_there_is_no_room(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = browser.context(GetContext(context=0))
+    one = browser.context(0, GetContext(context=0))
     assert one.tokens
     kept = browser.kept
     size = kept.get(("context", 0, 0)).n_bytes  # type: ignore[union-attr]
     kept.limit = 2 * size
     for context in (1, 0, 2):
-        browser.context(GetContext(context=context))
+        browser.context(0, GetContext(context=context))
     assert [kept.get(("context", 0, i)) is not None for i in (0, 1, 2)] == [True, False, True]
     kept.limit = 0
-    browser.context(GetContext(context=3))
+    browser.context(0, GetContext(context=3))
     assert [kept.get(("context", 0, i)) is not None for i in (0, 2, 3)] == [False, False, True]
 
 
@@ -232,7 +240,7 @@ def test_questions_between_two_tokens_change_nothing(sharp: Browser, loaded: Loa
     undisturbed = together(generated(sharp, asked))
     messages = []
     for i, item in enumerate(sharp.generate(1, asked)):
-        sharp.context(GetContext(context=i % 5))
+        sharp.context(0, GetContext(context=i % 5))
         sharp.detail(1, GetDetail(source="context", context=i % 5, position=9, sae_id=loaded.saes[0].ref.sae_id))
         messages += [item] if item is not None else []
     disturbed = together(messages)
@@ -316,7 +324,7 @@ def test_guesses_of_a_text_are_made_once_per_sae_and_fit(
         for sae_id in ids:
             sharp.detail(1, GetDetail(source="context", context=0, position=position, sae_id=sae_id))
     assert calls == [torch.Size([1, 32])] * 6  # one replacement at a time: a text's logits may be a gigabyte
-    sharp.improve(maps, 4)
+    improve(sharp, maps, 4)
     sharp.detail(1, GetDetail(source="context", context=0, position=9, sae_id=ids[0]))
     assert len(calls) == 9
 
@@ -350,13 +358,13 @@ def test_what_does_not_exist_is_named(sharp: Browser, loaded: Loaded) -> None:
     sae_id = loaded.saes[0].ref.sae_id
     n = len(loaded.contexts.names)
     with pytest.raises(UsageError, match=rf"no context {n}\. The contexts are 0 to {n - 1}"):
-        sharp.context(GetContext(context=n))
+        sharp.context(0, GetContext(context=n))
     with pytest.raises(UsageError, match="no context -1"):
-        sharp.context(GetContext(context=-1))
+        sharp.context(0, GetContext(context=-1))
     with pytest.raises(UsageError, match=f"'{sae_id}x' is not loaded. Nearest: .*{sae_id}"):
         sharp.detail(1, GetDetail(source="context", context=0, position=0, sae_id=sae_id + "x"))
     with pytest.raises(UsageError, match="is not loaded"):
-        sharp.pairs(GetPairs(sae_ids=[sae_id, "?"]))
+        sharp.pairs(0, GetPairs(sae_ids=[sae_id, "?"]))
     with pytest.raises(UsageError, match="Position 32 is not in a text of 32 tokens"):
         sharp.detail(1, GetDetail(source="context", context=0, position=32, sae_id=sae_id))
 
@@ -394,13 +402,13 @@ def test_a_number_that_is_none_is_located_and_not_coloured(
     with pytest.raises(
         DataError, match=rf"hook_resid_post is {value} at context 6 .*position 4, dimension 2 \(float32"
     ):
-        sharp.context(GetContext(context=6))
+        sharp.context(0, GetContext(context=6))
     monkeypatch.undo()
-    assert np.isfinite(numbers(sharp.context(GetContext(context=6)).x_norm)).all()
+    assert np.isfinite(numbers(sharp.context(0, GetContext(context=6)).x_norm)).all()
 
 
 def test_text_is_found_across_tokens(sharp: Browser, loaded: Loaded) -> None:
-    hits = sharp.find(Find(text=" DARK ")).hits
+    hits = sharp.find(0, Find(text=" DARK ")).hits
     assert len(hits) > 3
     for hit in hits:
         ids = loaded.contexts.token_ids[hit.context].tolist()
