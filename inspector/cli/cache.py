@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +18,7 @@ from inspector.disk.folders import ANSWERS
 from inspector.errors import DataError, InspectorError
 from inspector.interp.asking import answers_table
 from inspector.options import Form, parse_size
-from inspector.store.cache import Kind
-from inspector.store.cache_kinds import KindOfTable, kinds
+from inspector.store.cache import Kind, kinds, table_kind
 
 if TYPE_CHECKING:
     from inspector.store.cache import Entry
@@ -153,7 +150,7 @@ def prune(older_than: float | None, max_size: int | None, dry_run: bool, as_json
 
 def all_kinds() -> list[Kind]:
     """The store's kinds, and those of the layers above it."""
-    return [*kinds(), Answers.here(), ExperimentList.here()]
+    return [*kinds(), answers_kind(ANSWERS.path()), experiments_kind()]
 
 
 def amount(n_bytes: int) -> str:
@@ -189,56 +186,42 @@ def _when(seconds: float | None) -> str | None:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-class Answers(KindOfTable):
+def answers_kind(folder: Path) -> Kind:
     """Answers of judges, in one table; they cost money or hours, so only an age removes them, one by one."""
+    table = answers_table(folder)
 
-    name = "judge"
-    what = "answers of judges"
-    rebuild = "Damaged answers are asked for again when they are wanted."
-    prunable = "by age"
-    table_in = staticmethod(answers_table)
-
-    @classmethod
-    def here(cls) -> Answers:
-        """Of this user and environment."""
-        return cls(ANSWERS.path())
-
-    def remove(self, path: Path) -> bool:
-        """Never as a whole: a process may be about to write into it."""
-        return False
-
-    def remove_older(self, path: Path, than: float) -> int:
+    def remove_older(path: Path, than: float) -> int:
         """Answers from before this time; other processes may go on reading and writing."""
         before = path.stat().st_size
         query = "DELETE FROM answers WHERE created < ?"
         try:
-            n_gone: int = self.table.transact(lambda table: table.execute(query, (than,)).rowcount)
+            n_gone: int = table.transact(lambda connection: connection.execute(query, (than,)).rowcount)
             if n_gone:
-                self.table.give_room_back()
+                table.give_room_back()
         except (InspectorError, sqlite3.Error):  # in use, or no room to make it smaller
             return 0
         return max(1, before - path.stat().st_size) if n_gone else 0
 
+    return table_kind(
+        table,
+        name="judge",
+        what="answers of judges",
+        rebuild="Damaged answers are asked for again when they are wanted.",
+        prunable="by age",
+        remove=lambda path: False,  # never as a whole: a process may be about to write into it
+        remove_older=remove_older,
+    )
 
-class ExperimentList(Kind):
-    """What `dm-inspect experiments` says."""
 
-    name = "experiments"
-    what = "the list that `dm-inspect experiments` prints"
-    rebuild = "The next `dm-inspect experiments` makes it again."
-    leftover = r"experiments\.json\.\d+\.tmp"
-
-    @classmethod
-    def here(cls) -> ExperimentList:
-        """Of this user."""
-        return cls(Path(os.path.dirname(experiments.kept_in())))
-
-    def paths(self) -> Iterator[Path]:
-        """See `Kind`."""
-        path = Path(experiments.kept_in())
-        if path.is_file():
-            yield path
-
-    def damage(self, path: Path) -> list[str]:
-        """Its first line is the checksum of the rest."""
-        return [] if experiments.is_whole(str(path)) else ["its checksum does not fit"]
+def experiments_kind() -> Kind:
+    """What `dm-inspect experiments` says; its first line is the checksum of the rest."""
+    path = Path(experiments.kept_in())
+    return Kind(
+        name="experiments",
+        what="the list that `dm-inspect experiments` prints",
+        rebuild="The next `dm-inspect experiments` makes it again.",
+        folder=path.parent,
+        find=lambda: filter(Path.is_file, [path]),
+        damage=lambda path: [] if experiments.is_whole(str(path)) else ["its checksum does not fit"],
+        leftover=r"experiments\.json\.\d+\.tmp",
+    )

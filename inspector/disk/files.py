@@ -24,6 +24,8 @@ from typing import IO, Any
 from inspector.errors import ResourceError, nearest
 
 _NO_FILE = "it is not a regular file"
+HALF = r"\.[a-z0-9_]{8}\.tmp"
+"""Ends the name of a file that `writing_whole` has not yet finished, after a dot and the name it shall have."""
 SMALL = 1 << 26
 """Bytes; no list, checkpoint's facts or settings of this program have more."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,31 @@ from torch import Tensor
 from inspector.disk.files import open_file, require_file, writing_whole
 
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-_CHUNK = 1 << 20
+_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "BOOL": 1, "U8": 1}
+
+
+def header_of(
+    tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, int], int]:
+    """The first bytes of a file, where each tensor begins in it, and how many bytes it has in all.
+
+    Args:
+        tensors: type, in the words of the format, and shape of each, in the order they lie.
+        metadata: texts by name.
+    """
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + _SIZES[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8, as the format wants
+    first = 8 + len(text)
+    return (
+        len(text).to_bytes(8, "little") + text,
+        {n: first + header[n]["data_offsets"][0] for n in tensors},
+        first + end,
+    )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -33,18 +59,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     Raises:
         ResourceError: the disk is full or cannot be written to.
     """
-    header, end = {}, 0
-    for name, values in tensors.items():
-        start, end = end, end + values.numel() * values.element_size()
-        about = {"dtype": _NAMES[values.dtype], "shape": list(values.shape), "data_offsets": [start, end]}
-        header[name] = about
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8, as the format wants
-    digest = hashlib.sha256()
+    header, _, _ = header_of({name: (_NAMES[values.dtype], values.shape) for name, values in tensors.items()})
+    digest = hashlib.sha256(header)
     with writing_whole(path) as file:
-        for piece in (len(text).to_bytes(8, "little"), text):
-            digest.update(piece)
-            file.write(piece)
+        file.write(header)
         for values in tensors.values():
             raw = values.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data
             digest.update(raw)
@@ -76,8 +94,5 @@ def digest_of(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
     with open_file(path) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

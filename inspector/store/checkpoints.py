@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import inspector
-from inspector.disk.files import remove_files, write_whole
+from inspector.disk.files import HALF, remove_files, write_whole
 from inspector.disk.folders import CHECKPOINTS, RESULTS
 from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock
@@ -56,7 +56,7 @@ COST = 20.0
 """At most 1/20 of the time goes into writing, however large the sums: at d_model 3584 they are gigabytes."""
 ABOUT = "about.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OWN = re.compile(rf"({ABOUT}|(sums|done|rows)-[\w.-]+\.(json|safetensors|arrow)|\.[\w.-]+\.[a-z0-9_]{{8}}\.tmp)")
+_OWN = re.compile(rf"({ABOUT}|(sums|done|rows)-[\w.-]+\.(json|safetensors|arrow)|\.[\w.-]+{HALF})")
 _CODE = (
     *("engine", "formats", "sources", "training", "statistics", "experiments"),
     *("experiment.py", "runner.py", "spec.py"),

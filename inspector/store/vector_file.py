@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.disk.tensors import header_of
 from inspector.errors import ResourceError
 from inspector.statistics.vector_rows import VectorKind, vectors_of
 from inspector.training.error_saes import map_hash
@@ -96,22 +96,14 @@ class VectorFile:
         """Write the header."""
         require_room(self._path, size_of(self._kinds, self._sae_ids, n_tokens, self._d), self._name)
         self._n_tokens = n_tokens
-        vectors = {name: ("F32", [n_tokens, self._d], 4) for name in names_of(self._kinds, self._sae_ids)}
-        index = {name: ("I64", [n_tokens], 8) for name in INDEX}
-        header: dict[str, Any] = {"__metadata__": self._metadata(maps)}
-        end = 0
-        for name, (dtype, shape, size) in {**index, **vectors, "split": ("U8", [n_tokens], 1)}.items():
-            start, end = end, end + size * int(np.prod(shape))
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-        text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8, as the format wants
-        self._places = {
-            name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
-        }
+        types: dict[str, tuple[str, list[int]]] = {name: ("I64", [n_tokens]) for name in INDEX}
+        types |= {name: ("F32", [n_tokens, self._d]) for name in names_of(self._kinds, self._sae_ids)}
+        types["split"] = ("U8", [n_tokens])
+        header, self._places, n_bytes = header_of(types, self._metadata(maps))
         with self._told():
             self._file = self._path.open("wb")
-            self._file.write(len(text).to_bytes(8, "little") + text)
-            self._file.truncate(8 + len(text) + end)
+            self._file.write(header)
+            self._file.truncate(n_bytes)
 
     def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
         """Ids of the next tokens."""
@@ -143,15 +135,12 @@ class VectorFile:
         return self._path.stat().st_size
 
     def _rows(self, name: str, values: Tensor) -> None:
+        assert self._file is not None, "begin comes first"
         raw = values.detach().cpu().contiguous().numpy()
         assert len(raw) == self._n_here
-        self._put(self._places[name] + self._first * (raw.nbytes // max(1, len(raw))), raw.data)
-
-    def _put(self, place: int, data: Any) -> None:
-        assert self._file is not None, "begin comes first"
         with self._told():
-            self._file.seek(place)
-            self._file.write(data)
+            self._file.seek(self._places[name] + self._first * (raw.nbytes // max(1, len(raw))))
+            self._file.write(raw.data)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

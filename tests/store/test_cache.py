@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from inspector.cli.cache import Answers, ExperimentList
+from inspector.cli.cache import answers_kind, experiments_kind
 from inspector.interp.asking import AnswerStore
 from inspector.sources import hub_text, registry
-from inspector.store import cache_kinds, results
+from inspector.store import cache, results
 from inspector.store.cache import Kind, prune, verify
 from inspector.store.checkpoints import Checkpoints
 from inspector.store.jobs import JobStore
@@ -34,26 +34,26 @@ def sums() -> dict[str, torch.Tensor]:
 def some_results(folder: Path) -> Kind:
     for experiment in ("error-vector", "norm-prediction"):
         results.save(result(experiment), "dm-inspect run", folder=folder)
-    return cache_kinds.Results(folder)
+    return cache.results_kind(folder)
 
 
 def some_index(folder: Path) -> Kind:
     some_results(folder)
     assert len(list_results(folder).records) == 2
-    return cache_kinds.ResultIndex(folder)
+    return cache.index_kind(folder)
 
 
 def some_jobs(folder: Path) -> Kind:
     for job_id in ("aa01", "bb02"):
         JobStore(folder).add(job(job_id, state="done"))
-    return cache_kinds.Jobs(folder)
+    return cache.jobs_kind(folder)
 
 
 def some_checkpoints(folder: Path, name: str = "run") -> Kind:
     with Checkpoints(folder / name, seconds=0.0, about={"model": "toy"}) as mine:
         mine.store("moments", sums(), {"done": 1})
         mine.finish("error-vector", result())
-    return cache_kinds.Checkpoints(folder)
+    return cache.checkpoints_kind(folder)
 
 
 def some_tokens(folder: Path) -> Kind:
@@ -68,18 +68,18 @@ def some_tokens(folder: Path) -> Kind:
         assert hub_text.kept(wanted) is not None
     finally:
         hub_text.cache_folder = honest
-    return cache_kinds.Tokens(folder / "tokens")
+    return cache.tokens_kind(folder / "tokens")
 
 
 def some_registry(folder: Path) -> Kind:
     index = {"release": {"model": "m", "repo": "r", "kind": None, "saes": [["a", "b", 60, None, None]]}}
     registry._write(folder / "registry-1.0-1.json", index)
-    return cache_kinds.Registry(folder)
+    return cache.registry_kind(folder)
 
 
 def some_answers(folder: Path) -> Kind:
     AnswerStore(folder).keep({f"{place:064x}": f"answer {place}" for place in range(5)})
-    return Answers(folder)
+    return answers_kind(folder)
 
 
 def some_error_saes(folder: Path) -> Kind:
@@ -100,7 +100,7 @@ def some_error_saes(folder: Path) -> Kind:
     )
     save_map(one / "linear_map.safetensors", linear_map)
     write_about(one, {"saes": [], "recipe": {"k": 3}})
-    return cache_kinds.ErrorSaes(folder)
+    return cache.error_saes_kind(folder)
 
 
 MAKERS: dict[str, Callable[[Path], Kind]] = {
@@ -215,7 +215,7 @@ def test_the_list_of_experiments_is_checked(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     experiments.listed()
-    kind = ExperimentList.here()
+    kind = experiments_kind()
     (file,) = files_of(kind)
     raw = file.read_bytes()
     chance = random.Random(0)
@@ -355,8 +355,8 @@ def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
     kinds: list[Kind] = [
         kind(tmp_path / "none")
         for kind in (
-            *(cache_kinds.Results, cache_kinds.ResultIndex, cache_kinds.Jobs, cache_kinds.Checkpoints),
-            *(cache_kinds.Tokens, cache_kinds.Registry, cache_kinds.ErrorSaes, Answers),
+            *(cache.results_kind, cache.index_kind, cache.jobs_kind, cache.checkpoints_kind),
+            *(cache.tokens_kind, cache.registry_kind, cache.error_saes_kind, answers_kind),
         )
     ]
     assert verify(kinds).n_entries == 0
