@@ -14,6 +14,7 @@ from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.cli.target_options import Written
+from inspector.disk.files import HALF
 from inspector.disk.folders import ANSWERS
 from inspector.errors import DataError, InspectorError
 from inspector.interp.asking import answers_table
@@ -223,5 +224,5 @@ def experiments_kind() -> Kind:
         folder=path.parent,
         find=lambda: filter(Path.is_file, [path]),
         damage=lambda path: [] if experiments.is_whole(str(path)) else ["its checksum does not fit"],
-        leftover=r"experiments\.json\.\d+\.tmp",
+        leftover=rf"\.experiments\.json{HALF}|experiments\.json\.\d+\.tmp",
     )

@@ -7,17 +7,17 @@ compiled files.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from binascii import crc32
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from inspector import __version__
 from inspector.cli.lazy import Command
-from inspector.disk.files import open_file
+from inspector.disk.files import open_file, write_if_possible
 from inspector.disk.folders import user_folder
 from inspector.experiments import files
 
@@ -118,14 +118,8 @@ def _is_text(row: Row) -> bool:
 
 
 def _write(path: str, content: Mapping[str, Any]) -> None:
-    """Keep it if that is possible; a list that was not kept is only slower."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        body = json.dumps(content).encode("ascii")
-        with open(temporary, "wb") as file:
-            file.write(_checksum(body) + b"\n" + body)
-        os.replace(temporary, path)
+    body = json.dumps(content).encode("ascii")
+    write_if_possible(Path(path), _checksum(body) + b"\n" + body)
 
 
 @click.command(cls=Command, epilog="\b\nExample:\n  dm-inspect experiments --json")

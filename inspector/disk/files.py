@@ -166,12 +166,29 @@ def write_whole(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def write_if_possible(path: Path, data: bytes | str) -> bool:
+    """As `write_whole`, for what can be made again: a disk that does not take it, or a power cut, costs only that.
+
+    Returns:
+        Whether it was written.
+    """
+    try:
+        with writing_whole(path, lasting=False) as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+    except ResourceError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+def writing_whole(path: Path, *, lasting: bool = True) -> Iterator[IO[bytes]]:
     """As `write_whole`, for what is written in pieces: the file appears when the block ends, unless something raised.
 
-    Written beside it, flushed to the disk, renamed over it, and the folder flushed so that the rename itself survives a
-    power cut. Folders are made as needed.
+    Written beside it and renamed over it. Folders are made as needed.
+
+    Args:
+        path: of the file.
+        lasting: it and the rename survive a power cut; that takes as long as the disk does.
 
     Raises:
         ResourceError: the disk is full or cannot be written to; the old file, if any, is untouched.
@@ -182,14 +199,16 @@ def writing_whole(path: Path) -> Iterator[IO[bytes]]:
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-        _flush_folder(path.parent)
+        if lasting and os.name == "posix":  # elsewhere a folder cannot be opened
+            _flush_folder(path.parent)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ResourceError(
@@ -198,9 +217,6 @@ def writing_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Folders can be opened and flushed on POSIX only."""
-    if os.name != "posix":
-        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import inspector
-from inspector.disk.files import SMALL, read_file
+from inspector.disk.files import SMALL, read_file, write_whole
 from inspector.disk.folders import APP, RUNTIME_VARIABLE, child_environment, user_folder
 from inspector.disk.locks import is_running
 from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError, UsageError, nearest
@@ -237,11 +237,12 @@ def _peer(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def write_record(record: SessionRecord) -> None:
-    """Write it whole or not at all."""
-    path = record_path(record.id)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(msgspec.json.encode(record))
-    temporary.replace(path)
+    """Write it whole or not at all.
+
+    Raises:
+        ResourceError: the disk does not take it.
+    """
+    write_whole(record_path(record.id), msgspec.json.encode(record))
 
 
 def read_record(session_id: str) -> SessionRecord | None:

@@ -31,7 +31,7 @@ import msgspec
 
 from inspector import __version__, threads
 from inspector.disk.folders import RUNTIME_VARIABLE
-from inspector.errors import ExitCode, InspectorError
+from inspector.errors import ExitCode, InspectorError, ResourceError
 from inspector.session import discovery
 from inspector.session.protocol import PROTOCOL_VERSION, SessionMessage, Stop, ViewMessage, Welcome
 from inspector.session.server import Server, Views
@@ -216,7 +216,7 @@ def update_record(session_id: str, state: str, ready: Ready | None) -> None:
             device=ready.device,
             device_bytes=device_bytes(ready.device),
         )
-    with contextlib.suppress(OSError):  # a full disk is no reason to end a session
+    with contextlib.suppress(ResourceError):  # a full disk is no reason to end a session
         discovery.write_record(record)
 
 

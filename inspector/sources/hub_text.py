@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from inspector.disk.files import parse_json, require_file
+from inspector.disk.files import parse_json, require_file, write_if_possible
 from inspector.errors import DataError
 from inspector.sources.readers import HubText
 from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of
@@ -150,18 +150,11 @@ def keep(wanted: Wanted, taken: Kept) -> None:
         **_told(wanted),
     }
     path = _path(wanted)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"token_ids": token_ids}, temporary, metadata=about)
-        whole = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    with contextlib.suppress(OSError, SafetensorError):
+        raw = save({"token_ids": token_ids}, metadata=about)
         checksum_file(path).unlink(missing_ok=True)  # a file without one is checked by what it says of itself
-        temporary.replace(path)
-        temporary.write_text(f"{whole}\n", encoding="ascii")
-        temporary.replace(checksum_file(path))
-    except (OSError, SafetensorError):
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if write_if_possible(path, raw):
+            write_if_possible(checksum_file(path), f"{hashlib.sha256(raw).hexdigest()}\n")
 
 
 def records(text: HubText, seed: int, reading: Reading, *, offline: bool) -> Iterator[Record]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.disk.files import shown
+from inspector.disk.files import shown, write_if_possible
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources import quiet_libraries
 from inspector.sources.architectures import require_known
@@ -281,7 +280,7 @@ class Question:
             return True
         if not _says_same(self._of_weights):
             return False
-        _keep(self._of_state, {"same": True})
+        write_if_possible(self._of_state, json.dumps({"same": True}))
         return True
 
     @torch.inference_mode()
@@ -308,7 +307,7 @@ class Question:
                 "Its activations would be of another model; choose one of another architecture."
             )
         for path in (self._of_weights, self._of_state):
-            _keep(path, {"same": True, "off": off})
+            write_if_possible(path, json.dumps({"same": True, "off": off}))
 
     def _looked_at(self, logits: Tensor) -> Tensor:
         """Some of [1, t, v], the last token among them: with Gemma's vocabulary those of all are 0.3 GB, twice."""
@@ -334,11 +333,3 @@ def _says_same(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads(path.read_text(encoding="utf-8"))["same"] is True
     return False
-
-
-def _keep(path: Path, answer: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # not kept: it is asked again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(answer), encoding="utf-8")
-        temporary.replace(path)

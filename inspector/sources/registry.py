@@ -9,7 +9,6 @@ in a few hundredths. An index that is damaged, or cannot be written, costs the t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from importlib import metadata, util
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from inspector.disk.files import parse_json, read_text, shown
+from inspector.disk.files import parse_json, read_text, shown, write_if_possible
 from inspector.disk.folders import user_folder
 from inspector.errors import TargetError, nearest
 from inspector.formats import layer_of, layout_of_conversion
@@ -313,13 +312,5 @@ def _read(path: Path) -> Index | None:
 
 
 def _write(path: Path, index: Index) -> None:
-    """Keep it, if that is possible; beside and then over, so that nobody reads a half."""
     body = json.dumps(index, separators=(",", ":"))
-    temporary = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}", encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_if_possible(path, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}")

@@ -65,8 +65,8 @@ class Kind:
     damage: Callable[[Path], list[str]]
     """What is wrong with one, each as a part of a sentence. Raises OSError: it cannot be read."""
     leftover: str = ""
-    """A pattern of the names that a process of ours leaves in the folder when it is killed; empty: none are left. What
-    has another name is somebody's."""
+    """A pattern of the names that a process of ours leaves in the folder when it is killed, or left before they were
+    given by `disk.files`; empty: none are left. What has another name is somebody's."""
     prunable: Literal["yes", "by age", "no"] = "yes"
     """'by age': only with --older-than, because making it again costs more than time."""
     in_use: Callable[[Path], bool] = lambda path: False
@@ -381,7 +381,7 @@ def tokens_kind(folder: Path) -> Kind:
         folder=folder,
         find=lambda: filter(is_own_file, folder.glob("*.safetensors")),
         damage=damage,
-        leftover=r"[\w.-]+-[0-9a-f]{32}\.\d+\.tmp",
+        leftover=rf"\.[\w.-]+-[0-9a-f]{{32}}\.(safetensors|sha256){HALF}|[\w.-]+-[0-9a-f]{{32}}\.\d+\.tmp",
         remove=remove,
     )
 
@@ -401,7 +401,7 @@ def registry_kind(folder: Path) -> Kind:
         folder=folder,
         find=lambda: filter(is_own_file, folder.glob("registry-*.json")),
         damage=damage,
-        leftover=r"registry-[\w.]+-\d+\.tmp",
+        leftover=rf"\.registry-[\w.]+-\d+\.json{HALF}|registry-[\w.]+-\d+\.tmp",
     )
 
 

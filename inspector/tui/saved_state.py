@@ -12,7 +12,7 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from inspector.disk.files import parse_json, read_text
+from inspector.disk.files import parse_json, read_text, write_if_possible
 
 VERSION = 1
 
@@ -99,11 +99,6 @@ def _view(saved: object) -> SavedView | None:
 def save_state(state: UiState) -> None:
     """Write; a full disk or a read-only home is not worth an error."""
     directory = state_directory()
-    temporary = directory / f".view.json.{os.getpid()}"
-    try:
+    with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary.write_text(json.dumps({"version": VERSION, **asdict(state)}), encoding="utf-8")
-        os.replace(temporary, directory / "view.json")
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        write_if_possible(directory / "view.json", json.dumps({"version": VERSION, **asdict(state)}))

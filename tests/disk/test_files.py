@@ -22,6 +22,7 @@ from inspector.disk.files import (
     remove_files,
     remove_tree,
     require_file,
+    write_if_possible,
     write_whole,
 )
 from inspector.errors import InspectorError, ResourceError
@@ -235,3 +236,17 @@ def test_an_interruption_leaves_the_old_file_too(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.json"]
+
+
+def test_what_can_be_made_again_is_written_if_the_disk_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # what can be made again need not outlive a power cut
+    path = tmp_path / "new" / "list.json"
+    assert write_if_possible(path, "é") and path.read_bytes() == "é".encode()
+    monkeypatch.setattr(os, "replace", full)
+    assert not write_if_possible(path, "other")
+    assert path.read_bytes() == "é".encode() and os.listdir(path.parent) == ["list.json"]
