@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from inspector.statistics.vector_rows import VectorSink
 
 __all__ = [
-    "checkpoints_for", "plan_of", "require_enough", "result_object", "run", "table_checkpoints", "token_table",
+    "checkpoints_for", "plan_of", "require_enough", "result_object", "resumed", "run", "table_checkpoints",
+    "token_table",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -125,6 +126,11 @@ def _simulated(spec: RunSpec, experiment: Experiment, params: FitParams) -> Gene
 
 def _not_reached(experiment: Experiment, null: str) -> str:
     return f"{experiment.id} measures for itself: --null {null} does not reach it."
+
+
+def resumed(spec: RunSpec, loaded: Loaded | None) -> Generator[Event, None, list[dict[str, Any]]]:
+    """`run` from what an earlier try of the same command has kept, if anything; as commands and jobs run."""
+    return run(spec, loaded, checkpoints=None if loaded is None else checkpoints_for(spec, loaded))
 
 
 @dataclass(frozen=True, kw_only=True)

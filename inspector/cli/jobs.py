@@ -99,12 +99,11 @@ def show(job_id: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object, {"job": ID, "lines": [...]}.')
 def show_log(job_id: str, lines: int, as_json: bool) -> None:
     """Print what a job has said; times are UTC."""
-    from inspector.session.job_log import last_lines
     from inspector.store.jobs import JobStore
 
     store = JobStore()
     job = store.find(job_id)
-    said = last_lines(store.log_path(job.id), lines)
+    said = store.log(job.id).last_lines(lines)
     if as_json:
         print_json({"job": job.id, "lines": said})
         return
@@ -124,7 +123,7 @@ def cancel(job_id: str, as_json: bool) -> None:
     store = JobStore()
     job = store.find(job_id)
     if not job.is_live and job.state != "interrupted":
-        raise _over(job)
+        raise job.over()
     if job.is_live:
         with contextlib.suppress(OSError):  # the session has just ended; the table says so below
             ask_session(job.session, CancelJob(job=job.id))
@@ -137,7 +136,7 @@ def cancel(job_id: str, as_json: bool) -> None:
     if job.state == "interrupted":
         job = store.update(job.id, lambda found: replace(found, state="cancelled", ended=time.time()))
     if job.state != "cancelled":  # it came to its end meanwhile
-        raise _over(job)
+        raise job.over()
     if as_json:
         print_json(row(job))
     else:
@@ -158,10 +157,7 @@ def resume(job_id: str, as_json: bool) -> None:
 
     store = JobStore()
     job = store.find(job_id)
-    if job.is_live or job.state == "done":
-        raise UsageError(
-            f"The job {job.id} is {job.state}. Only an interrupted, failed or cancelled one can be resumed."
-        )
+    job.require_resumable()
     message = ResumeJob(job=job.id)
     try:
         ask_session(job.session, message)
@@ -172,10 +168,6 @@ def resume(job_id: str, as_json: bool) -> None:
         print_json(row(job))
     else:
         say(f"resumed {job.id} in session {job.session}; `dm-inspect jobs show {job.id}` tells how far it is")
-
-
-def _over(job: Job) -> UsageError:
-    return UsageError(f"The job {job.id} is {job.state} already. Only a queued or running one can be cancelled.")
 
 
 def row(job: Job) -> dict[str, object]:

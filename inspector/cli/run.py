@@ -18,7 +18,7 @@ from inspector.errors import ResourceError, UsageError
 from inspector.events import Measured
 from inspector.experiments import find
 from inspector.spec import RunSpec, command_of
-from inspector.store.results import save
+from inspector.store.results import save_measured
 
 if TYPE_CHECKING:
     from inspector.events import Event
@@ -159,9 +159,8 @@ def measured(spec: RunSpec, keeper: Keeper) -> Generator[Event, None, list[dict[
     if any(find(experiment).needs_target for experiment in spec.experiments):
         loaded = yield from opened(spec.target)
     from inspector import runner  # imports torch, which `opened` has told about
-    from inspector.store.checkpoints import checkpoints_for
 
-    work = runner.run(spec, loaded, checkpoints=None if loaded is None else checkpoints_for(spec, loaded))
+    work = runner.resumed(spec, loaded)
     try:
         while True:
             event = next(work)
@@ -191,7 +190,7 @@ class Keeper:
     def keep(self, result: dict[str, Any]) -> None:
         """Store one; a full disk costs the copy, not the numbers that are still to be printed."""
         try:
-            record = save(result, command_of(self._spec, str(result["experiment"])))
+            record = save_measured(self._spec, result)
         except ResourceError as error:
             self._notes.append(f"warning: the result is not kept. {error}")
         else:

@@ -20,9 +20,11 @@ from inspector.errors import panics_are_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inspector.events import Event
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
+    from inspector.spec import RunSpec
 
 Item = TypeVar("Item")
 REST_SECONDS = 0.02
@@ -207,3 +209,27 @@ def resting(loaded: Loaded, turns: Turns[Any]) -> Loaded:
     """The same target, whose model and SAEs let the work rest."""
     saes = tuple(cast("LoadedSae", RestingSae(sae, turns)) for sae in loaded.saes)
     return replace(loaded, model=cast("LanguageModel", RestingModel(loaded.model, turns)), saes=saes)
+
+
+def work_on(spec: RunSpec, loaded: Loaded, turns: Turns[Any]) -> Generator[Event, None, list[dict[str, Any]]]:
+    """The run itself, which rests where the service may answer in between."""
+    from inspector import runner
+
+    return runner.resumed(spec, _with_room(spec, resting(loaded, turns)))
+
+
+def _with_room(spec: RunSpec, loaded: Loaded) -> Loaded:
+    """The target with as many contexts at once as a run in a terminal takes, if the device has room beside the session.
+
+    A session plans for one, which is all that a view needs. With the same batches a job ends in the same bits as its
+    command, and either goes on from the other's checkpoints.
+    """
+    memory = loaded.memory
+    if memory is None or memory.contexts_at_once >= spec.batch_size:
+        return loaded
+    tokens = spec.batch_size * loaded.contexts.token_ids.shape[1]
+    # As `memory_plan` counts them: x, reconstructions and float64 copies of a batch, 64 bytes per number of it.
+    more = 68 * tokens * loaded.model.check_hook(loaded.hook_name)
+    if memory.needed + more > memory.budget:
+        return loaded
+    return replace(loaded, memory=replace(memory, contexts_at_once=spec.batch_size, needed=memory.needed + more))

@@ -10,19 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
-from inspector.disk.folders import RESULTS
-from inspector.errors import Cancelled, InspectorError, UsageError
+from inspector.errors import Cancelled, UsageError
 from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.session import discovery
-from inspector.session.job_log import JobLogFile, last_lines
-from inspector.session.job_thread import Turns, resting
+from inspector.session.job_thread import Turns, work_on
 from inspector.session.loading import first_layer
 from inspector.session.protocol import (
     CancelJob,
@@ -38,13 +35,12 @@ from inspector.session.protocol import (
 )
 from inspector.session.server import failed
 from inspector.spec import Null, Profile, RunSpec, TargetSpec, command_of
-from inspector.store.jobs import Job, JobStore, Owner
-from inspector.store.results import load, save
+from inspector.store.jobs import Job, JobLogFile, JobStore
+from inspector.store.results import save_measured
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
 
-Work = Generator[Event, None, list[dict[str, Any]]]
 TOLD_SECONDS = 0.5
 """Between two messages about progress; a change of state is told at once."""
 WRITTEN_SECONDS = 2.0
@@ -105,7 +101,7 @@ class JobRunner:
                 return Jobs(request=message.request, jobs=[info(job) for job in self.jobs()])
             case GetJobLog():
                 job = self._find(message.job)
-                lines = last_lines(self._store.log_path(job.id), message.lines)
+                lines = self._store.log(job.id).last_lines(message.lines)
                 return JobLog(request=message.request, job=job.id, lines=lines)
         return JobTold(request=message.request, job=info(job))
 
@@ -113,32 +109,24 @@ class JobRunner:
         """Queue a new job."""
         if len(self._queue) >= MOST_QUEUED:
             raise UsageError(f"{len(self._queue)} jobs are waiting already. Cancel some, or wait.")
-        spec = self._spec(message)
-        job_id = self._store.new_id()
-        now = time.time()
-        job = self._store.add(
-            Job(
-                id=job_id,
-                spec=spec,
-                command=command_of(spec, *spec.experiments),
-                session=self._session_id,
-                log=str(self._store.log_path(job_id)),
-                owner=Owner.me(),
-                created=now,
-                beat=now,
-                results_folder=str(RESULTS.path()),
-            )
+        spec, job_id = self._spec(message), self._store.new_id()
+        job = Job(
+            id=job_id,
+            spec=spec,
+            command=command_of(spec, *spec.experiments),
+            session=self._session_id,
+            log=str(self._store.log(job_id).path),
+            created=time.time(),
         )
-        self._log(job).say(f"queued in session {self._session_id}: {job.command}")
-        self._queue.append(job)
-        self._tell(JobTold(job=info(job)))
-        return job
+        return self._taken_up(
+            self._store.add(job.queued(self._session_id)), f"queued in session {self._session_id}: {job.command}"
+        )
 
     def cancel(self, wanted: str) -> Job:
         """End a job; one that runs has just ended a step and begins no other."""
         job = self._find(wanted)
         if not job.is_live:
-            raise UsageError(f"The job {job.id} is {job.state} already. Only a queued or running one can be cancelled.")
+            raise job.over()
         running = self._running
         if running is not None and running.job.id == job.id:
             running.work.close()
@@ -149,49 +137,27 @@ class JobRunner:
             raise UsageError(
                 f"The job {job.id} is in session {job.session}. Cancel it with `dm-inspect jobs cancel {job.id}`."
             )
-        return self._ended(job, replace(job, state="cancelled"), "cancelled; what was finished is kept")
+        return self._ended(replace(job, state="cancelled"), "cancelled; what was finished is kept")
 
     def resume(self, wanted: str) -> Job:
         """Queue a job again that did not come to its end."""
         found = self._find(wanted)
-        key = discovery.session_key(self._target)
-        if discovery.session_key(first_layer(found.spec.target)) != key:
+        if discovery.session_key(first_layer(found.spec.target)) != discovery.session_key(self._target):
             raise UsageError(
                 f"The job {found.id} is of another target. Resume it with `dm-inspect jobs resume {found.id}`, "
                 "which opens the right session."
             )
-        now = time.time()
+        job = self._store.update(found.id, lambda found: found.resumed(self._session_id))
+        return self._taken_up(
+            job,
+            f"queued again in session {self._session_id}"
+            if job.is_live
+            else "done: all its results were stored already",
+        )
 
-        def queued(job: Job) -> Job:
-            if job.is_live or job.state == "done":
-                raise UsageError(
-                    f"The job {job.id} is {job.state}. Only an interrupted, failed or cancelled one can be resumed."
-                )
-            if _is_complete(job):  # it died between its last result and saying so
-                return replace(job, state="done", ended=now, stage="", error="", exit_code=0)
-            return replace(
-                job,
-                state="queued",
-                owner=Owner.me(),
-                session=self._session_id,
-                started=0.0,
-                ended=0.0,
-                beat=now,
-                stage="",
-                done=0,
-                total=0,
-                tokens_per_second=0.0,
-                seconds_left=None,
-                results_folder=str(RESULTS.path()),
-                error="",
-                exit_code=0,
-            )
-
-        job = self._store.update(found.id, queued)
-        if job.state == "done":
-            self._log(job).say("done: all its results were stored already")
-        else:
-            self._log(job).say(f"queued again in session {self._session_id}")
+    def _taken_up(self, job: Job, said: str) -> Job:
+        self._store.log(job.id).say(said)
+        if job.is_live:
             self._queue.append(job)
         self._tell(JobTold(job=info(job)))
         return job
@@ -241,7 +207,7 @@ class JobRunner:
         except StopIteration:
             self._running = None
             job = running.job
-            self._ended(job, replace(job, state="done", stage=""), f"done: {len(job.results)} results")
+            self._ended(replace(job, state="done", stage=""), f"done: {len(job.results)} results")
         except Exception as error:
             self._running = None
             self._failed(running.job, failed(error))
@@ -271,13 +237,13 @@ class JobRunner:
         self._running = None
         self._queue.clear()
         for job in jobs:
-            self._ended(job, replace(job, state="interrupted"), "interrupted: the session ends")
+            self._ended(replace(job, state="interrupted"), "interrupted: the session ends")
 
     def _begin(self, job: Job, loaded: Loaded) -> None:
         now = time.time()
         job = replace(job, state="running", started=now, beat=now)
-        work: Turns[Event] = Turns(lambda turns: _work(job.spec, resting(loaded, turns)))
-        self._running = _Running(job, self._log(job), work)
+        work: Turns[Event] = Turns(lambda turns: work_on(job.spec, loaded, turns))
+        self._running = _Running(job, self._store.log(job.id), work)
         # The second pass is sure to follow the first; what experiments measure for themselves cannot be counted yet.
         plan = loaded.plan
         self._running.tokens_after["moments"] = int(plan.test.any(dim=1).sum()) * plan.test.shape[1]
@@ -317,7 +283,7 @@ class JobRunner:
                 running.log.progress("training", f"training: {event.tokens_done:,} of {event.tokens_total:,} tokens")
             case Measured():
                 experiment = str(event.result["experiment"])
-                record = save(event.result, command_of(job.spec, experiment))
+                record = save_measured(job.spec, event.result)
                 at_once = True
                 running.log.say(f"{experiment} is measured ({event.index + 1} of {event.total}): result {record.id}")
                 results = tuple(dict.fromkeys((*job.results, record.id)))
@@ -343,18 +309,18 @@ class JobRunner:
 
     def _failed(self, job: Job, why: Failed) -> None:
         if why.exit_code == Cancelled.exit_code:
-            self._ended(job, replace(job, state="cancelled"), f"cancelled: {why.message}")
+            self._ended(replace(job, state="cancelled"), f"cancelled: {why.message}")
             return
         changed = replace(job, state="failed", error=why.message, exit_code=why.exit_code)
-        self._ended(job, changed, f"failed with exit code {why.exit_code}: {why.message}")
+        self._ended(changed, f"failed with exit code {why.exit_code}: {why.message}")
 
-    def _ended(self, before: Job, job: Job, said: str) -> Job:
+    def _ended(self, job: Job, said: str) -> Job:
         now = time.time()
         job = replace(job, ended=now, beat=now, seconds_left=None)
-        self._log(job).say(said)
+        self._store.log(job.id).say(said)
         self._write(job)
         self._tell(JobTold(job=info(job)))
-        log.info("job %s: %s", before.id, said)
+        log.info("job %s: %s", job.id, said)
         return job
 
     def _write(self, job: Job) -> None:
@@ -364,9 +330,6 @@ class JobRunner:
             self._store.add(job)
         except Exception as error:
             log.warning("the table of jobs could not be written: %s", error)
-
-    def _log(self, job: Job) -> JobLogFile:
-        return JobLogFile(self._store.log_path(job.id))
 
 
 class _Running:
@@ -390,42 +353,6 @@ class _Running:
         """The step was one of a pass that all experiments share."""
         spent = self.job.seconds.get("", 0.0) + self.take_seconds()
         self.job = replace(self.job, seconds={**self.job.seconds, "": spent})
-
-
-def _work(spec: RunSpec, loaded: Loaded) -> Work:
-    """The run itself, from its checkpoints if an earlier attempt has left some."""
-    from inspector import runner
-    from inspector.store.checkpoints import checkpoints_for
-
-    loaded = _with_room(spec, loaded)
-    return runner.run(spec, loaded, checkpoints=checkpoints_for(spec, loaded))
-
-
-def _with_room(spec: RunSpec, loaded: Loaded) -> Loaded:
-    """The target with as many contexts at once as a run in a terminal takes, if the device has room beside the session.
-
-    A session plans for one, which is all that a view needs. With the same batches a job ends in the same bits as its
-    command, and either goes on from the other's checkpoints.
-    """
-    memory = loaded.memory
-    if memory is None or memory.contexts_at_once >= spec.batch_size:
-        return loaded
-    tokens = spec.batch_size * loaded.contexts.token_ids.shape[1]
-    # As `memory_plan` counts them: x, reconstructions and float64 copies of a batch, 64 bytes per number of it.
-    more = 68 * tokens * loaded.model.check_hook(loaded.hook_name)
-    if memory.needed + more > memory.budget:
-        return loaded
-    return replace(loaded, memory=replace(memory, contexts_at_once=spec.batch_size, needed=memory.needed + more))
-
-
-def _is_complete(job: Job) -> bool:
-    """Whether every experiment has a result that is there and whole."""
-    if len(job.results) < len(job.spec.experiments):
-        return False
-    try:
-        return all(load(name, folder=Path(job.results_folder)).record.id == name for name in job.results)
-    except InspectorError:
-        return False
 
 
 def refuse_too_many(experiments: Sequence[str]) -> None:

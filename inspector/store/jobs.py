@@ -8,7 +8,9 @@ that row and never tells something wrong. Never pickle; no torch.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
+import logging
 import os
 import socket
 import sqlite3
@@ -19,12 +21,14 @@ from pathlib import Path
 
 import msgspec
 
-from inspector.disk.folders import JOBS
+from inspector.disk.files import at_once, open_file
+from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.locks import born, is_running
 from inspector.disk.table import Row, Table
-from inspector.errors import ResourceError, UsageError, nearest, only_one
+from inspector.errors import InspectorError, ResourceError, UsageError, nearest, only_one
 from inspector.events import JobInfo, JobState
 from inspector.spec import RunSpec
+from inspector.store.results import load
 
 NAME = "jobs.sqlite"
 BEAT_SECONDS = 600.0
@@ -34,6 +38,14 @@ KEPT = 500
 """Ended jobs that are remembered; older ones and their logs are removed."""
 _ID_DIGITS = 8
 _COLUMNS = {"id": "TEXT", "created": "REAL", "live": "INTEGER", "body": "BLOB", "sha256": "TEXT"}
+
+LARGEST_READ = 512 * 1024
+"""Bytes of a log that are looked at for its last lines."""
+MOST_LINES = 2000
+SECONDS_BETWEEN = 10.0
+"""Between two lines about progress; an hour's job stays readable."""
+
+log = logging.getLogger(__name__)
 
 LIVE: tuple[JobState, ...] = ("queued", "running")
 """States in which a session has the job in its hands."""
@@ -87,6 +99,59 @@ class Job(JobInfo):
         """Whether a session has it in its hands."""
         return self.state in LIVE
 
+    def queued(self, session: str) -> Job:
+        """The job as a session of this process takes it up; of an earlier try its results stay, and its checkpoints."""
+        return Job(
+            id=self.id,
+            spec=self.spec,
+            command=self.command,
+            created=self.created,
+            log=self.log,
+            results=self.results,
+            seconds=self.seconds,
+            session=session,
+            owner=Owner.me(),
+            beat=time.time(),
+            results_folder=str(RESULTS.path()),
+        )
+
+    def resumed(self, session: str) -> Job:
+        """The job as a session goes on with it: queued, or done if it died between its last result and saying so.
+
+        Its run then starts from the checkpoints that an earlier try has left; see `runner.resumed`.
+
+        Raises:
+            UsageError: see `require_resumable`.
+        """
+        self.require_resumable()
+        if self._is_complete():
+            return replace(self, state="done", ended=time.time(), stage="", error="", exit_code=0)
+        return self.queued(session)
+
+    def require_resumable(self) -> None:
+        """Refuse to go on with a job that is under way or at its end.
+
+        Raises:
+            UsageError: it is.
+        """
+        if self.is_live or self.state == "done":
+            raise UsageError(
+                f"The job {self.id} is {self.state}. Only an interrupted, failed or cancelled one can be resumed."
+            )
+
+    def over(self) -> UsageError:
+        """What to say to somebody who cancels it when it has ended."""
+        return UsageError(f"The job {self.id} is {self.state} already. Only a queued or running one can be cancelled.")
+
+    def _is_complete(self) -> bool:
+        """Whether every experiment has a result that is there and whole."""
+        if len(self.results) < len(self.experiments):
+            return False
+        try:
+            return all(load(name, folder=Path(self.results_folder)).record.id == name for name in self.results)
+        except InspectorError:
+            return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
@@ -96,6 +161,52 @@ class Jobs:
     """Newest first."""
     problems: tuple[str, ...] = ()
     """What could not be read, each in two sentences."""
+
+
+class JobLogFile:
+    """What a job says while it runs, in a file beside the table: one line per thing that happened.
+
+    A disk that is full costs the line, never the job.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._said_at = float("-inf")
+        self._about = ""
+
+    def say(self, text: str) -> None:
+        """One line, with the time before it."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        line = f"{now} {' '.join(text.split())}\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8", errors="backslashreplace", opener=at_once) as file:
+                file.write(line)
+        except OSError as error:
+            log.warning("the job's log could not be written: %s", error)
+
+    def progress(self, about: str, text: str) -> None:
+        """A line about progress, unless one about the same was written a moment ago."""
+        now = time.monotonic()
+        if about != self._about or now - self._said_at >= SECONDS_BETWEEN:
+            self._about, self._said_at = about, now
+            self.say(text)
+
+    def last_lines(self, n_lines: int) -> list[str]:
+        """The last lines, at most MOST_LINES; none if there is no such file."""
+        try:
+            with open_file(self.path) as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - LARGEST_READ))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return []
+        lines = text.split("\n")
+        if size > LARGEST_READ:
+            del lines[0]  # its beginning was cut off
+        if lines and not lines[-1]:
+            lines.pop()
+        return lines[-min(max(n_lines, 1), MOST_LINES) :]
 
 
 class JobStore:
@@ -113,9 +224,9 @@ class JobStore:
         """An id that no other job has."""
         return os.urandom(_ID_DIGITS // 2).hex()
 
-    def log_path(self, job_id: str) -> Path:
-        """Where a job's log is."""
-        return self.folder / "logs" / f"{job_id}.log"
+    def log(self, job_id: str) -> JobLogFile:
+        """What a job has said."""
+        return JobLogFile(self.folder / "logs" / f"{job_id}.log")
 
     def add(self, job: Job) -> Job:
         """Remember a new job.
@@ -196,7 +307,7 @@ class JobStore:
             for (gone,) in table.execute(old, (KEPT,)).fetchall():
                 table.execute("DELETE FROM jobs WHERE id = ?", (gone,))
                 with contextlib.suppress(OSError):
-                    self.log_path(str(gone)).unlink(missing_ok=True)
+                    self.log(str(gone)).path.unlink(missing_ok=True)
             return job
 
         return self.table.transact(write)

@@ -26,6 +26,7 @@ from inspector.disk.folders import RESULTS
 from inspector.disk.sealed import jsonable, to_json
 from inspector.disk.table import Row, Table
 from inspector.errors import DataError, InspectorError, only_one
+from inspector.spec import RunSpec, command_of
 
 FORMAT = 1
 ID_DIGITS = 10
@@ -130,6 +131,11 @@ def save(result: Mapping[str, Any], command: str, *, folder: Path | None = None)
         (folder or RESULTS.path()) / f"{found_id}.json", to_json({**content, "sha256": _checksum(content)}) + "\n"
     )
     return _record(content)
+
+
+def save_measured(spec: RunSpec, result: Mapping[str, Any]) -> Record:
+    """`save` what a run has measured, with the command that repeats it."""
+    return save(result, command_of(spec, str(result["experiment"])))
 
 
 def read(path: Path) -> Stored:

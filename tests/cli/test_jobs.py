@@ -16,7 +16,6 @@ import pytest
 
 from inspector.disk.folders import JOBS
 from inspector.session import client
-from inspector.session.job_log import JobLogFile
 from inspector.session.jobs import info
 from inspector.session.protocol import CancelJob, JobTold, ResumeJob, SessionMessage, StartJob, ViewMessage
 from inspector.spec import RunSpec, TargetSpec
@@ -46,7 +45,7 @@ def job(store: JobStore, job_id: str = "3f8a2c91", **changes: Any) -> Job:
         spec=RunSpec(target=TargetSpec(model="toy"), experiments=("error-vector", "fvu-nonlinear")),
         command="dm-inspect run error-vector fvu-nonlinear --model toy",
         session=SESSION,
-        log=str(store.log_path(job_id)),
+        log=str(store.log(job_id).path),
         owner=Owner.me(),
         created=1_700_000_000.0,
         started=1_700_000_002.0,
@@ -117,7 +116,7 @@ def test_one_job_is_shown(run: Run, store: JobStore) -> None:
         "results      error-vector-39162c75fa\n"
         "kept in      /results\n"
         "command      dm-inspect run error-vector fvu-nonlinear --model toy\n"
-        f"log          {store.log_path('3f8a2c91')}\n"
+        f"log          {store.log('3f8a2c91').path}\n"
     )
     data = json.loads(run("jobs", "show", "3f8a2c91", "--json").out)
     assert (data["error"], data["exit_code"], data["id"]) == ("The disk is full. Make room.", 5, "3f8a2c91")
@@ -127,7 +126,7 @@ def test_one_job_is_shown(run: Run, store: JobStore) -> None:
 
 
 def test_a_log_ends_with_the_last_lines_and_cannot_act_on_the_terminal(run: Run, store: JobStore) -> None:
-    log = JobLogFile(store.log_path(job(store).id))
+    log = store.log(job(store).id)
     for number in range(30):
         log.say(f"line {number}")
     log.say("\x1b[2Jcleared\nand more")

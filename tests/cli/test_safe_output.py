@@ -44,7 +44,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         results.save(poisoned(result(fingerprint=digits * 32)), f"dm-inspect run {EVIL}").id for digits in ("0a", "1b")
     )
     JobStore(tmp_path / "jobs").add(job("aa01", state="done"))
-    log = JobStore(tmp_path / "jobs").log_path("aa01")
+    log = JobStore(tmp_path / "jobs").log("aa01").path
     log.parent.mkdir()
     log.write_text(f"one {EVIL}\ntwo\n")
     return [first, second]

@@ -77,9 +77,9 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     from inspector.disk import sealed, tensors
     from inspector.interp.asking import NAME as ANSWERS
     from inspector.interp.asking import AnswerStore
-    from inspector.session.job_log import JobLogFile, last_lines
     from inspector.sources import hub_text, registry
     from inspector.store import jobs, results
+    from inspector.store.jobs import JobLogFile
     from inspector.training import checkpoint, error_saes
     from inspector.tui import saved_state, themes
     from tests.store.objects import result
@@ -109,7 +109,7 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     assert saved_state.load_state() == saved_state.UiState()
     log = pipe(tmp_path / "logs" / "aa.log")
     JobLogFile(log).say("nobody reads this")
-    assert last_lines(log, 3) == []
+    assert JobLogFile(log).last_lines(3) == []
 
 
 def test_commands_end_beside_pipes(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: 
         if met:
             counts.repeated.append(again // met)
             # Of each pass at most the batch under way: with a checkpoint after every batch that is one call per SAE.
-            log = JobStore(place / "jobs").log_path(the_job(place).id).read_text()
+            log = JobStore(place / "jobs").log(the_job(place).id).path.read_text()
             assert again <= met * N_SAES, (again, met, log)
     return counts
 

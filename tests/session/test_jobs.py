@@ -128,7 +128,7 @@ def test_every_view_is_told_and_one_that_comes_later_too(running: Running, monke
 
 def hold(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> list[int]:
     """Jobs make small empty steps until the gate opens; returns a list that grows by one with every step."""
-    original, steps = session_jobs._work, []
+    original, steps = session_jobs.work_on, []
 
     def held(*args: Any) -> Any:
         while not gate.is_set():
@@ -137,7 +137,7 @@ def hold(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> list[int]:
             yield PassProgress(name="held", contexts_done=1, contexts_total=2, tokens_per_second=1.0, seconds_left=1.0)
         return (yield from original(*args))
 
-    monkeypatch.setattr(session_jobs, "_work", held)
+    monkeypatch.setattr(session_jobs, "work_on", held)
     return steps
 
 
@@ -243,7 +243,7 @@ def test_a_job_that_fails_says_why_and_the_session_goes_on(running: Running, mon
         raise DataError("NaN at context 3. Look at it.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(session_jobs, "_work", broken)
+        patched.setattr(session_jobs, "work_on", broken)
         job = start(running, "error-vector")
         ended = until_state(running, job.id, "failed")
     assert (ended.exit_code, ended.error) == (4, "NaN at context 3. Look at it.")

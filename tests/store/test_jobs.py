@@ -106,7 +106,7 @@ def test_old_jobs_and_their_logs_go_live_ones_stay(store: JobStore, monkeypatch:
     monkeypatch.setattr(table, "KEPT", 3)
     store.add(job("live", created=0.0))
     for number in range(5):
-        path = store.log_path(f"{number}")
+        path = store.log(f"{number}").path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
         store.add(job(f"{number}", created=1.0 + number, state="done"))
