@@ -6,15 +6,16 @@ are kept, shown, exported and held against the paper's claims like any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import UsageError
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Statistics
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Cell, Figure
-    from inspector.statistics.measured import Statistics
+    from inspector.drawing.figures import BarSeries, Figure
 
 ID, COMPARISON_ID = "interp", "interp-error-saes"
 MOST_LATENTS = 40
@@ -46,12 +47,12 @@ def compute(_statistics: Statistics, _params: FitParams) -> Outcome:
     raise UsageError("Latents are judged by `dm-inspect interp`, not by `dm-inspect run`. See `dm-inspect interp -h`.")
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Coverage and scores, accuracy by decile with intervals, and what was said of the latents."""
     return _coverage(result), _bars(result), _curve(result), _latents(result)
 
 
-def draw_comparison(result: ResultObject) -> Sequence[Figure]:
+def draw_comparison(result: ResultObject) -> Figures:
     """Fig. 7: both SAEs by decile, their difference, and the same again per SAE."""
     return _difference(result), _compared(result), _coverage(result), _curve(result), _latents(result)
 
@@ -61,94 +62,82 @@ def _key(group: str) -> str:
 
 
 def _coverage(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.figures import Column
 
-    counted = (
-        ("n_scored", "scored"),
-        ("n_dead", "dead"),
-        ("n_too_few_examples", "too few examples"),
-        ("n_too_few_negatives", "too few negatives"),
-        ("n_unexplained", "unexplained"),
-    )
-    rows: list[tuple[Cell, ...]] = []
+    counted = {
+        "n_scored": "scored",
+        "n_dead": "dead",
+        "n_too_few_examples": "too few examples",
+        "n_too_few_negatives": "too few negatives",
+        "n_unexplained": "unexplained",
+    }
+    rows = []
     for row in result["saes"]:
-        low, high = result["intervals"][row["sae"]]["balanced_accuracy"] or (None, None)
+        score = row["balanced_accuracy"], result["intervals"][row["sae"]]["balanced_accuracy"]
         unparsable = None if row["unparsable_share"] is None else 100 * row["unparsable_share"]
-        scores = (row["balanced_accuracy"], low, high, row[_key(NEGATIVES)], unparsable)
-        rows.append((row["sae"], *scores, *(row[key] for key, _ in counted)))
-    titles = ("SAE", "balanced accuracy", "low", "high", "on negatives")
-    return Table(
-        title=f"{result['result']['scorer'].capitalize()} scores",
-        columns=(
-            *(Column(title=title) for title in titles),
+        rows.append((row["sae"], score, row[_key(NEGATIVES)], unparsable, *(row[key] for key in counted)))
+    return shared.table(
+        f"{result['result']['scorer'].capitalize()} scores",
+        (
+            "SAE",
+            ("balanced accuracy", "low", "high"),
+            "on negatives",
             Column(title="unparsable", unit="%", digits=1),
-            *(Column(title=title) for _, title in counted),
+            *counted.values(),
         ),
-        rows=tuple(rows),
-        note=result["definition"],
+        rows,
+        result["definition"],
     )
 
 
 def _bars(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Axis, BarSeries, GroupedBars
-
     groups = result["result"]["groups"]
-    bars = []
-    for row in result["saes"]:
-        ends = [result["intervals"][row["sae"]][_key(group)] for group in groups]
-        bars.append(
-            BarSeries(
-                name=row["sae"],
-                values=tuple(row[_key(group)] for group in groups),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-            )
-        )
-    title = f"{result['result']['scorer'].capitalize()} accuracy by decile of activation"
-    return GroupedBars(title=title, value=Axis(label="accuracy"), groups=tuple(groups), bars=tuple(bars))
+    return _by_decile(result, "", [shared.bar(row["sae"], *_accuracy(result, row, groups)) for row in result["saes"]])
+
+
+def _by_decile(result: ResultObject, more: str, bars: Iterable[BarSeries]) -> Figure:
+    from inspector.drawing.figures import Axis, GroupedBars
+
+    return GroupedBars(
+        title=f"{result['result']['scorer'].capitalize()} accuracy by decile of activation{more}",
+        value=Axis(label="accuracy"),
+        groups=tuple(result["result"]["groups"]),
+        bars=tuple(bars),
+    )
+
+
+def _accuracy(
+    result: ResultObject, row: Mapping[str, Any], groups: Sequence[str]
+) -> tuple[list[float | None], list[shared.Ends]]:
+    """Accuracy of an SAE in each of the groups, and its intervals."""
+    intervals = result["intervals"][row["sae"]]
+    return [row[_key(group)] for group in groups], [intervals[_key(group)] for group in groups]
 
 
 def _curve(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Axis, Curve, Series
+    from inspector.drawing.figures import Axis, Curve
 
     deciles = [group for group in result["result"]["groups"] if group != NEGATIVES]
-    series = []
-    for row in result["saes"]:
-        ends = [result["intervals"][row["sae"]][_key(group)] for group in deciles]
-        series.append(
-            Series(
-                name=row["sae"],
-                x=tuple(float(i) for i in range(1, len(deciles) + 1)),
-                y=tuple(row[_key(group)] for group in deciles),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-            )
-        )
+    x = [float(i) for i in range(1, len(deciles) + 1)]
     return Curve(
         title="Accuracy on active windows",
         x=Axis(label="decile of activation"),
         y=Axis(label="accuracy"),
-        series=tuple(series),
+        series=tuple(shared.line(row["sae"], x, *_accuracy(result, row, deciles)) for row in result["saes"]),
     )
 
 
 def _latents(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Column, Table
+    from inspector.drawing.figures import Column
 
     found = result["result"]["latents"]
     ordered = sorted(found, key=lambda each: -1.0 if each["balanced_accuracy"] is None else -each["balanced_accuracy"])
     ordered.sort(key=lambda each: each["balanced_accuracy"] is None)
     more = len(ordered) - MOST_LATENTS
-    return Table(
-        title="Latents, the best explained first",
-        columns=(
-            Column(title="SAE"),
-            Column(title="latent"),
-            Column(title="score"),
-            Column(title="density", unit="%"),
-            Column(title="explanation"),
-        ),
-        rows=tuple(
+    return shared.table(
+        "Latents, the best explained first",
+        ("SAE", "latent", "score", Column(title="density", unit="%"), "explanation"),
+        [
             (
                 each["sae"],
                 each["latent"],
@@ -157,49 +146,31 @@ def _latents(result: ResultObject) -> Figure:
                 each["explanation"] or "none that could be read",
             )
             for each in ordered[:MOST_LATENTS]
-        ),
-        note=f"{more} more are in the JSON." if more > 0 else "",
+        ],
+        f"{more} more are in the JSON." if more > 0 else "",
     )
 
 
 def _compared(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Axis, BarSeries, GroupedBars
-
-    groups = result["result"]["groups"]
     bars = []
     for part, found in result["result"]["parts"].items():
-        ends = [found[group]["interval"] for group in groups]
-        bars.append(
-            BarSeries(
-                name=f"SAE on {part}",
-                values=tuple(found[group]["value"] for group in groups),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-            )
-        )
-    return GroupedBars(
-        title=f"{result['result']['scorer'].capitalize()} accuracy by decile of activation, as Fig. 7",
-        value=Axis(label="accuracy"),
-        groups=tuple(groups),
-        bars=tuple(bars),
-    )
+        scores = [found[group] for group in result["result"]["groups"]]
+        values, ends = ([each[key] for each in scores] for key in ("value", "interval"))
+        bars.append(shared.bar(f"SAE on {part}", values, ends))
+    return _by_decile(result, ", as Fig. 7", bars)
 
 
 def _difference(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Column, Table
-
     parts: Mapping[str, Any] = result["result"]["parts"]
-    rows: list[tuple[Cell, ...]] = []
-    for name, found in result["result"]["difference"].items():
-        low, high = found["interval"] or (None, None)
-        rows.append((name, *(each[name]["value"] for each in parts.values()), found["value"], low, high))
-    columns = ("windows", *(f"SAE on {part}" for part in parts), "linear - nonlinear", "low", "high")
     latents = ", ".join(f"{found['n_latents']} latents of {part}" for part, found in parts.items())
-    return Table(
-        title="Accuracy of the two SAEs and their difference",
-        columns=tuple(Column(title=title) for title in columns),
-        rows=tuple(rows),
-        note=f"{latents}, of all seeds together; both drawn independently for the intervals.",
+    return shared.table(
+        "Accuracy of the two SAEs and their difference",
+        ("windows", *(f"SAE on {part}" for part in parts), ("linear - nonlinear", "low", "high")),
+        [
+            (name, *(each[name]["value"] for each in parts.values()), (found["value"], found["interval"]))
+            for name, found in result["result"]["difference"].items()
+        ],
+        f"{latents}, of all seeds together; both drawn independently for the intervals.",
     )
 
 

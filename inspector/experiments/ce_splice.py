@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import BarSeries, Figure
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
+    from inspector.drawing.figures import BarSeries
+    from inspector.engine.theory import Array
     from inspector.statistics.spliced import Spliced, SplicedSae
 
+PARTS = ("linear", "nonlinear")
 READING = (
     "x_hat + nonlinear_error is an affine function of x, (I - W) x - b (S-11): no nonlinearity of the SAE is left in "
     "it. The two parts' variance recovered sums to 100% on training tokens (S-08) while their norms sum to 100% or "
@@ -81,7 +81,7 @@ class Result:
     reading: str = READING
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Spliced]:
+def measure(measuring: Measuring, params: Params) -> Work[Spliced]:
     """See `measure_splices`."""
     from inspector.statistics.spliced import measure_splices
 
@@ -97,26 +97,28 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     found = cast("Spliced", statistics.own["ce-splice"])
     n = np.array(found.n, dtype=np.float64)
     counts = counts_together(found.groups, seed=found.seed, n_resamples=params.resamples).numpy()
-    by_id = {own.sae: own for own in found.saes}
-    rows: list[Row | None] = []
-    intervals: dict[str, dict[str, Interval]] = {}
     controls, warnings = {}, []
-    for sae in statistics.saes:
-        if sae.ref.sae_id not in by_id:
-            rows.append(None)
-            continue
-        own = by_id[sae.ref.sae_id]
-        values = _values(found, own, counts)
-        rows.append(_row(values, int(n.sum())))
-        intervals[own.sae] = {name: _interval(value) for name, value in values.items() if name in ROW_SCORES}
-        controls[own.sae] = {name: _plain(values[name][0]) for name in CONTROL_SCORES}
-        cost = values["ce_sae"][0] - values["ce_original"][0]
+
+    def measured(own: SplicedSae) -> tuple[Row, shared.Intervals]:
+        draws = _draws(found, own, counts)
+        values, intervals = shared.of_draws(draws)
+        controls[own.sae] = {name: values[name] for name in CONTROL_SCORES}
+        cost = draws["ce_sae"][0] - draws["ce_original"][0]
         if cost <= 0:
             warnings.append(
                 f"{own.sae}: x_hat does not raise the loss ({cost:+.4f} nats), so nothing can be recovered."
             )
+        row = Row(
+            n_test=int(n.sum()),
+            **{name: values[name] for name in ROW_SCORES},
+            within_marks_linear=_within(values, intervals, "linear"),
+            within_marks_nonlinear=_within(values, intervals, "nonlinear"),
+        )
+        return row, {name: interval for name, interval in intervals.items() if name in ROW_SCORES}
+
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             ce_original=float(sum(found.original) / n.sum()),
             n_contexts=len(n),
@@ -152,15 +154,14 @@ CONTROL_SCORES = ("ce_increase_sae", "ce_increase_random", "ce_increase_differen
                   "kl_difference", "kl_both", "recovered_both")  # fmt: skip
 
 
-def _values(found: Spliced, own: SplicedSae, counts: object) -> dict[str, list[float]]:
+def _draws(found: Spliced, own: SplicedSae, counts: Array) -> dict[str, list[float]]:
     """Every score, as measured and on each draw of contexts."""
     import numpy as np
 
-    weights = np.asarray(counts)
-    n = weights @ np.array(found.n, dtype=np.float64)
+    n = counts @ np.array(found.n, dtype=np.float64)
 
-    def per_token(sums: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        mean: np.ndarray[tuple[int], np.dtype[np.float64]] = (weights @ np.array(sums)) / n
+    def per_token(sums: Sequence[float]) -> Array:
+        mean: Array = (counts @ np.array(sums)) / n
         return mean
 
     original = per_token(found.original)
@@ -182,107 +183,81 @@ def _values(found: Spliced, own: SplicedSae, counts: object) -> dict[str, list[f
     return {name: value.tolist() for name, value in values.items()}
 
 
-def _row(values: dict[str, list[float]], n_tokens: int) -> Row:
-    plain = {name: _plain(values[name][0]) for name in ROW_SCORES}
-    within = {f"within_marks_{part}": _within(values, part) for part in ("linear", "nonlinear")}
-    return Row(n_test=n_tokens, **plain, **within)  # type: ignore[arg-type]  # both dictionaries hold fields of Row by name
-
-
-def _within(values: dict[str, list[float]], part: str) -> bool | None:
+def _within(values: Mapping[str, float | None], intervals: Mapping[str, Interval], part: str) -> bool | None:
     """Whether the bar's interval overlaps the stretch between variance and norm mark."""
-    marks = sorted([values[f"variance_recovered_{part}"][0], values[f"norm_ratio_{part}"][0]])
-    interval = _interval(values[f"recovered_{part}"])
-    if interval is None or any(mark != mark for mark in marks):
+    marks = sorted(shared.known((values[f"variance_recovered_{part}"], values[f"norm_ratio_{part}"])))
+    interval = intervals[f"recovered_{part}"]
+    if interval is None or len(marks) < 2:
         return None
     return interval[0] <= marks[1] and interval[1] >= marks[0]
 
 
-def _interval(draws: Sequence[float]) -> Interval:
-    from inspector.statistics.intervals import interval
-
-    if any(value in (float("inf"), float("-inf")) for value in draws):
-        return None
-    return interval(draws)
-
-
-def _plain(value: float) -> float | None:
-    return value if value == value and value not in (float("inf"), float("-inf")) else None
-
-
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Bars of percent recovered with both predictions as lines beside them, a table, and the controls."""
-    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Score, Series, Table, sae_table
+    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, sae_table
 
-    rows, intervals = result["saes"], result["intervals"]
-    scores = tuple(
-        Score(key=key, title=title)
-        for key, title in (
-            ("ce_sae", "CE of x_hat"),
-            ("recovered_linear", "linear recovers %"),
-            ("recovered_nonlinear", "nonlinear recovers %"),
-            ("kl_sae", "KL of x_hat"),
-        )
+    rows, found, same = result["saes"], result["result"], result["controls"]["same_size_perturbations"]
+    scores = shared.scored(
+        ce_sae="CE of x_hat",
+        recovered_linear="linear recovers %",
+        recovered_nonlinear="nonlinear recovers %",
+        kl_sae="KL of x_hat",
     )
-    found = result["result"]
-    note = f"{result['definition']}\n{found['reading']}"
-    table = sae_table(f"Cross-entropy, unspliced {found['ce_original']:.4f} nats", rows, intervals, scores, note)
-    groups = tuple(row["sae"] for row in rows)
-    bars = GroupedBars(
-        title="Cross-entropy recovered",
-        value=Axis(label="recovered", unit="%"),
-        groups=groups,
-        bars=tuple(_bar(rows, intervals, part) for part in ("linear", "nonlinear")),
-        note="Dashes: what variance and norm of the part would predict.",
-    )
-    order = tuple(float(i + 1) for i in range(len(rows)))
-    curve = Curve(
-        title="Recovered, by cross-entropy and by KL divergence",
-        x=Axis(label="SAE, in the table's order"),
-        y=Axis(label="recovered", unit="%"),
-        series=tuple(
-            Series(name=f"{part}, {name}", x=order, y=tuple(row[f"{key}_{part}"] for row in rows), style="points")
-            for part in ("linear", "nonlinear")
-            for name, key in (("cross-entropy", "recovered"), ("KL", "kl_recovered"))
+    recovered = Axis(label="recovered", unit="%")
+    moves = [f"{score} {arm}" for score in ("CE", "KL") for arm in ("sae_error", "random", "difference")]
+    return (
+        sae_table(
+            f"Cross-entropy, unspliced {found['ce_original']:.4f} nats",
+            rows,
+            result["intervals"],
+            scores,
+            f"{result['definition']}\n{found['reading']}",
         ),
-    )
-    same = result["controls"]["same_size_perturbations"]["saes"]
-    controls = Table(
-        title="Moves of the same length",
-        columns=(
-            Column(title="SAE"),
-            *(
-                Column(title=f"{score} {arm}", unit="nats", digits=4)
-                for score in ("CE", "KL")
-                for arm in ("sae_error", "random", "difference")
+        GroupedBars(
+            title="Cross-entropy recovered",
+            value=recovered,
+            groups=tuple(row["sae"] for row in rows),
+            bars=tuple(_bar(rows, result["intervals"], part) for part in PARTS),
+            note="Dashes: what variance and norm of the part would predict.",
+        ),
+        Curve(
+            title="Recovered, by cross-entropy and by KL divergence",
+            x=Axis(label="SAE, in the table's order"),
+            y=recovered,
+            series=tuple(
+                shared.line(
+                    f"{part}, {name}",
+                    [float(i + 1) for i in range(len(rows))],
+                    [row[f"{key}_{part}"] for row in rows],
+                    style="points",
+                )
+                for part in PARTS
+                for name, key in (("cross-entropy", "recovered"), ("KL", "kl_recovered"))
             ),
         ),
-        rows=tuple((sae, *(own[key] for key in CONTROL_SCORES[:6])) for sae, own in same.items()),
-        note=result["controls"]["same_size_perturbations"]["definition"],
-    )  # fmt: skip
-    return table, bars, curve, controls
+        shared.table(
+            "Moves of the same length",
+            ("SAE", *(Column(title=move, unit="nats", digits=4) for move in moves)),
+            [(sae, *(own[key] for key in CONTROL_SCORES[:6])) for sae, own in same["saes"].items()],
+            same["definition"],
+        ),
+    )
 
 
 def _bar(rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], part: str) -> BarSeries:
     """Bars of one part with both predictions as marks."""
-    from inspector.drawing.figures import BarSeries, Mark
+    from inspector.drawing.figures import Mark
 
-    ends = [intervals.get(row["sae"], {}).get(f"recovered_{part}") for row in rows]
-    return BarSeries(
-        name=f"{part} error",
-        values=tuple(row[f"recovered_{part}"] for row in rows),
-        low=tuple(None if each is None else each[0] for each in ends),
-        high=tuple(None if each is None else each[1] for each in ends),
-        marks=(
-            Mark(name="variance recovered", values=tuple(row[f"variance_recovered_{part}"] for row in rows)),
-            Mark(name="norm ratio", values=tuple(row[f"norm_ratio_{part}"] for row in rows)),
-        ),
+    key = f"recovered_{part}"
+    marks = {name: f"{name.replace(' ', '_')}_{part}" for name in ("variance recovered", "norm ratio")}
+    return replace(
+        shared.bar(f"{part} error", [row[key] for row in rows], shared.ends_of(rows, intervals, key)),
+        marks=tuple(Mark(name=name, values=tuple(row[mark] for row in rows)) for name, mark in marks.items()),
     )
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     where = "In held-out contexts"
     if protocol.split == "token":
         where = "In contexts with held-out tokens (training tokens are among the replaced ones)"
@@ -290,7 +265,7 @@ def definition(protocol: Protocol, params: Params) -> str:
         f"{where} the hook's value is replaced, at the scored positions, by x_hat, x_hat + linear_error or x_hat + "
         f"nonlinear_error, the error split by {protocol.a_map}; cross-entropy L is the mean over those positions, in "
         "nats. Recovered = 100 (L(x_hat) - L(arm)) / (L(x_hat) - L(x)), and the same of the KL divergence from the "
-        "unspliced distribution. " + bootstrap(params.resamples, "the contexts", fixed="the maps")
+        "unspliced distribution. " + protocol.bootstrap(params.resamples, "the contexts", fixed="the maps")
     )
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.events import Event
     from inspector.statistics.components import Components
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
 
 KINDS = {
     "sae": "reconstruction",
@@ -78,7 +74,7 @@ class Result:
     paper_previous_of_error: tuple[float, float] = (0.06, 0.10)
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Components | None]:
+def measure(measuring: Measuring, params: Params) -> Work[Components | None]:
     """See `measure_components`.
 
     Raises:
@@ -130,12 +126,13 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
                        r2_mean_dims={}, r2_pooled={}, increment_r2_mean_dims={})  # fmt: skip
         return Outcome(rows=(), result=empty, intervals={}, controls={"companions": {"missing": list(TITLES)[1:4]}},
                        warnings=("The hook has no layer, so no component is known to feed it.",))  # fmt: skip
-    intervals: dict[str, Interval] = {}
-    for regressor, targets in found.predictions.items():
-        for target, prediction in targets.items():
-            intervals[f"{regressor} {target}"] = prediction.r2_mean_dims.interval
-    for target, estimate in found.increments.items():
-        intervals[f"increment {target}"] = estimate.interval
+    increments, beyond = shared.apart(found.increments)
+    scores: dict[str, dict[str, shared.Values]] = {"r2_mean_dims": {}, "r2_pooled": {}}
+    intervals: shared.Intervals = {}
+    for name, targets in found.predictions.items():
+        scores["r2_mean_dims"][name], own = shared.apart({key: each.r2_mean_dims for key, each in targets.items()})
+        scores["r2_pooled"][name], _ = shared.apart({key: each.r2_pooled for key, each in targets.items()})
+        intervals |= {f"{name} {target}": ends for target, ends in own.items()}
     missing = [name for name in ("previous", "mlp", "attn") if name not in {each[0] for each in found.companions}]
     return Outcome(
         rows=(),
@@ -149,17 +146,11 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             },
             n_train=found.n_train,
             n_test=found.n_test,
-            r2_mean_dims={
-                name: {target: each.r2_mean_dims.value for target, each in targets.items()}
-                for name, targets in found.predictions.items()
-            },
-            r2_pooled={
-                name: {target: each.r2_pooled.value for target, each in targets.items()}
-                for name, targets in found.predictions.items()
-            },
-            increment_r2_mean_dims={target: each.value for target, each in found.increments.items()},
+            r2_mean_dims=scores["r2_mean_dims"],
+            r2_pooled=scores["r2_pooled"],
+            increment_r2_mean_dims=increments,
         ),
-        intervals={found.sae: intervals},
+        intervals={found.sae: intervals | {f"increment {target}": ends for target, ends in beyond.items()}},
         controls={
             "one_split": {
                 "definition": "The map that divides the error and the regressions of its parts are fitted on the same "
@@ -177,61 +168,46 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """A panel of bars per target, as Fig. 9b, and all numbers in a table."""
-    from inspector.drawing.figures import Axis, BarSeries, Column, GroupedBars, Table
+    from inspector.drawing.figures import Axis, GroupedBars
 
     found = result["result"]
-    intervals = result["intervals"].get(found["sae"], {})
-    names = list(found["r2_mean_dims"])
-    predicted = found["r2_mean_dims"][names[0]] if names else TARGETS[:3]
+    intervals, scores = result["intervals"].get(found["sae"], {}), found["r2_mean_dims"]
+    predicted = next(iter(scores.values()), TARGETS[:3])
     targets = [target for target in TARGETS if target in predicted]
+    titles = [NAMED.get(target, target) for target in targets]
     errors_alone = not NAMED.keys() & targets
-    bars = []
-    for name in names:
-        ends = [intervals.get(f"{name} {target}") for target in targets]
-        bars.append(
-            BarSeries(
-                name=named(name),
-                values=tuple(found["r2_mean_dims"][name][target] for target in targets),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-            )
-        )
     panels = GroupedBars(
         title=f"{'Error of ' if errors_alone else ''}{found['sae']} predicted from components",
         value=Axis(label="mean R² of dims"),
-        groups=tuple(NAMED.get(target, target) for target in targets),
-        bars=tuple(bars),
+        groups=tuple(titles),
+        bars=tuple(
+            shared.bar(
+                named(name), [own[target] for target in targets], [intervals.get(f"{name} {each}") for each in targets]
+            )
+            for name, own in scores.items()
+        ),
         note=READING,
     )
-    columns = [Column(title="from")]
-    for target in targets:
-        columns += [Column(title=f"{NAMED.get(target, target)} mean dims"), Column(title="pooled")]
-    rows = []
-    for name in names:
-        line: list[str | float | None] = [named(name)]
-        for target in targets:
-            line += [found["r2_mean_dims"][name][target], found["r2_pooled"][name][target]]
-        rows.append(tuple(line))
-    if found["increment_r2_mean_dims"]:
-        line = ["joint beyond previous residual"]
-        for target in targets:
-            line += [found["increment_r2_mean_dims"][target], None]
-        rows.append(tuple(line))
-    table = Table(
-        title=f"{'Error' if errors_alone else 'What is'} predicted from components",
-        columns=tuple(columns),
-        rows=tuple(rows),
-        note=result["definition"],
+    rows = [
+        (named(name), *(each[name][target] for target in targets for each in (scores, found["r2_pooled"])))
+        for name in scores
+    ]
+    if increments := found["increment_r2_mean_dims"]:
+        beyond = (each for target in targets for each in (increments[target], None))
+        rows.append(("joint beyond previous residual", *beyond))
+    table = shared.table(
+        f"{'Error' if errors_alone else 'What is'} predicted from components",
+        ["from", *(each for title in titles for each in (f"{title} mean dims", "pooled"))],
+        rows,
+        result["definition"],
     )
     return table, panels
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     kinds = ", or on the ".join(KINDS[kind] for kind in words_of(params, "regressors"))
     targets = words_of(params, "targets")
     *names, last = (NAMED.get(target, target) for target in targets)
@@ -241,7 +217,7 @@ def definition(protocol: Protocol, params: Params) -> str:
         f"r2_mean_dims (and r2_pooled) on held-out tokens of {said} of one SAE, by "
         f"regression ({protocol.a_map}) on the {kinds} of one component at a time: the hook itself (reconstruction "
         "and activation only), the residual stream one layer before, the MLP's output, the attention heads; and on the "
-        f"last three jointly.{itself} " + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+        f"last three jointly.{itself} " + protocol.bootstrap(params.resamples, fixed="the maps")
     )
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, Interval, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.experiments.pursuit import Params as PursuitParams
-from inspector.experiments.pursuit import defined, measure
+from inspector.experiments.pursuit import measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure, Score
-    from inspector.drawing.figures import Series as Points
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
-    from inspector.statistics.pursued import Pursued, Series
+    from inspector.statistics.pursued import Pursued, PursuedSae, Series
 
 POINTS = 48
 """Widths at which the bands are drawn."""
@@ -68,76 +66,68 @@ class Bands:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The fit and what it says about infinite width. None with fewer than three widths."""
+    """The fit and what it says about infinite width. None with fewer than three widths, as by default."""
 
-    fit: str
+    fit: str = "none"
     """How it was fitted."""
-    floor: float | None
+    floor: float | None = None
     """c."""
-    amplitude: float | None
+    amplitude: float | None = None
     """A at the smallest width."""
-    exponent: float | None
+    exponent: float | None = None
     """m."""
-    floor_interval: Interval
+    floor_interval: Interval = None
     """95%, over held-out contexts and the scatter of SAEs around the law."""
-    floor_identified: bool
-    floor_not_identified_because: str
-    mean_fvu_nonlinear: float | None
+    floor_identified: bool = False
+    floor_not_identified_because: str = "fewer than three widths"
+    mean_fvu_nonlinear: float | None = None
     """The horizontal fit: arithmetic mean over the widths."""
-    floor_above_nonlinear: float | None
+    floor_above_nonlinear: float | None = None
     """c minus that mean: the linear error left at infinite width, if positive."""
-    floor_above_nonlinear_interval: Interval
-    linear_error_survives: bool | None
+    floor_above_nonlinear_interval: Interval = None
+    linear_error_survives: bool | None = None
     """Whether that interval lies above 0 (C5); None: cannot tell."""
-    fit_rest: float | None
+    fit_rest: float | None = None
     """Root mean squared residual of the points."""
-    bands: Bands | None
-    negative_bands: dict[str, int]
+    bands: Bands | None = None
+    negative_bands: dict[str, int] = field(default_factory=dict)
     """Number of drawn widths at which a band is below 0, of those that ever are."""
 
 
 def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
     """Fit the law to the widths and stack the bands."""
     found = cast("Pursued", statistics.own["dark-matter-breakdown"])
-    by_id = {each.sae: each for each in found.saes}
-    rows: list[Row | None] = []
-    intervals: dict[str, dict[str, Interval]] = {}
-    from inspector.statistics.intervals import interval
-
-    for sae in statistics.saes:
-        one = by_id.get(sae.ref.sae_id)
-        if one is None:
-            rows.append(None)
-            continue
-        rows.append(
-            Row(
-                l0=one.encoder.l0,
-                n_train=found.n_train,
-                n_test=found.n_test,
-                fvu=defined(one.encoder.fvu[0]),
-                fvu_nonlinear=defined(one.encoder.fvu_nonlinear[0]),
-                fvu_nonlinear_pursuit=defined(one.pursuit.fvu_nonlinear[0]),
-            )
-        )
-        intervals[one.sae] = {
-            "fvu": interval(one.encoder.fvu),
-            "fvu_nonlinear": interval(one.encoder.fvu_nonlinear),
-            "fvu_nonlinear_pursuit": interval(one.pursuit.fvu_nonlinear),
-        }
+    rows, intervals = shared.per_sae(statistics, found.saes, lambda one: _measured(one, found))
     series = [(d_sae, own) for _, d_sae, own in found.published] or [(each.d_sae, each.encoder) for each in found.saes]
     pursued = [(each.d_sae, each.pursuit) for each in found.saes]
-    published = bool(found.published)
+    adam: dict[str, float | None] = {}
     if len({d_sae for d_sae, _ in series}) < 3:
-        result = Result(
-            fit="none", floor=None, amplitude=None, exponent=None, floor_interval=None, floor_identified=False,
-            floor_not_identified_because="fewer than three widths", mean_fvu_nonlinear=None,
-            floor_above_nonlinear=None, floor_above_nonlinear_interval=None, linear_error_survives=None,
-            fit_rest=None, bands=None, negative_bands={},
-        )  # fmt: skip
-        warning = "A power law with a floor needs SAEs of three widths; choose more with --widths."
-        return Outcome(rows=tuple(rows), result=result, intervals=intervals, controls=_controls(found, None),
-                       warnings=(warning,))  # fmt: skip
-    result, adam = _fitted(series, pursued, published, found.seed)
+        result = Result()
+        warnings = ["A power law with a floor needs SAEs of three widths; choose more with --widths."]
+    else:
+        result, adam = _fitted(series, pursued, bool(found.published), found.seed)
+        warnings = _warnings(result, found)
+    return Outcome(
+        rows=rows,
+        result=result,
+        intervals=intervals,
+        controls=_controls(found, adam),
+        warnings=tuple(warnings),
+    )
+
+
+def _measured(one: PursuedSae, found: Pursued) -> tuple[Row, shared.Intervals]:
+    values, intervals = shared.of_draws(
+        {
+            "fvu": one.encoder.fvu,
+            "fvu_nonlinear": one.encoder.fvu_nonlinear,
+            "fvu_nonlinear_pursuit": one.pursuit.fvu_nonlinear,
+        }
+    )
+    return Row(l0=one.encoder.l0, n_train=found.n_train, n_test=found.n_test, **values), intervals
+
+
+def _warnings(result: Result, found: Pursued) -> list[str]:
     warnings = []
     if not result.floor_identified:
         warnings.append(f"The floor of the power law is not identified: {result.floor_not_identified_because}.")
@@ -149,13 +139,7 @@ def compute(statistics: Statistics, params: PursuitParams) -> Outcome:
             f"The widths' SAEs have nominal L0 from {min(nominal):g} to {max(nominal):g}: part of the fall with width "
             "may be L0's."
         )
-    return Outcome(
-        rows=tuple(rows),
-        result=result,
-        intervals=intervals,
-        controls=_controls(found, adam),
-        warnings=tuple(warnings),
-    )
+    return warnings
 
 
 def _fitted(
@@ -232,7 +216,7 @@ def _between(points: Sequence[tuple[float, float]], width: float) -> float:
     return points[-1][1]
 
 
-def _controls(found: Pursued, careful: dict[str, float | None] | None) -> dict[str, object]:
+def _controls(found: Pursued, careful: Mapping[str, float | None]) -> dict[str, object]:
     return {
         "same_tokens": {
             "definition": "Total, nonlinear and pursued FVU are from the same tokens and SAEs; the public code takes "
@@ -243,97 +227,58 @@ def _controls(found: Pursued, careful: dict[str, float | None] | None) -> dict[s
         },
         "careful_fit": {
             "definition": "The law by profile least squares, whatever the profile fits it by (D-07).",
-            **(careful or {}),
+            **careful,
         },
     }
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """The stacked bands as their upper edges, with the points, and the table of the points and the fit."""
-    from inspector.drawing.figures import Axis, Band, Column, Curve, Score, Table, sae_table
+    from inspector.drawing.figures import Axis, Band, sae_table
     from inspector.drawing.figures import Bands as BandsFigure
 
-    found = result["result"]
-    rows = [row for row in result["saes"] if "fvu_nonlinear_pursuit" in row]
-    scores = (
-        Score(key="fvu", title="FVU"),
-        Score(key="fvu_nonlinear", title="nonlinear FVU"),
-        Score(key="fvu_nonlinear_pursuit", title="nonlinear FVU pursuit"),
-    )
-    table = sae_table("FVU by width", rows, result["intervals"], scores, result["definition"])
-    interval = found["floor_interval"] or (None, None)
-    fit = Table(
-        title="Power law c + A (W/W0)^-m",
-        columns=(Column(title="what"), Column(title="value", digits=4), Column(title="95% low", digits=4),
-                 Column(title="high", digits=4)),
-        rows=(
-            ("c, FVU at infinite width", found["floor"], *interval),
-            ("A, at the smallest width", found["amplitude"], None, None),
-            ("m", found["exponent"], None, None),
-            ("mean nonlinear FVU", found["mean_fvu_nonlinear"], None, None),
-            ("c - mean nonlinear FVU", found["floor_above_nonlinear"],
-             *(found["floor_above_nonlinear_interval"] or (None, None))),
-        ),
-        note=f"Fitted by {found['fit']}. " + (
-            "" if found["floor_identified"] else f"Floor not identified: {found['floor_not_identified_because']}."
-        ),
-    )  # fmt: skip
-    points = _points(rows, result["intervals"], scores)
-    if found["bands"] is None:
-        return (
-            table,
-            Curve(
-                title="FVU by width",
-                x=Axis(label="SAE width", unit="latents", log=True),
-                y=Axis(label="FVU"),
-                series=points,
+    found, bands, intervals = result["result"], result["result"]["bands"], result["intervals"]
+    rows = shared.rows_with(result, "fvu_nonlinear_pursuit")
+    scores = shared.scored(fvu="FVU", fvu_nonlinear="nonlinear FVU", fvu_nonlinear_pursuit="nonlinear FVU pursuit")
+    by_width = sae_table("FVU by width", rows, intervals, scores, result["definition"])
+    because = f"Floor not identified: {found['floor_not_identified_because']}."
+    fit = shared.table(
+        "Power law c + A (W/W0)^-m",
+        ("what", ("value", "95% low", "high")),
+        (
+            ("c, FVU at infinite width", (found["floor"], found["floor_interval"])),
+            ("A, at the smallest width", (found["amplitude"], None)),
+            ("m", (found["exponent"], None)),
+            ("mean nonlinear FVU", (found["mean_fvu_nonlinear"], None)),
+            (
+                "c - mean nonlinear FVU",
+                (found["floor_above_nonlinear"], found["floor_above_nonlinear_interval"]),
             ),
-            fit,
-        )
-    bands = found["bands"]
-    names = ("nonlinear_error", "encoder_error", "linear_asymptotic", "absent_features")
+        ),
+        f"Fitted by {found['fit']}. {'' if found['floor_identified'] else because}",
+        digits=4,
+    )
+    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
+    points = shared.over_width(ordered, intervals, {score.key: score.title for score in scores}, "points")
+    if bands is None:
+        return by_width, shared.width_curve("FVU by width", "FVU", points), fit
     stack = BandsFigure(
         title="Breakdown of the dark matter",
         x=Axis(label="SAE width", unit="latents", log=True),
         y=Axis(label="FVU"),
         at=tuple(bands["width"]),
-        bands=tuple(Band(name=TITLES[name], values=tuple(bands[name])) for name in names),
+        bands=tuple(Band(name=TITLES[name], values=tuple(bands[name])) for name in reversed(BANDS)),
         extrapolated=tuple(bands["extrapolated"]),
         points=points,
         note="Dotted beyond the widest SAE, where nothing was measured. Linear error here is the asymptotic one, "
         "c - mean nonlinear FVU.",
     )
-    return table, stack, fit
-
-
-def _points(
-    rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], scores: Sequence[Score]
-) -> tuple[Points, ...]:
-    """The measured SAEs, a series per score."""
-    from inspector.drawing.figures import Series
-
-    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
-    found = []
-    for score in scores:
-        ends = [intervals.get(row["sae"], {}).get(score.key) for row in ordered]
-        found.append(
-            Series(
-                name=score.title,
-                x=tuple(float(row["d_sae"]) for row in ordered),
-                y=tuple(row[score.key] for row in ordered),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
-                style="points",
-            )
-        )
-    return tuple(found)
+    return by_width, stack, fit
 
 
 def definition(protocol: Protocol, params: PursuitParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
-    ends = bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
+    ends = protocol.bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
     fit, tokens = "by profile least squares with c, A, m >= 0", protocol.fvu_tokens
     if protocol.breakdown_as_published:
         fit = "by Adam from one random start, its c, A, m made positive (D-07)"

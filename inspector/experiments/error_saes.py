@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.events import Event
     from inspector.statistics.error_saes import Trained
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
 
 LINEAR, NONLINEAR = "linear_error", "nonlinear_error"
 PAPER = {LINEAR: 0.54, NONLINEAR: 0.59}
@@ -100,11 +97,11 @@ class Result:
     """By part: [tokens seen, FVU on a few held-out contexts], mean over seeds."""
     folder: str
     """Where the SAEs are: sae-lens folders, and error_saes.json."""
-    paper: dict[str, float]
+    paper: dict[str, float] = field(default_factory=lambda: dict(PAPER))
     reading: str = READING
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Trained]:
+def measure(measuring: Measuring, params: Params) -> Work[Trained]:
     """See `measure_error_saes`.
 
     Raises:
@@ -130,7 +127,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     """FVU of every part with intervals over seeds and over contexts, the difference, and the controls."""
     from inspector.statistics.intervals import interval
 
-    found = cast("Trained", statistics.own["error-saes"])
+    found, mean = cast("Trained", statistics.own["error-saes"]), shared.mean
     by_part: dict[str, list[Any]] = {}
     for each in found.saes:
         by_part.setdefault(each.part, []).append(each)
@@ -140,28 +137,28 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     for part, saes in by_part.items():
         values = [each.fvu[0] for each in saes]
         parts[part] = {
-            "fvu": _plain(_mean(values)),
-            "fvu_by_seed": [_plain(value) for value in values],
-            "l0": _mean([each.l0 for each in saes]),
-            "dead": _mean([float(each.dead) for each in saes]),
+            "fvu": shared.defined(mean(values)),
+            "fvu_by_seed": [shared.defined(value) for value in values],
+            "l0": mean([each.l0 for each in saes]),
+            "dead": mean([float(each.dead) for each in saes]),
             "share": found.shares[part],
             "means": MEANING[part],
         }
         intervals[part] = over_seeds(values)
         intervals[f"{part} over contexts"] = interval(_means([each.fvu for each in saes]))
         curves[part] = [
-            [float(points[0][0]), _mean([value for _, value in points])]
+            [float(points[0][0]), mean([value for _, value in points])]
             for points in zip(*(each.curve for each in saes), strict=True)
         ]
     differences = [b.fvu[0] - a.fvu[0] for a, b in zip(by_part[LINEAR], by_part[NONLINEAR], strict=True)]
     intervals["difference"] = over_seeds(differences)
     draws = zip(_means([b.fvu for b in by_part[NONLINEAR]]), _means([a.fvu for a in by_part[LINEAR]]), strict=True)
     intervals["difference over contexts"] = interval([b - a for b, a in draws])
-    structure: dict[str, float | None] = {}
+    structure: shared.Values = {}
     for part, noise in ((LINEAR, "gaussian_linear"), (NONLINEAR, "gaussian_nonlinear")):
         if noise in by_part:
             own = [b - a for b, a in zip(by_part[noise][0].fvu, by_part[part][0].fvu, strict=True)]
-            structure[part] = _plain(own[0])
+            structure[part] = shared.defined(own[0])
             intervals[f"{part} below noise, over contexts"] = interval(own)
     recipe = found.recipe
     return Outcome(
@@ -181,11 +178,13 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             seeds=recipe.seeds,
             n_test=found.n_test,
             parts=parts,
-            difference={"fvu": _plain(_mean(differences)), "by_seed": [_plain(value) for value in differences]},
+            difference={
+                "fvu": shared.defined(mean(differences)),
+                "by_seed": [shared.defined(value) for value in differences],
+            },
             structure=structure,
             curves=curves,
             folder=found.folder,
-            paper=dict(PAPER),
         ),
         intervals={found.sae: intervals},
         controls={
@@ -203,7 +202,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
         return None
     from scipy.stats import t
 
-    mean = _mean(values)
+    mean = shared.mean(values)
     deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     half = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
     return mean - half, mean + half
@@ -228,68 +227,41 @@ def _warnings(found: Trained, parts: dict[str, dict[str, Any]]) -> list[str]:
     return said
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _means(draws: Sequence[Sequence[float]]) -> list[float]:
-    return [_mean(values) for values in zip(*draws, strict=True)]
+    return [shared.mean(values) for values in zip(*draws, strict=True)]
 
 
-def _plain(value: float) -> float | None:
-    return value if value == value else None
-
-
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """The FVUs as a table and as bars with the paper's beside them, and how they fell."""
-    from inspector.drawing.figures import Axis, BarSeries, Column, Curve, GroupedBars, Mark, Series, Table
+    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Mark
 
     found = result["result"]
-    intervals = result["intervals"][found["sae"]]
-    parts = found["parts"]
-    seeds, gap = intervals["difference"], found["difference"]["fvu"]
-    difference = (
-        ""
-        if gap is None
-        else f"Nonlinear minus linear: {gap:+.4f}"
-        + ("" if seeds is None else f", over seeds [{seeds[0]:+.4f}, {seeds[1]:+.4f}]")
-    )
-    table = Table(
-        title=f"SAEs of {found['d_sae']:,} latents, L0 {found['k']}, on the parts of {found['sae']}",
-        columns=(
-            Column(title="trained on"),
-            Column(title="FVU", digits=4),
-            Column(title="95% low, seeds", digits=4),
-            Column(title="high", digits=4),
-            Column(title="low, contexts", digits=4),
-            Column(title="high", digits=4),
+    parts, intervals = found["parts"], result["intervals"][found["sae"]]
+    fvus, ends = [own["fvu"] for own in parts.values()], [intervals[part] for part in parts]
+    said = f"{_difference(found, intervals)}.{_below_noise(found['structure'])} {found['reading']}"
+    table = shared.table(
+        f"SAEs of {found['d_sae']:,} latents, L0 {found['k']}, on the parts of {found['sae']}",
+        (
+            "trained on",
+            ("FVU", "95% low, seeds", "high"),
+            ("low, contexts", "high"),
             Column(title="dead", digits=0),
             Column(title="variance / x", digits=3),
         ),
-        rows=tuple(
-            (
-                part,
-                own["fvu"],
-                *(intervals[part] or (None, None)),
-                *(intervals[f"{part} over contexts"] or (None, None)),
-                own["dead"],
-                own["share"],
-            )
-            for part, own in parts.items()
-        ),
-        note=f"{difference}.{_below_noise(found['structure'])} {found['reading']}\n{result['definition']}",
+        [
+            (part, (own["fvu"], over), (None, intervals[f"{part} over contexts"]), own["dead"], own["share"])
+            for (part, own), over in zip(parts.items(), ends, strict=True)
+        ],
+        f"{said}\n{result['definition']}",
+        digits=4,
     )
-    ends = [intervals[part] for part in parts]
     bars = GroupedBars(
         title="FVU of each SAE on its own part",
         value=Axis(label="FVU"),
         groups=tuple(parts),
         bars=(
-            BarSeries(
-                name="mean over seeds",
-                values=tuple(own["fvu"] for own in parts.values()),
-                low=tuple(None if each is None else each[0] for each in ends),
-                high=tuple(None if each is None else each[1] for each in ends),
+            replace(
+                shared.bar("mean over seeds", fvus, ends),
                 marks=(Mark(name="the paper", values=tuple(found["paper"].get(part) for part in parts)),),
             ),
         ),
@@ -301,12 +273,19 @@ def draw(result: ResultObject) -> Sequence[Figure]:
         x=Axis(label="tokens seen"),
         y=Axis(label="FVU"),
         series=tuple(
-            Series(name=part, x=tuple(point[0] for point in own), y=tuple(point[1] for point in own))
-            for part, own in found["curves"].items()
+            shared.line(part, [x for x, _ in own], [y for _, y in own]) for part, own in found["curves"].items()
         ),
         note="On a few contexts; the table has all.",
     )
     return table, bars, curve
+
+
+def _difference(found: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
+    seeds, gap = intervals["difference"], found["difference"]["fvu"]
+    if gap is None:
+        return ""
+    over = "" if seeds is None else f", over seeds [{seeds[0]:+.4f}, {seeds[1]:+.4f}]"
+    return f"Nonlinear minus linear: {gap:+.4f}{over}"
 
 
 def _below_noise(structure: dict[str, float | None]) -> str:

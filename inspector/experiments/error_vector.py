@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.profiles import ERROR_MAP
-
-if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
 
 NAMES = ("r2_pooled", "r2_mean_dims")
 
@@ -78,7 +72,7 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, both averages against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.options import width_label
@@ -92,9 +86,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
 
 def definition(protocol: Protocol, params: FitParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
-    ends = bootstrap(params.resamples, protocol.held_out_contexts, fixed="the map")
+    ends = protocol.bootstrap(params.resamples, fixed="the map")
     return (
         f"r2_pooled = 1 - sum ‖e - {protocol.affine}‖² / sum ‖e - mean(e)‖² over held-out tokens, with e = x - x_hat "
         f"and {protocol.fitted}; r2_mean_dims is the unweighted mean of the R-squared of each dimension, the paper's "

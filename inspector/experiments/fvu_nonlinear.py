@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.intervals import slope_beside
 from inspector.statistics.profiles import ERROR_MAP
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
     from inspector.statistics.measured import SaeStatistics, Statistics
-    from inspector.statistics.profiles import Protocol
 
 NAMES = ("fvu", "fvu_nonlinear")
 INTERPRETATION = (
@@ -113,7 +112,7 @@ def flatness_note(result: Mapping[str, Any], intervals: Mapping[str, Any]) -> st
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, fvu_nonlinear against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.options import width_label
@@ -129,9 +128,7 @@ def draw(result: ResultObject) -> Sequence[Figure]:
 
 def definition(protocol: Protocol, params: FitParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
-    ends = bootstrap(params.resamples, protocol.fvu_contexts, fixed="the map")
+    ends = protocol.bootstrap(params.resamples, protocol.fvu_contexts, fixed="the map")
     return (
         f"fvu_nonlinear = sum ‖e - {protocol.affine}‖² / sum ‖x - mean(x)‖², pooled over dimensions and "
         f"{protocol.fvu_tokens}, with e = x - x_hat and {protocol.fitted}; fvu is the same without {protocol.affine}. "

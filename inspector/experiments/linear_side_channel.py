@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from inspector.errors import UsageError
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.side_channel import Channels, ChannelSae
 
 READING = (
@@ -81,7 +78,7 @@ class Result:
 MOST_LISTED = 50
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Channels]:
+def measure(measuring: Measuring, params: Params) -> Work[Channels]:
     """See `measure_channels`.
 
     Raises:
@@ -99,40 +96,28 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Chan
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Collect every rank's FVU, with random directions of the same rank as the control."""
     found = cast("Channels", statistics.own["linear-side-channel"])
-    by_id = {each.sae: each for each in found.saes}
     at = found.ranks.index(min(params.rank, statistics.d))
-    rows: list[Row | None] = []
-    intervals, random = {}, {}
-    for sae in statistics.saes:
-        one = by_id.get(sae.ref.sae_id)
-        if one is None:
-            rows.append(None)
-            continue
-        nothing, everything = one.by_rank[0].value, one.by_rank[-1].value
-        rows.append(
-            Row(
-                fvu=one.fvu.value,
-                fvu_mean_error=nothing,
-                fvu_side_channel=one.by_rank[at].value,
-                fvu_nonlinear=everything,
-                rank_half=one.rank_half.value,
-                rank_most=one.rank_most.value,
-                n_dense=len(one.dense),
-                dense_of_l0=one.dense_of_l0,
-            )
+    random = {}
+
+    def measured(one: ChannelSae) -> tuple[Row, shared.Intervals]:
+        values, intervals = shared.apart(
+            {
+                "fvu": one.fvu,
+                "fvu_side_channel": one.by_rank[at],
+                "fvu_nonlinear": one.by_rank[-1],
+                "rank_half": one.rank_half,
+                "rank_most": one.rank_most,
+            }
         )
-        intervals[one.sae] = {
-            "fvu": one.fvu.interval,
-            "fvu_side_channel": one.by_rank[at].interval,
-            "fvu_nonlinear": one.by_rank[-1].interval,
-            "rank_half": one.rank_half.interval,
-            "rank_most": one.rank_most.interval,
-        }
+        nothing, everything = one.by_rank[0].value, one.by_rank[-1].value
         if nothing is not None and everything is not None:
             random[one.sae] = nothing - (nothing - everything) * found.ranks[at] / statistics.d
-    flagged = [one for one in found.saes if one.dense]
+        row = Row(fvu_mean_error=nothing, n_dense=len(one.dense), dense_of_l0=one.dense_of_l0, **values)
+        return row, intervals
+
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             rank=found.ranks[at],
             ranks=found.ranks,
@@ -152,7 +137,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
                 "fvu": random,
             }
         },
-        warnings=_dense_warning(flagged, params.dense),
+        warnings=_dense_warning([one for one in found.saes if one.dense], params.dense),
     )
 
 
@@ -167,43 +152,34 @@ def _dense_warning(flagged: Sequence[ChannelSae], limit: float) -> tuple[str, ..
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """FVU against rank for every SAE looked at, the spectrum, and the table."""
-    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
+    from inspector.drawing.figures import Axis, Curve, Score, sae_table
     from inspector.options import width_label
 
-    found, rows = result["result"], [row for row in result["saes"] if "rank_half" in row]
+    found, rows = result["result"], shared.rows_with(result, "rank_half")
     scores = (
-        Score(key="fvu", title="FVU"),
-        Score(key="fvu_side_channel", title=f"+ rank {found['rank']}"),
-        Score(key="fvu_nonlinear", title="nonlinear FVU"),
+        *shared.scored(fvu="FVU", fvu_side_channel=f"+ rank {found['rank']}", fvu_nonlinear="nonlinear FVU"),
         Score(key="rank_half", title="rank for half", digits=0, ends=False),
         Score(key="rank_most", title="for 90%", digits=0, ends=False),
         Score(key="n_dense", title="dense latents"),
         Score(key="dense_of_l0", title="of L0", digits=2),
     )
-    table = sae_table("SAE with a linear side channel", rows, result["intervals"], scores, result["definition"])
-    shown = _one_per_width(rows)
-    names = {row["sae"]: f"{width_label(row['d_sae'])}, L0 {row['l0']:.0f}" for row in shown}
-    ranks = tuple(float(rank) for rank in found["ranks"])
-    by_rank = [
-        Series(
-            name=names[row["sae"]],
-            x=ranks[1:],  # the axis is logarithmic; rank 0 stands in the result
-            y=tuple(found["fvu_by_rank"][row["sae"]][1:]),
-            low=tuple(None if each is None else each[0] for each in found["fvu_by_rank_interval"][row["sae"]][1:]),
-            high=tuple(None if each is None else each[1] for each in found["fvu_by_rank_interval"][row["sae"]][1:]),
-        )
-        for row in shown
-    ]
-    spectra = [
-        Series(name=names[row["sae"]], x=tuple(float(i + 1) for i in range(len(shares))), y=tuple(shares))
-        for row in shown
-        if (shares := [share if share > 0 else None for share in found["spectrum"][row["sae"]]])
-    ]
+    names = {row["sae"]: f"{width_label(row['d_sae'])}, L0 {row['l0']:.0f}" for row in _one_per_width(rows)}
+    # The axis is logarithmic; rank 0 stands in the result.
+    ranks = [float(rank) for rank in found["ranks"][1:]]
+    by_rank = (
+        shared.line(name, ranks, found["fvu_by_rank"][sae][1:], found["fvu_by_rank_interval"][sae][1:])
+        for sae, name in names.items()
+    )
+    spectra = (
+        shared.line(name, map(float, range(1, 1 + len(shares))), [share if share > 0 else None for share in shares])
+        for sae, name in names.items()
+        if (shares := found["spectrum"][sae])
+    )
     x = Axis(label="rank", log=True)
     return (
-        table,
+        sae_table("SAE with a linear side channel", rows, result["intervals"], scores, result["definition"]),
         Curve(title="FVU with a side channel", x=x, y=Axis(label="FVU"), series=tuple(by_rank), note=READING),
         Curve(
             title="Spectrum of the linear error",
@@ -225,13 +201,11 @@ def _one_per_width(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     formula = "x_hat + mean error + P_k (linear_error - its mean)" if protocol.intercept else "x_hat + P_k linear_error"
     return (
         f"FVU of {formula}, linear_error being {protocol.a_map} of x and P_k the projection on the k leading principal "
         f"directions of linear_error on the training tokens: the best such map of rank k. Held-out tokens. "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="map and directions")
+        + protocol.bootstrap(params.resamples, fixed="map and directions")
     )
 
 

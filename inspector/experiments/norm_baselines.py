@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.token_scores import Array
 
@@ -74,46 +71,44 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
     from inspector.statistics import token_scores as scores
 
-    found = found_in(statistics, "norm-baselines")
+    found = shared.found_in(statistics, "norm-baselines")
     headline = found.protocol.baselines_of
+    target, other = TARGETS[headline], TARGETS["squared" if headline == "unsquared" else "unsquared"]
     in_sample = found.protocol.token_means_on == "all"
     intercept = params.intercept is not False  # the public code has one here, unlike in its other regressions (D-05)
-    by_id = found.by_id()
-    rows, best = [], {}
-    intervals: dict[str, dict[str, Interval]] = {}
-    published: dict[str, float | None] = {}
-    held_out: dict[str, float | None] = {}
+    best: dict[str, str | None] = {}
+    beaten: list[str] = []
+    token_r2: dict[str, dict[str, float | None]] = {"held_out": {}, "in_sample": {}}
     switched: dict[str, dict[str, float | None]] = {}
-    for sae in statistics.saes:
-        own = by_id[sae.ref.sae_id]
-        target, other = TARGETS[headline], TARGETS["squared" if headline == "unsquared" else "unsquared"]
+
+    def measured(own: SaeTokens) -> tuple[Row, shared.Intervals]:
         arrays = {f"r2_{name}": value for name, value in _five(found, own, target, intercept).items()}
         arrays |= {f"r2_{name}": value for name, value in _further(found, own, target).items()}
         arrays |= {f"r2_{name}_other": value for name, value in _five(found, own, other, intercept).items()}
-        values = scores.each(arrays)
-        held_out[own.sae], published[own.sae] = values["r2_token"].value, own.in_sample_token_r2[target]
+        values, intervals = shared.apart(scores.each(arrays))
+        token_r2["held_out"][own.sae] = values["r2_token"]
+        token_r2["in_sample"][own.sae] = own.in_sample_token_r2[target]
         if in_sample:
-            values["r2_token"] = scores.Estimate(value=own.in_sample_token_r2[target], interval=None)
-            values["r2_token_other"] = scores.Estimate(value=own.in_sample_token_r2[other], interval=None)
-        row = Row(**{name: value.value for name, value in values.items()})
-        rows.append(row)
-        intervals[own.sae] = {name: value.interval for name, value in values.items()}
-        if not in_sample:
+            values |= {"r2_token": own.in_sample_token_r2[target], "r2_token_other": own.in_sample_token_r2[other]}
+            intervals |= {"r2_token": None, "r2_token_other": None}
+        else:
             beside = np.stack([arrays[f"r2_{name}"] for name in FIVE if name != "x"])
             gain = arrays["r2_x"] - np.where(np.isnan(beside).all(axis=0), np.nan, np.fmax.reduce(beside))
-            intervals[own.sae]["r2_x_gain"] = scores.each({"r2_x_gain": gain})["r2_x_gain"].interval
-        rivals = {name: value for name in FIVE if name != "x" and (value := getattr(row, f"r2_{name}")) is not None}
-        best[own.sae] = max(rivals, key=lambda name: rivals[name]) if rivals else None
-        for name, value in _five(found, own, target, not intercept).items():
+            intervals["r2_x_gain"] = scores.estimate(gain).interval
+        rivals = {name: value for name in FIVE if name != "x" and (value := values[f"r2_{name}"]) is not None}
+        strongest = max(rivals, key=lambda name: rivals[name]) if rivals else None
+        best[own.sae] = strongest
+        of_x = values["r2_x"]
+        if strongest is not None and of_x is not None and of_x <= rivals[strongest]:
+            beaten.append(f"{own.sae} by {FIVE[strongest]}")
+        for name, array in _five(found, own, target, not intercept).items():
             if name != "token":
-                switched.setdefault(f"r2_{name}", {})[own.sae] = scores.defined(value[0])
-    beaten = [
-        f"{sae_id} by {FIVE[name]}"
-        for (sae_id, name), row in zip(best.items(), rows, strict=True)
-        if name is not None and row.r2_x is not None and row.r2_x <= getattr(row, f"r2_{name}")
-    ]
+                switched.setdefault(f"r2_{name}", {})[own.sae] = scores.defined(array[0])
+        return Row(**values), intervals
+
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             headline=headline,
             token_means="all tokens, in sample" if in_sample else "training tokens",
@@ -127,8 +122,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             "token_means": {
                 "definition": "r2_token with means over training tokens scored on held-out ones, and as the public "
                 "code has it: means over all tokens, scored on the same, where a rare token predicts itself (D-19).",
-                "held_out": held_out,
-                "in_sample": published,
+                **token_r2,
             },
             "shuffled_targets": {
                 "definition": "r2_x to expect if x said nothing about the size: -p/n_train (S-06); of the predictors "
@@ -172,54 +166,29 @@ def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]
     }
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Fig. 13's lines, over the widths of this layer, and all SAEs in tables."""
-    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
+    from inspector.drawing.figures import sae_table
 
-    found, rows, intervals = result["result"], result["saes"], result["intervals"]
-    names = {**FIVE, "token_and_x": FURTHER["token_and_x"]}
-    ordered = [row for row in rows if row["sae"] in found["series"]]
-    ordered = sorted(ordered, key=lambda row: float(row["d_sae"]))
+    found, rows = result["result"], result["saes"]
+    names = {f"r2_{name}": title for name, title in {**FIVE, "token_and_x": FURTHER["token_and_x"]}.items()}
+    ordered = sorted((row for row in rows if row["sae"] in found["series"]), key=lambda row: float(row["d_sae"]))
     one_each = len({row["d_sae"] for row in ordered}) == len(ordered)
-    series = []
-    for name, title in names.items():
-        key = f"r2_{name}"
-        ends = [intervals.get(row["sae"], {}).get(key) or (None, None) for row in ordered]
-        series.append(
-            Series(
-                name=title,
-                x=tuple(float(row["d_sae"]) for row in ordered),
-                y=tuple(row[key] for row in ordered),
-                low=tuple(low for low, _ in ends),
-                high=tuple(high for _, high in ends),
-                style="line" if one_each else "points",
-            )
-        )
-    size = "‖e‖²" if found["headline"] == "squared" else "‖e‖"
-    five = tuple(Score(key=f"r2_{name}", title=title) for name, title in FIVE.items())
-    other = "‖e‖" if found["headline"] == "squared" else "‖e‖²"
-    further = (
-        *(Score(key=f"r2_{name}", title=title) for name, title in FURTHER.items()),
-        Score(key="r2_x_within_token", title="x within token"),
-        *(Score(key=f"r2_{name}_other", title=f"{title}, {other}") for name, title in FIVE.items()),
-    )
+    series = shared.over_width(ordered, result["intervals"], names, "line" if one_each else "points")
+    size, other = ("‖e‖²", "‖e‖") if found["headline"] == "squared" else ("‖e‖", "‖e‖²")
+    further = {f"r2_{name}": title for name, title in FURTHER.items()} | {"r2_x_within_token": "x within token"}
+    further |= {f"r2_{name}_other": f"{title}, {other}" for name, title in FIVE.items()}
+    five = shared.scored(**{f"r2_{name}": title for name, title in FIVE.items()})
+    note = f"Token means: {found['token_means']}."
     return (
-        Curve(
-            title=f"R² of {size} from simpler things than x",
-            x=Axis(label="SAE width", unit="latents", log=True),
-            y=Axis(label="R²"),
-            series=tuple(series),
-            note=f"Token means: {found['token_means']}.",
-        ),
+        shared.width_curve(f"R² of {size} from simpler things than x", "R²", series, note),
         sae_table(f"R² of {size} by predictor", rows, {}, five, result["definition"]),
-        sae_table(f"Further predictors, and the five of {other}", rows, {}, further),
+        sae_table(f"Further predictors, and the five of {other}", rows, {}, shared.scored(**further)),
     )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     of = ("‖sae_error‖²", "‖sae_error‖") if protocol.baselines_of == "squared" else ("‖sae_error‖", "‖sae_error‖²")
     means = "its mean over training tokens"
     if protocol.token_means_on == "all":
@@ -228,8 +197,7 @@ def definition(protocol: Protocol, params: TokenParams) -> str:
     return (
         f"R-squared over held-out tokens of {of[0]} (and of {of[1]}, D-18) from the activation x, the token's id "
         f"({means}), the model's loss, the SAE's l0 and ‖x‖, each {fitted} by least squares on the training tokens; "
-        "also from id and position, and from id and x. "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="all fits")
+        "also from id and position, and from id and x. " + protocol.bootstrap(params.resamples, fixed="all fits")
     )
 
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.profiles import ERROR_COVARIANCE, NORM_MAP
-
-if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +76,7 @@ def _below_null(statistics: Statistics) -> list[str]:
     ]
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, r2_norm against L0 for each width, and in the layout of Fig. 2."""
     from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
     from inspector.options import width_label
@@ -102,12 +96,10 @@ def draw(result: ResultObject) -> Sequence[Figure]:
 
 def definition(protocol: Protocol, params: FitParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     formula, fitted = (
         ("a x + c", "a, c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
     )
-    ends = bootstrap(params.resamples, protocol.held_out_contexts, fixed="the map")
+    ends = protocol.bootstrap(params.resamples, fixed="the map")
     return (
         f"r2_norm = 1 - sum (y - {formula})² / sum (y - mean(y))² over held-out tokens, with y = ‖x - x_hat‖² and "
         f"{fitted} by least squares on the training tokens; fvu beside it is over {protocol.fvu_tokens}. {ends}"

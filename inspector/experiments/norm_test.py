@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 from inspector.statistics.profiles import ERROR_COVARIANCE
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.token_scores import Array
 
@@ -66,30 +64,30 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """All scores of every SAE, beside the Gaussian null, the intercept's effect and the training tokens."""
     from inspector.statistics import token_scores as scores
 
-    found = found_in(statistics, "norm-test")
-    by_id = found.by_id()
-    rows = []
-    intervals: dict[str, dict[str, Interval]] = {}
-    switched: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
-    null: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
-    train: dict[str, dict[str, float | None]] = {name: {} for name in VECTORS}
-    for sae in statistics.saes:
-        own = by_id[sae.ref.sae_id]
-        values = scores.each({f"r2_{name}": _r2(found, own, name, found.intercept) for name in VECTORS})
-        rows.append(Row(**{name: value.value for name, value in values.items()}))
-        intervals[own.sae] = {name: value.interval for name, value in values.items()}
+    found = shared.found_in(statistics, "norm-test")
+    switched: dict[str, shared.Values] = {name: {} for name in VECTORS}
+    null: dict[str, shared.Values] = {name: {} for name in VECTORS}
+    train: dict[str, shared.Values] = {name: {} for name in VECTORS}
+
+    def measured(own: SaeTokens) -> tuple[Row, shared.Intervals]:
+        values, intervals = shared.apart(
+            scores.each({f"r2_{name}": _r2(found, own, name, found.intercept) for name in VECTORS})
+        )
         for name in VECTORS:
             switched[name][own.sae] = scores.defined(_r2(found, own, name, not found.intercept)[0])
             null[name][own.sae] = found.x_gaussian_r2 if name == "x" else own.gaussian_r2.get(name)
             train[name][own.sae] = found.x_train_r2 if name == "x" else own.train_r2[name]
+        return Row(**values), intervals
+
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
     least = found.protocol.norm_test_above
     drop = least is not None
-    values_of = {name: [value for row in rows if (value := getattr(row, f"r2_{name}")) is not None] for name in VECTORS}
+    values_of = {name: shared.known(getattr(row, f"r2_{name}") for row in rows) for name in VECTORS}
     below = {name: sum(value <= CUT_OFF for value in own) for name, own in values_of.items()}
     shown = {name: [value for value in own if least is None or value > least] for name, own in values_of.items()}
     medians = {name: plain_statistics.median(own) if own else None for name, own in shown.items()}
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             medians=medians,
             below_half=below,
@@ -130,7 +128,7 @@ def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
 
 
 def _warnings(
-    rows: Sequence[Row], null: Mapping[str, Mapping[str, float | None]], below: Mapping[str, int], drop: bool
+    rows: Sequence[object], null: Mapping[str, shared.Values], below: Mapping[str, int], drop: bool
 ) -> tuple[str, ...]:
     warnings = []
     for name in VECTORS:
@@ -146,38 +144,35 @@ def _warnings(
     return tuple(warnings)
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Fig. 6's violins with the Gaussian null below, and all SAEs in a table."""
-    from inspector.drawing.figures import Axis, Score, Violin, sae_table
+    from inspector.drawing.figures import Axis, Violin, sae_table
 
-    rows = result["saes"]
+    rows, counts = result["saes"], result["result"]["below_half"]
     drop = result["profile"] == "paper-code"
     samples, nulls = [], []
     for name in VECTORS:
-        values = [row[f"r2_{name}"] for row in rows if row[f"r2_{name}"] is not None]
+        values = shared.known(row[f"r2_{name}"] for row in rows)
         samples.append(tuple(value for value in values if not drop or value > CUT_OFF))
-        levels = result["controls"]["gaussian_null"][f"r2_{name}"].values()
-        nulls.append(tuple(level for level in levels if level is not None))
-    counts = result["result"]["below_half"]
-    note = "At most 0.5: " + ", ".join(f"{VECTORS[name]} {counts[name]}" for name in VECTORS)
+        nulls.append(tuple(shared.known(result["controls"]["gaussian_null"][f"r2_{name}"].values())))
+    note = "At most 0.5: " + ", ".join(f"{short} {counts[name]}" for name, short in VECTORS.items())
     note += " (left out)." if drop else " (shown)."
-    axis = Axis(label="R² of the squared norm on x")
-    labels = tuple(VECTORS.values())
-    figures: list[Figure] = [
-        Violin(title="Norm test, one value per SAE", value=axis, labels=labels, samples=tuple(samples), note=note)
-    ]
+    axis, labels = Axis(label="R² of the squared norm on x"), tuple(VECTORS.values())
+    drawn = {"Norm test, one value per SAE": (samples, note)}
     if any(nulls):
-        figures.append(
-            Violin(title="The same of Gaussians with these moments", value=axis, labels=labels, samples=tuple(nulls))
-        )
-    scores = tuple(Score(key=f"r2_{name}", title=f"R² {short}") for name, short in VECTORS.items())
-    return *figures, sae_table("Squared norms predicted from x", rows, {}, scores, result["definition"])
+        drawn["The same of Gaussians with these moments"] = nulls, ""
+    scores = shared.scored(**{f"r2_{name}": f"R² {short}" for name, short in VECTORS.items()})
+    return (
+        *(
+            Violin(title=title, value=axis, labels=labels, samples=tuple(of), note=said)
+            for title, (of, said) in drawn.items()
+        ),
+        sae_table("Squared norms predicted from x", rows, {}, scores, result["definition"]),
+    )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     formula, fitted = (
         ("a x - c", "a and c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
     )
@@ -191,7 +186,7 @@ def definition(protocol: Protocol, params: TokenParams) -> str:
         f"r2_v = 1 - sum (‖v‖² - {formula})² / sum (‖v‖² - mean)² over held-out tokens, for v in x, x_hat, sae_error, "
         "linear_error, nonlinear_error and x_hat + nonlinear_error (which is x - linear_error, S-11), "
         f"{fitted} by least squares on the training tokens. The map that splits the error, {protocol.a_map}, is fitted "
-        f"on {where}.{shown} " + bootstrap(params.resamples, protocol.held_out_contexts, fixed="all maps")
+        f"on {where}.{shown} " + protocol.bootstrap(params.resamples, fixed="all maps")
     )
 
 

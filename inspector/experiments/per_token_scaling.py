@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure, names_of, pairs_of, table, triangle
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.token_norms import TokenNorms
 
 VARIANTS = ("squared_origin", "squared_intercept", "unsquared_origin", "unsquared_intercept")
@@ -68,57 +66,56 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     from inspector.statistics import token_scores as scores
     from inspector.statistics.token_norms import column
 
-    found = found_in(statistics, "per-token-scaling")
+    found = shared.found_in(statistics, "per-token-scaling")
     headline = found.protocol.scaling
     squared = headline.startswith("squared")
     products = found.squared if squared else found.plain
-    pairs, intervals, shuffled, gains = [], {}, {}, []
-    for small, large in pairs_of(found):
+    widths = {each.sae: each.d_sae for each in found.saes}
+    sizes, intervals = _sizes(found)
+    pairs, shuffled, gains = [], {}, []
+    for small, large in shared.pairs_of(found):
         target, by = column("error", large), column("error", small)
         fits = {
             f"{kind}_{fit}": scores.regress(table, target, [by], found.counts, intercept=fit == "intercept")
             for kind, table in (("squared", found.squared), ("unsquared", found.plain))
             for fit in ("origin", "intercept")
         }
+        predictors = ("x", column("probe", small), column("probe", large))
         baselines = {
-            "r2_x_norm": scores.regress(products, target, ["x"], found.counts),
-            "r2_activation": scores.regress(products, target, [column("probe", small)], found.counts),
-            "r2_activation_own": scores.regress(products, target, [column("probe", large)], found.counts),
+            name: scores.regress(products, target, [predictor], found.counts).r2
+            for name, predictor in zip(BASELINES, predictors, strict=True)
         }
-        values = {"r2": scores.estimate(fits[headline].r2)}
-        values |= {f"r2_{name}": scores.estimate(fit.r2) for name, fit in fits.items()}
-        values |= {name: scores.estimate(fit.r2) for name, fit in baselines.items()}
-        best = scores.larger(baselines["r2_x_norm"].r2, baselines["r2_activation"].r2)
-        values["gain"] = scores.estimate(fits[headline].r2 - best)
-        sizes = {each.sae: each.d_sae for each in found.saes}
+        gain = fits[headline].r2 - scores.larger(baselines["r2_x_norm"], baselines["r2_activation"])
+        arrays = {"r2": fits[headline].r2} | {f"r2_{name}": fit.r2 for name, fit in fits.items()}
+        values, own = shared.apart(scores.each(arrays | baselines | {"gain": gain}))
+        gained = values.pop("gain")
         pairs.append(
             Pair(
                 small=small,
                 large=large,
-                d_small=sizes[small],
-                d_large=sizes[large],
+                d_small=widths[small],
+                d_large=widths[large],
                 factor=scores.defined(fits[headline].weights[0]),
-                **{name: value.value for name, value in values.items() if name != "gain"},
+                **values,
             )
         )
-        key = f"{small} -> {large}"
-        intervals[key] = {name: value.interval for name, value in values.items()}
+        key = shared.pair_key(small, large)
+        intervals[key] = own
         shuffled[key] = scores.shuffled_r2(products, target, by, intercept=headline.endswith("intercept"))
-        if values["gain"].value is not None and values["gain"].value <= 0.0:
+        if gained is not None and gained <= 0.0:
             gains.append(key)
-    sizes_of, own = _sizes(found)
     return Outcome(
         rows=(),
         result=Result(
             headline=headline,
             published=VARIANTS[3],
             series=list(found.series),
-            labels=names_of(found),
+            labels=shared.names_of(found),
             n_test=found.n_test,
             pairs=tuple(pairs),
-            **sizes_of,
+            **sizes,
         ),
-        intervals=own | intervals,
+        intervals=intervals,
         controls={
             "shuffled_targets": {
                 "definition": "r2 to expect had the larger SAE's tokens been permuted, among training and among "
@@ -134,89 +131,72 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             "intercept": {
                 "definition": "r2 with an intercept less r2 through the origin, squared norms (D-09).",
                 "r2": {
-                    f"{pair.small} -> {pair.large}": pair.r2_squared_intercept - pair.r2_squared_origin
+                    shared.pair_key(pair.small, pair.large): pair.r2_squared_intercept - pair.r2_squared_origin
                     for pair in pairs
                     if pair.r2_squared_intercept is not None and pair.r2_squared_origin is not None
                 },
             },
         },
-        warnings=_warnings(found, pairs, gains),
+        warnings=_warnings(pairs, gains),
     )
 
 
-def _sizes(found: TokenNorms) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, Interval]]]:
+def _sizes(found: TokenNorms) -> tuple[dict[str, shared.Values], dict[str, shared.Intervals]]:
     """Mean and variation of the error's norm by SAE, and their intervals."""
     from inspector.statistics import token_scores as scores
 
     by_id = found.by_id()
-    sizes: dict[str, dict[str, float | None]] = {"mean_error_norm": {}, "variation": {}}
-    intervals: dict[str, dict[str, Interval]] = {}
+    sizes: dict[str, shared.Values] = {"mean_error_norm": {}, "variation": {}}
+    intervals: dict[str, shared.Intervals] = {}
     for sae_id in found.series:
         own = by_id[sae_id].products
         mean = scores.mean(own, "sae_error", found.counts)
         spread = scores.deviation(own, "sae_error", found.counts)
-        values = scores.each({"mean_error_norm": mean, "variation": spread / scores.positive(mean)})
+        values, intervals[sae_id] = shared.apart(
+            scores.each({"mean_error_norm": mean, "variation": spread / scores.positive(mean)})
+        )
         for name, value in values.items():
-            sizes[name][sae_id] = value.value
-        intervals[sae_id] = {name: value.interval for name, value in values.items()}
+            sizes[name][sae_id] = value
     return sizes, intervals
 
 
-def _warnings(found: TokenNorms, pairs: Sequence[Pair], gains: Sequence[str]) -> tuple[str, ...]:
+def _warnings(pairs: Sequence[Pair], gains: Sequence[str]) -> tuple[str, ...]:
     if not pairs:
-        return ("A pair needs SAEs of two widths; choose more with --widths.",)
-    if gains:
-        return (
-            f"{len(gains)} of {len(pairs)} pairs do not gain over what the size of x or a probe of x predicts (C6).",
-        )
-    return ()
+        return (shared.NO_PAIR,)
+    said = f"{len(gains)} of {len(pairs)} pairs do not gain over what the size of x or a probe of x predicts (C6)."
+    return (said,) if gains else ()
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Fig. 4's triangle, R-squared against the ratio of widths beside its baselines, and all variants in a table."""
-    from inspector.drawing.figures import Axis, Curve, Series
+    from inspector.drawing.figures import Axis, Curve
 
     found = result["result"]
-    pairs = found["pairs"]
-    names = dict(zip(found["series"], found["labels"], strict=True))
-    rows, variants = [], []
-    for pair in pairs:
-        ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {}).get("r2") or (None, None)
-        both = names[pair["small"]], names[pair["large"]]
-        rows.append((*both, pair["r2"], *ends, *(pair[each] for each in BASELINES)))
-        variants.append((*both, *(pair[f"r2_{each}"] for each in VARIANTS)))
-    ordered = sorted(pairs, key=lambda pair: float(pair["d_large"] / pair["d_small"]))
-    ratios = tuple(pair["d_large"] / pair["d_small"] for pair in ordered)
+    ordered = sorted(found["pairs"], key=lambda pair: float(pair["d_large"] / pair["d_small"]))
+    ratios = [pair["d_large"] / pair["d_small"] for pair in ordered]
     baselines = BASELINES | {"r2_x_norm": "‖x‖²" if found["headline"].startswith("squared") else "‖x‖"}
     lines = {"r2": "SAE_1's error", **baselines}
+    headline = found["headline"].replace("_", ", ")
+    title = f"Error size of one SAE predicted from another's ({headline})"
+    variants = {f"r2_{each}": each.replace("_", " ") for each in VARIANTS}
     return (
-        triangle(
-            f"Error size of one SAE predicted from another's ({found['headline'].replace('_', ', ')})",
-            found,
-            "r2",
-            diagonal=1.0,
-            value="R²",
-        ),
+        shared.triangle(title, found, "r2", diagonal=1.0, value="R²"),
         Curve(
             title="R² by ratio of widths",
             x=Axis(label="width of SAE_2 / width of SAE_1", log=True),
             y=Axis(label="R²"),
             series=tuple(
-                Series(name=name, x=ratios, y=tuple(pair[key] for pair in ordered), style="points")
+                shared.line(name, ratios, [pair[key] for pair in ordered], style="points")
                 for key, name in lines.items()
             ),
         ),
-        table("Pairs of widths", ("R²", "95% low", "high", *baselines.values()), rows, result["definition"]),
-        table(
-            "Norms squared or not, through the origin or not", [each.replace("_", " ") for each in VARIANTS], variants
-        ),
+        shared.pair_table("Pairs of widths", result, {"r2": "R²", **baselines}, result["definition"], headline="r2"),
+        shared.pair_table("Norms squared or not, through the origin or not", result, variants),
     )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     size, square = "‖sae_error‖", protocol.scaling.startswith("squared")
     with_constant = protocol.scaling.endswith("intercept")
     formula, fit = ("c y1 + k", "c and k fitted") if with_constant else ("c y1", "c fitted through the origin")
@@ -224,8 +204,7 @@ def definition(protocol: Protocol, params: TokenParams) -> str:
         f"r2 = 1 - sum (y2 - {formula})² / sum (y2 - mean(y2))² over held-out tokens, y1 and y2 being "
         f"{size + '²' if square else size} of a smaller and a larger SAE and {fit} on the training tokens "
         f"({'Eq. 13' if square else 'as Fig. 4 has it, D-09'}); beside it the other three of squared or not, through "
-        "the origin or with an intercept (D-09). "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the fits")
+        "the origin or with an intercept (D-09). " + protocol.bootstrap(params.resamples, fixed="the fits")
     )
 
 

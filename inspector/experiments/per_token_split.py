@@ -7,23 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import (
-    NO_STRETCH,
-    TokenParams,
-    found_in,
-    measure,
-    names_of,
-    pairs_of,
-    trace_figures,
-    triangle,
-)
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
-    from inspector.statistics.token_norms import TokenNorms
+    from inspector.statistics.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.token_scores import Array
 
 PARTS = ("linear", "nonlinear")
@@ -81,62 +70,54 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     from inspector.statistics import token_scores as scores
     from inspector.statistics.token_norms import column
 
-    found = found_in(statistics, "per-token-split")
-    counts, plain, shown = found.counts, found.plain, found.trace
-    rows: list[Row | None] = []
-    intervals: dict[str, dict[str, Interval]] = {}
-    for sae in statistics.saes:
-        sae_id = sae.ref.sae_id
-        if sae_id not in found.series:
-            rows.append(None)
-            continue
-        values = scores.each(
-            {f"mean_{part}_norm": scores.mean(plain, column(part, sae_id), counts) for part in (*PARTS, "error")}
-            | {
-                f"{part}_correlation": scores.correlation(
-                    plain, column(part, found.series[0]), column(part, sae_id), counts
-                )
-                for part in PARTS
-            }
-        )
-        rows.append(Row(**{name: value.value for name, value in values.items()}))
-        intervals[sae_id] = {name: value.interval for name, value in values.items()}
-    slopes, other = _slopes(found), _slopes(found, switched=True)
-    estimates = scores.each(slopes)
-    intervals["slopes"] = {name: value.interval for name, value in estimates.items()}
+    found = shared.found_in(statistics, "per-token-split")
+    counts, plain, by_id = found.counts, found.plain, found.by_id()
+
+    def correlations(one: str, other: str, suffix: str = "") -> dict[str, Array]:
+        return {
+            f"{part}{suffix}": scores.correlation(plain, column(part, one), column(part, other), counts)
+            for part in PARTS
+        }
+
+    def measured(sae: SaeTokens) -> tuple[Row, shared.Intervals]:
+        means = {f"mean_{part}_norm": scores.mean(plain, column(part, sae.sae), counts) for part in (*PARTS, "error")}
+        together = correlations(found.series[0], sae.sae, "_correlation")
+        values, intervals = shared.apart(scores.each(means | together))
+        return Row(**values), intervals
+
+    rows, intervals = shared.per_sae(statistics, [by_id[sae_id] for sae_id in found.series], measured)
+    slopes, intervals["slopes"] = shared.apart(scores.each(_slopes(found)))
     pairs = []
-    for small, large in pairs_of(found):
-        both = scores.each(
-            {part: scores.correlation(plain, column(part, small), column(part, large), counts) for part in PARTS}
-        )
-        pairs.append(Pair(small=small, large=large, nonlinear=both["nonlinear"].value, linear=both["linear"].value))
-        intervals[f"{small} -> {large}"] = {name: value.interval for name, value in both.items()}
-    excerpts = {
-        part: {} if shown is None else {name: list(norms) for name, norms in getattr(shown, f"{part}_error").items()}
+    for small, large in shared.pairs_of(found):
+        both, intervals[shared.pair_key(small, large)] = shared.apart(scores.each(correlations(small, large)))
+        pairs.append(Pair(small=small, large=large, **both))
+    shown = found.trace
+    norms: dict[str, dict[str, list[float]]] = {
+        part: {} if shown is None else {name: list(own) for name, own in getattr(shown, f"{part}_error").items()}
         for part in PARTS
     }
-    switched = {name: scores.defined(values[0]) for name, values in other.items()}
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
-            **{name: value.value for name, value in estimates.items()},
-            **{f"falling_{part}": _falling(excerpts[part], found.series) for part in PARTS},
+            linear_slope=slopes["linear_slope"],
+            nonlinear_slope=slopes["nonlinear_slope"],
+            linear_slope_percent=slopes["linear_slope_percent"],
+            nonlinear_slope_percent=slopes["nonlinear_slope_percent"],
+            falling_linear=_falling(norms["linear"], found.series),
+            falling_nonlinear=_falling(norms["nonlinear"], found.series),
             series=list(found.series),
-            labels=names_of(found),
+            labels=shared.names_of(found),
             pairs=tuple(pairs),
-            context=None if shown is None else shown.context,
-            positions=[] if shown is None else list(shown.positions),
-            tokens=[] if shown is None else list(shown.tokens),
-            train=[] if shown is None else list(shown.train),
-            linear_error=excerpts["linear"],
-            nonlinear_error=excerpts["nonlinear"],
+            linear_error=norms["linear"],
+            nonlinear_error=norms["nonlinear"],
+            **shared.excerpt(shown),
         ),
         intervals=intervals,
         controls={
             "intercept": {
                 "definition": f"The slopes {'without' if found.intercept else 'with'} an intercept in the map that "
                 "splits the error (D-05).",
-                **switched,
+                **{name: scores.defined(values[0]) for name, values in _slopes(found, switched=True).items()},
             },
             "shuffled_tokens": {
                 "definition": "Correlation to expect between the norms of one SAE and those of another with its tokens "
@@ -175,73 +156,53 @@ def _falling(norms: dict[str, list[float]], series: Sequence[str]) -> float | No
 
 
 def _warnings(found: TokenNorms, params: TokenParams) -> tuple[str, ...]:
-    warnings = []
-    if len(found.series) < 2:
-        warnings.append("A slope on width needs SAEs of two widths; choose more with --widths.")
-    if found.trace is None and params.length:
-        warnings.append(NO_STRETCH.format(length=params.length))
-    return tuple(warnings)
+    few = "A slope on width needs SAEs of two widths; choose more with --widths."
+    return (*((few,) if len(found.series) < 2 else ()), *shared.no_stretch(found, params))
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Both panels of Fig. 12, the means over all tokens against width, and which tokens' norms go together."""
-    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
+    from inspector.drawing.figures import sae_table
 
     found, intervals = result["result"], result["intervals"]
     named = dict(zip(found["series"], found["labels"], strict=True))
-    rows = [row for row in result["saes"] if "mean_linear_norm" in row]
-    series = []
-    for part in PARTS:
-        key = f"mean_{part}_norm"
-        ends = [intervals.get(row["sae"], {}).get(key) or (None, None) for row in rows]
-        series.append(
-            Series(
-                name=f"{part} error",
-                x=tuple(float(row["d_sae"]) for row in rows),
-                y=tuple(row[key] for row in rows),
-                low=tuple(low for low, _ in ends),
-                high=tuple(high for _, high in ends),
-                style="line" if len(set(named.values())) == len({row["d_sae"] for row in rows}) else "points",
-            )
-        )
-    table = sae_table(
-        "Mean norms over all held-out tokens",
-        rows,
-        intervals,
-        (
-            Score(key="mean_linear_norm", title="linear"),
-            Score(key="mean_nonlinear_norm", title="nonlinear"),
-            Score(key="linear_correlation", title="corr. linear"),
-            Score(key="nonlinear_correlation", title="corr. nonlinear"),
-        ),
-        result["definition"],
+    rows = shared.rows_with(result, "mean_linear_norm")
+    one_each = len(set(named.values())) == len({row["d_sae"] for row in rows})
+    means = {f"mean_{part}_norm": f"{part} error" for part in PARTS}
+    scores = shared.scored(
+        mean_linear_norm="linear",
+        mean_nonlinear_norm="nonlinear",
+        linear_correlation="corr. linear",
+        nonlinear_correlation="corr. nonlinear",
     )
-    excerpts: list[Figure] = []
-    for part in PARTS:
-        lines = {label: found[f"{part}_error"].get(sae_id, []) for sae_id, label in named.items()}
-        excerpts += trace_figures(f"{part.capitalize()} error's norm along a text", found, lines)
+    title = "Which tokens' nonlinear errors go together"
     return (
-        *excerpts,
-        Curve(
-            title="Mean norms against width, all held-out tokens",
-            x=Axis(label="SAE width", unit="latents", log=True),
-            y=Axis(label="mean L2 norm"),
-            series=tuple(series),
+        *(
+            figure
+            for part in PARTS
+            for figure in shared.trace_figures(
+                f"{part.capitalize()} error's norm along a text",
+                found,
+                {label: found[f"{part}_error"].get(sae_id, []) for sae_id, label in named.items()},
+            )
         ),
-        triangle("Which tokens' nonlinear errors go together", found, "nonlinear", diagonal=1.0, value="correlation"),
-        table,
+        shared.width_curve(
+            "Mean norms against width, all held-out tokens",
+            "mean L2 norm",
+            shared.over_width(rows, intervals, means, "line" if one_each else "points"),
+        ),
+        shared.triangle(title, found, "nonlinear", diagonal=1.0, value="correlation"),
+        sae_table("Mean norms over all held-out tokens", rows, intervals, scores, result["definition"]),
     )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     return (
         f"‖linear_error‖ and ‖nonlinear_error‖, the error split by {protocol.a_map}, one SAE per width: at the "
         "tokens of per-token-trace, and over all held-out tokens their mean, the least-squares slope of the mean on "
         "log2 width (units of x per doubling), and the correlation between widths. "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+        + protocol.bootstrap(params.resamples, fixed="the maps")
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import NO_STRETCH, TokenParams, found_in, measure, names_of, trace_figures
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
-    from inspector.statistics.token_norms import Trace
+    from inspector.statistics.token_norms import SaeTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,44 +50,41 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     from inspector.statistics import token_scores as scores
     from inspector.statistics.token_norms import column
 
-    found = found_in(statistics, "per-token-trace")
-    shown = found.trace
-    rows: list[Row | None] = []
-    intervals: dict[str, dict[str, Interval]] = {}
-    for sae in statistics.saes:
-        sae_id = sae.ref.sae_id
-        if sae_id not in found.series:
-            rows.append(None)
-            continue
-        own, narrowest = column("error", sae_id), column("error", found.series[0])
-        values = scores.each(
-            {
-                "mean_norm": scores.mean(found.plain, own, found.counts),
-                "correlation": scores.correlation(found.plain, narrowest, own, found.counts),
-            }
-        )
-        norms = () if shown is None else shown.sae_error[sae_id]
-        first = () if shown is None else shown.sae_error[found.series[0]]
-        rows.append(
-            Row(
-                mean_norm_shown=sum(norms) / len(norms) if norms else None,
-                correlation_shown=scores.correlation_of(first, norms),
-                **{name: value.value for name, value in values.items()},
+    found = shared.found_in(statistics, "per-token-trace")
+    by_id, norms = found.by_id(), {} if found.trace is None else found.trace.sae_error
+    narrowest = found.series[0]
+
+    def measured(sae: SaeTokens) -> tuple[Row, shared.Intervals]:
+        own = column("error", sae.sae)
+        values, intervals = shared.apart(
+            scores.each(
+                {
+                    "mean_norm": scores.mean(found.plain, own, found.counts),
+                    "correlation": scores.correlation(found.plain, column("error", narrowest), own, found.counts),
+                }
             )
         )
-        intervals[sae_id] = {name: value.interval for name, value in values.items()}
+        here = norms.get(sae.sae, ())
+        row = Row(
+            mean_norm_shown=shared.mean(here) if here else None,
+            correlation_shown=scores.correlation_of(norms.get(narrowest, ()), here),
+            **values,
+        )
+        return row, intervals
+
+    rows, intervals = shared.per_sae(statistics, [by_id[sae_id] for sae_id in found.series], measured)
+    first = norms.get(narrowest, ())
+    moved = (*first[len(first) // 2 :], *first[: len(first) // 2])
+    nonlinear = () if found.trace is None else zip(*found.trace.nonlinear_error.values(), strict=True)
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             series=list(found.series),
-            labels=names_of(found),
-            context=None if shown is None else shown.context,
-            positions=[] if shown is None else list(shown.positions),
-            tokens=[] if shown is None else list(shown.tokens),
-            train=[] if shown is None else list(shown.train),
-            x_norm=[] if shown is None else list(shown.x),
-            sae_error={} if shown is None else {name: list(values) for name, values in shown.sae_error.items()},
-            mean_nonlinear_error=_mean_nonlinear(shown),
+            labels=shared.names_of(found),
+            **shared.excerpt(found.trace),
+            x_norm=[] if found.trace is None else list(found.trace.x),
+            sae_error={name: list(values) for name, values in norms.items()},
+            mean_nonlinear_error=[shared.mean(values) for values in nonlinear],
         ),
         intervals=intervals,
         controls={
@@ -98,50 +92,33 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
                 "definition": "The same correlation over all held-out tokens: an excerpt proves nothing. Shifted: over "
                 "the tokens shown, with the narrowest SAE's norms moved on by half the excerpt, which is what no "
                 "relation looks like.",
-                "shifted": _shifted(shown, found.series, scores.correlation_of),
+                "shifted": {sae: scores.correlation_of(moved, norms[sae]) for sae in found.series if norms},
             }
         },
-        warnings=() if shown is not None or not params.length else (NO_STRETCH.format(length=params.length),),
+        warnings=shared.no_stretch(found, params),
     )
 
 
-def _mean_nonlinear(shown: Trace | None) -> list[float]:
-    if shown is None:
-        return []
-    return [sum(values) / len(values) for values in zip(*shown.nonlinear_error.values(), strict=True)]
-
-
-def _shifted(shown: Trace | None, series: Sequence[str], correlation_of: Any) -> Mapping[str, float | None]:
-    if shown is None:
-        return {}
-    first = shown.sae_error[series[0]]
-    moved = (*first[len(first) // 2 :], *first[: len(first) // 2])
-    return {sae_id: correlation_of(moved, shown.sae_error[sae_id]) for sae_id in series}
-
-
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Both panels of Fig. 5, with the mean nonlinear error, and the averages in a table."""
-    from inspector.drawing.figures import Score, sae_table
+    from inspector.drawing.figures import sae_table
 
     found = result["result"]
     named = zip(found["series"], found["labels"], strict=True)
     lines = {label: found["sae_error"][sae_id] for sae_id, label in named} if found["tokens"] else {}
     lines["mean nonlinear"] = found["mean_nonlinear_error"]
-    scores = (
-        Score(key="mean_norm_shown", title="mean here"),
-        Score(key="mean_norm", title="mean, all"),
-        Score(key="correlation_shown", title="corr. here"),
-        Score(key="correlation", title="corr., all"),
+    scores = shared.scored(
+        mean_norm_shown="mean here", mean_norm="mean, all", correlation_shown="corr. here", correlation="corr., all"
     )
-    rows = [row for row in result["saes"] if "mean_norm_shown" in row]
-    table = sae_table("Along the excerpt and over all tokens", rows, result["intervals"], scores, result["definition"])
-    return *trace_figures("Error norm along a text", found, lines, zoom=True), table
+    rows, title = shared.rows_with(result, "mean_norm_shown"), "Along the excerpt and over all tokens"
+    return (
+        *shared.trace_figures("Error norm along a text", found, lines, zoom=True),
+        sae_table(title, rows, result["intervals"], scores, result["definition"]),
+    )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     among = "held-out ones, where whole contexts are held out"
     if protocol.split == "token":
         among = "training tokens among them"
@@ -149,7 +126,7 @@ def definition(protocol: Protocol, params: TokenParams) -> str:
         f"‖sae_error‖ at {params.length:,} consecutive tokens for one SAE per width, from number {params.start:,} of "
         f"all included tokens on ({among}), and the mean over the SAEs of ‖nonlinear_error‖, the error split by "
         f"{protocol.a_map}. Beside it, over all held-out tokens, the mean norm and its correlation with the narrowest "
-        "SAE's. " + bootstrap(params.resamples, protocol.held_out_contexts)
+        "SAE's. " + protocol.bootstrap(params.resamples)
     )
 
 

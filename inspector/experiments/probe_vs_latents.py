@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
     from inspector.engine.theory import Array
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
     from inspector.statistics.probed import Probed, ProbedSae
-    from inspector.statistics.profiles import Protocol
 
-PREDICTIONS = ("mean_active", "power_ratio", "ols")
+SUFFIXES = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}
+"""Of the scores of each prediction."""
 TITLES = {"mean_active": "mean when active", "power_ratio": "E w²/E w", "ols": "Cov(w, w²)/Var(w)"}
 
 
@@ -83,7 +81,7 @@ class Result:
     """Latents that were never active, which have none of these."""
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Probed]:
+def measure(measuring: Measuring, params: Params) -> Work[Probed]:
     """See `measure_probes`."""
     from inspector.statistics.probed import measure_probes
 
@@ -93,42 +91,24 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Prob
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """How close each prediction comes, with latents resampled for the intervals."""
     found = cast("Probed", statistics.own["probe-vs-latents"])
-    by_id = {each.sae: each for each in found.saes}
-    rows: list[Row | None] = []
-    intervals: dict[str, dict[str, Interval]] = {}
     controls = {}
-    for sae in statistics.saes:
-        one = by_id.get(sae.ref.sae_id)
-        if one is None:
-            rows.append(None)
-            continue
-        fits = {name: agreement(one.dot, getattr(one, name), one.frequency) for name in PREDICTIONS}
-        names = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}
-        values = {f"{key}{names[name]}": value for name, fit in fits.items() for key, value in fit.items()}
+
+    def measured(one: ProbedSae) -> tuple[Row, shared.Intervals]:
+        values: shared.Values = {}
+        for name, suffix in SUFFIXES.items():
+            fit = agreement(one.dot, getattr(one, name), one.frequency)
+            values |= {f"{key}{suffix}": value for key, value in fit.items()}
         once = agreement(one.dot, one.mean_active, [1.0] * one.n_active)
         values |= {f"{key}_unweighted": value for key, value in once.items()}
-        rows.append(Row(n_train=found.n_tokens, n_test=0, active_latents=one.n_active, r2_probe=one.r2_probe, **values))
-        intervals[one.sae] = _intervals(one, params.resamples, found.seed)
         controls[one.sae] = agreement(one.dot, tuple(reversed(one.mean_active)), one.frequency)["correlation"]
-    shown = max(found.saes, key=lambda each: each.d_sae, default=None)
-    window = params.window or found.smoothed_over
-    n = 0 if shown is None else min(params.latents, shown.n_active)
-    result = Result(
-        sae=None if shown is None else shown.sae,
-        n_tokens=found.n_tokens,
-        window=window,
-        rank=list(range(1, n + 1)),
-        dot=[] if shown is None else list(shown.dot[:n]),
-        dot_smoothed=[] if shown is None else smoothed(shown.dot[:n], window),
-        mean_active=[] if shown is None else list(shown.mean_active[:n]),
-        power_ratio=[] if shown is None else list(shown.power_ratio[:n]),
-        ols=[] if shown is None else list(shown.ols[:n]),
-        left_out=0 if shown is None else shown.d_sae - shown.n_active,
-    )
-    far = [row.slope for row in rows if row is not None and row.slope is not None and not 0.5 <= row.slope <= 2.0]
+        row = Row(n_train=found.n_tokens, n_test=0, active_latents=one.n_active, r2_probe=one.r2_probe, **values)
+        return row, _intervals(one, params.resamples, found.seed)
+
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
+    far = [slope for slope in shared.known(getattr(row, "slope", None) for row in rows) if not 0.5 <= slope <= 2.0]
     return Outcome(
-        rows=tuple(rows),
-        result=result,
+        rows=rows,
+        result=_curve(max(found.saes, key=lambda each: each.d_sae, default=None), found, params),
         intervals=intervals,
         controls={
             "reversed_latents": {
@@ -145,22 +125,41 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
+def _curve(shown: ProbedSae | None, found: Probed, params: Params) -> Result:
+    window = params.window or found.smoothed_over
+    n = 0 if shown is None else min(params.latents, shown.n_active)
+    first = {name: [] if shown is None else list(getattr(shown, name)[:n]) for name in ("dot", *SUFFIXES)}
+    return Result(
+        sae=None if shown is None else shown.sae,
+        n_tokens=found.n_tokens,
+        window=window,
+        rank=list(range(1, n + 1)),
+        dot_smoothed=smoothed(first["dot"], window),
+        left_out=0 if shown is None else shown.d_sae - shown.n_active,
+        dot=first["dot"],
+        mean_active=first["mean_active"],
+        power_ratio=first["power_ratio"],
+        ols=first["ols"],
+    )
+
+
 def agreement(
     dot: Sequence[float] | Array, predicted: Sequence[float] | Array, weight: Sequence[float] | Array
-) -> dict[str, float | None]:
+) -> shared.Values:
     """Weighted slope through a line, correlation, and R-squared of the prediction as it is; None where undefined."""
     import numpy as np
 
     y, p, w = (np.asarray(values, dtype=np.float64) for values in (dot, predicted, weight))
     keep = np.isfinite(p) & np.isfinite(y)  # a latent that is always equally active has no covariance to divide
     y, p, w = y[keep], p[keep], w[keep]
+    undefined: shared.Values = {"slope": None, "correlation": None, "r2": None}
     if len(y) < 2 or w.sum() == 0:
-        return {"slope": None, "correlation": None, "r2": None}
+        return undefined
     w = w / w.sum()
     cy, cp = y - w @ y, p - w @ p
     var_y, var_p, cov = w @ cy**2, w @ cp**2, w @ (cy * cp)
     if var_y == 0 or var_p == 0:
-        return {"slope": None, "correlation": None, "r2": None}
+        return undefined
     return {
         "slope": float(cov / var_p),
         "correlation": float(cov / np.sqrt(var_y * var_p)),
@@ -197,47 +196,44 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return [(sums[stop] - sums[start]) / (stop - start) for start, stop in ends]
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """The curve of the widest SAE, and how close the predictions come in a table."""
-    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
+    from inspector.drawing.figures import Axis, Curve, sae_table
 
-    rows = [row for row in result["saes"] if "r2_probe" in row]
-    scores = (
-        Score(key="slope", title="slope"),
-        Score(key="slope_unweighted", title="slope, unweighted"),
-        Score(key="correlation", title="correlation"),
-        Score(key="r2", title="R² mean when active"),
-        Score(key="r2_power_ratio", title="R² E w²/E w"),
-        Score(key="r2_ols", title="R² Cov/Var"),
+    found, rows = result["result"], shared.rows_with(result, "r2_probe")
+    scores = shared.scored(
+        slope="slope",
+        slope_unweighted="slope, unweighted",
+        correlation="correlation",
+        r2="R² mean when active",
+        r2_power_ratio="R² E w²/E w",
+        r2_ols="R² Cov/Var",
     )
-    table = sae_table("Probe weights and mean activations", rows, result["intervals"], scores, result["definition"])
-    found = result["result"]
-    x = tuple(float(rank) for rank in found["rank"])
-    series = [
-        Series(name="dot product", x=x, y=tuple(found["dot"]), style="points"),
-        Series(name=f"mean of {found['window']}", x=x, y=tuple(found["dot_smoothed"])),
-        *(Series(name=TITLES[name], x=x, y=tuple(found[name])) for name in PREDICTIONS),
-    ]
-    curve = Curve(
-        title=f"Probe against latents, {found['sae']}",
-        x=Axis(label="latent, by mean when active"),
-        y=Axis(label="a* · W_dec[i]"),
-        series=tuple(series),
-        note=f"{found['left_out']:,} latents were never active on these tokens and are not drawn.",
+    x = [float(rank) for rank in found["rank"]]
+    return (
+        sae_table("Probe weights and mean activations", rows, result["intervals"], scores, result["definition"]),
+        Curve(
+            title=f"Probe against latents, {found['sae']}",
+            x=Axis(label="latent, by mean when active"),
+            y=Axis(label="a* · W_dec[i]"),
+            series=(
+                shared.line("dot product", x, found["dot"], style="points"),
+                shared.line(f"mean of {found['window']}", x, found["dot_smoothed"]),
+                *(shared.line(title, x, found[name]) for name, title in TITLES.items()),
+            ),
+            note=f"{found['left_out']:,} latents were never active on these tokens and are not drawn.",
+        ),
     )
-    return table, curve
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     how = "with an intercept" if protocol.intercept else "without an intercept"
     return (
         f"s = x_hat - b_dec; a* is the least-squares weight of ‖s‖² on s, {how}, over training tokens; per latent, "
         "a* · W_dec[i] against its mean activation where active, E w²/E w, and Cov(w, w²)/Var(w). Slope, correlation "
         "and R-squared are over latents, weighted by how often they are active, and `_unweighted` with each latent "
-        "counted once. " + bootstrap(params.resamples, "latents", fixed="the probe")
+        "counted once. " + protocol.bootstrap(params.resamples, "latents", fixed="the probe")
     )
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
     from inspector.engine.pursuit import Variant
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.pursued import Pursued, PursuedSae
 
 VARIANTS = ("careful", "paper-code", "refit")
@@ -80,7 +76,7 @@ class Result:
     """Of total FVU, absolute or relative not stated."""
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Pursued]:
+def measure(measuring: Measuring, params: Params) -> Work[Pursued]:
     """See `measure_pursuit`; `dark-matter-breakdown` asks for the same.
 
     Raises:
@@ -97,23 +93,20 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Purs
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Both ways to find codes beside each other, with the difference resampled over the same contexts."""
     found = cast("Pursued", statistics.own["pursuit"])
-    by_id = {each.sae: each for each in found.saes}
-    rows, intervals = [], {}
-    for sae in statistics.saes:
-        one = by_id.get(sae.ref.sae_id)
-        rows.append(None if one is None else _row(one, found))
-        if one is not None:
-            intervals[one.sae] = _intervals(one)
-    measured = [row for row in rows if row is not None]
-    decrease = mean([row.fvu_decrease_percent for row in measured])
-    change = mean([row.fvu_nonlinear_change_percent for row in measured])
+    rows, intervals = shared.per_sae(statistics, found.saes, lambda one: _measured(one, found))
+    measured = [row for row in rows if isinstance(row, Row)]
+    decreases, changes = (
+        shared.known(getattr(row, name) for row in measured)
+        for name in ("fvu_decrease_percent", "fvu_nonlinear_change_percent")
+    )
+    change = shared.mean(changes) if changes else None
     return Outcome(
-        rows=tuple(rows),
+        rows=rows,
         result=Result(
             variant=found.variant,
             n_train=found.n_train,
             n_test=found.n_test,
-            mean_fvu_decrease_percent=decrease,
+            mean_fvu_decrease_percent=shared.mean(decreases) if decreases else None,
             mean_fvu_nonlinear_change_percent=change,
         ),
         intervals=intervals,
@@ -135,43 +128,25 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
-def _row(one: PursuedSae, found: Pursued) -> Row:
+def _measured(one: PursuedSae, found: Pursued) -> tuple[Row, shared.Intervals]:
     encoder, pursuit = one.encoder, one.pursuit
-    return Row(
-        l0=encoder.l0,
-        n_train=found.n_train,
-        n_test=found.n_test,
-        l0_pursuit=pursuit.l0,
-        fvu=defined(encoder.fvu[0]),
-        fvu_pursuit=defined(pursuit.fvu[0]),
-        fvu_decrease=defined(encoder.fvu[0] - pursuit.fvu[0]),
-        fvu_decrease_percent=percent(encoder.fvu[0] - pursuit.fvu[0], encoder.fvu[0]),
-        fvu_nonlinear=defined(encoder.fvu_nonlinear[0]),
-        fvu_nonlinear_pursuit=defined(pursuit.fvu_nonlinear[0]),
-        fvu_nonlinear_change_percent=percent(
-            pursuit.fvu_nonlinear[0] - encoder.fvu_nonlinear[0], encoder.fvu_nonlinear[0]
-        ),
-        r2_pooled=defined(encoder.r2_pooled[0]),
-        r2_pooled_pursuit=defined(pursuit.r2_pooled[0]),
+    pairs = list(zip(encoder.fvu, pursuit.fvu, strict=True))
+    nonlinear = zip(encoder.fvu_nonlinear, pursuit.fvu_nonlinear, strict=True)
+    values, intervals = shared.of_draws(
+        {
+            "fvu": encoder.fvu,
+            "fvu_pursuit": pursuit.fvu,
+            "fvu_decrease": [old - new for old, new in pairs],
+            "fvu_decrease_percent": [shared.percent(old - new, old) for old, new in pairs],
+            "fvu_nonlinear": encoder.fvu_nonlinear,
+            "fvu_nonlinear_pursuit": pursuit.fvu_nonlinear,
+            "fvu_nonlinear_change_percent": [shared.percent(new - old, old) for old, new in nonlinear],
+            "r2_pooled": encoder.r2_pooled,
+            "r2_pooled_pursuit": pursuit.r2_pooled,
+        }
     )
-
-
-def _intervals(one: PursuedSae) -> dict[str, Interval]:
-    from inspector.statistics.intervals import interval
-
-    pairs = list(zip(one.encoder.fvu, one.pursuit.fvu, strict=True))
-    nonlinear = list(zip(one.encoder.fvu_nonlinear, one.pursuit.fvu_nonlinear, strict=True))
-    return {
-        "fvu": interval(one.encoder.fvu),
-        "fvu_pursuit": interval(one.pursuit.fvu),
-        "fvu_decrease": interval([old - new for old, new in pairs]),
-        "fvu_decrease_percent": interval([percent(old - new, old) for old, new in pairs]),
-        "fvu_nonlinear": interval(one.encoder.fvu_nonlinear),
-        "fvu_nonlinear_pursuit": interval(one.pursuit.fvu_nonlinear),
-        "fvu_nonlinear_change_percent": interval([percent(new - old, old) for old, new in nonlinear]),
-        "r2_pooled": interval(one.encoder.r2_pooled),
-        "r2_pooled_pursuit": interval(one.pursuit.r2_pooled),
-    }
+    row = Row(l0=encoder.l0, n_train=found.n_train, n_test=found.n_test, l0_pursuit=pursuit.l0, **values)
+    return row, intervals
 
 
 def _warnings(found: Pursued, change: float | None) -> list[str]:
@@ -187,66 +162,39 @@ def _warnings(found: Pursued, change: float | None) -> list[str]:
     return said
 
 
-def percent(part: float, whole: float) -> float | None:
-    """Part of a whole in percent; None if undefined."""
-    return defined(100.0 * part / whole) if whole else None
-
-
-def defined(value: float) -> float | None:
-    """The number, or None for NaN."""
-    return None if value != value else value
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the defined values; None if there is none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """A table, and both FVUs against width with and without pursuit."""
-    from inspector.drawing.figures import Axis, Curve, Score, Series, sae_table
+    from inspector.drawing.figures import sae_table
 
-    rows = [row for row in result["saes"] if "fvu_pursuit" in row]
-    intervals = result["intervals"]
-    table = sae_table(
-        "Codes by the encoder and by gradient pursuit",
-        rows,
-        intervals,
-        (
-            Score(key="l0_pursuit", title="L0 pursuit"),
-            Score(key="fvu", title="FVU"),
-            Score(key="fvu_pursuit", title="FVU pursuit"),
-            Score(key="fvu_decrease_percent", title="decrease %"),
-            Score(key="fvu_nonlinear", title="nonlinear FVU"),
-            Score(key="fvu_nonlinear_pursuit", title="nonlinear FVU pursuit"),
-        ),
-        result["definition"],
+    rows = shared.rows_with(result, "fvu_pursuit")
+    scores = shared.scored(
+        l0_pursuit="L0 pursuit",
+        fvu="FVU",
+        fvu_pursuit="FVU pursuit",
+        fvu_decrease_percent="decrease %",
+        fvu_nonlinear="nonlinear FVU",
+        fvu_nonlinear_pursuit="nonlinear FVU pursuit",
     )
-    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
     names = {
         "fvu": "FVU, encoder",
         "fvu_pursuit": "FVU, pursuit",
         "fvu_nonlinear": "nonlinear FVU, encoder",
         "fvu_nonlinear_pursuit": "nonlinear FVU, pursuit",
     }
-    curve = Curve(
-        title="FVU with pursued codes",
-        x=Axis(label="SAE width", unit="latents", log=True),
-        y=Axis(label="FVU"),
-        series=tuple(
-            Series(name=name, x=tuple(row["d_sae"] for row in ordered), y=tuple(row[key] for row in ordered))
-            for key, name in names.items()
+    title = "Codes by the encoder and by gradient pursuit"
+    return (
+        sae_table(title, rows, result["intervals"], scores, result["definition"]),
+        shared.width_curve(
+            "FVU with pursued codes",
+            "FVU",
+            shared.over_width(sorted(rows, key=lambda row: (row["d_sae"], row["l0"])), {}, names),
+            "The paper: total FVU falls by 3 to 5% (absolute or relative is not said), nonlinear FVU hardly.",
         ),
-        note="The paper: total FVU falls by 3 to 5% (absolute or relative is not said), nonlinear FVU hardly.",
     )
-    return table, curve
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     variant = params.variant or protocol.pursuit
     pick = "adds the latent with the largest inner product with the residual, one in use included (D-17),"
     if variant != "paper-code":
@@ -256,7 +204,8 @@ def definition(protocol: Protocol, params: Params) -> str:
         "Per token, gradient pursuit with non-negative coefficients on the decoder's rows, as many steps as the "
         f"encoder has active latents there: each {pick} and moves along the gradient on the active set{after}. fvu and "
         f"fvu_nonlinear as in fvu-nonlinear, over {protocol.fvu_tokens}, with {protocol.a_map} fitted to each way's "
-        "own error on the same training tokens. " + bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
+        "own error on the same training tokens. "
+        + protocol.bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
     )
 
 

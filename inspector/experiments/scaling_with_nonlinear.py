@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure, names_of, pairs_of, table, triangle
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.token_norms import Products
     from inspector.statistics.token_scores import Array, Estimate
 
@@ -58,40 +55,35 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """The gain of a second predictor, and of two others in its place."""
-    found = found_in(statistics, "scaling-with-nonlinear")
-    squared = found.protocol.scaling_with == "squared"
-    tables = (found.squared, found.plain) if squared else (found.plain, found.squared)
+    found = shared.found_in(statistics, "scaling-with-nonlinear")
+    headline = found.protocol.scaling_with
+    tables = (found.squared, found.plain) if headline == "squared" else (found.plain, found.squared)
+    widths = {each.sae: each.d_sae for each in found.saes}
     pairs, intervals, as_helpful = [], {}, []
-    sizes = {each.sae: each.d_sae for each in found.saes}
-    for small, large in pairs_of(found):
-        values, gap = _values(tables, small, large, found.counts)
-        key = f"{small} -> {large}"
-        pairs.append(
-            Pair(
-                small=small,
-                large=large,
-                d_small=sizes[small],
-                d_large=sizes[large],
-                **{name: value.value for name, value in values.items()},
-            )
-        )
-        intervals[key] = {name: value.interval for name, value in values.items()}
-        intervals[key]["beyond_linear"] = gap.interval
+    for small, large in shared.pairs_of(found):
+        values, own, gap = _values(tables, small, large, found.counts)
+        pairs.append(Pair(small=small, large=large, d_small=widths[small], d_large=widths[large], **values))
+        key = shared.pair_key(small, large)
+        intervals[key] = own | {"beyond_linear": gap.interval}
         if gap.value is not None and (gap.interval or (gap.value, 0.0))[0] <= 0.0:
             as_helpful.append(key)
     negative = [pair for pair in pairs if pair.decrease_percent is not None and pair.decrease_percent < 0.0]
-    warnings = [] if pairs else ["A pair needs SAEs of two widths; choose more with --widths."]
+    warnings = [] if pairs else [shared.NO_PAIR]
     if as_helpful:
         warnings.append(
             f"In {len(as_helpful)} of {len(pairs)} pairs the nonlinear error's size does not surely help more than the "
             "linear error's (C18)."
         )
+
+    def of_pairs(name: str) -> shared.Values:
+        return {shared.pair_key(pair.small, pair.large): getattr(pair, name) for pair in pairs}
+
     return Outcome(
         rows=(),
         result=Result(
-            headline="squared" if squared else "unsquared",
+            headline=headline,
             series=list(found.series),
-            labels=names_of(found),
+            labels=shared.names_of(found),
             n_test=found.n_test,
             pairs=tuple(pairs),
         ),
@@ -100,25 +92,19 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
             "other_second_predictors": {
                 "definition": "The same with the linear error's size, or x's, in the nonlinear error's place: a claim "
                 "about nonlinear error needs it to help more.",
-                "decrease_percent_linear": {
-                    f"{pair.small} -> {pair.large}": pair.decrease_percent_linear for pair in pairs
-                },
-                "decrease_percent_x_norm": {
-                    f"{pair.small} -> {pair.large}": pair.decrease_percent_x_norm for pair in pairs
-                },
+                "decrease_percent_linear": of_pairs("decrease_percent_linear"),
+                "decrease_percent_x_norm": of_pairs("decrease_percent_x_norm"),
                 "pairs_where_it_does_not_surely_help_more": len(as_helpful),
             },
             "training_tokens": {
                 "definition": "decrease_percent on the training tokens: never below 0, because a predictor more never "
                 "raises what is left there (S-05, S-27). A second predictor that says nothing gains 100/n_train there.",
-                "decrease_percent": {f"{pair.small} -> {pair.large}": pair.decrease_percent_train for pair in pairs},
+                "decrease_percent": of_pairs("decrease_percent_train"),
                 "negative_on_held_out": len(negative),
             },
             "intercept": {
                 "definition": "decrease_percent with both predictions through the origin.",
-                "decrease_percent": {
-                    f"{pair.small} -> {pair.large}": pair.decrease_percent_no_intercept for pair in pairs
-                },
+                "decrease_percent": of_pairs("decrease_percent_no_intercept"),
             },
         },
         warnings=tuple(warnings),
@@ -127,7 +113,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def _values(
     tables: tuple[Products, Products], small: str, large: str, counts: Array
-) -> tuple[dict[str, Estimate], Estimate]:
+) -> tuple[shared.Values, shared.Intervals, Estimate]:
     """All numbers of a pair by field, and how much more the nonlinear error's size helps than the linear error's."""
     from inspector.statistics import token_scores as scores
     from inspector.statistics.token_norms import column
@@ -152,63 +138,52 @@ def _values(
     found["decrease_percent_other"], _ = decrease(tables[1], second[""])
     found["decrease_percent_other_linear"], _ = decrease(tables[1], second["_linear"])
     found["decrease_percent_no_intercept"], _ = decrease(tables[0], second[""], intercept=False)
-    values = scores.each(found)
-    values["decrease_percent_train"] = scores.Estimate(value=train, interval=None)
-    return values, scores.estimate(found["decrease_percent"] - found["decrease_percent_linear"])
+    values, intervals = shared.apart(scores.each(found))
+    gap = scores.estimate(found["decrease_percent"] - found["decrease_percent_linear"])
+    return values | {"decrease_percent_train": train}, intervals | {"decrease_percent_train": None}, gap
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Fig. 16's triangle, the same for the linear error's size, and all numbers in tables."""
     found = result["result"]
-    names = dict(zip(found["series"], found["labels"], strict=True))
-    rows, further = [], []
-    for pair in found["pairs"]:
-        ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {}).get("decrease_percent") or (
-            None,
-            None,
-        )
-        both = names[pair["small"]], names[pair["large"]]
-        scored = (pair["r2"], pair["r2_with_nonlinear"], pair["decrease_percent"])
-        rows.append((*both, *scored, *ends, pair["decrease_percent_linear"], pair["decrease_percent_x_norm"]))
-        keys = ("decrease_percent_train", "decrease_percent_other", "decrease_percent_other_linear",
-                "decrease_percent_no_intercept")  # fmt: skip
-        further.append((*both, *(pair[key] for key in keys)))
-    other = "unsquared" if found["headline"] == "squared" else "squared"
-    kind = f"{found['headline']} norms"
-    columns = (
-        "R² before",
-        "after",
-        "nonlinear %",
-        "95% low",
-        "high",
-        "linear %",
-        "‖x‖² %" if found["headline"] == "squared" else "‖x‖ %",
-    )
-    otherwise = "training tokens %", f"{other} %", f"{other}, linear %", "no intercept %"
+    squared = found["headline"] == "squared"
+    other = "unsquared" if squared else "squared"
+    columns = {
+        "r2": "R² before",
+        "r2_with_nonlinear": "after",
+        "decrease_percent": "nonlinear %",
+        "decrease_percent_linear": "linear %",
+        "decrease_percent_x_norm": "‖x‖² %" if squared else "‖x‖ %",
+    }
+    otherwise = {
+        "decrease_percent_train": "training tokens %",
+        "decrease_percent_other": f"{other} %",
+        "decrease_percent_other_linear": f"{other}, linear %",
+        "decrease_percent_no_intercept": "no intercept %",
+    }
+    title, size = "FVU decrease in percent, held-out tokens", f"error's size, {found['headline']} norms"
     return (
         *(
-            triangle(f"{title} error's size, {kind}", found, key, diagonal=0.0, value="FVU decrease", unit="%")
-            for title, key in (
+            shared.triangle(f"{what} {size}", found, key, diagonal=0.0, value="FVU decrease", unit="%")
+            for what, key in (
                 ("Gain from the nonlinear", "decrease_percent"),
                 ("Control: gain from the linear", "decrease_percent_linear"),
             )
         ),
-        table("FVU decrease in percent, held-out tokens", columns, rows, result["definition"]),
-        table("The same otherwise", otherwise, further),
+        shared.pair_table(title, result, columns, result["definition"], headline="decrease_percent"),
+        shared.pair_table("The same otherwise", result, otherwise),
     )
 
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     square = "²" if protocol.scaling_with == "squared" else ""
     other = "norms that are not squared" if square else "squared norms"
     return (
         "100 (1 - rest_2 / rest_1): rest_1 is the held-out sum of squared residuals of the larger SAE's "
         f"‖sae_error‖{square} from the smaller one's and a constant, rest_2 that from its ‖nonlinear_error‖{square} "
         f"too, fitted on the training tokens; also with {other} (D-23). The error is split by {protocol.a_map}. "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the fits")
+        + protocol.bootstrap(params.resamples, fixed="the fits")
     )
 
 

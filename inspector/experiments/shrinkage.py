@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from inspector.experiment import Experiment, Interval, Outcome, ResultObject
-from inspector.experiments._tokens import TokenParams, found_in, measure, saes_named
+from inspector.experiment import Experiment, Outcome, ResultObject
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.token_norms import SaeTokens, TokenNorms
     from inspector.statistics.token_scores import Array
 
@@ -70,40 +67,28 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
     from inspector.statistics import token_scores as scores
 
-    found = found_in(statistics, "shrinkage")
-    by_id = found.by_id()
-    rows, undefined = [], {}
-    intervals: dict[str, dict[str, Interval]] = {}
-    switched: dict[str, dict[str, float | None]] = {f"r2_{name}": {} for name in MAPS[:2]}
-    for sae in statistics.saes:
-        own = by_id[sae.ref.sae_id]
-        r2 = {name: _r2(found, own, name, found.intercept) for name in MAPS}
-        values = scores.each(
-            _directions(found, own)
-            | {f"r2_{name}": value for name, value in r2.items()}
-            | {"scalar_share": r2["scalar"] / scores.positive(r2["full"])}
-        )
+    found = shared.found_in(statistics, "shrinkage")
+    undefined: dict[str, int] = {}
+    switched: dict[str, shared.Values] = {f"r2_{name}": {} for name in MAPS[:2]}
+
+    def measured(own: SaeTokens) -> tuple[Row, shared.Intervals]:
+        r2 = {f"r2_{name}": _r2(found, own, name, found.intercept) for name in MAPS}
+        share = {"scalar_share": r2["r2_scalar"] / scores.positive(r2["r2_full"])}
+        values, intervals = shared.apart(scores.each(_directions(found, own) | r2 | share))
         dims = {f"r2_{name}_mean_dims": _mean_dims(own, name, found.intercept) for name in MAPS}
-        rows.append(Row(scalar=own.scalar, **dims, **{name: value.value for name, value in values.items()}))
-        intervals[own.sae] = {name: value.interval for name, value in values.items()}
         undefined[own.sae] = found.n_test - round(float(own.sums.of("cosine defined").sum()))
         for name in MAPS[:2]:
             switched[f"r2_{name}"][own.sae] = scores.defined(_r2(found, own, name, not found.intercept)[0])
+        return Row(scalar=own.scalar, **dims, **values), intervals
 
-    def middle(name: str) -> float | None:
-        known = [value for row in rows if (value := getattr(row, name)) is not None]
-        return median(known) if known else None
-
-    most = [row.scalar_share for row in rows if row.scalar_share is not None and row.scalar_share > 0.5]
+    rows, intervals = shared.per_sae(statistics, found.saes, measured)
+    names = ("norm_ratio", "cosine", "scalar_share")
+    known = {name: shared.known(getattr(row, name) for row in rows) for name in names}
+    medians: dict[str, Any] = {f"median_{name}": median(own) if own else None for name, own in known.items()}
+    most = sum(share > 0.5 for share in known["scalar_share"])
     return Outcome(
-        rows=tuple(rows),
-        result=Result(
-            median_norm_ratio=middle("norm_ratio"),
-            median_cosine=middle("cosine"),
-            median_scalar_share=middle("scalar_share"),
-            series=list(found.series),
-            undefined_tokens=undefined,
-        ),
+        rows=rows,
+        result=Result(**medians, series=list(found.series), undefined_tokens=undefined),
         intervals=intervals,
         controls={
             "pure_shrinkage": {
@@ -119,9 +104,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
                 **switched,
             },
         },
-        warnings=(f"The scalar explains more than half of what the map does for {len(most)} SAEs (C13).",)
-        if most
-        else (),
+        warnings=(f"The scalar explains more than half of what the map does for {most} SAEs (C13).",) if most else (),
     )
 
 
@@ -167,43 +150,29 @@ def _kept(name: str, intercept: bool) -> str:
     return name if name == "full" else f"{name} {'on' if intercept else 'off'}"
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """What the three maps explain against L0, the cosine beside them, and all numbers in two tables."""
-    from inspector.drawing.figures import Axis, BarSeries, GroupedBars, Score, curve_by_width, sae_table
+    from inspector.drawing.figures import Axis, GroupedBars, curve_by_width, sae_table
     from inspector.options import width_label
 
     rows, intervals = result["saes"], result["intervals"]
     shown = [row for row in rows if row["sae"] in result["result"]["series"]]
-    bars = []
-    for name in MAPS:
-        ends = [intervals.get(row["sae"], {}).get(f"r2_{name}") or (None, None) for row in shown]
-        bars.append(
-            BarSeries(
-                name=name,
-                values=tuple(row[f"r2_{name}"] for row in shown),
-                low=tuple(low for low, _ in ends),
-                high=tuple(high for _, high in ends),
-            )
-        )
-    cosine = Score(key="cosine_centred", title="cosine, centred")
-    lengths = (
-        Score(key="norm_ratio", title="‖x_hat‖/‖x‖"),
-        Score(key="norm_ratio_centred", title="centred"),
-        Score(key="cosine", title="cosine"),
-        cosine,
+    lengths = shared.scored(
+        norm_ratio="‖x_hat‖/‖x‖", norm_ratio_centred="centred", cosine="cosine", cosine_centred="cosine, centred"
     )
-    explained = (
-        *(Score(key=f"r2_{name}", title=f"R² {name}") for name in MAPS),
-        Score(key="scalar_share", title="share"),
-    )
+    explained = shared.scored(**{f"r2_{name}": f"R² {name}" for name in MAPS}, scalar_share="share")
+    title = "Cosine of the linear error and x, both centred"
     return (
         GroupedBars(
             title="The error explained by scalings of x and by the whole map",
             value=Axis(label="pooled R²"),
-            groups=tuple(saes_named(shown)),
-            bars=tuple(bars),
+            groups=tuple(shared.saes_named(shown)),
+            bars=tuple(
+                shared.bar(name, [row[f"r2_{name}"] for row in shown], shared.ends_of(shown, intervals, f"r2_{name}"))
+                for name in MAPS
+            ),
         ),
-        curve_by_width("Cosine of the linear error and x, both centred", rows, intervals, cosine, width_label),
+        curve_by_width(title, rows, intervals, lengths[-1], width_label),
         sae_table("Lengths and directions", rows, {}, lengths, result["definition"]),
         sae_table("How much of the map is a scaling", rows, {}, explained),
     )
@@ -211,14 +180,12 @@ def draw(result: ResultObject) -> Sequence[Figure]:
 
 def definition(protocol: Protocol, params: TokenParams) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     how = "each with an intercept" if protocol.intercept else "each without an intercept"
     return (
         "Over held-out tokens: mean of ‖x_hat‖ / ‖x‖ and of the cosine of linear_error and x, raw and around training "
         "means; and r2 of sae_error from one number times x, from one per dimension, and from the whole map, "
         f"{how}, fitted on the training tokens, pooled over dimensions (and as means over dimensions). "
-        + bootstrap(params.resamples, protocol.held_out_contexts, fixed="the maps")
+        + protocol.bootstrap(params.resamples, fixed="the maps")
     )
 
 

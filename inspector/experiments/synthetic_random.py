@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
-
-if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, Work
 
 ABLATED = tuple(i / 10 for i in range(11))
 MOST_BYTES = 4_000_000_000
@@ -74,7 +69,7 @@ class Result:
     n_test: int
 
 
-def simulate(seed: int, params: Params) -> Generator[Event, None, Curves]:
+def simulate(seed: int, params: Params) -> Work[Curves]:
     """Draw sparse sums of random directions, take features away, and predict what is missing from the whole.
 
     Raises:
@@ -183,58 +178,50 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """The curve with the parabola, and its numbers."""
-    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, Column, Curve
 
     found = result["result"]
     intervals = list(result["intervals"]["simulation"].values())
-    x = tuple(found["alpha"])
+    law = "alpha (1 - alpha)"
     curve = Curve(
         title="Random features",
         x=Axis(label="share of variance ablated"),
         y=Axis(label="FVU"),
         series=(
-            Series(
-                name="reconstruction + linear",
-                x=x,
-                y=tuple(found["fvu_nonlinear"]),
-                low=tuple(None if each is None else each[0] for each in intervals),
-                high=tuple(None if each is None else each[1] for each in intervals),
-            ),
-            Series(name="alpha (1 - alpha)", x=x, y=tuple(found["expected"]), style="points"),
+            shared.line("reconstruction + linear", found["alpha"], found["fvu_nonlinear"], intervals),
+            shared.line(law, found["alpha"], found["expected"], style="points"),
         ),
         note="The paper calls this curve a parabola and random vectors a bad test case; it is exactly this one.",
     )
-    table = Table(
-        title="Random features ablated",
-        columns=(
+    columns = [found[name] for name in ("ablated", "alpha", "fvu", "fvu_nonlinear", "expected")]
+    table = shared.table(
+        "Random features ablated",
+        (
             Column(title="ablated", unit="%", digits=0),
-            *(Column(title=title, digits=4) for title in (
-                "variance share", "FVU", "FVU + linear", "95% low", "high", "alpha (1 - alpha)"
-            )),
+            "variance share",
+            "FVU",
+            ("FVU + linear", "95% low", "high"),
+            law,
         ),
-        rows=tuple(
-            (100 * share, alpha, fvu, left, *(ends or (None, None)), law)
-            for share, alpha, fvu, left, ends, law in zip(
-                found["ablated"], found["alpha"], found["fvu"], found["fvu_nonlinear"], intervals, found["expected"],
-                strict=True,
-            )
-        ),
-        note=result["definition"],
-    )  # fmt: skip
+        [
+            (100 * share, alpha, fvu, (left, ends), expected)
+            for share, alpha, fvu, left, expected, ends in zip(*columns, intervals, strict=True)
+        ],
+        result["definition"],
+        digits=4,
+    )
     return table, curve
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     return (
         "x is a sparse sum of random Gaussian directions whose frequencies follow a power law; x_hat lacks a growing "
         "part of them, rarest first; FVU of x_hat plus the affine prediction of x - x_hat from x, with an intercept, "
         "held-out samples, against alpha (1 - alpha), alpha being the ablated share of the variance. "
-        + bootstrap(params.resamples, "held-out samples", fixed="the maps")
+        + protocol.bootstrap(params.resamples, "held-out samples", fixed="the maps")
     )
 
 

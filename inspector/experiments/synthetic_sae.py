@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.pipeline import Measuring
-    from inspector.statistics.profiles import Protocol
     from inspector.statistics.synthetic import Planted, Point
 
 ENCODE = ("clean", "noisy")
+NOISES = ("dense", "introduced")
+EXTRA = ((1.0, 0.6), (0.6, 1.0))
+"""Levels of both noises in units, beside the grid, at which latents are ablated too."""
 PAPER_TABLE = {
     "dense noise, estimated dense": 0.9842,
     "dense noise, estimated introduced": 0.1417,
@@ -72,11 +72,11 @@ class Result:
     """Of sigma² with the estimates in units of variance."""
     panels: list[dict[str, object]]
     """Per extra combination: dense, introduced, ablated [percent], fvu, fvu_nonlinear."""
-    paper: dict[str, float]
+    paper: dict[str, float] = field(default_factory=lambda: dict(PAPER_TABLE))
     ceiling: float = CEILING
 
 
-def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Planted]:
+def measure(measuring: Measuring, params: Params) -> Work[Planted]:
     """See `measure_planted`.
 
     Raises:
@@ -100,16 +100,12 @@ def measure(measuring: Measuring, params: Params) -> Generator[Event, None, Plan
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Both estimates over the grid, their correlations with what was planted, and the ablations."""
-    from inspector.statistics.intervals import interval
-
     found = cast("Planted", statistics.own["synthetic-sae"])
-    extra = {(1.0, 0.6), (0.6, 1.0)}
-    grid = [point for point in found.points if point.ablated == 0 and (point.dense, point.introduced) not in extra]
+    grid = [point for point in found.points if point.ablated == 0 and (point.dense, point.introduced) not in EXTRA]
     levels = sorted({point.dense for point in grid})
     by_place = {(point.dense, point.introduced): point for point in grid}
-    plain, squared, variance = (correlations(grid, found, 0, kind) for kind in ("sigma", "square", "variance"))
-    n_draws = len(grid[0].fvu)
-    draws = [correlations(grid, found, i, "sigma") for i in range(n_draws)]
+    draws = [correlations(grid, i, "sigma") for i in range(len(grid[0].fvu))]
+    plain, intervals = shared.of_draws({name: [draw[name] for draw in draws] for name in PAPER_TABLE})
 
     def at(kind: str, scale: bool = False) -> list[list[float | None]]:
         return [
@@ -118,7 +114,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         ]
 
     panels: list[dict[str, object]] = []
-    for a, b in sorted(extra, reverse=True):
+    for a, b in EXTRA:
         line = sorted((p for p in found.points if (p.dense, p.introduced) == (a, b)), key=lambda point: point.ablated)
         panels.append(
             {
@@ -129,8 +125,6 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
                 "fvu_nonlinear": [point.fvu_nonlinear[0] for point in line],
             }
         )
-    intervals: dict[str, Interval] = {name: interval([draw[name] for draw in draws]) for name in PAPER_TABLE}
-    nothing = by_place[0.0, 0.0]
     return Outcome(
         rows=(),
         result=Result(
@@ -146,49 +140,38 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             introduced_variance=at("introduced", scale=True),
             true_variance=[found.d * (level * found.unit) ** 2 for level in levels],
             correlations=plain,
-            correlations_squared=squared,
-            correlations_variance=variance,
+            correlations_squared=correlations(grid, 0, "square"),
+            correlations_variance=correlations(grid, 0, "variance"),
             panels=panels,
-            paper=dict(PAPER_TABLE),
         ),
         intervals={found.sae: intervals},
         controls={
             "no_noise": {
                 "definition": "Estimates with nothing planted and nothing ablated: what the SAE does not reconstruct "
                 "of its own reconstruction (S-26: 0 if it reconstructs it exactly).",
-                "dense": _estimate(nothing, 0, "dense", 1.0),
-                "introduced": _estimate(nothing, 0, "introduced", 1.0),
+                **{name: _estimate(by_place[0.0, 0.0], 0, name, 1.0) for name in NOISES},
             },
             "ceiling": {
                 "definition": "Correlation of sigma with sigma² over the grid: a perfect estimate of a variance "
                 "scores this against sigma, not 1.",
-                "correlation": ceiling(levels),
+                "correlation": _pearson(levels, [level**2 for level in levels]),
             },
         },
     )
 
 
-def ceiling(levels: Sequence[float]) -> float:
-    """Pearson correlation of the levels with their squares."""
-    found = _pearson(levels, [level**2 for level in levels])
-    assert found is not None
-    return found
-
-
-def correlations(grid: Sequence[Point], found: Planted, draw: int, kind: str) -> dict[str, float | None]:
+def correlations(grid: Sequence[Point], draw: int, kind: str) -> shared.Values:
     """Table 1 for one bootstrap draw: 'sigma', its 'square', or the square with estimates as 'variance'."""
-    table: dict[str, float | None] = {}
-    for planted in ("dense", "introduced"):
+    table: shared.Values = {}
+    for planted in NOISES:
         sizes = [getattr(point, planted) for point in grid]
         truth = sizes if kind == "sigma" else [size**2 for size in sizes]
-        for estimated in ("dense", "introduced"):
-            values = [
-                _estimate(point, draw, estimated, point.variance if kind == "variance" else 1.0) for point in grid
-            ]
-            known = all(value is not None for value in values)
-            table[f"{planted} noise, estimated {estimated}"] = (
-                _pearson(truth, [cast("float", value) for value in values]) if known else None
-            )
+        for estimated in NOISES:
+            scales = [point.variance if kind == "variance" else 1.0 for point in grid]
+            values = [_estimate(point, draw, estimated, scale) for point, scale in zip(grid, scales, strict=True)]
+            estimates = shared.known(values)
+            complete = len(estimates) == len(values)
+            table[f"{planted} noise, estimated {estimated}"] = _pearson(truth, estimates) if complete else None
     return table
 
 
@@ -207,29 +190,25 @@ def _pearson(a: Sequence[float], b: Sequence[float]) -> float | None:
     return cov / size if size else None
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """Table 1, both maps of estimates, and both panels of ablations."""
-    from inspector.drawing.figures import Axis, Column, Curve, Heatmap, Series, Table
+    from inspector.drawing.figures import Axis, Curve, Heatmap
 
     found = result["result"]
     intervals = result["intervals"][found["sae"]]
-    table = Table(
-        title="Correlation of planted noise with the estimates",
-        columns=(
-            Column(title="planted, estimated"),
-            *(Column(title=title, digits=4) for title in (
-                "sigma", "95% low", "high", "paper", "sigma²", "sigma², variance units"
-            )),
-        ),
-        rows=tuple(
-            (name, value, *(intervals[name] or (None, None)), found["paper"][name],
-             found["correlations_squared"][name], found["correlations_variance"][name])
+    further = [found[name] for name in ("paper", "correlations_squared", "correlations_variance")]
+    table = shared.table(
+        "Correlation of planted noise with the estimates",
+        ("planted, estimated", ("sigma", "95% low", "high"), "paper", "sigma²", "sigma², variance units"),
+        [
+            (name, (value, intervals[name]), *(each[name] for each in further))
             for name, value in found["correlations"].items()
-        ),
-        note=f"A perfect estimate of the variance scores {found['ceiling']} against sigma.\n{result['definition']}",
-    )  # fmt: skip
+        ],
+        f"A perfect estimate of the variance scores {found['ceiling']} against sigma.\n{result['definition']}",
+        digits=4,
+    )
     ticks = tuple(f"{level:g}" for level in found["levels"])
-    maps = [
+    maps = (
         Heatmap(
             title=f"Estimated {name} noise",
             x=Axis(label="introduced noise, sigma in units"),
@@ -239,28 +218,26 @@ def draw(result: ResultObject) -> Sequence[Figure]:
             y_ticks=ticks,
             values=tuple(tuple(row) for row in found[name]),
         )
-        for name in ("dense", "introduced")
-    ]
-    curves = [
+        for name in NOISES
+    )
+    curves = (
         Curve(
             title=f"Dense noise {panel['dense']:g}, introduced {panel['introduced']:g}",
             x=Axis(label="latents ablated", unit="%"),
             y=Axis(label="FVU"),
-            series=(
-                Series(name="reconstruction", x=tuple(map(float, panel["ablated"])), y=tuple(panel["fvu"])),
-                Series(name="+ linear", x=tuple(map(float, panel["ablated"])), y=tuple(panel["fvu_nonlinear"])),
+            series=tuple(
+                shared.line(name, map(float, panel["ablated"]), panel[key])
+                for name, key in (("reconstruction", "fvu"), ("+ linear", "fvu_nonlinear"))
             ),
             note="The paper: the curve with the linear prediction is horizontal.",
         )
         for panel in found["panels"]
-    ]
+    )
     return table, *maps, *curves
 
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    from inspector.statistics.profiles import bootstrap
-
     how = "with an intercept" if protocol.intercept else "without an intercept"
     tokens = "Held-out tokens, means per dimension."
     over = protocol.held_out_contexts
@@ -272,7 +249,7 @@ def definition(protocol: Protocol, params: Params) -> str:
         "x' = Sae(x); noise of sigma per dimension is added to x' (dense) and to Sae(x') (introduced); "
         f"{encoded}; the error of the latter is regressed on the former {how}. Dense is estimated as FVU - nonlinear "
         "FVU and introduced as nonlinear FVU, with no latent ablated; Table 1 is the Pearson correlation of sigma with "
-        f"each over a 5 x 5 grid. {tokens} " + bootstrap(params.resamples, over, fixed="the maps")
+        f"each over a 5 x 5 grid. {tokens} " + protocol.bootstrap(params.resamples, over, fixed="the maps")
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiments import _shared as shared
+from inspector.experiments._shared import Figures, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.drawing.figures import Figure
     from inspector.engine.theory import Array
-    from inspector.events import Event
-    from inspector.statistics.measured import Statistics
-    from inspector.statistics.profiles import Protocol
 
 LAWS = (
     "bernoulli 0.1", "poisson 0.2", "poisson 1", "poisson 5",
@@ -93,7 +90,7 @@ class Result:
     correlation_poisson_1_exact: str = "3/sqrt(11)"
 
 
-def simulate(seed: int, params: Params) -> Generator[Event, None, Simulated]:
+def simulate(seed: int, params: Params) -> Work[Simulated]:
     """Draw weights of every law and regress their sum of squares on them."""
     import numpy as np
 
@@ -226,43 +223,39 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     )
 
 
-def draw(result: ResultObject) -> Sequence[Figure]:
+def draw(result: ResultObject) -> Figures:
     """A table of the laws, and the correlation of Poisson weights against their rate."""
-    from inspector.drawing.figures import Axis, Column, Curve, Series, Table
+    from inspector.drawing.figures import Axis, Curve
 
     found = result["result"]
-    table = Table(
-        title="Squared norm of a sum of orthogonal features, predicted from it",
-        columns=(
-            Column(title="weights"),
-            *(Column(title=title, digits=4) for title in (
-                "slope", "simulated", "paper's slope", "R²", "simulated R²", "95% low", "high"
-            )),
-        ),
-        rows=tuple(
-            (each["law"], each["slope"], each["slope_simulated"], each["paper_slope"], each["r2"],
-             each["r2_simulated"], *(each["r2_interval"] or (None, None)))
+    note = (
+        f"Poisson weights of rate 1: correlation {found['correlation_poisson_1']:.4f} = 3/sqrt(11), simulated "
+        f"{found['correlation_poisson_1_simulated']:.4f}; the paper prints {found['paper_correlation_poisson_1']} "
+        f"(E-14). R² = {found['r2_poisson_1_exact']}; with the paper's slope it would be "
+        f"{found['wrong_slope_r2_exact']}, simulated {found['wrong_slope_r2_simulated']:.4f} (E-15). Slope through the "
+        f"origin {found['through_origin_exact']}, simulated {found['through_origin_simulated']:.4f}."
+    )
+    table = shared.table(
+        "Squared norm of a sum of orthogonal features, predicted from it",
+        ("weights", "slope", "simulated", "paper's slope", "R²", ("simulated R²", "95% low", "high")),
+        [
+            (
+                *(each[key] for key in ("law", "slope", "slope_simulated", "paper_slope", "r2")),
+                (each["r2_simulated"], each["r2_interval"]),
+            )
             for each in found["laws"]
-        ),
-        note=(
-            f"Poisson weights of rate 1: correlation {found['correlation_poisson_1']:.4f} = 3/sqrt(11), simulated "
-            f"{found['correlation_poisson_1_simulated']:.4f}; the paper prints "
-            f"{found['paper_correlation_poisson_1']} (E-14). R² = {found['r2_poisson_1_exact']}; with the paper's "
-            f"slope it would be {found['wrong_slope_r2_exact']}, simulated "
-            f"{found['wrong_slope_r2_simulated']:.4f} (E-15). "
-            f"Slope through the origin {found['through_origin_exact']}, simulated "
-            f"{found['through_origin_simulated']:.4f}.\n{result['definition']}"
-        ),
-    )  # fmt: skip
-    rates = tuple(found["rates"])
+        ],
+        f"{note}\n{result['definition']}",
+        digits=4,
+    )
+    one = {"printed in the paper": "paper_correlation_poisson_1", "simulated": "correlation_poisson_1_simulated"}
     curve = Curve(
         title="Poisson weights",
         x=Axis(label="rate", log=True),
         y=Axis(label="correlation of ‖x‖² and its best probe"),
         series=(
-            Series(name="closed form", x=rates, y=tuple(found["correlation_by_rate"])),
-            Series(name="printed in the paper", x=(1.0,), y=(found["paper_correlation_poisson_1"],), style="points"),
-            Series(name="simulated", x=(1.0,), y=(found["correlation_poisson_1_simulated"],), style="points"),
+            shared.line("closed form", found["rates"], found["correlation_by_rate"]),
+            *(shared.line(name, (1.0,), (found[key],), style="points") for name, key in one.items()),
         ),
     )
     return table, curve
@@ -270,13 +263,11 @@ def draw(result: ResultObject) -> Sequence[Figure]:
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run measures, whatever its protocol."""
-    from inspector.statistics.profiles import bootstrap
-
     return (
         "x = sum w_i y_i with orthonormal y_i and independent w_i >= 0; ‖x‖² is regressed on x with an intercept. "
         "Closed form: slope Cov(w, w²) / Var(w), R-squared = Cov(w, w²)² / (Var(w) Var(w²)). Beside it "
         f"{params.draws:,} simulated vectors of {params.summands} features per law. "
-        + bootstrap(params.resamples, f"{BLOCKS} blocks of vectors")
+        + protocol.bootstrap(params.resamples, f"{BLOCKS} blocks of vectors")
     )
 
 

@@ -91,6 +91,19 @@ class Protocol:
         """The contexts that fvu and fvu_nonlinear are over."""
         return self.held_out_contexts if self.fvu_on == "test" else "all contexts"
 
+    def bootstrap(self, resamples: int, over: str = "", *, fixed: str = "") -> str:
+        """The sentence on a definition's interval; with no draws there is none.
+
+        Args:
+            resamples: draws.
+            over: what is drawn; empty: the contexts that hold held-out tokens.
+            fixed: what stays as it was fitted, e.g. 'the map'.
+        """
+        if not resamples:
+            return "No interval: no draws were asked for."
+        drawn = f"{resamples:,} draws over {over or self.held_out_contexts}"
+        return f"Interval: 95% bootstrap of {drawn}{f', {fixed} held fixed' if fixed else ''}."
+
 
 PROTOCOLS: dict[Profile, Protocol] = {
     "careful": Protocol(profile="careful"),
@@ -112,19 +125,6 @@ PROTOCOLS: dict[Profile, Protocol] = {
         smoothed_over=100,
     ),
 }
-
-
-def bootstrap(resamples: int, over: str, *, fixed: str = "") -> str:
-    """The sentence on a definition's interval; with no draws there is none.
-
-    Args:
-        resamples: draws.
-        over: what is drawn.
-        fixed: what stays as it was fitted, e.g. 'the map'.
-    """
-    if not resamples:
-        return "No interval: no draws were asked for."
-    return f"Interval: 95% bootstrap of {resamples:,} draws over {over}{f', {fixed} held fixed' if fixed else ''}."
 
 
 Need = Literal["norm map", "error map", "error covariance"]

@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score
 from inspector.drawing.figures import Curve, GroupedBars, Heatmap, Table, TokenTrace, Violin
 from inspector.engine.plan import make_plan
 from inspector.experiments import find
-from inspector.experiments._tokens import measure
+from inspector.experiments._shared import measure
 from inspector.runner import run
 from inspector.session.fitting import ErrorNorms
 from inspector.session.protocol import GetPairs
