@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from inspector.disk.sealed import digest
 from inspector.engine.plan import Plan, make_plan, with_everything
 from inspector.engine.regression import Factorisation
 from inspector.errors import DataError, TargetError
@@ -34,7 +35,7 @@ from inspector.statistics.second_pass import SecondPass, collect_second
 from inspector.statistics.substitutes import prepare
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
-from inspector.store.fingerprint import digest, fit_facts, identity, provenance
+from inspector.store.fingerprint import fit_facts, identity, provenance
 from inspector.store.result_object import result_object, warnings_of, with_all_tokens
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.disk.files import read_file
+from inspector.disk.files import open_file, read_file
 
 
 def jsonable(value: Any) -> Any:
@@ -30,6 +30,27 @@ def jsonable(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """One line of pure ASCII: whatever a token holds, nothing in it can act on a terminal."""
     return json.dumps(jsonable(value), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of plain data, the same for the same content whatever the order of its keys.
+
+    Raises:
+        TypeError: for anything JSON has no word for.
+        ValueError: for a NaN or an infinity.
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 LARGEST = 256 * 2**20

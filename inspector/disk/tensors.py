@@ -14,15 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inspector.disk.files import open_file, require_file, writing_whole
+from inspector.disk.files import require_file, writing_whole
+from inspector.disk.sealed import file_digest
 
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-_SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "BOOL": 1, "U8": 1}
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_SIZES = {name: dtype.itemsize for dtype, name in _NAMES.items()}
 
 
 def header_of(
@@ -64,7 +67,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     with writing_whole(path) as file:
         file.write(header)
         for values in tensors.values():
-            raw = values.detach().cpu().contiguous().numpy().reshape(-1).view(np.uint8).data
+            raw = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
             digest.update(raw)
             file.write(raw)
     return digest.hexdigest()
@@ -77,7 +80,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         OSError: it cannot be read.
         ValueError: it is not the file with this checksum.
     """
-    if digest_of(path) != sha256:
+    if file_digest(path) != sha256:
         raise ValueError("its checksum does not fit")
     try:
         require_file(path)
@@ -86,13 +89,3 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
         raise ValueError(f"it is not a safetensors file ({error})") from error
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

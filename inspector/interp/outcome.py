@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inspector import __version__
 from inspector.disk.folders import RESULTS
+from inspector.disk.sealed import digest
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.errors import InspectorError
 from inspector.experiment import ResultObject
@@ -27,7 +28,7 @@ from inspector.interp.examples import DEAD, DENSE, FEW, Gathered, Settings
 from inspector.interp.readers import ErrorReader
 from inspector.interp.scoring import GROUPS, NEGATIVES, Counts, Scored
 from inspector.spec import RunSpec
-from inspector.store.fingerprint import NAMES, digest, identity, versions
+from inspector.store.fingerprint import NAMES, identity, versions
 from inspector.store.results import list_results, load
 
 if TYPE_CHECKING:

@@ -24,21 +24,21 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import inspector
 from inspector.disk.files import HALF, remove_files, write_whole
 from inspector.disk.folders import CHECKPOINTS, RESULTS
 from inspector.disk.locks import NAME as LOCK
 from inspector.disk.locks import FolderLock
-from inspector.disk.sealed import read_sealed, seal
+from inspector.disk.sealed import digest, file_digest, read_sealed, seal
 from inspector.errors import ResourceError
 from inspector.statistics.profiles import PROTOCOLS
-from inspector.store.fingerprint import digest, identity, versions
+from inspector.store.fingerprint import identity, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from inspector.spec import RunSpec
     from inspector.statistics.passes import Kept
 
+T = TypeVar("T")
 FORMAT = 1
 VARIABLE = "DM_INSPECT_CHECKPOINT_SECONDS"
 """Seconds between checkpoints; 0 keeps the sums of every batch."""
@@ -151,22 +152,16 @@ class Checkpoints:
         """The newest sums of a pass; None if there are none, or they are damaged: then they are removed."""
         if not self.usable:
             return None
-        path = self.folder / f"sums-{name}.json"
-        try:
-            found = read_sealed(path)
+
+        def kept(found: dict[str, Any]) -> Kept:
             from inspector.disk.tensors import read_tensors
             from inspector.statistics.passes import Kept
 
-            tensors = read_tensors(self.folder / str(found["file"]), str(found["file_sha256"]))
-            return Kept(tensors=tensors, facts=found["facts"])
-        except FileNotFoundError as error:
-            if Path(str(error.filename)) == path:
-                return None
-            why = f"{error.filename} is missing"
-        except (OSError, ValueError, KeyError) as error:
-            why = str(error)
-        self._damaged(path, why)
-        return None
+            return Kept(
+                tensors=read_tensors(self.folder / str(found["file"]), str(found["file_sha256"])), facts=found["facts"]
+            )
+
+        return self._read(f"sums-{name}.json", kept)
 
     def store(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Keep the sums of a pass instead of those before.
@@ -178,22 +173,20 @@ class Checkpoints:
             return
         from inspector.disk.tensors import write_tensors
 
-        began = time.monotonic()
         path = self.folder / f"sums-{name}.json"
         before = [each.name for each in self.folder.glob(f"sums-{name}-*.safetensors")]
         numbers = [int(each.rpartition("-")[2].partition(".")[0]) for each in before]
         file = f"sums-{name}-{max(numbers, default=0) + 1}.safetensors"
-        sha256 = write_tensors(self.folder / file, tensors)
-        try:
+        with self._timed():
+            sha256 = write_tensors(self.folder / file, tensors)
             content = {"format": FORMAT, "name": name, "facts": facts, "file": file, "file_sha256": sha256}
-            write_whole(path, seal(content))
-        except ResourceError:
-            self._remove(file)
-            raise
-        for each in before:
-            self._remove(each)
-        self._last = time.monotonic()
-        self._cost = self._last - began
+            try:
+                write_whole(path, seal(content))
+            except ResourceError:
+                self._remove(file)
+                raise
+            for each in before:
+                self._remove(each)
 
     # ---- rows of a table ------------------------------------------------------------------------------------------
 
@@ -204,18 +197,9 @@ class Checkpoints:
         """
         tables: list[pa.Table] = []
         stop = number = 0
-        while self.usable:
-            path = self.folder / f"rows-{number}.json"
-            try:
-                part, stop = self._rows(path)
-            except FileNotFoundError as error:
-                if Path(str(error.filename)) != path:
-                    self._damaged(path, f"{error.filename} is missing")
-                break
-            except (OSError, ValueError, KeyError) as error:
-                self._damaged(path, str(error))
-                break
-            tables += part
+        while self.usable and (found := self._read(f"rows-{number}.json", self._part)) is not None:
+            tables += found[0]
+            stop = found[1]
             number += 1
         self._n_rows = number
         for each in self.folder.glob("rows-*.*") if self.usable else ():
@@ -223,16 +207,12 @@ class Checkpoints:
                 self._remove(each.name)
         return tables, stop
 
-    def _rows(self, path: Path) -> tuple[list[pa.Table], int]:
-        """One part. Raises what `rows` handles."""
+    def _part(self, found: Mapping[str, Any]) -> tuple[list[pa.Table], int]:
         import pyarrow as pa
         from pyarrow import ipc
 
-        from inspector.disk.tensors import digest_of
-
-        found = read_sealed(path)
         file = self.folder / str(found["file"])
-        if digest_of(file) != found["file_sha256"]:
+        if file_digest(file) != found["file_sha256"]:
             raise ValueError("its checksum does not fit")
         with ipc.open_stream(file) as reader:
             return [pa.Table.from_batches([batch]) for batch in reader], int(found["stop"])
@@ -247,18 +227,16 @@ class Checkpoints:
             return
         from pyarrow import ipc
 
-        began = time.monotonic()
-        sink = io.BytesIO()
-        with ipc.new_stream(sink, tables[0].schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-        raw, file = sink.getvalue(), f"rows-{self._n_rows}.arrow"
-        write_whole(self.folder / file, raw)
-        content = {"format": FORMAT, "stop": stop, "file": file, "file_sha256": hashlib.sha256(raw).hexdigest()}
-        write_whole(self.folder / f"rows-{self._n_rows}.json", seal(content))
+        with self._timed():
+            sink = io.BytesIO()
+            with ipc.new_stream(sink, tables[0].schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+            raw, file = sink.getvalue(), f"rows-{self._n_rows}.arrow"
+            write_whole(self.folder / file, raw)
+            content = {"format": FORMAT, "stop": stop, "file": file, "file_sha256": hashlib.sha256(raw).hexdigest()}
+            write_whole(self.folder / f"rows-{self._n_rows}.json", seal(content))
         self._n_rows += 1
-        self._last = time.monotonic()
-        self._cost = self._last - began
 
     # ---- finished experiments -------------------------------------------------------------------------------------
 
@@ -266,16 +244,8 @@ class Checkpoints:
         """The result of an experiment that was finished; None if it was not, or the file is damaged: it is removed."""
         if not self.usable:
             return None
-        path = self.folder / f"done-{experiment}.json"
-        try:
-            found = read_sealed(path)
-            result: dict[str, Any] = found["result"]
-            return result
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError) as error:
-            self._damaged(path, str(error))
-            return None
+        result: dict[str, Any] | None = self._read(f"done-{experiment}.json", lambda found: found["result"])
+        return result
 
     def finish(self, experiment: str, result: Mapping[str, Any]) -> None:
         """Keep the result of a finished experiment.
@@ -294,9 +264,30 @@ class Checkpoints:
         if self.usable:
             remove_folder(self.folder)
 
-    def _damaged(self, path: Path, why: str) -> None:
+    def _read(self, name: str, take: Callable[[dict[str, Any]], T]) -> T | None:
+        """What `take` makes of a sealed file, and of the file that it names; None if there is none, or one is damaged:
+        then that is told and the sealed one removed.
+        """
+        path = self.folder / name
+        try:
+            return take(read_sealed(path))
+        except FileNotFoundError as error:
+            if Path(str(error.filename)) == path:
+                return None
+            why = f"{error.filename} is missing"
+        except (OSError, ValueError, KeyError) as error:
+            why = str(error)
         self._problems.append(f"{path} is damaged ({why}). It was removed, and what it held is computed again.")
-        self._remove(path.name)
+        self._remove(name)
+        return None
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Writing, which decides when to write again."""
+        began = time.monotonic()
+        yield
+        self._last = time.monotonic()
+        self._cost = self._last - began
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):
@@ -332,10 +323,8 @@ def damage_of(folder: Path) -> list[str]:
         try:
             found = read_sealed(path)
             if "file" in found:
-                from inspector.disk.tensors import digest_of
-
                 file = folder / str(found["file"])
-                if digest_of(file) != found["file_sha256"]:
+                if file_digest(file) != found["file_sha256"]:
                     problems.append(f"the checksum of {file.name} does not fit")
         except FileNotFoundError as error:
             problems.append(f"{Path(str(error.filename)).name} is missing")

@@ -21,41 +21,28 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def flat_rows(result: Mapping[str, Any]) -> list[Row]:
     """Rows of one result, all with the same columns in the same order; what a row lacks is None."""
-    rows: list[Row] = []
-    for entry in result["saes"]:
-        row: Row = {"experiment": result["experiment"], "profile": result["profile"]}
-        ends = result["intervals"].get(entry["sae"], {})
-        for key, value in entry.items():
-            row[key] = _cell(value)
-            if key in ends:
-                row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
-        rows.append(row)
-    if not rows:
-        rows = _pairs(result)
-    if not rows:
-        row = {"experiment": result["experiment"], "profile": result["profile"]}
-        rows = [row | {key: _cell(value) for key, value in result["result"].items()}]
+    head = {"experiment": result["experiment"], "profile": result["profile"]}
+    intervals, own = result["intervals"], result["result"]
+    pairs = own.get("pairs")
+    if result["saes"]:
+        rows = [head | _cells(entry, intervals.get(entry["sae"], {})) for entry in result["saes"]]
+    elif pairs and isinstance(pairs, list) and all(isinstance(e, dict) and {"small", "large"} <= set(e) for e in pairs):
+        rows = [head | _cells(e, intervals.get(f"{e['small']} -> {e['large']}", {})) for e in pairs]
+    else:
+        rows = [head | _cells(own, {})]
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
 
 
-def _pairs(result: Mapping[str, Any]) -> list[Row]:
-    """One row per pair of SAEs, for a result that compares them two by two; intervals are named 'small -> large'."""
-    rows = []
-    pairs = result["result"].get("pairs")
-    if not isinstance(pairs, list) or not all(
-        isinstance(pair, dict) and {"small", "large"} <= set(pair) for pair in pairs
-    ):
-        return []
-    for pair in pairs:
-        row: Row = {"experiment": result["experiment"], "profile": result["profile"]}
-        ends = result["intervals"].get(f"{pair['small']} -> {pair['large']}", {})
-        for key, value in pair.items():
-            row[key] = _cell(value)
-            if key in ends:
-                row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
-        rows.append(row)
-    return rows
+def _cells(entry: Mapping[str, Any], ends: Mapping[str, Any]) -> Row:
+    """What is said of one SAE or pair, each score followed by the ends of its interval if it has one."""
+    row: Row = {}
+    for key, value in entry.items():
+        plain = jsonable(value)
+        row[key] = to_json(plain) if isinstance(plain, dict | list) else plain
+        if key in ends:
+            row[f"{key}_low"], row[f"{key}_high"] = ends[key] or (None, None)
+    return row
 
 
 def to_csv(result: Mapping[str, Any]) -> str:
@@ -94,11 +81,6 @@ def _column(values: list[Any]) -> pa.Array:
     if len(kinds) > 1:
         return pa.array([None if value is None else to_json(value) for value in values], pa.string())
     return pa.array(values)
-
-
-def _cell(value: Any) -> Any:
-    plain = jsonable(value)
-    return to_json(plain) if isinstance(plain, dict | list) else plain
 
 
 def _plain_text(value: Any) -> str:

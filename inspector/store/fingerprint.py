@@ -6,13 +6,12 @@ provenance but not in the hash, because a result is not another measurement for 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from inspector import __version__
+from inspector.disk.sealed import digest
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
 NAMES = ("model", "text", "text_field")
 """Say where weights and tokens are, not what they are: their hashes do. Not hashed, because a path is no content."""
 LIBRARIES = ("torch", "numpy", "transformers", "transformer-lens", "sae-lens")
-
-
-def digest(value: Any) -> str:
-    """sha256 of plain data, the same for the same content whatever the order of its keys.
-
-    Raises:
-        TypeError: for anything JSON has no word for.
-        ValueError: for a NaN or an infinity.
-    """
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import json
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -23,7 +21,7 @@ import msgspec
 
 from inspector.disk.files import parse_json, read_file, write_whole
 from inspector.disk.folders import RESULTS
-from inspector.disk.sealed import jsonable, to_json
+from inspector.disk.sealed import digest, jsonable, to_json
 from inspector.disk.table import Row, Table
 from inspector.errors import DataError, InspectorError, only_one
 from inspector.spec import RunSpec, command_of
@@ -127,9 +125,7 @@ def save(result: Mapping[str, Any], command: str, *, folder: Path | None = None)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     found_id = result_id(plain)
     content = {"format": FORMAT, "id": found_id, "created": created, "command": command, "result": plain}
-    write_whole(
-        (folder or RESULTS.path()) / f"{found_id}.json", to_json({**content, "sha256": _checksum(content)}) + "\n"
-    )
+    write_whole((folder or RESULTS.path()) / f"{found_id}.json", to_json({**content, "sha256": digest(content)}) + "\n")
     return _record(content)
 
 
@@ -148,7 +144,7 @@ def read(path: Path) -> Stored:
     try:
         content = parse_json(read_file(path, LARGEST))
         claimed = content.pop("sha256")
-        if claimed != _checksum(content):
+        if claimed != digest(content):
             raise ValueError("its checksum does not fit")
         if content["format"] != FORMAT:
             raise ValueError(f"it has format {content['format']}, and this program reads {FORMAT}")
@@ -204,12 +200,6 @@ def _record(content: Mapping[str, Any]) -> Record:
         hook_name=str(made.get("hook_name") or ""),
         null=str(made.get("null") or ""),
     )
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    """sha256 of everything but itself, the order of keys not counting."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 INDEX_FILE = "index.sqlite"

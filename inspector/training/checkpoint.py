@@ -15,25 +15,23 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inspector.disk.files import SMALL, is_own_folder, open_file, parse_json, read_file, read_text, remove_files
+from inspector.disk.files import HALF, SMALL, is_own_folder, parse_json, read_file, read_text, remove_files, write_whole
+from inspector.disk.tensors import read_tensors, write_tensors
 from inspector.errors import DataError, ResourceError, UsageError
 
 FOLDER = ".training"
 FACTS_FILE = "checkpoint.json"
 FORMAT = 1
 LOG_FILE = "training.jsonl"
-_OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?")
+_OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?|\.[\w.-]+{HALF}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +67,19 @@ def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor]
         folder.mkdir(parents=True, exist_ok=True)
         if not is_own_folder(folder):  # what a link points to is somebody else's
             raise OSError(errno.ELOOP, "it is a symbolic link", str(folder))
-        partial = folder / f"{name}.partial"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        sha256 = write_tensors(folder / name, tensors)
         about: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": fingerprint,
-            "tensors": {"file": name, "bytes": partial.stat().st_size, "sha256": _file_digest(partial)},
+            "tensors": {"file": name, "bytes": (folder / name).stat().st_size, "sha256": sha256},
             "facts": dict(facts),
         }
         about["sha256"] = _digest(about)
-        _put(partial, folder / name)
-        partial = folder / f"{FACTS_FILE}.partial"
-        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        _put(partial, folder / FACTS_FILE)
-        _flush_folder(folder)
+        write_whole(folder / FACTS_FILE, json.dumps(about, indent=1) + "\n")
         remove_files(folder, lambda old: _OWN.fullmatch(old) is not None and old not in (name, FACTS_FILE))
-    except (OSError, SafetensorError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except (OSError, ResourceError) as error:
+        cause = error.__cause__ if isinstance(error, ResourceError) else error
+        why = getattr(cause, "strerror", None) or str(cause)
         raise ResourceError(
             f"The checkpoint in {folder} could not be written: {why}. "
             "Make room there; the same command goes on from the checkpoint before it."
@@ -113,10 +107,8 @@ def load(out: Path, fingerprint: str) -> Checkpoint | None:
             )
         named = about["tensors"]
         path = folder / Path(named["file"]).name
-        if path.stat().st_size != named["bytes"] or _file_digest(path) != named["sha256"]:
-            raise ValueError(f"{path.name} does not match its checksum")
-        return Checkpoint(tensors=load_file(path), facts=about["facts"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Checkpoint(tensors=read_tensors(path, named["sha256"]), facts=about["facts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"The checkpoint in {folder} is damaged: {why}. Delete that folder to start over.") from error
 
@@ -131,32 +123,6 @@ def forget(out: Path) -> None:
 
 def _digest(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put(partial: Path, path: Path) -> None:
-    """Rename once the bytes are on the disk."""
-    handle = os.open(partial, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(partial, path)
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the renames survive a power cut; POSIX only."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class TrainingLog:

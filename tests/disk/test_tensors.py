@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inspector.disk.tensors import digest_of, read_tensors, write_tensors
+from inspector.disk.sealed import file_digest
+from inspector.disk.tensors import read_tensors, write_tensors
 from inspector.errors import ResourceError
 
 
@@ -29,7 +30,7 @@ def some() -> dict[str, torch.Tensor]:
 def test_they_come_back_in_every_bit_and_the_library_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "some.safetensors"
     sha256 = write_tensors(path, some())
-    assert sha256 == digest_of(path)
+    assert sha256 == file_digest(path)
     for found in (read_tensors(path, sha256), load_file(path)):
         assert found.keys() == some().keys()
         for name, values in some().items():
@@ -57,7 +58,7 @@ def test_a_file_that_was_never_tensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "some.safetensors"
     path.write_bytes(b"not tensors at all")
     with pytest.raises(ValueError, match="not a safetensors file"):
-        read_tensors(path, digest_of(path))
+        read_tensors(path, file_digest(path))
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.store.fingerprint import digest, versions
+from inspector.disk.sealed import digest
+from inspector.store.fingerprint import versions
 
 
 def test_the_digest_is_that_of_the_content() -> None:

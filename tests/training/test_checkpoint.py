@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,13 +79,13 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
 def test_a_kill_between_the_two_files_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, "run", 10, TENSORS, {"tokens_done": 10})
 
-    def killed(partial: Path, path: Path) -> None:
+    def killed(partial: str, path: Path) -> None:
         if path.name == FACTS_FILE:
             raise KeyboardInterrupt
-        partial.rename(path)
+        os.rename(partial, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("inspector.training.checkpoint._put", killed)
+        patch.setattr("inspector.disk.files.os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, "run", 20, {"a|w": torch.zeros(1)}, {"tokens_done": 20})
     found = load(tmp_path, "run")
