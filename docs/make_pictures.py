@@ -95,7 +95,7 @@ async def _until_fitted(app: InspectorApp, pause: object) -> None:
         session = app.home.session
         if session.stage == "failed":
             raise SystemExit(f"The session failed: {session.error}")
-        if app.home.text is not None and session.improved is not None and session.improved.finished:
+        if app.home.state.text is not None and session.improved is not None and session.improved.finished:
             await asyncio.sleep(1.0)
             return
         await asyncio.sleep(0.25)

@@ -25,52 +25,61 @@ class Action:
     """The word in the footer; '' if it is not shown there."""
 
 
-def _width(index: int) -> Action:
-    return Action(
-        id=f"stream.width-{index + 1}",
-        keys=(str(index + 1),),
-        call=f"press_width({index})",
-        title=f"Width {index + 1}: enable and colour by it; again: disable it",
+COMMON = (("theme", "t", "app.next_theme", "Next theme"), ("palette", ":", "app.command_palette", "All commands"))
+
+
+def actions_of(screen: str, *rows: tuple[str, ...]) -> tuple[Action, ...]:
+    """A table of actions; what every screen offers stands before its help.
+
+    Args:
+        screen: first word of their ids.
+        rows: (last word of the id, keys with spaces between, call, title) and, for the footer, a hint.
+    """
+    at = next((index for index, row in enumerate(rows) if row[0] == "help"), len(rows))
+    return tuple(
+        Action(id=f"{screen}.{name}", keys=tuple(keys.split()), call=call, title=title, hint=hint[0] if hint else "")
+        for name, keys, call, title, *hint in (*rows[:at], *COMMON, *rows[at:])
     )
 
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="stream.mode", keys=("m",), call="mode(1)", title="Next colour mode", hint="mode"),
-    Action(id="stream.mode-back", keys=("M",), call="mode(-1)", title="Previous colour mode"),
-    *(_width(index) for index in range(9)),
-    Action(id="stream.l0-less", keys=("[",), call="step_l0(-1)", title="Sparser SAE: next smaller L0", hint="L0"),
-    Action(id="stream.l0-more", keys=("]",), call="step_l0(1)", title="Denser SAE: next larger L0"),
-    Action(id="stream.worst", keys=("n",), call="walk(1)", title="Next worst token, or next place found", hint="worst"),
-    Action(id="stream.worst-back", keys=("N",), call="walk(-1)", title="Previous worst token, or previous place found"),
-    Action(id="stream.outliers", keys=("o",), call="outliers", title="Worst tokens: outliers too, or without them"),
-    Action(id="stream.find", keys=("/",), call="find", title="Find text in all contexts", hint="find"),
-    Action(id="stream.page-down", keys=("}",), call="page(1)", title="One page down in the tokens"),
-    Action(id="stream.page-up", keys=("{",), call="page(-1)", title="One page up in the tokens"),
-    Action(id="stream.context-next", keys=(">", "."), call="context(1)", title="Next context", hint="context"),
-    Action(id="stream.context-back", keys=("<", ","), call="context(-1)", title="Previous context"),
-    Action(id="stream.prompt", keys=("p",), call="prompt", title="Analyse a text of yours", hint="prompt"),
-    Action(id="stream.generate", keys=("g",), call="generate", title="Generate from here", hint="generate"),
-    Action(id="stream.escape", keys=("escape",), call="leave", title="Stop generating, end search, back to contexts"),
-    Action(id="stream.detail", keys=("d",), call="detail", title="Show or hide the detail", hint="detail"),
-    Action(id="stream.marks", keys=("u",), call="marks", title="Marks, for reading without colour"),
-    Action(id="stream.zoom-in", keys=("+",), call="zoom(-1)", title="Plot: fewer tokens, wider", hint="zoom"),
-    Action(id="stream.zoom-out", keys=("-",), call="zoom(1)", title="Plot: more tokens, narrower"),
-    Action(id="stream.enlarge", keys=("z",), call="enlarge", title="Plot on the whole screen", hint="enlarge"),
-    Action(id="stream.policy", keys=("x",), call="policy", title="Special tokens: count them, or leave them out"),
-    Action(id="stream.copy-token", keys=("c",), call="copy_token", title="Copy this token's numbers", hint="copy"),
-    Action(id="stream.copy-context", keys=("C",), call="copy_context", title="Copy the numbers of all tokens"),
-    Action(id="stream.theme", keys=("t",), call="app.next_theme", title="Next theme", hint="theme"),
-    Action(id="stream.palette", keys=(":",), call="commands", title="All commands"),
-    Action(id="stream.help", keys=("?",), call="help", title="Help for this pane", hint="help"),
+ACTIONS = actions_of(
+    "stream",
+    ("mode", "m", "do('step_mode', 1)", "Next colour mode", "mode"),
+    ("mode-back", "M", "do('step_mode', -1)", "Previous colour mode"),
+    *(
+        (f"width-{n}", str(n), f"do('press_width', {n - 1})", f"Width {n}: enable and colour by it; again: disable it")
+        for n in range(1, 10)
+    ),
+    ("l0-less", "[", "do('step_l0', -1)", "Sparser SAE: next smaller L0", "L0"),
+    ("l0-more", "]", "do('step_l0', 1)", "Denser SAE: next larger L0"),
+    ("worst", "n", "do('walk', 1)", "Next worst token, or next place found", "worst"),
+    ("worst-back", "N", "do('walk', -1)", "Previous worst token, or previous place found"),
+    ("outliers", "o", "do('toggle_outliers')", "Worst tokens: outliers too, or without them"),
+    ("find", "/", "type('find')", "Find text in all contexts", "find"),
+    ("page-down", "}", "page(1)", "One page down in the tokens"),
+    ("page-up", "{", "page(-1)", "One page up in the tokens"),
+    ("context-next", "> .", "do('step_context', 1)", "Next context", "context"),
+    ("context-back", "< ,", "do('step_context', -1)", "Previous context"),
+    ("prompt", "p", "type('prompt')", "Analyse a text of yours", "prompt"),
+    ("generate", "g", "do('generate')", "Generate from here", "generate"),
+    ("escape", "escape", "do('leave')", "Stop generating, end search, back to contexts"),
+    ("detail", "d", "detail", "Show or hide the detail", "detail"),
+    ("marks", "u", "marks", "Marks, for reading without colour"),
+    ("zoom-in", "+", "zoom(-1)", "Plot: fewer tokens, wider", "zoom"),
+    ("zoom-out", "-", "zoom(1)", "Plot: more tokens, narrower"),
+    ("enlarge", "z", "enlarge", "Plot on the whole screen", "enlarge"),
+    ("policy", "x", "do('toggle_policy')", "Special tokens: count them, or leave them out"),
+    ("copy-token", "c", "copy_token", "Copy this token's numbers", "copy"),
+    ("copy-context", "C", "copy_context", "Copy the numbers of all tokens"),
+    ("help", "?", "help", "Help for this pane", "help"),
     # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
-    Action(id="stream.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
-    Action(id="stream.jobs", keys=("J",), call="jobs", title="Jobs: what runs and what ran", hint="jobs"),
-    Action(id="stream.latent", keys=("L",), call="latent", title="The strongest latent here", hint="latent"),
-    Action(id="stream.suites", keys=("s",), call="suites", title="Suites: which SAEs there are", hint="suites"),
-    Action(id="stream.results", keys=(), call="open_results", title="Results"),
-    Action(id="stream.retry", keys=("r",), call="results", title="Results; with no session: reconnect", hint="results"),
-    Action(id="stream.quit", keys=("q",), call="quit", title="Quit; the session stays a while", hint="quit"),
-    Action(id="stream.screenshot", keys=(), call="app.screenshot", title="Save the screen as an SVG picture"),
+    ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
+    ("jobs", "J", "app.open_screen('jobs')", "Jobs: what runs and what ran", "jobs"),
+    ("latent", "L", "latent", "The strongest latent here", "latent"),
+    ("suites", "s", "app.open_screen('suites')", "Suites: which SAEs there are", "suites"),
+    ("results", "", "app.open_screen('results')", "Results"),
+    ("retry", "r", "results", "Results; with no session: reconnect", "results"),
+    ("quit", "q", "app.quit", "Quit; the session stays a while", "quit"),
 )  # fmt: skip
 
 MOVES: tuple[tuple[str, str], ...] = (
@@ -103,7 +112,11 @@ def help_rows(moves: Iterable[tuple[str, str]], actions: Iterable[Action]) -> tu
     """(keys, what they do) of a screen: moves, then its actions that have keys, but for the palette's."""
     return (
         *moves,
-        *((keys, action.title) for action in actions if (keys := shown_keys(action)) and action.call != "commands"),
+        *(
+            (keys, action.title)
+            for action in actions
+            if (keys := shown_keys(action)) and action.call != "app.command_palette"
+        ),
     )
 
 

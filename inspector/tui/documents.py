@@ -8,26 +8,24 @@ the columns of `dm-inspect tokens`, is what the copying keys hand out.
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from inspector.drawing.tokens import SaeColumns, TokenDocument
+from inspector.drawing.tokens import LEFT_OUT, SaeColumns, TokenDocument
 from inspector.session.frames import unpack
 from inspector.session.protocol import ContextScores, Generated
 from inspector.store.exports import not_a_formula
-from inspector.tui.saved_state import state_directory
-from inspector.tui.stream_state import ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from inspector.drawing.tokens import Measure, TokenMode
     from inspector.session.protocol import Policy, SaeScores
     from inspector.spec import SaeRef
 
+WORST_PER_CONTEXT = 10
+"""The walk over the worst tokens stays this long in one context before it goes on to the next."""
 MAX_DOCUMENTS = 48
 """Contexts kept: browsing back a page or two is instant; 48 x 0.7 MB at the largest suites."""
 
@@ -47,6 +45,24 @@ def main_measure(mode: TokenMode) -> Measure:
     measure = mode.size or mode.share
     assert measure is not None, "a mode shows something"
     return measure
+
+
+def ranking(
+    values: Sequence[float], split: Sequence[str], limit: int = WORST_PER_CONTEXT, *, outliers: bool = False
+) -> list[int]:
+    """Positions of the largest values, largest first; missing values and what counts in no fit are left out.
+
+    Args:
+        values: one per token.
+        split: letters of `TokenDocument.split`.
+        limit: positions at most.
+        outliers: whether tokens that outweigh all others are ranked too.
+    """
+    left_out = ("x",) if outliers else LEFT_OUT
+    usable = [
+        p for p, letter in enumerate(split) if letter not in left_out and p < len(values) and values[p] == values[p]
+    ]
+    return sorted(usable, key=lambda p: (-values[p], p))[:limit]
 
 
 class ScoredText:
@@ -201,8 +217,6 @@ COLUMNS = (
     "nonlinear_error_norm",
 )
 SPLITS = {"t": "train", "h": "test", "x": "excluded", "o": "excluded"}
-MAX_CLIPBOARD = 60_000
-"""Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
 
 
 def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes: Sequence[SaeRef]) -> str:
@@ -235,14 +249,3 @@ def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes:
 
 def _field(value: float) -> str:
     return f"{value:.7g}" if value == value else ""
-
-
-def write_export(name: str, text: str) -> Path:
-    """Save under the state directory's exports; OSError if that cannot be done."""
-    directory = state_directory() / "exports"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = directory / name
-    temporary = path.with_name(f".{name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path

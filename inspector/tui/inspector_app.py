@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
 from textual._compositor import CompositorUpdate
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
@@ -32,7 +32,7 @@ from inspector.tui.themes import (
     Theme,
     depth_of,
     find_themes,
-    textual_theme,
+    palette_of,
     theme_for,
     theme_named,
 )
@@ -41,35 +41,22 @@ from inspector.tui.widgets.header import HeaderPane
 from inspector.tui.widgets.load_pane import LoadPane
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
     from textual.app import ComposeResult
-    from textual.command import Provider
     from textual.driver import Driver
 
-    from inspector.drawing.palette import Depth
     from inspector.session.protocol import GateLine
     from inspector.spec import TargetSpec
+    from inspector.tui.screens.base import GoTo, MarksChosen, OpenScreen, OpenTarget, ScreenName
     from inspector.tui.screens.stream import StreamScreen
     from inspector.tui.session import Client, Connect, SessionView
 
 
-def _commands() -> type[Provider]:
-    """Imported when the palette is opened, not before the first paint."""
-    from inspector.tui.commands import ActionCommands
-
-    return ActionCommands
-
-
 REMEMBER_SECONDS = 5.0
 """Between two looks at whether the view is elsewhere: what a program that is killed can lose."""
-SIDES = {
-    "experiments": ("inspector.tui.screens.experiments", "ExperimentsScreen"),
-    "jobs": ("inspector.tui.screens.jobs", "JobsScreen"),
-}
-"""Screens beside the Stream by name: module and class, imported when they are opened."""
 
 
 class OpeningScreen(Screen[int]):
@@ -93,8 +80,6 @@ class InspectorApp(App[int]):
     """dm-inspect."""
 
     TITLE = "dm-inspect"
-    ENABLE_COMMAND_PALETTE = True
-    COMMANDS = {_commands}  # noqa: RUF012 - Textual's own declaration
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit"),
         Binding("ctrl+z", "suspend_process", "suspend", show=False, priority=True, id="app.suspend"),
@@ -148,8 +133,8 @@ class InspectorApp(App[int]):
         remembered = self._state.theme if self._state.theme in self.themes else None
         wanted = theme_named(theme, self.themes) if theme is not None else self.themes[remembered or DEFAULT_THEME]
         for known in self.themes.values():
-            self.register_theme(textual_theme(known))
-        self.theme = theme_for(self.depth, wanted, self.themes).name
+            self.register_theme(known)
+        self.theme = theme_for(depth_of(self), wanted, self.themes).name
 
     # ---- themes -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +151,7 @@ class InspectorApp(App[int]):
         """Use a theme from now on, and the next time."""
         self.theme = name
         if self.home is not None:
-            self.home.show_palette(self.chosen_theme.palette(self.depth))
+            self.home.show_palette(palette_of(self))
         self._keep(replace(self._latest(), theme=name))
 
     def action_next_theme(self) -> None:
@@ -176,7 +161,7 @@ class InspectorApp(App[int]):
         self.choose_theme(names[(at + 1) % len(names)])
         self.notify(f"{self.chosen_theme.title}: {self.chosen_theme.summary}", timeout=2, markup=False)
 
-    def on_stream_screen_marks_chosen(self, message: StreamScreen.MarksChosen) -> None:
+    def on_marks_chosen(self, message: MarksChosen) -> None:
         """Show or hide the second channel the next time too."""
         self._keep(replace(self._latest(), marks=message.marks))
 
@@ -189,11 +174,6 @@ class InspectorApp(App[int]):
         if self._remember:
             save_state(state)
 
-    @property
-    def depth(self) -> Depth:
-        """How many colours this terminal shows."""
-        return depth_of(cast("App[object]", self))
-
     # ---- the screen -------------------------------------------------------------------------------------------------
 
     def get_default_screen(self) -> Screen[int]:
@@ -204,12 +184,11 @@ class InspectorApp(App[int]):
         """Put the Stream screen over the first picture, once that is painted."""
         # In a thread: some 0.1 s of imports, during which the loop still answers.
         stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
-        palette = self.chosen_theme.palette(self.depth)
         replaced = self.home
-        self.home = stream.StreamScreen(self._model, self._connect, palette, self._state.marks)
-        self.home.recall = self._state.views.get
+        state = stream.StreamState(self._state.views.get)
         if self.asked is not None and self.asked.include_special:
-            self.home.session = replace(self.home.session, policy="included")
+            state.session = replace(state.session, policy="included")
+        self.home = stream.StreamScreen(self._model, self._connect, palette_of(self), self._state.marks, state)
         await (self.push_screen if replaced is None else self.switch_screen)(self.home)
         self.home.session_changed.subscribe(self, self._session_changed)
 
@@ -249,7 +228,7 @@ class InspectorApp(App[int]):
 
     def remember_view(self) -> None:
         """Keep where the user is, for the next view; nothing is written if that is known."""
-        saved = self.home.saved_view() if self.home is not None else None
+        saved = self.home.state.saved_view() if self.home is not None else None
         if saved is not None and self._state.views.get(saved[0]) != saved[1]:
             self._keep(self._latest().with_view(*saved))
 
@@ -270,20 +249,57 @@ class InspectorApp(App[int]):
         self._diff.forget()
         self.refresh(layout=True)
 
-    async def open_side(self, name: str) -> None:
-        """Show a screen beside the Stream; it takes the place of another one.
+    # ---- what screens ask for ---------------------------------------------------------------------------------------
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The command palette: what the screen offers, the themes, and what is the same everywhere."""
+        from inspector.tui.screens.base import ActionScreen
+
+        source = screen if isinstance(screen, ActionScreen) else self.home
+        if source is not None:
+            yield from source.commands()
+        for theme in self.themes.values():
+            yield SystemCommand(f"Theme: {theme.title}", theme.summary, partial(self.choose_theme, theme.name))
+        yield SystemCommand("Save the screen as an SVG picture", "no key", self.action_screenshot)
+        yield SystemCommand("Redraw the whole screen", "no key", self.action_redraw)
+
+    async def on_open_screen(self, message: OpenScreen) -> None:
+        """A screen asks for another one."""
+        await self._open_screen(message.name, message.ids)
+
+    async def action_open_screen(self, name: ScreenName) -> None:
+        """A key asks for a screen."""
+        await self._open_screen(name, ())
+
+    async def _open_screen(self, name: ScreenName, ids: Sequence[str]) -> None:
+        """Show a screen over the Stream. Experiments and Jobs take each other's place.
 
         Args:
-            name: of `SIDES`.
+            name: also of its module, which is imported only now: in a thread, during which the loop still answers.
+            ids: results to go to.
         """
-        module, class_name = SIDES[name]
-        made: type[Screen[None]] = getattr(await asyncio.to_thread(importlib.import_module, module), class_name)
-        if isinstance(self.screen, made):
+        module = await asyncio.to_thread(importlib.import_module, f"inspector.tui.screens.{name}")
+        home = self.home
+        if home is None:
             return
-        if any(type(self.screen).__name__ == other for _, other in SIDES.values()):
-            await self.switch_screen(made())
-        else:
-            await self.push_screen(made())
+        match name:
+            case "results" if isinstance(self.screen, module.ResultsScreen):
+                self.screen.go_to(ids)
+            case "results":
+                await self.push_screen(module.ResultsScreen(ids))
+            case "suites":
+                await self.push_screen(module.SuitesScreen(self.target, home.session.ready))
+            case "experiments" | "jobs":
+                made = module.ExperimentsScreen if name == "experiments" else module.JobsScreen
+                shown = type(self.screen).__name__
+                if shown != made.__name__:
+                    swaps = shown in ("ExperimentsScreen", "JobsScreen")
+                    await (self.switch_screen if swaps else self.push_screen)(made(home))
+
+    async def on_go_to(self, message: GoTo) -> None:
+        """Show a token in the Stream."""
+        if self.home is not None:
+            await self.home.go(message.context, message.position)
 
     # ---- what every screen shows ------------------------------------------------------------------------------------
 
@@ -352,32 +368,17 @@ class InspectorApp(App[int]):
             return target_of(ready.target)
         return self.asked or TargetSpec(model=ready.model if ready is not None else self._model)
 
-    async def open_target(self, target: TargetSpec) -> None:
+    async def on_open_target(self, message: OpenTarget) -> None:
         """Another session under this view: a new Stream in the place of this one. The session before goes on."""
         if self.home is None or self.connect_to is None:
             return
         self.remember_view()
-        self.asked, self._model, self._connect = target, target.model, partial(self.connect_to, target)
+        self.asked, self._model = message.target, message.target.model
+        self._connect = partial(self.connect_to, message.target)
         self._gate_failures = ()
         while self.screen is not self.home:
             await self.pop_screen()
         await self._open_home()
-
-    async def open_suites(self) -> None:
-        """The Suites screen, of the model that is looked at."""
-        suites = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.suites")
-        if not isinstance(self.screen, suites.SuitesScreen):
-            ready = self.home.session.ready if self.home is not None else None
-            loaded = [sae.sae_id for sae in ready.saes] if ready is not None else []
-            await self.push_screen(suites.SuitesScreen(self.target, loaded, ready.hook_name if ready else ""))
-
-    async def open_results(self, ids: Sequence[str] = ()) -> None:
-        """The Results screen, at the first of these that is stored; it needs no session."""
-        results = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.results")
-        if isinstance(self.screen, results.ResultsScreen):
-            self.screen.go_to(ids)
-        else:
-            await self.push_screen(results.ResultsScreen(ids))
 
     # ---- output -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from inspector.disk.files import parse_json, read_text, write_if_possible
+from inspector.disk.files import parse_json, read_text, writing_whole
+from inspector.errors import ResourceError
 
 VERSION = 1
 
@@ -98,7 +99,23 @@ def _view(saved: object) -> SavedView | None:
 
 def save_state(state: UiState) -> None:
     """Write; a full disk or a read-only home is not worth an error."""
-    directory = state_directory()
-    with contextlib.suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_if_possible(directory / "view.json", json.dumps({"version": VERSION, **asdict(state)}))
+    with contextlib.suppress(OSError, ResourceError):
+        _write(state_directory() / "view.json", json.dumps({"version": VERSION, **asdict(state)}))
+
+
+def write_export(name: str, text: str) -> Path:
+    """Save what a key copied under the state directory's exports.
+
+    Raises:
+        OSError, ResourceError: the folder cannot be made, or the disk does not take it.
+    """
+    path = state_directory() / "exports" / name
+    _write(path, text)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Not flushed to the disk: the screen would wait for it, and a power cut costs little here."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with writing_whole(path, lasting=False) as file:
+        file.write(text.encode())

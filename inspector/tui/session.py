@@ -12,13 +12,15 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from inspector.errors import ExitCode
 from inspector.events import JobInfo
 from inspector.session.protocol import (
     Cancel,
     Failed,
     GateLine,
+    Generated,
     Jobs,
     JobTold,
     LoadProgress,
@@ -31,6 +33,10 @@ from inspector.session.protocol import (
     ViewMessage,
     Welcome,
 )
+from inspector.tui.job_lines import name_of
+
+if TYPE_CHECKING:
+    from textual.signal import Signal
 
 Stage = Literal["connecting", "loading", "ready", "failed", "lost"]
 
@@ -120,6 +126,12 @@ class SessionView:
             case _:
                 return self
 
+    def again(self) -> SessionView:
+        """While another connection is made: what is on the screen stays."""
+        return SessionView(
+            ready=self.ready, improved=self.improved, policy=self.policy, beside=self.beside, jobs=self.jobs
+        )
+
     def lost(self, why: str, exit_code: int = 1) -> SessionView:
         """The connection ended, or never came about. A reason given before stays."""
         if self.stage in ("failed", "lost"):
@@ -199,6 +211,58 @@ MAX_EARLY = 16
 NO_SESSION = Failed(exit_code=1, message="There is no session. Connect again with r on the Stream screen.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something to say beside the picture."""
+
+    text: str
+    title: str = ""
+    severity: Literal["information", "warning", "error"] = "information"
+    seconds: float | None = None
+    """How long it stays; None: as long as notices do."""
+
+
+def notices_of(message: object, before: SessionView, purpose: Purpose | None) -> list[Notice]:
+    """What is said aloud of a message.
+
+    Args:
+        message: a SessionMessage.
+        before: the session as it was known before it.
+        purpose: what it answers; None: nothing that is still awaited.
+    """
+    match message:
+        case Ready():
+            return [Notice(text=warning, severity="warning") for warning in message.warnings]
+        case PolicySet() if message.policy != before.policy:
+            moved = f"{message.n_special:,} special tokens and {message.n_before:,} early positions"
+            now = "counted" if message.policy == "included" else "left out"
+            return [Notice(text=f"{moved} are {now} now.", seconds=4)]
+        case JobTold():
+            return _of_job(before.job(message.job.id), message.job)
+        case Failed(request=0) if before.stage == "ready":  # the header has no room for the whole sentence
+            return [Notice(text=message.message, title="The fit stopped", severity="error")]
+        case Failed() if purpose not in (None, "detail") and message.exit_code != ExitCode.CANCELLED:
+            return [Notice(text=message.message, severity="error")]
+        case _:
+            return []
+
+
+def _of_job(before: JobInfo | None, job: JobInfo) -> list[Notice]:
+    """A job that ended says so, on whichever screen the user is."""
+    if before is None or before.state == job.state or before.state not in ("queued", "running"):
+        return []
+    name = name_of(job)
+    match job.state:
+        case "done":
+            return [Notice(text=f"{name} is done. J, then Enter shows the results.")]
+        case "failed":
+            return [Notice(text=job.error, title=f"{name} failed", severity="error")]
+        case "cancelled":
+            return [Notice(text=f"{name} was cancelled; what was finished is kept.")]
+        case _:
+            return []
+
+
 class Client(Protocol):
     """An open connection to a session."""
 
@@ -218,19 +282,89 @@ class Client(Protocol):
 Connect = Callable[[], Awaitable[Client]]
 
 
+class Link(Protocol):
+    """The session as screens beside the Stream see it."""
+
+    session_changed: Signal[SessionView]
+
+    @property
+    def session(self) -> SessionView:
+        """What the session has told so far."""
+
+    async def call(self, message: ViewMessage) -> SessionMessage:
+        """Ask the session and wait for its one answer; from a worker, never from a handler."""
+
+
+Question = tuple[ViewMessage, object]
+"""A request, and what else its answer depends on."""
+
+
+class Requests:
+    """What is to be asked, and what is under way; of each purpose only the latest counts."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Purpose | None, ViewMessage]] = []
+        """To be sent; None: nothing answers."""
+        self._open: dict[Purpose, int] = {}
+        self._questions: dict[Purpose, Question] = {}
+
+    def add(self, purpose: Purpose | None, message: ViewMessage) -> None:
+        """Ask as soon as the screen gets to it."""
+        self.waiting.append((purpose, message))
+
+    def add_question(self, purpose: Purpose, question: Question) -> None:
+        """The same, for what is asked again only if it differs."""
+        self._questions[purpose] = question
+        self.add(purpose, question[0])
+
+    def is_new(self, purpose: Purpose, question: Question) -> bool:
+        """Whether this is another question than the latest of its purpose."""
+        return self._questions.get(purpose) != question
+
+    def ask_again(self, *purposes: Purpose) -> None:
+        """The next question of these purposes is new, whatever it is; of all, if none is named."""
+        for purpose in purposes or tuple(self._questions):
+            self._questions.pop(purpose, None)
+
+    def sent(self, purpose: Purpose | None, request: int) -> None:
+        """It has this number; 0: there is no session."""
+        if purpose is not None and request:
+            self._open[purpose] = request
+
+    def cancel(self, purpose: Purpose) -> None:
+        """Ask the session to stop working on it."""
+        if purpose in self._open:
+            self.add(None, Cancel(target=self._open[purpose]))
+
+    def is_open(self, purpose: Purpose) -> bool:
+        """Whether an answer is awaited."""
+        return purpose in self._open
+
+    def answered(self, message: SessionMessage) -> Purpose | None:
+        """What this answers, if it is still awaited; a generation is until its last part."""
+        purpose = next((each for each, request in self._open.items() if request == message.request), None)
+        if purpose is not None and not (isinstance(message, Generated) and not message.finished):
+            del self._open[purpose]
+        return purpose
+
+    def clear(self) -> None:
+        """The session is gone: nothing is answered any more."""
+        self.waiting.clear()
+        self._open.clear()
+        self._questions.clear()
+
+
 class Conversation:
-    """Requests under way, by purpose; of each purpose only the latest counts."""
+    """Sends requests, and hands answers to those who wait for one."""
 
     def __init__(self) -> None:
         self.client: Client | None = None
-        self._latest: dict[Purpose, int] = {}
         self._calls: dict[int, asyncio.Future[SessionMessage]] = {}
         self._early: OrderedDict[int, SessionMessage] = OrderedDict()
 
     def attach(self, client: Client | None) -> None:
         """Talk to this session from now on; what was asked of another is forgotten."""
         self.client = client
-        self._latest.clear()
         self._early.clear()
         calls, self._calls = self._calls, {}
         for waiting in calls.values():
@@ -240,13 +374,10 @@ class Conversation:
     async def call(self, message: ViewMessage) -> SessionMessage:
         """Send a request and wait for its one answer, `Failed` among them; never raises for a session that is gone.
 
-        Not for a handler of the Stream screen, which is who delivers the answer: from there, use `ask`.
+        Not for a handler of the Stream screen, which delivers the answer: a handler adds to `Requests`.
         """
-        if self.client is None:
-            return NO_SESSION
-        try:
-            request = await self.client.send(message)
-        except ConnectionError:
+        request = await self.send(message)
+        if not request:
             return NO_SESSION
         early = self._early.pop(request, None)
         if early is not None:
@@ -257,10 +388,19 @@ class Conversation:
         finally:
             self._calls.pop(request, None)
 
+    async def send(self, message: ViewMessage) -> int:
+        """Send a request; its number, 0 if there is no session to ask."""
+        if self.client is None:
+            return 0
+        try:
+            return await self.client.send(message)
+        except ConnectionError:
+            return 0  # The end of messages() tells why, in its turn.
+
     def deliver(self, message: SessionMessage) -> bool:
-        """Hand an answer to whoever called for it; whether somebody did, or may yet."""
+        """Hand an answer to the call that waits for it; False if none does yet, and then it is kept for a while."""
         request = message.request
-        if not request or request in self._latest.values():
+        if not request:
             return False
         waiting = self._calls.get(request)
         if waiting is None:
@@ -271,38 +411,3 @@ class Conversation:
         if not waiting.done():
             waiting.set_result(message)
         return True
-
-    async def ask(self, purpose: Purpose, message: ViewMessage) -> bool:
-        """Send a request; False if there is no session to ask."""
-        if self.client is None:
-            return False
-        try:
-            self._latest[purpose] = await self.client.send(message)
-        except ConnectionError:
-            return False  # The end of messages() tells why, in its turn.
-        return True
-
-    async def cancel(self, purpose: Purpose) -> None:
-        """Ask the session to stop working on it."""
-        request = self._latest.get(purpose)
-        if self.client is not None and request is not None:
-            try:
-                await self.client.send(Cancel(target=request))
-            except ConnectionError:
-                return
-
-    def is_open(self, purpose: Purpose) -> bool:
-        """Whether an answer is awaited."""
-        return purpose in self._latest
-
-    def is_latest(self, purpose: Purpose, request: int) -> bool:
-        """Whether this answers the latest request of its purpose."""
-        return self._latest.get(purpose) == request
-
-    def done(self, request: int) -> Purpose | None:
-        """The request was answered for good; what it was for, if it was still awaited."""
-        for purpose, latest in self._latest.items():
-            if latest == request:
-                del self._latest[purpose]
-                return purpose
-        return None

@@ -1,241 +1,456 @@
-"""What the user has chosen to look at, and how each key changes it. Pure: no screen, no session, no clock.
+"""What the Stream screen shows and waits for, and what each key and message changes. No Textual, no clock, no socket.
 
-Everything here is frozen; a key press makes a new value. The screen keeps the current one and redraws what differs.
+`StreamState` decides; the screen carries out: it sends the waiting `requests` to the session, says the `notices`, and
+draws the rest. So every key can be tested without a screen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
-from inspector.drawing.tokens import LEFT_OUT
-from inspector.options import width_label
+from inspector.drawing.tokens import DEFAULT_MODE, MODES, TokenMode, next_mode
+from inspector.session.protocol import (
+    AnalysePrompt,
+    ContextScores,
+    Failed,
+    Find,
+    Found,
+    Generate,
+    Generated,
+    GetContext,
+    GetDetail,
+    GetJobs,
+    GetPairs,
+    Pairs,
+    PolicySet,
+    Ready,
+    SessionMessage,
+    SetPolicy,
+    TokenDetail,
+)
+from inspector.tui.documents import ScoredText, Texts, main_measure
+from inspector.tui.saved_state import SavedView
+from inspector.tui.selection import CursorPlace, SaeChoice, Search, Source, match_end, walk_worst
+from inspector.tui.session import Notice, Purpose, Question, Requests, SessionView, notices_of
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+GENERATE_TOKENS = 200
+"""Tokens per press of the key; Escape stops earlier."""
 
-    from inspector.session.protocol import Hit
-    from inspector.spec import SaeRef
-
-Source = Literal["context", "prompt", "generated"]
-N_SERIES = 9
-"""Colours that tell widths apart."""
-WORST_PER_CONTEXT = 10
-"""The walk over the worst tokens stays this long in one context before it goes on to the next."""
+Where = int | Literal["first", "last", "worst", "last-worst"]
+"""Which token of a text the cursor goes to when the text is there."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which SAEs are shown: one per width, some widths enabled, one of them active (it colours the tokens)."""
+def target_name(ready: Ready) -> str:
+    """What tells one target from another, so that a saved place means the same text."""
+    return f"{ready.model} {ready.hook_name} {ready.text} {ready.n_contexts}x{ready.context_length}"
 
-    saes: tuple[SaeRef, ...]
-    """As in Ready.saes; an index into it is a row."""
-    rows: tuple[tuple[int, ...], ...]
-    """Per width, narrowest first: the rows of its SAEs, by nominal L0, unknown last."""
-    picked: tuple[int, ...]
-    """Per width: the row shown."""
-    enabled: frozenset[int]
-    """Indices of the widths drawn; never empty."""
-    active: int
-    """Index of the width that colours the tokens; always enabled."""
 
-    @classmethod
-    def of(cls, saes: Sequence[SaeRef]) -> Choice:
-        """The choice a session starts with: narrowest, middle and widest, the middle L0, the middle width active.
+class StreamState:
+    """Session, SAEs, colour mode, text, cursor, search, and the requests under way."""
 
-        Raises:
-            ValueError: `saes` is empty.
+    def __init__(self, recall: Callable[[str], SavedView | None] = lambda _: None) -> None:
+        """Nothing is known yet.
+
+        Args:
+            recall: what is remembered of a target from an earlier run, by its name.
         """
-        if not saes:
-            raise ValueError("saes is empty; a session always has one.")
-        by_width: dict[int, list[int]] = {}
-        for row, sae in enumerate(saes):
-            by_width.setdefault(sae.d_sae, []).append(row)
-        rows = tuple(tuple(sorted(by_width[width], key=lambda r: _l0_key(saes[r]))) for width in sorted(by_width))
-        active = len(rows) // 2
-        start = rows[active][len(rows[active]) // 2]
-        choice = cls(
-            saes=tuple(saes),
-            rows=rows,
-            picked=tuple(group[0] for group in rows),
-            enabled=frozenset({0, active, len(rows) - 1}),
-            active=active,
-        )
-        return choice.pick(start)
+        self._recall = recall
+        self.session = SessionView()
+        self.choice: SaeChoice | None = None
+        """None until the session has said which SAEs there are."""
+        self.mode: TokenMode = DEFAULT_MODE
+        self.texts = Texts()
+        self.text: ScoredText | None = None
+        """What is shown; None until the first text came."""
+        self.place = CursorPlace()
+        self.way_back = CursorPlace()
+        """Where in the contexts to come back to from a prompt or a generation."""
+        self.search: Search | None = None
+        self.walks_outliers = False
+        """Whether the walk over the worst tokens meets those that outweigh all others."""
+        self.detail: TokenDetail | None = None
+        """May be about another token or SAE than the present one, which its fields tell."""
+        self.problem = ""
+        """Why there is no detail."""
+        self.pairs: Pairs | None = None
+        self.following = False
+        """The cursor stays on the last token of what is being generated."""
+        self.jumped = False
+        """The cursor was sent somewhere: the pane, which walks by itself, has to be told."""
+        self.grew = False
+        """The text on the screen has more tokens than were drawn."""
+        self.arriving: list[Generated] = []
+        """Tokens that came since the last drawing."""
+        self.requests = Requests()
+        self.notices: list[Notice] = []
+        """To be said."""
+        self._wanted: tuple[Source, int, Where] | None = None
+        """Where to go as soon as that text is there."""
+        self._n_generations = 0
+        """Each has its own seed."""
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """d_sae of each width, narrowest first."""
-        return tuple(self.saes[group[0]].d_sae for group in self.rows)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Short name of each width: 256, 1k, 16k."""
-        return tuple(width_label(width) for width in self.widths)
+    # ---- looking ----------------------------------------------------------------------------------------------------
 
     @property
     def row(self) -> int:
-        """Row of the active SAE."""
-        return self.picked[self.active]
+        """Row of the SAE that colours the tokens."""
+        return self.choice.row if self.choice is not None else 0
 
     @property
-    def sae(self) -> SaeRef:
-        """The active SAE."""
-        return self.saes[self.row]
+    def epoch(self) -> int:
+        """Of the newest maps; 0: there are none yet."""
+        return 0 if self.session.improved is None else self.session.improved.epoch
 
     @property
-    def shown(self) -> tuple[tuple[int, int], ...]:
-        """(index of the width, row) of every enabled width, narrowest first."""
-        return tuple((index, self.picked[index]) for index in sorted(self.enabled))
+    def context(self) -> int:
+        """The context on the screen, or the one to come back to."""
+        return self._in_contexts.context
 
-    def series(self, index: int) -> int:
-        """Number, 0 to 8, of a width's colour: the colours run from the narrowest to the widest, however many there
-        are.
-        """
-        return round(index * (N_SERIES - 1) / max(1, len(self.rows) - 1))
+    @property
+    def _in_contexts(self) -> CursorPlace:
+        return self.place if self.place.source == "context" else self.way_back
 
-    def press(self, index: int) -> Choice:
-        """A number key: enable and activate a width; pressed on the active one, disable it.
+    @property
+    def can_reconnect(self) -> bool:
+        """Whether there is no session."""
+        return self.session.stage in ("failed", "lost")
 
-        The nearest enabled width then becomes active (the narrower of two equally near); the last one stays.
-        An index that is no width changes nothing.
-        """
-        if not 0 <= index < len(self.rows):
-            return self
-        if index != self.active:
-            return replace(self, enabled=self.enabled | {index}, active=index)
-        rest = self.enabled - {index}
-        if not rest:
-            return self
-        return replace(self, enabled=rest, active=min(rest, key=lambda other: (abs(other - index), other)))
+    def title(self) -> tuple[str, str]:
+        """Above the tokens: what their colour means or what is going on; which text they are or which key ends it."""
+        if self.choice is None or self.text is None:
+            return "", ""
+        if self.search is not None:
+            return f"find '{self.search.text}' {self.search.summary()}", "n next · N back · Esc ends"
+        if not self.text.finished:
+            return f"generating · {len(self.text)} tokens", "Esc stops"
+        measure = main_measure(self.mode)
+        label = f"{self.choice.labels[self.choice.active]} · " if measure.per_sae else ""
+        known = self.text.has_map or not measure.needs_map
+        title = f"tokens · {label}{self.mode.title}{'' if known else ': no linear map yet'}"
+        return title, self.text.document.name
 
-    def pick(self, row: int) -> Choice:
-        """Show this SAE for its width, and for every other width the SAE of the nearest nominal L0."""
-        wanted = self.saes[row].nominal_l0
-        picked = []
-        for group, now in zip(self.rows, self.picked, strict=True):
-            if row in group:
-                picked.append(row)
-            elif wanted is None:
-                picked.append(now)
-            else:
-                picked.append(min(group, key=lambda r: _l0_gap(self.saes[r], wanted)))
-        return replace(self, picked=tuple(picked))
+    def hits(self) -> list[range]:
+        """Tokens of this text that were found."""
+        if self.search is None or self.text is None or self.place.source != "context":
+            return []
+        tokens, wanted = self.text.document.tokens, self.search.text
+        here = [hit.position for hit in self.search.hits if hit.context == self.place.context]
+        return [range(position, match_end(tokens, position, wanted)) for position in here]
 
-    def step_l0(self, step: int) -> Choice:
-        """The next denser (+1) or sparser (-1) SAE of the active width; at either end nothing changes."""
-        group = self.rows[self.active]
-        place = group.index(self.row) + step
-        return self.pick(group[place]) if 0 <= place < len(group) else self
+    def detail_request(self) -> GetDetail | None:
+        """Asks for latents and guesses at the cursor; None while there is no text."""
+        if self.text is None or self.choice is None:
+            return None
+        place = self.place
+        return GetDetail(
+            source=place.source, context=place.context, position=place.position, sae_id=self.choice.sae.sae_id
+        )
 
-    def restored(self, sae_ids: Sequence[str], enabled: Sequence[int], active: int) -> Choice:
-        """As it was saved, as far as these SAEs and widths are still there.
+    def active_latents(self) -> list[int]:
+        """Latents that are known to be active at the cursor, strongest first; none while that is not known."""
+        detail, at = self.detail, self.detail_request()
+        if detail is None or at is None:
+            return []
+        same = all(getattr(detail, key) == getattr(at, key) for key in ("source", "context", "position", "sae_id"))
+        return [latent.index for latent in detail.latents] if same else []
+
+    def questions(self, *, with_detail: bool) -> dict[Purpose, Question]:
+        """What belongs to the picture: the detail at the cursor, and the pairs of enabled widths.
+
+        The same question is worth asking again of a better map, and of another policy.
 
         Args:
-            sae_ids: that were shown, one per width.
-            enabled: d_sae of the widths that were drawn.
-            active: d_sae of the width that coloured the tokens.
+            with_detail: whether latents and guesses are visible. While the cursor runs along with a generation they are
+                not worth asking for.
         """
-        wanted = set(sae_ids)
-        picked = tuple(
-            next((row for row in group if self.saes[row].sae_id in wanted), now)
-            for group, now in zip(self.rows, self.picked, strict=True)
+        found: dict[Purpose, Question] = {}
+        at, choice, maps = self.detail_request(), self.choice, (self.epoch, self.session.policy)
+        if at is not None and with_detail and not self.following:
+            found["detail"] = (at, maps)
+        if choice is not None and len(choice.enabled) > 1:
+            found["pairs"] = (GetPairs(sae_ids=[choice.saes[row].sae_id for _, row in choice.shown]), maps)
+        return found
+
+    def saved_view(self) -> tuple[str, SavedView] | None:
+        """Target and place to come back to; None while there is nothing to come back to."""
+        ready, choice, place = self.session.ready, self.choice, self._in_contexts
+        if ready is None or choice is None or self.text is None:
+            return None
+        return target_name(ready), SavedView(
+            context=place.context,
+            position=place.position,
+            sae_ids=tuple(choice.saes[row].sae_id for row in choice.picked),
+            enabled=tuple(choice.widths[index] for index in sorted(choice.enabled)),
+            active=choice.widths[choice.active],
+            mode=self.mode.id,
         )
-        place = {width: index for index, width in enumerate(self.widths)}
-        drawn = frozenset(place[width] for width in enabled if width in place) or self.enabled
-        chosen = place.get(active, self.active)
-        return replace(self, picked=picked, enabled=drawn | {chosen}, active=chosen)
 
+    # ---- what the session says --------------------------------------------------------------------------------------
 
-def _l0_key(sae: SaeRef) -> tuple[float, str]:
-    return (float("inf") if sae.nominal_l0 is None else sae.nominal_l0, sae.sae_id)
+    def connecting(self) -> None:
+        """Another connection begins; what is on the screen stays."""
+        self.session = self.session.again()
 
+    def lost(self, why: str, exit_code: int) -> None:
+        """There is no session, or not any more."""
+        self.requests.clear()
+        self.session = self.session.lost(why, exit_code)
 
-def _l0_gap(sae: SaeRef, wanted: float) -> tuple[float, float, str]:
-    l0, sae_id = _l0_key(sae)
-    return (abs(l0 - wanted), l0, sae_id)
+    def told(self, message: SessionMessage, purpose: Purpose | None, now: float) -> None:
+        """The session said something.
 
+        Args:
+            message: what.
+            purpose: what it answers; None: nothing that is still awaited.
+            now: clock time, seconds.
+        """
+        before = self.session
+        self.session = before.told(message, now)
+        self.notices += notices_of(message, before, purpose)
+        match message:
+            case Ready():
+                self._take_ready(message)
+            case ContextScores():
+                self._take_text(ScoredText.of(message))
+            case Generated() if purpose == "generate":
+                self.arriving.append(message)
+                if message.start == 0 or message.finished:
+                    self.flush()
+                if message.finished:
+                    self._end_generation()
+            case TokenDetail() if purpose == "detail":
+                self.detail, self.problem = message, ""
+            case Pairs() if purpose == "pairs":
+                self.pairs = message
+            case Found() if purpose == "find":
+                self._take_found(message)
+            case PolicySet() if message.policy != before.policy:
+                self.texts.clear()  # other tokens count now: every number of before is of the other policy
+                if self.session.ready is not None:
+                    self.requests.add("context", GetContext(context=self.context))
+            case Failed() if purpose == "detail":
+                self.problem = message.message
+            case Failed() if purpose == "generate":
+                self.flush()
+                self._end_generation()
+            case _:
+                pass  # the session's own account is all that changes
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the cursor is."""
+    def _take_ready(self, ready: Ready) -> None:
+        saved = self._recall(target_name(ready)) if self.choice is None else None
+        if self.choice is None or list(self.choice.saes) != ready.saes:
+            self.choice = SaeChoice.of(ready.saes)
+        if saved is not None:
+            self.choice = self.choice.restored(saved.sae_ids, saved.enabled, saved.active)
+            self.mode = next((mode for mode in MODES if mode.id == saved.mode), self.mode)
+        self.requests.ask_again()
+        if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
+            self.requests.add("policy", SetPolicy(policy=self.session.policy))
+        if self.text is not None:
+            self.requests.add("context", GetContext(context=self.context))
+        elif saved is not None and saved.context < ready.n_contexts:
+            self.go("context", saved.context, saved.position)
+        else:
+            self.go("context", 0, "first")
+        self.requests.add("jobs", GetJobs())
 
-    source: Source = "context"
-    context: int = 0
-    position: int = 0
+    def _take_found(self, found: Found) -> None:
+        if self.search is None:
+            return
+        self.search = replace(self.search, hits=tuple(found.hits), truncated=found.truncated)
+        if found.hits:
+            self._walk_hits(self.search, 1)
+            return
+        text = f"'{self.search.text}' is in none of the contexts."
+        self.notices.append(Notice(text=text, severity="warning"))
+        self.search = None
 
+    # ---- texts ------------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A text, and where it was found."""
+    def go(self, source: Source, context: int, where: Where) -> None:
+        """Show a text: now if it is at hand, else when it comes."""
+        self._wanted = (source, context, where)
+        text = self.texts.get(source, context)
+        if text is not None:
+            self._arrive(text)
+        stale = text is None or text.document.epoch < self.epoch or text.policy != self.session.policy
+        if source == "context" and stale:
+            self.requests.add("context", GetContext(context=context))
 
-    text: str
-    hits: tuple[Hit, ...] = ()
-    truncated: bool = False
-    """More places than were asked for."""
-    index: int = -1
-    """Which hit the cursor was sent to; -1: none yet."""
+    def _take_text(self, text: ScoredText) -> None:
+        """A text came: the one waited for, or better scores of the one shown, or one for later."""
+        self.texts.put(text)
+        if self._wanted is not None and self._wanted[:2] == text.key:
+            self._arrive(text)
+        elif self.text is not None and self.text.key == text.key:
+            self.text = text
 
-    @property
-    def hit(self) -> Hit | None:
-        """The hit the cursor was sent to."""
-        return self.hits[self.index] if 0 <= self.index < len(self.hits) else None
+    def _arrive(self, text: ScoredText) -> None:
+        """Show this text, which was waited for."""
+        assert self._wanted is not None, "only a text that was asked for is arrived at"
+        source, context, where = self._wanted
+        self._wanted = None
+        if self.text is not None:
+            self.way_back = self._in_contexts
+        self.text = text
+        self.place = CursorPlace(source=source, context=context, position=self._position(text, where))
+        self.jumped = True
+        self.detail, self.problem = None, ""
+        self.requests.ask_again("detail")
 
-    def walk(self, step: int, place: Place) -> Search:
-        """The next hit (+1) or the previous (-1), round and round; the first time, the first at or after `place`."""
-        if not self.hits:
-            return self
-        if self.index < 0:
-            here = (place.context, place.position)
-            after = [i for i, hit in enumerate(self.hits) if (hit.context, hit.position) >= here]
-            first = after[0] if after else 0
-            return replace(self, index=first if step > 0 else (first - 1) % len(self.hits))
-        return replace(self, index=(self.index + step) % len(self.hits))
+    def _position(self, text: ScoredText, where: Where) -> int:
+        last = max(0, len(text) - 1)
+        if isinstance(where, int):
+            return min(max(where, 0), last)
+        if where == "last":
+            return last
+        if where == "first":
+            return next(text.document.included(), 0)
+        ranked = text.ranked(self.row, self.mode, outliers=self.walks_outliers)
+        if not ranked:
+            return 0
+        return ranked[0] if where == "worst" else ranked[-1]
 
-    def summary(self) -> str:
-        """'3/17', '3/500+' or 'not found'."""
-        if not self.hits:
-            return "not found"
-        return f"{self.index + 1}/{len(self.hits)}{'+' if self.truncated else ''}"
+    def flush(self) -> None:
+        """Take the tokens that came since the last time: faster than a slow line can show them one by one."""
+        arriving, self.arriving = self.arriving, []
+        for message in arriving:
+            if message.start == 0:
+                self.texts.put(ScoredText.generated(message, "generated text"))
+                self._wanted = ("generated", 0, "last")
+                self.following = True
+            elif (grown := self.texts.get("generated", 0)) is not None:
+                grown.extend(message)
+        text = self.texts.get("generated", 0)
+        if not arriving or text is None:
+            return
+        if self._wanted is not None and self._wanted[:2] == text.key:
+            self._arrive(text)
+        elif self.text is text:
+            self.grew = True
+            if self.following:
+                self.jump(len(text) - 1)
 
+    def _end_generation(self) -> None:
+        """The last token is there, or no more are wanted."""
+        text = self.texts.get("generated", 0)
+        if text is not None:
+            text.finished = True
+        self.following = False
 
-def ranking(
-    values: Sequence[float], split: Sequence[str], limit: int = WORST_PER_CONTEXT, *, outliers: bool = False
-) -> list[int]:
-    """Positions of the largest values, largest first; missing values and what counts in no fit are left out.
+    # ---- keys -------------------------------------------------------------------------------------------------------
 
-    Args:
-        values: one per token.
-        split: letters of `TokenDocument.split`.
-        limit: positions at most.
-        outliers: whether tokens that outweigh all others are ranked too.
-    """
-    left_out = ("x",) if outliers else LEFT_OUT
-    usable = [
-        p for p, letter in enumerate(split) if letter not in left_out and p < len(values) and values[p] == values[p]
-    ]
-    return sorted(usable, key=lambda p: (-values[p], p))[:limit]
+    def step_mode(self, step: int) -> None:
+        """Another meaning of the colours."""
+        self.mode = next_mode(self.mode, step)
 
+    def press_width(self, index: int) -> None:
+        """A number key."""
+        if self.choice is not None:
+            self.choice = self.choice.press(index)
 
-def walk_worst(ranked: Sequence[int], position: int, step: int) -> tuple[int, int | None]:
-    """Where `n` (+1) or `N` (-1) leads from here: (contexts to move by, position there).
+    def step_l0(self, step: int) -> None:
+        """A sparser or denser SAE."""
+        if self.choice is not None:
+            self.choice = self.choice.step_l0(step)
 
-    From a token that is not among the ranked ones, +1 goes to the worst. Past either end it leads to the neighbouring
-    context, whose position is None: its ranking decides (its worst going on, its last ranked going back).
-    """
-    if position not in ranked:
-        return (0, ranked[0]) if ranked and step > 0 else (step, None)
-    place = list(ranked).index(position) + step
-    return (0, ranked[place]) if 0 <= place < len(ranked) else (step, None)
+    def choose_sae(self, row: int) -> None:
+        """Colour by this SAE; the other widths take their nearest L0."""
+        if self.choice is not None:
+            self.choice = self.choice.go_to(row)
 
+    def move(self, position: int) -> None:
+        """The cursor is on another token of the same text."""
+        if self.text is not None and position != self.place.position:
+            self.place = replace(self.place, position=position)
+            self.following = not self.text.finished and position == len(self.text) - 1
 
-def match_end(tokens: Sequence[str], position: int, text: str) -> int:
-    """One past the last token of a match that begins in the token at `position`, not counting case."""
-    needle, joined = text.casefold(), ""
-    for index in range(position, len(tokens)):
-        joined += tokens[index]
-        if needle in joined.casefold():
-            return index + 1
-        if len(joined) > len(text) + len(tokens[position]):
-            break
-    return position + 1
+    def jump(self, position: int) -> None:
+        """Send the cursor to a token of this text."""
+        self.move(position)
+        self.jumped = True
+
+    def walk(self, step: int) -> None:
+        """To the next place found, or the next worst token."""
+        if self.search is not None and self.search.hits:
+            self._walk_hits(self.search, step)
+            return
+        if self.text is None:
+            return
+        ranked = self.text.ranked(self.row, self.mode, outliers=self.walks_outliers)
+        contexts, position = walk_worst(ranked, self.place.position, step)
+        if position is not None:
+            self.jump(position)
+        elif self.place.source == "context":
+            self._to_context(contexts, "worst" if step > 0 else "last-worst")
+        elif ranked:
+            self.jump(ranked[0])
+
+    def _walk_hits(self, search: Search, step: int) -> None:
+        self.search = search.walk(step, self.place)
+        if self.search.hit is not None:
+            self.go("context", self.search.hit.context, self.search.hit.position)
+
+    def _to_context(self, step: int, where: Where) -> None:
+        """Round and round."""
+        if self.session.ready is not None:
+            self.go("context", (self.place.context + step) % self.session.ready.n_contexts, where)
+
+    def step_context(self, step: int) -> None:
+        """The neighbouring context; from a prompt or a generation, back to the contexts."""
+        if self.place.source == "context":
+            self._to_context(step, "first")
+        else:
+            self._go_back()
+
+    def step_over_edge(self, step: int) -> None:
+        """Walking over an end; the first and the last context have only one neighbour."""
+        ready, context = self.session.ready, self.place.context + step
+        if self.place.source == "context" and ready is not None and 0 <= context < ready.n_contexts:
+            self.go("context", context, 0 if step > 0 else "last")
+
+    def _go_back(self) -> None:
+        self.go("context", self.way_back.context, self.way_back.position)
+
+    def toggle_outliers(self) -> None:
+        """Whether the walk over the worst tokens meets those that outweigh all others."""
+        self.walks_outliers = not self.walks_outliers
+        text = "n walks over outliers too." if self.walks_outliers else "n passes over outliers."
+        self.notices.append(Notice(text=text))
+
+    def toggle_policy(self) -> None:
+        """Special tokens and early positions in, or out again: the other maps, and every number of theirs."""
+        if self.text is not None and not self.requests.is_open("policy"):
+            other = SetPolicy(policy="included" if self.session.policy == "excluded" else "excluded")
+            self.requests.add("policy", other)
+
+    def find(self, text: str) -> None:
+        """Look for a text in all contexts."""
+        self.search = Search(text=text)
+        self.requests.add("find", Find(text=text))
+
+    def analyse(self, prompt: str) -> None:
+        """Score a typed text, and go there."""
+        self._wanted = ("prompt", 0, "first")
+        self.requests.add("prompt", AnalysePrompt(text=prompt))
+
+    def generate(self) -> None:
+        """Sample from the model after the text up to the cursor."""
+        if self.text is None or self.requests.is_open("generate") or self.can_reconnect:
+            return
+        self._n_generations += 1
+        ids = self.text.document.token_ids[: self.place.position + 1]
+        request = Generate(prompt_ids=ids, max_tokens=GENERATE_TOKENS, seed=self._n_generations)
+        self.requests.add("generate", request)
+        self.notices.append(Notice(text="Generating from the text up to the cursor. Esc stops.", seconds=3))
+
+    def leave(self) -> None:
+        """Escape: stop a generation, else end the search, else go back to the contexts."""
+        if self.requests.is_open("generate"):
+            self.requests.cancel("generate")
+        elif self.search is not None:
+            self.search = None
+        elif self.place.source != "context" and self.text is not None:
+            self._go_back()

@@ -27,7 +27,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from textual.theme import Theme as TextualTheme
 
 import inspector
 from inspector.disk.files import read_text
@@ -38,22 +40,11 @@ from inspector.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from textual.app import App
-    from textual.theme import Theme as TextualTheme
 
 DEFAULT_THEME = "okabe"
 SIXTEEN_THEME = "sixteen"
-COLOURS = (
-    "background",
-    "surface",
-    "panel",
-    "foreground",
-    "primary",
-    "secondary",
-    "accent",
-    "success",
-    "warning",
-    "error",
-)
+COLOURS = ("background", "surface", "panel", "foreground", "primary", "secondary", "accent", "success", "warning",
+           "error")  # fmt: skip
 TOKEN_COLOURS = ("muted", "linear", "middle", "nonlinear", "loss")
 _TOP = ("title", "summary", "dark", "ansi", "colours", "variables", "tokens")
 LARGEST = 1 << 20
@@ -68,17 +59,11 @@ ANSI_NAMES = tuple(
 
 SERIES_DARK = ("#a6d96a", "#7fbc41", "#b8e186", "#dbe8c8", "#e8e8e8", "#f1d3e6", "#f1a7d6", "#e377b8", "#d6409f")
 SERIES_LIGHT = ("#276419", "#3b7d1f", "#4d9221", "#5c7a45", "#444444", "#94597f", "#b0418a", "#c51b7d", "#8e0152")
-SERIES_ANSI = (
-    "ansi_green",
-    "ansi_green",
-    "ansi_bright_green",
-    "ansi_bright_green",
-    "ansi_white",
-    "ansi_bright_white",
-    "ansi_bright_magenta",
-    "ansi_bright_magenta",
-    "ansi_magenta",
-)
+SERIES_ANSI = tuple(
+    f"ansi_{name}"
+    for name in ("green", "green", "bright_green", "bright_green", "white", "bright_white", "bright_magenta",
+                 "bright_magenta", "magenta")
+)  # fmt: skip
 
 
 def _variables(linear: str, nonlinear: str, series: tuple[str, ...]) -> dict[str, str]:
@@ -93,61 +78,16 @@ DEFAULTS = _variables("#5fb4f5", "#f5a623", SERIES_DARK)
 """For a theme that is none of ours."""
 
 
-def textual_theme(theme: Theme) -> TextualTheme:
-    """The theme as Textual wants it registered, with our own variables; a theme file may set any of them itself."""
-    made = theme.textual()
-    if theme.ansi:
-        ours = _variables("ansi_cyan", "ansi_yellow", SERIES_ANSI)
-    else:
-        ours = _variables(
-            theme.tokens["linear"], theme.tokens["nonlinear"], SERIES_DARK if theme.dark else SERIES_LIGHT
-        )
-    made.variables = {**ours, **made.variables}
-    return made
+@dataclass(kw_only=True)
+class Theme(TextualTheme):
+    """A theme file, checked: Textual's theme, with the colours of tokens."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Theme:
-    """A theme file, checked."""
-
-    name: str
-    """File name without .toml; what --theme takes."""
     title: str
     summary: str
-    dark: bool
-    ansi: bool
-    """Uses only the terminal's 16 colours."""
     colours: Mapping[str, str]
     """The keys of COLOURS."""
-    variables: Mapping[str, str]
-    """Textual theme variables."""
     tokens: Mapping[str, str]
-    """The keys of TOKEN_COLOURS; with ansi only 'muted'."""
-
-    def textual(self) -> TextualTheme:
-        """The theme as Textual wants it registered."""
-        from textual.theme import Theme as TextualTheme
-
-        variables = dict(self.variables)
-        if self.ansi:  # Textual's own style sheet asks themes of 16 colours for these two.
-            variables = {"ansi-background": self.colours["background"], "ansi-foreground": self.colours["foreground"]}
-            variables |= self.variables
-        return TextualTheme(
-            name=self.name,
-            primary=self.colours["primary"],
-            secondary=self.colours["secondary"],
-            accent=self.colours["accent"],
-            warning=self.colours["warning"],
-            error=self.colours["error"],
-            success=self.colours["success"],
-            foreground=self.colours["foreground"],
-            background=self.colours["background"],
-            surface=self.colours["surface"],
-            panel=self.colours["panel"],
-            dark=self.dark,
-            ansi=self.ansi,
-            variables=variables,
-        )
+    """The keys of TOKEN_COLOURS; with `ansi`, which uses only the terminal's 16 colours, 'muted' alone."""
 
     def palette(self, depth: Depth) -> TokenPalette:
         """The token palette at a colour depth; a theme of 16 colours has no other but none."""
@@ -191,15 +131,22 @@ def load_theme(path: Path) -> Theme:
     variables = content.get("variables", {})
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
         raise UsageError(f"Theme {path}: [variables] must hold names with text in quotes. Found {variables!r}.")
+    if ansi:
+        ours = _variables("ansi_cyan", "ansi_yellow", SERIES_ANSI)
+        # Textual's own style sheet asks themes of 16 colours for these two.
+        ours |= {"ansi-background": colours["background"], "ansi-foreground": colours["foreground"]}
+    else:
+        ours = _variables(tokens["linear"], tokens["nonlinear"], SERIES_DARK if content["dark"] else SERIES_LIGHT)
     return Theme(
         name=path.stem,
         title=content["title"],
         summary=content.get("summary", ""),
         dark=content["dark"],
         ansi=ansi,
-        colours=colours,
-        variables=variables,
+        variables={**ours, **variables},
         tokens=tokens,
+        colours=colours,
+        **colours,  # type: ignore[arg-type]  # the keys of COLOURS are checked above
     )
 
 
@@ -271,7 +218,7 @@ def theme_named(name: str, themes: Mapping[str, Theme]) -> Theme:
     return themes[name]
 
 
-def depth_of(app: App[object]) -> Depth:
+def depth_of(app: App[Any]) -> Depth:
     """How many colours this terminal shows: what Rich found out, or none with NO_COLOR."""
     if app.no_color:
         return "none"
@@ -284,6 +231,13 @@ def depth_of(app: App[object]) -> Depth:
             return "none"
         case _:
             return "16"
+
+
+def palette_of(app: App[Any]) -> TokenPalette:
+    """Of the theme in use, or of our default where that is not one of ours, at the depth of this terminal."""
+    theme = app.current_theme
+    known = theme if isinstance(theme, Theme) else load_theme(shipped_folder() / f"{DEFAULT_THEME}.toml")
+    return known.palette(depth_of(app))
 
 
 def theme_for(depth: Depth, wanted: Theme, themes: Mapping[str, Theme]) -> Theme:

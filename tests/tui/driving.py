@@ -93,7 +93,7 @@ async def driven(
         driver = Driven(app=app, pilot=pilot, clients=clients)
         await driver.until(lambda: app.screen is app.home)
         if wait:
-            await driver.until(lambda: driver.home.text is not None)
-            await driver.until(lambda: driver.home.text is not None and driver.home.text.has_map)
+            await driver.until(lambda: driver.home.state.text is not None)
+            await driver.until(lambda: driver.home.state.text is not None and driver.home.state.text.has_map)
             await driver.settle()
         yield driver

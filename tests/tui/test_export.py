@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.tui.documents import table, write_export
+from inspector.tui.documents import table
+from inspector.tui.saved_state import write_export
 from tests.tui.texts import scored_text, two_widths
 
 

@@ -20,7 +20,7 @@ async def test_special_tokens_are_counted_from_the_start_if_asked_for(monkeypatc
 
     monkeypatch.setattr(InspectorApp, "_open_home", with_target)
     async with driven(FakeSession()) as app:
-        await app.until(lambda: app.home.text is not None and app.home.text.policy == "included")
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.policy == "included")
         await app.press("x")
-        await app.until(lambda: app.home.text is not None and app.home.text.policy == "excluded")
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.policy == "excluded")
         assert [message.policy for message in app.asked(SetPolicy)] == ["included", "excluded"]  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inspector.session.protocol import Failed, GetJobs, Jobs, SessionMessage, ViewMessage
-from inspector.tui.session import NO_SESSION, Conversation
+from inspector.tui.session import NO_SESSION, Conversation, Requests
 
 
 class Wire:
@@ -75,8 +75,33 @@ async def test_a_call_ends_with_the_session() -> None:
     assert await conversation.call(GetJobs()) == NO_SESSION
 
 
-async def test_what_was_asked_by_purpose_is_not_delivered_to_callers() -> None:
-    conversation, _ = attached()
-    assert await conversation.ask("jobs", GetJobs())
-    assert not conversation.deliver(Jobs(request=1, jobs=[]))
-    assert conversation.done(1) == "jobs"
+def test_of_each_purpose_only_the_latest_request_is_awaited() -> None:
+    requests = Requests()
+    requests.add("jobs", GetJobs())
+    assert requests.waiting == [("jobs", GetJobs())]
+    requests.sent("jobs", 1)
+    requests.sent("jobs", 2)
+    assert requests.answered(Jobs(request=1, jobs=[])) is None
+    assert requests.is_open("jobs")
+    assert requests.answered(Jobs(request=2, jobs=[])) == "jobs"
+    assert requests.answered(Jobs(request=2, jobs=[])) is None
+
+
+def test_what_could_not_be_sent_is_not_awaited() -> None:
+    requests = Requests()
+    requests.sent("jobs", 0)
+    assert not requests.is_open("jobs")
+
+
+def test_the_same_question_is_asked_once_unless_it_is_wanted_again() -> None:
+    requests, question = Requests(), (GetJobs(), 1)
+    assert requests.is_new("detail", question)
+    requests.add_question("detail", question)
+    assert not requests.is_new("detail", question)
+    assert requests.is_new("detail", (GetJobs(), 2))
+    requests.ask_again("detail")
+    assert requests.is_new("detail", question)
+
+
+async def test_a_session_that_is_not_there_has_no_request_number() -> None:
+    assert await Conversation().send(GetJobs()) == 0

@@ -49,7 +49,7 @@ async def test_each_theme_paints(path: Path) -> None:
     assert theme.summary
     app = Bare()
     async with app.run_test() as pilot:
-        app.register_theme(theme.textual())
+        app.register_theme(theme)
         app.theme = theme.name
         await pilot.pause()
         assert app.current_theme.dark is theme.dark

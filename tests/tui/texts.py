@@ -8,7 +8,7 @@ from math import nan
 from inspector.drawing.tokens import SaeColumns, TokenDocument
 from inspector.spec import SaeRef
 from inspector.tui.documents import ScoredText
-from inspector.tui.stream_state import Choice
+from inspector.tui.selection import SaeChoice
 
 
 def floats(*values: float) -> array[float]:
@@ -45,9 +45,9 @@ def scored_text(n: int = 6, split: str | None = None, has_map: bool = True, cont
     )
 
 
-def two_widths() -> Choice:
+def two_widths() -> SaeChoice:
     """256 and 1k, both enabled, the wider active."""
-    return Choice.of(
+    return SaeChoice.of(
         [
             SaeRef(
                 release="r",

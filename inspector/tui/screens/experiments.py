@@ -7,7 +7,7 @@ they would cost.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -15,11 +15,11 @@ from textual.containers import Horizontal, Vertical
 from inspector.errors import InspectorError
 from inspector.session.protocol import Estimates, Failed, GetEstimates, JobTold
 from inspector.tui import experiment_list, job_lines
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request
 from inspector.tui.lines import Line
+from inspector.tui.screens.base import SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import Prose, RowList
 
@@ -32,22 +32,21 @@ if TYPE_CHECKING:
     from inspector.events import JobInfo
     from inspector.experiment import Experiment
     from inspector.session.protocol import Estimate
-    from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.session import SessionView
+    from inspector.tui.session import Link, SessionView
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="experiments.mark", keys=("space",), call="mark", title="Mark it, to run several together", hint="mark"),
-    Action(id="experiments.mark-all", keys=("a",), call="mark_all", title="Mark all, or none", hint="all"),
-    Action(id="experiments.open", keys=("enter",), call="open", title="Parameters, then start", hint="parameters"),
-    Action(id="experiments.start", keys=("s",), call="start", title="Start with the defaults", hint="start"),
-    Action(id="experiments.cancel", keys=("x",), call="cancel", title="Cancel the running job", hint="cancel job"),
-    Action(id="experiments.jobs", keys=("J",), call="jobs", title="Jobs and their logs", hint="jobs"),
-    Action(id="experiments.results", keys=("r",), call="results", title="Results", hint="results"),
-    Action(id="experiments.copy", keys=("y",), call="copy", title="Copy the command", hint="copy command"),
-    Action(id="experiments.pane", keys=("tab", "shift+tab"), call="pane", title="Between list and text", hint="pane"),
-    *COMMON,
-    Action(id="experiments.help", keys=("?",), call="help", title="Help for the experiments", hint="help"),
-    Action(id="experiments.back", keys=("escape", "q", "e"), call="back", title="Back to the stream", hint="back"),
+ACTIONS = actions_of(
+    "experiments",
+    ("mark", "space", "mark", "Mark it, to run several together", "mark"),
+    ("mark-all", "a", "mark_all", "Mark all, or none", "all"),
+    ("open", "enter", "open", "Parameters, then start", "parameters"),
+    ("start", "s", "start", "Start with the defaults", "start"),
+    ("cancel", "x", "cancel", "Cancel the running job", "cancel job"),
+    ("jobs", "J", "app.open_screen('jobs')", "Jobs and their logs", "jobs"),
+    ("results", "r", "app.open_screen('results')", "Results", "results"),
+    ("copy", "y", "copy", "Copy the command", "copy command"),
+    ("pane", "tab shift+tab", "pane", "Between list and text", "pane"),
+    ("help", "?", "help", "Help for the experiments", "help"),
+    ("back", "escape q e", "back", "Back to the stream", "back"),
 )
 
 MOVES = (("↑ ↓ k j", "the next experiment; in the text, a line"), ("PgUp PgDn { }", "a page"), ("Home End", "the ends"))
@@ -94,8 +93,8 @@ class ExperimentsScreen(SessionScreen):
     remembered: ClassVar[dict[str, str]] = {}
     """Values of the form, for as long as the program runs."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
         self.experiments: list[Experiment] = []
         self.marks: list[str] = []
         """Ids, in the order in which they were marked."""
@@ -169,7 +168,7 @@ class ExperimentsScreen(SessionScreen):
         self._asked = self._estimates is None
         self._n_done = sum(job.state == "done" for job in self.session.jobs)
         self.show_all()
-        answer = await self.call(GetEstimates(experiments=[each.id for each in self.experiments]))
+        answer = await self.link.call(GetEstimates(experiments=[each.id for each in self.experiments]))
         self._asked = False
         if isinstance(answer, Estimates):
             self._estimates = answer
@@ -179,7 +178,7 @@ class ExperimentsScreen(SessionScreen):
         self._ask_cost_soon()
 
     async def _estimate_marked(self, ids: list[str]) -> None:
-        answer = await self.call(GetEstimates(experiments=ids))
+        answer = await self.link.call(GetEstimates(experiments=ids))
         if isinstance(answer, Estimates):
             self._shared[frozenset(ids)] = answer
             self.show_all()
@@ -322,9 +321,8 @@ class ExperimentsScreen(SessionScreen):
 
     def command(self) -> str:
         """What s would start, as a command; '' while there is nothing to start."""
-        ready = self.session.ready
         ids = tuple(each.id for each in self.chosen)
-        return Request(experiments=ids).command(ready.target if ready is not None else []) if ids else ""
+        return Request(experiments=ids).command(self.target_words()) if ids else ""
 
     def on_descendant_focus(self) -> None:
         """The title says which pane has the focus."""
@@ -388,7 +386,7 @@ class ExperimentsScreen(SessionScreen):
         from inspector.tui.screens.parameters import ParametersScreen
 
         if self.chosen:
-            self.app.push_screen(ParametersScreen(self.chosen, self.remembered))
+            self.app.push_screen(ParametersScreen(self.link, self.chosen, self.remembered))
 
     def action_start(self) -> None:
         """With the defaults."""
@@ -411,15 +409,7 @@ class ExperimentsScreen(SessionScreen):
     def action_copy(self) -> None:
         """The command of what s would start."""
         if self.command():
-            self.copy_text(self.command(), "the command", "command.txt")
-
-    async def action_jobs(self) -> None:
-        """The Jobs screen takes this one's place."""
-        await cast("InspectorApp", self.app).open_side("jobs")
-
-    async def action_results(self) -> None:
-        """What was measured."""
-        await cast("InspectorApp", self.app).open_results()
+            self.copy_out(self.command(), "the command", "command.txt")
 
     def action_pane(self) -> None:
         """Between the list and the text."""

@@ -145,9 +145,9 @@ class HelpScreen(ModalScreen[None]):
     $surface; }
     """
 
-    def __init__(self, pane: str | PaneHelp) -> None:
+    def __init__(self, pane: PaneHelp) -> None:
         super().__init__()
-        self._help = HELP[pane] if isinstance(pane, str) else pane
+        self._help = pane
 
     def compose(self) -> ComposeResult:
         """One scrollable text."""

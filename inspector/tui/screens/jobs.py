@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 
 from inspector.drawing.safe_text import visible
 from inspector.session.protocol import GetJobLog, JobLog, ResumeJob
 from inspector.tui import job_lines
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line
+from inspector.tui.screens.base import OpenScreen, SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import Prose, RowList
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.events import JobInfo
-    from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.session import SessionView
+    from inspector.tui.session import Link, SessionView
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="jobs.open", keys=("enter",), call="open", title="Results of this job", hint="results"),
-    Action(id="jobs.cancel", keys=("x",), call="cancel", title="Cancel this job", hint="cancel"),
-    Action(id="jobs.resume", keys=("r",), call="resume", title="Resume from its checkpoints", hint="resume"),
-    Action(id="jobs.copy", keys=("y",), call="copy", title="Copy its command", hint="copy command"),
-    Action(id="jobs.experiments", keys=("e",), call="experiments", title="Experiments", hint="experiments"),
-    Action(id="jobs.pane", keys=("tab", "shift+tab"), call="pane", title="Between list and log", hint="pane"),
-    *COMMON,
-    Action(id="jobs.help", keys=("?",), call="help", title="Help for the jobs", hint="help"),
-    Action(id="jobs.back", keys=("escape", "q", "J"), call="back", title="Back", hint="back"),
+ACTIONS = actions_of(
+    "jobs",
+    ("open", "enter", "open", "Results of this job", "results"),
+    ("cancel", "x", "cancel", "Cancel this job", "cancel"),
+    ("resume", "r", "resume", "Resume from its checkpoints", "resume"),
+    ("copy", "y", "copy", "Copy its command", "copy command"),
+    ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
+    ("pane", "tab shift+tab", "pane", "Between list and log", "pane"),
+    ("help", "?", "help", "Help for the jobs", "help"),
+    ("back", "escape q J", "back", "Back", "back"),
 )
 
 MOVES = (("↑ ↓ k j", "the next job; in the log, a line"), ("PgUp PgDn { }", "a page"), ("Home End", "the ends"))
@@ -87,13 +86,14 @@ class JobsScreen(SessionScreen):
     #jobs-log { height: 3fr; }
     """
 
-    def __init__(self, job: str = "") -> None:
+    def __init__(self, link: Link, job: str = "") -> None:
         """A screen that has asked nothing yet.
 
         Args:
+            link: to the session.
             job: id of the job to begin at; '': the newest.
         """
-        super().__init__()
+        super().__init__(link)
         self._selected = job
         self._log: tuple[str, Sequence[str]] = ("", ())
         """Of which job, and its lines."""
@@ -225,7 +225,7 @@ class JobsScreen(SessionScreen):
             )
 
     async def _read_log(self, job_id: str, state: str) -> None:
-        answer = await self.call(GetJobLog(job=job_id, lines=LOG_LINES))
+        answer = await self.link.call(GetJobLog(job=job_id, lines=LOG_LINES))
         if isinstance(answer, JobLog):
             self._log, self._read_as = (job_id, tuple(answer.lines)), (job_id, state)
             self.show_job()
@@ -242,12 +242,12 @@ class JobsScreen(SessionScreen):
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
-    async def on_row_list_chosen(self, message: RowList.Chosen) -> None:
+    def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         """Enter."""
         message.stop()
-        await self.action_open()
+        self.action_open()
 
-    async def action_open(self) -> None:
+    def action_open(self) -> None:
         """The results of this job."""
         job = self.job
         if job is None:
@@ -255,7 +255,7 @@ class JobsScreen(SessionScreen):
         if not job.results:
             self.notify(f"{job_lines.name_of(job)} has no result yet; it is {job.state}.", timeout=3, markup=False)
             return
-        await cast("InspectorApp", self.app).open_results(job.results)
+        self.post_message(OpenScreen("results", job.results))
 
     def action_cancel(self) -> None:
         """Stop it after the present step."""
@@ -272,11 +272,7 @@ class JobsScreen(SessionScreen):
     def action_copy(self) -> None:
         """The command that does the same."""
         if self.job is not None:
-            self.copy_text(self.job.command, "the command", "command.txt")
-
-    async def action_experiments(self) -> None:
-        """The Experiments screen takes this one's place."""
-        await cast("InspectorApp", self.app).open_side("experiments")
+            self.copy_out(self.job.command, "the command", "command.txt")
 
     def action_pane(self) -> None:
         """Between the list and the log."""

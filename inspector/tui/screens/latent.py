@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 from textual.message import Message
@@ -14,9 +14,9 @@ from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
 from inspector.session.frames import unpack
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
+from inspector.tui.screens.base import GoTo, SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import SessionScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.scrolling import LinesView
@@ -28,26 +28,22 @@ if TYPE_CHECKING:
 
     from inspector.drawing.palette import CellStyle, TokenPalette
     from inspector.session.protocol import LatentExample, LatentView
-    from inspector.tui.inspector_app import InspectorApp
+    from inspector.tui.session import Link
 
 MOST_NEIGHBOURS = 9
 """Those that a number key opens."""
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="latent.go", keys=("enter",), call="go", title="Show this example in the stream", hint="go there"),
-    Action(id="latent.other", keys=("]",), call="other(1)", title="Next latent of the token", hint="latent"),
-    Action(id="latent.other-back", keys=("[",), call="other(-1)", title="Previous latent of the token"),
-    Action(id="latent.index", keys=("i",), call="index", title="Another latent, by its number", hint="number"),
-    *(
-        Action(id=f"latent.neighbour-{n}", keys=(str(n),), call=f"neighbour({n - 1})", title=f"Neighbour {n}")
-        for n in range(1, MOST_NEIGHBOURS + 1)
-    ),
-    Action(id="latent.before", keys=("b",), call="before", title="The latent shown before", hint="before"),
-    Action(id="latent.copy", keys=("c", "y"), call="copy", title="Copy the examples as a table", hint="copy"),
-    Action(id="latent.theme", keys=("t",), call="app.next_theme", title="Next theme"),
-    Action(id="latent.palette", keys=(":",), call="commands", title="All commands"),
-    Action(id="latent.help", keys=("?",), call="help", title="Help for the latent", hint="help"),
-    Action(id="latent.back", keys=("escape", "q", "L"), call="back", title="Back to the stream", hint="back"),
+ACTIONS = actions_of(
+    "latent",
+    ("go", "enter", "go", "Show this example in the stream", "go there"),
+    ("other", "]", "other(1)", "Next latent of the token", "latent"),
+    ("other-back", "[", "other(-1)", "Previous latent of the token"),
+    ("index", "i", "index", "Another latent, by its number", "number"),
+    *((f"neighbour-{n}", str(n), f"neighbour({n - 1})", f"Neighbour {n}") for n in range(1, MOST_NEIGHBOURS + 1)),
+    ("before", "b", "before", "The latent shown before", "before"),
+    ("copy", "c y", "copy", "Copy the examples as a table", "copy"),
+    ("help", "?", "help", "Help for the latent", "help"),
+    ("back", "escape q L", "back", "Back to the stream", "back"),
 )
 MOVES = (("↑ ↓ k j", "the next or previous example"), ("PgUp PgDn { }", "a page"), ("1 to 9", "that neighbour"))
 HELP = PaneHelp(
@@ -97,15 +93,16 @@ class LatentScreen(SessionScreen):
             """The latent asked about; None: it was asked which are active."""
             self.answer = answer
 
-    def __init__(self, at: GetDetail, d_sae: int, others: Sequence[int] = ()) -> None:
+    def __init__(self, link: Link, at: GetDetail, d_sae: int, others: Sequence[int] = ()) -> None:
         """Nothing is asked yet.
 
         Args:
+            link: to the session.
             at: the SAE and the token whose strongest latent is shown.
             d_sae: latents of the SAE.
             others: those active at the token, strongest first, if they are known already; empty: to be asked for.
         """
-        super().__init__()
+        super().__init__(link)
         self._at, self._sae_id, self._d_sae = at, at.sae_id, d_sae
         self._others = tuple(others)
         self.index: int | None = None
@@ -151,10 +148,10 @@ class LatentScreen(SessionScreen):
 
     async def _find(self) -> None:
         """Which latents are active at the token."""
-        self.post_message(self.Answered(None, await self.call(self._at)))
+        self.post_message(self.Answered(None, await self.link.call(self._at)))
 
     async def _ask(self, index: int) -> None:
-        answer = await self.call(GetLatent(sae_id=self._sae_id, index=index))
+        answer = await self.link.call(GetLatent(sae_id=self._sae_id, index=index))
         self.post_message(self.Answered(index, answer))
 
     def on_latent_screen_answered(self, message: Answered) -> None:
@@ -224,10 +221,8 @@ class LatentScreen(SessionScreen):
         if self.view is None or not self.view.examples:
             return
         example = self.view.examples[self._cursor]
-        home = cast("InspectorApp", self.app).home
+        self.post_message(GoTo(example.context, example.position))
         self.dismiss()
-        if home is not None:
-            self.app.call_later(home.go, "context", example.context, example.position)
 
     def action_other(self, step: int) -> None:
         """Another latent of the token, or the next number where there is no token."""
@@ -273,7 +268,7 @@ class LatentScreen(SessionScreen):
         """The examples as a table."""
         if self.view is not None:
             what = f"{len(self.view.examples)} examples of latent {self.view.index}"
-            self.copy_text(examples_table(self.view), what, f"latent-{self.view.index}.tsv")
+            self.copy_out(examples_table(self.view), what, f"latent-{self.view.index}.tsv")
 
     @property
     def help_text(self) -> PaneHelp:

@@ -9,11 +9,11 @@ from textual.binding import BindingType
 
 from inspector.session.protocol import JobTold, StartJob
 from inspector.tui import job_lines
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import Line
+from inspector.tui.screens.base import SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import COMMON, SessionScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.form import Form
 from inspector.tui.widgets.scrolling import Prose
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.experiment import Experiment
-    from inspector.tui.session import SessionView
+    from inspector.tui.session import Link, SessionView
 
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="form.start", keys=("s",), call="start", title="Start the job", hint="start"),
-    Action(id="form.reset", keys=("z",), call="reset", title="All parameters as they were", hint="reset"),
-    Action(id="form.copy", keys=("y",), call="copy", title="Copy the command", hint="copy command"),
-    *COMMON,
-    Action(id="form.help", keys=("?",), call="help", title="Help for the parameters", hint="help"),
-    Action(id="form.back", keys=("escape", "q"), call="back", title="Back to the experiments", hint="back"),
+ACTIONS = actions_of(
+    "form",
+    ("start", "s", "start", "Start the job", "start"),
+    ("reset", "z", "reset", "All parameters as they were", "reset"),
+    ("copy", "y", "copy", "Copy the command", "copy command"),
+    ("help", "?", "help", "Help for the parameters", "help"),
+    ("back", "escape q", "back", "Back to the experiments", "back"),
 )
 
 MOVES = (
@@ -71,14 +71,15 @@ class ParametersScreen(SessionScreen):
     #form-command { height: 5; }
     """
 
-    def __init__(self, experiments: Sequence[Experiment], remembered: dict[str, str]) -> None:
+    def __init__(self, link: Link, experiments: Sequence[Experiment], remembered: dict[str, str]) -> None:
         """A form with the values of the last time.
 
         Args:
+            link: to the session.
             experiments: to run, not empty.
             remembered: values by key; changed in place.
         """
-        super().__init__()
+        super().__init__(link)
         self._experiments = experiments
         self._remembered = remembered
         self._fields = param_fields(experiments)
@@ -139,8 +140,7 @@ class ParametersScreen(SessionScreen):
         self.query_one("#form-doc", Prose).show(self._doc_lines)
         problem = self.request.problem(self._experiments)
         self.query_one("#form-command-title", TitleBar).show([("the same as a command", "")], "", False)
-        ready = self.session.ready
-        command = self.request.command(ready.target if ready is not None else [])
+        command = self.request.command(self.target_words())
 
         def command_lines(width: int) -> list[Line]:
             lines = [[(part, "error")] for part in wrap(problem, width)] if problem else []
@@ -199,12 +199,7 @@ class ParametersScreen(SessionScreen):
 
     def action_copy(self) -> None:
         """The command."""
-        ready = self.session.ready
-        self.copy_text(self.request.command(ready.target if ready else []), "the command", "command.txt")
-
-    def action_back(self) -> None:
-        """To the list."""
-        self.dismiss()
+        self.copy_out(self.request.command(self.target_words()), "the command", "command.txt")
 
 
 def start_message(request: Request) -> StartJob:

@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
+from textual.widget import Widget
 
 from inspector.disk.folders import RESULTS
 from inspector.drawing.safe_text import cell_width, visible
@@ -32,10 +33,10 @@ from inspector.reports.result import (
     when,
 )
 from inspector.store.results import Record, list_results, load
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line, left, spread
+from inspector.tui.screens.base import SideScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import SideScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
@@ -44,27 +45,25 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.app import ComposeResult
-    from textual.widget import Widget
 
     from inspector.drawing.palette import Line as DrawnLine
     from inspector.drawing.palette import TokenPalette
     from inspector.store.results import Record, Stored
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="results.figure-next", keys=("]", "right", "l"), call="figure(1)", title="Next figure", hint="figure"),
-    Action(id="results.figure-back", keys=("[", "left", "h"), call="figure(-1)", title="Previous figure"),
-    Action(id="results.mark", keys=("space",), call="mark", title="Mark this result, or not any more", hint="mark"),
-    Action(id="results.compare", keys=("c",), call="compare", title="Compare the two marked results", hint="compare"),
-    Action(id="results.export", keys=("x",), call="export", title="Export this or the marked", hint="export"),
-    Action(id="results.copy", keys=("y",), call="copy", title="Copy the command that repeats it", hint="copy command"),
-    Action(id="results.claims", keys=("p",), call="claims", title="The paper's claims, or back", hint="claims"),
-    Action(id="results.large", keys=("f",), call="large", title="Hide or show the list", hint="large"),
-    Action(id="results.pane", keys=("tab",), call="pane(1)", title="Next pane", hint="pane"),
-    Action(id="results.pane-back", keys=("shift+tab",), call="pane(-1)", title="Previous pane"),
-    Action(id="results.theme", keys=("t",), call="app.next_theme", title="Next theme"),
-    Action(id="results.palette", keys=(":",), call="commands", title="All commands"),
-    Action(id="results.help", keys=("?",), call="help", title="Help for the results", hint="help"),
-    Action(id="results.back", keys=("escape", "q", "r"), call="back", title="Back to the stream", hint="back"),
+ACTIONS = actions_of(
+    "results",
+    ("figure-next", "] right l", "figure(1)", "Next figure", "figure"),
+    ("figure-back", "[ left h", "figure(-1)", "Previous figure"),
+    ("mark", "space", "mark", "Mark this result, or not any more", "mark"),
+    ("compare", "c", "compare", "Compare the two marked results", "compare"),
+    ("export", "x", "export", "Export this or the marked", "export"),
+    ("copy", "y", "copy", "Copy the command that repeats it", "copy command"),
+    ("claims", "p", "claims", "The paper's claims, or back", "claims"),
+    ("large", "f", "large", "Hide or show the list", "large"),
+    ("pane", "tab", "pane(1)", "Next pane", "pane"),
+    ("pane-back", "shift+tab", "pane(-1)", "Previous pane"),
+    ("help", "?", "help", "Help for the results", "help"),
+    ("back", "escape q r", "back", "Back to the stream", "back"),
 )  # fmt: skip
 
 MOVES = (
@@ -443,7 +442,7 @@ class ResultsScreen(SideScreen):
 
     def _room(self, name: str) -> tuple[int, int]:
         pane = self.query_one(f"#{name}", LinesView)
-        shown = all(cast("Widget", node).display for node in pane.ancestors_with_self if node is not self.app)
+        shown = all(node.display for node in pane.ancestors_with_self if isinstance(node, Widget))
         return pane.room if shown else (0, 0)
 
     def _index(self, opened: Opened) -> int:

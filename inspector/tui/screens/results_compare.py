@@ -11,9 +11,9 @@ from textual.message import Message
 from inspector.drawing.safe_text import visible
 from inspector.reports.comparison import Pair, pair_lines
 from inspector.reports.result import Shelf, open_result
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
+from inspector.tui.screens.base import SideScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import SideScreen, bindings_of
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
     from inspector.store.results import Record
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="compare.figure-next", keys=("]", "right", "l"), call="figure(1)", title="Next figure", hint="figure"),
-    Action(id="compare.figure-back", keys=("[", "left", "h"), call="figure(-1)", title="Previous figure"),
-    Action(id="compare.swap", keys=("s",), call="swap", title="Swap left and right", hint="swap"),
-    Action(id="compare.copy", keys=("y",), call="copy", title="Copy both commands", hint="copy commands"),
-    Action(id="compare.theme", keys=("t",), call="app.next_theme", title="Next theme"),
-    Action(id="compare.help", keys=("?",), call="help", title="Help for comparing", hint="help"),
-    Action(id="compare.back", keys=("escape", "q", "c"), call="back", title="Back to the results", hint="back"),
+ACTIONS = actions_of(
+    "compare",
+    ("figure-next", "] right l", "figure(1)", "Next figure", "figure"),
+    ("figure-back", "[ left h", "figure(-1)", "Previous figure"),
+    ("swap", "s", "swap", "Swap left and right", "swap"),
+    ("copy", "y", "copy", "Copy both commands", "copy commands"),
+    ("help", "?", "help", "Help for comparing", "help"),
+    ("back", "escape q c", "back", "Back to the results", "back"),
 )
 MOVES = (("↑ ↓ k j", "a line"), ("PgUp PgDn { }", "a page"), ("Home End g G", "top, bottom"))
 HELP = PaneHelp(

@@ -1,353 +1,403 @@
 """Stream, the home screen: tokens coloured by linear and nonlinear SAE error, and all that hangs on the cursor.
 
-Third part: the keys. See `stream_view` for the state and the picture, `stream_talk` for the session.
+What is shown and what each key changes is decided by `StreamState`; this screen takes keys and messages to it, then
+sends what it asks, says what it has to say, and draws. Messages of the session arrive in one worker, which only posts
+them; everything else happens in handlers, one at a time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
+from textual.signal import Signal
 
-from inspector.drawing.tokens import next_mode
-from inspector.session.protocol import AnalysePrompt, Find, Generate, GetDetail, Policy, SetPolicy
-from inspector.tui import documents
+from inspector.errors import InspectorError
 from inspector.tui.actions import ACTIONS
-from inspector.tui.screens.stream_talk import StreamTalk
-from inspector.tui.stream_state import Choice, Search, walk_worst
+from inspector.tui.documents import table
+from inspector.tui.screens.base import ActionScreen, MarksChosen, OpenScreen, bindings_of
+from inspector.tui.session import Connect, Conversation, Purpose, Question, SessionView
+from inspector.tui.stream_state import StreamState
 from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.stream_panes import StreamPanes
 from inspector.tui.widgets.token_lines import Legend
+from inspector.tui.widgets.token_pane import TokenPane
+from inspector.tui.widgets.trace import EnlargedTrace, TracePane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from textual import events
+    from textual.app import ComposeResult, SystemCommand
+    from textual.timer import Timer
 
     from inspector.drawing.palette import TokenPalette
-    from inspector.tui.inspector_app import InspectorApp
-    from inspector.tui.widgets.token_pane import TokenPane
-    from inspector.tui.widgets.trace import TracePane
+    from inspector.session.protocol import SessionMessage, ViewMessage
+    from inspector.tui.screens.help import PaneHelp
 
-GENERATE_TOKENS = 200
-"""Tokens per press of the key; Escape stops earlier."""
+DELAYS: dict[Purpose, float] = {"detail": 0.12, "pairs": 0.25}
+"""Seconds between two questions of a kind: the first key is answered at once, a held one at its end."""
+FLUSH_DELAY = 1 / 6
+"""Seconds between two drawings of a text that is being generated."""
+FOLLOW_DELAY = 0.5
+"""Seconds between two drawings of detail pane and plot while their token is the one just generated."""
+LOAD_TICK = 0.5
+"""Seconds between two drawings of the elapsed time while something loads."""
 
 
-def _textual_keys(keys: Iterable[str]) -> str:
-    """Keys as a Textual binding lists them; the comma separates, so it goes by name."""
-    return ",".join("comma" if key == "," else key for key in keys)
+class StreamScreen(ActionScreen):
+    """The home screen; also the `Link` through which the screens above it talk to the session."""
 
+    ACTIONS = ACTIONS
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    DEFAULT_CSS = """
+    StreamScreen { layers: base; }
+    """
 
-class StreamScreen(StreamTalk):
-    """The home screen."""
+    class Told(Message):
+        """The session said something."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(_textual_keys(action.keys), action.call, action.title, show=False, id=action.id)
-        for action in ACTIONS
-        if action.keys
-    ]
-
-    class MarksChosen(Message):
-        """The user wants the second channel, or not; worth keeping for the next time."""
-
-        def __init__(self, marks: bool) -> None:
+        def __init__(self, told: SessionMessage) -> None:
             super().__init__()
-            self.marks = marks
+            self.told = told
+
+    class Lost(Message):
+        """There is no session, or not any more."""
+
+        def __init__(self, why: str, exit_code: int) -> None:
+            super().__init__()
+            self.why = why
+            self.exit_code = exit_code
+
+    def __init__(
+        self, model: str, connect: Connect, palette: TokenPalette, marks: bool | None, state: StreamState
+    ) -> None:
+        """A screen that is not connected yet.
+
+        Args:
+            model: what was asked for.
+            connect: makes a connection to the session.
+            palette: of the theme.
+            marks: whether tokens carry marks; None: as the palette needs.
+            state: what to begin with.
+        """
+        super().__init__()
+        self.state = state
+        self.session_changed: Signal[SessionView] = Signal(self, "session-changed")
+        self._connect = connect
+        self._palette = palette
+        self._marks_wanted = marks
+        self._talk = Conversation()
+        self._told_session = state.session
+        self._delays: dict[str, Timer] = {}
+        """One of each name at most."""
+        self._latest: dict[Purpose, tuple[Question | None, float]] = {}
+        """Of each kind the question that came up last, and when; `time.monotonic`."""
+        self.panes = StreamPanes(model, palette, state)
+
+    def compose(self) -> ComposeResult:
+        """The panes; what is not needed yet is hidden."""
+        yield self.panes
 
     def on_mount(self) -> None:
         """Paint first; connect when that is done."""
         self.tokens.set_marks(self.marks)
-        self.arrange_panes()
-        self.show_session()
+        self.panes.arrange_panes()
+        self._draw()
         self.call_after_refresh(self.start)
 
     @property
-    def _app(self) -> InspectorApp:
-        return cast("InspectorApp", self.app)
+    def session(self) -> SessionView:
+        """What the session has told so far."""
+        return self.state.session
 
-    # ---- widgets tell -----------------------------------------------------------------------------------------------
+    @property
+    def tokens(self) -> TokenPane:
+        """The token pane."""
+        return self.panes.tokens
 
-    def on_token_pane_cursor_moved(self, message: TokenPane.CursorMoved) -> None:
-        """The cursor is on another token. The pane is asked where: it may have moved on since."""
-        message.stop()
-        self.cursor_moved(message.pane.cursor)
+    @property
+    def marks(self) -> bool:
+        """Whether tokens carry marks that say the same without colour."""
+        return self._palette.marks_by_default if self._marks_wanted is None else self._marks_wanted
 
-    async def on_token_pane_edge_reached(self, message: TokenPane.EdgeReached) -> None:
-        """Past an end of a context is its neighbour."""
-        message.stop()
-        if self.place.source == "context":
-            await self._neighbour(message.step)
+    # ---- the session ------------------------------------------------------------------------------------------------
 
-    def on_token_pane_legend_changed(self, message: TokenPane.LegendChanged) -> None:
-        """The colours mean something else."""
-        message.stop()
-        self.query_one(Legend).show(message.legend)
+    async def start(self) -> None:
+        """Connect, and show for how long."""
+        self.panes.connecting_since = time.monotonic()
+        self.state.connecting()
+        self.run_worker(self._converse(), name="session", group="session", exclusive=True, exit_on_error=False)
+        await self.settle()
 
-    def on_trace_pane_chosen(self, message: TracePane.Chosen) -> None:
-        """A token was clicked in the plot."""
-        message.stop()
-        self.tokens.move_to(message.position)
-
-    async def on_command_bar_entered(self, message: CommandBar.Entered) -> None:
-        """Something was typed."""
-        message.stop()
-        self.tokens.focus()
-        if message.purpose == "find":
-            self.search = Search(text=message.text)
-            await self._talk.ask("find", Find(text=message.text))
-            self.show_title()
-        else:
-            self._wanted = ("prompt", 0, "first")
-            await self._talk.ask("prompt", AnalysePrompt(text=message.text))
-
-    def on_command_bar_closed(self, message: CommandBar.Closed) -> None:
-        """Nothing was typed."""
-        message.stop()
-        self.tokens.focus()
-
-    # ---- what is looked at ------------------------------------------------------------------------------------------
-
-    def action_mode(self, step: int) -> None:
-        """Another meaning of the colours."""
-        self.mode = next_mode(self.mode, step)
-        self.tokens.set_mode(self.mode)
-        self.show_title()
-        self.show_trace()
-
-    async def action_press_width(self, index: int) -> None:
-        """A number key."""
-        if self.choice is not None:
-            await self._choose(self.choice.press(index))
-
-    async def action_step_l0(self, step: int) -> None:
-        """A sparser or denser SAE."""
-        if self.choice is not None:
-            await self._choose(self.choice.step_l0(step))
-
-    async def choose_sae(self, row: int) -> None:
-        """Colour by this SAE; the other widths take their nearest L0."""
-        if self.choice is not None:
-            width = next(index for index, group in enumerate(self.choice.rows) if row in group)
-            choice = self.choice if width == self.choice.active else self.choice.press(width)
-            await self._choose(choice.pick(row))
-
-    async def _choose(self, choice: Choice) -> None:
-        before = self.choice
-        if choice == before or before is None:
+    async def _converse(self) -> None:
+        """Connect, then pass on what the session says until it ends. Changes nothing itself."""
+        try:
+            client = await self._connect()
+        except InspectorError as error:
+            self.post_message(self.Lost(str(error), error.exit_code))
             return
-        self.choice = choice
+        self._talk.attach(client)
+        async for message in client.messages():
+            self.post_message(self.Told(message))
+        self.post_message(self.Lost(client.lost or "The session closed the connection.", 1))
+
+    async def on_unmount(self) -> None:
+        """Leave the session; it ends itself when no view comes back."""
+        if self._talk.client is not None:
+            await self._talk.client.close()
+
+    async def call(self, message: ViewMessage) -> SessionMessage:
+        """Ask the session and wait for its one answer; for the screens above this one, and their workers."""
+        return await self._talk.call(message)
+
+    async def on_stream_screen_told(self, message: Told) -> None:
+        """One message."""
+        purpose = self.state.requests.answered(message.told)
+        if purpose is None:
+            self._talk.deliver(message.told)
+        self.state.told(message.told, purpose, time.monotonic())
+        if self.state.arriving:
+            self._after("flush", FLUSH_DELAY, self._flush)
+        await self.settle()
+
+    async def _flush(self) -> None:
+        self.state.flush()
+        await self.settle()
+
+    async def on_stream_screen_lost(self, message: Lost) -> None:
+        """No session, or not any more: why, with the end of its log, over whatever is on the screen."""
+        self._talk.attach(None)
+        self.state.lost(message.why, message.exit_code)
+        await self.settle()
+        if self.session.stage == "lost":
+            self.run_worker(self._tell_the_end(), name="end", group="end", exclusive=True, exit_on_error=False)
+
+    async def _tell_the_end(self) -> None:
+        from inspector.tui.screens.questions import EndedScreen, log_tail
+
+        path = self.session.log_path
+        tail = await asyncio.to_thread(log_tail, path)
+        if self.session.stage == "lost":
+            self.app.push_screen(EndedScreen(self.session.error, path, tail), self._ended_left)
+
+    async def _ended_left(self, again: bool | None) -> None:
+        if again and self.session.stage == "lost":
+            await self.start()
+
+    async def settle(self) -> None:
+        """After every change of the state: send what it asks, say what it has to say, draw it."""
+        state = self.state
         # Asked before drawing: an answer that comes quickly is painted together with the rest.
-        if before.row != choice.row and self.detail_is_visible:
-            self._stop("detail")
-            await self._ask_detail()
-        self.tokens.set_sae(choice.row)
-        if before.shown != choice.shown:
-            self._ask_pairs_soon()
-        self.show_all()
+        for purpose, question in state.questions(with_detail=self.panes.detail_is_visible).items():
+            if state.requests.is_new(purpose, question):
+                self._ask_soon(purpose, question)
+        while state.requests.waiting:
+            asked_for, message = state.requests.waiting.pop(0)
+            state.requests.sent(asked_for, await self._talk.send(message))
+        notices, state.notices = state.notices, []
+        for each in notices:
+            self.notify(each.text, title=each.title, severity=each.severity, timeout=each.seconds, markup=False)
+        self._draw()
+        if self._told_session is not self.session:
+            self._told_session = self.session
+            self.session_changed.publish(self.session)
 
-    # ---- where ------------------------------------------------------------------------------------------------------
-
-    def action_page(self, step: int) -> None:
-        """A page of tokens, whichever pane has the focus."""
-        self.tokens.action_page(step)
-
-    async def action_context(self, step: int) -> None:
-        """The neighbouring context; from a prompt or a generation, back to the contexts."""
-        if self.place.source != "context":
-            await self.go("context", self._home.context, self._home.position)
-        elif self.session.ready is not None:
-            context = (self.place.context + step) % self.session.ready.n_contexts
-            await self.go("context", context, "first")
-
-    async def _neighbour(self, step: int) -> None:
-        """Walking over an end; the first and the last context have only one neighbour."""
-        ready = self.session.ready
-        context = self.place.context + step
-        if ready is not None and 0 <= context < ready.n_contexts:
-            await self.go("context", context, 0 if step > 0 else "last")
-
-    async def action_walk(self, step: int) -> None:
-        """To the next place found, or the next worst token."""
-        if self.search is not None and self.search.hits:
-            await self.walk_hits(step)
+    def _ask_soon(self, purpose: Purpose, question: Question) -> None:
+        """At once, or, while questions of its kind follow each other quickly, when they have come to rest."""
+        now, delay = time.monotonic(), DELAYS[purpose]
+        before, since = self._latest.get(purpose, (None, -delay))
+        if question == before and purpose in self._delays:
             return
-        if self.text is None:
-            return
-        ranked = self.text.ranked(self.row, self.mode, outliers=self.walks_outliers)
-        contexts, position = walk_worst(ranked, self.place.position, step)
-        if position is not None:
-            self.tokens.move_to(position)
-        elif self.place.source == "context" and self.session.ready is not None:
-            context = (self.place.context + contexts) % self.session.ready.n_contexts
-            await self.go("context", context, "worst" if step > 0 else "last-worst")
-        elif ranked:
-            self.tokens.move_to(ranked[0])
+        self._latest[purpose] = question, now
+        self._stop(purpose)
+        if now - since < delay:
+            self._after(purpose, delay, self.settle)
+        else:
+            self.state.requests.add_question(purpose, question)
 
-    def action_outliers(self) -> None:
-        """Whether the walk over the worst tokens meets those that outweigh all others."""
-        self.walks_outliers = not self.walks_outliers
-        self.notify("n walks over outliers too." if self.walks_outliers else "n passes over outliers.")
+    def _after(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        """Call once after a while, unless that is under way already."""
+        if name not in self._delays:
+            self._delays[name] = self.set_timer(seconds, partial(self._due, name, call))
 
-    async def action_leave(self) -> None:
-        """Escape: stop a generation, else end the search, else go back to the contexts."""
-        if self._talk.is_open("generate"):
-            await self._talk.cancel("generate")
-        elif self.search is not None:
-            self.search = None
-            self.show_hits()
-            self.show_title()
-        elif self.place.source != "context" and self.text is not None:
-            await self.go("context", self._home.context, self._home.position)
+    def _due(self, name: str, call: Callable[[], object]) -> None:
+        del self._delays[name]
+        self.call_later(call)  # in its turn among the other messages; a timer calls from a task of its own
 
-    # ---- texts ------------------------------------------------------------------------------------------------------
+    def _stop(self, name: str) -> None:
+        timer = self._delays.pop(name, None)
+        if timer is not None:
+            timer.stop()
 
-    def action_find(self) -> None:
-        """Open the line for a text to find."""
-        if self.text is not None:
-            self.query_one(CommandBar).open("find")
+    # ---- drawing ----------------------------------------------------------------------------------------------------
 
-    def action_prompt(self) -> None:
-        """Open the line for a prompt."""
-        if self.text is not None:
-            self.query_one(CommandBar).open("prompt")
+    def _draw(self) -> None:
+        self.panes.show()
+        if self.state.text is None and not self.state.can_reconnect:
+            self._after("load", LOAD_TICK, self._draw)
+        if self.state.following:
+            self._after("at cursor", FOLLOW_DELAY, self.panes.show_at_cursor)
+        else:
+            self._stop("at cursor")
+            self.panes.show_at_cursor()
 
-    async def action_generate(self) -> None:
-        """Sample from the model after the text up to the cursor."""
-        if self.text is None or self._talk.is_open("generate"):
-            return
-        self._n_generations += 1
-        ids = self.text.document.token_ids[: self.place.position + 1]
-        request = Generate(prompt_ids=ids, max_tokens=GENERATE_TOKENS, seed=self._n_generations)
-        if await self._talk.ask("generate", request):
-            self.notify("Generating from the text up to the cursor. Esc stops.", timeout=3)
+    async def on_resize(self, _: events.Resize) -> None:
+        """Another size may have room for other panes."""
+        self.panes.arrange_panes()
+        await self.settle()
 
-    # ---- appearance -------------------------------------------------------------------------------------------------
-
-    async def action_policy(self) -> None:
-        """Special tokens and early positions in, or out again: the other maps, and every number of theirs."""
-        if self.text is not None and not self._talk.is_open("policy"):
-            policy: Policy = "included" if self.session.policy == "excluded" else "excluded"
-            await self._talk.ask("policy", SetPolicy(policy=policy))
-
-    def action_marks(self) -> None:
-        """The second channel."""
-        self._marks_wanted = not self.marks
-        self.tokens.set_marks(self.marks)
-        self.post_message(self.MarksChosen(self.marks))
+    def on_descendant_focus(self) -> None:
+        """Another pane has the focus: other keys matter."""
+        self.panes.show()
 
     def show_palette(self, palette: TokenPalette) -> None:
         """The theme changed; marks stay as the user set them."""
         self._palette = palette
         self.tokens.set_palette(palette)
         self.tokens.set_marks(self.marks)
-        self.show_all()
+        self._draw()
 
-    def action_detail(self) -> None:
-        """Show or hide the detail pane; in a narrow window it takes turns with the plot."""
-        self._show_detail = not self._show_detail
-        self._low = "detail" if self._low == "trace" else "trace"
-        self.arrange_panes()
-        self._ask_detail_soon()
+    # ---- widgets tell -----------------------------------------------------------------------------------------------
+
+    async def on_token_pane_cursor_moved(self, message: TokenPane.CursorMoved) -> None:
+        """The cursor is on another token. The pane is asked where: it may have moved on since."""
+        message.stop()
+        self.state.move(message.pane.cursor)
+        await self.settle()
+
+    async def on_token_pane_edge_reached(self, message: TokenPane.EdgeReached) -> None:
+        """Past an end of a context is its neighbour."""
+        message.stop()
+        self.state.step_over_edge(message.step)
+        await self.settle()
+
+    def on_token_pane_legend_changed(self, message: TokenPane.LegendChanged) -> None:
+        """The colours mean something else."""
+        message.stop()
+        self.query_one(Legend).show(message.legend)
+
+    async def on_trace_pane_chosen(self, message: TracePane.Chosen) -> None:
+        """A token was clicked in the plot."""
+        message.stop()
+        await self._jump(message.position)
+
+    async def on_command_bar_entered(self, message: CommandBar.Entered) -> None:
+        """Something was typed."""
+        message.stop()
+        self.tokens.focus()
+        (self.state.find if message.purpose == "find" else self.state.analyse)(message.text)
+        await self.settle()
+
+    def on_command_bar_closed(self, message: CommandBar.Closed) -> None:
+        """Nothing was typed."""
+        message.stop()
+        self.tokens.focus()
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    async def action_do(self, what: str, *arguments: int) -> None:
+        """A key whose whole effect is on the state: a method of it, by name."""
+        getattr(self.state, what)(*arguments)
+        await self.settle()
+
+    async def choose_sae(self, row: int) -> None:
+        """Colour by this SAE."""
+        self.state.choose_sae(row)
+        await self.settle()
+
+    async def go(self, context: int, position: int) -> None:
+        """Show a token."""
+        self.state.go("context", context, position)
+        await self.settle()
+
+    async def _jump(self, position: int | None) -> None:
+        if position is not None:
+            self.state.jump(position)
+            await self.settle()
+
+    def action_page(self, step: int) -> None:
+        """A page of tokens, whichever pane has the focus."""
+        self.tokens.action_page(step)
+
+    def action_type(self, purpose: str) -> None:
+        """Open the line for a text to find, or for a prompt."""
+        if self.state.text is not None:
+            self.query_one(CommandBar).open("find" if purpose == "find" else "prompt")
+
+    def action_marks(self) -> None:
+        """The second channel."""
+        self._marks_wanted = not self.marks
+        self.tokens.set_marks(self.marks)
+        self.post_message(MarksChosen(self.marks))
+
+    async def action_detail(self) -> None:
+        """Show or hide the detail pane."""
+        self.panes.toggle_detail()
+        await self.settle()
 
     def action_zoom(self, step: int) -> None:
         """More or fewer tokens in the plot."""
-        self.trace.zoom(step)
+        self.panes.trace.zoom(step)
 
     def action_enlarge(self) -> None:
         """The plot on the whole screen."""
-        if self.trace.data is not None:
-            from inspector.tui.widgets.trace import EnlargedTrace
-
-            self.app.push_screen(EnlargedTrace(self.trace.data), self._enlarged_left)
-
-    def _enlarged_left(self, position: int | None) -> None:
-        if position is not None:
-            self.tokens.move_to(position)
+        if self.panes.trace.data is not None:
+            self.app.push_screen(EnlargedTrace(self.panes.trace.data), self._jump)
 
     async def action_results(self) -> None:
         """What was measured before; while there is no session, the key tries to connect again."""
-        if self.session.stage in ("failed", "lost"):
-            self.start()
+        if self.state.can_reconnect:
+            await self.start()
         else:
-            await self._app.open_results()
+            self.post_message(OpenScreen("results"))
 
-    async def action_open_results(self) -> None:
-        """What was measured before, session or not."""
-        await self._app.open_results()
+    def action_latent(self) -> None:
+        """The strongest latent of the active SAE at the cursor."""
+        at, choice = self.state.detail_request(), self.state.choice
+        if at is not None and choice is not None:
+            from inspector.tui.screens.latent import LatentScreen
 
-    def action_help(self) -> None:
-        """What the focused pane shows, and its keys."""
-        from inspector.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen(self.focused_pane()))
-
-    def action_commands(self) -> None:
-        """The command palette."""
-        self.app.action_command_palette()
-
-    # ---- taking things along ----------------------------------------------------------------------------------------
+            self.app.push_screen(LatentScreen(self, at, choice.sae.d_sae, self.state.active_latents()))
 
     def action_copy_token(self) -> None:
         """The numbers of the token under the cursor, for each enabled SAE."""
-        if self.text is not None and self.choice is not None and len(self.text):
-            rows = [row for _, row in self.choice.shown]
-            position = self.place.position
-            self._copy(documents.table(self.text, [position], rows, self.choice.saes), f"token {position}", None)
+        if self.state.text is not None and len(self.state.text):
+            position = self.state.place.position
+            self._copy([position], f"token {position}", "token.tsv")
 
     def action_copy_context(self) -> None:
         """The numbers of every token of this text, for each enabled SAE."""
-        if self.text is not None and self.choice is not None:
-            rows = [row for _, row in self.choice.shown]
-            name = f"{self.place.source}-{self.place.context}.tsv"
-            table = documents.table(self.text, range(len(self.text)), rows, self.choice.saes)
-            self._copy(table, f"{len(self.text)} tokens of {len(rows)} SAEs", name)
+        text, choice, place = self.state.text, self.state.choice, self.state.place
+        if text is not None and choice is not None:
+            what = f"{len(text)} tokens of {len(choice.shown)} SAEs"
+            self._copy(range(len(text)), what, f"{place.source}-{place.context}.tsv")
 
-    def _copy(self, table: str, what: str, name: str | None) -> None:
-        """To the clipboard through the terminal, which may not support it and never says so; so to a file as well."""
-        fits = len(table) <= documents.MAX_CLIPBOARD
-        if fits:
-            self.app.copy_to_clipboard(table)
-        try:
-            path = documents.write_export(name or "token.tsv", table)
-        except OSError as error:
-            if fits:
-                self.notify(f"Copied {what}; the file could not be written: {error}.", markup=False)
-            else:
-                self.notify(f"{what} is too long for the clipboard, and {error}.", severity="error", markup=False)
-            return
-        self.notify(f"Copied {what}.\nAlso in {path}" if fits else f"Saved {what}:\n{path}", markup=False)
+    def _copy(self, positions: Iterable[int], what: str, name: str) -> None:
+        text, choice = self.state.text, self.state.choice
+        if text is not None and choice is not None:
+            self.copy_out(table(text, positions, [row for _, row in choice.shown], choice.saes), what, name)
 
-    # ---- the program ------------------------------------------------------------------------------------------------
+    # ---- help and palette -------------------------------------------------------------------------------------------
 
-    def action_retry(self) -> None:
-        """Connect again, if there is no connection."""
-        if self.session.stage in ("failed", "lost"):
-            self.start()
+    @property
+    def help_text(self) -> PaneHelp:
+        """What the focused pane shows, and its keys."""
+        from inspector.tui.screens.help import HELP
 
-    async def action_latent(self) -> None:
-        """The strongest latent of the active SAE at the cursor."""
-        if self.choice is None or self.text is None:
-            return
-        from inspector.tui.screens.latent import LatentScreen
+        return HELP[self.panes.focused_pane()]
 
-        sae, place, detail = self.choice.sae, self.place, self._detail
-        at = GetDetail(source=place.source, context=place.context, position=place.position, sae_id=sae.sae_id)
-        known = detail is not None and all(
-            getattr(detail, name) == getattr(at, name) for name in ("source", "context", "position", "sae_id")
-        )
-        others = [latent.index for latent in detail.latents] if known and detail is not None else []
-        await self._app.push_screen(LatentScreen(at, sae.d_sae, others))
+    def commands(self) -> Iterator[SystemCommand]:
+        """The actions that do something now, then the SAEs."""
+        from textual.app import SystemCommand
 
-    async def action_suites(self) -> None:
-        """Which SAEs there are for this model."""
-        await self._app.open_suites()
-
-    async def action_experiments(self) -> None:
-        """What can be measured."""
-        await self._app.open_side("experiments")
-
-    async def action_jobs(self) -> None:
-        """What runs and what ran."""
-        await self._app.open_side("jobs")
-
-    def action_quit(self) -> None:
-        """Leave; while a job runs, ask what becomes of it."""
-        self._app.leave()
+        choice = self.state.choice
+        absent = {f"Width {number}:" for number in range(len(choice.rows) + 1 if choice is not None else 1, 10)}
+        yield from (each for each in super().commands() if not each.title.startswith(tuple(absent)))
+        for row, sae in enumerate(choice.saes if choice is not None else ()):
+            told = f"{sae.d_sae:,} latents, colour by it"
+            yield SystemCommand(f"SAE: {sae.sae_id}", told, partial(self.choose_sae, row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal
@@ -12,10 +12,10 @@ from textual.worker import get_current_worker
 
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
-from inspector.tui.actions import Action, help_rows
+from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line, cut_line, left
+from inspector.tui.screens.base import OpenTarget, SideScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.screens.side_screen import SideScreen, bindings_of
 from inspector.tui.suite_list import (
     Fetching,
     Hook,
@@ -36,31 +36,28 @@ from inspector.tui.widgets.line_pane import LinePane
 from inspector.tui.widgets.scrolling import RowList
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from textual.app import ComposeResult
 
+    from inspector.session.protocol import Ready
     from inspector.spec import SaeRef, TargetSpec
-    from inspector.tui.inspector_app import InspectorApp
 
-ACTIONS: tuple[Action, ...] = (
-    Action(id="suites.choose", keys=("space",), call="choose", title="Choose this SAE, or not any more", hint="choose"),
-    Action(id="suites.row", keys=("w",), call="row", title="Choose every L0 of this width, or none", hint="width"),
-    Action(id="suites.nearest", keys=("n",), call="nearest", title="Choose of each width the L0 nearest to this one's",
-           hint="nearest L0"),
-    Action(id="suites.all", keys=("a",), call="all", title="Choose every SAE of this hook, or none", hint="all"),
-    Action(id="suites.open", keys=("enter", "o"), call="open", title="Open the chosen SAEs, or this one", hint="open"),
-    Action(id="suites.download", keys=("d",), call="download", title="Download what is chosen and not on disk",
-           hint="download"),
-    Action(id="suites.stop", keys=("x",), call="stop", title="Stop the download; what has arrived is kept"),
-    Action(id="suites.copy", keys=("y",), call="copy", title="Copy the command that opens them", hint="copy command"),
-    Action(id="suites.copy-download", keys=("Y",), call="copy_download", title="Copy the commands that download them"),
-    Action(id="suites.pane", keys=("tab",), call="pane", title="Hooks or SAEs", hint="pane"),
-    Action(id="suites.pane-back", keys=("shift+tab",), call="pane", title="Hooks or SAEs"),
-    Action(id="suites.theme", keys=("t",), call="app.next_theme", title="Next theme"),
-    Action(id="suites.palette", keys=(":",), call="commands", title="All commands"),
-    Action(id="suites.help", keys=("?",), call="help", title="Help for the suites", hint="help"),
-    Action(id="suites.back", keys=("escape", "q", "s"), call="back", title="Back to the stream", hint="back"),
+ACTIONS = actions_of(
+    "suites",
+    ("choose", "space", "choose", "Choose this SAE, or not any more", "choose"),
+    ("row", "w", "row", "Choose every L0 of this width, or none", "width"),
+    ("nearest", "n", "nearest", "Choose of each width the L0 nearest to this one's", "nearest L0"),
+    ("all", "a", "all", "Choose every SAE of this hook, or none", "all"),
+    ("open", "enter o", "open", "Open the chosen SAEs, or this one", "open"),
+    ("download", "d", "download", "Download what is chosen and not on disk", "download"),
+    ("stop", "x", "stop", "Stop the download; what has arrived is kept"),
+    ("copy", "y", "copy", "Copy the command that opens them", "copy command"),
+    ("copy-download", "Y", "copy_download", "Copy the commands that download them"),
+    ("pane", "tab", "pane", "Hooks or SAEs", "pane"),
+    ("pane-back", "shift+tab", "pane", "Hooks or SAEs"),
+    ("help", "?", "help", "Help for the suites", "help"),
+    ("back", "escape q s", "back", "Back to the stream", "back"),
 )  # fmt: skip
 
 MOVES = (
@@ -139,18 +136,17 @@ class SuitesScreen(SideScreen):
             self.told = told
             self.problem = problem
 
-    def __init__(self, target: TargetSpec, loaded: Collection[str], hook_name: str = "") -> None:
+    def __init__(self, target: TargetSpec, ready: Ready | None) -> None:
         """Nothing is read yet.
 
         Args:
             target: whose model's SAEs.
-            loaded: ids of the SAEs in the session.
-            hook_name: the session's hook, where the cursor begins.
+            ready: what the session has loaded, where the cursor begins; None: nothing yet.
         """
         super().__init__()
         self._target = target
-        self._loaded = frozenset(loaded)
-        self._begin = hook_name
+        self._loaded = frozenset(sae.sae_id for sae in ready.saes) if ready is not None else frozenset()
+        self._begin = ready.hook_name if ready is not None else ""
         self.suites: Suites | None = None
         self.problem = ""
         """Why there is nothing to show."""
@@ -298,10 +294,10 @@ class SuitesScreen(SideScreen):
         message.stop()
         self.show_grid()
 
-    async def on_grid_pane_chosen(self, message: GridPane.Chosen) -> None:
+    def on_grid_pane_chosen(self, message: GridPane.Chosen) -> None:
         """Enter on an SAE."""
         message.stop()
-        await self.action_open()
+        self.action_open()
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
@@ -346,14 +342,12 @@ class SuitesScreen(SideScreen):
 
     # ---- opening and downloading ------------------------------------------------------------------------------------
 
-    async def action_open(self) -> None:
+    def action_open(self) -> None:
         """A session with what is chosen, in place of this one."""
         if self.suites is None or not self.wanted:
             return
-        target = opened(self.suites, self.wanted)
-        app = cast("InspectorApp", self.app)
+        self.post_message(OpenTarget(opened(self.suites, self.wanted)))
         self.dismiss()
-        await app.open_target(target)
 
     def action_download(self) -> None:
         """Fetch what is missing of what is chosen."""

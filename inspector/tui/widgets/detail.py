@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from inspector.session.protocol import Guess, TokenDetail
     from inspector.tui.documents import ScoredText
-    from inspector.tui.stream_state import Choice
+    from inspector.tui.selection import SaeChoice
 
 LINEAR_GLYPH, NONLINEAR_GLYPH, WHOLE_GLYPH = "▓", "█", "▒"
 """Parts of a bar: linear error, nonlinear error, and the whole while there is no linear map."""
@@ -48,7 +48,7 @@ class TokenFacts:
 
     text: ScoredText
     position: int
-    choice: Choice
+    choice: SaeChoice
     scale: float
     """Norm of sae_error at which a bar is full; NaN: unknown."""
     median_norm: float | None = None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inspector.session.protocol import Ready
+    from inspector.tui.selection import CursorPlace, SaeChoice
     from inspector.tui.session import SessionView
-    from inspector.tui.stream_state import Choice, Place
 
 SEPARATOR = " · "
 
@@ -41,7 +41,7 @@ def positions_text(positions: tuple[int, int], context_length: int) -> str:
     return f"positions ≥ {start}" if stop >= context_length else f"positions {start}-{stop - 1}"
 
 
-def width_parts(choice: Choice) -> tuple[Line, ...]:
+def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
     """The widths with their keys, from long to short: '1 256●' enabled, '2 512○' not, the active one marked '◉'."""
     long: Line = [("widths ", "muted")]
     middle: Line = []
@@ -60,7 +60,7 @@ def width_parts(choice: Choice) -> tuple[Line, ...]:
     return long, middle, short, only, []
 
 
-def first_line(session: SessionView, model: str, choice: Choice | None, width: int) -> Line:
+def first_line(session: SessionView, model: str, choice: SaeChoice | None, width: int) -> Line:
     """Program, model, layer and site; the widths and the L0."""
     ready = session.ready
     name: tuple[Line, ...] = ([("dm-inspect", "accent")], [])
@@ -90,7 +90,7 @@ def fit_tail(lines: Sequence[Line], parts: Sequence[Part]) -> list[Line]:
     return [line for line in lines if any(line is variant for part in parts for variant in part.variants)]
 
 
-def _l0(session: SessionView, choice: Choice) -> tuple[Line, ...]:
+def _l0(session: SessionView, choice: SaeChoice) -> tuple[Line, ...]:
     nominal = choice.sae.nominal_l0
     quality = session.quality(choice.row)
     name = "?" if nominal is None else f"{nominal:g}"
@@ -103,7 +103,9 @@ def _l0(session: SessionView, choice: Choice) -> tuple[Line, ...]:
     )
 
 
-def second_line(session: SessionView, choice: Choice | None, place: Place | None, source_name: str, width: int) -> Line:
+def second_line(
+    session: SessionView, choice: SaeChoice | None, place: CursorPlace | None, source_name: str, width: int
+) -> Line:
     """How good the map is; which text is shown. A lost session says so here."""
     ready = session.ready
     if session.stage == "lost":
@@ -144,7 +146,7 @@ def _without(value: float | None, digits: int) -> Line:
     return [(f" ({value:.{digits}f})", "muted")] if value is not None else []
 
 
-def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
+def _map_parts(session: SessionView, choice: SaeChoice | None) -> list[Part]:
     improved = session.improved
     if improved is None or choice is None:
         return [
@@ -201,7 +203,7 @@ def _map_parts(session: SessionView, choice: Choice | None) -> list[Part]:
     return parts
 
 
-def _place_parts(ready: Ready, place: Place | None, source_name: str) -> list[Part]:
+def _place_parts(ready: Ready, place: CursorPlace | None, source_name: str) -> list[Part]:
     parts: list[Part] = []
     if place is not None and place.source == "context":
         count = f"{place.context + 1}/{ready.n_contexts}"
@@ -244,9 +246,9 @@ class HeaderPane(LinePane):
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._model = visible(model)
-        self._shown: tuple[SessionView | None, Choice | None, Place | None, str] = (None, None, None, "")
+        self._shown: tuple[SessionView | None, SaeChoice | None, CursorPlace | None, str] = (None, None, None, "")
 
-    def show(self, session: SessionView, choice: Choice | None, place: Place | None, source_name: str) -> None:
+    def show(self, session: SessionView, choice: SaeChoice | None, place: CursorPlace | None, source_name: str) -> None:
         """Draw this."""
         self._shown = (session, choice, place, source_name)
         self.rebuild()

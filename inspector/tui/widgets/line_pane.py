@@ -20,7 +20,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from inspector.tui.lines import Line, cut_line, width_of
-from inspector.tui.stream_state import N_SERIES
+from inspector.tui.selection import N_SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inspector.drawing.tokens import TokenMode
     from inspector.session.protocol import Pairs
     from inspector.tui.documents import ScoredText
-    from inspector.tui.stream_state import Choice
+    from inspector.tui.selection import SaeChoice
 
 AXIS = 7
 """Columns of the y axis: six for a number, one for the line."""
@@ -46,7 +46,7 @@ class TraceData:
     """What is plotted."""
 
     text: ScoredText
-    choice: Choice
+    choice: SaeChoice
     mode: TokenMode
     position: int
 
@@ -279,7 +279,7 @@ def mark_width(index: int) -> int:
     return 2 - index % 2
 
 
-def sample(choice: Choice, index: int) -> str:
+def sample(choice: SaeChoice, index: int) -> str:
     """Three columns that show how a width is drawn."""
     canvas = Canvas(3, 1)
     if index == choice.active:
@@ -329,7 +329,7 @@ def axis_line(start: int, marker: int, columns: int, per_column: int, data: Trac
 LABEL, CELL = 6, 5
 
 
-def pair_lines(pairs: Pairs | None, choice: Choice | None, width: int, height: int) -> list[Line]:
+def pair_lines(pairs: Pairs | None, choice: SaeChoice | None, width: int, height: int) -> list[Line]:
     """The upper triangle: rows predict columns. What does not fit is left out from the widest on."""
     if choice is None:
         return [[("no SAEs yet", "muted")]]
@@ -373,9 +373,9 @@ class PairsPane(LinePane):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._pairs: Pairs | None = None
-        self._choice: Choice | None = None
+        self._choice: SaeChoice | None = None
 
-    def show(self, pairs: Pairs | None, choice: Choice | None) -> None:
+    def show(self, pairs: Pairs | None, choice: SaeChoice | None) -> None:
         """Draw this."""
         self._pairs, self._choice = pairs, choice
         self.rebuild()

@@ -8,6 +8,8 @@ import pytest
 
 from inspector.events import JobState
 from inspector.session.protocol import CancelJob, ResumeJob, StartJob
+from inspector.tui.inspector_app import InspectorApp
+from inspector.tui.screens.base import OpenScreen
 from inspector.tui.screens.jobs import JobsScreen
 from inspector.tui.screens.questions import LeavingScreen
 from inspector.tui.widgets.bars import JobBar
@@ -82,10 +84,10 @@ async def test_enter_on_a_done_job_opens_its_results(monkeypatch: pytest.MonkeyP
     async with driven(session(("error-vector", "done"), ("pursuit", "cancelled"))) as app:
         asked: list[list[str]] = []
 
-        async def note(ids: list[str]) -> None:
-            asked.append(list(ids))
+        async def note(_: InspectorApp, message: OpenScreen) -> None:
+            asked.append(list(message.ids))
 
-        monkeypatch.setattr(app.app, "open_results", note)
+        monkeypatch.setattr(InspectorApp, "on_open_screen", note)
         await opened(app)
         await app.press("enter")
         assert asked == []

@@ -33,8 +33,8 @@ def asked(app: Driven) -> list[int]:
 
 async def test_it_opens_at_the_strongest_latent_of_the_cursor_and_walks_the_others() -> None:
     async with driven() as app:
-        await app.until(lambda: app.home._detail is not None)
-        detail = app.home._detail
+        await app.until(lambda: app.home.state.detail is not None)
+        detail = app.home.state.detail
         assert detail is not None
         first, second = (latent.index for latent in detail.latents[:2])
         screen = await opened(app)
@@ -104,9 +104,9 @@ async def test_enter_shows_the_example_in_the_stream() -> None:
         example = screen.view.examples[5]
         assert f"▸ context {example.context + 1}, position {example.position}" in "\n".join(app.screen_text())
         await app.press("enter")
-        await app.until(lambda: app.app.screen is app.home and app.home.place.context == example.context)
+        await app.until(lambda: app.app.screen is app.home and app.home.state.place.context == example.context)
         await app.settle()
-        assert (app.home.place.source, app.home.place.position) == ("context", example.position)
+        assert (app.home.state.place.source, app.home.state.place.position) == ("context", example.position)
 
 
 async def test_the_examples_are_copied_as_a_table() -> None:

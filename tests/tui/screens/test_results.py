@@ -9,9 +9,11 @@ import pytest
 
 from inspector.session.protocol import Failed
 from inspector.store.results import save
+from inspector.tui.screens.base import OpenScreen
 from inspector.tui.screens.export import ExportScreen
 from inspector.tui.screens.results import ResultsScreen, list_height
 from inspector.tui.screens.results_compare import CompareScreen
+from inspector.tui.themes import palette_of
 from inspector.tui.widgets.scrolling import LinesView, RowList
 from tests.fake_session import FakeSession
 from tests.tui.driving import Driven, driven
@@ -179,11 +181,11 @@ async def test_a_result_that_is_stored_meanwhile_appears(store: Path) -> None:
 async def test_the_app_opens_it_at_an_id(store: Path) -> None:
     three(store)
     async with driven() as app:
-        await app.app.open_results(["norm-prediction-aaaaaaaaaa"])
-        await app.until(lambda: results_of(app).opened is not None)
+        app.home.post_message(OpenScreen("results", ["norm-prediction-aaaaaaaaaa"]))
+        await app.until(lambda: isinstance(app.app.screen, ResultsScreen) and results_of(app).opened is not None)
         assert results_of(app).record is not None
         assert results_of(app).record.id == "norm-prediction-aaaaaaaaaa"  # type: ignore[union-attr]
-        await app.app.open_results(["norm-prediction-bbbbbbbbbb"])
+        app.app.screen.post_message(OpenScreen("results", ["norm-prediction-bbbbbbbbbb"]))
         await app.until(lambda: results_of(app).record.id == "norm-prediction-bbbbbbbbbb")  # type: ignore[union-attr]
         assert len(app.app.screen_stack) == 3  # the first picture, the Stream, one Results screen
 
@@ -205,7 +207,7 @@ async def test_with_no_session_the_key_connects_again_and_the_palette_still_open
         await app.press("r")
         await app.until(lambda: len(app.clients) == 2)
         assert app.app.screen is app.home
-        await app.home.run_action("open_results")
+        await app.home.run_action("app.open_screen('results')")
         await app.until(lambda: isinstance(app.app.screen, ResultsScreen))
 
 
@@ -313,7 +315,7 @@ async def test_themes_change_under_it(store: Path, theme: str) -> None:
         screen = await opened(app)
         app.app.choose_theme(theme)
         await app.settle()
-        plain = app.app.chosen_theme.palette(app.app.depth).plain
+        plain = palette_of(app.app).plain
         assert screen.query_one("#figure", LinesView)._palette.plain == plain
 
 

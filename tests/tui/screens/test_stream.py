@@ -32,7 +32,7 @@ def plain(**options: object) -> FakeSession:
 
 async def test_the_first_text_comes_by_itself_with_the_cursor_on_the_first_token_that_counts() -> None:
     async with driven() as app:
-        assert app.home.place.position == app.home.tokens.cursor == 32
+        assert app.home.state.place.position == app.home.tokens.cursor == 32
         await app.until(lambda: "'" in app.screen_text()[2])  # the details of the token under the cursor
         lines = app.screen_text()
         assert lines[0] == (
@@ -57,10 +57,10 @@ async def test_before_the_session_answers_the_screen_says_what_is_going_on() -> 
 async def test_better_scores_of_the_same_text_keep_the_cursor() -> None:
     async with driven(plain(epochs=3, epoch_seconds=0.15)) as app:
         await app.press("right", "right")
-        assert app.home.place.position == 34
-        await app.until(lambda: app.home.text is not None and app.home.text.document.epoch == 3)
-        assert app.home.place.position == app.home.tokens.cursor == 34
-        assert app.home.tokens.document is app.home.text.document  # type: ignore[union-attr]
+        assert app.home.state.place.position == 34
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.document.epoch == 3)
+        assert app.home.state.place.position == app.home.tokens.cursor == 34
+        assert app.home.tokens.document is app.home.state.text.document  # type: ignore[union-attr]
 
 
 # ---- cursor and detail ----------------------------------------------------------------------------------------------
@@ -68,38 +68,38 @@ async def test_better_scores_of_the_same_text_keep_the_cursor() -> None:
 
 async def test_a_run_of_steps_asks_for_its_first_token_at_once_and_for_its_last_when_it_has_ended() -> None:
     async with driven() as app:
-        await app.until(lambda: app.asked(GetDetail) and app.home._detail is not None)
+        await app.until(lambda: app.asked(GetDetail) and app.home.state.detail is not None)
         await app.pilot.pause(0.3)
         before = len(app.asked(GetDetail))
         for position in (33, 34, 35, 36, 37, 34):
-            app.home.cursor_moved(position)
-            app.home.tokens.cursor = position
+            app.home.tokens.move_to(position)
+            await app.pilot.pause()
         await app.pilot.pause(0.4)
         asked = app.asked(GetDetail)[before:]
         assert 1 <= len(asked) <= 2
         last = asked[-1]
         assert isinstance(last, GetDetail)
         assert (last.source, last.context, last.position) == ("context", 0, 34)
-        assert last.sae_id == app.home.choice.sae.sae_id  # type: ignore[union-attr]
+        assert last.sae_id == app.home.state.choice.sae.sae_id  # type: ignore[union-attr]
 
 
 async def test_an_error_about_a_token_is_shown_in_its_pane() -> None:
     failure = Failed(exit_code=5, message="There is no memory left for the splice. Use a smaller batch.")
     async with driven(plain(failures={GetDetail: failure})) as app:
-        await app.until(lambda: app.home._problem)
+        await app.until(lambda: app.home.state.problem)
         assert any("There is no memory left" in line for line in app.screen_text())
 
 
 async def test_walking_past_the_end_of_a_context_leads_to_the_next_and_back() -> None:
     async with driven(plain(context_length=40)) as app:
         await app.press("end")
-        assert app.home.place.position == 39
+        assert app.home.state.place.position == 39
         await app.press("right")
-        await app.until(lambda: app.home.place.context == 1)
-        assert app.home.place.position == 0
+        await app.until(lambda: app.home.state.place.context == 1)
+        assert app.home.state.place.position == 0
         await app.press("left")
-        await app.until(lambda: app.home.place.context == 0)
-        assert app.home.place.position == 39
+        await app.until(lambda: app.home.state.place.context == 0)
+        assert app.home.state.place.position == 39
 
 
 async def test_contexts_page_round_and_round() -> None:
@@ -107,7 +107,9 @@ async def test_contexts_page_round_and_round() -> None:
         for key, context in ((">", 1), (".", 2), (".", 0), ("<", 2), (",", 1)):
             await app.press({">": "greater_than_sign", "<": "less_than_sign", ",": "comma", ".": "full_stop"}[key])
             await app.until(
-                lambda context=context: app.home.place.context == context and app.home.text.document.context == context
+                lambda context=context: (
+                    app.home.state.place.context == context and app.home.state.text.document.context == context
+                )
             )
         assert "context 2/3" in app.screen_text()[1]
 
@@ -118,7 +120,7 @@ async def test_contexts_page_round_and_round() -> None:
 async def test_number_keys_enable_and_colour() -> None:
     async with driven() as app:
         await app.press("2")
-        choice = app.home.choice
+        choice = app.home.state.choice
         assert choice is not None
         assert (choice.active, sorted(choice.enabled)) == (1, [0, 1, 2, 4])
         assert app.home.tokens.sae == choice.row
@@ -126,25 +128,25 @@ async def test_number_keys_enable_and_colour() -> None:
         await app.press("2")
         assert "2 512○" in app.screen_text()[0]
         await app.press("9")
-        assert app.home.choice.enabled == {0, 2, 4}  # type: ignore[union-attr]
+        assert app.home.state.choice.enabled == {0, 2, 4}  # type: ignore[union-attr]
 
 
 async def test_brackets_step_the_l0() -> None:
     async with driven() as app:
         await app.press("right_square_bracket")
-        assert app.home.choice is not None
-        assert app.home.choice.sae.sae_id == "layer_3/resid/width_1024/l0_32"
-        assert app.home.tokens.sae == app.home.choice.row
+        assert app.home.state.choice is not None
+        assert app.home.state.choice.sae.sae_id == "layer_3/resid/width_1024/l0_32"
+        assert app.home.tokens.sae == app.home.state.choice.row
         assert "L0≈32" in app.screen_text()[0]
         await app.press("left_square_bracket", "left_square_bracket", "left_square_bracket")
-        assert app.home.choice.sae.nominal_l0 == 8
+        assert app.home.state.choice.sae.nominal_l0 == 8
 
 
 async def test_pairs_are_asked_for_what_is_enabled() -> None:
     async with driven() as app:
-        await app.until(lambda: app.home._pairs is not None)
+        await app.until(lambda: app.home.state.pairs is not None)
         await app.press("2")
-        await app.until(lambda: len(app.home._pairs.sae_ids) == 4)  # type: ignore[union-attr]
+        await app.until(lambda: len(app.home.state.pairs.sae_ids) == 4)  # type: ignore[union-attr]
         assert app.asked(GetPairs)[-1].sae_ids == [f"layer_3/resid/width_{w}/l0_16" for w in (256, 512, 1024, 4096)]  # type: ignore[union-attr]
 
 
@@ -152,12 +154,12 @@ async def test_modes_go_round_in_both_directions() -> None:
     async with driven() as app:
         seen = []
         for _ in MODES:
-            seen.append(app.home.mode.id)
+            seen.append(app.home.state.mode.id)
             await app.press("m")
         assert seen == [mode.id for mode in MODES]
-        assert app.home.mode is MODES[0]
+        assert app.home.state.mode is MODES[0]
         await app.press("M")
-        assert app.home.mode is app.home.tokens.mode is MODES[-1]
+        assert app.home.state.mode is app.home.tokens.mode is MODES[-1]
         assert "tokens · loss" in app.screen_text()[2]
 
 
@@ -166,18 +168,18 @@ async def test_modes_go_round_in_both_directions() -> None:
 
 async def test_n_walks_over_the_worst_tokens_and_on_to_the_next_context() -> None:
     async with driven() as app:
-        text = app.home.text
+        text = app.home.state.text
         assert text is not None
-        ranked = text.ranked(app.home.row, app.home.mode)
+        ranked = text.ranked(app.home.state.row, app.home.state.mode)
         for position in ranked:
             await app.press("n")
-            assert app.home.place.position == position
+            assert app.home.state.place.position == position
         await app.press("n")
-        await app.until(lambda: app.home.place.context == 1)
-        assert app.home.place.position == app.home.text.ranked(app.home.row, app.home.mode)[0]  # type: ignore[union-attr]
+        await app.until(lambda: app.home.state.place.context == 1)
+        assert app.home.state.place.position == app.home.state.text.ranked(app.home.state.row, app.home.state.mode)[0]  # type: ignore[union-attr]
         await app.press("N")
-        await app.until(lambda: app.home.place.context == 0)
-        assert app.home.place.position == ranked[-1]
+        await app.until(lambda: app.home.state.place.context == 0)
+        assert app.home.state.place.position == ranked[-1]
 
 
 async def find(app: Driven, text: str) -> None:
@@ -189,27 +191,27 @@ async def find(app: Driven, text: str) -> None:
 async def test_find_goes_to_the_first_hit_and_n_to_the_next_until_escape() -> None:
     async with driven() as app:
         await find(app, "Dark matter")
-        await app.until(lambda: app.home.search is not None and app.home.search.hit is not None)
-        hits = app.home.search.hits  # type: ignore[union-attr]
+        await app.until(lambda: app.home.state.search is not None and app.home.state.search.hit is not None)
+        hits = app.home.state.search.hits  # type: ignore[union-attr]
         tokens = [WORDS[i] if i < len(WORDS) else "" for i in app.client.session.token_ids(hits[0].context)]
         assert "".join(tokens[hits[0].position : hits[0].position + 2]) == " dark matter"
         await app.until(
-            lambda: (app.home.place.context, app.home.place.position) == (hits[0].context, hits[0].position)
+            lambda: (app.home.state.place.context, app.home.state.place.position) == (hits[0].context, hits[0].position)
         )
         assert app.screen_text()[2].startswith(f"▌find 'Dark matter' 1/{len(hits)}")
         await app.press("n")
         await app.until(
-            lambda: (app.home.place.context, app.home.place.position) == (hits[1].context, hits[1].position)
+            lambda: (app.home.state.place.context, app.home.state.place.position) == (hits[1].context, hits[1].position)
         )
         await app.press("escape")
-        assert app.home.search is None
+        assert app.home.state.search is None
         assert app.home.tokens.has_focus
 
 
 async def test_what_is_nowhere_is_said_to_be_nowhere() -> None:
     async with driven(notifications=True) as app:
         await find(app, "zzz")
-        await app.until(lambda: app.asked(Find) and app.home.search is None)
+        await app.until(lambda: app.asked(Find) and app.home.state.search is None)
         assert [n.message for n in app.app._notifications] == ["'zzz' is in none of the contexts."]
 
 
@@ -232,52 +234,52 @@ async def test_a_prompt_is_scored_and_escape_leads_back() -> None:
         await app.press(*"self", "space", *"dark")
         assert any("Enter scores its tokens · Esc closes" in line for line in app.screen_text())
         await app.press("enter")
-        await app.until(lambda: app.home.place.source == "prompt")
+        await app.until(lambda: app.home.state.place.source == "prompt")
         assert app.asked(AnalysePrompt)[0].text == "self dark"  # type: ignore[union-attr]
-        assert app.home.text.document.tokens == ["<bos>", " self", " dark"]  # type: ignore[union-attr]
+        assert app.home.state.text.document.tokens == ["<bos>", " self", " dark"]  # type: ignore[union-attr]
         assert app.screen_text()[1].rstrip().endswith("your text")
         await app.press("escape")
-        await app.until(lambda: app.home.place.source == "context")
-        assert app.home.place.position == 34
+        await app.until(lambda: app.home.state.place.source == "context")
+        assert app.home.state.place.position == 34
 
 
 async def test_generation_streams_after_the_tokens_up_to_the_cursor() -> None:
     async with driven(plain(tokens_per_second=200.0, messages_per_second=20.0)) as app:
-        ids = app.home.text.document.token_ids[:33]  # type: ignore[union-attr]
+        ids = app.home.state.text.document.token_ids[:33]  # type: ignore[union-attr]
         await app.press("g")
-        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        await app.until(lambda: app.home.state.place.source == "generated" and len(app.home.state.text) > 40)  # type: ignore[arg-type]
         assert app.asked(Generate)[0].prompt_ids == ids  # type: ignore[union-attr]
-        text = app.home.text
+        text = app.home.state.text
         assert text is not None
         assert not text.finished
         assert app.screen_text()[2].startswith("▌generating · ")
         await app.until(lambda: text.finished)
         assert len(text) == 33 + 200
-        assert app.home.tokens.cursor == app.home.place.position == 232, "the cursor runs along"
+        assert app.home.tokens.cursor == app.home.state.place.position == 232, "the cursor runs along"
         assert text.document.token_ids[:33] == ids
         await app.press("escape")
-        await app.until(lambda: app.home.place.source == "context")
+        await app.until(lambda: app.home.state.place.source == "context")
 
 
 async def test_escape_stops_a_generation_and_what_came_stays() -> None:
     async with driven(plain(tokens_per_second=60.0, messages_per_second=20.0)) as app:
         await app.press("g")
-        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        await app.until(lambda: app.home.state.place.source == "generated" and len(app.home.state.text) > 40)  # type: ignore[arg-type]
         await app.press("escape")
-        await app.until(lambda: app.home.text.finished)  # type: ignore[union-attr]
+        await app.until(lambda: app.home.state.text.finished)  # type: ignore[union-attr]
         assert len(app.asked(Cancel)) == 1
-        assert 40 < len(app.home.text) < 233  # type: ignore[arg-type]
-        assert app.home.place.source == "generated"
+        assert 40 < len(app.home.state.text) < 233  # type: ignore[arg-type]
+        assert app.home.state.place.source == "generated"
 
 
 async def test_a_cursor_that_is_moved_away_stays_where_it_was_put() -> None:
     async with driven(plain(tokens_per_second=100.0, messages_per_second=20.0)) as app:
         await app.press("g")
-        await app.until(lambda: app.home.place.source == "generated" and len(app.home.text) > 40)  # type: ignore[arg-type]
+        await app.until(lambda: app.home.state.place.source == "generated" and len(app.home.state.text) > 40)  # type: ignore[arg-type]
         await app.press("home")
-        length = len(app.home.text)  # type: ignore[arg-type]
-        await app.until(lambda: len(app.home.text) > length + 20)  # type: ignore[arg-type]
-        assert app.home.place.position == app.home.tokens.cursor == 0
+        length = len(app.home.state.text)  # type: ignore[arg-type]
+        await app.until(lambda: len(app.home.state.text) > length + 20)  # type: ignore[arg-type]
+        assert app.home.state.place.position == app.home.tokens.cursor == 0
 
 
 # ---- other panes and screens ----------------------------------------------------------------------------------------
@@ -332,17 +334,16 @@ async def test_the_enlarged_plot_takes_its_token_back() -> None:
         assert isinstance(app.app.screen, EnlargedTrace)
         await app.press("right", "right", "m", "enter")
         assert app.app.screen is app.home
-        assert app.home.place.position == app.home.tokens.cursor == 34
+        assert app.home.state.place.position == app.home.tokens.cursor == 34
         await app.press("z", "right", "escape")
-        assert app.home.place.position == 34
+        assert app.home.state.place.position == 34
 
 
 async def test_the_palette_offers_every_action_theme_and_sae() -> None:
     from inspector.tui.actions import ACTIONS
-    from inspector.tui.commands import ActionCommands
 
     async with driven() as app:
-        titles = [hit.text async for hit in ActionCommands(app.home).discover()]
+        titles = [command.title for command in app.app.get_system_commands(app.home)]
         missing = {a.title for a in ACTIONS if not a.id.startswith("stream.width-")} - set(titles) - {"All commands"}
         assert missing == set()
         assert "Width 6: enable and colour by it; again: disable it" not in titles
@@ -353,8 +354,8 @@ async def test_the_palette_offers_every_action_theme_and_sae() -> None:
 async def test_an_sae_can_be_chosen_by_name() -> None:
     async with driven() as app:
         await app.home.choose_sae(0)
-        assert app.home.choice is not None
-        assert (app.home.choice.active, app.home.choice.sae.sae_id) == (0, "layer_3/resid/width_256/l0_8")
+        assert app.home.state.choice is not None
+        assert (app.home.state.choice.active, app.home.state.choice.sae.sae_id) == (0, "layer_3/resid/width_256/l0_8")
 
 
 async def test_copying_puts_a_table_on_the_clipboard_and_in_a_file(state_home: Path) -> None:
@@ -408,12 +409,12 @@ async def test_a_session_that_ends_leaves_the_picture_and_can_be_reconnected() -
         await app.press("escape")
         assert app.screen_text()[1].startswith(" The session ended.  r reconnects")
         await app.press("right", "2", "g")
-        assert app.home.place.position == 34
+        assert app.home.state.place.position == 34
         await app.press("r")
         await app.until(lambda: len(app.clients) == 2 and app.home.session.stage == "ready")
         await app.until(lambda: app.asked(GetContext))
-        assert app.home.place.position == 34
-        assert app.home.choice.active == 1  # type: ignore[union-attr]
+        assert app.home.state.place.position == 34
+        assert app.home.state.choice.active == 1  # type: ignore[union-attr]
 
 
 async def test_a_fit_that_fails_is_told_and_the_picture_stays() -> None:
@@ -423,7 +424,7 @@ async def test_a_fit_that_fails_is_told_and_the_picture_stays() -> None:
         await app.until(lambda: failure.message in [n.message for n in app.app._notifications])
         await app.press("right")
         assert app.screen_text()[1].startswith(" fit stopped")
-        assert (app.home.session.stage, app.home.place.position) == ("ready", 33)
+        assert (app.home.session.stage, app.home.state.place.position) == ("ready", 33)
         assert app.app.return_code is None
 
 
@@ -433,7 +434,7 @@ async def test_a_request_that_fails_is_told_and_nothing_else_changes() -> None:
         await app.press("p", "a", "enter")
         await app.until(lambda: len(app.app._notifications))
         assert [n.message for n in app.app._notifications] == [failure.message]
-        assert app.home.place.source == "context"
+        assert app.home.state.place.source == "context"
 
 
 async def test_quitting_returns_zero_and_leaves_the_session() -> None:
@@ -471,7 +472,7 @@ async def test_resizing_all_the_time_while_generating_breaks_nothing() -> None:
         for size in [(120, 40), (20, 5), (80, 24), (1, 1), (300, 80), (61, 17), (99, 30), (100, 20), (120, 40)] * 2:
             await app.pilot.resize_terminal(*size)
             await app.press("right", "n", "d")
-        await app.until(lambda: app.home.text is not None and len(app.home.text) > 40)
+        await app.until(lambda: app.home.state.text is not None and len(app.home.state.text) > 40)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ async def test_resizing_all_the_time_while_generating_breaks_nothing() -> None:
 )
 async def test_hostile_tokens_a_single_sae_and_no_map_are_all_browsable(session: FakeSession) -> None:
     async with driven(session, wait=False) as app:
-        await app.until(lambda: app.home.text is not None)
+        await app.until(lambda: app.home.state.text is not None)
         for key in (
             "right",
             "down",

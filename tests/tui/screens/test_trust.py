@@ -9,6 +9,7 @@ import pytest
 from inspector.session.protocol import Failed, GateLine, GetContext, GetJobs, SetPolicy
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.screens.questions import EndedScreen, log_tail
+from inspector.tui.themes import palette_of
 from inspector.tui.widgets.bars import Banner, banner_lines
 from tests.fake_session import FakeSession
 from tests.tui.driving import driven
@@ -75,32 +76,32 @@ def test_the_banner_fills_its_lines_and_counts_what_it_cannot_show(width: int, h
 async def test_one_key_counts_special_tokens_and_shows_the_numbers_with_and_without() -> None:
     async with driven(plain(), notifications=True) as app:
         await app.until(lambda: "R² 0.15" in app.screen_text()[1])
-        assert app.home.text is not None
-        assert app.home.text.document.split[0] == "x"
+        assert app.home.state.text is not None
+        assert app.home.state.text.document.split[0] == "x"
         await app.press("x")
         await app.until(lambda: "special tokens counted" in app.screen_text()[1])
         assert "R² 0.58 (0.15)" in app.screen_text()[1]
-        await app.until(lambda: app.home.text is not None and app.home.text.policy == "included")
-        assert app.home.text.document.split[0] != "x"
-        assert app.home.place.position == 32, "the cursor stays"
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.policy == "included")
+        assert app.home.state.text.document.split[0] != "x"
+        assert app.home.state.place.position == 32, "the cursor stays"
         await app.press("x")
         await app.until(lambda: "special" not in app.screen_text()[1])
-        await app.until(lambda: app.home.text is not None and app.home.text.policy == "excluded")
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.policy == "excluded")
         assert [message.policy for message in app.asked(SetPolicy)] == ["included", "excluded"]  # type: ignore[attr-defined]
 
 
 async def test_excluded_tokens_are_dimmed_and_do_not_move_the_colour_scale() -> None:
     async with driven(plain()) as app:
-        text = app.home.text
+        text = app.home.state.text
         assert text is not None
-        document, choice = text.document, app.home.choice
+        document, choice = text.document, app.home.state.choice
         assert choice is not None
-        extent = text.extent([choice.row], app.home.mode.size)  # type: ignore[arg-type]
-        values = text.values(choice.row, app.home.mode.size)  # type: ignore[arg-type]
+        extent = text.extent([choice.row], app.home.state.mode.size)  # type: ignore[arg-type]
+        values = text.values(choice.row, app.home.state.mode.size)  # type: ignore[arg-type]
         counted = [values[p] for p in range(len(document)) if document.split[p] != "x"]
         assert extent == (min(counted), max(counted))
         assert len(counted) < len(document)
-        palette = app.app.chosen_theme.palette(app.app.depth)
+        palette = palette_of(app.app)
         assert palette.excluded != palette.plain
 
 
@@ -112,9 +113,9 @@ async def test_a_session_that_dies_shows_its_last_words_and_one_key_brings_every
     log.write_text("".join(f"line {n}\n" for n in range(100)) + "Fatal: \x1b[2Jno memory\n")
     async with driven(plain(log_path=str(log))) as app:
         await app.press("greater_than_sign")
-        await app.until(lambda: app.home.text is not None and app.home.text.document.context == 1)
+        await app.until(lambda: app.home.state.text is not None and app.home.state.text.document.context == 1)
         await app.press("right", "2", "m")
-        before = (app.home.place, app.home.choice, app.home.mode, app.app.theme)
+        before = (app.home.state.place, app.home.state.choice, app.home.state.mode, app.app.theme)
         app.client.lose("The session ended: killed.")
         await app.until(lambda: isinstance(app.app.screen, EndedScreen))
         await app.settle()
@@ -128,7 +129,7 @@ async def test_a_session_that_dies_shows_its_last_words_and_one_key_brings_every
         await app.until(lambda: len(app.clients) == 2 and app.home.session.stage == "ready")
         await app.until(lambda: app.asked(GetJobs))
         assert app.app.screen is app.home
-        assert (app.home.place, app.home.choice, app.home.mode, app.app.theme) == before
+        assert (app.home.state.place, app.home.state.choice, app.home.state.mode, app.app.theme) == before
         assert [message.context for message in app.asked(GetContext)] == [1]  # type: ignore[attr-defined]
 
 

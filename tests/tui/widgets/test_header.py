@@ -8,8 +8,8 @@ import pytest
 
 from inspector.session.protocol import Failed, LoadProgress, Welcome
 from inspector.tui.lines import text_of, width_of
+from inspector.tui.selection import CursorPlace, SaeChoice
 from inspector.tui.session import SessionView
-from inspector.tui.stream_state import Choice, Place
 from inspector.tui.widgets.header import (
     first_line,
     positions_text,
@@ -28,13 +28,13 @@ READY = (
 )
 FITTING = READY.told(SESSION.map_improved(4), 0.0)
 FINISHED = READY.told(SESSION.map_improved(8), 0.0)
-CHOICE = Choice.of(SESSION.saes)
-PLACE = Place(context=11)
+CHOICE = SaeChoice.of(SESSION.saes)
+PLACE = CursorPlace(context=11)
 LONG_FITTING = "linear map from 9,375 of 150,000 tokens · held-out R² 0.29 [0.26, 0.31]             context 12/300"
 LONG_FINISHED = "linear map from 150,000 tokens · held-out R² 0.30 [0.30, 0.31] · 1k: FVU 0.119      context 12/300"
 
 
-def second(view: SessionView, width: int, place: Place = PLACE) -> str:
+def second(view: SessionView, width: int, place: CursorPlace = PLACE) -> str:
     return text_of(second_line(view, CHOICE, place, "your text", width))
 
 
@@ -77,7 +77,7 @@ def test_nothing_is_wider_than_the_window_and_no_number_is_cut(width: int) -> No
 
 
 def test_a_text_of_your_own_is_named_instead_of_a_context() -> None:
-    assert second(FINISHED, 78, Place(source="prompt")).endswith("your text")
+    assert second(FINISHED, 78, CursorPlace(source="prompt")).endswith("your text")
 
 
 def test_a_lost_session_says_so_and_how_to_go_on() -> None:
@@ -117,7 +117,7 @@ COUNTED = FINISHED.told(SESSION.policy_set("included"), 0.0).told(SESSION.map_im
     ],
 )
 def test_with_special_tokens_counted_each_number_stands_beside_what_it_was(width: int, line: str) -> None:
-    shown = text_of(second_line(COUNTED, Choice.of(SESSION.saes), Place(), "", width))
+    shown = text_of(second_line(COUNTED, SaeChoice.of(SESSION.saes), CursorPlace(), "", width))
     assert shown == line
 
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 from inspector.session.protocol import Failed, GetPairs, LoadProgress, Pairs, Welcome
 from inspector.tui.actions import ACTIONS, footer_hints
 from inspector.tui.lines import text_of, width_of
+from inspector.tui.selection import SaeChoice
 from inspector.tui.session import SessionView
-from inspector.tui.stream_state import Choice
 from inspector.tui.widgets.bars import hint_line
 from inspector.tui.widgets.load_pane import load_lines
 from inspector.tui.widgets.trace import pair_lines
 from tests.fake_session import FakeSession
 
 SESSION = FakeSession()
-CHOICE = Choice.of(SESSION.saes)
+CHOICE = SaeChoice.of(SESSION.saes)
 WELCOME = Welcome(version=1, program_version="0", pid=1, log_path="/x/session.log")
 
 
-def pairs_of(choice: Choice) -> Pairs:
+def pairs_of(choice: SaeChoice) -> Pairs:
     return SESSION.pairs(GetPairs(sae_ids=[choice.saes[row].sae_id for _, row in choice.shown]))
 
 

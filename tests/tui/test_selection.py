@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from inspector.session.protocol import Hit
 from inspector.spec import SaeRef
-from inspector.tui.stream_state import Choice, Place, Search, match_end, ranking, walk_worst
+from inspector.tui.documents import ranking
+from inspector.tui.selection import CursorPlace, SaeChoice, Search, match_end, walk_worst
 
 
 def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeRef:
@@ -26,8 +27,8 @@ def sae(d_sae: int, nominal_l0: float | None, name: str = "") -> SaeRef:
     )
 
 
-def suite(widths: tuple[int, ...] = (256, 512, 1024, 2048, 4096), l0s: tuple[float, ...] = (8, 16, 32)) -> Choice:
-    return Choice.of([sae(width, l0) for width in widths for l0 in l0s])
+def suite(widths: tuple[int, ...] = (256, 512, 1024, 2048, 4096), l0s: tuple[float, ...] = (8, 16, 32)) -> SaeChoice:
+    return SaeChoice.of([sae(width, l0) for width in widths for l0 in l0s])
 
 
 def test_a_session_starts_with_narrowest_middle_and_widest_at_the_middle_l0() -> None:
@@ -39,7 +40,7 @@ def test_a_session_starts_with_narrowest_middle_and_widest_at_the_middle_l0() ->
 
 
 def test_one_sae_is_a_choice_of_one() -> None:
-    choice = Choice.of([sae(256, None)])
+    choice = SaeChoice.of([sae(256, None)])
     assert (choice.enabled, choice.active, choice.shown) == ({0}, 0, ((0, 0),))
     assert choice.press(0) is choice
     assert choice.press(3) is choice
@@ -49,7 +50,7 @@ def test_one_sae_is_a_choice_of_one() -> None:
 
 def test_no_sae_is_no_choice() -> None:
     with pytest.raises(ValueError, match="empty"):
-        Choice.of([])
+        SaeChoice.of([])
 
 
 def test_a_number_enables_a_width_and_colours_by_it() -> None:
@@ -84,7 +85,7 @@ def test_whatever_is_pressed_something_is_enabled_and_the_active_width_is(keys: 
 
 def test_brackets_step_the_l0_and_the_others_take_the_nearest() -> None:
     saes = [sae(256, 8), sae(256, 20), sae(1024, 7), sae(1024, 16), sae(1024, 33), sae(4096, 30), sae(4096, 64)]
-    choice = Choice.of(saes)
+    choice = SaeChoice.of(saes)
     assert choice.sae.nominal_l0 == 16
     assert [saes[row].nominal_l0 for row in choice.picked] == [20, 16, 30]
     denser = choice.step_l0(1)
@@ -100,12 +101,12 @@ def test_steps_end_at_either_end() -> None:
 
 
 def test_equally_near_l0s_give_the_sparser() -> None:
-    choice = Choice.of([sae(256, 8), sae(256, 16), sae(1024, 12)])
+    choice = SaeChoice.of([sae(256, 8), sae(256, 16), sae(1024, 12)])
     assert choice.saes[choice.pick(2).picked[0]].nominal_l0 == 8
 
 
 def test_unknown_l0s_can_be_stepped_through_and_leave_the_others_alone() -> None:
-    choice = Choice.of([sae(256, 8), sae(256, 16), sae(1024, None, "a"), sae(1024, None, "b")])
+    choice = SaeChoice.of([sae(256, 8), sae(256, 16), sae(1024, None, "a"), sae(1024, None, "b")])
     before = choice.picked[0]
     stepped = choice.step_l0(-1)
     assert {choice.sae.sae_id, stepped.sae.sae_id} == {"w1024/l0_Nonea", "w1024/l0_Noneb"}
@@ -140,24 +141,24 @@ HITS = (Hit(context=0, position=5), Hit(context=2, position=1), Hit(context=2, p
 
 
 def test_a_search_begins_at_the_first_place_after_the_cursor_and_goes_round() -> None:
-    search = Search(text="a", hits=HITS).walk(1, Place(context=1))
+    search = Search(text="a", hits=HITS).walk(1, CursorPlace(context=1))
     assert search.hit == HITS[1]
-    assert [search.walk(1, Place()).index, search.walk(1, Place()).walk(1, Place()).index] == [2, 0]
-    assert search.walk(-1, Place()).hit == HITS[0]
+    assert [search.walk(1, CursorPlace()).index, search.walk(1, CursorPlace()).walk(1, CursorPlace()).index] == [2, 0]
+    assert search.walk(-1, CursorPlace()).hit == HITS[0]
 
 
 def test_the_token_under_the_cursor_counts_as_the_first_place() -> None:
-    assert Search(text="a", hits=HITS).walk(1, Place(context=2, position=9)).index == 2
+    assert Search(text="a", hits=HITS).walk(1, CursorPlace(context=2, position=9)).index == 2
 
 
 def test_past_the_last_place_is_the_first() -> None:
-    assert Search(text="a", hits=HITS).walk(1, Place(context=7)).index == 0
-    assert Search(text="a", hits=HITS).walk(-1, Place(context=0)).index == 2
+    assert Search(text="a", hits=HITS).walk(1, CursorPlace(context=7)).index == 0
+    assert Search(text="a", hits=HITS).walk(-1, CursorPlace(context=0)).index == 2
 
 
 def test_nothing_found_is_walked_nowhere() -> None:
     search = Search(text="a")
-    assert search.walk(1, Place()) is search
+    assert search.walk(1, CursorPlace()) is search
     assert search.hit is None
     assert search.summary() == "not found"
 

@@ -1,0 +1,231 @@
+"""What screens have in common: actions from a table, help, copying, workers; and what they ask of the app by messages.
+
+Side screens are opened over the Stream and left with Escape; the session goes on talking to the Stream below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual.binding import Binding
+from textual.message import Message
+from textual.screen import Screen
+from textual.worker import Worker, WorkerState
+
+from inspector.errors import ResourceError
+from inspector.session.protocol import CancelJob, Failed, JobTold
+from inspector.tui.actions import Action, shown_keys
+from inspector.tui.saved_state import write_export
+from inspector.tui.themes import palette_of
+from inspector.tui.widgets.header import short_name, site_name
+
+if TYPE_CHECKING:
+    from textual.app import SystemCommand
+
+    from inspector.drawing.palette import TokenPalette
+    from inspector.events import JobInfo
+    from inspector.session.protocol import SessionMessage, ViewMessage
+    from inspector.spec import TargetSpec
+    from inspector.tui.screens.help import PaneHelp
+    from inspector.tui.session import Link, SessionView
+
+MAX_CLIPBOARD = 60_000
+"""Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
+COMMON = (
+    Action(id="side.theme", keys=("t",), call="app.next_theme", title="Next theme"),
+    Action(id="side.palette", keys=(":",), call="app.command_palette", title="All commands"),
+)
+"""Keys that every screen beside the Stream has."""
+
+ScreenName = Literal["experiments", "jobs", "results", "suites"]
+
+
+@dataclass
+class OpenScreen(Message):
+    """Show a screen beside the Stream."""
+
+    name: ScreenName
+    ids: Sequence[str] = ()
+    """Results to go to, the first of them that is stored."""
+
+
+@dataclass
+class OpenTarget(Message):
+    """Another session under this view; the one before goes on."""
+
+    target: TargetSpec
+
+
+@dataclass
+class GoTo(Message):
+    """Show a token in the Stream."""
+
+    context: int
+    position: int
+
+
+@dataclass
+class MarksChosen(Message):
+    """The second channel is wanted, or not; worth keeping for the next time."""
+
+    marks: bool
+
+
+def bindings_of(actions: Sequence[Action]) -> list[Binding]:
+    """Textual's bindings of a table of actions. The comma separates keys, so it goes by name."""
+    return [
+        Binding(",".join("comma" if key == "," else key for key in action.keys), action.call, action.title, show=False,
+                id=action.id)
+        for action in actions if action.keys
+    ]  # fmt: skip
+
+
+class ActionScreen(Screen[None]):
+    """A screen with a table of actions, which the command palette offers as well."""
+
+    ACTIONS: ClassVar[tuple[Action, ...]] = ()
+    AUTO_FOCUS = ""
+    """Nothing: Textual's choice may be a hidden line to type into, which eats the keys."""
+
+    @property
+    def help_text(self) -> PaneHelp:
+        """What `?` says here."""
+        raise NotImplementedError
+
+    def commands(self) -> Iterator[SystemCommand]:
+        """What the command palette offers of this screen."""
+        from textual.app import SystemCommand
+
+        for action in self.ACTIONS:
+            if action.call != "app.command_palette":
+                keys = shown_keys(action)
+                told = f"key {keys}" if keys else "no key"
+                yield SystemCommand(action.title, told, partial(self.run_action, action.call))
+
+    def action_help(self) -> None:
+        """What this screen shows, and its keys."""
+        from inspector.tui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen(self.help_text))
+
+    def copy_out(self, text: str, what: str, name: str) -> None:
+        """To the clipboard through the terminal, which may not support it and never says so; so to a file as well.
+
+        Args:
+            text: what is copied; the file alone takes what is too long for a clipboard.
+            what: its name in the notice.
+            name: of the file.
+        """
+        fits = len(text) <= MAX_CLIPBOARD
+        if fits:
+            self.app.copy_to_clipboard(text)
+        try:
+            path = write_export(name, text if text.endswith("\n") else f"{text}\n")
+        except (OSError, ResourceError) as error:
+            if fits:
+                self.notify(f"Copied {what}, but into no file: {error}", markup=False)
+            else:
+                self.notify(f"{what} is too long for the clipboard, and {error}", severity="error", markup=False)
+        else:
+            self.notify(f"Copied {what}.\nAlso in {path}" if fits else f"Saved {what}:\n{path}", markup=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A worker that broke is a bug: it ends the program as any other would, with one line and a log."""
+        end_if_broken(event)
+
+
+def end_if_broken(event: Worker.StateChanged) -> None:
+    """End the program in order when a worker raised what it should not have."""
+    error = event.worker.error
+    if event.state == WorkerState.ERROR and isinstance(error, Exception):
+        event.worker.node.app._handle_exception(error)
+
+
+class SideScreen(ActionScreen):
+    """A screen over the Stream."""
+
+    @property
+    def palette(self) -> TokenPalette:
+        """Of the theme in use."""
+        return palette_of(self.app)
+
+    def on_mount(self) -> None:
+        """Draw again when the theme changes."""
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.restyle())
+
+    def restyle(self) -> None:
+        """The theme changed."""
+
+    def hints(self, *ids: str) -> list[tuple[str, str]]:
+        """Keys and words for the footer, of the actions with these ids."""
+        known = {action.id: action for action in self.ACTIONS}
+        return [(shown_keys(known[each]).partition(" ")[0], known[each].hint) for each in ids]
+
+    def focused_id(self) -> str:
+        """Of the pane with the focus; '' if none has it."""
+        return (self.focused.id if self.focused is not None else "") or ""
+
+    def action_back(self) -> None:
+        """To the screen below."""
+        self.dismiss()
+
+
+class SessionScreen(SideScreen):
+    """Shows parts of the Stream's conversation with the session; draws again when the session says something."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self.link = link
+
+    @property
+    def session(self) -> SessionView:
+        """What the session has told so far."""
+        return self.link.session
+
+    def on_mount(self) -> None:
+        """Listen."""
+        super().on_mount()
+        self.link.session_changed.subscribe(self, self.session_changed)
+
+    def session_changed(self, session: SessionView) -> None:
+        """Something is different."""
+
+    async def tell(self, message: ViewMessage) -> SessionMessage:
+        """Ask the session, and say aloud if it refused; from a worker, never from a handler."""
+        answer = await self.link.call(message)
+        if isinstance(answer, Failed):
+            self.notify(answer.message, severity="error", markup=False)
+        return answer
+
+    def target_text(self) -> str:
+        """Whose numbers these are: 'demo · layer 3 · resid_post · cpu'."""
+        ready = self.session.ready
+        if ready is None:
+            return {"failed": "no session", "lost": "the session has ended"}.get(self.session.stage, "loading …")
+        layer = f" · layer {ready.layer}" if ready.layer is not None else ""
+        ended = " · the session has ended" if self.session.stage == "lost" else ""
+        return f"{short_name(ready.model)}{layer} · {site_name(ready.hook_name)} · {ready.device}{ended}"
+
+    def target_words(self) -> list[str]:
+        """Options of the command line that load the same target; none while it is not known."""
+        return self.session.ready.target if self.session.ready is not None else []
+
+    def cancel_job(self, job: JobInfo | None) -> None:
+        """Stop a job after its present step."""
+        if job is None or job.state not in ("queued", "running"):
+            self.notify("There is no job to cancel here.", timeout=3)
+            return
+        self.run_worker(self._cancel(job.id), group="cancel", exit_on_error=False)
+
+    async def _cancel(self, job_id: str) -> None:
+        answer = await self.tell(CancelJob(job=job_id))
+        if isinstance(answer, JobTold) and answer.job.state == "running":
+            self.notify("It stops after the present step; what is finished is kept.", timeout=4)
+
+    def now(self) -> float:
+        """Clock time, seconds since the epoch."""
+        return time.time()

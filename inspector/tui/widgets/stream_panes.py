@@ -1,0 +1,210 @@
+"""The panes of the Stream screen: which of them are visible in a window, and what each is told of the state.
+
+Reads the state and draws it; changes nothing and asks nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal, Vertical
+
+from inspector.drawing.safe_text import visible
+from inspector.drawing.tokens import TOTAL
+from inspector.tui.actions import footer_hints
+from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar, TooSmall
+from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.detail import DetailPane, TokenFacts
+from inspector.tui.widgets.header import HeaderPane
+from inspector.tui.widgets.load_pane import LoadPane
+from inspector.tui.widgets.token_lines import Legend
+from inspector.tui.widgets.token_pane import TokenPane
+from inspector.tui.widgets.trace import PairsPane, TraceData, TracePane
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from inspector.drawing.palette import TokenPalette
+    from inspector.tui.stream_state import StreamState
+
+WIDE = 100
+"""Columns from which the detail pane stands beside the tokens."""
+SMALLEST = (60, 16)
+"""Columns and lines below which nothing useful fits."""
+SOURCE_NAMES = {"prompt": "your text", "generated": "generated text"}
+
+
+def lower_height(width: int, height: int) -> int:
+    """Lines of the lower pane in a window of this size; 0: there is no room for it."""
+    if height < 22 or width < 70:
+        return 0
+    return 8 if height < 30 else 11 if height < 50 else 16
+
+
+class StreamPanes(Vertical):
+    """All panes; hidden ones cost nothing."""
+
+    DEFAULT_CSS = """
+    StreamPanes {
+        height: 1fr;
+        & #body { height: 1fr; display: none; }
+        & #left { width: 1fr; }
+        & #tokens { height: 1fr; }
+        & #detail { margin-left: 1; }
+        & #lower { height: 11; display: none; }
+        & #trace { width: 1fr; }
+        & #pairs { margin-left: 1; }
+        & #detail-low { width: 1fr; display: none; }
+        & #too-small { display: none; }
+    }
+    """
+
+    def __init__(self, model: str, palette: TokenPalette, state: StreamState) -> None:
+        """Panes that show nothing yet.
+
+        Args:
+            model: what was asked for.
+            palette: of the theme.
+            state: what is drawn.
+        """
+        super().__init__()
+        self.state = state
+        self.connecting_since = time.monotonic()
+        self._model = model
+        self._palette = palette
+        self._show_detail = True
+        self._low_is_detail = False
+        """Whether a narrow window shows the detail below the tokens, in the plot's place."""
+
+    def compose(self) -> ComposeResult:
+        """Everything at once; what is not needed yet is hidden."""
+        yield HeaderPane(self._model, id="header")
+        yield FooterPane(id="footer")
+        yield CommandBar(id="bar")
+        yield LoadPane(self._model, id="load")
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                yield TitleBar(id="tokens-title")
+                yield TokenPane(palette=self._palette, id="tokens")
+                yield Legend(id="legend")
+            yield DetailPane(id="detail")
+        with Horizontal(id="lower"):
+            yield TracePane(id="trace")
+            yield PairsPane(id="pairs")
+            yield DetailPane(id="detail-low")
+        yield JobBar(id="jobs")
+        yield TooSmall(SMALLEST, id="too-small")
+
+    @property
+    def tokens(self) -> TokenPane:
+        """The token pane."""
+        return self.query_one("#tokens", TokenPane)
+
+    @property
+    def trace(self) -> TracePane:
+        """The plot."""
+        return self.query_one("#trace", TracePane)
+
+    # ---- which are visible ----------------------------------------------------------------------------------------
+
+    def arrange_panes(self) -> None:
+        """Decide what is on the screen: by its size, and by whether there is a text yet."""
+        width, height = self.app.size
+        fits = width >= SMALLEST[0] and height >= SMALLEST[1]
+        has_text = self.state.text is not None
+        wide, low = width >= WIDE, lower_height(width, height)
+        show = {
+            "too-small": not fits,
+            "header": fits,
+            "footer": fits,
+            "jobs": fits and bool(self.state.session.unfinished),
+            "load": fits and not has_text,
+            "body": fits and has_text,
+            "lower": fits and has_text and low > 0,
+            "detail": wide and self._show_detail,
+            "trace": wide or not self._low_is_detail,
+            "pairs": wide,
+            "detail-low": not wide and self._low_is_detail,
+        }
+        for name, shown in show.items():
+            self.query_one(f"#{name}").display = shown
+        if low:
+            self.query_one("#lower").styles.height = low
+        self.query_one("#detail").styles.width = min(76, max(54, width * 2 // 5))
+        focused = self.screen.focused
+        if has_text and (focused is None or not all(node.display for node in focused.ancestors_with_self)):
+            self.tokens.focus()
+
+    @property
+    def detail_is_visible(self) -> bool:
+        """Whether latents and guesses are worth asking for."""
+        shown = any(pane.display for pane in self.query(DetailPane))
+        return shown and (self.app.size.width >= WIDE or lower_height(*self.app.size) > 0)
+
+    def focused_pane(self) -> str:
+        """Name of the pane whose keys and help are shown."""
+        if self.state.session.stage == "failed":
+            return "failed"
+        if self.state.text is None:
+            return "load"
+        name = (self.screen.focused.id if self.screen.focused is not None else "") or ""
+        return {"detail": "detail", "detail-low": "detail", "trace": "trace"}.get(name, "tokens")
+
+    def toggle_detail(self) -> None:
+        """Show or hide the detail pane; in a narrow window it takes turns with the plot."""
+        self._show_detail = not self._show_detail
+        self._low_is_detail = not self._low_is_detail
+        self.arrange_panes()
+
+    # ---- drawing ----------------------------------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Draw the state, but for what hangs on the cursor. Each pane repaints only the lines that differ."""
+        state, session = self.state, self.state.session
+        has_text, too_small = state.text is not None, self.query_one("#too-small").display
+        if has_text and not too_small and self.query_one("#load").display:
+            self.arrange_panes()
+        place = state.place if has_text else None
+        self.query_one(HeaderPane).show(session, state.choice, place, SOURCE_NAMES.get(state.place.source, ""))
+        n_widths = len(state.choice.rows) if state.choice is not None else 0
+        self.query_one(FooterPane).show(footer_hints(self.focused_pane(), n_widths))
+        self.query_one(JobBar).show(session.unfinished if not too_small else ())
+        self.query_one(PairsPane).show(state.pairs, state.choice)
+        if has_text:
+            self._show_tokens()
+        else:
+            self.query_one(LoadPane).show(session, time.monotonic(), self.connecting_since)
+
+    def _show_tokens(self) -> None:
+        """The tokens and their title. The pane walks by itself: its cursor is left alone unless the state sent it."""
+        state, pane, text = self.state, self.tokens, self.state.text
+        if text is None:
+            return
+        start, end = state.title()
+        self.query_one(TitleBar).show([(visible(start), "")], visible(end), self.focused_pane() == "tokens")
+        pane.set_sae(state.row)
+        pane.set_mode(state.mode)
+        if state.grew:
+            pane.document_grew()
+        if pane.document is not text.document:
+            pane.set_document(text.document, cursor=state.place.position if state.jumped else None)
+        elif state.jumped:
+            pane.move_to(state.place.position)
+        pane.set_hits(state.hits())
+        state.grew = state.jumped = False
+
+    def show_at_cursor(self) -> None:
+        """Detail and plot."""
+        state, text, choice = self.state, self.state.text, self.state.choice
+        if text is None or choice is None or not len(text):
+            return
+        position = min(state.place.position, len(text) - 1)
+        scale = text.top((row for _, row in choice.shown), TOTAL)
+        median_norm = None if state.session.ready is None else state.session.ready.median_norm
+        facts = TokenFacts(text=text, position=position, choice=choice, scale=scale, median_norm=median_norm)
+        for pane in self.query(DetailPane):
+            if pane.display:
+                pane.show(facts, state.detail, state.problem)
+        if self.trace.display:
+            self.trace.show(TraceData(text=text, choice=choice, mode=state.mode, position=position))
