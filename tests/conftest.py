@@ -9,6 +9,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,3 +26,10 @@ atexit.register(shutil.rmtree, os.environ["DM_INSPECT_RESULTS_DIR"], ignore_erro
 # Nor do their jobs.
 os.environ["DM_INSPECT_JOBS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-jobs-")
 atexit.register(shutil.rmtree, os.environ["DM_INSPECT_JOBS_DIR"], ignore_errors=True)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name and fits on a line, however deep pytest's own folders are."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        yield Path(folder)

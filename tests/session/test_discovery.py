@@ -49,10 +49,10 @@ def test_the_folder_is_private_and_closed_again_when_it_was_open(folder: Path) -
     assert stat.S_IMODE(discovery.runtime_dir().stat().st_mode) == 0o700
 
 
-def test_a_link_in_the_folders_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(tmp_path / "link"))
+def test_a_link_in_the_folders_place_is_refused(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short_path / "real").mkdir()
+    (short_path / "link").symlink_to(short_path / "real")
+    monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(short_path / "link"))
     with pytest.raises(InspectorError, match="not a directory of yours"):
         discovery.runtime_dir()
 

@@ -37,12 +37,12 @@ SECONDS = 120.0
 
 
 @pytest.fixture
-def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sessions of this test alone, logs included."""
-    monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(short_path / "run"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(short_path / "state"))
     monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
-    return tmp_path
+    return short_path
 
 
 async def until(client: SessionClient, condition: Callable[[SessionMessage], bool]) -> list[SessionMessage]:
