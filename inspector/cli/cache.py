@@ -58,7 +58,7 @@ def info(as_json: bool) -> None:
         print_json_list("cache", [_row(kind, entries) for kind, entries in found])
         return
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
+    from inspector.drawing.terminal_figures import render_table
 
     columns = tuple(Column(title=title) for title in ("kind", "items", "size", "in use", "what it is", "folder"))
     cells = tuple(

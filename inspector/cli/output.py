@@ -49,7 +49,7 @@ def print_text(text: str, *, end: str = "\n", coloured: bool = False) -> None:
 def print_rows(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table without figures, a line per row."""
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
+    from inspector.drawing.terminal_figures import render_table
 
     columns = tuple(Column(title=title) for title in titles)
     print_text(render_table(Table(title="", columns=columns, rows=tuple(tuple(row) for row in rows))), end="")

@@ -11,7 +11,7 @@ from inspector.cli.output import print_text
 from inspector.cli.tokens import first_context, print_first
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.safe_text import visible
-from inspector.drawing.tables import render_table
+from inspector.drawing.terminal_figures import render_table
 from inspector.options import width_label
 from inspector.spec import RunSpec
 

@@ -14,8 +14,7 @@ from inspector.drawing.lines import to_ansi
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
-from inspector.drawing.tables import render_table
-from inspector.drawing.terminal_figures import render_figure
+from inspector.drawing.terminal_figures import render_figure, render_table
 from inspector.experiment import ALL_TOKENS, SAE_KEYS, SPREAD_KEYS
 from inspector.options import width_label
 from inspector.reports.result import facts, figures_of

@@ -96,7 +96,7 @@ def find(target: TargetSpec) -> list[SaeRef]:
 def grid(refs: Sequence[SaeRef]) -> str:
     """One line per hook and width: the L0s there are, those on disk marked, and what one weighs."""
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
+    from inspector.drawing.terminal_figures import render_table
 
     columns = (
         Column(title="hook"),
@@ -128,7 +128,7 @@ def _width(d_sae: int) -> str:
 def table(refs: Sequence[SaeRef]) -> str:
     """One line per SAE, and what they weigh together."""
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
+    from inspector.drawing.terminal_figures import render_table
 
     columns = (
         Column(title="SAE"),

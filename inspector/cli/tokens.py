@@ -17,7 +17,7 @@ from inspector.cli.output import check_file_place, print_json_list, print_text, 
 from inspector.cli.target_options import target_options
 from inspector.drawing.figures import Column, Table
 from inspector.drawing.safe_text import visible
-from inspector.drawing.tables import render_table
+from inspector.drawing.terminal_figures import render_table
 from inspector.errors import UsageError
 from inspector.spec import RunSpec
 

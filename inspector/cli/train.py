@@ -223,7 +223,7 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
 def quality_table(qualities: Sequence[Quality]) -> str:
     """What each SAE does on text it did not learn from."""
     from inspector.drawing.figures import Column, Table
-    from inspector.drawing.tables import render_table
+    from inspector.drawing.terminal_figures import render_table
 
     columns = (
         Column(title="SAE"),

@@ -44,6 +44,11 @@ class Column:
     digits: int = 3
     """Decimals of floats; whole numbers are never rounded."""
 
+    @property
+    def heading(self) -> str:
+        """The title with its unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:

@@ -31,32 +31,21 @@ def joined(row: Sequence[Run], plain: CellStyle) -> Line:
     return line
 
 
-def cut(text: str, width: int) -> str:
-    """At most so many columns of safe text; what was cut off is marked by an ellipsis."""
+def cut(text: str, width: int, *, keep_end: bool = False) -> str:
+    """At most so many columns of safe text; what was cut off is marked by an ellipsis.
+
+    `keep_end`: for names, as SAEs of one hook differ in the last part of theirs.
+    """
     if cell_width(text) <= width:
         return text
     if width <= 0:
         return ""
     kept, room = "", width - 1
-    for cluster, size in clusters(text):
+    for cluster, size in reversed(list(clusters(text))) if keep_end else clusters(text):
         if size > room:
             break
-        kept, room = kept + cluster, room - size
-    return kept.rstrip() + ELLIPSIS
-
-
-def cut_start(text: str, width: int) -> str:
-    """As `cut`, but the end is kept: SAEs of one hook differ in the last part of their names."""
-    if cell_width(text) <= width:
-        return text
-    if width <= 0:
-        return ""
-    kept, room = "", width - 1
-    for cluster, size in reversed(list(clusters(text))):
-        if size > room:
-            break
-        kept, room = cluster + kept, room - size
-    return ELLIPSIS + kept.lstrip()
+        kept, room = cluster + kept if keep_end else kept + cluster, room - size
+    return ELLIPSIS + kept.lstrip() if keep_end else kept.rstrip() + ELLIPSIS
 
 
 def shared_start(names: Sequence[str]) -> str:

@@ -130,6 +130,12 @@ MISSING = "×"
 """Drawn where a number is not defined."""
 
 
+def level_of(value: float, low: float, high: float, n_levels: int) -> int:
+    """Which of so many equal steps between two ends a value is in; outside it is the nearer one."""
+    share = 0.0 if high <= low else (value - low) / (high - low)
+    return min(max(int(share * n_levels), 0), n_levels - 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FigurePalette:
     """Every style a figure needs."""
@@ -151,8 +157,7 @@ class FigurePalette:
 
     def of_value(self, value: float, low: float, high: float) -> CellStyle:
         """Style of a value between two ends; outside it is that of the nearer end."""
-        share = 0.0 if high <= low else (value - low) / (high - low)
-        return self.ramp[min(max(int(share * len(self.ramp)), 0), len(self.ramp) - 1)]
+        return self.ramp[level_of(value, low, high, len(self.ramp))]
 
 
 def figure_palette(palette: TokenPalette) -> FigurePalette:

@@ -1,34 +1,35 @@
 """One plot in a terminal, drawn by plotext: its axes, their ticks, and what stands between them.
 
-Places run from 0 to 1 along both axes, as `Scale.place` gives them, so that a logarithm and an undefined number are
-decided once, for terminals and files alike. plotext is told the numbers of styles as colours, and they are looked up
-again in what it drew: a theme, 16 colours and no colour are the same to it. It sees no character that a terminal would
-obey, and of those that are not one cell wide only a stand-in.
+plotext is told places from 0 to 1, as `Scale.place` gives them, so that a logarithm and an undefined number are decided
+once, for terminals and files alike. It is told the numbers of styles as colours, and they are looked up again in what
+it drew: a theme, 16 colours and no colour are the same to it. It sees no character that a terminal would obey, and of
+those that are not one cell wide only a stand-in. Its legend is not used: that is a box over the plot.
 
-plotext is imported by the first plot, and every plot is a figure object of its own: threads share nothing.
+plotext is imported by the first plot, and every plot is a figure object of its own: threads share nothing. The live
+plot of the Stream has a `Canvas` instead: it is drawn between two key presses by the process that paints, which
+plotext's import alone would stall.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from inspector.drawing.lines import joined
 from inspector.drawing.palette import CellStyle, FigurePalette, Line, Run
 from inspector.drawing.safe_text import cell_width, clusters, visible
+from inspector.drawing.scales import Scale, Ticks
 
-Place = tuple[float, float]
-"""Shares of the way to the right and up; what lies outside 0 to 1 is not drawn."""
-Ticks = Sequence[tuple[float, str]]
-"""Where along an axis, and what is said there."""
-BELOW = 3
-"""Lines of the axis, its ticks and its label."""
+Point = tuple[float, float | None]
+"""What is measured along x and y; one that is not defined has no place."""
 STAND_IN, SECOND_CELL = 0xE000, "\uf8ff"
 """Private-use characters, which `visible` lets through nowhere else."""
 OWN_COLOUR = "38;2;0;"
 """How plotext begins the colour of a style's number; it has colours of its own where nothing is drawn."""
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bit of the dot in line y, column x of a cell (Unicode 'Braille Patterns', U+2800)."""
 _ESCAPE = re.compile(r"\x1b\[([\d;]*)m")
 
 
@@ -40,6 +41,10 @@ def _plotext() -> Any:
     return plotext
 
 
+def _placed(scale: Scale, ticks: Ticks) -> list[tuple[float, str]]:
+    return [(place, visible(text)) for at, text in ticks if (place := scale.place(at)) is not None]
+
+
 class Plot:
     """An empty plot to draw in; what is drawn later covers what is below, dots of braille add up."""
 
@@ -48,9 +53,11 @@ class Plot:
         width: int,
         lines: int,
         palette: FigurePalette,
+        x: Scale,
+        y: Scale,
         *,
-        x: Ticks = (),
-        y: Ticks = (),
+        x_ticks: Ticks = (),
+        y_ticks: Ticks = (),
         x_label: str = "",
         above: Ticks = (),
         beside: Ticks = (),
@@ -62,9 +69,11 @@ class Plot:
             width: columns in all.
             lines: of the inside.
             palette: plain text, quiet axes.
-            x: ticks of the axis below; those without room are left out.
-            y: ticks of the axis at the left.
-            x_label: what runs to the right; '' takes no line.
+            x: what runs to the right.
+            y: what runs up.
+            x_ticks: of the axis below; those without room are left out.
+            y_ticks: of the axis at the left.
+            x_label: '' takes no line.
             above: texts at the upper edge, each from its place on.
             beside: texts at the right edge.
             names: ticks at the left are names, which begin at the margin, and not numbers.
@@ -74,32 +83,31 @@ class Plot:
         self._pixels: dict[CellStyle, Any] = {}
         self._stand_ins: dict[str, str] = {}
         self._plain = palette.plain
-        left, right = ([(place, visible(text)) for place, text in ticks] for ticks in (y, beside))
-        left, right = [(at, f"{text} ") for at, text in left], [(at, f" {text}") for at, text in right]
-        sizes = [max((cell_width(text) for _, text in ticks), default=0) for ticks in (left, right)]
+        self.x, self.y, self.lines = x, y, lines
+        rulers = {
+            ("x", "lower"): _placed(x, x_ticks),
+            ("x", "upper"): _placed(x, above),
+            ("y", "left"): [(place, f"{text} ") for place, text in _placed(y, y_ticks)],
+            ("y", "right"): [(place, f" {text}") for place, text in _placed(y, beside)],
+        }
+        sizes = [max((cell_width(text) for _, text in rulers["y", side]), default=0) for side in ("left", "right")]
         self.left = sizes[0] + 1
         """First column of the inside."""
         self.columns = width - self.left - sizes[1]
         """Of the inside."""
-        self.lines = lines
         self._figure = type(library.figure)(library.terminal)
-        self._figure.plot_size(width, lines + 2 + bool(x_label) + bool(above)).canvas("default")
+        n_rows = sum(bool(rulers["x", side]) for side in ("lower", "upper"))
+        self._figure.plot_size(width, lines + 1 + n_rows + bool(x_label)).canvas("default")
         self._figure.axes(True, pixel=self._pixel(palette.quiet))
-        for axis, side in (("x", "upper"), ("y", "right")):
-            self._figure.axes(False, axis=axis, side=side)
-        for axis, side, ticks in (("x", "lower", x), ("y", "left", left), ("x", "upper", above), ("y", "right", right)):
-            self._rule(axis, side, ticks, palette)
-        self._figure.ruler("x", "upper").alignment(tick="left")
-        if names:
-            self._figure.ruler("y", "left").alignment(tick="left")
+        for (axis, side), ticks in rulers.items():
+            if side in ("upper", "right"):
+                self._figure.axes(False, axis=axis, side=side)
+            ruler = self._figure.ruler(axis, side).lim(0.0, 1.0)
+            ruler.ticks([place for place, _ in ticks], labels=[self._hidden(text) for _, text in ticks])
+            ruler.pixel(self._pixel(palette.plain if side == "right" else palette.quiet))
+            ruler.alignment(lim="edge", tick="left" if side == "upper" or (side == "left" and names) else None)
         if x_label:
-            label = library.colorize(self._hidden(x_label)).fill(self._pixel(palette.plain))
-            self._figure.label(label, "x")
-
-    def _rule(self, axis: str, side: str, ticks: Ticks, palette: FigurePalette) -> None:
-        ruler = self._figure.ruler(axis, side).lim(0.0, 1.0).alignment(lim="edge")
-        ruler.pixel(self._pixel(palette.plain if side == "right" else palette.quiet))
-        ruler.ticks([place for place, _ in ticks], labels=[self._hidden(text) for _, text in ticks])
+            self._figure.label(library.colorize(self._hidden(x_label)).fill(self._pixel(palette.plain)), "x")
 
     def _pixel(self, style: CellStyle) -> Any:
         """The style's number as a colour."""
@@ -119,48 +127,60 @@ class Plot:
                 shown += stand_in + SECOND_CELL * (size - 1)
         return shown
 
-    def cell(self, point: Place) -> tuple[int, int]:
-        """Column and line of a point in what is drawn."""
-        column, line = int(point[0] * self.columns), int((1 - point[1]) * self.lines)
-        return self.left + min(max(column, 0), self.columns - 1), min(max(line, 0), self.lines - 1)
+    def place(self, point: Point) -> tuple[float, float] | None:
+        """Shares of the way to the right and up; None if the point has no place."""
+        across, up = self.x.place(point[0]), None if point[1] is None else self.y.place(point[1])
+        return None if across is None or up is None else (across, up)
 
-    def middle(self, cell: tuple[int, int]) -> Place:
-        """The point in the middle of a cell."""
-        return (cell[0] - self.left + 0.5) / self.columns, 1 - (cell[1] + 0.5) / self.lines
+    def cell(self, point: Point) -> tuple[int, int] | None:
+        """Column and line of the inside; None if the point has no place there."""
+        place = self.place(point)
+        if place is None or not (0.0 <= place[0] <= 1.0 and 0.0 <= place[1] <= 1.0):
+            return None
+        column, line = int(place[0] * self.columns), int((1 - place[1]) * self.lines)
+        return min(column, self.columns - 1), min(line, self.lines - 1)
 
-    def path(self, points: Sequence[Place | None], style: CellStyle) -> None:
-        """Lines of braille dots from point to point; None is a gap."""
-        gaps = {index + 1 for index, point in enumerate(points) if point is None}
-        known = [(index, point) for index, point in enumerate(points) if point is not None]
-        signal = self._signal([point for _, point in known], "braille", style).lines(True)
-        for number, (index, _) in enumerate(known):
-            if index in gaps:
+    def _middle(self, cell: tuple[int, int]) -> tuple[float, float]:
+        """The place in the middle of a cell."""
+        return (cell[0] + 0.5) / self.columns, 1 - (cell[1] + 0.5) / self.lines
+
+    def path(self, points: Iterable[Point], style: CellStyle) -> None:
+        """Lines of braille dots from point to point, with a gap where one has no place."""
+        places = [self.place(point) for point in points]
+        known = [index for index, place in enumerate(places) if place is not None]
+        signal = self._signal([place for place in places if place is not None], "braille", style).lines(True)
+        for number, index in enumerate(known):
+            if index and places[index - 1] is None:
                 signal.line(number, False)
         self._figure.draw(signal)
 
-    def strokes(self, ends: Sequence[tuple[Place, Place]], style: CellStyle) -> None:
-        """Lines of braille dots, each between two ends."""
-        low, high = (self._signal([end[i] for end in ends], "braille", style) for i in (0, 1))
-        self._figure.draw(high.fill(low))
+    def strokes(self, ends: Iterable[tuple[Point, Point]], style: CellStyle) -> None:
+        """Lines of braille dots up from one end to the other."""
+        placed = [(self.place(low), self.place(high)) for low, high in ends]
+        known = [(low, high) for low, high in placed if low is not None and high is not None]
+        lower, upper = (self._signal([end[i] for end in known], "braille", style) for i in (0, 1))
+        self._figure.draw(upper.fill(lower))
 
-    def marks(self, points: Sequence[Place], mark: str, style: CellStyle) -> None:
-        """A character at every point."""
-        self._figure.draw(self._signal(points, mark, style))
+    def marks(self, points: Iterable[Point], mark: str, style: CellStyle) -> None:
+        """A character at every point that has a place."""
+        cells = [cell for point in points if (cell := self.cell(point))]
+        self._figure.draw(self._signal([self._middle(cell) for cell in cells], mark, style))
 
-    def dots(self, points: Sequence[Place], style: CellStyle) -> None:
+    def dots(self, points: Iterable[Point], style: CellStyle) -> None:
         """A dot of braille at every point; of thousands, those that fall on one are told once."""
-        fine = (2 * self.columns, 4 * self.lines)
-        kept = {(int(x * fine[0]), int(y * fine[1])): (x, y) for x, y in points}
+        fine = 2 * self.columns, 4 * self.lines
+        places = [at for point in points if (at := self.place(point))]
+        kept = {(int(across * fine[0]), int(up * fine[1])): (across, up) for across, up in places}
         self._figure.draw(self._signal(list(kept.values()), "braille", style))
 
-    def text(self, point: Place, text: str, style: CellStyle) -> None:
-        """Text from the cell of a point on, where there is room for all of it."""
+    def text(self, cell: tuple[int, int], text: str, style: CellStyle) -> None:
+        """Text from a cell of the inside on, where there is room for all of it."""
         label = _plotext().colorize(self._hidden(text)).fill(self._pixel(style))
-        self._figure.draw(self._figure.text(*point, label))
+        self._figure.draw(self._figure.text(*self._middle(cell), label))
 
-    def _signal(self, points: Sequence[Place], mark: str, style: CellStyle) -> Any:
+    def _signal(self, places: Sequence[tuple[float, float]], mark: str, style: CellStyle) -> Any:
         marker = _plotext().marker(mark, self._pixel(style))
-        return self._figure.signal([x for x, _ in points], [y for _, y in points], marker=marker)
+        return self._figure.signal([across for across, _ in places], [up for _, up in places], marker=marker)
 
     def cells(self) -> list[list[Run]]:
         """What was drawn: for every line its cells; the second cell of a wide character is empty text."""
@@ -183,3 +203,65 @@ class Plot:
     def drawn(self) -> list[Line]:
         """The plot as lines."""
         return [joined(row, self._plain) for row in self.cells()]
+
+
+class Canvas:
+    """Dots on a grid; x to the right, y down, both from 0. What falls outside is not drawn.
+
+    A cell that two series cross keeps the dots of both and the number of the one drawn last.
+    """
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.columns = columns
+        self.lines = lines
+        self._bits = [[0] * columns for _ in range(lines)]
+        self._series: list[list[int | None]] = [[None] * columns for _ in range(lines)]
+
+    @property
+    def width(self) -> int:
+        """Dots across."""
+        return 2 * self.columns
+
+    @property
+    def height(self) -> int:
+        """Dots down."""
+        return 4 * self.lines
+
+    def dot(self, x: int, y: int, series: int) -> None:
+        """Set one dot."""
+        if 0 <= x < self.width and 0 <= y < self.height:
+            self._bits[y // 4][x // 2] |= DOTS[y % 4][x % 2]
+            self._series[y // 4][x // 2] = series
+
+    def path(self, points: Sequence[tuple[int, int] | None], series: int) -> None:
+        """Connect the points by straight lines; None is a gap.
+
+        Args:
+            points: Dots to pass through, x ascending.
+            series: Number reported for the cells touched.
+        """
+        before: tuple[int, int] | None = None
+        for point in points:
+            if point is not None:
+                x1, y1 = point
+                x0, y0 = before if before is not None else (x1 - 1, y1)
+                # The larger step decides, so that there are no gaps; the first dot was drawn by the line before.
+                steps = max(abs(x1 - x0), abs(y1 - y0))
+                for i in range(1, steps + 1):
+                    x = x0 + (2 * (x1 - x0) * i + steps) // (2 * steps)
+                    self.dot(x, y0 + (2 * (y1 - y0) * i + steps) // (2 * steps), series)
+            before = point
+
+    def marks(self, points: Sequence[tuple[int, int] | None], series: int, width: int) -> None:
+        """Set each point alone, as a dash of `width` dots."""
+        for point in points:
+            if point is not None:
+                for x in range(point[0], point[0] + width):
+                    self.dot(x, point[1], series)
+
+    def cells(self, line: int) -> list[tuple[str, int | None]]:
+        """Characters of one line with the series each belongs to; an empty cell is a space without one."""
+        return [
+            (chr(0x2800 + bits), series) if bits else (" ", None)
+            for bits, series in zip(self._bits[line], self._series[line], strict=True)
+        ]

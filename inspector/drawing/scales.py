@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from inspector.drawing.figures import Axis, Series
+from inspector.drawing.figures import Axis, Cell, Series
+from inspector.drawing.safe_text import visible
 
+UNDEFINED = "undefined"
+Ticks = Sequence[tuple[float, str]]
+"""Values and what is said there."""
 MOST_OWN_TICKS = 8
 """Measured places that an axis names instead of round numbers."""
 
@@ -29,6 +33,12 @@ class Scale:
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(value)
         return 0.5 if high == low else (at - low) / (high - low)
+
+    def value(self, place: float) -> float:
+        """What stands at a position; inverse of `place`."""
+        if self.log:
+            return float(self.low * (self.high / self.low) ** place)
+        return self.low + place * (self.high - self.low)
 
     def ticks(self, at_most: int) -> list[float]:
         """Round values inside, ascending; powers of ten or their 1-2-5 on a logarithmic axis."""
@@ -60,6 +70,12 @@ def scale_of(values: Iterable[float | None], axis: Axis, *, margin: float = 0.04
         return Scale(low=low - spread, high=high + spread)
     grow = (high - low) * margin
     return Scale(low=low if zero and low == 0.0 else low - grow, high=high if zero and high == 0.0 else high + grow)
+
+
+def ends_of(all_series: Iterable[Series]) -> Iterator[float | None]:
+    """Every number of the series that a scale has to hold, ends of intervals included."""
+    for series in all_series:
+        yield from (*series.y, *series.low, *series.high)
 
 
 def _even_ticks(low: float, high: float, at_most: int) -> list[float]:
@@ -101,7 +117,13 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
     return texts
 
 
-def own_ticks(values: Iterable[float], axis: Axis) -> list[tuple[float, str]]:
+def round_ticks(scale: Scale, at_most: int) -> Ticks:
+    """Round values with their texts."""
+    values = scale.ticks(max(at_most, 2))
+    return list(zip(values, tick_texts(values), strict=True))
+
+
+def own_ticks(values: Iterable[float], axis: Axis) -> Ticks:
     """The measured places themselves with their texts, ascending, where they are few: an axis says more by naming the
     widths and L0s that there are than round numbers between them. Empty where they are many.
 
@@ -136,7 +158,7 @@ def tick_text(value: float, digits: int = 3) -> str:
 def number_text(value: float | None, digits: int = 3) -> str:
     """A value as it stands beside a mark: three significant digits, 'undefined' if there is none."""
     if value is None or not math.isfinite(value):
-        return "undefined"
+        return UNDEFINED
     if value == 0.0:
         return "0"
     if abs(value) >= 1000:
@@ -183,3 +205,18 @@ def thinned(series: Series, x: Scale, places: int) -> Series:
         for _, group in sorted(groups.items())
     ]
     return replace(series, x=tuple(at for at, _ in kept), y=tuple(value for _, value in kept))
+
+
+def format_cell(value: Cell, digits: int) -> str:
+    """Text of one cell: thousands separated, floats with `digits` decimals, None as 'undefined'.
+
+    A float too small for its decimals is shown in scientific notation, not as 0.
+    """
+    if value is None:
+        return UNDEFINED
+    if isinstance(value, str):
+        return visible(value) if value else ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    fixed = f"{value:,.{digits}f}"
+    return f"{value:.1e}" if value != 0.0 and float(fixed.replace(",", "")) == 0.0 else fixed

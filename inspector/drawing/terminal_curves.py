@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from inspector.drawing.figures import Axis, Bands, Curve, Series, TokenTrace
 from inspector.drawing.lines import cut
 from inspector.drawing.palette import FILLS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
-from inspector.drawing.plot import Place, Plot
+from inspector.drawing.plot import Plot, Point
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import SAID, Scale, axis_text, is_thicket, own_ticks, scale_of, thinned, tick_texts
+from inspector.drawing.scales import (
+    SAID,
+    Scale,
+    Ticks,
+    axis_text,
+    ends_of,
+    is_thicket,
+    own_ticks,
+    round_ticks,
+    scale_of,
+    thinned,
+)
 
 SMALLEST = 5
 """Lines of a plot's inside, however little room there is."""
@@ -30,9 +41,9 @@ def curve_lines(figure: Curve, width: int, height: int, palette: FigurePalette) 
     # What the axes take is not known yet: seven columns, and five lines for a short legend.
     legend = legend_lines(_names(figure.series, palette, room=(width - 7, height - 5)), width, palette)
     own = [at for series in figure.series for at in series.x]
-    x, y = scale_of(own, figure.x, margin=0.03), scale_of(_all_y(figure.series), figure.y)
+    x, y = scale_of(own, figure.x, margin=0.03), scale_of(ends_of(figure.series), figure.y)
     plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette, x_own=own)
-    draw_series(plot, x, y, figure.series, palette)
+    draw_series(plot, figure.series, palette)
     return [y_label(figure.y, palette), *legend, *plot.drawn()]
 
 
@@ -51,10 +62,10 @@ def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -
     legend = legend_lines(names, width, palette)
     edges = _edges(figure)
     x = scale_of((*figure.at, *(at for series in figure.points for at in series.x)), figure.x, margin=0.0)
-    y = scale_of((*(edge for row in edges for edge in row), *_all_y(figure.points)), figure.y, zero=True)
+    y = scale_of((*(edge for row in edges for edge in row), *ends_of(figure.points)), figure.y, zero=True)
     plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette)
-    _fill_bands(plot, x, y, figure, edges, palette)
-    draw_series(plot, x, y, figure.points, palette, first=shift, style=palette.strong)
+    _fill_bands(plot, figure, edges, palette)
+    draw_series(plot, figure.points, palette, first=shift, style=palette.strong)
     return [y_label(figure.y, palette), *legend, *plot.drawn()]
 
 
@@ -63,12 +74,11 @@ def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePale
     at = tuple(float(figure.first_position + index) for index in range(len(figure.tokens)))
     series = tuple(Series(name=each.name, x=at, y=each.values) for each in figure.series)
     legend = legend_lines(_names(series, palette), width, palette)
-    x_axis = Axis(label="position")
-    x, y = scale_of(at, x_axis, margin=0.0), scale_of(_all_y(series), figure.value)
-    tokens = [(position, f"╷{token.strip(' ') or token}") for position, token in zip(at, figure.tokens, strict=True)]
-    lines = height - len(legend) - 1
-    plot = framed(x_axis, figure.value, x, y, width, lines, palette, above=tokens)
-    draw_series(plot, x, y, series, palette)
+    axis = Axis(label="position")
+    x, y = scale_of(at, axis, margin=0.0), scale_of(ends_of(series), figure.value)
+    tokens = [(place, f"╷{token.strip(' ') or token}") for place, token in zip(at, figure.tokens, strict=True)]
+    plot = framed(axis, figure.value, x, y, width, height - len(legend) - 1, palette, above=tokens)
+    draw_series(plot, series, palette)
     return [y_label(figure.value, palette), *legend, *plot.drawn()]
 
 
@@ -83,7 +93,7 @@ def framed(
     *,
     x_own: Sequence[float] = (),
     y_own: Sequence[float] = (),
-    above: Sequence[tuple[float, str]] = (),
+    above: Ticks = (),
 ) -> Plot:
     """An empty plot with ticks on both axes; the label of y stands in the line above, which the caller writes.
 
@@ -102,27 +112,17 @@ def framed(
     lines = max(height - 3 - bool(above), SMALLEST)
     own = own_ticks(y_own, y_axis)
     rows = {int((y.place(value) or 0.0) * lines) for value, _ in own}
-    ticks = own if len(rows) == len(own) else []
     return Plot(
         width,
         lines,
         palette,
-        x=placed(x, own_ticks(x_own, x_axis) or round_ticks(x, max(2, (width - 5) // 9))),
-        y=placed(y, ticks or round_ticks(y, max(2, min(lines // 2, 7)))),
+        x,
+        y,
+        x_ticks=own_ticks(x_own, x_axis) or round_ticks(x, (width - 5) // 9),
+        y_ticks=own if 0 < len(own) == len(rows) else round_ticks(y, min(lines // 2, 7)),
         x_label=axis_text(x_axis),
-        above=placed(x, above),
+        above=above,
     )
-
-
-def round_ticks(scale: Scale, at_most: int) -> list[tuple[float, str]]:
-    """Round values with their texts."""
-    ticks = scale.ticks(at_most)
-    return list(zip(ticks, tick_texts(ticks), strict=True))
-
-
-def placed(scale: Scale, ticks: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Values as places, without those that have none."""
-    return [(place, text) for value, text in ticks if (place := scale.place(value)) is not None]
 
 
 def y_label(axis: Axis, palette: FigurePalette) -> Line:
@@ -147,8 +147,6 @@ def legend_lines(names: Sequence[Run], width: int, palette: FigurePalette) -> li
 
 def draw_series(
     plot: Plot,
-    x: Scale,
-    y: Scale,
     all_series: Sequence[Series],
     palette: FigurePalette,
     *,
@@ -159,44 +157,33 @@ def draw_series(
 
     Args:
         plot: to draw in.
-        x: scale of the axis.
-        y: scale of the other axis.
         all_series: what to draw.
         palette: styles.
         first: number of the first series, for its colour and mark.
         style: of the marks; None: each in its series' own.
     """
-    all_series = [thinned(series, x, 2 * plot.columns) for series in all_series]
-    clouds = [_is_cloud(series, plot.columns, plot.lines) for series in all_series]
+    shown = [thinned(series, plot.x, 2 * plot.columns) for series in all_series]
+    clouds = [_is_cloud(series, plot.columns, plot.lines) for series in shown]
     # Clouds come first: a line through one stays a line.
-    for index in sorted(range(len(all_series)), key=lambda index: not clouds[index]):
-        series, colour = all_series[index], palette.of_series(first + index)
-        points = [place(x, y, *point) for point in zip(series.x, series.y, strict=True)]
+    for index in sorted(range(len(shown)), key=lambda index: not clouds[index]):
+        series, colour = shown[index], palette.of_series(first + index)
+        points = list(zip(series.x, series.y, strict=True))
         if series.style == "line":
             plot.path(points, colour)
         elif clouds[index]:
-            plot.dots([point for point in points if point is not None], colour)
+            plot.dots(points, colour)
         elif series.style == "dotted":
-            plot.dots(_dotted(points, plot.columns), colour)
-        ends = [(place(x, y, at, low), place(x, y, at, high))
-                for at, low, high in zip(series.x, series.low, series.high, strict=False)]  # fmt: skip
-        plot.strokes([(low, high) for low, high in ends if low is not None and high is not None], colour)
-    for index, (series, cloud) in enumerate(zip(all_series, clouds, strict=True), first):
+            plot.dots(_dotted(points, plot), colour)
+        ends = zip(series.x, series.low, series.high, strict=False)
+        plot.strokes([((at, low), (at, high)) for at, low, high in ends], colour)
+    for index, (series, cloud) in enumerate(zip(shown, clouds, strict=True), first):
         colour = style or palette.of_series(index)
-        known = [(at, value is not None and math.isfinite(value)) for at, value in zip(series.x, series.y, strict=True)]
-        missing = [across for at, is_known in known if not is_known and (across := x.place(at)) is not None]
-        plot.marks([(across, 0.0) for across in missing], MISSING, colour)
+        points = list(zip(series.x, series.y, strict=True))
+        plot.marks([(at, plot.y.low) for at, y in points if y is None or not math.isfinite(y)], MISSING, colour)
         if not cloud:
-            shown = [point for each in zip(series.x, series.y, strict=True) if (point := place(x, y, *each))]
-            if series.style != "points" and len(series.x) > plot.columns // MARK_EVERY:
-                shown = _sparse(shown, plot.columns, index)
-            plot.marks(shown, MARKS[index % len(MARKS)], colour)
-
-
-def place(x: Scale, y: Scale, at: float, value: float | None) -> Place | None:
-    """Where a value stands in a plot; None if it has no place."""
-    across, up = x.place(at), None if value is None else y.place(value)
-    return None if across is None or up is None else (across, up)
+            if series.style != "points" and len(points) > plot.columns // MARK_EVERY:
+                points = _sparse(points, plot, MARK_EVERY + index % MARK_EVERY)
+            plot.marks(points, MARKS[index % len(MARKS)], colour)
 
 
 def _is_cloud(series: Series, columns: int, lines: int) -> bool:
@@ -204,24 +191,27 @@ def _is_cloud(series: Series, columns: int, lines: int) -> bool:
     return series.style == "points" and len(series.x) > columns * lines // CLOUD_CELLS
 
 
-def _sparse(points: Sequence[Place], columns: int, index: int) -> list[Place]:
-    """Points with room between them; for neighbouring series in different columns."""
-    kept: list[Place] = []
-    apart = (MARK_EVERY + index % MARK_EVERY) / columns
+def _sparse(points: Sequence[Point], plot: Plot, apart: int) -> list[Point]:
+    """Points so many columns apart; neighbouring series have other columns."""
+    kept: list[Point] = []
+    last = -math.inf
     for point in points:
-        if not kept or point[0] >= kept[-1][0] + apart:
+        cell = plot.cell(point)
+        if cell is not None and cell[0] >= last + apart:
+            last = cell[0]
             kept.append(point)
     return kept
 
 
-def _dotted(points: Sequence[Place | None], columns: int) -> list[Place]:
-    """Every so many dots of the lines between the points."""
-    dots: list[Place] = []
-    for left, right in pairwise(points):
+def _dotted(points: Sequence[Point], plot: Plot) -> list[Point]:
+    """Points along the straight lines between points, so that one dot in so many is set."""
+    dots: list[Point] = []
+    for left, right in pairwise(plot.place(point) for point in points):
         if left is not None and right is not None:
-            steps = max(int(abs(right[0] - left[0]) * 2 * columns / DOTTED_EVERY), 1)
-            parts = [step / steps for step in range(steps + 1)]
-            dots += [(left[0] + part * (right[0] - left[0]), left[1] + part * (right[1] - left[1])) for part in parts]
+            steps = max(int(abs(right[0] - left[0]) * 2 * plot.columns / DOTTED_EVERY), 1)
+            for step in range(steps + 1):
+                across, up = (a + (b - a) * step / steps for a, b in zip(left, right, strict=True))
+                dots.append((plot.x.value(across), plot.y.value(up)))
     return dots
 
 
@@ -251,13 +241,6 @@ def _names(
     return names
 
 
-def _all_y(all_series: Iterable[Series]) -> Iterator[float | None]:
-    for series in all_series:
-        yield from series.y
-        yield from series.low
-        yield from series.high
-
-
 def _edges(figure: Bands) -> list[list[float]]:
     """For every x the edges from 0 up; an undefined band is 0 thick here and said in the legend's numbers."""
     rows = []
@@ -269,25 +252,22 @@ def _edges(figure: Bands) -> list[list[float]]:
     return rows
 
 
-def _fill_bands(
-    plot: Plot, x: Scale, y: Scale, figure: Bands, edges: Sequence[Sequence[float]], palette: FigurePalette
-) -> None:
+def _fill_bands(plot: Plot, figure: Bands, edges: Sequence[Sequence[float]], palette: FigurePalette) -> None:
     """Every cell with the sign of the band that is seen there."""
-    cells: list[list[Place]] = [[] for _ in figure.bands]
+    cells: list[list[Point]] = [[] for _ in figure.bands]
     for column in range(plot.columns):
         across = (column + 0.5) / plot.columns
-        found = _between(x, figure, edges, across)
+        found = _between(plot.x, figure, edges, across)
         if found is None:
             continue
         at, beyond = found
         for line in range(plot.lines):
-            up = 1 - (line + 0.5) / plot.lines
-            value = y.low + up * (y.high - y.low)
+            value = plot.y.value(1 - (line + 0.5) / plot.lines)
             index = _band_at(at, value, hatched=(column - line) % HATCH == 0)
             if index is not None and not (beyond and (column + line) % 2):
-                cells[index].append((across, up))
-    for index, places in enumerate(cells):
-        plot.marks(places, _fill(index), palette.of_series(index))
+                cells[index].append((plot.x.value(across), value))
+    for index, points in enumerate(cells):
+        plot.marks(points, _fill(index), palette.of_series(index))
 
 
 def _band_at(edges: Sequence[float], value: float, *, hatched: bool) -> int | None:

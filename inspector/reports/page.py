@@ -17,7 +17,7 @@ from inspector import __version__
 from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, evaluate
 from inspector.drawing.figures import Cell, Figure, Table
 from inspector.drawing.safe_text import visible
-from inspector.drawing.tables import format_cell
+from inspector.drawing.scales import format_cell
 from inspector.drawing.vector_figures import svg_of
 from inspector.errors import DataError
 from inspector.experiment import Experiment

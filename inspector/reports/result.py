@@ -22,7 +22,7 @@ from inspector.drawing.figures import Figure, Table
 from inspector.drawing.lines import prose
 from inspector.drawing.palette import Line, figure_palette
 from inspector.drawing.safe_text import visible
-from inspector.drawing.tables import format_cell
+from inspector.drawing.scales import format_cell
 from inspector.drawing.terminal_figures import render_figure
 from inspector.errors import DataError, InspectorError
 from inspector.experiment import Experiment, ResultObject

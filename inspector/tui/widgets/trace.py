@@ -1,7 +1,7 @@
 """Norm against token for every enabled width, live (the paper's Figs. 5 and 12), around the cursor.
 
 The window of tokens follows the cursor in steps, not token by token: within a step only the marker moves, which is what
-keeps a key press cheap over a slow line. Own braille canvas: plotext takes 12 ms and a global figure per drawing.
+keeps a key press cheap over a slow line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
 
-from inspector.drawing.braille import Canvas
+from inspector.drawing.plot import Canvas
 from inspector.drawing.tokens import next_mode
 from inspector.tui.documents import main_measure
 from inspector.tui.lines import Line, number, width_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.drawing.braille import Canvas
+from inspector.drawing.plot import Canvas
 from inspector.drawing.tokens import mode_named
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.widgets.trace import (
