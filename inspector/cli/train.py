@@ -306,6 +306,8 @@ def plans_of(
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
         raise UsageError(f"Two of the widths have the same short name, so both would be {twice}. Leave one out.")
+    if not checkpoint.exists(out):
+        checkpoint.forget(out)  # what is left of one whose run was killed while it removed it
     for folder in folders:
         # With a checkpoint, a run was killed while it wrote them; whether it is this run is found out when it is read.
         if (out / folder / WEIGHTS_FILE).exists() and not checkpoint.exists(out):

@@ -66,6 +66,7 @@ class ErrorTraining:
         if files.finished(self.folder, self._fingerprint):
             about = files.read_error_saes(self.folder).about
             self.curves = {f"{each['part']}|{each['seed']}": tuple(map(tuple, each["curve"])) for each in about["saes"]}
+            checkpoint.forget(self.folder)  # of a process that was killed while it did so
             yield Loading(what="SAEs", detail=f"trained before, in {self.folder}", seconds=0.0)
             return
         kept = checkpoint.load(self.folder, self._fingerprint)

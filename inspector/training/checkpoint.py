@@ -114,8 +114,12 @@ def load(out: Path, fingerprint: str) -> Checkpoint | None:
 
 
 def forget(out: Path) -> None:
-    """Remove the checkpoint of a finished run, the JSON first, so that no half of one is left."""
+    """Remove the checkpoint of a finished run, the JSON first, so that no half of one is left; also what a process that
+    was killed meanwhile has left of one. Behind a link nothing is removed.
+    """
     folder = out / FOLDER
+    if not is_own_folder(folder):
+        return
     with contextlib.suppress(FileNotFoundError):
         remove_files(folder, lambda name: name == FACTS_FILE)
         remove_files(folder, lambda name: _OWN.fullmatch(name) is not None)

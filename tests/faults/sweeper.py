@@ -1,42 +1,37 @@
 """`python -m tests.faults.sweeper`: sessions that can be killed again and again without importing torch each time.
 
-Loads a toy target once. Every line on stdin is one attempt as JSON (`Attempt`): a copy of this process becomes a
-session with that target, starts or resumes a job in it, and ends when the job does. On stdout: `ready`, then for each
-attempt `pid N` and, once it has ended, `ended CODE`.
+Loads a toy target once. In every attempt (see `forking`) a copy of this process becomes a session with that target,
+starts or resumes a job in it, and ends when the job does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from inspector.session.protocol import JobTold, ResumeJob, SessionMessage, StartJob
 from inspector.session.server import Views
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
+from tests.faults.forking import serve
 
 SESSION = "fault5session"
 
 
 def main() -> None:
     """See the module."""
-    target = TargetSpec(**json.loads(sys.argv[1]))
+    target = msgspec.json.decode(sys.argv[1], type=TargetSpec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = load(target)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        pid = os.fork()
-        if not pid:
-            os._exit(attempt(target, loaded, **json.loads(line)))
-        print(f"pid {pid}", flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+    serve(partial(attempt, target, loaded))
 
 
 def load(target: TargetSpec) -> Any:
@@ -59,6 +54,7 @@ def attempt(
     target: TargetSpec,
     loaded: Any,
     *,
+    speak: int,
     environment: dict[str, str],
     log: str,
     counts: str,
@@ -66,7 +62,7 @@ def attempt(
     experiments: list[str] | None = None,
     params: dict[str, str] | None = None,
 ) -> int:
-    """One session: until its job is over."""
+    """One session: until its job is over. It has nothing to say on `speak`: it is killed from outside, at any time."""
     os.environ.update(environment)
     with open(log, "a") as file:
         for standard in (1, 2):

@@ -11,8 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,62 +25,27 @@ from inspector.spec import TargetSpec
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.jobs import Job, JobStore
+from tests.faults.forking import Forks, forks
 
 FEW = ["error-vector", "norm-prediction", "norm-baselines"]
 PARAMS = {"resamples": "50"}
 N_SAES = 4
 
 
-@dataclass
-class Sweeper:
-    """The process that makes sessions to be killed."""
-
-    process: subprocess.Popen[str]
-    pid: int = 0
-
-    def begin(self, folder: Path, **what: Any) -> None:
-        """Start a session with a job of its own folders."""
-        environment = {
-            JOBS.variable: str(folder / "jobs"),
-            RESULTS.variable: str(folder / "results"),
-            CHECKPOINT_SECONDS: "0",
-        }
-        asked = {"environment": environment, "log": str(folder / "log"), "counts": str(folder / "counts"), **what}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        self.pid = int(self.said("pid "))
-
-    def ended(self) -> int:
-        """Wait for its end; the exit code, negative for a signal."""
-        return int(self.said("ended "))
-
-    def said(self, beginning: str) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(beginning), line
-        return line.removeprefix(beginning).strip()
-
-
 @pytest.fixture(scope="module")
-def sweeper(toy_target: TargetSpec) -> Iterator[Sweeper]:
-    command = [sys.executable, "-m", "tests.faults.sweeper", json.dumps(asdict(toy_target))]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=root,
-        env=environment,
-    ) as process:
-        made = Sweeper(process)
-        made.said("ready")
+def sweeper(toy_target: TargetSpec) -> Iterator[Forks]:
+    with forks("tests.faults.sweeper", json.dumps(asdict(toy_target))) as made:
         yield made
-        assert process.stdin is not None
-        process.stdin.close()
+
+
+def begin(sweeper: Forks, folder: Path, **what: Any) -> None:
+    """Start a session with a job of its own folders."""
+    environment = {
+        JOBS.variable: str(folder / "jobs"),
+        RESULTS.variable: str(folder / "results"),
+        CHECKPOINT_SECONDS: "0",
+    }
+    sweeper.begin(environment=environment, log=str(folder / "log"), counts=str(folder / "counts"), **what)
 
 
 @dataclass
@@ -120,11 +83,11 @@ def the_job(folder: Path) -> Job:
     return job
 
 
-def undisturbed(sweeper: Sweeper, folder: Path, experiments: list[str]) -> Undisturbed:
+def undisturbed(sweeper: Forks, folder: Path, experiments: list[str]) -> Undisturbed:
     folder.mkdir()
     began = time.monotonic()
-    sweeper.begin(folder, experiments=experiments, params=PARAMS)
-    assert sweeper.ended() == 0, (folder / "log").read_text()
+    begin(sweeper, folder, experiments=experiments, params=PARAMS)
+    assert sweeper.ended().code == 0, (folder / "log").read_text()
     seconds = time.monotonic() - began
     assert the_job(folder).state == "done", the_job(folder)
     found = stored(folder)
@@ -132,12 +95,12 @@ def undisturbed(sweeper: Sweeper, folder: Path, experiments: list[str]) -> Undis
     return Undisturbed(results=found, seconds=seconds, reconstructions=(folder / "counts").stat().st_size)
 
 
-def kill_after(sweeper: Sweeper, seconds: float) -> int:
+def kill_after(sweeper: Forks, seconds: float) -> int:
     """Kill the session then, if it is not over by itself; its exit code."""
     killer = threading.Timer(seconds, lambda: _kill(sweeper.pid))
     killer.start()
     try:
-        return sweeper.ended()
+        return sweeper.ended().code
     finally:
         killer.cancel()
 
@@ -147,7 +110,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: int, seed: int) -> Counts:
+def sweep_with_kills(sweeper: Forks, folder: Path, experiments: list[str], n: int, seed: int) -> Counts:
     """Sweeps in which sessions are killed until `n` kills have met one; every sweep is resumed to its end."""
     plain = undisturbed(sweeper, folder / "undisturbed", experiments)
     chosen = random.Random(seed)
@@ -156,7 +119,7 @@ def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: 
         place = folder / f"sweep{sweep}"
         place.mkdir()
         sweep, met = sweep + 1, 0
-        sweeper.begin(place, experiments=experiments, params=PARAMS)
+        begin(sweeper, place, experiments=experiments, params=PARAMS)
         before: dict[str, bytes] = {}
         # Late moments are as likely as early ones, and a sweep meets one to three kills.
         for _ in range(chosen.randint(1, 3)):
@@ -172,7 +135,7 @@ def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: 
             listed = JobStore(place / "jobs").all()
             assert listed.problems == ()
             if not listed.jobs:  # before it was queued: nobody was told that it was
-                sweeper.begin(place, experiments=experiments, params=PARAMS)
+                begin(sweeper, place, experiments=experiments, params=PARAMS)
                 continue
             job = listed.jobs[0]
             assert job.state in ("interrupted", "done"), job
@@ -181,9 +144,9 @@ def sweep_with_kills(sweeper: Sweeper, folder: Path, experiments: list[str], n: 
             if job.state == "done":
                 break
             counts.resumed += 1
-            sweeper.begin(place, job=job.id)
+            begin(sweeper, place, job=job.id)
         else:
-            assert sweeper.ended() == 0, (place / "log").read_text()
+            assert sweeper.ended().code == 0, (place / "log").read_text()
         assert the_job(place).state == "done", the_job(place)
         assert stored(place) == plain.results  # in every byte
         again = (place / "counts").stat().st_size - plain.reconstructions
@@ -204,11 +167,11 @@ def tell(what: str, counts: Counts) -> None:
     )
 
 
-def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Sweeper, tmp_path: Path) -> None:
+def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Forks, tmp_path: Path) -> None:
     tell("sweep of 3", sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1))
 
 
 @pytest.mark.slow
-def test_twenty_kills(sweeper: Sweeper, tmp_path: Path) -> None:
+def test_twenty_kills(sweeper: Forks, tmp_path: Path) -> None:
     experiments = [*FEW, "fvu-nonlinear", "ce-splice"]
     tell("sweep of 5", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2))

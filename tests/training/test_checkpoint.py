@@ -28,6 +28,13 @@ def test_it_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     forget(tmp_path)
 
 
+def test_what_a_kill_has_left_of_a_forgotten_one_is_forgotten_too(tmp_path: Path) -> None:
+    save(tmp_path, "run", 10, TENSORS, {})
+    (tmp_path / FOLDER / FACTS_FILE).unlink()
+    forget(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_behind_a_link_is_not_used_and_what_is_not_ours_stays(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -36,6 +43,7 @@ def test_a_folder_behind_a_link_is_not_used_and_what_is_not_ours_stays(tmp_path:
     (tmp_path / "one" / FOLDER).symlink_to(theirs)
     with pytest.raises(ResourceError, match="it is a symbolic link"):
         save(tmp_path / "one", "run", 10, TENSORS, {})
+    forget(tmp_path / "one")
     assert (theirs / "state-1.safetensors").read_text() == "mine"
     save(tmp_path / "other", "run", 10, TENSORS, {})
     (tmp_path / "other" / FOLDER / "notes.txt").write_text("mine")
