@@ -52,7 +52,7 @@ def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]
     from inspector import runner
     from inspector.session.fitting import Fits
     from inspector.session.protocol import AnalysePrompt, GetContext, GetDetail
-    from inspector.session.texts import Browser
+    from inspector.session.texts import Texts
     from inspector.sources.target import open_target
 
     peaks: dict[str, int] = {}
@@ -62,13 +62,13 @@ def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]
         finish(runner.run(spec, loaded), peaks, base)
         return loaded, peaks
     forget()
-    browser = Browser(loaded)
-    fits = Fits(loaded, browser.readings)
+    browser = Texts(loaded)
+    fits = Fits(loaded, browser.fits)
     fits.want("excluded")
     while fits.has_work:
         improved = fits.step({"excluded"})
         if improved is not None:
-            browser.readings["excluded"].improve(improved)
+            browser.fits["excluded"].improve(improved)
     peaks["fit"] = resident("VmHWM") - base
     forget()
     for context in range(len(loaded.contexts.names)):

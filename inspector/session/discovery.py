@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 SOCKET_PATH_LIMIT = 103
 """Bytes of a socket's path: 108 with the closing NUL on Linux, 104 on macOS."""
+START_SECONDS = 60.0
+"""The starting process imports no torch; a loaded machine with a cold disk needs a few seconds."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,10 +299,6 @@ def find_session(session_id: str | None) -> SessionRecord:
     if session_id is None:
         raise UsageError(f"{len(sessions)} sessions are running: {', '.join(ids)}. Name the one you mean.")
     raise UsageError(f"There is no session {session_id!r}.{nearest(session_id, ids)}")
-
-
-START_SECONDS = 60.0
-"""The starting process imports no torch; a loaded machine with a cold disk needs a few seconds."""
 
 
 def launch(target: TargetSpec, session_id: str) -> None:

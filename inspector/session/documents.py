@@ -1,9 +1,9 @@
 """One text with everything that was computed of it, and what of that a message carries.
 
 The activations of a text are kept, so that its tokens recolour after a new fit without running the model again; the
-SAEs' reconstructions are kept too where they are small. All of it is bounded: see `Kept`. A generation is told a few
-tokens to a message: a terminal shows eight changes a second as a stream, and thirty would cost a slow line four times
-as much for the same words.
+SAEs' reconstructions are kept too where they are small. All of it is bounded: see `KeptDocuments`. A generation is told
+a few tokens to a message: a terminal shows eight changes a second as a stream, and thirty would cost a slow line four
+times as much for the same words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.errors import DataError
-from inspector.session.protocol import ContextScores, Floats, Generated, Guess, Policy, SaeScores
+from inspector.session.protocol import Floats, Generated, Guess, Policy, SaeScores
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
+    from inspector.session.fitting import PolicyFit
     from inspector.sources.model import Step
     from inspector.sources.sae import LoadedSae
 
@@ -33,6 +34,8 @@ KEPT_BYTES = 512 * 1024 * 1024
 """Activations and reconstructions of texts looked at, on the model's device."""
 RECONSTRUCTIONS_BYTES = 32 * 1024 * 1024
 """Per text; 15 SAEs on 256 tokens of 128 dimensions take 2 MB, 34 on 1024 of 3584 would take 500 and are made anew."""
+MESSAGE_SECONDS = 1 / 8
+"""Between two messages of a generation, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,77 +110,68 @@ class Document:
         return self.x.nbytes + kept
 
 
-def reconstruct(document: Document, sae: LoadedSae, n_saes: int) -> tuple[Reconstructed, Tensor]:
-    """The SAE's view of the text, kept in it, and its x_hat [t, d], computed if it was not kept."""
+def reconstruct(
+    document: Document, sae: LoadedSae, n_saes: int, *, singly: bool = False
+) -> tuple[Reconstructed, Tensor]:
+    """The SAE's view of the text, kept in it, and its x_hat [t, d], computed if it was not kept.
+
+    Args:
+        document: the text.
+        sae: what reconstructs it.
+        n_saes: how many do, which decides whether x_hat is kept.
+        singly: token by token.
+    """
     sae_id = sae.ref.sae_id
     known = document.reconstructed.get(sae_id)
     if known is not None and known.x_hat is not None:
         return known, known.x_hat
-    made = sae.reconstruct(document.x)
+    made = [sae.reconstruct(rows) for rows in (torch.split(document.x, 1) if singly else (document.x,))]
+    x_hat = made[0].x_hat if len(made) == 1 else torch.cat([one.x_hat for one in made])
     if known is None:
-        known = Reconstructed(
-            l0=packed(made.l0),
-            sae_error_norm=packed(squared_norm(sae_error(document.x, made.x_hat)).sqrt()),
-            x_hat=made.x_hat if document.x.nbytes * n_saes <= RECONSTRUCTIONS_BYTES else None,
-        )
-        document.reconstructed[sae_id] = known
-    return known, made.x_hat
-
-
-def reconstruct_singly(document: Document, saes: Sequence[LoadedSae]) -> None:
-    """`reconstruct` for all SAEs on a document of a few tokens, one by one."""
-    rows = torch.split(document.x, 1)
-    for sae in saes:
-        made = [sae.reconstruct(row) for row in rows]
-        x_hat = torch.cat([one.x_hat for one in made])
-        document.reconstructed[sae.ref.sae_id] = Reconstructed(
+        known = document.reconstructed[sae_id] = Reconstructed(
             l0=packed(torch.cat([one.l0 for one in made])),
             sae_error_norm=packed(squared_norm(sae_error(document.x, x_hat)).sqrt()),
-            x_hat=x_hat,
+            x_hat=x_hat if document.x.nbytes * n_saes <= RECONSTRUCTIONS_BYTES else None,
         )
+    return known, x_hat
 
 
-def scores_of(document: Document, saes: Sequence[LoadedSae], maps: Mapping[str, LinearMap]) -> list[SaeScores]:
-    """Scores of every token for every SAE, with NaN for the two parts of the error where no map is there yet."""
-    return [_scores(document, sae, maps.get(sae.ref.sae_id), len(saes)) for sae in saes]
+def token_scores(
+    document: Document, saes: Sequence[LoadedSae], fit: PolicyFit, *, singly: bool = False
+) -> dict[str, Any]:
+    """The fields of TokenScores: every token for every SAE, with NaN for the two parts of the error where no map is
+    there yet; `singly`: see `reconstruct`.
+    """
+    scores = []
+    for sae in saes:
+        known, x_hat = reconstruct(document, sae, len(saes), singly=singly)
+        linear, nonlinear = _parts(document, x_hat, fit.maps.get(sae.ref.sae_id))
+        scores.append(
+            SaeScores(
+                l0=known.l0,
+                sae_error_norm=known.sae_error_norm,
+                linear_error_norm=linear,
+                nonlinear_error_norm=nonlinear,
+            )
+        )
+    return {
+        "token_ids": document.token_ids,
+        "tokens": document.tokens,
+        "split": document.splits[fit.policy],
+        "loss": packed(document.loss),
+        "x_norm": packed(squared_norm(document.x).sqrt()),
+        "saes": scores,
+        "epoch": fit.epoch,
+        "policy": fit.policy,
+    }
 
 
-def _scores(document: Document, sae: LoadedSae, error_map: LinearMap | None, n_saes: int) -> SaeScores:
-    known, x_hat = reconstruct(document, sae, n_saes)
+def _parts(document: Document, x_hat: Tensor, error_map: LinearMap | None) -> tuple[Floats, Floats]:
     if error_map is None:
-        linear = nonlinear = packed(torch.full((len(document.token_ids),), torch.nan))
-    else:
-        parts = decompose(document.x, x_hat, error_map)
-        linear, nonlinear = packed(parts.linear_error_norm), packed(parts.nonlinear_error_norm)
-    return SaeScores(
-        l0=known.l0, sae_error_norm=known.sae_error_norm, linear_error_norm=linear, nonlinear_error_norm=nonlinear
-    )
-
-
-def scores_message(
-    document: Document,
-    saes: Sequence[LoadedSae],
-    maps: Mapping[str, LinearMap],
-    *,
-    policy: Policy,
-    epoch: int,
-    request: int,
-) -> ContextScores:
-    """The whole text as a view gets it, with the maps of a policy and epoch."""
-    return ContextScores(
-        request=request,
-        source=document.source,
-        context=document.context,
-        epoch=epoch,
-        policy=policy,
-        name=document.name,
-        token_ids=document.token_ids,
-        tokens=document.tokens,
-        split=document.splits[policy],
-        loss=packed(document.loss),
-        x_norm=packed(squared_norm(document.x).sqrt()),
-        saes=scores_of(document, saes, maps),
-    )
+        unknown = packed(torch.full((len(document.token_ids),), torch.nan))
+        return unknown, unknown
+    parts = decompose(document.x, x_hat, error_map)
+    return packed(parts.linear_error_norm), packed(parts.nonlinear_error_norm)
 
 
 def packed(values: Tensor) -> Floats:
@@ -201,7 +195,7 @@ def require_finite(x: Tensor, hook_name: str, where: str) -> None:
         )
 
 
-class Kept:
+class KeptDocuments:
     """Documents by name, the least recently used dropped when together they take more than a limit."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
@@ -234,43 +228,18 @@ class Kept:
             del self._documents[key]
 
 
-MESSAGE_SECONDS = 1 / 8
-"""Between two messages, at least."""
-
-
-Score = Callable[[list[int], Tensor, int], "Scored"]
-"""From ids, x [n, d] and the position of the first: what a message says about these tokens."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """New tokens, scored."""
-
-    tokens: list[str]
-    split: str
-    x_norm: Floats
-    saes: list[SaeScores]
-
-
-def messages(
+def in_messages(
     steps: Iterator[Step],
-    score: Score,
-    *,
-    request: int,
-    epoch: int,
-    policy: Policy = "excluded",
+    message: Callable[[list[Step], int, bool], Generated],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Generated | None]:
-    """One item per sampled token: a message that is due, or None. The last item is the message with `finished`.
+    """One item per sampled token: a message that is due, or None. The last item is the message that finishes.
 
     The newest step always waits for the next one, so that there is something left to say when there is none.
 
     Args:
         steps: of LanguageModel.generate, the prompt first.
-        score: scores new tokens.
-        request: number of the request that is answered.
-        epoch: of the maps `score` uses.
-        policy: of those maps.
+        message: what is told of consecutive steps, the position of the first token, and whether they are the last.
         clock: seconds.
     """
     waiting: list[Step] = []
@@ -279,40 +248,22 @@ def messages(
     for step in steps:
         if waiting and clock() - last >= MESSAGE_SECONDS:
             last = clock()
-            told = _message(waiting, score, request=request, epoch=epoch, policy=policy, start=start, finished=False)
-            yield told
-            start += len(told.token_ids)
+            yield message(waiting, start, False)
+            start += sum(len(each.token_ids) for each in waiting)
             waiting = []
         else:
             yield None
         waiting.append(step)
     if waiting:
-        yield _message(waiting, score, request=request, epoch=epoch, policy=policy, start=start, finished=True)
+        yield message(waiting, start, True)
 
 
-def _message(
-    steps: list[Step], score: Score, *, request: int, epoch: int, policy: Policy, start: int, finished: bool
-) -> Generated:
-    ids = [token for step in steps for token in step.token_ids]
+def losses_of(steps: Sequence[Step]) -> Tensor:
+    """Losses [t] of consecutive steps; each step but the first fills in the loss of the position before it."""
     loss = torch.cat([step.loss.detach().float().cpu() for step in steps])
-    # A step knows the loss of the position before it: within the message that place is here, before it in the last one.
     at = len(steps[0].token_ids)
     for step in steps[1:]:
         if step.loss_before is not None:
             loss[at - 1] = step.loss_before
         at += len(step.token_ids)
-    scored = score(ids, torch.cat([step.x for step in steps]), start)
-    return Generated(
-        request=request,
-        start=start,
-        token_ids=ids,
-        tokens=scored.tokens,
-        split=scored.split,
-        loss=packed(loss),
-        loss_before=steps[0].loss_before,
-        x_norm=scored.x_norm,
-        saes=scored.saes,
-        epoch=epoch,
-        policy=policy,
-        finished=finished,
-    )
+    return loss

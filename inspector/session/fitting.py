@@ -12,7 +12,6 @@ model, the SAEs and every text that was looked at, and what was fitted stays, so
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -60,6 +59,161 @@ class Improvement:
     maps: Mapping[str, LinearMap]
     """x to sae_error, by sae_id."""
     message: MapImproved
+
+
+class ErrorNorms:
+    """Whether tokens on which one SAE does badly are those on which another does: Eq. 13, over the tokens seen so far.
+
+    The squared error norm of SAE j is predicted as c times that of SAE i; c is fitted through the origin on training
+    tokens, R-squared is of held-out tokens (spec `per-token-scaling`, the paper's text). Only one number per included
+    token and SAE is kept, as the background pass comes across them; each context is added once.
+    """
+
+    def __init__(self, sae_ids: Sequence[str]) -> None:
+        self._train: dict[str, list[Tensor]] = {sae_id: [] for sae_id in sae_ids}
+        self._test: dict[str, list[Tensor]] = {sae_id: [] for sae_id in sae_ids}
+        self.n_test = 0
+
+    def add(self, norms_sq: Mapping[str, Tensor], train: Tensor, test: Tensor) -> None:
+        """Add tokens.
+
+        Args:
+            norms_sq: [n] squared norm of sae_error by sae_id.
+            train: [n] bool, tokens that may choose c.
+            test: [n] bool, tokens that are scored.
+        """
+        for sae_id, values in norms_sq.items():
+            values = values.detach().float().cpu()
+            self._train[sae_id].append(values[train])
+            self._test[sae_id].append(values[test])
+        self.n_test += int(test.sum())
+
+    def pairs(self, asked: GetPairs) -> Pairs:
+        """R-squared of every pair in the order asked for: 1 on the diagonal, None below it or where undefined."""
+        train = {sae_id: _joined(self._train[sae_id]) for sae_id in asked.sae_ids}
+        test = {sae_id: _joined(self._test[sae_id]) for sae_id in asked.sae_ids}
+        r2: list[list[float | None]] = []
+        for i, first in enumerate(asked.sae_ids):
+            row: list[float | None] = [None] * i + [1.0]
+            row += [_r2(train[first], train[second], test[first], test[second]) for second in asked.sae_ids[i + 1 :]]
+            r2.append(row)
+        return Pairs(request=asked.request, sae_ids=asked.sae_ids, r2=r2, n_tokens=self.n_test)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts).double() if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _r2(train_1: Tensor, train_2: Tensor, test_1: Tensor, test_2: Tensor) -> float | None:
+    """R-squared on test tokens of ‖e_2‖² = c ‖e_1‖², c from the training tokens; None if either is undefined."""
+    scale = float((train_1 * train_1).sum())
+    if scale == 0.0 or len(test_1) < 2:
+        return None
+    return r2_scalar(test_2, float((train_1 * train_2).sum()) / scale * test_1)
+
+
+@dataclass(kw_only=True)
+class PolicyFit:
+    """What is known under one policy. Grows with every fit."""
+
+    policy: Policy
+    plan: Plan
+    norms: ErrorNorms
+    maps: Mapping[str, LinearMap] = field(default_factory=dict)
+    """By sae_id; none before the first fit."""
+    epoch: int = 0
+    """Of the maps, as in MapImproved."""
+    told: MapImproved | None = None
+    """The newest message about it."""
+
+    def improve(self, improved: Improvement) -> bool:
+        """Take over a fit; whether the maps are others than before."""
+        self.told = improved.message
+        if improved.message.epoch <= self.epoch:
+            return False
+        self.maps, self.epoch = improved.maps, improved.message.epoch
+        return True
+
+    def split_of(self, context: int) -> str:
+        """The letters of ContextScores.split for a context."""
+        return "".join(
+            "t" if train else "h" if included else "x"
+            for included, train in zip(
+                self.plan.included[context].tolist(), self.plan.train[context].tolist(), strict=True
+            )
+        )
+
+    def split_of_ids(self, token_ids: Collection[int], special_ids: Collection[int]) -> str:
+        """The letters for a text that is not among the contexts: held out, but for special tokens if they are out."""
+        out = special_ids if self.policy == "excluded" else ()
+        return "".join("x" if token in out else "h" for token in token_ids)
+
+
+def policy_fits(loaded: Loaded) -> dict[Policy, PolicyFit]:
+    """One per policy, nothing fitted yet."""
+    everything = with_everything(loaded.plan, loaded.target.split, loaded.target.seed)
+    plans: dict[Policy, Plan] = {"excluded": loaded.plan, "included": everything}
+    sae_ids = [sae.ref.sae_id for sae in loaded.saes]
+    return {policy: PolicyFit(policy=policy, plan=plan, norms=ErrorNorms(sae_ids)) for policy, plan in plans.items()}
+
+
+def policy_set(loaded: Loaded, policy: Policy, request: int) -> PolicySet:
+    """The answer to SetPolicy: how many tokens it is about."""
+    ids, plan = loaded.contexts.token_ids, loaded.plan
+    special = torch.isin(ids, torch.tensor(sorted(loaded.model.special_ids), dtype=torch.int64))
+    out = ~plan.included
+    out[:, -1] = False  # never counted, whatever the policy
+    return PolicySet(
+        request=request, policy=policy, n_special=int((out & special).sum()), n_before=int((out & ~special).sum())
+    )
+
+
+class Fits:
+    """The background fits of all policies, one step at a time: first of those that a view waits for, in turns.
+
+    Args:
+        loaded: the target.
+        states: by policy; each fit adds to the norms of its own.
+    """
+
+    def __init__(self, loaded: Loaded, states: Mapping[Policy, PolicyFit]) -> None:
+        self._loaded = loaded
+        self._states = states
+        self._started: set[Policy] = set()
+        self._running: dict[Policy, Iterator[Improvement | None]] = {}
+        """In the order of their turns."""
+
+    def want(self, policy: Policy) -> None:
+        """Begin its fit, if it was not."""
+        if policy not in self._started:
+            self._started.add(policy)
+            state = self._states[policy]
+            self._running[policy] = background_fit(replace(self._loaded, plan=state.plan), state.norms, policy)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a fit is unfinished."""
+        return bool(self._running)
+
+    def step(self, waited_for: Collection[Policy]) -> Improvement | None:
+        """One step of one fit; nothing if none is running.
+
+        Args:
+            waited_for: policies of the views that are there.
+
+        Raises:
+            Exception: whatever the fit raised; it is over then, and the others go on.
+        """
+        wanted = [policy for policy in self._running if policy in waited_for] or list(self._running)
+        if not wanted:
+            return None
+        work = self._running.pop(wanted[0])
+        try:
+            improved = next(work)
+        except StopIteration:
+            return None
+        self._running[wanted[0]] = work  # behind the others
+        return improved
 
 
 def background_fit(loaded: Loaded, norms: ErrorNorms, policy: Policy = "excluded") -> Iterator[Improvement | None]:
@@ -248,171 +402,3 @@ def _shuffled(chosen: Tensor, seed: int) -> list[int]:
     """Indices where `chosen` [c] is True, in seeded order: the first few must not all be of one file."""
     indices: list[int] = chosen.nonzero()[:, 0].tolist()
     return [indices[i] for i in np.random.default_rng(seed).permutation(len(indices))]
-
-
-class ErrorNorms:
-    """Whether tokens on which one SAE does badly are those on which another does: Eq. 13, over the tokens seen so far.
-
-    The squared error norm of SAE j is predicted as c times that of SAE i; c is fitted through the origin on training
-    tokens, R-squared is of held-out tokens (spec `per-token-scaling`, the paper's text). Only one number per included
-    token and SAE is kept, as the background pass comes across them; each context is added once.
-    """
-
-    def __init__(self, sae_ids: Sequence[str]) -> None:
-        self._train: dict[str, list[Tensor]] = {sae_id: [] for sae_id in sae_ids}
-        self._test: dict[str, list[Tensor]] = {sae_id: [] for sae_id in sae_ids}
-        self.n_test = 0
-
-    def add(self, norms_sq: Mapping[str, Tensor], train: Tensor, test: Tensor) -> None:
-        """Add tokens.
-
-        Args:
-            norms_sq: [n] squared norm of sae_error by sae_id.
-            train: [n] bool, tokens that may choose c.
-            test: [n] bool, tokens that are scored.
-        """
-        for sae_id, values in norms_sq.items():
-            values = values.detach().float().cpu()
-            self._train[sae_id].append(values[train])
-            self._test[sae_id].append(values[test])
-        self.n_test += int(test.sum())
-
-    def pairs(self, asked: GetPairs) -> Pairs:
-        """R-squared of every pair in the order asked for: 1 on the diagonal, None below it or where undefined."""
-        train = {sae_id: _joined(self._train[sae_id]) for sae_id in asked.sae_ids}
-        test = {sae_id: _joined(self._test[sae_id]) for sae_id in asked.sae_ids}
-        r2: list[list[float | None]] = []
-        for i, first in enumerate(asked.sae_ids):
-            row: list[float | None] = [None] * i + [1.0]
-            row += [_r2(train[first], train[second], test[first], test[second]) for second in asked.sae_ids[i + 1 :]]
-            r2.append(row)
-        return Pairs(request=asked.request, sae_ids=asked.sae_ids, r2=r2, n_tokens=self.n_test)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts).double() if parts else torch.zeros(0, dtype=torch.float64)
-
-
-def _r2(train_1: Tensor, train_2: Tensor, test_1: Tensor, test_2: Tensor) -> float | None:
-    """R-squared on test tokens of ‖e_2‖² = c ‖e_1‖², c from the training tokens; None if either is undefined."""
-    scale = float((train_1 * train_1).sum())
-    if scale == 0.0 or len(test_1) < 2:
-        return None
-    return r2_scalar(test_2, float((train_1 * train_2).sum()) / scale * test_1)
-
-
-POLICIES: tuple[Policy, ...] = ("excluded", "included")
-
-
-@dataclass(kw_only=True)
-class Reading:
-    """What is known under one policy. Grows with every fit."""
-
-    policy: Policy
-    plan: Plan
-    norms: ErrorNorms
-    maps: Mapping[str, LinearMap] = field(default_factory=dict)
-    """By sae_id; none before the first fit."""
-    epoch: int = 0
-    """Of the maps, as in MapImproved."""
-    told: MapImproved | None = None
-    """The newest message about it."""
-
-    def improve(self, improved: Improvement) -> bool:
-        """Take over a fit; whether the maps are others than before."""
-        self.told = improved.message
-        if improved.message.epoch <= self.epoch:
-            return False
-        self.maps, self.epoch = improved.maps, improved.message.epoch
-        return True
-
-    def split_of(self, context: int) -> str:
-        """The letters of ContextScores.split for a context."""
-        return "".join(
-            "t" if train else "h" if included else "x"
-            for included, train in zip(
-                self.plan.included[context].tolist(), self.plan.train[context].tolist(), strict=True
-            )
-        )
-
-    def split_of_ids(self, token_ids: Collection[int], special_ids: Collection[int]) -> str:
-        """The letters for a text that is not among the contexts: held out, but for special tokens if they are out."""
-        out = special_ids if self.policy == "excluded" else ()
-        return "".join("x" if token in out else "h" for token in token_ids)
-
-
-def readings(loaded: Loaded) -> dict[Policy, Reading]:
-    """One per policy, nothing fitted yet."""
-    target = loaded.target
-    plans: dict[Policy, Plan] = {
-        "excluded": loaded.plan,
-        "included": with_everything(loaded.plan, target.split, target.seed),
-    }
-    sae_ids = [sae.ref.sae_id for sae in loaded.saes]
-    return {policy: Reading(policy=policy, plan=plans[policy], norms=ErrorNorms(sae_ids)) for policy in POLICIES}
-
-
-def policy_set(loaded: Loaded, policy: Policy, request: int) -> PolicySet:
-    """The answer to SetPolicy: how many tokens it is about."""
-    ids, plan = loaded.contexts.token_ids, loaded.plan
-    special = torch.isin(ids, torch.tensor(sorted(loaded.model.special_ids), dtype=torch.int64))
-    out = ~plan.included
-    out[:, -1] = False  # never counted, whatever the policy
-    return PolicySet(
-        request=request, policy=policy, n_special=int((out & special).sum()), n_before=int((out & ~special).sum())
-    )
-
-
-class Fits:
-    """The background fits of all policies, one step at a time: first of those that a view waits for, in turns.
-
-    Args:
-        loaded: the target.
-        states: by policy; each fit adds to the norms of its own.
-    """
-
-    def __init__(self, loaded: Loaded, states: Mapping[Policy, Reading]) -> None:
-        self._loaded = loaded
-        self._states = states
-        self._running: dict[Policy, Iterator[Improvement | None]] = {}
-        self._started: set[Policy] = set()
-        self._turns: deque[Policy] = deque(POLICIES)
-
-    def want(self, policy: Policy) -> None:
-        """Begin its fit, if it was not."""
-        if policy in self._started:
-            return
-        self._started.add(policy)
-        state = self._states[policy]
-        loaded = replace(self._loaded, plan=state.plan)
-        self._running[policy] = background_fit(loaded, state.norms, policy)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a fit is unfinished."""
-        return bool(self._running)
-
-    def step(self, waited_for: Collection[Policy]) -> Improvement | None:
-        """One step of one fit; nothing if none is running.
-
-        Args:
-            waited_for: policies of the views that are there.
-
-        Raises:
-            Exception: whatever the fit raised; it is over then, and the others go on.
-        """
-        wanted = [policy for policy in self._turns if policy in self._running and policy in waited_for]
-        order = wanted or [policy for policy in self._turns if policy in self._running]
-        if not order:
-            return None
-        policy = order[0]
-        self._turns.remove(policy)
-        self._turns.append(policy)
-        try:
-            return next(self._running[policy])
-        except StopIteration:
-            del self._running[policy]
-            return None
-        except Exception:
-            del self._running[policy]
-            raise

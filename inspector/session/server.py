@@ -48,12 +48,20 @@ if TYPE_CHECKING:
 
 Tell = Callable[[SessionMessage], None]
 """Hands one message to one view without blocking."""
-
-
 MOST_WAITING = 200
 """Questions of one view that may wait for an answer; a screen that pages as fast as a key repeats asks thirty."""
 MOST_WAITING_BYTES = 8 << 20
 """Of those questions together: two prompts as long as a frame may be."""
+VIEW_FRAME = 4 * 1024 * 1024
+"""Bytes a view may send at once; a prompt longer than this fits no model."""
+HELLO_SECONDS = 10.0
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes kept for a view that does not read, for instance one that was suspended: a thousand pages of 256 tokens with 15
+SAEs."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
+"""How torch's allocators say it: CUDA and MPS, then the CPU's, which raises a bare RuntimeError."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,39 +250,6 @@ class Views:
             return 0.0 if self._alone_since is None else time.monotonic() - self._alone_since
 
 
-VIEW_FRAME = 4 * 1024 * 1024
-"""Bytes a view may send at once; a prompt longer than this fits no model."""
-HELLO_SECONDS = 10.0
-MAX_WAITING = 64 * 1024 * 1024
-"""Bytes kept for a view that does not read, for instance one that was suspended: a thousand pages of 256 tokens with 15
-SAEs."""
-
-log = logging.getLogger(__name__)
-
-
-def mismatch(view: Hello, session_id: str) -> str | None:
-    """The two sentences for a view of another version; None if it may stay."""
-    if view.version == PROTOCOL_VERSION:
-        return None
-    return (
-        f"The session {session_id} runs dm-inspect {__version__} with protocol {PROTOCOL_VERSION}, this view speaks "
-        f"protocol {view.version}. "
-        f"Stop it with `dm-inspect sessions stop {session_id}`, or start another beside it with --new-session."
-    )
-
-
-def too_much(request: int) -> Failed:
-    """The answer to a question too many."""
-    return Failed(
-        request=request,
-        exit_code=ExitCode.RESOURCE,
-        message=(
-            f"This view has {MOST_WAITING} questions or {MOST_WAITING_BYTES >> 20} MB of text waiting for answers. "
-            "Wait for some of them, or cancel them."
-        ),
-    )
-
-
 class Server:
     """Serves one listening socket from a thread of its own. `start` returns when views are accepted; `stop` when all
     are told goodbye.
@@ -409,8 +384,27 @@ class Outgoing:
             await asyncio.wait_for(self._writer.drain(), 1.0)
 
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
-"""How torch's allocators say it: CUDA and MPS, then the CPU's, which raises a bare RuntimeError."""
+def mismatch(view: Hello, session_id: str) -> str | None:
+    """The two sentences for a view of another version; None if it may stay."""
+    if view.version == PROTOCOL_VERSION:
+        return None
+    return (
+        f"The session {session_id} runs dm-inspect {__version__} with protocol {PROTOCOL_VERSION}, this view speaks "
+        f"protocol {view.version}. "
+        f"Stop it with `dm-inspect sessions stop {session_id}`, or start another beside it with --new-session."
+    )
+
+
+def too_much(request: int) -> Failed:
+    """The answer to a question too many."""
+    return Failed(
+        request=request,
+        exit_code=ExitCode.RESOURCE,
+        message=(
+            f"This view has {MOST_WAITING} questions or {MOST_WAITING_BYTES >> 20} MB of text waiting for answers. "
+            "Wait for some of them, or cancel them."
+        ),
+    )
 
 
 def failed(error: BaseException, request: int = 0) -> Failed:

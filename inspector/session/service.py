@@ -45,7 +45,7 @@ from inspector.session.server import Asked, Left, Questions, Views, failed
 if TYPE_CHECKING:
     from inspector.session.fitting import Fits
     from inspector.session.latents import Latents
-    from inspector.session.texts import Browser
+    from inspector.session.texts import Texts
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -71,7 +71,7 @@ class Service:
         session_id: under which its jobs are listed; None: the target's.
     """
 
-    _browser: Browser
+    _texts: Texts
     _fits: Fits
 
     def __init__(
@@ -127,7 +127,7 @@ class Service:
         while not self.views.stopping.is_set():
             self._collect(0.0)
             if self._gone:
-                self._browser.forget(self._gone.popleft())
+                self._texts.forget(self._gone.popleft())
             elif self._questions:
                 self._answer(self._questions.take())
             elif self._again:
@@ -167,20 +167,20 @@ class Service:
     def _begin(self, loaded: Loaded) -> None:
         """There is something to look at from now on."""
         from inspector.session.fitting import Fits
-        from inspector.session.texts import Browser
+        from inspector.session.texts import Texts
 
-        browser = self._browser = Browser(loaded)
-        self._fits = Fits(loaded, browser.readings)
+        texts = self._texts = Texts(loaded)
+        self._fits = Fits(loaded, texts.fits)
         self._fits.want("excluded")
         self._answers |= {
-            GetContext: browser.context,
-            GetDetail: browser.detail,
-            Find: browser.find,
-            GetPairs: browser.pairs,
-            AnalysePrompt: browser.prompt,
-            SetPolicy: browser.set_policy,
+            GetContext: texts.context,
+            GetDetail: texts.detail,
+            Find: texts.find,
+            GetPairs: texts.pairs,
+            AnalysePrompt: texts.prompt,
+            SetPolicy: texts.set_policy,
             GetEstimates: lambda _, asked: estimates(asked, loaded, self.jobs.jobs(), self._clock.seconds),
-            Generate: lambda view, asked: self._take_steps(view, asked, browser.generate(view, asked)),
+            Generate: lambda view, asked: self._take_steps(view, asked, texts.generate(view, asked)),
             GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
         }
 
@@ -271,7 +271,7 @@ class Service:
         """What answers about latents; its tables are kept."""
         from inspector.session.latents import Latents
 
-        return Latents(self._browser.loaded)
+        return Latents(self._texts.loaded)
 
     # ---- work in steps ----------------------------------------------------------------------------------------
 
@@ -308,10 +308,10 @@ class Service:
 
     def _fit_one_step(self) -> bool:
         """One step of a background fit; who looks under its policy is told what came of it. Whether there is more."""
-        began, fits, browser = time.monotonic(), self._fits, self._browser
+        began, fits, texts = time.monotonic(), self._fits, self._texts
         try:
             with panics_are_errors():
-                improved = fits.step({browser.policy(view) for view in self.views.numbers})
+                improved = fits.step({texts.policy(view) for view in self.views.numbers})
         except Exception as error:
             # What was fitted before stays in use; every view has to know that it will not get better.
             self.views.tell_all(failed(error))
@@ -323,8 +323,8 @@ class Service:
         self._clock.improved(message)
         if message.policy == "excluded":  # which everybody who comes later begins with
             self.views.remember(message)
-        concerned = [view for view in self.views.numbers if browser.policy(view) == message.policy]
-        if browser.readings[message.policy].improve(improved):
+        concerned = [view for view in self.views.numbers if texts.policy(view) == message.policy]
+        if texts.fits[message.policy].improve(improved):
             self._send_watched_again(*concerned)
         for view in concerned:
             self.views.tell(view, message)
@@ -334,19 +334,17 @@ class Service:
 
     def _read_anew(self, view: int) -> None:
         """The view has changed its policy: what it looks at comes again, and the fit that is missing begins."""
-        policy = self._browser.policy(view)
+        policy = self._texts.policy(view)
         self._fits.want(policy)
-        if (told := self._browser.readings[policy].told) is not None:
+        if (told := self._texts.fits[policy].told) is not None:
             self.views.tell(view, told)
         self._send_watched_again(view)
 
     def _send_again(self, view: int, source: str, context: int) -> None:
-        browser = self._browser
+        texts = self._texts
         try:
             message = (
-                browser.context(view, GetContext(context=context))
-                if source == "context"
-                else browser.prompt_again(view)
+                texts.context(view, GetContext(context=context)) if source == "context" else texts.prompt_again(view)
             )
         except Exception as error:
             log.warning("context %d could not be sent again: %s", context, error)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from inspector.engine.decomposition import decompose, squared_norm
+from inspector.engine.decomposition import decompose
 from inspector.errors import DataError, UsageError, nearest
 from inspector.session import documents
-from inspector.session.documents import Document, Guesses, Kept
-from inspector.session.fitting import Reading, policy_set, readings
+from inspector.session.documents import Document, Guesses, KeptDocuments
+from inspector.session.fitting import PolicyFit, policy_fits, policy_set
+from inspector.session.latents import link_to
 from inspector.session.protocol import (
     AnalysePrompt,
     ContextScores,
@@ -39,6 +41,7 @@ from inspector.session.protocol import (
 from inspector.sources.model import loss_per_token
 
 if TYPE_CHECKING:
+    from inspector.sources.model import Step
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
 
@@ -52,13 +55,13 @@ FEW_TOKENS = 32
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
-class Browser:
+class Texts:
     """Everything that is looked at, by each view under its own policy. Maps come from the background fit."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self.readings = readings(loaded)
-        self.kept = Kept()
+        self.fits = policy_fits(loaded)
+        self.kept = KeptDocuments()
         self._policies: dict[int, Policy] = {}
         """By view, of those that asked for one."""
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
@@ -84,7 +87,7 @@ class Browser:
 
     def context(self, view: int, asked: GetContext) -> ContextScores:
         """Scores of one context."""
-        return self._scores(self._context(asked.context), asked.request, self._reading(view))
+        return self._scores(self._context(asked.context), asked.request, self._fit(view))
 
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
         """Scores of typed text."""
@@ -92,12 +95,12 @@ class Browser:
         self._require_length(len(ids), at_least=1)
         document = self._free_text("prompt", ids, name=_title(asked.text))
         self.kept.put(("prompt", view, 0), document)
-        return self._scores(document, asked.request, self._reading(view))
+        return self._scores(document, asked.request, self._fit(view))
 
     def prompt_again(self, view: int) -> ContextScores | None:
         """The view's prompt with the maps of now; None if it has none or it was dropped for room."""
         document = self.kept.get(("prompt", view, 0))
-        return None if document is None else self._scores(document, 0, self._reading(view))
+        return None if document is None else self._scores(document, 0, self._fit(view))
 
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
@@ -119,23 +122,22 @@ class Browser:
         told: list[int] = []
         self._generated[view] = told
         self.kept.drop(lambda key: key[:2] == ("generated", view))
-        reading = self._reading(view)
-        maps, epoch = reading.maps, reading.epoch
+        fit = replace(self._fit(view))  # the maps of now, whatever is fitted until it ends
 
-        def score(token_ids: list[int], x: Tensor, start: int) -> documents.Scored:
+        def message(new: list[Step], start: int, finished: bool) -> Generated:
+            token_ids, x = [token for step in new for token in step.token_ids], torch.cat([step.x for step in new])
             documents.require_finite(x, self.loaded.hook_name, f"the generated text from position {start}")
             told.extend(token_ids)
-            document = self._document("generated", token_ids, x, torch.full((len(token_ids),), torch.nan))
-            if len(token_ids) <= FEW_TOKENS:
-                documents.reconstruct_singly(document, self.loaded.saes)
-            return documents.Scored(
-                tokens=document.tokens,
-                split=document.splits[reading.policy],
-                x_norm=documents.packed(squared_norm(x).sqrt()),
-                saes=documents.scores_of(document, self.loaded.saes, maps),
+            document = self._document("generated", token_ids, x, documents.losses_of(new))
+            return Generated(
+                request=asked.request,
+                start=start,
+                loss_before=new[0].loss_before,
+                finished=finished,
+                **documents.token_scores(document, self.loaded.saes, fit, singly=len(token_ids) <= FEW_TOKENS),
             )
 
-        return documents.messages(steps, score, request=asked.request, epoch=epoch, policy=reading.policy)
+        return documents.in_messages(steps, message)
 
     # ---- one token --------------------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class Browser:
                 "Ask for one that was shown."
             )
         latents = sae.active_latents(document.x[asked.position])
-        replaced = self._with_sae(document, sae, self._reading(view))
+        replaced = self._with_sae(document, sae, self._fit(view))
         text_of = self.loaded.model.token_text
         guesses = {"model": document.guesses.at(asked.position, text_of)}
         guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}
@@ -159,7 +161,10 @@ class Browser:
             context=asked.context,
             position=asked.position,
             sae_id=asked.sae_id,
-            latents=[Latent(index=index, activation=activation) for index, activation in latents[:N_LATENTS]],
+            latents=[
+                Latent(index=index, activation=activation, link=link_to(sae.ref, index))
+                for index, activation in latents[:N_LATENTS]
+            ],
             n_active=len(latents),
             guesses=guesses,
         )
@@ -176,21 +181,20 @@ class Browser:
         """R-squared between the SAEs' errors."""
         for sae_id in asked.sae_ids:
             self._sae(sae_id)
-        return self._reading(view).norms.pairs(asked)
+        return self._fit(view).norms.pairs(asked)
 
     # ---- how --------------------------------------------------------------------------------------------------
 
-    def _reading(self, view: int) -> Reading:
-        return self.readings[self.policy(view)]
+    def _fit(self, view: int) -> PolicyFit:
+        return self.fits[self.policy(view)]
 
-    def _scores(self, document: Document, request: int, reading: Reading) -> ContextScores:
-        message = documents.scores_message(
-            document,
-            self.loaded.saes,
-            reading.maps,
-            policy=reading.policy,
-            epoch=reading.epoch,
+    def _scores(self, document: Document, request: int, fit: PolicyFit) -> ContextScores:
+        message = ContextScores(
             request=request,
+            source=document.source,
+            context=document.context,
+            name=document.name,
+            **documents.token_scores(document, self.loaded.saes, fit),
         )
         self.kept.shrink()  # reconstructions have been added to it
         return message
@@ -201,7 +205,7 @@ class Browser:
             raise UsageError(f"There is no context {index}. The contexts are 0 to {len(contexts.token_ids) - 1}.")
         document = self.kept.get(("context", 0, index))
         if document is None:
-            splits = {policy: reading.split_of(index) for policy, reading in self.readings.items()}
+            splits = {policy: fit.split_of(index) for policy, fit in self.fits.items()}
             document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], splits, index)
             self.kept.put(("context", 0, index), document)
         return document
@@ -212,7 +216,7 @@ class Browser:
 
     def _free_splits(self, ids: list[int]) -> Mapping[Policy, str]:
         special = self.loaded.model.special_ids
-        return {policy: reading.split_of_ids(ids, special) for policy, reading in self.readings.items()}
+        return {policy: fit.split_of_ids(ids, special) for policy, fit in self.fits.items()}
 
     def _run(self, source: str, ids: list[int], name: str, splits: Mapping[Policy, str], index: int) -> Document:
         hook_name = self.loaded.hook_name
@@ -271,26 +275,26 @@ class Browser:
         return document
 
     @torch.inference_mode()
-    def _with_sae(self, document: Document, sae: LoadedSae, reading: Reading) -> dict[str, Guesses]:
+    def _with_sae(self, document: Document, sae: LoadedSae, fit: PolicyFit) -> dict[str, Guesses]:
         """Guesses with each replacement spliced in at the document's scored positions; kept per SAE, policy and fit."""
         sae_id = sae.ref.sae_id
-        error_map = reading.maps.get(sae_id)
-        known = document.with_sae.get((sae_id, reading.policy))
-        if known is not None and known[0] == reading.epoch:
+        error_map = fit.maps.get(sae_id)
+        known = document.with_sae.get((sae_id, fit.policy))
+        if known is not None and known[0] == fit.epoch:
             return known[1]
         _, x_hat = documents.reconstruct(document, sae, len(self.loaded.saes))
         outputs = [x_hat]
         if error_map is not None:
             parts = decompose(document.x, x_hat, error_map)
             outputs += [x_hat + parts.linear_error, x_hat + parts.nonlinear_error]
-        inside = document.spliced(reading.policy).to(document.x.device)[:, None]
+        inside = document.spliced(fit.policy).to(document.x.device)[:, None]
         tokens = torch.tensor([document.token_ids], dtype=torch.int64)
         made: list[Guesses] = []
         for output in outputs:  # one by one, as the model runs them: three texts' logits may be gigabytes
             row = torch.where(inside, output, document.x)[None]
             made.append(documents.guesses_of(self.loaded.model.splice(tokens, self.loaded.hook_name, row)[0]))
         guesses = dict(zip(REPLACEMENTS, made, strict=False))
-        document.with_sae[(sae_id, reading.policy)] = (reading.epoch, guesses)
+        document.with_sae[(sae_id, fit.policy)] = (fit.epoch, guesses)
         return guesses
 
     def _sae(self, sae_id: str) -> LoadedSae:

@@ -1,12 +1,13 @@
 """Steps of a generation become messages: how many, when, and with which losses."""
 
+from array import array
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from inspector.session import documents
-from inspector.session.frames import unpack
+from inspector.session.frames import pack, unpack
 from inspector.session.protocol import Generated
 from inspector.sources.model import Step
 
@@ -20,9 +21,20 @@ def steps(n: int) -> Iterator[Step]:
         yield Step(token_ids=[100 + p], x=torch.full((1, 2), p), loss_before=float(p - 1), loss=torch.tensor([NAN]))
 
 
-def score(ids: list[int], x: torch.Tensor, start: int) -> documents.Scored:
-    assert x.shape == (len(ids), 2)
-    return documents.Scored(tokens=[str(i) for i in ids], split="h" * len(ids), x_norm=b"", saes=[])
+def message(new: list[Step], start: int, finished: bool) -> Generated:
+    ids = [token for step in new for token in step.token_ids]
+    return Generated(
+        token_ids=ids,
+        tokens=[str(i) for i in ids],
+        split="h" * len(ids),
+        loss=pack(array("f", documents.losses_of(new).tolist())),
+        x_norm=b"",
+        saes=[],
+        epoch=2,
+        start=start,
+        loss_before=new[0].loss_before,
+        finished=finished,
+    )
 
 
 def told(n: int, seconds_per_step: float) -> tuple[list[Generated], int]:
@@ -34,7 +46,7 @@ def told(n: int, seconds_per_step: float) -> tuple[list[Generated], int]:
             now[0] += seconds_per_step
             yield step
 
-    items = list(documents.messages(timed(), score, request=9, epoch=2, clock=lambda: now[0]))
+    items = list(documents.in_messages(timed(), message, clock=lambda: now[0]))
     return [item for item in items if item is not None], len(items)
 
 
@@ -47,7 +59,6 @@ def test_every_token_is_told_once_in_order_and_every_loss_arrives(n: int, second
     assert [m.start for m in messages] == [sum(len(m.token_ids) for m in messages[:i]) for i in range(len(messages))]
     assert [m.finished for m in messages] == [False] * (len(messages) - 1) + [True]
     assert all(len(m.token_ids) for m in messages)
-    assert {(m.request, m.epoch) for m in messages} == {(9, 2)}
     losses: list[float] = []
     for message in messages:
         if message.loss_before is not None:

@@ -26,7 +26,7 @@ from inspector.session.protocol import (
     SetPolicy,
 )
 from inspector.session.service import Service
-from inspector.session.texts import Browser
+from inspector.session.texts import Texts
 from inspector.sources.target import open_target
 from inspector.spec import RunSpec, TargetSpec, command_of
 from tests.session.test_service import Running
@@ -235,11 +235,11 @@ def test_everything_but_the_last_position_is_added_and_nothing_moves(split: Lite
 
 
 @pytest.fixture(scope="module")
-def both(loaded: Loaded) -> Browser:
+def both(loaded: Loaded) -> Texts:
     """Both policies, fitted to the end."""
-    browser = Browser(loaded)
-    fits = Fits(loaded, browser.readings)
-    for policy, reading in browser.readings.items():
+    browser = Texts(loaded)
+    fits = Fits(loaded, browser.fits)
+    for policy, reading in browser.fits.items():
         fits.want(policy)
         while fits.has_work:
             improved = fits.step({policy})
@@ -249,14 +249,14 @@ def both(loaded: Loaded) -> Browser:
     return browser
 
 
-def test_the_second_fit_is_least_squares_on_all_tokens_special_ones_too(both: Browser, loaded: Loaded) -> None:
+def test_the_second_fit_is_least_squares_on_all_tokens_special_ones_too(both: Texts, loaded: Loaded) -> None:
     special = sorted(loaded.model.special_ids)
     ids = loaded.contexts.token_ids
     x = loaded.model.activations(ids, loaded.hook_name).double().numpy()
     # Independent of the plan's code: contexts that the usual plan fits on, and every position but the last.
     fitted = loaded.plan.train.any(dim=1).numpy()
     assert np.isin(ids.numpy(), special)[:, 0].all()
-    told = both.readings["included"].told
+    told = both.fits["included"].told
     assert told is not None and told.finished
     assert told.n_tokens == fitted.sum() * (ids.shape[1] - 1)
     for row, sae in enumerate(loaded.saes):
@@ -266,28 +266,28 @@ def test_the_second_fit_is_least_squares_on_all_tokens_special_ones_too(both: Br
         test_x, test_y = x[~fitted, :-1].reshape(-1, x.shape[-1]), error[~fitted, :-1].reshape(-1, x.shape[-1])
         one = np.ones((len(train_x), 1))
         linear = np.linalg.lstsq(np.hstack([train_x, one]), train_y, rcond=None)[0]
-        made = both.readings["included"].maps[sae.ref.sae_id]
+        made = both.fits["included"].maps[sae.ref.sae_id]
         # Float64 on both sides, from the same float32 numbers.
         np.testing.assert_allclose(made.weight.numpy().T, linear[:-1], atol=1e-6)
         rest = test_y - test_x @ linear[:-1] - linear[-1]
         r2 = 1 - (rest**2).sum() / ((test_y - test_y.mean(0)) ** 2).sum()
         assert told.qualities[row].r2 == pytest.approx(r2, abs=1e-6)
-        usual = both.readings["excluded"].told
+        usual = both.fits["excluded"].told
         assert usual is not None and usual.qualities[row].r2 != pytest.approx(r2, abs=1e-4)  # it does change the number
 
 
-def test_the_command_line_gives_the_same_numbers(both: Browser, loaded: Loaded) -> None:
+def test_the_command_line_gives_the_same_numbers(both: Texts, loaded: Loaded) -> None:
     opening = open_target(replace(loaded.target, include_special=True))
     again = result_of(opening)
-    assert torch.equal(again.plan.train, both.readings["included"].plan.train)
-    assert torch.equal(again.plan.included, both.readings["included"].plan.included)
+    assert torch.equal(again.plan.train, both.fits["included"].plan.train)
+    assert torch.equal(again.plan.included, both.fits["included"].plan.included)
     n_usual, n_all = int(loaded.plan.included.sum()), int(again.plan.included.sum())
     note = f"(--include-special): {n_all - n_usual:,} tokens more than the usual {n_usual:,}."
     assert any(note in warning for warning in again.warnings)
     assert again.gate is not None and loaded.gate is not None and again.gate.n_tokens == loaded.gate.n_tokens
     spec = RunSpec(target=again.target, experiments=("error-vector",))
     (vector,) = result_of(runner.run(spec, again))
-    told = both.readings["included"].told
+    told = both.fits["included"].told
     assert told is not None
     for quality, row in zip(told.qualities, vector["saes"], strict=True):
         assert quality.r2 == pytest.approx(row["r2_pooled"], abs=1e-6)
@@ -310,7 +310,7 @@ def result_of(work: Generator[Any, None, Any]) -> Any:
             return done.value
 
 
-def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loaded) -> None:
+def test_a_view_sees_its_own_policy_and_others_theirs(both: Texts, loaded: Loaded) -> None:
     asked = GetContext(context=3)
     usual = both.context(1, asked)
     answer = both.set_policy(1, SetPolicy(request=9, policy="included"))
@@ -337,7 +337,7 @@ def test_a_view_sees_its_own_policy_and_others_theirs(both: Browser, loaded: Loa
     assert both.context(1, asked) == usual
 
 
-def test_switching_runs_neither_model_nor_saes(both: Browser, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switching_runs_neither_model_nor_saes(both: Texts, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     both.context(7, GetContext(context=5))
 
     def never(*_: object) -> None:
@@ -364,7 +364,7 @@ def test_fits_take_turns_and_the_one_that_is_waited_for_goes_first(
             yield None
 
     monkeypatch.setattr(fitting, "background_fit", counted)
-    fits = Fits(loaded, Browser(loaded).readings)
+    fits = Fits(loaded, Texts(loaded).fits)
     fits.want("excluded")
     fits.step({"excluded"})
     fits.want("included")
@@ -418,12 +418,12 @@ def test_a_view_that_changes_its_policy_is_sent_its_texts_again_and_nobody_else(
     running.end()
 
 
-def test_a_fit_knows_its_policy(loaded: Loaded, both: Browser) -> None:
-    told = both.readings["included"].told
+def test_a_fit_knows_its_policy(loaded: Loaded, both: Texts) -> None:
+    told = both.fits["included"].told
     assert told is not None
     improvement = Improvement(maps={}, message=replace_message(told, epoch=told.epoch))
-    assert not both.readings["included"].improve(improvement)  # the same maps, measured on more tokens
-    assert both.readings["included"].maps
+    assert not both.fits["included"].improve(improvement)  # the same maps, measured on more tokens
+    assert both.fits["included"].maps
 
 
 def replace_message(message: MapImproved, **fields: object) -> MapImproved:

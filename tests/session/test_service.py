@@ -33,7 +33,7 @@ from inspector.session.protocol import (
 )
 from inspector.session.server import Views
 from inspector.session.service import Service
-from inspector.session.texts import Browser
+from inspector.session.texts import Texts
 from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -245,14 +245,14 @@ def test_a_generation_is_cancelled_within_a_step_and_says_so(running: Running, m
     running.until(1, finished)
     steps = 0
 
-    def endless(self: Browser, view: int, asked: Generate) -> object:
+    def endless(self: Texts, view: int, asked: Generate) -> object:
         nonlocal steps
         while True:
             steps += 1
             time.sleep(0.01)
             yield None
 
-    monkeypatch.setattr(Browser, "generate", endless)
+    monkeypatch.setattr(Texts, "generate", endless)
     running.views.ask(1, Generate(request=5))
     while not steps:
         time.sleep(0.001)
@@ -390,7 +390,7 @@ def test_one_view_can_have_so_many_answers_made_in_steps_and_no_more(
             yield None
 
     running.until(1, finished)
-    monkeypatch.setattr(Browser, "generate", endless)
+    monkeypatch.setattr(Texts, "generate", endless)
     for request in range(50, 50 + service.MOST_IN_STEPS):
         running.views.ask(1, Generate(request=request, prompt_ids=[5]))
     refused = running.ask(1, Generate(request=99, prompt_ids=[5]))

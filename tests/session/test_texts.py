@@ -28,7 +28,7 @@ from inspector.session.protocol import (
     Hit,
     SaeScores,
 )
-from inspector.session.texts import Browser, TextIndex
+from inspector.session.texts import TextIndex, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 TEXT = "the error of dark matter"
 
 
-def improve(browser: Browser, maps: Mapping[str, LinearMap], epoch: int) -> None:
+def improve(browser: Texts, maps: Mapping[str, LinearMap], epoch: int) -> None:
     """As the background fit does it."""
-    reading = browser.readings["excluded"]
+    reading = browser.fits["excluded"]
     reading.maps, reading.epoch = maps, epoch
 
 
@@ -54,14 +54,14 @@ def maps(loaded: Loaded) -> Mapping[str, LinearMap]:
 
 
 @pytest.fixture
-def browser(loaded: Loaded) -> Browser:
-    return Browser(loaded)
+def browser(loaded: Loaded) -> Texts:
+    return Texts(loaded)
 
 
 @pytest.fixture
-def sharp(loaded: Loaded, maps: Mapping[str, LinearMap]) -> Browser:
+def sharp(loaded: Loaded, maps: Mapping[str, LinearMap]) -> Texts:
     """With maps."""
-    made = Browser(loaded)
+    made = Texts(loaded)
     improve(made, maps, 3)
     return made
 
@@ -118,7 +118,7 @@ def check_scores(told: ContextScores, loaded: Loaded, maps: Mapping[str, LinearM
 
 
 def test_a_context_is_scored_as_a_fresh_run_scores_it(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap]
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap]
 ) -> None:
     told = sharp.context(0, GetContext(request=4, context=7))
     assert (told.request, told.source, told.context, told.epoch) == (4, "context", 7, 3)
@@ -131,7 +131,7 @@ def test_a_context_is_scored_as_a_fresh_run_scores_it(
     assert told.split == "".join(letters[pair] for pair in pairs)
 
 
-def test_before_the_first_map_the_parts_are_not_known_and_the_whole_is(browser: Browser) -> None:
+def test_before_the_first_map_the_parts_are_not_known_and_the_whole_is(browser: Texts) -> None:
     told = browser.context(0, GetContext(context=0))
     assert told.epoch == 0
     for scores in told.saes:
@@ -141,7 +141,7 @@ def test_before_the_first_map_the_parts_are_not_known_and_the_whole_is(browser: 
 
 
 def test_after_a_fit_a_text_recolours_without_the_model(
-    browser: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
+    browser: Texts, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser.context(0, GetContext(context=2))
     browser.prompt(1, AnalysePrompt(text=TEXT))
@@ -160,7 +160,7 @@ def test_after_a_fit_a_text_recolours_without_the_model(
 
 
 def test_without_kept_reconstructions_the_numbers_are_the_same(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "RECONSTRUCTIONS_BYTES", 0)
     first, second = sharp.context(0, GetContext(context=2)), sharp.context(0, GetContext(context=2))
@@ -169,7 +169,7 @@ def test_without_kept_reconstructions_the_numbers_are_the_same(
 
 
 def test_a_prompt_holds_out_everything_but_special_tokens(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap]
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap]
 ) -> None:
     told = sharp.prompt(1, AnalysePrompt(request=2, text=f"  {TEXT}\n"))
     assert (told.request, told.source, told.name) == (2, "prompt", TEXT)
@@ -178,7 +178,7 @@ def test_a_prompt_holds_out_everything_but_special_tokens(
     check_scores(told, loaded, maps)
 
 
-def test_the_oldest_texts_are_dropped_when_there_is_no_room(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_texts_are_dropped_when_there_is_no_room(browser: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
     one = browser.context(0, GetContext(context=0))
     assert one.tokens
     kept = browser.kept
@@ -195,7 +195,7 @@ def test_the_oldest_texts_are_dropped_when_there_is_no_room(browser: Browser, mo
 # ---- generation -----------------------------------------------------------------------------------------------------
 
 
-def generated(browser: Browser, asked: Generate) -> list[Generated]:
+def generated(browser: Texts, asked: Generate) -> list[Generated]:
     return [item for item in browser.generate(1, asked) if item is not None]
 
 
@@ -217,7 +217,7 @@ def together(messages: list[Generated]) -> tuple[list[int], list[SaeScores], np.
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["token by token", "all at once"])
 def test_every_live_token_is_decomposed_as_a_full_rerun_decomposes_it(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch, seconds: float
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
 
     monkeypatch.setattr(documents, "MESSAGE_SECONDS", seconds)
@@ -235,7 +235,7 @@ def test_every_live_token_is_decomposed_as_a_full_rerun_decomposes_it(
     assert [text for m in messages for text in m.tokens] == loaded.model.token_texts(ids)
 
 
-def test_questions_between_two_tokens_change_nothing(sharp: Browser, loaded: Loaded) -> None:
+def test_questions_between_two_tokens_change_nothing(sharp: Texts, loaded: Loaded) -> None:
     asked = Generate(prompt_ids=loaded.model.encode(TEXT), max_tokens=15, seed=1)
     undisturbed = together(generated(sharp, asked))
     messages = []
@@ -248,14 +248,14 @@ def test_questions_between_two_tokens_change_nothing(sharp: Browser, loaded: Loa
     np.testing.assert_array_equal(disturbed[2], undisturbed[2])
 
 
-def test_a_contexts_own_tokens_can_be_continued(sharp: Browser, loaded: Loaded) -> None:
+def test_a_contexts_own_tokens_can_be_continued(sharp: Texts, loaded: Loaded) -> None:
     ids = loaded.contexts.token_ids[3, :10].tolist()
     (first, *rest) = generated(sharp, Generate(prompt_ids=ids, max_tokens=4))
     assert first.token_ids == ids
     assert sum(len(m.token_ids) for m in rest) == 4
 
 
-def test_a_generation_ends_where_the_models_context_ends(sharp: Browser, loaded: Loaded) -> None:
+def test_a_generation_ends_where_the_models_context_ends(sharp: Texts, loaded: Loaded) -> None:
     ids, *_ = together(generated(sharp, Generate(prompt_ids=loaded.model.encode(TEXT), max_tokens=100_000)))
     assert len(ids) <= loaded.model.n_ctx
 
@@ -276,7 +276,7 @@ def same(told: list[Guess], expected: list[Guess]) -> None:
 
 
 def test_detail_tells_the_latents_and_what_each_replacement_does_to_the_next_token(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap]
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap]
 ) -> None:
     sae = loaded.saes[2]
     told = sharp.detail(1, GetDetail(request=8, source="context", context=5, position=21, sae_id=sae.ref.sae_id))
@@ -297,12 +297,12 @@ def test_detail_tells_the_latents_and_what_each_replacement_does_to_the_next_tok
         same(told.guesses[name], best(logits.log_softmax(dim=-1).numpy(), loaded))
 
 
-def test_before_the_first_map_only_the_sae_is_spliced(browser: Browser, loaded: Loaded) -> None:
+def test_before_the_first_map_only_the_sae_is_spliced(browser: Texts, loaded: Loaded) -> None:
     told = browser.detail(1, GetDetail(source="context", context=0, position=9, sae_id=loaded.saes[0].ref.sae_id))
     assert list(told.guesses) == ["model", "Sae"]
 
 
-def test_a_perfect_sae_changes_no_guess(sharp: Browser, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_perfect_sae_changes_no_guess(sharp: Texts, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     from inspector.sources.sae import Reconstruction
 
     def perfect(_: object, x: torch.Tensor) -> Reconstruction:
@@ -314,7 +314,7 @@ def test_a_perfect_sae_changes_no_guess(sharp: Browser, loaded: Loaded, monkeypa
 
 
 def test_guesses_of_a_text_are_made_once_per_sae_and_fit(
-    sharp: Browser, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
+    sharp: Texts, loaded: Loaded, maps: Mapping[str, LinearMap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     splice = type(loaded.model).splice
@@ -329,7 +329,7 @@ def test_guesses_of_a_text_are_made_once_per_sae_and_fit(
     assert len(calls) == 9
 
 
-def test_details_of_prompts_and_generations_are_their_views_own(sharp: Browser, loaded: Loaded) -> None:
+def test_details_of_prompts_and_generations_are_their_views_own(sharp: Texts, loaded: Loaded) -> None:
     sae_id = loaded.saes[0].ref.sae_id
     prompt = sharp.prompt(1, AnalysePrompt(text=TEXT))
     sharp.prompt(2, AnalysePrompt(text="x"))
@@ -354,7 +354,7 @@ def test_details_of_prompts_and_generations_are_their_views_own(sharp: Browser, 
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
-def test_what_does_not_exist_is_named(sharp: Browser, loaded: Loaded) -> None:
+def test_what_does_not_exist_is_named(sharp: Texts, loaded: Loaded) -> None:
     sae_id = loaded.saes[0].ref.sae_id
     n = len(loaded.contexts.names)
     with pytest.raises(UsageError, match=rf"no context {n}\. The contexts are 0 to {n - 1}"):
@@ -369,7 +369,7 @@ def test_what_does_not_exist_is_named(sharp: Browser, loaded: Loaded) -> None:
         sharp.detail(1, GetDetail(source="context", context=0, position=32, sae_id=sae_id))
 
 
-def test_texts_that_do_not_fit_are_refused_before_the_model_sees_them(sharp: Browser, loaded: Loaded) -> None:
+def test_texts_that_do_not_fit_are_refused_before_the_model_sees_them(sharp: Texts, loaded: Loaded) -> None:
     limit = loaded.model.n_ctx
     with pytest.raises(DataError, match=f"tokens, but the model reads {limit}. Shorten it"):
         sharp.prompt(1, AnalysePrompt(text="日" * limit))
@@ -382,13 +382,13 @@ def test_texts_that_do_not_fit_are_refused_before_the_model_sees_them(sharp: Bro
         sharp.generate(1, Generate(prompt_ids=[5], temperature=float("nan")))
 
 
-def test_an_empty_prompt_is_the_first_token_alone(sharp: Browser, loaded: Loaded) -> None:
+def test_an_empty_prompt_is_the_first_token_alone(sharp: Texts, loaded: Loaded) -> None:
     assert sharp.prompt(1, AnalysePrompt(text="")).token_ids == [loaded.model.bos_id]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_is_located_and_not_coloured(
-    sharp: Browser, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, value: float
+    sharp: Texts, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     forward = type(loaded.model).forward
 
@@ -407,7 +407,7 @@ def test_a_number_that_is_none_is_located_and_not_coloured(
     assert np.isfinite(numbers(sharp.context(0, GetContext(context=6)).x_norm)).all()
 
 
-def test_text_is_found_across_tokens(sharp: Browser, loaded: Loaded) -> None:
+def test_text_is_found_across_tokens(sharp: Texts, loaded: Loaded) -> None:
     hits = sharp.find(0, Find(text=" DARK ")).hits
     assert len(hits) > 3
     for hit in hits:
