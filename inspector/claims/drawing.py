@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, interval_text
+from inspector.claims.verdict import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted
 from inspector.drawing.lines import prose
 from inspector.drawing.palette import Line, TokenPalette, figure_palette
 
@@ -26,18 +26,11 @@ def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette)
         sign = f"{SIGNS[each.verdict]} {each.id:<4} "
         said = prose(f"{each.claim} {each.verdict[0].upper()}{each.verdict[1:]}.", width - len(indent), styles.strong)
         lines += [[(sign if i == 0 else indent, styles.strong), *line] for i, line in enumerate(said)]
-        number = f"{each.number}{_interval(each)}" if each.number else ""
+        number = f"{each.number}{each.said_of}" if each.number else ""
         told = (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _all_tokens(each), _from(each))
         for text in told:
             lines += [[(indent, styles.plain), *line] for line in prose(text, width - len(indent), styles.plain)]
     return [*lines, [], *prose(counted(verdicts), width, styles.strong)]
-
-
-def _interval(each: Verdict) -> str:
-    """The interval says of which number it is: in a number over many SAEs it is that of the middle one."""
-    if each.interval is None or each.value is None:
-        return ""
-    return f"; of {each.value:.3g}:{interval_text(each.interval)}"
 
 
 def _all_tokens(each: Verdict) -> str:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
-from inspector.claims.verdict import (
-    Finding,
-    Result,
-    Z,
-    cannot,
-    decided,
-    ends_of,
-    known,
-    lies_in,
-    lies_out,
-    middle,
-    spread,
-    too_few,
-    trend,
-)
+from inspector.claims import verdict
+from inspector.claims.verdict import Finding, Results, claim
+from inspector.drawing.figures import with_interval
 from inspector.statistics.intervals import slope_beside
 
-Results = Mapping[str, Result]
 NORM_RANGE, VECTOR_RANGE, PURSUIT_RANGE = (0.70, 0.95), (0.15, 0.72), (3.0, 5.0)
 """The paper's own numbers of C1, C2 and C11 (in percent)."""
 FLAT = math.log2(1.05)
@@ -38,6 +24,14 @@ FAR_OVER_PERCENT = 10.0
 """Of fvu: twice the paper's 3 to 5% is no longer 'a little'."""
 
 
+@claim(
+    "C1",
+    "The size of the error is linearly predictable.",
+    paper="R² 0.70 to 0.95; '> 90%'",
+    needs=("norm-prediction",),
+    also=("norm-baselines",),
+    contradicted_by="R² at or below the Gaussian null or the ‖x‖ baseline",
+)
 def norm_predictable(results: Results) -> Finding:
     """C1: r2_norm in the paper's range, and for most SAEs above the Gaussian null and what |x| alone predicts.
 
@@ -52,35 +46,25 @@ def norm_predictable(results: Results) -> Finding:
         level = null.get(row["sae"])
         if row["r2_norm"] is None or level is None:
             continue
-        low, high = ends_of(found, row["sae"], "r2_norm")
+        low, high = verdict.ends_of(found, row["sae"], "r2_norm")
         level = max(level, -math.inf if by_x is None else by_x)
         above += low > level
         below += high <= level
-    values = known(row["r2_norm"] for row in found["saes"])
-    half = middle(found, "r2_norm")
-    if half is None:
-        return cannot("No SAE has a defined r2_norm.")
-    n, ends = len(values), half[1] or (-math.inf, math.inf)
+    numbers = verdict.scored(found, "r2_norm")
+    if not numbers:
+        return verdict.cannot("No SAE has a defined r2_norm.")
+    n, half = len(numbers), verdict.middle(numbers)
+    inside, _ = verdict.surely([half[1]], *NORM_RANGE)
+    _, outside = verdict.surely((ends for _, ends in numbers), *NORM_RANGE)
     why = f"The interval of {above} of {n} SAEs lies above the Gaussian null of the same moments"
     why += "" if by_x is None else f" and the R² {by_x:.3g} from |x| alone"
-    inside, outside = lies_in(ends, *NORM_RANGE), _outside(found, "r2_norm", NORM_RANGE)
-    why += (
-        f", of {below} below; the middle one {'lies' if inside else 'does not surely lie'} in the paper's range, and "
-    )
-    why += f"{outside} surely lie outside."
+    why += f", of {below} below; the middle one {'lies' if inside else 'does not surely lie'} in the paper's range, "
     return Finding(
-        answer=decided(above > n / 2 and inside and not outside, below > n / 2, n),
-        number=spread(values),
-        why=why + too_few(n),
-        value=half[0],
-        interval=half[1],
+        answer=verdict.decided(above > n / 2 and inside == 1 and not outside, below > n / 2, n),
+        number=verdict.spread([value for value, _ in numbers]),
+        why=f"{why}and {outside} surely lie outside.{verdict.too_few(n)}",
+        of=half,
     )
-
-
-def _outside(found: Result, key: str, bounds: tuple[float, float]) -> int:
-    """How many SAEs' scores surely lie outside the two."""
-    rows = (row for row in found["saes"] if row.get(key) is not None)
-    return sum(lies_out(ends_of(found, row["sae"], key), *bounds) for row in rows)
 
 
 def _x_norm_baseline(results: Results) -> float | None:
@@ -90,33 +74,44 @@ def _x_norm_baseline(results: Results) -> float | None:
         return None
     # Its headline is the norm under --profile paper-text (D-18); here the squared norm is predicted.
     key = "r2_x_norm" if other["result"].get("headline", "squared") == "squared" else "r2_x_norm_other"
-    values = known(row.get(key) for row in other["saes"])
+    values = verdict.known(row.get(key) for row in other["saes"])
     return sorted(values)[len(values) // 2] if values else None
 
 
+@claim(
+    "C2",
+    "About half of the error vector is linearly predictable.",
+    paper="R² 0.15 to 0.72",
+    needs=("error-vector",),
+    contradicted_by="R², mean over dimensions, surely outside this with whole contexts held out",
+)
 def vector_predictable(results: Results) -> Finding:
     """C2: R² of the error vector, mean over dimensions as in the paper, in its range with whole contexts held out."""
     found = results["error-vector"]
-    half = middle(found, "r2_mean_dims")
-    if half is None:
-        return cannot("No SAE has a defined r2_mean_dims.")
-    value, ends, _ = half
-    values = known(row["r2_mean_dims"] for row in found["saes"])
-    outside = _outside(found, "r2_mean_dims", VECTOR_RANGE)
-    inside = lies_in(ends or (-math.inf, math.inf), *VECTOR_RANGE) and not outside
-    split = found["provenance"].get("split")
-    tested = ends or (-math.inf, math.inf)
-    held = "whole contexts held out" if split == "context" else "single tokens held out, which cannot show a collapse"
+    numbers = verdict.scored(found, "r2_mean_dims")
+    if not numbers:
+        return verdict.cannot("No SAE has a defined r2_mean_dims.")
+    n, half = len(numbers), verdict.middle(numbers)
+    inside, wrong = verdict.surely([half[1]], *VECTOR_RANGE)
+    _, outside = verdict.surely((ends for _, ends in numbers), *VECTOR_RANGE)
+    whole = found["provenance"].get("split") == "context"
+    held = "whole contexts held out" if whole else "single tokens held out, which cannot show a collapse"
     return Finding(
-        answer=decided(split == "context" and inside, lies_out(tested, *VECTOR_RANGE), len(values)),
-        number=spread(values),
-        why=f"Unweighted mean over dimensions, as in the paper: {outside} of {len(values)} SAEs surely lie outside its "
-        f"0.15 to 0.72; {held}.{too_few(len(values))}",
-        value=value,
-        interval=ends,
+        answer=verdict.decided(whole and inside == 1 and not outside, wrong == 1, n),
+        number=verdict.spread([value for value, _ in numbers]),
+        why=f"Unweighted mean over dimensions, as in the paper: {outside} of {n} SAEs surely lie outside its 0.15 to "
+        f"0.72; {held}.{verdict.too_few(n)}",
+        of=half,
     )
 
 
+@claim(
+    "C3",
+    "Nonlinear FVU is constant in width at fixed L0 (middle layers).",
+    paper="no number",
+    needs=("fvu-nonlinear",),
+    contradicted_by="slope on log width differs from 0 beyond its interval",
+)
 def constant_in_width(results: Results) -> Finding:
     """C3: slope of log fvu_nonlinear on log width, log L0 held fixed, over the SAEs of the hook.
 
@@ -126,26 +121,32 @@ def constant_in_width(results: Results) -> Finding:
     found = results["fvu-nonlinear"]
     rows = [row for row in found["saes"] if row["fvu_nonlinear"] and row["fvu_nonlinear"] > 0.0 and row["l0"] > 0.0]
     if len({row["d_sae"] for row in rows}) < 3:
-        return cannot("A slope on width needs SAEs of at least three widths.")
+        return verdict.cannot("A slope on width needs SAEs of at least three widths.")
     if len(rows) < FEWEST_OF_SLOPE:
-        return cannot(f"A slope beside L0 needs at least {FEWEST_OF_SLOPE} SAEs, and {len(rows)} are there.")
+        return verdict.cannot(f"A slope beside L0 needs at least {FEWEST_OF_SLOPE} SAEs, and {len(rows)} are there.")
     logs = [[math.log(row[key]) for row in rows] for key in ("d_sae", "fvu_nonlinear", "l0")]
     fitted = slope_beside(*logs)
     if fitted is None:
-        return cannot("Width and L0 of these SAEs cannot be told apart.")
+        return verdict.cannot("Width and L0 of these SAEs cannot be told apart.")
     b, ends = fitted
     covers = ends[0] <= 0.0 <= ends[1]
     return Finding(
-        answer=decided(covers and lies_in(ends, -FLAT, FLAT), not covers),
-        number=f"d log fvu_nonlinear / d log width = {b:+.3f}",
+        answer=verdict.decided(covers and verdict.lies_in(ends, -FLAT, FLAT), not covers),
+        number=f"d log fvu_nonlinear / d log width = {with_interval(b, ends, '+')}",
         why=f"The slope over {len(rows)} SAEs with log L0 as a covariate {'covers' if covers else 'excludes'} 0: each "
         f"doubling of the width changes nonlinear FVU by {100 * (2 ** ends[0] - 1):+.1f} to "
         f"{100 * (2 ** ends[1] - 1):+.1f}%; constant is within 5% either way.",
-        value=b,
-        interval=ends,
+        of=(b, ends),
     )
 
 
+@claim(
+    "C4",
+    "Vector R² falls with width and L0; norm R² falls with width and rises with L0.",
+    paper="trends",
+    needs=("error-vector", "norm-prediction"),
+    contradicted_by="rank correlations the other way",
+)
 def trends(results: Results) -> Finding:
     """C4: vector R-squared falls with width and L0; norm R-squared falls with width, rises with L0."""
     wanted = (
@@ -156,43 +157,55 @@ def trends(results: Results) -> Finding:
     )
     said, right, wrong = [], 0, []
     for experiment, score, along, fixed, sign, name in wanted:
-        found = trend(results[experiment]["saes"], score, along, fixed)
+        found = verdict.trend(results[experiment]["saes"], score, along, fixed)
         if found is None:
             said.append(f"{name}: too few SAEs")
             continue
         said.append(f"{name}: τ {found.tau:+.2f}")
-        right += sign * found.z > Z
-        if sign * found.z < -Z:
+        right += sign * found.z > verdict.Z
+        if sign * found.z < -verdict.Z:
             wrong.append(name)
     why = "Kendall's τ with the other held fixed; " + (
         f"against the paper, beyond chance: {', '.join(wrong)}."
         if wrong
         else f"{right} of 4 as the paper says, beyond chance."
     )
-    return Finding(answer=decided(right == 4, bool(wrong)), number="; ".join(said), why=why)
+    return Finding(answer=verdict.decided(right == 4, bool(wrong)), number="; ".join(said), why=why)
 
 
+@claim(
+    "C5",
+    "Some linear error survives infinite width.",
+    paper="c above the mean nonlinear FVU",
+    needs=("dark-matter-breakdown",),
+    contradicted_by="c surely not above the mean nonlinear FVU; an interval that covers it decides nothing",
+)
 def linear_survives(results: Results) -> Finding:
     """C5: the floor of the power law above the mean nonlinear FVU."""
     found = results["dark-matter-breakdown"]["result"]
     value, ends = found["floor_above_nonlinear"], found["floor_above_nonlinear_interval"]
     if value is None or ends is None:
-        return cannot(f"The power law was not fitted: {found['floor_not_identified_because']}.")
+        return verdict.cannot(f"The power law was not fitted: {found['floor_not_identified_because']}.")
     low, high = float(ends[0]), float(ends[1])
-    number = f"c - mean nonlinear FVU = {value:.3g}"
     why = "The interval lies above 0." if low > 0.0 else "The interval covers 0." if high > 0.0 else "It lies below 0."
     if not found["floor_identified"]:
         # An upper end holds all the same: a floor that may be nothing can still be too low.
         why = f"The floor c is not identified: {found['floor_not_identified_because']}. {why}"
     return Finding(
-        answer=decided(bool(found["floor_identified"]) and low > 0.0, high <= 0.0),
-        number=number,
+        answer=verdict.decided(bool(found["floor_identified"]) and low > 0.0, high <= 0.0),
+        number=f"c - mean nonlinear FVU = {with_interval(value, ends)}",
         why=why,
-        value=value,
-        interval=(low, high),
+        of=(value, (low, high)),
     )
 
 
+@claim(
+    "C10",
+    "Both components raise the cross-entropy in proportion to their size.",
+    paper="no number; variance and norm marks",
+    needs=("ce-splice",),
+    contradicted_by="bars outside both marks",
+)
 def splices(results: Results) -> Finding:
     """C10: both components cost cross-entropy in proportion to their size.
 
@@ -203,53 +216,56 @@ def splices(results: Results) -> Finding:
     inside = outside = n = 0
     for row in found["saes"]:
         for part in ("linear", "nonlinear"):
-            marks = known((row.get(f"variance_recovered_{part}"), row.get(f"norm_ratio_{part}")))
+            marks = verdict.known((row.get(f"variance_recovered_{part}"), row.get(f"norm_ratio_{part}")))
             if row.get(f"recovered_{part}") is None or len(marks) < 2:
                 continue
-            ends = ends_of(found, row["sae"], f"recovered_{part}")
+            ends = verdict.ends_of(found, row["sae"], f"recovered_{part}")
             bounds = min(marks) - NEAR_MARKS, max(marks) + NEAR_MARKS
-            n, inside, outside = n + 1, inside + lies_in(ends, *bounds), outside + lies_out(ends, *bounds)
+            n, inside, outside = (
+                n + 1,
+                inside + verdict.lies_in(ends, *bounds),
+                outside + verdict.lies_out(ends, *bounds),
+            )
     if not n:
-        return cannot("No SAE has a defined share of cross-entropy recovered.")
-    recovered = known(row.get(f"recovered_{part}") for row in found["saes"] for part in ("linear", "nonlinear"))
-    half = middle(found, "recovered_linear")
+        return verdict.cannot("No SAE has a defined share of cross-entropy recovered.")
+    recovered = verdict.known(row.get(f"recovered_{part}") for row in found["saes"] for part in ("linear", "nonlinear"))
+    numbers = verdict.scored(found, "recovered_linear")
+    half = verdict.middle(numbers) if numbers else (None, None)
     return Finding(
-        answer=decided(inside > 0.9 * n, outside > 0.5 * n, n),
-        number=f"{inside} of {n} bars surely between the marks, {outside} surely not; recovered {spread(recovered)} %",
+        answer=verdict.decided(inside > 0.9 * n, outside > 0.5 * n, n),
+        number=f"{inside} of {n} bars surely between the marks, {outside} surely not; recovered "
+        f"{verdict.spread(recovered)} %",
         why="The marks are the variance recovered and the norm ratio, with 5 points either way; more than nine tenths "
-        "surely between them agrees, more than half surely not contradicts." + too_few(n, "bars"),
-        value=None if half is None else half[0],
-        interval=None if half is None else half[1],
+        "surely between them agrees, more than half surely not contradicts." + verdict.too_few(n, "bars"),
+        of=half,
     )
 
 
+@claim(
+    "C11",
+    "A better encoder cuts total FVU a little and nonlinear FVU hardly.",
+    paper="3 to 5%; about 0",
+    needs=("pursuit",),
+    contradicted_by="the comparison on the same tokens shows a change in nonlinear FVU",
+)
 def pursuit(results: Results) -> Finding:
     """C11: pursued codes cut total FVU a little and nonlinear FVU hardly, on the same tokens."""
     found = results["pursuit"]
-    rows = [row for row in found["saes"] if row.get("fvu_decrease_percent") is not None]
-    if not rows:
-        return cannot("No SAE was pursued.")
-    decrease, change = (
-        found["result"]["mean_fvu_decrease_percent"],
-        found["result"]["mean_fvu_nonlinear_change_percent"],
-    )
-    moved = still = 0
-    for row in rows:
-        ends = ends_of(found, row["sae"], "fvu_nonlinear_change_percent")
-        moved += lies_out(ends, -UNCHANGED_PERCENT, UNCHANGED_PERCENT)
-        still += lies_in(ends, -UNCHANGED_PERCENT, UNCHANGED_PERCENT)
-    half = middle(found, "fvu_nonlinear_change_percent")
-    falls = [ends_of(found, row["sae"], "fvu_decrease_percent") for row in rows]
+    falls = verdict.scored(found, "fvu_decrease_percent")
+    if not falls:
+        return verdict.cannot("No SAE was pursued.")
+    decrease = found["result"]["mean_fvu_decrease_percent"]
+    change = found["result"]["mean_fvu_nonlinear_change_percent"]
+    changes = verdict.scored(found, "fvu_nonlinear_change_percent")
+    still, moved = verdict.surely((ends for _, ends in changes), -UNCHANGED_PERCENT, UNCHANGED_PERCENT)
+    little, not_little = verdict.surely((ends for _, ends in falls), 0.0, FAR_OVER_PERCENT)
     in_range = decrease is not None and PURSUIT_RANGE[0] <= decrease <= PURSUIT_RANGE[1]
-    not_little = sum(lies_out(ends, 0.0, FAR_OVER_PERCENT) for ends in falls)
-    little = sum(lies_in(ends, 0.0, FAR_OVER_PERCENT) for ends in falls)
-    most = len(rows) / 2
+    n, half = len(falls), verdict.middle(changes) if changes else (None, None)
     return Finding(
-        answer=decided(in_range and little > most and still > most, moved > most or not_little > most, len(rows)),
+        answer=verdict.decided(in_range and little > n / 2 and still > n / 2, moved > n / 2 or not_little > n / 2, n),
         number=f"FVU {-decrease:+.1f}%, nonlinear FVU {change:+.1f}% (means)" if change is not None else "undefined",
-        why=f"Nonlinear FVU of {moved} of {len(rows)} SAEs surely moved by more than {UNCHANGED_PERCENT:g}%, of "
+        why=f"Nonlinear FVU of {moved} of {n} SAEs surely moved by more than {UNCHANGED_PERCENT:g}%, of "
         f"{still} surely did not; total FVU {'fell' if in_range else 'did not fall'} by the paper's 3 to 5%, and for "
-        f"{not_little} surely not by up to {FAR_OVER_PERCENT:g}%.{too_few(len(rows))}",
-        value=None if half is None else half[0],
-        interval=None if half is None else half[1],
+        f"{not_little} surely not by up to {FAR_OVER_PERCENT:g}%.{verdict.too_few(n)}",
+        of=half,
     )

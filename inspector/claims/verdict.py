@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from inspector.drawing.figures import with_interval
+
 Answer = Literal["consistent with the paper", "contradicts it", "cannot tell"]
 CONSISTENT: Answer = "consistent with the paper"
 CONTRADICTS: Answer = "contradicts it"
 CANNOT_TELL: Answer = "cannot tell"
 Result = Mapping[str, Any]
 """An object as `--json` prints it; user data, hence Any."""
+Interval = tuple[float, float] | None
+Number = tuple[float, Interval]
+"""A score and its 95% interval; None: there is none."""
 Z = 1.959964
 """97.5% of the normal distribution."""
 
@@ -29,9 +34,12 @@ class Finding:
     number: str
     """This run's number in words a table can hold."""
     why: str
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    """95%; None: there is none for this number."""
+    of: tuple[float | None, Interval] = (None, None)
+    """The one number it rests on, if there is one, and its 95% interval: over many SAEs that of the middle one."""
+
+
+Results = Mapping[str, Result]
+"""By experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +53,19 @@ class Claim:
     needs: tuple[str, ...]
     """Experiments whose results it is judged by."""
     contradicted_by: str
-    judge: Callable[[Mapping[str, Result]], Finding]
+    judge: Callable[[Results], Finding]
     """Gets the results by experiment; all that it needs are there, of one target."""
     also: tuple[str, ...] = ()
     """Experiments that are looked at where they are there."""
+
+
+def claim(
+    claim_id: str, said: str, *, paper: str, needs: tuple[str, ...], contradicted_by: str, also: tuple[str, ...] = ()
+) -> Callable[[Callable[[Results], Finding]], Claim]:
+    """Above a function that judges: the claim it judges. See `Claim` for the fields."""
+    return lambda judge: Claim(
+        id=claim_id, claim=said, paper=paper, needs=needs, contradicted_by=contradicted_by, judge=judge, also=also
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +77,20 @@ class Verdict:
     paper: str
     number: str
     value: float | None
-    interval: tuple[float, float] | None
+    interval: Interval
     verdict: Answer
     why: str
     results: tuple[str, ...]
     """Ids of the results it rests on."""
     all_tokens: str = ""
     """The verdict and its number when tokens that outweigh all others count too, if it is another one."""
+
+    @property
+    def said_of(self) -> str:
+        """'; of 0.53 [0.52, 0.54]': which number the interval is of. Empty if there is none."""
+        if self.interval is None or self.value is None:
+            return ""
+        return f"; of {with_interval(self.value, self.interval)}"
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:
@@ -102,7 +126,7 @@ def known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def interval_of(result: Result, sae: str, key: str) -> tuple[float, float] | None:
+def interval_of(result: Result, sae: str, key: str) -> Interval:
     """The 95% interval of a score of an SAE."""
     ends = result["intervals"].get(sae, {}).get(key)
     return None if ends is None else (float(ends[0]), float(ends[1]))
@@ -123,24 +147,37 @@ def lies_out(ends: tuple[float, float], low: float, high: float) -> bool:
     return ends[1] < low or ends[0] > high
 
 
-def middle(result: Result, key: str) -> tuple[float, tuple[float, float] | None, str] | None:
-    """The median of a score over SAEs as one of them has it: value, interval, name. None if none is defined."""
-    rows = sorted((row for row in result["saes"] if row.get(key) is not None), key=lambda row: float(row[key]))
-    if not rows:
-        return None
-    row = rows[(len(rows) - 1) // 2]
-    return row[key], interval_of(result, row["sae"], key), row["sae"]
+def scored(result: Result, key: str) -> list[Number]:
+    """A score of every SAE that has it, with its interval."""
+    rows = (row for row in result["saes"] if row.get(key) is not None)
+    return [(row[key], interval_of(result, row["sae"], key)) for row in rows]
+
+
+def pair_name(pair: Mapping[str, Any]) -> str:
+    """Where the intervals of a pair of SAEs stand."""
+    return f"{pair.get('small')} -> {pair.get('large')}"
+
+
+def of_pairs(result: Result, pairs: Iterable[Mapping[str, Any]], key: str) -> list[Number]:
+    """A score of pairs of SAEs with its interval."""
+    return [(pair[key], interval_of(result, pair_name(pair), key)) for pair in pairs]
+
+
+def surely(intervals: Iterable[Interval], low: float, high: float) -> tuple[int, int]:
+    """How many intervals lie between the two as a whole, and how many outside; those that there are not do neither."""
+    known_ones = [ends for ends in intervals if ends is not None]
+    return sum(lies_in(ends, low, high) for ends in known_ones), sum(lies_out(ends, low, high) for ends in known_ones)
+
+
+def middle(numbers: Sequence[Number]) -> Number:
+    """The median of numbers and its interval, as one of them has it."""
+    return sorted(numbers, key=lambda number: number[0])[(len(numbers) - 1) // 2]
 
 
 def spread(values: Sequence[float]) -> str:
     """'0.71 to 0.86, median 0.80'."""
     low, high = min(values), max(values)
     return f"{low:.3g} to {high:.3g}, median {statistics.median(values):.3g}" if len(values) > 1 else f"{low:.3g}"
-
-
-def interval_text(interval: tuple[float, float] | None) -> str:
-    """'[0.1, 0.2]', or nothing."""
-    return "" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from inspector.cli.narration import follow
 from inspector.cli.opening import opened
 from inspector.cli.output import print_text
 from inspector.cli.tokens import first_context, print_first
-from inspector.drawing.figures import Cell, Column, Table
+from inspector.drawing.figures import Cell, Column, Table, with_interval
 from inspector.drawing.safe_text import visible
 from inspector.drawing.terminal_figures import render_table
 from inspector.options import width_label
@@ -77,6 +77,4 @@ def _row(results: list[dict[str, Any]], sae: str) -> tuple[Cell, ...]:
 def _with_interval(value: float | None, interval: list[float] | None) -> str:
     if value is None:
         return "undefined"
-    if interval is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f}" if interval is None else with_interval(value, interval)

@@ -278,6 +278,16 @@ def supported_decimals(intervals: Iterable[Sequence[float] | None], otherwise: i
     return min(max(1 - math.floor(math.log10(min(halves))), 0), MOST_DECIMALS)
 
 
+def with_interval(value: float, ends: Sequence[float] | None, sign: Literal["", "+"] = "") -> str:
+    """'0.531 [0.521, 0.541]': a number and its interval as text, with as many digits as that supports.
+
+    Three significant digits where there is no interval, or one without width. With `sign` all carry one.
+    """
+    digits = supported_decimals((ends,), -1)
+    form = f"{sign}.3g" if digits < 0 else f"{sign}.{digits}f"
+    return f"{value:{form}}" if ends is None else f"{value:{form}} [{ends[0]:{form}}, {ends[1]:{form}}]"
+
+
 def sae_table(title: str, rows: Sequence[Row], intervals: Intervals, scores: Sequence[Score], note: str = "") -> Table:
     """One line per SAE: name, width, nominal and measured L0, then every score with its interval where it has one."""
     columns = [

@@ -99,9 +99,7 @@ def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield "".join(f"<th>{title}</th>" for title in ("", "claim", "the paper", "here", "verdict", "why"))
     yield "</tr></thead><tbody>"
     for each in verdicts:
-        number = text_of(each.number)
-        if each.interval is not None and each.value is not None:
-            number += f"; of {each.value:.3g}: [{each.interval[0]:.3g},&nbsp;{each.interval[1]:.3g}]"
+        number = text_of(each.number) + text_of(each.said_of).replace(", ", ",&nbsp;")
         sources = ", ".join(f'<a href="#{text_of(found)}">{text_of(found)}</a>' for found in each.results)
         why = text_of(each.why) + (f' <span class="quiet">From {sources}.</span>' if sources else "")
         if each.all_tokens:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from inspector.claims import Verdict, evaluate
+from inspector.claims import CLAIMS, Verdict, evaluate
 from inspector.claims.drawing import SIGNS
-from inspector.claims.table import CLAIMS
-from inspector.claims.verdict import interval_text
 from inspector.drawing.figures import Figure, Table
 from inspector.drawing.lines import prose
 from inspector.drawing.palette import Line, figure_palette
@@ -289,9 +287,7 @@ def verdict_lines(verdict: Verdict, width: int, palette: TokenPalette) -> list[L
     styles = figure_palette(palette)
     head = f"{SIGNS[verdict.verdict]} {verdict.id} {verdict.verdict}: {verdict.claim}"
     lines = prose(head, width, styles.strong)
-    here = verdict.number or "no number"
-    if verdict.interval is not None and verdict.value is not None:
-        here += f"; of {verdict.value:.3g}:{interval_text(verdict.interval)}"
+    here = (verdict.number or "no number") + verdict.said_of
     for label, text in (("paper", verdict.paper), ("here ", here), ("why  ", verdict.why)):
         lines += _indented(f"{label}  {text}", width, palette)
     return lines

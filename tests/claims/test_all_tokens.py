@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from inspector.claims import CLAIMS, all_tokens
+from inspector import claims
+from inspector.claims import CLAIMS
 from inspector.claims.verdict import CONSISTENT, CONTRADICTS, Claim, Finding
 
 C1 = next(claim for claim in CLAIMS if claim.id == "C1")
@@ -23,14 +25,14 @@ def result(n_out: int, both: float = 0.99) -> dict[str, Any]:
     }
 
 
-def judged(claim: Claim, results: Any) -> Finding:
+def judge(results: Any) -> Finding:
     """By the number of paper's abstract alone."""
     value = results["norm-prediction"]["saes"][0]["r2_norm"]
     return Finding(answer=CONSISTENT if value > 0.9 else CONTRADICTS, number=f"{value}", why="")
 
 
 def test_every_number_is_replaced_by_that_of_all_tokens() -> None:
-    found = all_tokens.with_all_tokens(result(3))
+    found = claims.with_all_tokens(result(3))
     assert found["saes"] == [{"sae": "a", "r2_norm": 0.99, "n_eff": 22.0}]
     assert found["result"] == {"lowest_r2_norm": 0.99} and found["intervals"] == {"a": {"r2_norm": [0.97, 1.0]}}
     assert found["controls"] == {"gaussian_null": {"definition": "d", "r2_norm": {"a": 0.9}}}
@@ -47,4 +49,4 @@ def test_every_number_is_replaced_by_that_of_all_tokens() -> None:
 )
 def test_another_verdict_is_said_and_only_then(claim: Claim, n_out: int, both: float, said: str) -> None:
     results = {"norm-prediction": result(n_out, both), "norm-baselines": {"provenance": {}}, "norm-test": result(n_out)}
-    assert all_tokens.otherwise(claim, results, judged) == said
+    assert claims.otherwise(replace(claim, judge=judge), results) == said

@@ -363,7 +363,7 @@ def test_the_table_in_a_terminal_holds_every_word_and_obeys_nobody() -> None:
     assert text.startswith(
         "✓ C1   The size of the error is linearly predictable. Consistent with the paper.\n"
         "       paper: R² 0.70 to 0.95; '> 90%'\n"
-        "       here: 0.8 to 0.8, median 0.8; of 0.8: [0.79, 0.81]\n"
+        "       here: 0.8 to 0.8, median 0.8; of 0.800 [0.790, 0.810]\n"
     )
     assert text.endswith("\n\n1 consistent with the paper, 0 contradict it, 18 cannot tell\n")
 

@@ -126,10 +126,10 @@ def test_the_overview_joins_the_experiments_of_each_sae() -> None:
     assert overview([result(), vector]).splitlines()[:6] == [
         "to␛y · blocks.3.hook_resid_post · affine map from 1,280 tokens, scored on 640 held out",
         "",
-        "SAE  width    L0  r2_norm               r2_pooled             fvu    fvu_nonlinear",
-        "───  ─────  ────  ────────────────────  ────────────────────  ─────  ─────────────",
-        "a    256    16.0  0.750 [0.700, 0.800]  0.300 [0.200, 0.400]  0.250  0.200",
-        "b    4k     16.0  undefined             0.100                 0.125  0.100",
+        "SAE  width    L0  r2_norm               r2_pooled          fvu    fvu_nonlinear",
+        "───  ─────  ────  ────────────────────  ─────────────────  ─────  ─────────────",
+        "a    256    16.0  0.750 [0.700, 0.800]  0.30 [0.20, 0.40]  0.250  0.200",
+        "b    4k     16.0  undefined             0.100              0.125  0.100",
     ]
 
 

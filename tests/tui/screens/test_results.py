@@ -69,7 +69,7 @@ async def test_beside_the_figure_stands_what_it_means(store: Path) -> None:
         for part in (
             "C1 cannot tell: The size of the error is linearly predictable.",
             "paper R² 0.70 to 0.95; '> 90%'",
-            "here 0.5; of 0.5: [0.45, 0.55]",
+            "here 0.5; of 0.500 [0.450, 0.550]",
             "In the paper: Sec. 4.1, Eq. 10",
             "definition: R² = 1 - a / b.",
             "the paper: range 0.7 to 0.95",
