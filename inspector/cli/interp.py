@@ -200,9 +200,9 @@ def _gathered(
         target = with_base(target, found)
     loaded = yield from opened(target)
     from inspector.interp.examples import Settings, gather
-    from inspector.interp.readers import PlainReader
+    from inspector.interp.readers import Reader
 
-    readers: Sequence[Reader] = [PlainReader(sae) for sae in loaded.saes]
+    readers: Sequence[Reader] = [Reader(name=sae.ref.sae_id, sae=sae) for sae in loaded.saes]
     more: dict[str, Any] = {}
     if found is not None:
         from inspector.interp.readers import error_readers

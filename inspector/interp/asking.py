@@ -28,7 +28,7 @@ NAME = "answers.sqlite"
 
 def key_of(judge: str, version: str, question: Question) -> str:
     """sha256 of who is asked, with which prompts, and what."""
-    asked = [judge, version, question.max_tokens, [[each.role, each.text] for each in question.messages]]
+    asked = [judge, version, question.max_tokens, [["system", question.system], ["user", question.user]]]
     return hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()
 
 
@@ -103,8 +103,6 @@ class Tally:
     """Questions whose answer was kept from before, or was asked for twice."""
     retried: int = 0
     """Tries beyond the first."""
-    useless: int = 0
-    """Questions to which no answer could be had."""
 
 
 class Asker:
@@ -212,7 +210,6 @@ class Asker:
     def _count(self, reply: Reply) -> None:
         self.tally.retried += reply.tries - 1
         if reply.text is None:
-            self.tally.useless += 1
             self._useless_in_a_row += 1
             self._last_problem = reply.problem
         else:

@@ -238,7 +238,7 @@ class ChatJudge:
 
         body = {
             "model": self.name,
-            "messages": [{"role": message.role, "content": message.text} for message in question.messages],
+            "messages": question.turns,
             "temperature": 0,
             self._limit: question.max_tokens,
             "stream": False,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from inspector.errors import DataError, UsageError
 from inspector.events import Event, PassProgress
+from inspector.interp.prompts import SCORERS, Scorer
 from inspector.interp.windows import Reservoir, Windows, keys_of, windows_of
 from inspector.sources.activations import stream
 from inspector.statistics.passes import require_finite
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.target import Loaded
 
-Scorer = Literal["detection", "fuzzing"]
-SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 N_DECILES = 10
 PER_DECILE = 7
 N_NEGATIVES = 50
@@ -54,6 +53,33 @@ REASONS = (DEAD, FEW, DENSE)
 
 Ids = npt.NDArray[np.int64]
 Activations = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How latents are chosen and tested; everything here moves numbers."""
+
+    latents: int = 100
+    """Drawn of each SAE. The paper draws 1000."""
+    scorer: Scorer = "detection"
+    window: int = 32
+    """Tokens of an excerpt."""
+    shown: int = 4
+    """Excerpts to a question, as in the paper's code. More cost less and are judged worse."""
+    seed: int = 0
+    resamples: int = 1000
+    """Draws of latents for the intervals."""
+    control: bool = False
+    """Also judge every latent by the explanation of another."""
+    thinking: int = 0
+    """Tokens a judge may think in <think> before each answer; without room its answers are cut off."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("latents", self.latents, 1), ("window", self.window, 2), ("shown", self.shown, 1)):
+            if value < least:
+                raise UsageError(f"--{name} {value} is too few. Use {least} or more.")
+        if self.scorer not in SCORERS:
+            raise UsageError(f"There is no scorer {self.scorer!r}. Use {' or '.join(SCORERS)}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,8 +125,6 @@ class Coverage:
     """Which of the drawn latents can be judged."""
 
     n_drawn: int
-    n_latents: int
-    """All that the SAE has."""
     skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Indices by reason: dead, too few examples, too few negatives."""
     n_windows: int = 0
@@ -163,9 +187,9 @@ class Collector:
         begins = {context: row * length for row, context in enumerate(contexts.tolist())}
         firsts = torch.tensor([begins[context] for context in windows.contexts[which].tolist()])
         rows = (firsts + windows.starts[which])[:, None] + torch.arange(windows.length)[None, :]
-        found = self.reader.active(batch.x[rows.flatten().to(batch.x.device)], self._columns)
-        latents = found.latents.view(*rows.shape, -1).permute(2, 0, 1)  # [latents, windows, tokens]
-        self._all_active += found.n_active
+        found, n_active = self.reader.active(batch.x[rows.flatten().to(batch.x.device)], self._columns)
+        latents = found.view(*rows.shape, -1).permute(2, 0, 1)  # [latents, windows, tokens]
+        self._all_active += n_active
         self._tokens += rows.numel()
         peaks = latents.amax(dim=2).double()
         is_active = peaks > 0
@@ -213,7 +237,6 @@ class Collector:
                 found.append(made)
         return found, Coverage(
             n_drawn=len(self.latents),
-            n_latents=self.reader.sae.ref.d_sae,
             skipped={reason: tuple(indices) for reason, indices in skipped.items()},
             n_windows=len(self._windows),
             n_tokens=self._tokens,
@@ -292,39 +315,6 @@ class Collector:
         )
 
 
-def collect(collectors: Sequence[Collector], batch: ActivationBatch) -> None:
-    """One batch for all of them."""
-    for collector in collectors:
-        collector.update(batch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How latents are chosen and tested; everything here moves numbers."""
-
-    latents: int = 100
-    """Drawn of each SAE. The paper draws 1000."""
-    scorer: Scorer = "detection"
-    window: int = 32
-    """Tokens of an excerpt."""
-    shown: int = 4
-    """Excerpts to a question, as in the paper's code. More cost less and are judged worse."""
-    seed: int = 0
-    resamples: int = 1000
-    """Draws of latents for the intervals."""
-    control: bool = False
-    """Also judge every latent by the explanation of another."""
-    thinking: int = 0
-    """Tokens a judge may think in <think> before each answer; without room its answers are cut off."""
-
-    def __post_init__(self) -> None:
-        for name, value, least in (("latents", self.latents, 1), ("window", self.window, 2), ("shown", self.shown, 1)):
-            if value < least:
-                raise UsageError(f"--{name} {value} is too few. Use {least} or more.")
-        if self.scorer not in SCORERS:
-            raise UsageError(f"There is no scorer {self.scorer!r}. Use {' or '.join(SCORERS)}.")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gathered:
     """One SAE's latents with their examples."""
@@ -370,7 +360,8 @@ def gather(
     for batch in stream(loaded.model, loaded.contexts, loaded.hook_name, indices, batch_size):
         scored = loaded.plan.included[batch.contexts, batch.positions]
         require_finite(batch.x[scored.to(batch.x.device)], batch, "activation", scored)
-        collect(collectors, batch)
+        for collector in collectors:
+            collector.update(batch)
         done += len(batch.contexts) // length
         seconds = max(time.perf_counter() - began, 1e-9)
         yield PassProgress(

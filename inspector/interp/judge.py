@@ -1,4 +1,4 @@
-"""What a judge is: something that answers a few messages with text, always the same for the same messages.
+"""What a judge is: something that answers a question with text, always the same for the same question.
 
 Here is the one without any server: a model from disk that answers in this process. `chat` has those behind an address.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from inspector.errors import TargetError
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: Literal["system", "user"]
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Question:
     """What a judge is asked at once."""
 
-    messages: tuple[Message, ...]
+    system: str
+    """What it is to do."""
+    user: str
+    """With what."""
     max_tokens: int
     """Of the answer; longer ones are cut by the judge, and are then unparsable."""
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """As a conversation, in the words of chat endpoints."""
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,7 @@ class LocalJudge:
 
     async def ask(self, question: Question) -> Reply:
         """The likeliest continuation, in a thread, so that the wish to stop is heard meanwhile."""
-        turns = [{"role": message.role, "content": message.text} for message in question.messages]
-        return Reply(text=await asyncio.to_thread(self._writer.write, turns, question.max_tokens))
+        return Reply(text=await asyncio.to_thread(self._writer.write, question.turns, question.max_tokens))
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -16,19 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector import __version__
 from inspector.disk.folders import RESULTS
-from inspector.disk.sealed import digest
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.errors import InspectorError
 from inspector.experiment import ResultObject
 from inspector.experiments._interpretability import COMPARISON_ID, ID, definition_of
 from inspector.interp import prompts
 from inspector.interp.examples import DEAD, DENSE, FEW, Gathered, Settings
-from inspector.interp.readers import ErrorReader
-from inspector.interp.scoring import GROUPS, NEGATIVES, Counts, Scored
+from inspector.interp.scoring import GROUPS, NEGATIVES, Counts, Judged
 from inspector.spec import RunSpec
-from inspector.store.fingerprint import NAMES, identity, versions
+from inspector.store.fingerprint import identity, provenance
 from inspector.store.results import list_results, load
 
 if TYPE_CHECKING:
@@ -41,25 +38,31 @@ BALANCED = "balanced"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Accuracies:
-    """Of one SAE."""
+    """Of one SAE, by name: those of GROUPS, which are right answers over answers that could be read, and BALANCED, the
+    mean of the accuracies on all active and on all silent windows.
+    """
 
-    by_group: dict[str, Estimate]
-    """'Not', 'Q1' to 'Q10': right answers over answers that could be read."""
-    balanced: Estimate
-    """Mean of the accuracies on all active and on all silent windows."""
     draws: dict[str, Tensor]
-    """[1 + n_resamples] of each of the above, 'balanced' among them; row 0 is the data."""
+    """[1 + n_resamples] of each; row 0 is the data. Not a number where nothing could be read."""
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Each with its interval."""
+        return {name: percentile_estimate(values) for name, values in self.draws.items()}
+
+    def less(self, other: Accuracies) -> dict[str, Estimate]:
+        """One less the other. For that both must have been made with different seeds: their latents are independent."""
+        found = {}
+        for name, draws in self.draws.items():
+            n = min(len(draws), len(other.draws[name]))
+            found[name] = percentile_estimate(draws[:n] - other.draws[name][:n])
+        return found
 
 
 def accuracies(counts: Sequence[Counts], *, seed: int, n_resamples: int) -> Accuracies:
-    """Pool the answers about several latents; undefined where nothing could be read."""
+    """Pool the answers about several latents."""
     if not counts:
         nothing = torch.full((1,), torch.nan, dtype=torch.float64)
-        return Accuracies(
-            by_group={name: Estimate(value=None) for name in GROUPS},
-            balanced=Estimate(value=None),
-            draws={name: nothing for name in (*GROUPS, BALANCED)},
-        )
+        return Accuracies(draws=dict.fromkeys((*GROUPS, BALANCED), nothing))
     right = torch.from_numpy(np.stack([each.right for each in counts])).double()
     parsed = torch.from_numpy(np.stack([each.parsed for each in counts])).double()
     # Latents are drawn here, and few are looked at on purpose; the claim about them asks for thirty.
@@ -68,21 +71,7 @@ def accuracies(counts: Sequence[Counts], *, seed: int, n_resamples: int) -> Accu
     draws = {name: right[:, i] / parsed[:, i] for i, name in enumerate(GROUPS)}
     active = right[:, NEGATIVES + 1 :].sum(dim=1) / parsed[:, NEGATIVES + 1 :].sum(dim=1)
     draws[BALANCED] = (active + draws[GROUPS[NEGATIVES]]) / 2
-    estimates = {name: percentile_estimate(values) for name, values in draws.items()}
-    balanced = estimates.pop(BALANCED)
-    return Accuracies(by_group=estimates, balanced=balanced, draws=draws)
-
-
-def differences(one: Accuracies, other: Accuracies) -> dict[str, Estimate]:
-    """One less the other, by group and balanced; the latents of both are drawn independently.
-
-    For that, both must have been made with different seeds and as many draws.
-    """
-    found = {}
-    for name, draws in one.draws.items():
-        n = min(len(draws), len(other.draws[name]))
-        found[name] = percentile_estimate(draws[:n] - other.draws[name][:n])
-    return found
+    return Accuracies(draws=draws)
 
 
 FEW_LATENTS = 30
@@ -90,15 +79,18 @@ FEW_LATENTS = 30
 MANY_UNPARSABLE = 0.05
 
 
-def key_of_group(group: str) -> str:
-    """Key of a group's accuracy in a result: accuracy_not, accuracy_q1, ..."""
-    return f"accuracy_{group.lower()}"
+def named(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """By their keys in a result: balanced_accuracy, accuracy_not, accuracy_q1, ..."""
+    return {
+        "balanced_accuracy": estimates[BALANCED],
+        **{f"accuracy_{name.lower()}": estimates[name] for name in GROUPS},
+    }
 
 
 def result_of(
     loaded: Loaded,
     gathered: Sequence[Gathered],
-    scored: Sequence[Sequence[Scored]],
+    scored: Sequence[Sequence[Judged]],
     windows: Windows,
     settings: Settings,
     *,
@@ -118,14 +110,13 @@ def result_of(
         judge_url: where it was asked, for the record only.
         more: joins the fingerprint, e.g. the hash of an error map.
     """
-    compares = any(isinstance(one.reader, ErrorReader) for one in gathered)
-    found = [
-        accuracies(_counts(own), seed=settings.seed + i, n_resamples=settings.resamples) for i, own in enumerate(scored)
-    ]
+    compares = any(one.reader.part != "x" for one in gathered)
     rows, intervals = [], {}
-    for one, own, each in zip(gathered, scored, found, strict=True):
-        rows.append(_row(one, own, each))
-        intervals[one.reader.name] = _intervals(each)
+    for i, (one, own) in enumerate(zip(gathered, scored, strict=True)):
+        found = accuracies(_counts(own), seed=settings.seed + i, n_resamples=settings.resamples)
+        estimates = named(found.estimates())
+        rows.append(_row(one, own) | {name: each.value for name, each in estimates.items()})
+        intervals[one.reader.name] = {name: _ends(each) for name, each in estimates.items()}
     result: dict[str, Any] = {
         "scorer": settings.scorer,
         "judge": judge,
@@ -140,7 +131,15 @@ def result_of(
         experiment=COMPARISON_ID if compares else ID,
         profile="careful",
         definition=definition_of(settings.scorer),
-        provenance=_provenance(loaded, gathered, windows, settings, judge, judge_url, more or {}),
+        provenance=provenance(
+            _made_from(loaded, gathered, settings, judge) | dict(more or {}),
+            {
+                "judge_url": judge_url,
+                "n_windows": len(windows),
+                "n_broken_windows": windows.n_broken,
+                "gate": None if loaded.gate is None else loaded.gate.summary(),
+            },
+        ),
         saes=rows,
         result=result,
         intervals=intervals,
@@ -149,12 +148,12 @@ def result_of(
     )
 
 
-def _counts(scored: Sequence[Scored]) -> list[Counts]:
+def _counts(scored: Sequence[Judged]) -> list[Counts]:
     return [each.counts for each in scored if each.counts is not None]
 
 
-def _row(one: Gathered, scored: Sequence[Scored], found: Accuracies) -> dict[str, Any]:
-    """What is said of one SAE."""
+def _row(one: Gathered, scored: Sequence[Judged]) -> dict[str, Any]:
+    """What is said of one SAE, but for its accuracies."""
     ref, coverage = one.reader.sae.ref, one.coverage
     counts = _counts(scored)
     asked = sum(int(each.asked.sum()) for each in counts)
@@ -169,7 +168,7 @@ def _row(one: Gathered, scored: Sequence[Scored], found: Accuracies) -> dict[str
         "n_train": 0,
         "n_test": coverage.n_tokens,
         "release": ref.release,
-        "reads": one.reader.part if isinstance(one.reader, ErrorReader) else "x",
+        "reads": one.reader.part,
         "n_drawn": coverage.n_drawn,
         "n_scored": len(counts),
         "n_dead": len(coverage.skipped[DEAD]),
@@ -179,21 +178,14 @@ def _row(one: Gathered, scored: Sequence[Scored], found: Accuracies) -> dict[str
         "n_questions": sum(each.n_questions for each in counts),
         "n_unparsable": sum(each.n_unparsable for each in counts),
         "unparsable_share": (asked - parsed) / asked if asked else None,
-        "balanced_accuracy": found.balanced.value,
-        **{key_of_group(group): each.value for group, each in found.by_group.items()},
     }
-
-
-def _intervals(found: Accuracies) -> dict[str, list[float] | None]:
-    named = {key_of_group(group): each for group, each in found.by_group.items()}
-    return {name: _ends(each) for name, each in {"balanced_accuracy": found.balanced, **named}.items()}
 
 
 def _ends(estimate: Estimate) -> list[float] | None:
     return None if estimate.interval is None else list(estimate.interval)
 
 
-def _latent(sae: str, scored: Scored) -> dict[str, Any]:
+def _latent(sae: str, scored: Judged) -> dict[str, Any]:
     """What is said of one latent."""
     counts = scored.counts
     said = {
@@ -212,24 +204,23 @@ def _latent(sae: str, scored: Scored) -> dict[str, Any]:
     return said
 
 
-def _compared(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], settings: Settings) -> dict[str, Any]:
+def _compared(gathered: Sequence[Gathered], scored: Sequence[Sequence[Judged]], settings: Settings) -> dict[str, Any]:
     """Fig. 7: both parts, the latents of all seeds together, and linear less nonlinear."""
     parts: dict[str, list[Counts]] = {"linear_error": [], "nonlinear_error": []}
     for one, own in zip(gathered, scored, strict=True):
-        if isinstance(one.reader, ErrorReader):
+        if one.reader.part in parts:
             parts[one.reader.part] += _counts(own)
     # Seeds that no SAE above has: the latents of both parts are drawn independently.
     found = {
         part: accuracies(counts, seed=settings.seed + 1_000_003 * (i + 1), n_resamples=settings.resamples)
         for i, (part, counts) in enumerate(parts.items())
     }
-    difference = differences(found["linear_error"], found["nonlinear_error"])
+    difference = found["linear_error"].less(found["nonlinear_error"])
     return {
         "parts": {
             part: {
                 "n_latents": len(parts[part]),
-                **{name: _said(estimate) for name, estimate in each.by_group.items()},
-                BALANCED: _said(each.balanced),
+                **{name: _said(estimate) for name, estimate in each.estimates().items()},
             }
             for part, each in found.items()
         },
@@ -242,7 +233,7 @@ def _said(estimate: Estimate) -> dict[str, Any]:
     return {"value": estimate.value, "interval": _ends(estimate)}
 
 
-def _controls(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], settings: Settings) -> dict[str, Any]:
+def _controls(gathered: Sequence[Gathered], scored: Sequence[Sequence[Judged]], settings: Settings) -> dict[str, Any]:
     controls: dict[str, Any] = {
         "chance": {
             "definition": "Balanced accuracy of a judge who always says the same, or throws a coin.",
@@ -253,7 +244,7 @@ def _controls(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], 
         found = {}
         for i, (one, own) in enumerate(zip(gathered, scored, strict=True)):
             counts = [each.control for each in own if each.control is not None]
-            estimate = accuracies(counts, seed=settings.seed + i, n_resamples=settings.resamples).balanced
+            estimate = accuracies(counts, seed=settings.seed + i, n_resamples=settings.resamples).estimates()[BALANCED]
             found[one.reader.name] = [estimate.value, *(estimate.interval or ())]
         controls["other_explanations"] = {
             "definition": "Balanced accuracy when each latent is judged by the explanation of another latent of its "
@@ -263,29 +254,12 @@ def _controls(gathered: Sequence[Gathered], scored: Sequence[Sequence[Scored]], 
     return controls
 
 
-def _provenance(
-    loaded: Loaded,
-    gathered: Sequence[Gathered],
-    windows: Windows,
-    settings: Settings,
-    judge: str,
-    judge_url: str,
-    more: Mapping[str, Any],
-) -> dict[str, Any]:
+def _made_from(loaded: Loaded, gathered: Sequence[Gathered], settings: Settings, judge: str) -> dict[str, Any]:
+    """What the numbers follow from."""
     target = replace(loaded.target, split="context")
     made_from = identity(loaded, RunSpec(target=target, experiments=(ID,)), split="context", intercept=True)
     made_from["saes"] = {one.reader.name: one.reader.sae.weights_hash for one in gathered}
-    made_from |= {"params": asdict(settings), "judge": judge, "prompts_version": prompts.VERSION, **more}
-    return {
-        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
-        **made_from,
-        "judge_url": judge_url,
-        "n_windows": len(windows),
-        "n_broken_windows": windows.n_broken,
-        "gate": None if loaded.gate is None else loaded.gate.summary(),
-        "program_version": __version__,
-        "versions": versions(),
-    }
+    return made_from | {"params": asdict(settings), "judge": judge, "prompts_version": prompts.VERSION}
 
 
 def _warnings(loaded: Loaded, rows: Sequence[Mapping[str, Any]], windows: Windows) -> list[str]:

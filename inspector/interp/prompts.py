@@ -12,9 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Literal
 
-from inspector.interp.judge import Message, Question
+from inspector.interp.judge import Question
 
+Scorer = Literal["detection", "fuzzing"]
+SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 VERSION = "1"
 OPEN, CLOSE = "⟪", "⟫"
 """Around active tokens. Not in ordinary text or code; where a text has them they are replaced."""
@@ -46,28 +49,21 @@ _FUZZ = (
     "Answer with one JSON list and nothing else: as many numbers as there are excerpts, in their order, 1 if the marks "
     "are right and 0 if not."
 )
+_DECIDE: dict[Scorer, str] = {"detection": _DETECT, "fuzzing": _FUZZ}
 
 
-def explain(excerpts: Sequence[str]) -> Question:
-    """What these marked excerpts have in common."""
+def explain(excerpts: Sequence[str], *, thinking: int = 0) -> Question:
+    """What these marked excerpts have in common; `thinking`: tokens for thoughts before the answer."""
+    return Question(system=_EXPLAIN, user=f"Excerpts:\n{_numbered(excerpts)}", max_tokens=EXPLANATION_TOKENS + thinking)
+
+
+def decide(scorer: Scorer, explanation: str, excerpts: Sequence[str], *, thinking: int = 0) -> Question:
+    """In which of the excerpts the unit is active, or, of marked ones, in which the marks are right."""
     return Question(
-        messages=(_system(_EXPLAIN), _user(f"Excerpts:\n{_numbered(excerpts)}")), max_tokens=EXPLANATION_TOKENS
+        system=_DECIDE[scorer],
+        user=f"Description: {_quoted(explanation)}\nExcerpts:\n{_numbered(excerpts)}",
+        max_tokens=16 + 4 * len(excerpts) + thinking,
     )
-
-
-def detect(explanation: str, excerpts: Sequence[str]) -> Question:
-    """In which of the unmarked excerpts the unit is active."""
-    return _judged(_DETECT, explanation, excerpts)
-
-
-def fuzz(explanation: str, excerpts: Sequence[str]) -> Question:
-    """In which of the marked excerpts the marks are right."""
-    return _judged(_FUZZ, explanation, excerpts)
-
-
-def plain(pieces: Sequence[tuple[str, bool]]) -> str:
-    """The text of an excerpt without marks, from its pieces (text, whether it is marked)."""
-    return "".join(text for text, _ in pieces).translate(_INSTEAD)
 
 
 def marked(pieces: Sequence[tuple[str, bool]]) -> str:
@@ -75,16 +71,6 @@ def marked(pieces: Sequence[tuple[str, bool]]) -> str:
     return "".join(
         f"{OPEN}{text.translate(_INSTEAD)}{CLOSE}" if is_marked else text.translate(_INSTEAD)
         for text, is_marked in pieces
-    )
-
-
-def _judged(instruction: str, explanation: str, excerpts: Sequence[str]) -> Question:
-    return Question(
-        messages=(
-            _system(instruction),
-            _user(f"Description: {_quoted(explanation)}\nExcerpts:\n{_numbered(excerpts)}"),
-        ),
-        max_tokens=16 + 4 * len(excerpts),
     )
 
 
@@ -96,14 +82,6 @@ def _quoted(text: str) -> str:
     """A JSON string on one line: letters of any language as they are, what cannot be printed by its number."""
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in quoted)
-
-
-def _system(text: str) -> Message:
-    return Message(role="system", text=text)
-
-
-def _user(text: str) -> Message:
-    return Message(role="user", text=text)
 
 
 MOST_CHARACTERS = 1000

@@ -1,11 +1,14 @@
-"""What an SAE reads, and which latents that makes active: x itself, or one part of a base SAE's error."""
+"""What an SAE reads, and which latents that makes active: x itself, or one part of a base SAE's error.
+
+The SAEs on the parts of an error are those that `run error-saes` trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,80 +23,48 @@ if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
     from inspector.sources.sae import LoadedSae
     from inspector.sources.target import Loaded
-    from inspector.spec import SaeRef, TargetSpec
+    from inspector.spec import TargetSpec
 
-Part = Literal["linear_error", "nonlinear_error"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Active:
-    """What some latents do at some tokens."""
-
-    latents: Tensor
-    """[n, c] float32 on the CPU, of the columns asked for."""
-    n_active: int
-    """Positive latents of all, over all n tokens."""
+Part = Literal["x", "linear_error", "nonlinear_error"]
 
 
-class Reader(Protocol):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reader:
     """An SAE with what it reads."""
 
     name: str
     """Of the SAE in results."""
     sae: LoadedSae
+    part: Part = "x"
+    """x, or a part of what `base` leaves over."""
+    base: LoadedSae | None = None
+    error_map: LinearMap | None = None
+    """From x to the error of `base`."""
 
-    def active(self, x: Tensor, columns: Tensor) -> Active:
-        """The latents `columns` at the tokens x [n, d]; each row depends on its token alone."""
+    def active(self, x: Tensor, columns: Tensor) -> tuple[Tensor, int]:
+        """What the latents do at tokens; each row depends on its token alone.
 
+        Args:
+            x: [n, d] activations.
+            columns: [c] the latents that are wanted.
 
-class PlainReader:
-    """An SAE that reads x."""
-
-    def __init__(self, sae: LoadedSae) -> None:
-        self.sae, self.name = sae, sae.ref.sae_id
-
-    def active(self, x: Tensor, columns: Tensor) -> Active:
-        """See `Reader`."""
-        return _active(self.sae, x, columns)
-
-
-class ErrorReader:
-    """An SAE that reads one part of what a base SAE leaves over.
-
-    Args:
-        name: of it in results.
-        sae: trained on the part.
-        base: whose error it is.
-        error_map: from x to the base's error.
-        part: which part.
-    """
-
-    def __init__(self, name: str, sae: LoadedSae, base: LoadedSae, error_map: LinearMap, part: Part) -> None:
-        self.name, self.sae, self.part = name, sae, part
-        self._base, self._map = base, error_map
-
-    def active(self, x: Tensor, columns: Tensor) -> Active:
-        """See `Reader`."""
-        with torch.inference_mode():
-            parts = decompose(x, self._base.reconstruct(x).x_hat, self._map)
-        return _active(self.sae, parts.linear_error if self.part == "linear_error" else parts.nonlinear_error, columns)
+        Returns:
+            [n, c] float32 on the CPU, and the number of positive latents of all, over all n tokens.
+        """
+        if self.part != "x":
+            assert self.base is not None and self.error_map is not None, "it reads a part of an error"
+            with torch.inference_mode():
+                parts = decompose(x, self.base.reconstruct(x).x_hat, self.error_map)
+            x = parts.linear_error if self.part == "linear_error" else parts.nonlinear_error
+        chosen, n_active = [], 0
+        for _, latents in self.sae.chunks(x):
+            with torch.inference_mode():
+                chosen.append(latents[:, columns.to(latents.device)].float().cpu())
+                n_active += int((latents > 0).sum())
+        return torch.cat(chosen), n_active
 
 
-def _active(sae: LoadedSae, x: Tensor, columns: Tensor) -> Active:
-    chosen, n_active = [], 0
-    for _, latents in sae.chunks(x):
-        with torch.inference_mode():
-            chosen.append(latents[:, columns.to(latents.device)].float().cpu())
-            n_active += int((latents > 0).sum())
-    return Active(latents=torch.cat(chosen), n_active=n_active)
-
-
-def ref_of(reader: Reader) -> SaeRef:
-    """The reference of its SAE."""
-    return reader.sae.ref
-
-
-PARTS: tuple[Part, ...] = ("linear_error", "nonlinear_error")
+ERROR_PARTS: tuple[Part, ...] = ("linear_error", "nonlinear_error")
 
 
 def with_base(target: TargetSpec, found: ErrorSaes) -> TargetSpec:
@@ -106,7 +77,7 @@ def with_base(target: TargetSpec, found: ErrorSaes) -> TargetSpec:
     return replace(target, saes=(found.base["sae"],), hook=hook)
 
 
-def error_readers(found: ErrorSaes, loaded: Loaded) -> tuple[Sequence[ErrorReader], dict[str, Any]]:
+def error_readers(found: ErrorSaes, loaded: Loaded) -> tuple[Sequence[Reader], dict[str, Any]]:
     """A reader for each part and seed, and what the numbers follow from beside the SAEs.
 
     Raises:
@@ -126,7 +97,7 @@ def error_readers(found: ErrorSaes, loaded: Loaded) -> tuple[Sequence[ErrorReade
             "they were trained with."
         )
     readers = []
-    for part in PARTS:
+    for part in ERROR_PARTS:
         own = found.of_part(part)
         if not own:
             raise UsageError(
@@ -136,5 +107,5 @@ def error_readers(found: ErrorSaes, loaded: Loaded) -> tuple[Sequence[ErrorReade
             name = f"{part}/seed_{each.seed}"
             ref = replace(read_ref(layout_of("sae-lens"), Path(each.folder), Path(found.folder)), sae_id=name)
             sae = load_sae(ref, loaded.model.device, base.ref.d_in)
-            readers.append(ErrorReader(name, sae, base, found.linear_map, part))
+            readers.append(Reader(name=name, sae=sae, part=part, base=base, error_map=found.linear_map))
     return readers, {"base_sae": {named: base.weights_hash}, "map_sha256": map_hash(found.linear_map)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from inspector.events import Event
 from inspector.interp import prompts
 from inspector.interp.asking import Asker
-from inspector.interp.examples import N_DECILES, Example, Gathered, LatentExamples, Scorer, Settings
+from inspector.interp.examples import N_DECILES, Example, Gathered, LatentExamples, Settings
 from inspector.interp.judge import Question
 
 MARKED_FROM = 0.6
@@ -44,13 +44,10 @@ def wrong(example: Example, chosen: random.Random, n_marked: int) -> npt.NDArray
     return marks
 
 
-def plain_text(example: Example, decode: Decode) -> str:
-    """The window without marks."""
-    return prompts.plain([(decode(example.token_ids.tolist()), False)])
-
-
-def marked_text(example: Example, marks: npt.NDArray[np.bool_], decode: Decode) -> str:
-    """The window with marks; neighbours that are marked alike are decoded together, so that no letter is halved."""
+def text_of(example: Example, marks: npt.NDArray[np.bool_] | None, decode: Decode) -> str:
+    """The window as it is shown; neighbours that are marked alike are decoded together, so that no letter is halved."""
+    if marks is None:
+        marks = np.zeros(len(example.token_ids), dtype=np.bool_)
     pieces = []
     for is_marked, group in groupby(range(len(marks)), key=lambda i: bool(marks[i])):
         pieces.append((decode([int(example.token_ids[i]) for i in group]), is_marked))
@@ -59,7 +56,6 @@ def marked_text(example: Example, marks: npt.NDArray[np.bool_], decode: Decode) 
 
 NEGATIVES = 0
 """Group of the negatives; 1 to 10 are the deciles, the weakest first."""
-N_GROUPS = N_DECILES + 1
 GROUPS = ("Not", *(f"Q{i}" for i in range(1, N_DECILES + 1)))
 """As Fig. 7 names them."""
 
@@ -82,11 +78,11 @@ class Counts:
     """Answers about one latent, by group."""
 
     asked: npt.NDArray[np.int64]
-    """[N_GROUPS] excerpts shown."""
+    """[groups] excerpts shown."""
     parsed: npt.NDArray[np.int64]
-    """[N_GROUPS] of which an answer could be read."""
+    """[groups] of which an answer could be read."""
     right: npt.NDArray[np.int64]
-    """[N_GROUPS] of which it was right."""
+    """[groups] of which it was right."""
     n_questions: int
     n_unparsable: int
     """Questions whose answer could not be read; all their excerpts count as asked and not as parsed."""
@@ -101,32 +97,27 @@ class Counts:
         return float((on_active + self.right[negative] / self.parsed[negative]) / 2)
 
 
-def explaining(latent: LatentExamples, decode: Decode) -> Question:
+def explaining(latent: LatentExamples, decode: Decode, settings: Settings) -> Question:
     """What is asked to get an explanation."""
-    return prompts.explain([marked_text(example, strong(example), decode) for example in latent.shown])
+    shown = [text_of(example, strong(example), decode) for example in latent.shown]
+    return prompts.explain(shown, thinking=settings.thinking)
 
 
-def items_of(latent: LatentExamples, scorer: Scorer, decode: Decode, seed: int) -> list[Item]:
+def items_of(latent: LatentExamples, scorer: prompts.Scorer, decode: Decode, seed: int) -> list[Item]:
     """The excerpts of one latent's test, in a seeded order."""
     chosen = random.Random(f"{seed}:{latent.index}")
     items = [
-        Item(group=group, text=_positive(example, scorer, decode))
+        Item(group=group, text=text_of(example, strong(example) if scorer == "fuzzing" else None, decode))
         for group, decile in enumerate(latent.deciles, start=1)
         for example in decile
     ]
-    if scorer == "detection":
-        negatives = [plain_text(example, decode) for example in latent.negatives]
-    else:
+    if scorer == "fuzzing":
         negatives = _wrongly_marked(latent, decode, chosen)
+    else:
+        negatives = [text_of(example, None, decode) for example in latent.negatives]
     items += [Item(group=NEGATIVES, text=text) for text in negatives]
     chosen.shuffle(items)
     return items
-
-
-def _positive(example: Example, scorer: Scorer, decode: Decode) -> str:
-    if scorer == "detection":
-        return plain_text(example, decode)
-    return marked_text(example, strong(example), decode)
 
 
 def _wrongly_marked(latent: LatentExamples, decode: Decode, chosen: random.Random) -> list[str]:
@@ -136,16 +127,18 @@ def _wrongly_marked(latent: LatentExamples, decode: Decode, chosen: random.Rando
     for example in (*latent.spare, *latent.negatives):
         marks = wrong(example, chosen, chosen.choice(usual))
         if marks is not None:
-            texts.append(marked_text(example, marks, decode))
+            texts.append(text_of(example, marks, decode))
         if len(texts) == len(latent.negatives):
             break
     return texts
 
 
-def questions_of(items: Sequence[Item], explanation: str, scorer: Scorer, shown: int) -> list[Question]:
+def questions_of(items: Sequence[Item], explanation: str, settings: Settings) -> list[Question]:
     """The items, so many to a question, in their order."""
-    ask = prompts.detect if scorer == "detection" else prompts.fuzz
-    return [ask(explanation, [item.text for item in part]) for part in _parts(items, shown)]
+    return [
+        prompts.decide(settings.scorer, explanation, [item.text for item in part], thinking=settings.thinking)
+        for part in _parts(items, settings.shown)
+    ]
 
 
 def count(items: Sequence[Item], replies: Sequence[str | None], shown: int) -> Counts:
@@ -156,7 +149,7 @@ def count(items: Sequence[Item], replies: Sequence[str | None], shown: int) -> C
         replies: one per question, in order; None where there was no answer at all.
         shown: items to a question.
     """
-    asked, parsed, right = (np.zeros(N_GROUPS, dtype=np.int64) for _ in range(3))
+    asked, parsed, right = (np.zeros(len(GROUPS), dtype=np.int64) for _ in range(3))
     n_unparsable = 0
     for part, reply in zip(_parts(items, shown), replies, strict=True):
         verdicts = prompts.verdicts_in(reply, len(part))
@@ -182,7 +175,7 @@ ANSWER_TOKENS = 50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scored:
+class Judged:
     """One latent, explained and judged."""
 
     latent: LatentExamples
@@ -208,34 +201,34 @@ class Cost:
 def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings: Settings) -> Cost:
     """Count the questions; asks nobody."""
     latents = [latent for one in gathered for latent in one.latents]
-    explain = [_with_room(explaining(latent, decode), settings) for latent in latents]
+    explain = [explaining(latent, decode, settings) for latent in latents]
     asked = [(question, ANSWER_TOKENS) for question in explain]
     for latent, reply in zip(latents, asker.known(explain), strict=True):
         explanation = prompts.explanation_in(reply)
         if reply is None or explanation is not None:
             items = items_of(latent, settings.scorer, decode, settings.seed)
-            of_items = _questions(items, explanation or UNKNOWN_EXPLANATION, settings)
+            of_items = questions_of(items, explanation or UNKNOWN_EXPLANATION, settings)
             asked += [(each, 2 * settings.shown + 1) for each in of_items] * (1 + settings.control)
     replies = asker.known([question for question, _ in asked])
     to_ask = [each for each, reply in zip(asked, replies, strict=True) if reply is None]
     return Cost(
         questions=len(asked),
         known=len(asked) - len(to_ask),
-        prompt_tokens=sum(round(_characters(question) / CHARACTERS_PER_TOKEN) for question, _ in to_ask),
+        prompt_tokens=sum(round(len(each.system + each.user) / CHARACTERS_PER_TOKEN) for each, _ in to_ask),
         answer_tokens=sum(n_tokens + settings.thinking for _, n_tokens in to_ask),
     )
 
 
 def score(
     gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings: Settings
-) -> Generator[Event, None, list[list[Scored]]]:
+) -> Generator[Event, None, list[list[Judged]]]:
     """Every latent of every SAE, in order.
 
     Raises:
         JudgeUnreachable: the judge does not answer.
     """
     latents = [latent for one in gathered for latent in one.latents]
-    asked = [_with_room(explaining(latent, decode), settings) for latent in latents]
+    asked = [explaining(latent, decode, settings) for latent in latents]
     replies = yield from asker.ask(asked, "explaining")
     explanations = [prompts.explanation_in(reply) for reply in replies]
     items = [items_of(latent, settings.scorer, decode, settings.seed) for latent in latents]
@@ -246,7 +239,7 @@ def score(
         controls = yield from _judged(items, _exchanged(explanations, sizes, settings.seed), asker, settings, "control")
     scored = iter(
         [
-            Scored(latent=latent, explanation=explanation, counts=own, control=control)
+            Judged(latent=latent, explanation=explanation, counts=own, control=control)
             for latent, explanation, own, control in zip(latents, explanations, counts, controls, strict=True)
         ]
     )
@@ -264,7 +257,7 @@ def _judged(
     asked: list[Question] = []
     sizes = []
     for own, explanation in zip(items, explanations, strict=True):
-        questions = [] if explanation is None else _questions(own, explanation, settings)
+        questions = [] if explanation is None else questions_of(own, explanation, settings)
         sizes.append(len(questions))
         asked += questions
     replies = iter((yield from asker.ask(asked, stage)))
@@ -287,17 +280,3 @@ def _exchanged(explanations: Sequence[str | None], sizes: Sequence[int], seed: i
         found += [moved.get(i) for i in range(first, first + size)]
         first += size
     return found
-
-
-def _questions(items: Sequence[Item], explanation: str, settings: Settings) -> list[Question]:
-    found = questions_of(items, explanation, settings.scorer, settings.shown)
-    return [_with_room(question, settings) for question in found]
-
-
-def _with_room(question: Question, settings: Settings) -> Question:
-    """The question with room for thoughts before the answer."""
-    return replace(question, max_tokens=question.max_tokens + settings.thinking)
-
-
-def _characters(question: Question) -> int:
-    return sum(len(message.text) for message in question.messages)

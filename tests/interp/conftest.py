@@ -83,8 +83,8 @@ class Examined:
 def examined(judged: Loaded) -> Examined:
     """Eight latents of its SAE."""
     from inspector.interp.examples import gather
-    from inspector.interp.readers import PlainReader
+    from inspector.interp.readers import Reader
 
-    readers = [PlainReader(sae) for sae in judged.saes]
+    readers = [Reader(name=sae.ref.sae_id, sae=sae) for sae in judged.saes]
     windows, gathered = finished(gather(judged, readers, SETTINGS, batch_size=8, for_export=True))
     return Examined(loaded=judged, windows=windows, gathered=gathered)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from pathlib import Path
 url, folder, parallel, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 store = AnswerStore(folder)
 with Asker(ChatJudge(url, "m", key_from_environment(), parallel=parallel), store, prompts.VERSION) as asker:
-    work = asker.ask([prompts.detect(f"question {i}", ["a", "b"]) for i in range(n)], "scoring")
+    work = asker.ask([prompts.decide("detection", f"question {i}", ["a", "b"]) for i in range(n)], "scoring")
     try:
         while True:
             next(work)
@@ -42,7 +43,7 @@ with Asker(ChatJudge(url, "m", key_from_environment(), parallel=parallel), store
 
 
 def questions(n: int) -> list[Question]:
-    return [prompts.detect(f"question {i}", ["a", "b"]) for i in range(n)]
+    return [prompts.decide("detection", f"question {i}", ["a", "b"]) for i in range(n)]
 
 
 def asked(work: object) -> list[str | None]:
@@ -130,8 +131,8 @@ def test_an_answer_is_kept_under_all_that_was_asked(tmp_path: Path) -> None:
     one, other = questions(2)
     keys = {
         key_of("m", "1", one), key_of("m", "1", other), key_of("m2", "1", one), key_of("m", "2", one),
-        key_of("m", "1", Question(messages=one.messages, max_tokens=one.max_tokens + 1)),
-        key_of("m", "1", Question(messages=one.messages[1:], max_tokens=one.max_tokens)),
+        key_of("m", "1", replace(one, max_tokens=one.max_tokens + 1)),
+        key_of("m", "1", replace(one, system="")),
     }  # fmt: skip
     assert len(keys) == 6
     AnswerStore(tmp_path).keep({"k": "half \ud800 letter\x00", "empty": ""})

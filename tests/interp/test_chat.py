@@ -29,7 +29,7 @@ from inspector.interp.judge import JudgeUnreachable, Reply
 from tests.judge_server import JudgeServer, always_yes, judge_server
 
 KEY = "canary-7f3a91c2e5"
-QUESTION = prompts.detect("dark matter", ["one", "two\n3. three", '"four"', "⟪five⟫"])
+QUESTION = prompts.decide("detection", "dark matter", ["one", "two\n3. three", '"four"', "⟪five⟫"])
 
 
 class Pauses:

@@ -91,10 +91,10 @@ def test_each_sae_reads_its_part(judged: Loaded, folder: Path) -> None:
         hidden = np.maximum((parts[reader.part] - b_dec) @ w_enc + b_enc, 0.0)
         third = np.sort(hidden, axis=1)[:, -3][:, None]
         expected = np.where(hidden >= third, hidden, 0.0)
-        told = reader.active(x, columns)
+        latents, n_active = reader.active(x, columns)
         # float32 of a difference of numbers a hundred times larger.
-        np.testing.assert_allclose(told.latents.numpy(), expected, atol=2e-4)
-        assert told.n_active == int((told.latents > 0).sum())
+        np.testing.assert_allclose(latents.numpy(), expected, atol=2e-4)
+        assert n_active == int((latents > 0).sum())
 
 
 def test_only_the_saes_own_base_will_do(judged: Loaded, folder: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def knows_linear_alone(judged: Loaded, folder: Path) -> Script:
     for one in gathered:
         for latent in one.latents:
             name = f"{one.reader.name} {latent.index}"
-            names[explaining(latent, decode).messages[-1].text] = name
+            names[explaining(latent, decode, SETTINGS).user] = name
             for item in items_of(latent, "detection", decode, 0):
                 truth[name, item.text] = item.truth
     knows = judging(lambda description, text: int(truth[description, text]))

@@ -28,7 +28,7 @@ from inspector.interp.examples import (
     gather,
 )
 from inspector.interp.export import file_name
-from inspector.interp.readers import Active, PlainReader
+from inspector.interp.readers import Reader
 from inspector.interp.windows import Windows, windows_of
 from inspector.sources.activations import ActivationBatch
 from inspector.spec import SaeRef
@@ -55,8 +55,8 @@ class Table:
         ref = SaeRef(sae_id="table", release="made", layer=0, hook_name="h", d_in=D_SAE, d_sae=D_SAE)
         self.sae: Any = Sae(ref)
 
-    def active(self, x: torch.Tensor, columns: torch.Tensor) -> Active:
-        return Active(latents=x[:, columns], n_active=int((x > 0).sum()))
+    def active(self, x: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return x[:, columns], int((x > 0).sum())
 
 
 def latents_table() -> np.ndarray:
@@ -197,7 +197,7 @@ def test_who_is_left_out_is_counted_with_the_reason(
 ) -> None:
     coverage = found[1]
     assert coverage.skipped == {DEAD: (1,), FEW: (2,), DENSE: (3,)}
-    assert (coverage.n_drawn, coverage.n_latents, coverage.n_windows) == (D_SAE, D_SAE, len(windows))
+    assert (coverage.n_drawn, coverage.n_windows) == (D_SAE, len(windows))
     inside = torch.stack(
         [
             table[context, start : start + WINDOW]
@@ -254,7 +254,7 @@ def test_a_number_that_is_none_is_said_and_not_taken_for_silence(
 
     monkeypatch.setattr(type(judged.model), "activations", broken)
     with pytest.raises(DataError, match="activation is not finite at context 0, position 9"):
-        finished(gather(judged, [PlainReader(judged.saes[0])], SETTINGS, batch_size=8))
+        finished(gather(judged, [Reader(name=judged.saes[0].ref.sae_id, sae=judged.saes[0])], SETTINGS, batch_size=8))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from inspector.interp.judge import LocalJudge
 from inspector.sources.writer import Writer, load_writer
 from tests.interp.conftest import finished
 
-QUESTION = prompts.detect("dark matter", ["one", "two"])
-TURNS = [{"role": message.role, "content": message.text} for message in QUESTION.messages]
+QUESTION = prompts.decide("detection", "dark matter", ["one", "two"])
+TURNS = QUESTION.turns
 TEMPLATE = (
     "{% for message in messages %}<bos>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"

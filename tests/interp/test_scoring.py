@@ -18,9 +18,9 @@ from inspector.experiments import find
 from inspector.interp import prompts
 from inspector.interp.asking import AnswerStore, Asker
 from inspector.interp.chat import ChatJudge, Key, Patience
-from inspector.interp.examples import N_DECILES, N_NEGATIVES, PER_DECILE, Scorer, Settings
+from inspector.interp.examples import N_DECILES, N_NEGATIVES, PER_DECILE, Settings
 from inspector.interp.outcome import result_of
-from inspector.interp.scoring import GROUPS, Scored, cost_of, explaining, items_of, score, strong
+from inspector.interp.scoring import GROUPS, Judged, cost_of, explaining, items_of, score, strong
 from inspector.store.results import KEYS, load, save
 from tests.interp.conftest import SETTINGS, Examined, finished
 from tests.judge_server import JudgeServer, Script, always_yes, coin, garbage, is_explaining, judge_server, judging
@@ -47,7 +47,7 @@ class Setup:
 
     def run(
         self, server: JudgeServer, settings: Settings = SETTINGS, **how: Any
-    ) -> tuple[list[Scored], dict[str, Any]]:
+    ) -> tuple[list[Judged], dict[str, Any]]:
         """Scores of the only SAE, and the result."""
         examined = self.examined
         decode = examined.loaded.model.tokenizer.text
@@ -80,14 +80,14 @@ def serve() -> Iterator[Any]:
         server.__exit__(None, None, None)
 
 
-def oracle(examined: Examined, scorer: Scorer, settings: Settings = SETTINGS) -> Script:
+def oracle(examined: Examined, scorer: prompts.Scorer, settings: Settings = SETTINGS) -> Script:
     """A judge who has been handed the truth: it explains each latent by its number, and knows its excerpts."""
     decode = examined.loaded.model.tokenizer.text
     number: dict[str, str] = {}
     truth: dict[tuple[str, str], bool] = {}
     for latent in examined.only.latents:
         name = f"latent {latent.index}"
-        number[explaining(latent, decode).messages[-1].text] = name
+        number[explaining(latent, decode, SETTINGS).user] = name
         for item in items_of(latent, scorer, decode, settings.seed):
             assert truth.setdefault((name, item.text), item.truth) == item.truth, "a text both active and silent"
     decide = judging(lambda description, text: int(truth[description, text]))
@@ -114,7 +114,7 @@ def group_scores(result: dict[str, Any]) -> list[float | None]:
 
 
 @pytest.mark.parametrize("scorer", ["detection", "fuzzing"])
-def test_an_oracle_scores_one_everywhere(setup: Setup, serve: Any, scorer: Scorer) -> None:
+def test_an_oracle_scores_one_everywhere(setup: Setup, serve: Any, scorer: prompts.Scorer) -> None:
     settings = replace(SETTINGS, scorer=scorer)
     scored, result = setup.run(serve(oracle(setup.examined, scorer, settings)), settings)
     assert group_scores(result) == [1.0] * 11
@@ -126,7 +126,7 @@ def test_an_oracle_scores_one_everywhere(setup: Setup, serve: Any, scorer: Score
 
 @pytest.mark.parametrize("scorer", ["detection", "fuzzing"])
 def test_who_always_says_yes_is_right_on_deciles_and_wrong_on_negatives(
-    setup: Setup, serve: Any, scorer: Scorer
+    setup: Setup, serve: Any, scorer: prompts.Scorer
 ) -> None:
     _, result = setup.run(serve(always_yes()), replace(SETTINGS, scorer=scorer))
     assert group_scores(result) == [0.0, *[1.0] * 10]
