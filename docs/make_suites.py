@@ -6,6 +6,7 @@ of the tests that hold each layout against NumPy. A test makes them again and co
 
 from __future__ import annotations
 
+import ast
 import sys
 import tempfile
 from collections import Counter
@@ -17,37 +18,23 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from inspector.sources.architectures import published, refusal_of  # noqa: E402
-from inspector.sources.registry import Index, Registry, RegistryEntry, load_index  # noqa: E402  # noqa: E402
+from inspector.sources.registry import Index, Registry, RegistryEntry, load_index  # noqa: E402
 
 PAGE = ROOT / "docs" / "suites.md"
 BEGIN, END = "<!-- made by docs/make_suites.py -->", "<!-- made until here -->"
-RULES, LAYOUTS = "tests/formats/test_rules.py", "tests/formats/test_layouts.py"
-WHOLE, FORMULAS = "tests/test_published_layouts.py", "tests/sources/test_sae.py"
-DEFINES = f"{LAYOUTS}::test_a_layout_is_recognised_and_computes_what_it_defines"
-PER_TOKEN = f"{WHOLE}::test_errors_per_token_are_those_of_the_files"
-TORCH_FILES = f"{RULES}::test_suites_of_torch_files_are_what_their_publishers_define"
-CHECKS = {
-    "sae-lens": (
-        f"{FORMULAS}::test_standard_is_its_formula", f"{FORMULAS}::test_gated_is_its_formula",
-        f"{FORMULAS}::test_topk_is_its_formula", f"{RULES}::test_the_registrys_overrides_and_norm_factors_are_obeyed",
-        "tests/sources/test_centring.py::test_the_error_is_that_on_the_processed_model", PER_TOKEN,
-    ),
-    "gemma-scope": (
-        DEFINES, "tests/test_published_suites.py::test_from_the_registry_name_to_errors_per_token_without_a_socket",
-    ),
-    "gemma-scope-2": (DEFINES, f"{RULES}::test_gemma_scope_2_is_believed_about_its_hook", PER_TOKEN),
-    "llama-scope": (DEFINES, PER_TOKEN),
-    "openmoss": (f"{RULES}::test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activations", PER_TOKEN),
-    "dictionary-learning": (
-        DEFINES, f"{RULES}::test_autoencoder_new_has_its_bias_at_the_decoder_alone", PER_TOKEN,
-    ),
-    "qwen-scope": (TORCH_FILES,),
-    "goodfire": (TORCH_FILES,),
-    "deepseek-r1": (TORCH_FILES,),
-    "attention-heads": (TORCH_FILES,),
-}  # fmt: skip
-"""Per layout, the tests that hold its numbers against NumPy on files as they are published."""
-REFUSALS = f"{RULES}::test_kinds_that_are_no_sae_of_one_hook_say_why"
+
+
+def checks() -> dict[str, list[str]]:
+    """Per layout, the tests that hold its numbers against NumPy on files as they are published: `pytest.mark.holds`."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body if "mark.holds(" in text else ():
+            for mark in getattr(node, "decorator_list", ()):
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.holds":
+                    for layout in mark.args:
+                        found.setdefault(ast.literal_eval(layout), []).append(node.name)  # type: ignore[attr-defined]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +106,10 @@ def _summary(found: Counted) -> Iterator[str]:
 def _loaders(registry: Registry, index: Index) -> Iterator[str]:
     yield "| loader in sae-lens | entries | load | read as | checked by, or why not |"
     yield "| --- | ---: | ---: | --- | --- |"
+    held = checks()
     for kind, entries in by_loader(registry, index).items():
         found = count(entries)
-        tests = [f"`{test.rpartition(':')[2]}`" for layout in found.layouts for test in CHECKS[layout]]
+        tests = [f"`{test}`" for layout in found.layouts for test in held.get(layout, ["no test"])]
         told = [*dict.fromkeys(tests), *_told(found)]
         read_as = ", ".join(found.layouts) or "refused"
         yield f"| `{kind}` | {found.total:,} | {found.loads:,} | {read_as} | {'; '.join(told)} |"

@@ -155,6 +155,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Case, Done
     return {name: (case, one) for (name, case), one in zip(cases.items(), done, strict=True)}
 
 
+@pytest.mark.holds("sae-lens", "gemma-scope-2", "llama-scope", "openmoss", "dictionary-learning")
 @pytest.mark.parametrize("name", CASES)
 def test_errors_per_token_are_those_of_the_files(told: dict[str, tuple[Case, Done]], name: str) -> None:
     case, done = told[name]

@@ -111,6 +111,7 @@ def check(rows: list[dict[str, Any]], published: Published) -> None:
     assert np.mean([row["l0"] for row in rows] == l0) > 0.99
 
 
+@pytest.mark.holds("gemma-scope")
 def test_from_the_registry_name_to_errors_per_token_without_a_socket(small: Published, tmp_path: Path) -> None:
     rows = tokens(small, tmp_path, "--contexts", "24")
     check(rows, small)

@@ -17,7 +17,7 @@ from inspector.options import width_label
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.sources.suites import RefusedSae
+    from inspector.sources.published import RefusedSae
     from inspector.spec import SaeRef, TargetSpec
 
 

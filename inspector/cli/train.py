@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,7 +23,6 @@ from inspector.options import WIDTHS
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
-    from inspector.sources.model import LanguageModel
     from inspector.spec import TargetSpec
     from inspector.training.learners import Architecture
     from inspector.training.suite_files import Quality, SaePlan
@@ -170,6 +169,7 @@ def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[
     yield Loading(what="model", detail=target.model)
     from inspector.sources.contexts import default_context_length, load_contexts
     from inspector.sources.loading import load_model
+    from inspector.training.blocks import source_of
     from inspector.training.learners import LearnerSettings
     from inspector.training.trainer import TrainSettings, train_suite
 
@@ -241,11 +241,6 @@ def quality_table(qualities: Sequence[Quality]) -> str:
 DEMO_LEARNING_RATE, DEMO_WIDTH = 2e-3, 128
 """Weights of unit rows are of the size 1 / sqrt(d_in), and Adam's steps of the size of the rate: the same share of a
 weight everywhere if the rate falls like 1 / sqrt(d_in). Of 2304 dimensions 4.7e-4."""
-
-
-def source_of(model: LanguageModel, hooks: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
-    """The model as the trainer wants it: token ids to activations by hook name."""
-    return lambda ids: model.values(ids, hooks)
 
 
 def default_rate(d_in: int) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,12 +20,67 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from inspector.demo.corpus import BOS_ID, CONTEXT_LENGTH, EOS_ID, PAD_ID, VOCAB_SIZE, Windows
-from inspector.demo.fused_loss import SoftCappedLoss
+from inspector.disk.files import write_whole
+
+ROWS = 512
+SOFT_CAP = 30.0
+"""Gemma 2's `final_logit_softcapping`."""
+
+
+def _rows(hidden: Tensor, weight: Tensor, targets: Tensor, n_tokens: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed loss of some rows, and the gradients of the mean loss in `hidden` and `weight`."""
+    squashed = torch.tanh((hidden @ weight.t()).float() / SOFT_CAP)
+    logits = SOFT_CAP * squashed
+    normaliser = torch.logsumexp(logits, -1)
+    picked = logits.gather(1, targets[:, None])[:, 0]
+    is_target = torch.arange(weight.shape[0])[None] == targets[:, None]
+    # d loss / d raw = (softmax - one_hot) * d cap / d raw, and d cap / d raw = 1 - tanh^2.
+    slope = (torch.exp(logits - normaliser[:, None]) - is_target.float()) * (1 - squashed * squashed) / n_tokens
+    slope = slope.to(hidden.dtype)
+    return (normaliser - picked).sum(), slope @ weight, slope.t() @ hidden
+
+
+_compiled_rows = torch.compile(_rows, dynamic=False)
+
+
+class SoftCappedLoss(torch.autograd.Function):
+    """Mean cross entropy in nats per token of `cap(hidden @ weight.T)`; products in bfloat16 or as `dtype` says.
+
+    No step holds all logits: eight thousand tokens times 4096 logits in float32, and their gradients, pass the memory
+    bus a dozen times in the plain formulation, which on a CPU costs more than the model. 512 rows at a time become loss
+    and gradients while they are in cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, fast: bool) -> Tensor:
+        """`hidden` [tokens, d_model], `weight` [vocab, d_model], `targets` [tokens]; `fast` compiles the inner part."""
+        rows = _compiled_rows if fast else _rows
+        n_tokens = hidden.shape[0]
+        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
+        hidden_slope = torch.empty_like(hidden, dtype=torch.float32)
+        weight_slope = torch.zeros_like(weight)
+        total = torch.zeros(())
+        for first in range(0, n_tokens, ROWS):
+            here = slice(first, first + ROWS)
+            loss, of_hidden, of_weight = rows(low_hidden[here], low_weight, targets[here], float(n_tokens))
+            total = total + loss
+            hidden_slope[here] = of_hidden
+            weight_slope += of_weight
+        ctx.save_for_backward(hidden_slope, weight_slope)
+        return total / n_tokens
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Scale the gradients made on the way forward."""
+        hidden_slope, weight_slope = ctx.saved_tensors
+        return hidden_slope * slope, weight_slope * slope, None, None, None
+
 
 DECAY_SHARE = 0.4
 """The learning rate falls linearly to 0 over this many steps per step trained before (0.4: the last 29% of the run)."""
@@ -133,7 +187,7 @@ def train(
         (decayed if parameter.ndim == 2 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-10, fused=True)
-    progress = load_checkpoint(model, optimizer, folder)
+    progress = load_checkpoint(model, folder, optimizer)
     body = torch.compile(model.model, dynamic=False) if schedule.compiled else model.model
     tokens_per_step = schedule.batch_size * windows.length
     planned_decay = int(schedule.tokens / tokens_per_step / (1 + DECAY_SHARE))
@@ -198,14 +252,11 @@ def save_checkpoint(
         tensors[f"weight/{name}"] = parameter.detach().contiguous()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = torch.as_tensor(value).contiguous()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "checkpoint.partial"
-    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
-    os.replace(partial, folder / "checkpoint.safetensors")
+    write_whole(folder / "checkpoint.safetensors", save(tensors, metadata={"progress": json.dumps(asdict(progress))}))
 
 
-def load_checkpoint(model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> Progress:
-    """Restore what `save_checkpoint` wrote; a fresh `Progress` when there is none."""
+def load_checkpoint(model: Gemma2ForCausalLM, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+    """Restore what `save_checkpoint` wrote, without an optimizer the weights alone; else a new `Progress`."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return Progress()
@@ -215,18 +266,10 @@ def load_checkpoint(model: Gemma2ForCausalLM, optimizer: torch.optim.Optimizer, 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"weight/{name}"])
-            optimizer.state[parameter] = {
-                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
-            }
+            if optimizer is not None:
+                known = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {key: tensors[full] for key, full in known.items() if full in tensors}
     return progress
-
-
-def load_weights(model: Gemma2ForCausalLM, folder: Path) -> None:
-    """Put the checkpoint's weights into `model`."""
-    tensors = load_file(folder / "checkpoint.safetensors")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"weight/{name}"])
 
 
 def export(model: Gemma2ForCausalLM, folder: Path) -> None:

@@ -24,7 +24,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from inspector.demo import card, corpus, language_model, suite
+from inspector.demo import corpus, language_model, suite
 from inspector.events import TrainProgress
 from inspector.sources.python_text import demo_documents, is_library, training_documents
 from inspector.training.suite_files import SaePlan, read_qualities, write_json
@@ -94,7 +94,7 @@ def train_language_model(work: Path, tokens: int, minutes: float) -> None:
 def export(work: Path, out: Path) -> None:
     """Write the latest checkpoint and the tokenizer to `out`."""
     model = language_model.new_model(SEED)
-    language_model.load_weights(model, work / "checkpoint")
+    language_model.load_checkpoint(model, work / "checkpoint")
     language_model.export(model, out)
     corpus.save_tokenizer(Tokenizer.from_file(str(work / "tokenizer.json")), out)
 
@@ -123,7 +123,7 @@ def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) ->
 
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
     qualities = read_qualities(suite_folder)
-    log = card.read_log(work / "language_model.jsonl")
+    log = suite.read_log(work / "language_model.jsonl")
     text, run = (json.loads((work / name).read_text()) for name in ("corpus.json", "suite.json"))
     steps = log[-1]["step"]
     model = AutoModelForCausalLM.from_pretrained(model_folder, local_files_only=True)
@@ -146,10 +146,10 @@ def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) ->
         "asked_sae_tokens": run["asked_tokens"],
         "sae_minutes": f"{run['minutes']:.0f}",
         "n_held_out": f"{qualities[0].n_tokens:,}",
-        "table": card.table(qualities, suite.predictabilities(model_folder, suite_folder, qualities, held_out)),
+        "table": suite.table(qualities, suite.predictabilities(model_folder, suite_folder, qualities, held_out)),
     }
     counts = ("library_documents", "library_characters", "package_documents", "package_characters")
-    card.write_card(out, facts | {name: f"{text[name]:,}" for name in counts})
+    suite.write_card(out, facts | {name: f"{text[name]:,}" for name in counts})
 
 
 def main() -> None:

@@ -1,17 +1,29 @@
-"""Which SAEs the demo has, and their training on the demo's model."""
+"""Which SAEs the demo has, their training on the demo's model, and its model card.
+
+The card is made from what the runs left behind, so that no number in it is typed by hand.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+import platform
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from inspector.demo.card import Predictability, predictability
+import torch
+
 from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
+from inspector.engine.moments import Moments
+from inspector.engine.regression import Factorisation
+from inspector.engine.scores import fvu_nonlinear, r2_pooled, r2_scalar
 from inspector.events import Loading, TrainProgress, Warned
-from inspector.spec import hook_name_of
-from inspector.training.blocks import BridgeSource, Ids
+from inspector.sources.loading import load_model
+from inspector.spec import TargetSpec, hook_name_of
+from inspector.training.blocks import ActivationSource, Ids, is_ordinary, source_of
 from inspector.training.learners import LearnerSettings
 from inspector.training.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
 from inspector.training.trainer import TrainSettings, train_suite
@@ -80,8 +92,89 @@ def predictabilities(
     return found
 
 
-def _source(model_folder: Path, hook_names: list[str]) -> BridgeSource:
-    from transformer_lens.model_bridge import TransformerBridge
+PACKAGES = ("torch", "transformers", "tokenizers", "transformer-lens", "sae-lens", "numpy", "safetensors")
+TEMPLATE = Path(__file__).with_name("card_template.md")
 
-    bridge: Any = TransformerBridge.boot_transformers(str(model_folder))
-    return BridgeSource(bridge, hook_names)
+
+@dataclass(frozen=True, kw_only=True)
+class Predictability:
+    """How much of one SAE's error an affine map of x predicts, on held-out text; the map saw other held-out text."""
+
+    r2_norm: float | None
+    """Of the squared norm of sae_error. Unitless."""
+    r2_pooled: float | None
+    """Of sae_error, variance-weighted over dimensions. Unitless."""
+    fvu_nonlinear: float | None
+    """FVU that is left when the predicted part of the error is given back. Unitless."""
+
+
+@torch.no_grad()
+def predictability(
+    source: ActivationSource,
+    held_out: Ids,
+    root: Path,
+    hook_name: str,
+    sae_ids: Sequence[str],
+    special_ids: tuple[int, ...],
+) -> dict[str, Predictability]:
+    """Scores of one hook's SAEs: fitted on the first half of `held_out` [contexts, positions], taken on the rest."""
+    from sae_lens import SAE
+
+    half = len(held_out) // 2
+    train_x, test_x = (
+        source(torch.from_numpy(part))[hook_name][torch.from_numpy(is_ordinary(part, special_ids))].float()
+        for part in (held_out[:half], held_out[half:])
+    )
+    scores = {}
+    for sae_id in sae_ids:
+        sae = SAE.load_from_disk(root / sae_id, dtype="float32")
+        moments = Moments(train_x.shape[1])
+        for x in train_x.split(4096):
+            error = x - sae(x)
+            moments.update(x, {"error": error, "norm_sq": error.square().sum(1)})
+        factorisation = Factorisation(moments)
+        error_map, norm_map = factorisation.fit("error"), factorisation.fit("norm_sq")
+        x_hat = torch.cat([sae(x) for x in test_x.split(4096)])
+        error, linear = test_x - x_hat, error_map.predict(test_x)
+        scores[sae_id] = Predictability(
+            r2_norm=r2_scalar(error.square().sum(1), norm_map.predict(test_x)[:, 0]),
+            r2_pooled=r2_pooled(error, linear),
+            fvu_nonlinear=fvu_nonlinear(test_x, x_hat, linear),
+        )
+    return scores
+
+
+def table(qualities: Sequence[Quality], predicted: Mapping[str, Predictability]) -> str:
+    """One Markdown row per SAE."""
+    lines = [
+        "| SAE | latents | nominal L0 | tokens trained | L0 | FVU | dead | R² norm | R² vector | FVU nonlinear |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for quality in qualities:
+        other = predicted[quality.sae_id]
+        lines.append(
+            f"| {quality.sae_id} | {quality.d_sae} | {quality.nominal_l0} | {quality.trained_tokens:,} "
+            f"| {quality.l0:.2f} | {quality.fvu:.4f} | {quality.dead_latents} "
+            f"| {_number(other.r2_norm)} | {_number(other.r2_pooled)} | {_number(other.fvu_nonlinear, 4)} |"
+        )
+    return "\n".join(lines)
+
+
+def write_card(out: Path, facts: Mapping[str, Any]) -> None:
+    """Fill `card_template.md` with `facts`; a name without a fact raises KeyError."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    known = {"versions": versions, "python": platform.python_version(), **facts}
+    out.write_text(Template(TEMPLATE.read_text()).substitute(known))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The progress reports of a run, one JSON object per line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def _source(model_folder: Path, hook_names: Sequence[str]) -> ActivationSource:
+    return source_of(load_model(TargetSpec(model=str(model_folder), device="cpu", offline=True)), hook_names)

@@ -207,7 +207,7 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
             hub_text.records(text, target.seed, reading, offline=target.offline), f"{text.name} record", target.contexts
         )
         field = reading.field or hub_text.USUAL_FIELD
-        known = hub_text.Kept(
+        known = hub_text.KeptTokens(
             token_ids=contexts_from([item.ids for item in found], []).token_ids,
             names=tuple(item.name for item in found),
             field=field,

@@ -47,11 +47,11 @@ class GateCheck:
 
     name: str
     """'residual identity', 'hook', 'same model', 'L0', 'FVU' or 'layer'."""
-    sae: str | None
+    sae: str | None = None
     """None: about the model."""
-    passed: bool | None
+    passed: bool | None = None
     """None: could not be checked."""
-    measured: float | str | None
+    measured: float | str | None = None
     expected: str
     why: str = ""
     """What it means if it failed, or why it could not be checked."""
@@ -126,8 +126,12 @@ def check_gate(
     compared = _compared(hook_name, layer, model)
     wanted = [*(names if has_identity else ()), *compared, hook_name, *beside]
     taken = model.values(rows, wanted)
-    checks: list[GateCheck] = []
-    checks.append(_residual_identity(taken, layer, mask, model.dtype) if has_identity else _no_identity(hook_name))
+    unchecked = f"the model has no such hooks around {hook_name}"
+    checks = [
+        _residual_identity(taken, layer, mask, model.dtype)
+        if has_identity
+        else GateCheck(name="residual identity", expected="pre + attention + MLP = post", why=unchecked)
+    ]
     rivals: dict[str, Tensor] = {}
     for name in compared:
         check = _same_values(taken, hook_name, name, mask, model.dtype)
@@ -190,48 +194,32 @@ def _beside(hook_name: str, layer: int | None, model: LanguageModel) -> list[str
     return [name for name in names if name in model.hook_names]
 
 
-def _relative(difference: Tensor, whole: Tensor) -> float:
-    return float(difference.norm() / whole.norm().clamp(min=1e-30))
-
-
 def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor, dtype: torch.dtype) -> GateCheck:
     before, attention, mlp, after = (taken[name][mask].double() for name in _parts(layer))
-    rest = _relative(before + attention + mlp - after, after)
-    tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
     return GateCheck(
         name="residual identity",
-        sae=None,
-        passed=rest <= tolerance,
-        measured=rest,
-        expected=f"at most {tolerance:g}",
+        expected=f"at most {RESIDUAL_TOLERANCE.get(dtype, 1e-3):g}",
         why="a block's parts do not add up to its output: the hooks are not where they are thought to be",
-    )
-
-
-def _no_identity(hook_name: str) -> GateCheck:
-    return GateCheck(
-        name="residual identity",
-        sae=None,
-        passed=None,
-        measured=None,
-        expected="pre + attention + MLP = post",
-        why=f"the model has no such hooks around {hook_name}",
+        **_equal(before + attention + mlp, after, dtype),
     )
 
 
 def _same_values(taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype) -> GateCheck:
     """Whether two hooks that are the same on most models are so on this one."""
-    ours, theirs = taken[hook_name][mask].double(), taken[other][mask].double()
-    rest = _relative(ours - theirs, theirs) if ours.shape == theirs.shape else math.inf
-    tolerance = RESIDUAL_TOLERANCE.get(dtype, 1e-3)
     return GateCheck(
         name="hook",
-        sae=None,
-        passed=rest <= tolerance,
-        measured=rest,
         expected=f"{hook_name} equal to {other}",
         why="the heads' values are not what the output projection reads",
+        **_equal(taken[hook_name][mask].double(), taken[other][mask].double(), dtype),
     )
+
+
+def _equal(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> dict[str, Any]:
+    """How far apart two values of a model are that computes in this dtype, and whether rounding explains it."""
+    rest = math.inf
+    if ours.shape == theirs.shape:
+        rest = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+    return {"measured": rest, "passed": rest <= RESIDUAL_TOLERANCE.get(dtype, 1e-3)}
 
 
 def _hook(sae: LoadedSae, x: Tensor, rivals: dict[str, Tensor]) -> list[GateCheck]:
@@ -241,8 +229,7 @@ def _hook(sae: LoadedSae, x: Tensor, rivals: dict[str, Tensor]) -> list[GateChec
     """
     if not rivals:
         return []
-    own = _fvu(x, sae.reconstruct(x).x_hat)
-    found = {name: _fvu(value, sae.reconstruct(value).x_hat) for name, value in rivals.items()}
+    own, found = _fvu(sae, x), {name: _fvu(sae, value) for name, value in rivals.items()}
     best = min(found, key=lambda name: found[name])
     return [
         GateCheck(
@@ -258,56 +245,47 @@ def _hook(sae: LoadedSae, x: Tensor, rivals: dict[str, Tensor]) -> list[GateChec
 
 def _same_model(model: LanguageModel, sae: LoadedSae) -> GateCheck:
     ours, theirs = _known_name(model.published_name), _known_name(sae.ref.model or sae.model_name)
-    named = {"name": "same model", "sae": sae.ref.sae_id, "expected": theirs or "the SAE's model"}
-    if ours is None or theirs is None:
-        missing = "the model's" if ours is None else "the SAE's"
-        return GateCheck(passed=None, measured=ours, why=f"{missing} published name is not known", **named)
+    missing = "the model's" if ours is None else "the SAE's" if theirs is None else ""
     return GateCheck(
-        passed=ours.lower() == theirs.lower(), measured=ours, why="the SAE was trained on another model", **named
+        name="same model",
+        sae=sae.ref.sae_id,
+        passed=None if ours is None or theirs is None else ours.lower() == theirs.lower(),
+        measured=ours,
+        expected=theirs or "the SAE's model",
+        why=f"{missing} published name is not known" if missing else "the SAE was trained on another model",
     )
 
 
 def _known_name(name: str | None) -> str | None:
-    """A Hugging Face id; None for a folder, or a name that nobody published."""
+    """A Hugging Face id; None for a folder, or a name that is not published."""
     found = hub_id(name) if name else ""
     return found if re.fullmatch(r"[\w.\-]+/[\w.\-]+", found) else None
 
 
 def _measured(sae: LoadedSae, x: Tensor) -> list[GateCheck]:
     """L0 and FVU on x [n, d]."""
-    named = {"sae": sae.ref.sae_id}
-    nominal = sae.ref.nominal_l0
+    nominal, sae_id = sae.ref.nominal_l0, sae.ref.sae_id
     if len(x) < FEWEST:
         why = f"{len(x)} tokens are too few"
         return [
-            GateCheck(name=name, passed=None, measured=None, expected=expected, why=why, **named)
-            for name, expected in (("L0", "near its nominal one"), ("FVU", "below 1"))
+            GateCheck(name="L0", sae=sae_id, expected="near its nominal one", why=why),
+            GateCheck(name="FVU", sae=sae_id, expected="below 1", why=why),
         ]
-    made = sae.reconstruct(x)
-    l0 = float(made.l0.double().mean())
-    fvu = _fvu(x, made.x_hat)
-    checks = [
-        GateCheck(
-            name="FVU",
-            passed=fvu < 1,
-            measured=fvu,
-            expected="below 1",
-            why="the reconstruction is worse than the mean activation",
-            **named,
-        )
-    ]
+    fvu, l0 = _fvu_and_l0(sae, x)
+    worse = "the reconstruction is worse than the mean activation"
+    checks = [GateCheck(name="FVU", sae=sae_id, passed=fvu < 1, measured=fvu, expected="below 1", why=worse)]
     if nominal is None:
-        why = "its nominal L0 is not known"
-        return [*checks, GateCheck(name="L0", passed=None, measured=l0, expected="-", why=why, **named)]
+        unknown = GateCheck(name="L0", sae=sae_id, measured=l0, expected="-", why="its nominal L0 is not known")
+        return [*checks, unknown]
     return [
         *checks,
         GateCheck(
             name="L0",
+            sae=sae_id,
             passed=abs(l0 - nominal) <= L0_TOLERANCE * nominal,
             measured=l0,
             expected=f"{nominal:g} within {L0_TOLERANCE:.0%}",
             why="other latents fire than in training",
-            **named,
         ),
     ]
 
@@ -333,8 +311,14 @@ def _layer(sae: LoadedSae, x: Tensor, others: dict[str, Tensor]) -> list[GateChe
 
 
 def _fvu_and_l0(sae: LoadedSae, x: Tensor) -> tuple[float, float]:
-    made = sae.reconstruct(x)
-    return _fvu(x, made.x_hat), float(made.l0.double().mean())
+    made, wide = sae.reconstruct(x), x.double()
+    unexplained = (wide - made.x_hat.double()).square().sum()
+    fvu = float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
+    return fvu, float(made.l0.double().mean())
+
+
+def _fvu(sae: LoadedSae, x: Tensor) -> float:
+    return _fvu_and_l0(sae, x)[0]
 
 
 def _as_sparse(nominal: float | None, own: float, other: float) -> bool:
@@ -347,12 +331,6 @@ def _as_sparse(nominal: float | None, own: float, other: float) -> bool:
     if nominal is None:
         return other <= (1 + L0_TOLERANCE) * own
     return abs(other - nominal) <= abs(own - nominal) + L0_SLACK * nominal
-
-
-def _fvu(x: Tensor, x_hat: Tensor) -> float:
-    wide = x.double()
-    unexplained = (wide - x_hat.double()).square().sum()
-    return float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
 
 
 def _sentence(check: GateCheck) -> str:

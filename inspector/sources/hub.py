@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from inspector.disk.files import shown
+from inspector.disk.locks import FolderLock
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources import quiet_libraries
 from inspector.sources.architectures import require_known
 from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
-from inspector.sources.model_files import find_model, hub_cache, read_config
+from inspector.sources.model_files import find_model, hub_cache, read_config, snapshot_of
 
 POLL_SECONDS = 0.2
 TRIES = 4
@@ -40,29 +40,20 @@ _MODEL_FILES = (
 T = TypeVar("T")
 
 
-def cached(repo: str, file: str, *, cache_dir: str | None, revision: str | None = None) -> Path | None:
+def cached(repo: str, file: str, *, cache_dir: str | None) -> Path | None:
     """A file of a model repository in the cache; None if it is not there. No network, no import of the hub's client.
 
     Args:
         repo: ORGANISATION/NAME.
         file: path in it; one that leaves the repository is never there.
         cache_dir: the hub client's own when None.
-        revision: branch or commit; the main branch when None.
     """
-    parts = PurePosixPath(file).parts
-    if not parts or file.startswith("/") or ".." in parts or ".." in repo or not repo.count("/") <= 1:
-        return None
-    root = hub_cache(cache_dir) / f"models--{repo.replace('/', '--')}"
-    commit = revision or "main"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if "/" not in commit and (root / "refs" / commit).is_file():
-            commit = (root / "refs" / commit).read_text(encoding="utf-8").strip()
-        if not commit or "/" in commit or commit.startswith("."):
-            return None
-        path = root / "snapshots" / commit / file
-        # A link that leaves the repository's folder was not made by the hub's client.
-        if path.is_file() and path.resolve().is_relative_to(root.resolve()):
-            return path
+    snapshot = snapshot_of(repo, hub_cache(cache_dir))
+    with contextlib.suppress(OSError):
+        if snapshot is not None and is_inside(file) and (snapshot / file).is_file():
+            # A link that leaves the repository's folder was not made by the hub's client.
+            inside = (snapshot / file).resolve().is_relative_to(snapshot.parents[1].resolve())
+            return snapshot / file if inside else None
     return None
 
 
@@ -243,9 +234,8 @@ def _retried(work: Callable[[], object], repo: str, count: Count) -> Iterator[No
 
 def _wait_before_again(error: BaseException, attempt: int) -> float | None:
     """Seconds before another try makes sense; None if it does not."""
-    status = _status(error)
-    if status == 429 or (status is not None and status >= 500):
-        asked = error.retry_after if isinstance(error, Refused) else None
+    if isinstance(error, Refused) and (error.status == 429 or error.status >= 500):
+        asked = error.retry_after
         wait = float(asked) if asked is not None and asked.replace(".", "", 1).isdigit() else 2.0**attempt
         return wait if wait <= LONGEST_WAIT else None
     broke_off = type(error).__name__ in ("ReadError", "RemoteProtocolError", "ReadTimeout", "ChunkedEncodingError")
@@ -256,48 +246,36 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
     """One sentence about what happened and one about what to do, without a word of the error's own."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"The disk is full while {repo} is downloaded. Make room, or choose another --cache-dir.")
-    kind, status = type(error).__name__, _status(error)
-    code = error.code if isinstance(error, Refused) else ""
-    if kind == "GatedRepoError" or code == "GatedRepo" or status == 403:
-        return TargetError(
-            f"{repo} is gated: its licence must be accepted at https://huggingface.co/{repo} by the account you use. "
-            "Then log in with `hf auth login`."
-        )
-    if kind == "RepositoryNotFoundError" or status == 401:
-        return TargetError(
-            f"The hub has no repository {repo}, or does not show it to you. "
-            "Check the name; for a private one log in with `hf auth login`."
-        )
-    if kind in ("EntryNotFoundError", "RemoteEntryNotFoundError", "RevisionNotFoundError") or status == 404:
-        return TargetError(
-            f"{repo} does not have the file that the registry names. Update sae-lens, or choose another."
-        )
-    if status == 429:
-        return TargetError(f"The hub asks for a pause before {repo} is downloaded (429). Try again in some minutes.")
-    if status is not None:
-        return TargetError(f"The hub answered {status} for {repo}. Try again later.")
+    if isinstance(error, InspectorError):
+        return error
     if isinstance(error, PermissionError):
         return ResourceError(f"The cache for {repo} cannot be written. Choose another with --cache-dir.")
     if isinstance(error, Slow):
         return TargetError(f"The hub sends next to nothing of {repo}. What has arrived is kept; try again later.")
     if isinstance(error, Lied):
         return TargetError(f"The hub {error}, of {repo}. Nothing of it was kept; try again, or check HF_ENDPOINT.")
-    return TargetError(
-        f"The hub cannot be reached for {repo} ({kind}). Check the network or HF_ENDPOINT; "
-        "with --offline only what is on disk is used."
-    )
-
-
-def _status(error: BaseException | None) -> int | None:
-    """HTTP status of an error or of what caused it."""
-    while error is not None:
-        if isinstance(error, Refused):
-            return error.status
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return status
-        error = error.__cause__
-    return None
+    if not isinstance(error, Refused):
+        return TargetError(
+            f"The hub cannot be reached for {repo} ({type(error).__name__}). Check the network or HF_ENDPOINT; "
+            "with --offline only what is on disk is used."
+        )
+    if error.code == "GatedRepo" or error.status == 403:
+        return TargetError(
+            f"{repo} is gated: its licence must be accepted at https://huggingface.co/{repo} by the account you use. "
+            "Then log in with `hf auth login`."
+        )
+    if error.status == 401:
+        return TargetError(
+            f"The hub has no repository {repo}, or does not show it to you. "
+            "Check the name; for a private one log in with `hf auth login`."
+        )
+    if error.status == 404:
+        return TargetError(
+            f"{repo} does not have the file that the registry names. Update sae-lens, or choose another."
+        )
+    if error.status == 429:
+        return TargetError(f"The hub asks for a pause before {repo} is downloaded (429). Try again in some minutes.")
+    return TargetError(f"The hub answered {error.status} for {repo}. Try again later.")
 
 
 def _not_here(repo: str, missing: Sequence[str], what: str, cache_dir: str | None) -> TargetError:
@@ -310,22 +288,13 @@ def _not_here(repo: str, missing: Sequence[str], what: str, cache_dir: str | Non
 
 def _locked(cache: Path, stack: contextlib.ExitStack) -> Generator[Event, None, None]:
     """Hold the cache's download lock until the stack is closed; says so while another process has it."""
+    lock = FolderLock(cache / ".dm-inspect")
+    stack.callback(lock.release)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(cache / ".dm-inspect.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not lock.take():
+            yield Loading(what="waiting for another download", detail=str(cache))
+            time.sleep(POLL_SECONDS)
     except OSError as error:
         raise ResourceError(
             f"The cache {cache} cannot be written ({error.strerror}). Choose another with --cache-dir."
         ) from error
-    stack.callback(os.close, descriptor)
-    told = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if not told:
-                yield Loading(what="waiting for another download", detail=str(cache))
-                told = True
-            time.sleep(POLL_SECONDS)
-            yield Loading(what="waiting for another download", detail=str(cache))

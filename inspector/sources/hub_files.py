@@ -16,10 +16,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from inspector.disk.files import write_whole
 
 ANSWER_SECONDS = 10.0
 """For the hub to begin an answer, and between two pieces of one."""
@@ -143,10 +145,7 @@ def get(repo: str, file: str, found: About, cache: Path, count: Count) -> None:
     place = root / "snapshots" / found.commit / file
     place.parent.mkdir(parents=True, exist_ok=True)
     _link(blob, place)
-    (root / "refs").mkdir(exist_ok=True)
-    beside = root / "refs" / f".main.{os.getpid()}.tmp"
-    beside.write_text(found.commit, encoding="ascii")
-    os.replace(beside, root / "refs" / "main")
+    write_whole(root / "refs" / "main", found.commit)
 
 
 def _fetch(repo: str, file: str, found: About, part: Path, count: Count) -> None:
@@ -170,14 +169,9 @@ def _fetch(repo: str, file: str, found: About, part: Path, count: Count) -> None
 
 def _receive(repo: str, file: str, found: About, out: IO[bytes], done: int, count: Count) -> None:
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    url = hf_hub_url(repo, file, revision=found.commit)
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=ANSWER_SECONDS) as answer:
-        if answer.status_code >= 400:
-            raise Refused(answer.status_code, answer.headers.get("X-Error-Code", ""), None)
-        _is_plain(answer)
+    wanted = {"Range": f"bytes={done}-"} if done else {}
+    with _streamed(hf_hub_url(repo, file, revision=found.commit), wanted) as answer:
         if answer.status_code != 206:
             done = 0
         elif not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {done}-"):
@@ -202,6 +196,31 @@ def _receive(repo: str, file: str, found: About, out: IO[bytes], done: int, coun
                 since, seen = now, 0
 
 
+@contextlib.contextmanager
+def _streamed(url: str, wanted: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """An answer of the hub, its bytes as they are sent: packed ones could become any number of bytes."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    headers = {**_headers(), **(wanted or {})}
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=ANSWER_SECONDS) as answer:
+        _require_given(answer)
+        if answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            raise Lied("sends a file packed, though asked not to")
+        yield answer
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    return {**build_hf_headers(), "Accept-Encoding": "identity"}
+
+
+def _require_given(answer: Any) -> None:
+    if answer.status_code >= 400:
+        code, retry_after = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After")
+        raise Refused(answer.status_code, code, retry_after)
+
+
 def _verify(found: About, out: IO[bytes]) -> None:
     size = os.fstat(out.fileno()).st_size
     if found.size is not None and size != found.size:
@@ -210,12 +229,6 @@ def _verify(found: About, out: IO[bytes]) -> None:
         out.seek(0)
         if hashlib.file_digest(out, "sha256").hexdigest() != found.tag:  # type: ignore[arg-type]
             raise Lied("sends something else than it announced")
-
-
-def _is_plain(answer: Any) -> None:
-    """Packed bytes could become any number of bytes; nobody asked for them."""
-    if answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        raise Lied("sends a file packed, though asked not to")
 
 
 def _link(blob: Path, place: Path) -> None:
@@ -234,23 +247,16 @@ def _link(blob: Path, place: Path) -> None:
 def _head(repo: str, file: str) -> Mapping[str, str]:
     """The headers of a file."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, file)
     for _ in range(3):  # a repository that was renamed answers with its new place
-        answer: Any = get_session().head(
-            url,
-            headers=build_hf_headers() | {"Accept-Encoding": "identity"},
-            follow_redirects=False,
-            timeout=ANSWER_SECONDS,
-        )
+        answer: Any = get_session().head(url, headers=_headers(), follow_redirects=False, timeout=ANSWER_SECONDS)
         place = answer.headers.get("Location", "")
         if not (300 <= answer.status_code < 400 and place.startswith("/")):
             break
         url = url[: url.index("/", len("https://"))] + place
-    if answer.status_code >= 400:
-        code = answer.headers.get("X-Error-Code", "")
-        raise Refused(answer.status_code, code, answer.headers.get("Retry-After"))
+    _require_given(answer)
     headers: Mapping[str, str] = answer.headers
     return headers
 
@@ -263,16 +269,9 @@ def listed(repo: str) -> list[str]:
         Lied: the list has no end, or is none.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-    url = f"{constants.ENDPOINT}/api/models/{repo}"
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=ANSWER_SECONDS) as answer:
-        if answer.status_code >= 400:
-            code = answer.headers.get("X-Error-Code", "")
-            raise Refused(answer.status_code, code, answer.headers.get("Retry-After"))
-        _is_plain(answer)
-        raw = bytearray()
+    raw = bytearray()
+    with _streamed(f"{constants.ENDPOINT}/api/models/{repo}") as answer:
         for piece in answer.iter_raw():
             raw += piece
             if len(raw) > LISTING_BYTES:

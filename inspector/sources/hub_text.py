@@ -24,10 +24,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inspector.disk.files import parse_json, require_file, write_if_possible
+from inspector.disk.folders import user_folder
 from inspector.errors import DataError
 from inspector.sources.readers import HubText
 from inspector.sources.records import SAMPLE_CHARACTERS, Reading, Record, choose_field, fields_of
-from inspector.sources.registry import cache_folder
 
 PAPER_SEED, PAPER_BUFFER = 42, 10_000
 """Of the paper's shuffle (spec 1.2)."""
@@ -62,7 +62,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KeptTokens:
     """Tokens taken before."""
 
     token_ids: Tensor
@@ -83,7 +83,7 @@ def tokenizer_hash(encode: Callable[[str], Sequence[int]], size: int) -> str:
     return hashlib.sha256(json.dumps([size, list(encode(probe))]).encode()).hexdigest()
 
 
-def kept(wanted: Wanted) -> Kept | None:
+def kept(wanted: Wanted) -> KeptTokens | None:
     """The tokens, if they were taken before and are undamaged."""
     found = _read(_path(wanted))
     if found is None or found.token_ids.shape[1] != wanted.length:
@@ -93,7 +93,7 @@ def kept(wanted: Wanted) -> Kept | None:
     return found
 
 
-def _read(path: Path) -> Kept | None:
+def _read(path: Path) -> KeptTokens | None:
     """The tokens of a file, if they are those that its metadata have the hash of."""
     try:
         require_file(path)
@@ -107,7 +107,7 @@ def _read(path: Path) -> Kept | None:
     if not whole:
         return None
     field, notes = about.get("read_field") or about.get("field") or USUAL_FIELD, _notes(about)
-    return Kept(token_ids=token_ids.to(torch.int64), names=tuple(names), field=field, notes=notes)
+    return KeptTokens(token_ids=token_ids.to(torch.int64), names=tuple(names), field=field, notes=notes)
 
 
 def _notes(about: Mapping[str, str]) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def damage_of(path: Path) -> str | None:
     return None if _read(path) is not None else "its tokens are not those that were kept"
 
 
-def keep(wanted: Wanted, taken: Kept) -> None:
+def keep(wanted: Wanted, taken: KeptTokens) -> None:
     """Keep them, if the disk lets us."""
     token_ids, names = taken.token_ids, taken.names
     about = {
@@ -147,7 +147,7 @@ def keep(wanted: Wanted, taken: Kept) -> None:
         "sha256": _digest(token_ids, names),
         "read_field": taken.field,
         "notes": json.dumps(list(taken.notes)),
-        **_told(wanted),
+        **{name: str(value) for name, value in asdict(wanted).items()},
     }
     path = _path(wanted)
     with contextlib.suppress(OSError, SafetensorError):
@@ -234,13 +234,9 @@ def _sentence(text: HubText, error: Exception) -> str:
     )
 
 
-def _told(wanted: Wanted) -> Mapping[str, str]:
-    return {name: str(value) for name, value in asdict(wanted).items()}
-
-
 def _path(wanted: Wanted) -> Path:
     slug = re.sub(r"[^\w.-]", "-", wanted.name)[:60]
-    return cache_folder() / "tokens" / f"{slug}-{wanted.key}.safetensors"
+    return user_folder("cache") / "tokens" / f"{slug}-{wanted.key}.safetensors"
 
 
 def _digest(token_ids: Tensor, names: Sequence[str]) -> str:

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.disk.files import shown, write_if_possible
+from inspector.disk.files import read_json, shown, write_if_possible
+from inspector.disk.folders import user_folder
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources import quiet_libraries
 from inspector.sources.architectures import require_known
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import FilesState, ModelFiles, find_model, state_of
-from inspector.sources.registry import cache_folder
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.spec import TargetSpec
 
@@ -326,10 +326,10 @@ class Question:
     def _path(self, which: str) -> Path:
         versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "transformer-lens")]
         about = "\n".join([which, str(self.dtype), *versions, str(self.tokens.shape[1])])
-        return cache_folder() / "bridge-checks" / f"{hashlib.sha256(about.encode()).hexdigest()}.json"
+        return user_folder("cache") / "bridge-checks" / f"{hashlib.sha256(about.encode()).hexdigest()}.json"
 
 
 def _says_same(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(path.read_text(encoding="utf-8"))["same"] is True
+        return read_json(path)["same"] is True
     return False

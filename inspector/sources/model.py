@@ -170,13 +170,7 @@ class LanguageModel:
     @torch.inference_mode()
     def activations(self, tokens: Tensor, hook_name: str) -> Tensor:
         """The hook's values, [c, t] int64 -> [c, t, d] float32. The pass ends once the hook has fired."""
-        tokens = self.check_tokens(tokens)
-        rows = []
-        for row in tokens.split(1):
-            with hooks.capture(self._points, [hook_name], stop=True) as taken:
-                self._run(row)
-            rows.append(_flat(taken[hook_name]))
-        return torch.cat(rows)
+        return self.values(tokens, [hook_name])[hook_name]
 
     @property
     def hook_names(self) -> frozenset[str]:

@@ -160,16 +160,20 @@ def _locate(name: str, cache_dir: str | None) -> Path:
     return _from_cache(name, hub_cache(cache_dir))
 
 
+def snapshot_of(repo: str, cache: Path) -> Path | None:
+    """The folder of a repository's newest commit in the cache; None if it is not there."""
+    root = cache / f"models--{repo.replace('/', '--')}"
+    if ".." in repo or repo.count("/") > 1 or not (root / "refs" / "main").is_file():
+        return None
+    commit = (root / "refs" / "main").read_text(encoding="utf-8", errors="replace").strip()
+    # Whatever else is written there leads out of the repository's folder.
+    return root / "snapshots" / commit if re.fullmatch(r"[\w-]+", commit) else None
+
+
 def _from_cache(name: str, cache: Path) -> Path:
-    """The newest snapshot of a hub id in the cache."""
-    repository = cache / f"models--{name.replace('/', '--')}"
-    reference = repository / "refs" / "main"
-    if is_directory(repository) and reference.is_file():
-        commit = reference.read_text(encoding="utf-8", errors="replace").strip()
-        snapshot = repository / "snapshots" / commit
-        # Whatever else is written there leads out of the repository's folder.
-        if re.fullmatch(r"[\w-]+", commit) and is_directory(snapshot):
-            return snapshot
+    snapshot = snapshot_of(name, cache)
+    if snapshot is not None and is_directory(snapshot):
+        return snapshot
     cached = [path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")]
     raise TargetError(
         f"Model {shown(name)} is neither a directory nor in the Hugging Face cache {cache}. "

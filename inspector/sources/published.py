@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inspector.errors import TargetError
@@ -16,6 +16,15 @@ from inspector.spec import SaeRef, TargetSpec
 
 DEFAULT_L0 = 60.0
 """Of a published suite, as in the paper: all of a layer may be hundreds of gigabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedSae:
+    """An SAE that is there and cannot be measured."""
+
+    sae_id: str
+    release: str
+    reason: str
 
 
 def published_refs(registry: Registry, model: str, target: TargetSpec) -> list[SaeRef]:
@@ -55,11 +64,11 @@ def published_refs(registry: Registry, model: str, target: TargetSpec) -> list[S
     return _unique(list(refs.values()))
 
 
-def published_refused(registry: Registry, model: str, target: TargetSpec) -> list[tuple[str, str, str]]:
-    """Id, release and reason of what the registry lists for the model, or in the target's release, and is refused."""
+def published_refused(registry: Registry, model: str, target: TargetSpec) -> list[RefusedSae]:
+    """What the registry lists for the model, or in the target's release, and is refused."""
     releases = [target.suite] if target.suite is not None else registry.releases(model)
     return [
-        (entry.sae_id, release, entry.refused)
+        RefusedSae(sae_id=entry.sae_id, release=release, reason=entry.refused)
         for release in releases
         for entry in registry.entries(release)
         if entry.refused is not None and (target.layers is None or entry.layer is None or entry.layer in target.layers)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata, util
@@ -175,9 +175,9 @@ class Registry:
         )
 
 
-def load_registry(tell: Callable[[str], None] = lambda _: None) -> Registry:
-    """The registry of the installed sae-lens. `tell` hears a sentence if its index must be made first."""
-    return Registry(load_index(tell))
+def load_registry() -> Registry:
+    """The registry of the installed sae-lens."""
+    return Registry(load_index())
 
 
 def _is_clean(path: str) -> bool:
@@ -216,29 +216,22 @@ Index = dict[str, dict[str, Any]]
 path, l0, neuronpedia, norm factor] each)."""
 
 
-def load_index(tell: Callable[[str], None] = lambda _: None, folder: Path | None = None) -> Index:
-    """The index, made now if there is none for this version of sae-lens.
+def load_index(folder: Path | None = None) -> Index:
+    """The index, made now, which takes seconds, if there is none for this version of sae-lens.
 
     Args:
-        tell: hears a sentence before something that takes seconds.
         folder: where it is kept; the user's cache folder if None.
 
     Raises:
         TargetError: sae-lens or its registry is not installed.
     """
     version = metadata.version("sae-lens")
-    path = (cache_folder() if folder is None else folder) / f"registry-{version}-{INDEX_VERSION}.json"
+    path = (user_folder("cache") if folder is None else folder) / f"registry-{version}-{INDEX_VERSION}.json"
     found = _read(path)
     if found is None:
-        tell(f"reading the registry of sae-lens {version} (once)")
         found = parse(registry_file().read_bytes())
         _write(path, found)
     return found
-
-
-def cache_folder() -> Path:
-    """Where indices are kept."""
-    return user_folder("cache")
 
 
 def registry_file() -> Path:

@@ -124,7 +124,10 @@ class LoadedSae:
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor]:
-        """Rows [d_sae, d] and bias [d], float32: x_hat is the latents times the rows, plus the bias."""
+        """Rows [d_sae, d] and bias [d], float32: x_hat is the latents times the rows, plus the bias.
+
+        Of an SAE that takes turns they stay on the device for as long as the caller holds them.
+        """
         return self._sae.W_dec.detach(), self._sae.b_dec.detach()
 
     @torch.inference_mode()
@@ -259,12 +262,6 @@ class StreamedSae(LoadedSae):
             self._drop()
         else:
             self._host: dict[str, Tensor] = {name: weight.data for name, weight in sae.named_parameters()}
-
-    @property
-    def decoder(self) -> tuple[Tensor, Tensor]:
-        """As LoadedSae.decoder; what is returned stays on the device for as long as the caller holds it."""
-        sae = self._sae
-        return sae.W_dec.data, sae.b_dec.data
 
     @property
     def _sae(self) -> Any:

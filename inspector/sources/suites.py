@@ -15,6 +15,8 @@ from inspector.disk.files import is_directory, nearest_siblings, shown
 from inspector.errors import TargetError, UsageError, nearest
 from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
 from inspector.options import width_label
+from inspector.sources.published import RefusedSae, published_refs, published_refused
+from inspector.sources.registry import load_registry
 from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of
 
 DEMO_LAYER = 3
@@ -26,15 +28,6 @@ FAR_L0 = 0.2
 def demo_suite_dir() -> Path:
     """Where the demo's SAEs are installed."""
     return Path(__file__).parent.parent / "demo" / "suite"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefusedSae:
-    """An SAE that is there and cannot be measured."""
-
-    sae_id: str
-    release: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +121,6 @@ def registry_model(target: TargetSpec) -> str | None:
     They are unless the suite is a directory, the model is the demo or a directory, or no published SAE is of it. With
     SAEs given as directories alone, the registry is not asked either.
     """
-    from inspector.sources.registry import load_registry
-
     given = [Path(sae).expanduser() for sae in target.saes]
     if target.suite is not None and is_directory(Path(target.suite).expanduser()):
         return None
@@ -145,17 +136,12 @@ def registry_model(target: TargetSpec) -> str | None:
 
 def model_id(target: TargetSpec) -> str | None:
     """The Hugging Face id that --model names, whatever SAEs it is to be used with; None: a folder, or not known."""
-    from inspector.sources.registry import load_registry
-
     if target.model == "demo" or is_directory(Path(target.model).expanduser()):
         return None
     return load_registry().model_id(target.model)
 
 
 def _published(target: TargetSpec, model: str) -> list[SaeRef]:
-    from inspector.sources.published import published_refs
-    from inspector.sources.registry import load_registry
-
     refs = published_refs(load_registry(), model, target)
     others = {ref.model for ref in refs} - {model}
     if others and not is_directory(Path(target.model).expanduser()):
@@ -287,13 +273,7 @@ def refused_saes(target: TargetSpec) -> list[RefusedSae]:
     """What the target's suite holds beside the SAEs that can be measured; without a suite, what the registry lists."""
     model = registry_model(target)
     if model is not None:
-        from inspector.sources.published import published_refused
-        from inspector.sources.registry import load_registry
-
-        return [
-            RefusedSae(sae_id=i, release=r, reason=why)
-            for i, r, why in published_refused(load_registry(), model, target)
-        ]
+        return published_refused(load_registry(), model, target)
     if target.suite is not None and is_directory(Path(target.suite).expanduser()):
         return survey(Path(target.suite), said_hook=target.hook).refused
     return []

@@ -69,7 +69,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ResolvedTarget:
     """What a target means, known from names and small files alone."""
 
     target: TargetSpec
@@ -82,7 +82,7 @@ class Choice:
     """What was decided that the user may not expect."""
 
 
-def choose(target: TargetSpec) -> Choice:
+def resolve(target: TargetSpec) -> ResolvedTarget:
     """Find the target's files and decide its layer, hook and SAEs, without importing torch.
 
     Raises:
@@ -128,7 +128,7 @@ def choose(target: TargetSpec) -> Choice:
     require_plausible(files)
     if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
-    return Choice(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
+    return ResolvedTarget(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
 
 
 def _on(ref: SaeRef, model_type: str) -> SaeRef:
@@ -147,11 +147,11 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         session: whether texts will be looked at and kept; the memory plan counts them then.
 
     Raises:
-        InspectorError: of the kind and exit code that fits; see `choose`, `load_model`, `load_sae`, `load_contexts`.
+        InspectorError: of the kind and exit code that fits; see `resolve`, `load_model`, `load_sae`, `load_contexts`.
     """
     yield from _provide_model(target)
-    choice = choose(target)
-    refs = yield from fetched(choice.refs, target)
+    resolved = resolve(target)
+    refs = yield from fetched(resolved.refs, target)
     quiet_libraries(offline=target.offline)
     yield from _importing("torch", "torch")
     yield from _importing("transformers and transformer-lens", "transformer_lens.model_bridge")
@@ -160,20 +160,20 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     from inspector.sources.contexts import load_contexts
     from inspector.sources.loading import load_model
 
-    memory = _planned(choice, refs, session=session)
+    memory = _planned(resolved, refs, session=session)
     yield MemoryPlanned(rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device)
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
-    model = load_model(choice.target)
-    d_in = model.check_hook(choice.hook_name)
+    model = load_model(resolved.target)
+    d_in = model.check_hook(resolved.hook_name)
     yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
 
     started = time.perf_counter()
-    yield Loading(what="text", detail=choice.target.text or "")
-    contexts = load_contexts(choice.target, model)
+    yield Loading(what="text", detail=resolved.target.text or "")
+    contexts = load_contexts(resolved.target, model)
     length = contexts.token_ids.shape[1]
     positions = default_positions(length) if target.positions is None else target.positions
-    decided = replace(choice.target, context_length=length, positions=positions)
+    decided = replace(resolved.target, context_length=length, positions=positions)
     plan = make_plan(
         contexts.token_ids,
         model.special_ids,
@@ -194,7 +194,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     from inspector.sources.gate import check_gate
 
     gate = yield from check_gate(
-        model, contexts, plan, choice.hook_name, choice.layer, saes, accepted=target.accept_gate
+        model, contexts, plan, resolved.hook_name, resolved.layer, saes, accepted=target.accept_gate
     )
     if not gate.passed and not target.accept_gate:
         raise TargetError(
@@ -211,10 +211,10 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         )
     warnings = (
         *([] if gate.passed else [f"The load gate failed and was accepted: {gate.sentences()}."]),
-        *choice.notes,
+        *resolved.notes,
         *memory.notes,
         *model.warnings,
-        *suites.l0_notes(refs, choice.target.l0),
+        *suites.l0_notes(refs, resolved.target.l0),
         *(note for sae in saes for note in sae.notes),
         *_beyond_training(saes, length, decided.include_special),
         *contexts.notes,
@@ -224,8 +224,8 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     return Loaded(
         target=decided,
         model=model,
-        hook_name=choice.hook_name,
-        layer=choice.layer,
+        hook_name=resolved.hook_name,
+        layer=resolved.layer,
         saes=saes,
         contexts=contexts,
         plan=plan,
@@ -295,16 +295,16 @@ def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
         yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
 
 
-def _planned(choice: Choice, refs: tuple[SaeRef, ...], *, session: bool) -> MemoryPlan:
+def _planned(resolved: ResolvedTarget, refs: tuple[SaeRef, ...], *, session: bool) -> MemoryPlan:
     """What will be on the device, or a refusal; needs torch for the device's sake only."""
     from inspector.sources.loading import pick_device, pick_dtype
     from inspector.sources.memory_plan import plan_memory
     from inspector.sources.memory_sizes import budget_of, sizes_of
 
-    target = choice.target
+    target = resolved.target
     device, dtype = pick_device(target.device), pick_dtype(target.dtype)
     sizes = sizes_of(
-        choice.files, refs, target, dtype_bytes=dtype.itemsize, session=session, on_host=device.type == "cpu"
+        resolved.files, refs, target, dtype_bytes=dtype.itemsize, session=session, on_host=device.type == "cpu"
     )
     return plan_memory(
         sizes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from inspector.engine.plan import Outliers, outliers_of
 from inspector.errors import DataError
-from inspector.sources import hooks
+
+if TYPE_CHECKING:
+    from inspector.sources.model import LanguageModel
 
 ActivationSource = Callable[[Tensor], dict[str, Tensor]]
 """Token ids [contexts, positions] to activations [contexts, positions, d_in] by hook name; heads already flattened."""
@@ -140,29 +142,9 @@ class ActivationBlocks:
         return np.asarray([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)])
 
 
-class BridgeSource:
-    """Call it with token ids [contexts, positions] to get activations [contexts, positions, d_in] by hook name.
-
-    All contexts run in one batch and the pass ends with the last hook asked for, which is several times faster than a
-    pass per context and hook. What is learned does not need the last bits that `LanguageModel` keeps the same.
-
-    Args:
-        bridge: a `TransformerBridge` (untyped here: importing it costs twenty seconds).
-        hook_names: full names; one the model does not have raises `TargetError` at the first call.
-    """
-
-    def __init__(self, bridge: Any, hook_names: Sequence[str]) -> None:
-        self._bridge = bridge
-        self._hook_names = list(dict.fromkeys(hook_names))
-
-    @torch.inference_mode()
-    def __call__(self, ids: Tensor) -> dict[str, Tensor]:
-        """One pass over `ids`; see the class."""
-        device = next(self._bridge.parameters()).device
-        with hooks.capture(self._bridge.hook_dict, self._hook_names, stop=True) as taken:
-            # The bridge keeps every attention pattern otherwise: more memory than all that is asked for.
-            self._bridge.forward(ids.to(device), return_type="logits", output_attentions=False, use_cache=False)
-        return {name: taken[name].flatten(2) for name in self._hook_names}
+def source_of(model: LanguageModel, hook_names: Sequence[str]) -> ActivationSource:
+    """The model's values at these hooks: one pass serves all of them and ends with the last."""
+    return lambda ids: model.values(ids, hook_names)
 
 
 class OutlierMarks:

@@ -4,9 +4,9 @@
     OUT/.training/checkpoint.json              which run it is, how far, and the SHA-256 of both files
     OUT/training.jsonl                         one JSON object per line
 
-The tensors are written and flushed under a new name first; then the JSON takes the place of the old one in a single
-rename. Killed in between, the old pair is still whole. Nothing is pickled, and nothing that does not match its checksum
-is gone on with.
+The tensors are written and flushed under a name of their own first; then the JSON takes the place of the old one in a
+single rename. Killed in between, the old pair is still whole. Nothing is pickled, and nothing that does not match its
+checksum is gone on with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FOLDER = ".training"
 FACTS_FILE = "checkpoint.json"
 FORMAT = 1
 LOG_FILE = "training.jsonl"
-_OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?|\.[\w.-]+{HALF}")
+_OWN = re.compile(rf"({re.escape(FACTS_FILE)}|state-\d+\.safetensors)(\.partial)?|\.[\w.-]+{HALF}|\.tmp\w+")
+"""Also what a version before this one, `disk.files` and safetensors call what they have not finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,10 @@ def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor]
     Raises:
         ResourceError: it cannot be written; the checkpoint before it, if any, is untouched.
     """
-    folder = out / FOLDER
-    name = f"state-{number}.safetensors"
+    folder, name = out / FOLDER, f"state-{number}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_own_folder(folder):  # what a link points to is somebody else's
+        if not is_own_folder(folder):  # what a link points to is not this program's
             raise OSError(errno.ELOOP, "it is a symbolic link", str(folder))
         sha256 = write_tensors(folder / name, tensors)
         about: dict[str, Any] = {
@@ -78,10 +78,9 @@ def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor]
         write_whole(folder / FACTS_FILE, json.dumps(about, indent=1) + "\n")
         remove_files(folder, lambda old: _OWN.fullmatch(old) is not None and old not in (name, FACTS_FILE))
     except (OSError, ResourceError) as error:
-        cause = error.__cause__ if isinstance(error, ResourceError) else error
-        why = getattr(cause, "strerror", None) or str(cause)
+        cause = error if isinstance(error, OSError) else error.__cause__
         raise ResourceError(
-            f"The checkpoint in {folder} could not be written: {why}. "
+            f"The checkpoint in {folder} could not be written: {getattr(cause, 'strerror', None) or cause}. "
             "Make room there; the same command goes on from the checkpoint before it."
         ) from error
 
@@ -146,9 +145,7 @@ class TrainingLog:
         lines = [] if not self._path.exists() else read_text(self._path, errors="replace").splitlines()
         kept = [line for line in lines if self._stays(line, tokens_done)]
         if kept != lines:
-            partial = self._path.with_name(LOG_FILE + ".partial")
-            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            partial.replace(self._path)
+            write_whole(self._path, "".join(f"{line}\n" for line in kept))
 
     def write(self, tokens: int, about: Mapping[str, Any]) -> None:
         """Add a line.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from inspector.disk.files import parse_json, read_text, require_file, shown
+from inspector.disk.files import parse_json, read_text, require_file, shown, write_whole
 from inspector.engine.decomposition import decompose
 from inspector.engine.regression import LinearMap
 from inspector.errors import DataError, TargetError, UsageError
@@ -195,10 +194,7 @@ def save_map(path: Path, linear_map: LinearMap) -> None:
         "n_train": linear_map.n_train,
         "intercept": linear_map.intercept,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(_tensors(linear_map), partial, metadata={"facts": json.dumps(facts)})
-    os.replace(partial, path)
+    write_whole(path, save(_tensors(linear_map), metadata={"facts": json.dumps(facts)}))
 
 
 def load_map(path: Path) -> LinearMap:

@@ -8,7 +8,6 @@ An SAE's id is its path below SUITE. Any tree of sae-lens folders is a suite; on
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from inspector.disk.files import write_whole
 from inspector.errors import ResourceError, UsageError
 from inspector.formats import sae_lens
 from inspector.options import width_label
@@ -98,7 +97,10 @@ def hook_folder(hook_name: str) -> str:
 
 
 def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) -> None:
-    """Write a sae-lens training SAE as an inference SAE.
+    """Write a sae-lens training SAE as an inference SAE, as sae-lens' `save_inference_model` does, but in `dtype`.
+
+    A reader never sees half an SAE: the weights appear whole, and the configuration, without which they are no SAE,
+    after them.
 
     Args:
         sae: a `TrainingSAE` of sae-lens (untyped there).
@@ -113,32 +115,22 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
     """
     for key, value in metadata.items():
         sae.cfg.metadata[key] = value
-    try:
-        _save_sae(sae, folder, dtype)
-    except (OSError, SafetensorError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ResourceError(
-            f"{folder} could not be written: {why}. Make room there and give the command again."
-        ) from error
-
-
-def _save_sae(sae: Any, folder: Path, dtype: DiskType) -> None:
-    """As sae-lens' `save_inference_model`, but in `dtype`, and so that a reader never sees half an SAE: the weights
-    appear whole, and the configuration, without which they are no SAE, after them.
-    """
     state = sae.state_dict()
     sae.process_state_dict_for_saving_inference(state)
     weights = {name: tensor.detach().to(getattr(torch, dtype)).contiguous() for name, tensor in state.items()}
     wide = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if wide:
         raise UsageError(f"{', '.join(wide)} of {folder} exceed what {dtype} can hold. Save the suite in float32.")
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(weights, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
     config = sae.cfg.get_inference_sae_cfg_dict() | {"dtype": dtype, "device": "cpu"}
-    # sae-lens takes its fields from a set, in another order in every process: sorted, the same SAE has the same bytes.
-    write_json(folder / CONFIG_FILE, json.loads(json.dumps(config, sort_keys=True)))
+    try:
+        write_whole(folder / WEIGHTS_FILE, save(weights))
+        # sae-lens takes fields from a set, in another order in every process: sorted, the same SAE has the same bytes.
+        write_json(folder / CONFIG_FILE, json.loads(json.dumps(config, sort_keys=True)))
+    except ResourceError as error:
+        why = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise ResourceError(
+            f"{folder} could not be written: {why}. Make room there and give the command again."
+        ) from error
 
 
 def save_quality(root: Path, quality: Quality) -> None:
@@ -161,11 +153,8 @@ def read_qualities(root: Path) -> list[Quality]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write through a temporary neighbour, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
+    """Write a JSON file, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 @torch.no_grad()

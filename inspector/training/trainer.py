@@ -96,7 +96,7 @@ def train_suite(
     progress: TrainProgress | None = None
     try:
         while run.tokens_done < run.total:
-            yield from _prepared(run, progress)
+            yield from run.prepared(progress)
             fvu = run.step()
             now = time.monotonic()
             run.add_time(now - clock)
@@ -122,18 +122,6 @@ def train_suite(
             save_measured_l0(out, quality)
     checkpoint.forget(out)
     return qualities
-
-
-def _prepared(run: _Run, progress: TrainProgress | None) -> Generator[Loading | TrainProgress, None, None]:
-    """Make the next block. On a large model that takes minutes, so there is a chance to be stopped at each model pass,
-    and in the middle of one; no learner has changed then.
-    """
-    try:
-        for _ in run.prepare():
-            yield Loading(what="activations") if progress is None else replace(progress, held_out={})
-    except KeyboardInterrupt:
-        run.save()
-        raise
 
 
 class _Run:
@@ -228,16 +216,23 @@ class _Run:
             total_steps=settings.tokens // settings.batch_tokens,
         )
 
-    def prepare(self) -> Generator[None, None, None]:
-        """Make the next block if the one before is used up; pauses on the way."""
-        yield from self._lockstep.prepare()
+    def prepared(self, progress: TrainProgress | None) -> Generator[Loading | TrainProgress, None, None]:
+        """Make the next block if the one before is used up. On a large model that takes minutes, so there is a chance
+        to be stopped at each model pass, and in the middle of one; no learner has changed then.
+        """
+        try:
+            for _ in self._lockstep.prepare():
+                yield Loading(what="activations") if progress is None else replace(progress, held_out={})
+        except KeyboardInterrupt:
+            self.save()
+            raise
 
     def step(self) -> dict[str, float]:
         """Show the next batch to every learner; returns each SAE's FVU on it."""
-        return self._lockstep.step(self._rate())
+        return self._lockstep.step(self._rate(self.tokens_done + self._lockstep.next_batch))
 
-    def _rate(self) -> float:
-        return self._settings.learner.rate(self.tokens_done + self._lockstep.next_batch, self.total)
+    def _rate(self, tokens: int) -> float:
+        return self._settings.learner.rate(tokens, self.total)
 
     def add_time(self, seconds: float) -> None:
         """Count the time of a step; bring the end forward once the time left is needed for the decay."""
@@ -267,11 +262,13 @@ class _Run:
         if not progress.held_out:
             return
         saes = {sae_id: {"batch_fvu": progress.fvu[sae_id], **found} for sae_id, found in progress.held_out.items()}
-        about = {"of": self.total, "seconds": round(self._seconds, 3), "learning_rate": self._last_rate(), "saes": saes}
+        about = {
+            "of": self.total,
+            "seconds": round(self._seconds, 3),
+            "learning_rate": self._rate(self.tokens_done),
+            "saes": saes,
+        }
         self._log.write(self.tokens_done, about)
-
-    def _last_rate(self) -> float:
-        return self._settings.learner.rate(self.tokens_done, self.total)
 
     def export(self, plan: SaePlan, metadata: Mapping[str, Any]) -> None:
         """Write one SAE in sae-lens' layout. It can learn no more."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inspector.demo import card
-from inspector.demo.card import Predictability, predictability, table, write_card
+from inspector.demo import suite
+from inspector.demo.suite import Predictability, predictability, table, write_card
 from inspector.training.suite_files import Quality
 from tests.toy import write_toy_sae
 
@@ -59,7 +59,7 @@ def test_table_has_a_row_per_sae_and_says_when_a_number_is_undefined() -> None:
 def test_a_fact_that_is_missing_is_an_error_and_not_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = tmp_path / "template.md"
     template.write_text("seed ${seed}, Python ${python}\n")
-    monkeypatch.setattr(card, "TEMPLATE", template)
+    monkeypatch.setattr(suite, "TEMPLATE", template)
     write_card(tmp_path / "CARD.md", {"seed": 7, "python": "3.11.0"})
     assert (tmp_path / "CARD.md").read_text() == "seed 7, Python 3.11.0\n"
     with pytest.raises(KeyError, match="seed"):

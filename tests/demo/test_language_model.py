@@ -13,13 +13,14 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from inspector.demo.corpus import Windows
-from inspector.demo.fused_loss import SOFT_CAP, SoftCappedLoss
 from inspector.demo.language_model import (
+    SOFT_CAP,
     Progress,
     Schedule,
+    SoftCappedLoss,
     export,
     learning_rate,
-    load_weights,
+    load_checkpoint,
     loss_on,
     new_model,
     train,
@@ -117,8 +118,8 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     for name in ("whole", "killed"):
         assert len(list((tmp_path / name).iterdir())) == 1
     whole, killed = new_model(1, **TINY), new_model(2, **TINY)
-    load_weights(whole, tmp_path / "whole")
-    load_weights(killed, tmp_path / "killed")
+    load_checkpoint(whole, tmp_path / "whole")
+    load_checkpoint(killed, tmp_path / "killed")
     for a, b in zip(whole.parameters(), killed.parameters(), strict=True):
         assert torch.equal(a, b)
 

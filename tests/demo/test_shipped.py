@@ -7,7 +7,6 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,9 @@ from inspector.demo.corpus import BOS_ID, CONTEXT_LENGTH, VOCAB_SIZE
 from inspector.demo.language_model import loss_on
 from inspector.demo.recipe import held_out_windows
 from inspector.demo.suite import FULL, SPECIAL_IDS
-from inspector.training.blocks import BridgeSource
+from inspector.sources.loading import load_model
+from inspector.spec import TargetSpec
+from inspector.training.blocks import source_of
 from inspector.training.suite_files import measure, read_qualities
 
 HOME = Path(inspector.demo.__file__).parent
@@ -74,11 +75,10 @@ def test_suite_is_complete_and_small() -> None:
 
 
 def test_saes_do_on_this_machine_what_their_quality_files_say(windows: np.ndarray) -> None:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    bridge: Any = TransformerBridge.boot_transformers(str(MODEL))
     plans = [plan for plan in FULL if plan.d_sae == 1024]
-    source = BridgeSource(bridge, [plan.hook_name for plan in plans])
+    source = source_of(
+        load_model(TargetSpec(model="demo", device="cpu", offline=True)), [plan.hook_name for plan in plans]
+    )
     recorded = {quality.sae_id: quality for quality in read_qualities(SUITE)}
     for found in measure(source, windows, SUITE, plans, 0, SPECIAL_IDS):
         assert found.l0 == pytest.approx(found.nominal_l0, rel=0.05)

@@ -45,6 +45,7 @@ def load(root: Path, **options: str) -> LoadedSae:
     return load_sae(ref, CPU, D_IN, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.holds("gemma-scope", "gemma-scope-2", "llama-scope", "dictionary-learning")
 @pytest.mark.parametrize("layout", WRITERS)
 def test_a_layout_is_recognised_and_computes_what_it_defines(tmp_path: Path, layout: str) -> None:
     _, reference = WRITERS[layout](tmp_path, weights())

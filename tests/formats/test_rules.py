@@ -233,6 +233,7 @@ def linear(w: Weights) -> dict[str, Any]:
     return {"encoder.weight": w.w_enc.T, "encoder.bias": w.b_enc, "decoder.weight": w.w_dec.T}
 
 
+@pytest.mark.holds("dictionary-learning")
 def test_autoencoder_new_has_its_bias_at_the_decoder_alone(tmp_path: Path) -> None:
     w = weights()
 
@@ -315,6 +316,7 @@ def gemma_2(root: Path, **about: Any) -> Path:
     return moved
 
 
+@pytest.mark.holds("gemma-scope-2")
 @pytest.mark.parametrize(
     ("point", "hook"),
     [
@@ -401,6 +403,7 @@ def newer_openmoss(root: Path, w: Weights, **about: Any) -> Path:
     return folder
 
 
+@pytest.mark.holds("openmoss")
 def test_openmoss_newer_folders_have_a_threshold_per_latent_on_scaled_activations(tmp_path: Path) -> None:
     w = weights()
     newer_openmoss(tmp_path, w)
@@ -544,6 +547,7 @@ def test_scaling_factors_of_fine_tuned_saes_are_used_or_asked_about(tmp_path: Pa
         load_sae(only(tmp_path / "off"), CPU, D_IN)
 
 
+@pytest.mark.holds("sae-lens")
 def test_the_registrys_overrides_and_norm_factors_are_obeyed(tmp_path: Path) -> None:
     w = weights()
     lens(tmp_path / "a", plain(w), normalize_activations="none")
@@ -588,6 +592,7 @@ def saved(path: Path, **state: Any) -> Path:
     return path
 
 
+@pytest.mark.holds("qwen-scope", "goodfire", "deepseek-r1", "attention-heads")
 def test_suites_of_torch_files_are_what_their_publishers_define(tmp_path: Path) -> None:
     w = weights()
     path = saved(tmp_path / "layer1.sae.pt", W_enc=w.w_enc.T, W_dec=w.w_dec.T, b_enc=w.b_enc, b_dec=w.b_dec)

@@ -369,7 +369,7 @@ def test_the_comparison_is_made_once_for_each_set_of_weights(tmp_path: Path, mon
         read.append(self.directory)
         return real_digest(self)
 
-    monkeypatch.setattr(loading, "cache_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(loading, "user_folder", lambda _: tmp_path / "kept")
     monkeypatch.setattr(loading.Question, "logits_of", counted)
     monkeypatch.setattr(ModelFiles, "digest", digested)
     folder = written(made("llama"), tmp_path / "m")
@@ -394,7 +394,7 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that was found to be the same, and then one in its place that is not."""
-    monkeypatch.setattr(loading, "cache_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(loading, "user_folder", lambda _: tmp_path / "kept")
     folder = written(drawn(gpt2()), tmp_path / "m")
     loaded(folder)
     config = json.loads((folder / "config.json").read_text())

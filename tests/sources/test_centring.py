@@ -71,6 +71,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanguageModel, Langu
     return loaded(written(drawn(gpt2()), root / "plain")), loaded(processed(root / "processed")), tokens
 
 
+@pytest.mark.holds("sae-lens")
 @pytest.mark.parametrize("hook", [*STREAM, *ADDED])
 def test_the_error_is_that_on_the_processed_model(
     both: tuple[LanguageModel, LanguageModel, torch.Tensor], tmp_path: Path, hook: str

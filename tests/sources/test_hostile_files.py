@@ -18,7 +18,7 @@ from inspector.errors import TargetError
 from inspector.sources.model_files import find_model
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
-from inspector.sources.target import choose
+from inspector.sources.target import resolve
 from inspector.spec import TargetSpec
 from tests.toy import write_toy_sae
 
@@ -35,7 +35,7 @@ def opened(model: Path, folder: Path) -> None:
     if not (folder / "sae").exists():
         write_toy_sae(folder / "sae" / "a", d_in=16, d_sae=64, k=4, hook_name=HOOK)
     (folder / "t.txt").write_text("text")
-    choose(TargetSpec(model=str(model), suite=str(folder / "sae"), text=str(folder / "t.txt"), context_length=32))
+    resolve(TargetSpec(model=str(model), suite=str(folder / "sae"), text=str(folder / "t.txt"), context_length=32))
 
 
 def configured(model: Path, **fields: object) -> None:

@@ -32,7 +32,7 @@ def test_the_name_of_a_content_never_becomes_a_path_elsewhere(tmp_path: Path, hu
     hub.tag[file] = tag.format(tmp=tmp_path)
     error = error_of(fetch(tmp_path, hub, [file]))
     assert error.startswith("The hub names a content by something that is no name, of google/some.")
-    assert files_outside(tmp_path) <= {Path("cache/.dm-inspect.lock")}
+    assert files_outside(tmp_path) <= {Path("cache/.dm-inspect/lock")}
     assert not list((tmp_path / "cache").rglob("x*"))
 
 
@@ -41,7 +41,7 @@ def test_the_name_of_a_commit_never_becomes_a_path_elsewhere(tmp_path: Path, hub
     hub.commit = commit.format(tmp=tmp_path)
     error = error_of(fetch(tmp_path, hub, [SMALL]))
     assert error.startswith("The hub names a commit by something that is no commit, of google/some.")
-    assert files_outside(tmp_path) <= {Path("cache/.dm-inspect.lock")}
+    assert files_outside(tmp_path) <= {Path("cache/.dm-inspect/lock")}
 
 
 @pytest.mark.parametrize("file", ["../x", "/etc/x", "a/../../x"])

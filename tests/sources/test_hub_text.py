@@ -48,7 +48,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     # The library waits five seconds for arrow's threads whenever a stream is closed.
     monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     monkeypatch.setattr(hub_text, "PAPER_BUFFER", BUFFER)
-    monkeypatch.setattr(hub_text, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(hub_text, "user_folder", lambda _: tmp_path / "cache")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     yield asked
 

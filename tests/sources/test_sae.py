@@ -42,6 +42,7 @@ def refusal(folder: Path, d_in: int = 16) -> str:
     return str(caught.value)
 
 
+@pytest.mark.holds("sae-lens")
 def test_topk_is_its_formula(tmp_path: Path) -> None:
     sae = load(write_toy_sae(tmp_path, d_in=16, d_sae=64, k=5, hook_name=HOOK))
     w = load_file(tmp_path / "sae_weights.safetensors")
@@ -77,6 +78,7 @@ def gated(weights: dict[str, torch.Tensor]) -> None:
         weights[name] = 0.3 * torch.randn(64, generator=generator)
 
 
+@pytest.mark.holds("sae-lens")
 def test_standard_is_its_formula(tmp_path: Path) -> None:
     folder = write_toy_sae(tmp_path, d_in=16, d_sae=64, hook_name=HOOK, architecture="standard")
     sae, x = load(rewrite(folder, drop_threshold)), some_x(50)
@@ -85,6 +87,7 @@ def test_standard_is_its_formula(tmp_path: Path) -> None:
     torch.testing.assert_close(sae.reconstruct(x).x_hat, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.holds("sae-lens")
 def test_gated_is_its_formula(tmp_path: Path) -> None:
     """Rajamanoharan et al. 2024, Eq. 6: which latents are active and how strongly are decided apart."""
     folder = write_toy_sae(tmp_path, d_in=16, d_sae=64, hook_name=HOOK, architecture="gated")

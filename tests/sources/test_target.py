@@ -11,7 +11,7 @@ import pytest
 
 from inspector.errors import DataError, InspectorError, TargetError, UsageError
 from inspector.events import Event, Loading
-from inspector.sources.target import Loaded, choose, open_target
+from inspector.sources.target import Loaded, open_target, resolve
 from inspector.spec import TargetSpec
 from tests.toy import fit_toy_suite, write_toy_sae, write_toy_suite
 
@@ -85,8 +85,8 @@ def test_an_sae_directory_alone_says_which_hook(toy_dirs: dict[str, Path], text:
 
 
 def test_demo_text_is_the_demos_default_only(toy_dirs: dict[str, Path], suite: Path, text: Path) -> None:
-    assert choose(spec(toy_dirs, suite, text, text=None)).target.text == "hf:monology/pile-uncopyrighted"
-    assert choose(spec(toy_dirs, suite, text, text="demo")).target.text == "demo"
+    assert resolve(spec(toy_dirs, suite, text, text=None)).target.text == "hf:monology/pile-uncopyrighted"
+    assert resolve(spec(toy_dirs, suite, text, text="demo")).target.text == "demo"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_wrong_words_are_answered_before_anything_is_loaded(
 
 def test_choosing_imports_nothing_heavy(toy_dirs: dict[str, Path], suite: Path, text: Path) -> None:
     code = (
-        "import sys; from inspector.sources.target import choose; from inspector.spec import TargetSpec\n"
-        f"choice = choose(TargetSpec(model={str(toy_dirs['llama'])!r}, suite={str(suite)!r}, text={str(text)!r}))\n"
+        "import sys; from inspector.sources.target import resolve; from inspector.spec import TargetSpec\n"
+        f"choice = resolve(TargetSpec(model={str(toy_dirs['llama'])!r}, suite={str(suite)!r}, text={str(text)!r}))\n"
         "assert len(choice.refs) == 4\n"
         "heavy = {'torch', 'numpy', 'transformers', 'sae_lens', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -155,7 +155,7 @@ def test_an_sae_of_another_models_size_is_refused_with_both_sizes(
 ) -> None:
     write_toy_suite(tmp_path / "resid", d_in=20)
     with pytest.raises(TargetError, match=r"size 20 \(d_in 20 x d_sae 32\) but blocks.1.hook_resid_post gives 16"):
-        choose(spec(toy_dirs, tmp_path / "resid", text))
+        resolve(spec(toy_dirs, tmp_path / "resid", text))
     write_toy_suite(tmp_path / "attn", d_in=20, site="attn")  # whose width only the model knows
     with pytest.raises(TargetError, match=r"size 20 \(d_in 20 x d_sae 32\) but blocks.1.attn.hook_z gives 24"):
         opened(spec(toy_dirs, tmp_path / "attn", text, site="attn", contexts=2))
@@ -164,7 +164,7 @@ def test_an_sae_of_another_models_size_is_refused_with_both_sizes(
 def test_an_sae_of_a_layer_the_model_lacks(toy_dirs: dict[str, Path], text: Path, tmp_path: Path) -> None:
     write_toy_suite(tmp_path, layers=(20,))
     with pytest.raises(TargetError, match=r"hook_resid_post is at layer 20, but model .* has layers 0 to 2\."):
-        choose(spec(toy_dirs, tmp_path, text))
+        resolve(spec(toy_dirs, tmp_path, text))
 
 
 def test_notes_about_the_text_and_far_l0s_become_warnings(

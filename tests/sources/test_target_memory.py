@@ -19,7 +19,7 @@ from inspector.events import Event, Loading, MemoryPlanned
 from inspector.sources.memory_plan import plan_memory
 from inspector.sources.memory_sizes import sizes_of
 from inspector.sources.sae import StreamedSae
-from inspector.sources.target import Choice, Loaded, choose, open_target
+from inspector.sources.target import Loaded, ResolvedTarget, open_target, resolve
 from inspector.spec import RunSpec, TargetSpec
 from tests.toy import write_toy_model, write_toy_sae
 
@@ -56,7 +56,7 @@ def result_of(work: Generator[Event, None, Any], events: list[Event] | None = No
             events.append(event)
 
 
-def budget_that(choice: Choice, streams: bool) -> int:
+def budget_that(choice: ResolvedTarget, streams: bool) -> int:
     """Bytes with which SAEs take turns, or with which narrower chunks are enough."""
     sizes = sizes_of(choice.files, choice.refs, choice.target, dtype_bytes=4, session=False, on_host=True)
     budget = plan_memory(sizes, 10**12, device="cpu").needed
@@ -86,7 +86,7 @@ def test_the_plan_is_told_before_anything_is_loaded(target: TargetSpec) -> None:
 @pytest.mark.parametrize("streams", [False, True])
 def test_within_less_memory_the_numbers_stay(target: TargetSpec, streams: bool) -> None:
     usual = opened(target)
-    small = opened(replace(target, max_memory=budget_that(choose(target), streams)))
+    small = opened(replace(target, max_memory=budget_that(resolve(target), streams)))
     assert small.memory is not None and small.memory.needed <= (small.target.max_memory or 0)
     assert small.memory.chunk_tokens is not None
     assert [sae.chunk_tokens for sae in small.saes] == [small.memory.chunk_tokens] * 3
@@ -152,10 +152,10 @@ def test_a_gemma_in_float16_is_refused_with_the_reason(
 ) -> None:
     half = replace(target, model=str(in_half(write_toy_model(tmp_path / "m", "gemma2"), stored, said)))
     with pytest.raises(TargetError, match=r"is a Gemma in float16, which ends at 65,504 .* or say --dtype float32\.$"):
-        choose(half)
-    assert choose(replace(half, dtype="float32")).layer == 1  # who says so knows
+        resolve(half)
+    assert resolve(replace(half, dtype="float32")).layer == 1  # who says so knows
 
 
 def test_other_types_and_models_are_not(target: TargetSpec, tmp_path: Path) -> None:
-    choose(replace(target, model=str(in_half(write_toy_model(tmp_path / "g", "gemma2"), torch.bfloat16, "bfloat16"))))
-    choose(replace(target, model=str(in_half(write_toy_model(tmp_path / "l", "llama"), torch.float16, "float16"))))
+    resolve(replace(target, model=str(in_half(write_toy_model(tmp_path / "g", "gemma2"), torch.bfloat16, "bfloat16"))))
+    resolve(replace(target, model=str(in_half(write_toy_model(tmp_path / "l", "llama"), torch.float16, "float16"))))

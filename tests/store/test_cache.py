@@ -60,14 +60,14 @@ def some_tokens(folder: Path) -> Kind:
     wanted = hub_text.Wanted(
         name="a/b", split="train", field="text", seed=0, n_contexts=2, length=3, tokenizer="t" * 64
     )
-    honest = hub_text.cache_folder
-    hub_text.cache_folder = lambda: folder  # type: ignore[assignment]
+    honest = hub_text.user_folder
+    hub_text.user_folder = lambda _: folder  # type: ignore[assignment]
     try:
         token_ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
-        hub_text.keep(wanted, hub_text.Kept(token_ids=token_ids, names=("one", "two"), field="text"))
+        hub_text.keep(wanted, hub_text.KeptTokens(token_ids=token_ids, names=("one", "two"), field="text"))
         assert hub_text.kept(wanted) is not None
     finally:
-        hub_text.cache_folder = honest
+        hub_text.user_folder = honest
     return cache.tokens_kind(folder / "tokens")
 
 
