@@ -163,7 +163,7 @@ def _locate(name: str, cache_dir: str | None) -> Path:
 def snapshot_of(repo: str, cache: Path) -> Path | None:
     """The folder of a repository's newest commit in the cache; None if it is not there."""
     root = cache / f"models--{repo.replace('/', '--')}"
-    if ".." in repo or repo.count("/") > 1 or not (root / "refs" / "main").is_file():
+    if ".." in repo or repo.count("/") > 1 or not is_directory(root) or not (root / "refs" / "main").is_file():
         return None
     commit = (root / "refs" / "main").read_text(encoding="utf-8", errors="replace").strip()
     # Whatever else is written there leads out of the repository's folder.
