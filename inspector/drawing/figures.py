@@ -34,6 +34,11 @@ class Axis:
     """Empty: unitless."""
     log: bool = False
 
+    @property
+    def heading(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

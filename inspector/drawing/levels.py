@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
+from inspector.drawing.lines import clipped
 from inspector.drawing.palette import OUTLIER_MARK, CellStyle, Run, TokenPalette
 from inspector.drawing.tokens import MEASURES, Measure, TokenDocument, TokenMode
 
@@ -211,7 +212,7 @@ def legend_runs(legend: LegendData, width: int) -> list[Run]:
         runs = _runs(legend, words=words, swatch=swatch, gap=gap)
         if sum(len(text) for text, _ in runs) <= width:
             return runs
-    return _clip(runs, width)
+    return clipped(runs, width)
 
 
 def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]:
@@ -250,13 +251,3 @@ def _scale(scale: LevelScale, measure: Measure, swatches: Sequence[Run], gap: st
     for label, swatch in zip(labels, swatches[1:], strict=True):
         runs += [(gap + label + gap, plain), swatch]
     return [*runs, (f" {measure.unit}" if measure.unit else "", plain)]
-
-
-def _clip(runs: list[Run], width: int) -> list[Run]:
-    kept: list[Run] = []
-    for text, style in runs:
-        if len(text) > width:
-            return [*kept, (text[:width], style)] if width > 0 else kept
-        kept.append((text, style))
-        width -= len(text)
-    return kept

@@ -58,6 +58,17 @@ def shared_start(names: Sequence[str]) -> str:
     return folders if cell_width(folders) >= SHORTEST_START else ""
 
 
+def clipped(line: Sequence[Run], width: int) -> Line:
+    """What fits: only where there is less room than for what has to be said."""
+    kept: Line = []
+    for text, style in line:
+        kept.append((cut(text, width), style))
+        width -= cell_width(kept[-1][0])
+        if kept[-1][0] != text:
+            break
+    return kept
+
+
 def padded(text: str, width: int, *, right: bool = False) -> str:
     """Cut or filled up to exactly so many columns; `right`: the text stands at the right."""
     text = cut(text, width)

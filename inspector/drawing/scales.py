@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from inspector.drawing.figures import Axis, Cell, Series
 from inspector.drawing.safe_text import visible
@@ -24,6 +24,11 @@ class Scale:
     low: float
     high: float
     log: bool = False
+    axis: Axis = field(default=Axis(label=""), compare=False)
+    """What is measured along it."""
+    own: Ticks = ()
+    """The measured places, where they are few: an axis says more by naming the widths and L0s that there are than round
+    numbers between them."""
 
     def place(self, value: float) -> float | None:
         """Position of a value, outside 0 to 1 if it lies outside; None where there is no logarithm."""
@@ -40,12 +45,19 @@ class Scale:
             return float(self.low * (self.high / self.low) ** place)
         return self.low + place * (self.high - self.low)
 
-    def ticks(self, at_most: int) -> list[float]:
+    def round_values(self, at_most: int) -> list[float]:
         """Round values inside, ascending; powers of ten or their 1-2-5 on a logarithmic axis."""
         return _log_ticks(self.low, self.high, at_most) if self.log else _even_ticks(self.low, self.high, at_most)
 
+    def ticks(self, at_most: int) -> Ticks:
+        """The measured places or, of those there are too many, so many round values; with what is said there."""
+        values = self.round_values(max(at_most, 2))
+        return self.own or list(zip(values, tick_texts(values), strict=True))
 
-def scale_of(values: Iterable[float | None], axis: Axis, *, margin: float = 0.04, zero: bool = False) -> Scale:
+
+def scale_of(
+    values: Iterable[float | None], axis: Axis, *, margin: float = 0.04, zero: bool = False, named: bool = False
+) -> Scale:
     """A scale that holds all values.
 
     Args:
@@ -53,23 +65,25 @@ def scale_of(values: Iterable[float | None], axis: Axis, *, margin: float = 0.04
         axis: says whether it is logarithmic.
         margin: free share on either side.
         zero: let a linear scale reach 0.
+        named: let the axis name the values themselves, if they are few.
     """
     known = [value for value in values if value is not None and math.isfinite(value) and (value > 0.0 or not axis.log)]
     if not known:
-        return Scale(low=1.0, high=10.0, log=True) if axis.log else Scale(low=0.0, high=1.0)
+        known = [1.0, 10.0] if axis.log else [0.0, 1.0]
+        margin, named = 0.0, False
     low, high = min(known), max(known)
-    if axis.log:
-        if low == high:
-            return Scale(low=low / 2, high=high * 2, log=True)
-        grow = (high / low) ** margin
-        return Scale(low=low / grow, high=high * grow, log=True)
-    if zero:
+    if zero and not axis.log:
         low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
+    if axis.log:
+        grow = 2.0 if low == high else (high / low) ** margin
+        low, high = low / grow, high * grow
+    elif low == high:
         spread = abs(low) * 0.1 or 1.0
-        return Scale(low=low - spread, high=high + spread)
-    grow = (high - low) * margin
-    return Scale(low=low if zero and low == 0.0 else low - grow, high=high if zero and high == 0.0 else high + grow)
+        low, high = low - spread, high + spread
+    else:
+        grow = (high - low) * margin
+        low, high = low if zero and low == 0.0 else low - grow, high if zero and high == 0.0 else high + grow
+    return Scale(low=low, high=high, log=axis.log, axis=axis, own=_own_ticks(known, axis) if named else ())
 
 
 def ends_of(all_series: Iterable[Series]) -> Iterator[float | None]:
@@ -117,24 +131,17 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
     return texts
 
 
-def round_ticks(scale: Scale, at_most: int) -> Ticks:
-    """Round values with their texts."""
-    values = scale.ticks(max(at_most, 2))
-    return list(zip(values, tick_texts(values), strict=True))
-
-
-def own_ticks(values: Iterable[float], axis: Axis) -> Ticks:
-    """The measured places themselves with their texts, ascending, where they are few: an axis says more by naming the
-    widths and L0s that there are than round numbers between them. Empty where they are many.
+def _own_ticks(values: Sequence[float], axis: Axis) -> Ticks:
+    """The places themselves, ascending; empty where they are many.
 
     Places whose texts are equal (an L0 of 15.98 and one of 16.0) are one tick.
     """
     found: dict[str, float] = {}
-    for value in sorted({value for value in values if math.isfinite(value) and (value > 0.0 or not axis.log)}):
+    for value in sorted(set(values)):
         found.setdefault(_width_text(value) if axis.unit == "latents" else tick_text(value), value)
         if len(found) > MOST_OWN_TICKS:
-            return []
-    return [(value, text) for text, value in found.items()] if len(found) > 1 else []
+            return ()
+    return [(value, text) for text, value in found.items()] if len(found) > 1 else ()
 
 
 def _width_text(value: float) -> str:

@@ -13,7 +13,7 @@ from inspector.drawing.lines import cut
 from inspector.drawing.palette import FILLS, MARKS, CellStyle, FigurePalette, Line, Run
 from inspector.drawing.plot import Plot, Point
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import Scale, Ticks, axis_text, number_text, round_ticks, scale_of
+from inspector.drawing.scales import Scale, Ticks, axis_text, number_text, scale_of
 from inspector.drawing.terminal_curves import legend_lines
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -98,7 +98,7 @@ def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Lin
                 (middle + 1, f"n {len(sample)}" + (f", {missing} undefined" if missing else "")),
             ]
     names = list(zip(middles, figure.labels, strict=True))
-    plot = _lying(names, beside, figure.value, scale, VIOLIN_LINES * len(shown), width, palette)
+    plot = _lying(names, beside, scale, VIOLIN_LINES * len(shown), width, palette)
     for index, (sample, middle) in enumerate(zip(shown, middles, strict=True)):
         if sample:
             plot.strokes(_density(sample, plot, middle), palette.of_series(index))
@@ -132,7 +132,7 @@ def _chart(bars: Sequence[_Bar], axis: Axis, width: int, palette: FigurePalette)
     if max(map(cell_width, texts), default=0) > width - longest - NARROWEST:
         texts = [number_text(bar.value) for bar in bars if bar.fill]  # the intervals are drawn all the same
     beside = [(line, text) for (line, _), text in zip(names, texts, strict=True)]
-    plot = _lying(names, beside, axis, scale, len(bars), width, palette)
+    plot = _lying(names, beside, scale, len(bars), width, palette)
     for index, bar in enumerate(bars):
         if bar.fill:
             _draw_bar(plot, index, bar, palette)
@@ -178,9 +178,7 @@ def _draw_bar(plot: Plot, line: int, bar: _Bar, palette: FigurePalette) -> None:
         start_column += len(texts)
 
 
-def _lying(
-    names: Ticks, beside: Ticks, axis: Axis, scale: Scale, lines: int, width: int, palette: FigurePalette
-) -> Plot:
+def _lying(names: Ticks, beside: Ticks, scale: Scale, lines: int, width: int, palette: FigurePalette) -> Plot:
     """An empty plot: names at the left, an axis of values below, texts at the right; lines count from the top."""
     names = [(line, cut(visible(name), int(width * MOST_OF_NAME), keep_end=True)) for line, name in names]
     room = width - sum(max((cell_width(text) for _, text in ticks), default=0) for ticks in (names, beside))
@@ -190,9 +188,9 @@ def _lying(
         palette,
         scale,
         Scale(low=float(lines), high=0.0),
-        x_ticks=round_ticks(scale, room // 8),
+        x_ticks=scale.ticks(room // 8),
         y_ticks=names,
-        x_label=axis_text(axis),
+        x_label=axis_text(scale.axis),
         beside=beside,
         names=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from inspector.drawing.figures import Axis, Bands, Curve, Series, TokenTrace
@@ -11,18 +12,7 @@ from inspector.drawing.lines import cut
 from inspector.drawing.palette import FILLS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
 from inspector.drawing.plot import Plot, Point
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import (
-    SAID,
-    Scale,
-    Ticks,
-    axis_text,
-    ends_of,
-    is_thicket,
-    own_ticks,
-    round_ticks,
-    scale_of,
-    thinned,
-)
+from inspector.drawing.scales import SAID, Scale, Ticks, axis_text, ends_of, is_thicket, scale_of, thinned
 
 SMALLEST = 5
 """Lines of a plot's inside, however little room there is."""
@@ -40,9 +30,9 @@ def curve_lines(figure: Curve, width: int, height: int, palette: FigurePalette) 
     """Lines with their points, and intervals as strokes through them; a crowd of points is a cloud of dots."""
     # What the axes take is not known yet: seven columns, and five lines for a short legend.
     legend = legend_lines(_names(figure.series, palette, room=(width - 7, height - 5)), width, palette)
-    own = [at for series in figure.series for at in series.x]
-    x, y = scale_of(own, figure.x, margin=0.03), scale_of(ends_of(figure.series), figure.y)
-    plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette, x_own=own)
+    places = [at for series in figure.series for at in series.x]
+    x, y = scale_of(places, figure.x, margin=0.03, named=True), scale_of(ends_of(figure.series), figure.y)
+    plot = framed(x, y, width, height - len(legend) - 1, palette)
     draw_series(plot, figure.series, palette)
     return [y_label(figure.y, palette), *legend, *plot.drawn()]
 
@@ -63,7 +53,7 @@ def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -
     edges = _edges(figure)
     x = scale_of((*figure.at, *(at for series in figure.points for at in series.x)), figure.x, margin=0.0)
     y = scale_of((*(edge for row in edges for edge in row), *ends_of(figure.points)), figure.y, zero=True)
-    plot = framed(figure.x, figure.y, x, y, width, height - len(legend) - 1, palette)
+    plot = framed(x, y, width, height - len(legend) - 1, palette)
     _fill_bands(plot, figure, edges, palette)
     draw_series(plot, figure.points, palette, first=shift, style=palette.strong)
     return [y_label(figure.y, palette), *legend, *plot.drawn()]
@@ -77,52 +67,27 @@ def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePale
     axis = Axis(label="position")
     x, y = scale_of(at, axis, margin=0.0), scale_of(ends_of(series), figure.value)
     tokens = [(place, f"╷{token.strip(' ') or token}") for place, token in zip(at, figure.tokens, strict=True)]
-    plot = framed(axis, figure.value, x, y, width, height - len(legend) - 1, palette, above=tokens)
+    plot = framed(x, y, width, height - len(legend) - 1, palette, above=tokens)
     draw_series(plot, series, palette)
     return [y_label(figure.value, palette), *legend, *plot.drawn()]
 
 
-def framed(
-    x_axis: Axis,
-    y_axis: Axis,
-    x: Scale,
-    y: Scale,
-    width: int,
-    height: int,
-    palette: FigurePalette,
-    *,
-    x_own: Sequence[float] = (),
-    y_own: Sequence[float] = (),
-    above: Ticks = (),
-) -> Plot:
+def framed(x: Scale, y: Scale, width: int, height: int, palette: FigurePalette, *, above: Ticks = ()) -> Plot:
     """An empty plot with ticks on both axes; the label of y stands in the line above, which the caller writes.
 
     Args:
-        x_axis: what runs to the right.
-        y_axis: what runs up.
-        x: its scale.
-        y: its scale.
+        x: what runs to the right.
+        y: what runs up; it names measured places only if no two of them share a line.
         width: columns in all.
         height: lines in all.
         palette: styles.
-        x_own: measured places, which the axis names instead of round numbers if they are few.
-        y_own: the same for the other axis, if no two of them share a line.
         above: texts at the upper edge, and where.
     """
     lines = max(height - 3 - bool(above), SMALLEST)
-    own = own_ticks(y_own, y_axis)
-    rows = {int((y.place(value) or 0.0) * lines) for value, _ in own}
-    return Plot(
-        width,
-        lines,
-        palette,
-        x,
-        y,
-        x_ticks=own_ticks(x_own, x_axis) or round_ticks(x, (width - 5) // 9),
-        y_ticks=own if 0 < len(own) == len(rows) else round_ticks(y, min(lines // 2, 7)),
-        x_label=axis_text(x_axis),
-        above=above,
-    )
+    if len({int((y.place(value) or 0.0) * lines) for value, _ in y.own}) < len(y.own):
+        y = replace(y, own=())
+    x_ticks, y_ticks = x.ticks((width - 5) // 9), y.ticks(min(lines // 2, 7))
+    return Plot(width, lines, palette, x, y, x_ticks=x_ticks, y_ticks=y_ticks, x_label=axis_text(x.axis), above=above)
 
 
 def y_label(axis: Axis, palette: FigurePalette) -> Line:

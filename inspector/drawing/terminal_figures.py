@@ -24,7 +24,7 @@ from inspector.drawing.figures import (
     TokenTrace,
     Violin,
 )
-from inspector.drawing.lines import ELLIPSIS, cut, padded, prose, shared_start
+from inspector.drawing.lines import ELLIPSIS, clipped, cut, padded, prose, shared_start
 from inspector.drawing.palette import LEVEL_MARKS, MISSING, FigurePalette, Line, TokenPalette, figure_palette, level_of
 from inspector.drawing.safe_text import NEWLINE, cell_width, visible, visible_block
 from inspector.drawing.scales import format_cell
@@ -54,21 +54,10 @@ def render_figure(figure: Figure, width: int, height: int, palette: TokenPalette
     lines: list[Line] = []
     if figure.title:
         lines.append([(cut(visible(figure.title), width), styles.strong)])
-    lines += [_clipped(line, width) for line in _body(figure, width, max(height - len(lines), 10), styles)]
+    lines += [clipped(line, width) for line in _body(figure, width, max(height - len(lines), 10), styles)]
     if notes and figure.note:
         lines += [[], *prose(figure.note, width, styles.quiet)]
     return lines
-
-
-def _clipped(line: Line, width: int) -> Line:
-    """What fits: only where a screen is too narrow for a figure's own words."""
-    kept: Line = []
-    for text, style in line:
-        kept.append((cut(text, width), style))
-        width -= cell_width(kept[-1][0])
-        if kept[-1][0] != text:
-            break
-    return kept
 
 
 def _body(figure: Figure, width: int, height: int, palette: FigurePalette) -> list[Line]:

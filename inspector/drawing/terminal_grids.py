@@ -59,10 +59,10 @@ def _cell(value: float | None, size: int, low: float, high: float, palette: Figu
 
 def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette) -> list[Line]:
     """A dot per place with its value beside it, where there is room; what found none is counted below."""
-    across, up = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
-    x, y = scale_of(across, figure.x, margin=0.08), scale_of(up, figure.y, margin=0.08)
+    x = scale_of((dot.x for dot in figure.dots), figure.x, margin=0.08, named=True)
+    y = scale_of((dot.y for dot in figure.dots), figure.y, margin=0.08, named=True)
     low, high = ends(dot.value for dot in figure.dots)
-    plot = framed(figure.x, figure.y, x, y, width, height - 3, palette, x_own=across, y_own=up)
+    plot = framed(x, y, width, height - 3, palette)
     for dot in figure.dots:
         sign = "●" if dot.value is not None else MISSING
         plot.marks([(dot.x, dot.y)], sign, _on_ground(dot, low, high, palette))

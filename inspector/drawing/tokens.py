@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import NamedTuple
 
-from inspector.errors import UsageError, nearest
-
-NAN = float("nan")
 OUTLIER = "o"
 LEFT_OUT = ("x", OUTLIER)
 """Letters of tokens that count in no fit and no scale."""
@@ -94,10 +91,6 @@ class TokenDocument:
     def __len__(self) -> int:
         """Number of tokens."""
         return len(self.token_ids)
-
-    def is_included(self, position: int) -> bool:
-        """Whether the token counts in fits and scales."""
-        return self.split[position] not in LEFT_OUT
 
     def included(self) -> Iterator[int]:
         """Positions that count, in order."""
@@ -285,15 +278,6 @@ MODES: tuple[TokenMode, ...] = (
     TokenMode(id="loss", title=LOSS.title, meaning=LOSS.meaning, size=LOSS, ramp="loss"),
 )
 DEFAULT_MODE = MODES[0]
-
-
-def mode_named(mode_id: str) -> TokenMode:
-    """The mode with this id; UsageError with the nearest ids otherwise."""
-    for mode in MODES:
-        if mode.id == mode_id:
-            return mode
-    known = [mode.id for mode in MODES]
-    raise UsageError(f"There is no colour mode '{mode_id}'.{nearest(mode_id, known, n=len(known))}")
 
 
 def next_mode(mode: TokenMode, step: int = 1) -> TokenMode:

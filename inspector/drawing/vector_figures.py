@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inspector.drawing.figures import (
-    Axis,
     Bands,
     Bars,
     Curve,
@@ -33,38 +32,22 @@ from inspector.drawing.figures import (
 )
 from inspector.drawing.lines import cut, shared_start
 from inspector.drawing.safe_text import NEWLINE, visible
-from inspector.drawing.scales import (
-    SAID,
-    Scale,
-    ends_of,
-    format_cell,
-    is_thicket,
-    number_text,
-    own_ticks,
-    scale_of,
-    thinned,
-    tick_texts,
-)
+from inspector.drawing.scales import SAID, Scale, ends_of, format_cell, is_thicket, number_text, scale_of, thinned
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Picture
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b", "#3b2f8f")
 """Okabe and Ito's colour-blind-safe set without its yellow, which is lost on white."""
-MAP = "cividis"
+MAP, MAP_STEPS = "cividis", 40
 """Colours of values: reads the same for every colour blindness and in grey."""
-MAP_STEPS = 40
 GREY = "#666666"
-PANEL = (4.6, 3.5)
-"""Inches of one panel."""
-WIDE = 7.5
-"""Inches of a picture that holds a wide kind."""
+PANEL, WIDE = (4.6, 3.5), 7.5
+"""Inches of one panel, and across a picture that holds a wide kind."""
 TEXTS = (TokenTrace, TokenStrip)
 """Kinds that take a row of their own, or their tokens could not be read."""
 WIDE_KINDS = (Bands, GroupedBars, Table, *TEXTS)
-DPI = 150
 ACROSS = 3
 """Panels beside each other, at most."""
 POINTS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -78,10 +61,8 @@ PLACES = 300
 """Across a panel, that the eye keeps apart in a line."""
 MOST_INSIDE = 5
 """Series named inside a panel; more of them stand below it, where they cover nothing."""
-CLOUD = 400
-"""Points above which they are specks."""
-CROWD = 24
-"""Points of a line above which they get no marks."""
+CLOUD, CROWD = 400, 24
+"""Points above which they are specks, and those of a line above which they get no marks."""
 
 
 def picture(figures: Sequence[Figure], kind: str) -> bytes:
@@ -94,8 +75,7 @@ def picture(figures: Sequence[Figure], kind: str) -> bytes:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    plots: list[Figure] = [figure for figure in figures if not isinstance(figure, Table)]
-    plots = plots or list(figures)
+    plots: Sequence[Figure] = [figure for figure in figures if not isinstance(figure, Table)] or figures
     with _quiet_matplotlib() as new_picture:
         rows = _rows(plots)
         across = max(map(len, rows))
@@ -108,11 +88,11 @@ def picture(figures: Sequence[Figure], kind: str) -> bytes:
                 axes = whole.add_subplot(grid[number, :] if isinstance(figure, TEXTS) else grid[number, column])
                 if figure.title:
                     axes.set_title(visible(figure.title), fontsize=10)
-                _panel(whole, axes, figure)
+                _panel(axes, figure)
         out = io.BytesIO()
         # Neither a date nor the program's version: what has not changed shall not differ.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-        whole.savefig(out, format=kind, dpi=DPI, metadata=metadata, transparent=False)
+        whole.savefig(out, format=kind, dpi=150, metadata=metadata, transparent=False)
         return out.getvalue()
 
 
@@ -129,20 +109,20 @@ def svg_of(figure: Figure, salt: str) -> str:
     width = WIDE if isinstance(figure, WIDE_KINDS) else 5.6
     with _quiet_matplotlib(salt) as new_picture:
         whole = new_picture(figsize=(width, _height(figure) + 0.4), layout="constrained")
-        _panel(whole, whole.add_subplot(), figure)
+        _panel(whole.add_subplot(), figure)
         out = io.StringIO()
         whole.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def _panel(whole: Picture, axes: Axes, figure: Figure) -> None:
+def _panel(axes: Axes, figure: Figure) -> None:
     """Draw one figure of any kind into one panel."""
     draw: dict[type[Any], Callable[..., None]] = {
         Curve: _curve, Bands: _bands, DotGrid: _grid, Heatmap: _heatmap, Violin: _violin, Bars: _bars,
         GroupedBars: _grouped, TokenTrace: _trace, TokenStrip: _strip, Table: _table,
     }  # fmt: skip
-    draw[type(figure)](whole, axes, figure)
+    draw[type(figure)](axes, figure)
 
 
 def _rows(plots: Sequence[Figure]) -> list[list[Figure]]:
@@ -175,7 +155,6 @@ def _quiet_matplotlib(salt: str = "dm-inspect") -> Iterator[Callable[..., Any]]:
     """A maker of pictures that needs no screen and reads nobody's settings."""
     try:
         import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Picture
     except ImportError as error:
         raise UsageError(
@@ -183,35 +162,24 @@ def _quiet_matplotlib(salt: str = "dm-inspect") -> Iterator[Callable[..., Any]]:
             "`pip install 'dm-inspect[figures]'`."
         ) from error
 
-    def new_picture(**values: Any) -> Any:
-        made = Picture(**values)
-        FigureCanvasAgg(made)
-        return made
-
     settings: dict[Any, Any] = {  # keys of matplotlib's own, which it spells as a type of three hundred words
         "svg.hashsalt": salt,
         "svg.fonttype": "path",  # a reader's machine need not have the font, and no text can become markup
         "pdf.fonttype": 42,
         "text.parse_math": False,  # a token may hold dollar signs
-        "text.usetex": False,
         "font.family": ["DejaVu Sans"],
         "font.size": 9.0,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
         "legend.fontsize": 8.0,
-        "axes.formatter.use_mathtext": False,
     }
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(settings)
         warnings.filterwarnings("ignore", message=".*Glyph .* missing from")  # drawn as a box, which is honest
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-        yield new_picture
-
-
-def _label(axis: Axis) -> str:
-    return visible(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)
+        yield Picture
 
 
 def _colours() -> Any:
@@ -243,39 +211,31 @@ def _without_start(names: Sequence[str]) -> tuple[list[str], str]:
     return [_name(name.removeprefix(shared)) for name in shown], shared
 
 
-def _set_scales(
-    axes: Axes,
-    figure: Curve | Bands | DotGrid,
-    x: Scale,
-    y: Scale,
-    x_own: Sequence[tuple[float, str]] = (),
-    y_own: Sequence[tuple[float, str]] = (),
-) -> None:
-    """Labels, limits, and the same ticks as in a terminal: the few places that were measured, else round numbers."""
-    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
-    for which, scale, own in (("x", x, x_own), ("y", y, y_own)):
+def _set_scales(axes: Axes, x: Scale, y: Scale) -> None:
+    """Labels, limits, and the same ticks as in a terminal."""
+    axes.set(xlabel=visible(x.axis.heading), ylabel=visible(y.axis.heading))
+    for which, scale in (("x", x), ("y", y)):
         getattr(axes, f"set_{which}scale")("log" if scale.log else "linear")
         getattr(axes, f"set_{which}lim")(scale.low, scale.high)
-        ticks = [value for value, _ in own] or scale.ticks(7)
-        getattr(axes, f"set_{which}ticks")(ticks, labels=[text for _, text in own] or tick_texts(ticks))
+        ticks = scale.ticks(7)
+        getattr(axes, f"set_{which}ticks")([value for value, _ in ticks], labels=[text for _, text in ticks])
     axes.minorticks_off()
 
 
-def _curve(whole: Picture, axes: Axes, figure: Curve) -> None:
-    places = [at for series in figure.series for at in series.x]
-    x = scale_of(places, figure.x)
-    _set_scales(axes, figure, x, scale_of(ends_of(figure.series), figure.y), own_ticks(places, figure.x))
+def _curve(axes: Axes, figure: Curve) -> None:
+    x = scale_of((at for series in figure.series for at in series.x), figure.x, named=True)
+    _set_scales(axes, x, scale_of(ends_of(figure.series), figure.y))
     _series(axes, [thinned(series, x, PLACES) for series in figure.series])
     if any(is_thicket(series, PLACES) for series in figure.series):
-        axes.set_xlabel(f"{_label(figure.x)}\n{SAID}")
-    if any(series.name for series in figure.series):
-        if len(figure.series) > MOST_INSIDE:
-            axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-        else:  # on a ground of its own: where points are everywhere there is no free corner
-            axes.legend(frameon=True, framealpha=0.8, edgecolor="none")
+        axes.set_xlabel(f"{visible(figure.x.heading)}\n{SAID}")
+    if len(figure.series) > MOST_INSIDE:
+        axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    elif any(series.name for series in figure.series):  # on a ground of its own: there may be no free corner
+        axes.legend(frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) -> None:
+    over: dict[str, Any] = {"zorder": 5} if black else {}
     for index, series in enumerate(all_series):
         colour = "black" if black else COLOURS[index % len(COLOURS)]
         line = {"line": "-", "points": "", "dotted": ":"}[series.style]
@@ -289,23 +249,21 @@ def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) ->
             low, high = _floats(series.low), _floats(series.high)
             if mark:
                 # Not as error bars: an interval of percentiles need not hold its own point.
-                axes.vlines(series.x, low, high, color=colour, linewidth=1.0, alpha=0.7, zorder=5 if black else 2)
+                axes.vlines(series.x, low, high, color=colour, linewidth=1.0, alpha=0.7, **over)
             else:
                 axes.fill_between(series.x, low, high, color=colour, alpha=0.2, linewidth=0)
-        look: dict[str, Any] = {"linestyle": line or "none", "marker": mark, "markersize": 4, "linewidth": 1.3}
-        look |= {"zorder": 5} if black else {}
-        axes.plot(series.x, y, color=colour, label=_name(series.name), **look)
+        axes.plot(series.x, y, color=colour, linestyle=line or "none", marker=mark, markersize=4, linewidth=1.3,
+                  label=_name(series.name), **over)  # fmt: skip
         missing = [x for x, value in zip(series.x, series.y, strict=True) if value is None]
         if missing:
             at = [axes.get_ylim()[0]] * len(missing)
             axes.plot(missing, at, "x", color=colour, clip_on=False, label=f"{_name(series.name)}: undefined")
 
 
-def _bands(whole: Picture, axes: Axes, figure: Bands) -> None:
+def _bands(axes: Axes, figure: Bands) -> None:
     beyond = list(figure.extrapolated) or [False] * len(figure.at)
     split = beyond.index(True) if True in beyond else len(beyond)
-    lower = [0.0] * len(figure.at)
-    cover = list(lower)
+    lower = cover = [0.0] * len(figure.at)
     tops = []
     for index, band in enumerate(figure.bands):
         upper = [low + (value or 0.0) for low, value in zip(lower, band.values, strict=True)]
@@ -316,16 +274,15 @@ def _bands(whole: Picture, axes: Axes, figure: Bands) -> None:
                           label=_name(band.name))  # fmt: skip
         negative = [value is not None and value < 0.0 for value in band.values]
         if any(negative):
-            look: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "hatch": "///", "linewidth": 0,
-                                    "zorder": 3}  # fmt: skip
-            axes.fill_between(figure.at, lower, upper, where=negative, label=f"{_name(band.name)}, negative", **look)
+            axes.fill_between(figure.at, lower, upper, where=negative, label=f"{_name(band.name)}, negative",
+                              facecolor="none", edgecolor=colour, hatch="///", linewidth=0, zorder=3)  # fmt: skip
         start = max(split - 1, 0)
         axes.fill_between(figure.at[start:], cover[start:], seen[start:], facecolor=colour, alpha=0.22, linewidth=0)
         axes.plot(figure.at[start:], upper[start:], ":", color=colour, linewidth=1.4)
         tops += upper
         lower, cover = upper, seen
     x = scale_of((*figure.at, *(x for series in figure.points for x in series.x)), figure.x, margin=0.0)
-    _set_scales(axes, figure, x, scale_of((*tops, *ends_of(figure.points)), figure.y, zero=True))
+    _set_scales(axes, x, scale_of((*tops, *ends_of(figure.points)), figure.y, zero=True))
     n_areas = len(axes.get_legend_handles_labels()[0])
     _series(axes, figure.points, black=True)
     if 0 < split < len(figure.at):
@@ -336,14 +293,13 @@ def _bands(whole: Picture, axes: Axes, figure: Bands) -> None:
                 bbox_to_anchor=(0.5, -0.15))  # fmt: skip
 
 
-def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
+def _grid(axes: Axes, figure: DotGrid) -> None:
     known = [dot for dot in figure.dots if dot.value is not None]
     values = [dot.value for dot in figure.dots if dot.value is not None]
-    across, up = [dot.x for dot in figure.dots], [dot.y for dot in figure.dots]
-    x, y = scale_of(across, figure.x, margin=0.1), scale_of(up, figure.y, margin=0.12)
-    _set_scales(axes, figure, x, y, own_ticks(across, figure.x), own_ticks(up, figure.y))
-    places = [dot.x for dot in known], [dot.y for dot in known]
-    drawn = axes.scatter(*places, c=values, cmap=_colours(), s=55, edgecolors=GREY, linewidths=0.5)
+    x = scale_of((dot.x for dot in figure.dots), figure.x, margin=0.1, named=True)
+    _set_scales(axes, x, scale_of((dot.y for dot in figure.dots), figure.y, margin=0.12, named=True))
+    drawn = axes.scatter([dot.x for dot in known], [dot.y for dot in known], c=values, cmap=_colours(), s=55,
+                         edgecolors=GREY, linewidths=0.5)  # fmt: skip
     for dot in known:
         axes.annotate(number_text(dot.value), (dot.x, dot.y), xytext=(0, 5), textcoords="offset points", ha="center",
                       va="bottom", fontsize=7)  # fmt: skip
@@ -352,15 +308,15 @@ def _grid(whole: Picture, axes: Axes, figure: DotGrid) -> None:
         axes.plot([dot.x for dot in missing], [dot.y for dot in missing], "x", color=GREY, label="undefined")
         axes.legend()
     if known:
-        whole.colorbar(drawn, ax=axes, label=_label(figure.value))
+        axes.figure.colorbar(drawn, ax=axes, label=visible(figure.value.heading))
 
 
-def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
+def _heatmap(axes: Axes, figure: Heatmap) -> None:
     values = [
         [math.nan if value is None or (figure.triangle and j < i) else value for j, value in enumerate(row)]
         for i, row in enumerate(figure.values)
     ]
-    axes.set(xlabel=_label(figure.x), ylabel=_label(figure.y))
+    axes.set(xlabel=visible(figure.x.heading), ylabel=visible(figure.y.heading))
     if not any(value == value for row in values for value in row):
         axes.text(0.5, 0.5, "nothing is defined", transform=axes.transAxes, ha="center", color=GREY)
         return
@@ -379,10 +335,10 @@ def _heatmap(whole: Picture, axes: Axes, figure: Heatmap) -> None:
             axes.text(j, i, number_text(value), ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(across, labels=list(map(_name, figure.x_ticks)))
     axes.set_yticks(down, labels=list(map(_name, figure.y_ticks)))
-    whole.colorbar(shown, ax=axes, label=_label(figure.value))
+    axes.figure.colorbar(shown, ax=axes, label=visible(figure.value.heading))
 
 
-def _violin(whole: Picture, axes: Axes, figure: Violin) -> None:
+def _violin(axes: Axes, figure: Violin) -> None:
     for index, sample in enumerate(figure.samples):
         values = [value for value in sample if math.isfinite(value)]
         colour = COLOURS[index % len(COLOURS)]
@@ -394,33 +350,28 @@ def _violin(whole: Picture, axes: Axes, figure: Violin) -> None:
         if values:
             axes.hlines(statistics.median(values), index - 0.25, index + 0.25, color="black", linewidth=1.5)
         else:
-            axes.text(
-                index, 0.5, "undefined", transform=axes.get_xaxis_transform(), ha="center", fontsize=7, color=GREY
-            )
+            place = axes.get_xaxis_transform()
+            axes.text(index, 0.5, "undefined", transform=place, ha="center", fontsize=7, color=GREY)
     axes.set_xticks(range(len(figure.labels)), labels=list(map(_name, figure.labels)), rotation=15)
-    axes.set_ylabel(_label(figure.value))
+    axes.set_ylabel(visible(figure.value.heading))
 
 
-def _bars(whole: Picture, axes: Axes, figure: Bars) -> None:
+def _bars(axes: Axes, figure: Bars) -> None:
     at = range(len(figure.labels))
     axes.barh(at, _floats(figure.values), color=COLOURS[0], alpha=0.8)
     if figure.low:
         axes.hlines(at, _floats(figure.low), _floats(figure.high), color="black", linewidth=1.2)
     for index, value in enumerate(figure.values):
-        ends = [end for end in (value, *figure.high[index : index + 1]) if end is not None]
-        place = (max([0.0, *ends]), index)
-        text = number_text(value)
-        axes.annotate(text, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
+        place = (max([0.0, *(end for end in (value, *figure.high[index : index + 1]) if end is not None)]), index)
+        axes.annotate(number_text(value), place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
     names, shared = _without_start(figure.labels)
     axes.set_yticks(at, labels=names)
-    axes.set_ylabel(shared)
-    axes.set_ylim(len(figure.labels) - 0.4, -0.6)
+    axes.set(xlabel=visible(figure.value.heading), ylabel=shared, ylim=(len(figure.labels) - 0.4, -0.6))
     axes.margins(x=0.15)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
-    axes.set_xlabel(_label(figure.value))
 
 
-def _grouped(whole: Picture, axes: Axes, figure: GroupedBars) -> None:
+def _grouped(axes: Axes, figure: GroupedBars) -> None:
     width = 0.8 / max(len(figure.bars), 1)
     seen: set[str] = set()
     for index, series in enumerate(figure.bars):
@@ -439,18 +390,17 @@ def _grouped(whole: Picture, axes: Axes, figure: GroupedBars) -> None:
             axes.hlines(_floats(mark.values), *ends, color=colour, linestyle=style, linewidth=2.0, label=name)
             seen.add(mark.name)
     names, shared = _without_start(figure.groups)
-    axes.set_xlabel(shared)
     upright = sum(map(len, names)) + 2 * len(names) > ROOM_FOR_NAMES
     axes.set_xticks(range(len(names)), labels=names, rotation=90 if upright else 0, fontsize=7 if upright else None)
     axes.axhline(0.0, color=GREY, linewidth=0.8)
-    axes.set_ylabel(_label(figure.value))
+    axes.set(xlabel=shared, ylabel=visible(figure.value.heading))
     if figure.bars:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.28 * (high - low))  # room for the legend above the bars
         axes.legend(loc="upper left", ncols=2)
 
 
-def _trace(whole: Picture, axes: Axes, figure: TokenTrace) -> None:
+def _trace(axes: Axes, figure: TokenTrace) -> None:
     at = list(range(len(figure.tokens)))
     for index, series in enumerate(figure.series):
         axes.plot(at, _floats(series.values), color=COLOURS[index % len(COLOURS)], linewidth=1.2,
@@ -459,13 +409,12 @@ def _trace(whole: Picture, axes: Axes, figure: TokenTrace) -> None:
     names = [visible(token)[:12] for token in figure.tokens[::every]]
     axes.set_xticks(at[::every], labels=names, rotation=90, fontsize=6)
     axes.margins(x=0.01)
-    axes.set(xlabel=f"token, from position {figure.first_position}", ylabel=_label(figure.value))
+    axes.set(xlabel=f"token, from position {figure.first_position}", ylabel=visible(figure.value.heading))
     if any(series.name for series in figure.series):
-        # Beside the panel: its lines fill it.
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the panel, which its lines fill
 
 
-def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
+def _strip(axes: Axes, figure: TokenStrip) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -485,10 +434,10 @@ def _strip(whole: Picture, axes: Axes, figure: TokenStrip) -> None:
     axes.set(xlim=(0, STRIP_COLUMNS), ylim=(-max(line, STRIP_LINES) - 1, 1))
     axes.axis("off")
     shown = ScalarMappable(scale, _colours())
-    whole.colorbar(shown, ax=axes, label=_label(figure.value), orientation="horizontal", shrink=0.5)
+    axes.figure.colorbar(shown, ax=axes, label=visible(figure.value.heading), orientation="horizontal", shrink=0.5)
 
 
-def _table(whole: Picture, axes: Axes, figure: Table) -> None:
+def _table(axes: Axes, figure: Table) -> None:
     axes.axis("off")
     if not figure.rows:
         return
@@ -498,4 +447,4 @@ def _table(whole: Picture, axes: Axes, figure: Table) -> None:
     drawn = axes.table(cellText=rows, colLabels=titles, loc="center", edges="horizontal")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(7)
-    drawn.auto_set_column_width(list(range(len(titles))))
+    drawn.auto_set_column_width(list(range(len(figure.columns))))

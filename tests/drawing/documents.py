@@ -5,7 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from inspector.drawing.tokens import NAN, SaeColumns, TokenDocument
+from inspector.drawing.tokens import MODES, SaeColumns, TokenDocument, TokenMode
+
+NAN = float("nan")
+
+
+def mode_named(mode_id: str) -> TokenMode:
+    return next(mode for mode in MODES if mode.id == mode_id)
 
 
 def floats(values: Sequence[float]) -> array[float]:

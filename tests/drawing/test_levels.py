@@ -1,4 +1,4 @@
-"""TODO."""
+"""Levels of size and share: edges that are round, and the legend that says them, to the cell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from inspector.drawing.levels import LegendData, LevelScale, ScaleBook, legend_runs, nice_scale
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import LINEAR, LOSS, MODES, NAN, SHARE, TOTAL, TokenMode, mode_named
-from tests.drawing.documents import document
+from inspector.drawing.tokens import LINEAR, LOSS, MODES, SHARE, TOTAL, TokenMode
+from tests.drawing.documents import NAN, document, mode_named
 
 SIZES = st.lists(st.floats(0, 1e6, allow_subnormal=False), max_size=60)
 SHARES = st.lists(st.floats(0, 1), max_size=60)

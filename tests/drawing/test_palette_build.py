@@ -24,9 +24,10 @@ from inspector.drawing.palette_build import (
     to_hex,
     to_oklab,
 )
-from inspector.drawing.tokens import MODES, mode_named
+from inspector.drawing.tokens import MODES
 from inspector.tui.themes import Theme, find_themes, shipped_folder
 from tests.drawing.colour_vision import MACHADO_2009, seen_with
+from tests.drawing.documents import mode_named
 
 COLOURS = st.tuples(*(st.integers(0, 255),) * 3)
 

@@ -17,16 +17,16 @@ FINITE = st.floats(-1e12, 1e12, allow_nan=False)
 @given(st.lists(FINITE, min_size=1, max_size=20))
 def test_a_scale_holds_its_values_and_its_ticks(values: list[float]) -> None:
     scale = scale_of(values, Axis(label="x"))
-    for value in (*values, *scale.ticks(6)):
+    for value in (*values, *scale.round_values(6)):
         place = scale.place(value)
         assert place is not None and -1e-6 <= place <= 1 + 1e-6
-    assert len(scale.ticks(6)) <= 6
+    assert len(scale.round_values(6)) <= 6
 
 
 @given(st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=20))
 def test_so_does_a_logarithmic_one(values: list[float]) -> None:
     scale = scale_of(values, Axis(label="x", log=True))
-    for value in (*values, *scale.ticks(6)):
+    for value in (*values, *scale.round_values(6)):
         place = scale.place(value)
         assert place is not None and -1e-6 <= place <= 1 + 1e-6
 
@@ -38,8 +38,8 @@ def test_what_has_no_logarithm_has_no_place() -> None:
 
 
 def test_ticks_are_round() -> None:
-    assert Scale(low=0.0, high=1.0).ticks(6) == [0.0, 0.2, 0.4, pytest.approx(0.6), 0.8, 1.0]
-    assert Scale(low=10.0, high=1000.0, log=True).ticks(7) == [10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
+    assert Scale(low=0.0, high=1.0).round_values(6) == [0.0, 0.2, 0.4, pytest.approx(0.6), 0.8, 1.0]
+    assert Scale(low=10.0, high=1000.0, log=True).round_values(7) == [10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
     assert tick_texts([15.96, 15.97, 15.98]) == ["15.96", "15.97", "15.98"]
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Documents of tokens with their scores, and what a colour can mean."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from math import isnan, nan
 
 import pytest
 
-from inspector.drawing.tokens import FVU, MEASURES, MODES, SHARE, TokenDocument, TokenScalars, mode_named, next_mode
-from inspector.errors import UsageError
+from inspector.drawing.tokens import FVU, MEASURES, MODES, SHARE, TokenDocument, TokenScalars, next_mode
 from tests.drawing.documents import columns, document, floats
 
 
@@ -15,7 +14,6 @@ def test_scalars_are_those_of_the_token_and_the_sae() -> None:
     doc = document(["a", "b"], linear=[3.0, 6.0], nonlinear=[4.0, 8.0], excluded=1, n_saes=2)
     token = doc.scalars(1, 1)
     assert token == (1.5, 10.0, 16.0, 10.0, 6.0, 8.0)
-    assert not doc.is_included(0)
     assert list(doc.included()) == [1]
     assert len(doc) == 2
 
@@ -103,8 +101,3 @@ def test_modes_go_around() -> None:
         mode = next_mode(mode)
         assert mode is expected
     assert next_mode(MODES[0], -1) is MODES[-1]
-
-
-def test_an_unknown_mode_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"no colour mode 'linaer'\. Nearest: linear"):
-        mode_named("linaer")

@@ -7,10 +7,11 @@ from math import nan
 
 import pytest
 
-from inspector.drawing.tokens import FVU, LOSS, MODES, NONLINEAR, SHARE, TOTAL, mode_named
+from inspector.drawing.tokens import FVU, LOSS, MODES, NONLINEAR, SHARE, TOTAL
 from inspector.session.frames import pack
 from inspector.session.protocol import ContextScores, Generated, SaeScores
 from inspector.tui.documents import MAX_DOCUMENTS, ScoredText, Texts, main_measure
+from tests.drawing.documents import mode_named
 from tests.tui.texts import floats, scored_text
 
 

@@ -14,7 +14,8 @@ from inspector.tui.widgets.detail import TokenFacts, norm_lines
 from inspector.tui.widgets.token_lines import Colouring
 from inspector.tui.widgets.token_pane import TokenView
 from inspector.tui.widgets.trace import TraceData, TracePane, beyond_cells
-from tests.tui.widgets.test_trace import mode_named, two_widths
+from tests.drawing.documents import mode_named
+from tests.tui.widgets.test_trace import two_widths
 
 HEAVY = 3
 

@@ -7,10 +7,10 @@ from rich.cells import cell_len
 from inspector.drawing.levels import LevelScale
 from inspector.drawing.palette import CellStyle, TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import TokenDocument, mode_named
+from inspector.drawing.tokens import TokenDocument
 from inspector.tui.widgets.token_layout import TokenLayout
 from inspector.tui.widgets.token_lines import Colouring, hit_style, line_strip, rich_style
-from tests.drawing.documents import document
+from tests.drawing.documents import document, mode_named
 
 PALETTE = build_palette(DEFAULT_ENDPOINTS, "truecolor")
 SIZES = LevelScale(edges=tuple(float(edge) for edge in range(1, 8)))

@@ -10,11 +10,11 @@ from textual.pilot import Pilot
 from textual.selection import SELECT_ALL
 
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import SaeColumns, TokenDocument, mode_named
+from inspector.drawing.tokens import SaeColumns, TokenDocument
 from inspector.tui.widgets import token_pane
 from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
-from tests.drawing.documents import columns, document, floats
+from tests.drawing.documents import columns, document, floats, mode_named
 
 
 class Bare(App[None]):

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.drawing.plot import Canvas
-from inspector.drawing.tokens import mode_named
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.widgets.trace import (
     TraceData,
@@ -23,6 +22,7 @@ from inspector.tui.widgets.trace import (
     scale_of,
     tick,
 )
+from tests.drawing.documents import mode_named
 from tests.tui.texts import scored_text, two_widths
 
 
