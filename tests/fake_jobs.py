@@ -15,10 +15,10 @@ from inspector.errors import InspectorError
 from inspector.events import JobInfo, JobState
 from inspector.session.protocol import (
     CancelJob,
-    Estimate,
-    Estimates,
+    Cost,
+    Costs,
     Failed,
-    GetEstimates,
+    GetCosts,
     GetJobLog,
     GetJobs,
     JobLog,
@@ -29,7 +29,7 @@ from inspector.session.protocol import (
     StartJob,
 )
 
-JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog | GetEstimates
+JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog | GetCosts
 EPOCH = 1_700_000_000.0
 """When the first job was made, seconds."""
 SECONDS_EACH = 12.0
@@ -68,10 +68,10 @@ class FakeJobs:
                 return self._start(asked)
             case GetJobs():
                 return Jobs(jobs=list(reversed(self.known.values())))
-            case GetEstimates(experiments=ids):
-                return Estimates(
-                    estimates=[
-                        Estimate(
+            case GetCosts(experiments=ids):
+                return Costs(
+                    costs=[
+                        Cost(
                             experiment=name,
                             seconds=None if name in self.cannot else SECONDS_EACH * (1 + len(name) % 7),
                             why_not=self.cannot.get(name, ""),

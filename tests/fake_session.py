@@ -36,8 +36,8 @@ from inspector.session.protocol import (
     Generate,
     Generated,
     GetContext,
+    GetCosts,
     GetDetail,
-    GetEstimates,
     GetJobLog,
     GetJobs,
     GetLatent,
@@ -557,7 +557,7 @@ class FakeView:
                     if self.epoch:
                         self.improve(self.epoch)
                     return
-                case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog() | GetEstimates():
+                case StartJob() | CancelJob() | ResumeJob() | GetJobs() | GetJobLog() | GetCosts():
                     answer = session.jobs.answer(message)
                 case Generate():
                     await self._generate(message)

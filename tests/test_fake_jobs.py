@@ -5,9 +5,9 @@ from __future__ import annotations
 from inspector.events import JobInfo
 from inspector.session.protocol import (
     CancelJob,
-    Estimates,
+    Costs,
     Failed,
-    GetEstimates,
+    GetCosts,
     GetJobLog,
     GetJobs,
     JobLog,
@@ -68,7 +68,7 @@ def test_cancel_and_resume_and_what_is_refused() -> None:
 
 def test_estimates_name_what_cannot_run() -> None:
     jobs = FakeJobs(cannot={"ce-splice": "The model has no such hook."})
-    answer = jobs.answer(GetEstimates(experiments=["error-vector", "ce-splice"]))
-    assert isinstance(answer, Estimates)
-    assert answer.estimates[0].seconds is not None
-    assert (answer.estimates[1].seconds, answer.estimates[1].why_not) == (None, "The model has no such hook.")
+    answer = jobs.answer(GetCosts(experiments=["error-vector", "ce-splice"]))
+    assert isinstance(answer, Costs)
+    assert answer.costs[0].seconds is not None
+    assert (answer.costs[1].seconds, answer.costs[1].why_not) == (None, "The model has no such hook.")

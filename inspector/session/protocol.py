@@ -103,8 +103,8 @@ class GetLatent(Message, frozen=True, kw_only=True):
     index: int
 
 
-class GetEstimates(Message, frozen=True, kw_only=True):
-    """What experiments would cost on this target. Answered by Estimates (last)."""
+class GetCosts(Message, frozen=True, kw_only=True):
+    """What experiments would cost on this target. Answered by Costs (last)."""
 
     experiments: list[str]
 
@@ -393,7 +393,7 @@ class LatentView(Message, frozen=True, kw_only=True):
     link: str = ""
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What one experiment would cost beside the others asked for."""
 
     experiment: str
@@ -403,10 +403,10 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """Not empty: it cannot run on this target, and why."""
 
 
-class Estimates(Message, frozen=True, kw_only=True):
-    """Answer to GetEstimates."""
+class Costs(Message, frozen=True, kw_only=True):
+    """Answer to GetCosts."""
 
-    estimates: list[Estimate]
+    costs: list[Cost]
     shared_seconds: float | None
     """For the passes that all of them share, counted once."""
 
@@ -443,8 +443,8 @@ LongQuestion = Generate | GetLatent
 """Answered step by step, beside others."""
 JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
 """Answered while the target loads, too."""
-ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetEstimates | Cancel | Stop
+ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetCosts | Cancel | Stop
 
 ToldToAll = LoadProgress | Ready | MapImproved | JobTold | Failed
-Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | LatentView | Estimates | Jobs | JobLog
+Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | LatentView | Costs | Jobs | JobLog
 SessionMessage = Welcome | ToldToAll | Answer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, panics_are_errors
 from inspector.session import discovery
-from inspector.session.estimating import FitClock, estimates
+from inspector.session.costs import FitClock, costs
 from inspector.session.jobs import JobRunner
 from inspector.session.loading import first_layer, load, ready_message
 from inspector.session.protocol import (
@@ -28,8 +28,8 @@ from inspector.session.protocol import (
     Generate,
     Generated,
     GetContext,
+    GetCosts,
     GetDetail,
-    GetEstimates,
     GetLatent,
     GetPairs,
     JobQuestion,
@@ -179,7 +179,7 @@ class Service:
             GetPairs: texts.pairs,
             AnalysePrompt: texts.prompt,
             SetPolicy: texts.set_policy,
-            GetEstimates: lambda _, asked: estimates(asked, loaded, self.jobs.jobs(), self._clock.seconds),
+            GetCosts: lambda _, asked: costs(asked, loaded, self.jobs.jobs(), self._clock.seconds),
             Generate: lambda view, asked: self._take_steps(view, asked, texts.generate(view, asked)),
             GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
         }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from inspector.experiment import Experiment
-    from inspector.session.protocol import Estimate, Estimates
+    from inspector.session.protocol import Cost, Costs
 
 PROFILES: tuple[str, ...] = get_args(Profile)
 NULLS: tuple[str, ...] = ("none", *get_args(Null))
@@ -73,7 +73,7 @@ def in_paper_order(experiments: Iterable[Experiment]) -> list[Experiment]:
     return sorted(experiments, key=paper_order)
 
 
-def cost(estimate: Estimate | None, asked: bool) -> tuple[str, str]:
+def cost(estimate: Cost | None, asked: bool) -> tuple[str, str]:
     """What the list says of an experiment's cost, and its look.
 
     Args:
@@ -89,7 +89,7 @@ def cost(estimate: Estimate | None, asked: bool) -> tuple[str, str]:
     return (f"{duration(estimate.seconds)}" if estimate.seconds >= 0.5 else "< 1 s"), ""
 
 
-def row(experiment: Experiment, estimate: Estimate | None, asked: bool, marked: bool, width: int) -> Line:
+def row(experiment: Experiment, estimate: Cost | None, asked: bool, marked: bool, width: int) -> Line:
     """One experiment of the list: mark, paper element, title, cost."""
     told, look = cost(estimate, asked)
     where = 9 if width < 60 else 10
@@ -117,11 +117,11 @@ def head(width: int, *, asked: bool) -> Line:
     ]
 
 
-def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
+def together(marked: Sequence[Experiment], estimates: Costs | None) -> str:
     """What the chosen ones cost: 'about 42 s, 30 s of it for passes that they share'; '' if unknown."""
     if estimates is None or not marked:
         return ""
-    known = {estimate.experiment: estimate for estimate in estimates.estimates}
+    known = {estimate.experiment: estimate for estimate in estimates.costs}
     each = [known[e.id].seconds for e in marked if e.id in known]
     own = [seconds for seconds in each if seconds is not None]
     shared = estimates.shared_seconds or 0.0
@@ -136,7 +136,7 @@ def together(marked: Sequence[Experiment], estimates: Estimates | None) -> str:
     return f"{told}, {duration(shared)} of it for {whose}"
 
 
-def detail_lines(experiment: Experiment, estimate: Estimate | None, width: int) -> list[Line]:
+def detail_lines(experiment: Experiment, estimate: Cost | None, width: int) -> list[Line]:
     """All that is said about one experiment."""
     room = max(20, width - 1)
     lines: list[Line] = [[(cut(experiment.title, room), "strong")], [(cut(experiment.reference, room), "muted")], []]

@@ -16,15 +16,15 @@ from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.sealed import jsonable
 from inspector.errors import Cancelled, DataError
 from inspector.events import JobInfo, PassProgress, Warned
-from inspector.session import estimating, service
+from inspector.session import costs, service
 from inspector.session import jobs as session_jobs
 from inspector.session.protocol import (
     CancelJob,
-    Estimates,
+    Costs,
     Failed,
     Find,
     Found,
-    GetEstimates,
+    GetCosts,
     GetJobLog,
     GetJobs,
     JobLog,
@@ -378,29 +378,29 @@ def test_no_job_is_made_for_a_target_that_there_is_not(
 
 
 def test_estimates_come_from_what_was_measured_here(running: Running, loaded: Loaded) -> None:
-    def ask(request: int, *experiments: str) -> Estimates:
-        answer = running.ask(1, GetEstimates(request=request, experiments=list(experiments)))
-        assert isinstance(answer, Estimates), answer
+    def ask(request: int, *experiments: str) -> Costs:
+        answer = running.ask(1, GetCosts(request=request, experiments=list(experiments)))
+        assert isinstance(answer, Costs), answer
         return answer
 
     running.until(1, finished)
     before = ask(1, "error-vector", "ce-splice")
     assert before.shared_seconds is not None  # the fit has done the same work
     assert before.shared_seconds > 0
-    assert [each.seconds for each in before.estimates] == [0.0, None]
+    assert [each.seconds for each in before.costs] == [0.0, None]
     until_state(running, start(running, "ce-splice", request=2).id, "done")
-    (after,) = ask(3, "ce-splice").estimates
+    (after,) = ask(3, "ce-splice").costs
     assert after.seconds is not None
     assert after.seconds > 0
-    assert isinstance(running.ask(1, GetEstimates(request=4, experiments=["nope"])), Failed)
+    assert isinstance(running.ask(1, GetCosts(request=4, experiments=["nope"])), Failed)
 
 
 def test_what_cannot_run_says_why(loaded: Loaded, toy_target: TargetSpec, folders: Path) -> None:
     few = replace(loaded, plan=replace(loaded.plan, n_train=319))
-    told = estimating.estimates(GetEstimates(request=1, experiments=["error-vector"]), few, [], None)
+    told = costs.costs(GetCosts(request=1, experiments=["error-vector"]), few, [], None)
     assert told.shared_seconds is None
-    assert told.estimates[0].seconds is None
-    assert told.estimates[0].why_not.startswith("The regression needs 320 training tokens")
+    assert told.costs[0].seconds is None
+    assert told.costs[0].why_not.startswith("The regression needs 320 training tokens")
 
 
 def test_the_fits_clock_tells_the_whole_from_a_part() -> None:
@@ -409,7 +409,7 @@ def test_the_fits_clock_tells_the_whole_from_a_part() -> None:
             epoch=1, n_tokens=n_tokens, n_tokens_goal=400, n_held_out=0, qualities=[], finished=done, policy=policy
         )
 
-    clock = estimating.FitClock()
+    clock = costs.FitClock()
     assert [clock.seconds] == [None]
     clock.worked(1.0)
     clock.improved(fit(100))

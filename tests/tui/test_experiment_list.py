@@ -10,7 +10,7 @@ import pytest
 from inspector.cli.run import as_pairs, check
 from inspector.experiment import Experiment, FitParams
 from inspector.experiments import discover
-from inspector.session.protocol import Estimate, Estimates
+from inspector.session.protocol import Cost, Costs
 from inspector.tui import experiment_list
 from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import text_of, width_of
@@ -57,21 +57,21 @@ def test_every_experiment_fits_its_line_and_says_what_would_contradict_it(width:
 def test_costs() -> None:
     assert experiment_list.cost(None, True) == ("…", "muted")
     assert experiment_list.cost(None, False) == ("-", "muted")
-    assert experiment_list.cost(Estimate(experiment="a", seconds=75.0), False) == ("1 min 15 s", "")
-    assert experiment_list.cost(Estimate(experiment="a", seconds=0.1), False)[0] == "< 1 s"
-    assert experiment_list.cost(Estimate(experiment="a", seconds=None), False)[0] == "?"
-    assert experiment_list.cost(Estimate(experiment="a", seconds=None, why_not="no hook"), False)[0] == "cannot"
+    assert experiment_list.cost(Cost(experiment="a", seconds=75.0), False) == ("1 min 15 s", "")
+    assert experiment_list.cost(Cost(experiment="a", seconds=0.1), False)[0] == "< 1 s"
+    assert experiment_list.cost(Cost(experiment="a", seconds=None), False)[0] == "?"
+    assert experiment_list.cost(Cost(experiment="a", seconds=None, why_not="no hook"), False)[0] == "cannot"
 
 
 def test_several_cost_what_each_adds_and_the_shared_passes_once() -> None:
     chosen = [ALL["error-vector"], ALL["norm-prediction"]]
-    each = [Estimate(experiment=experiment.id, seconds=5.0) for experiment in chosen]
-    told = experiment_list.together(chosen, Estimates(estimates=each, shared_seconds=30.0))
+    each = [Cost(experiment=experiment.id, seconds=5.0) for experiment in chosen]
+    told = experiment_list.together(chosen, Costs(costs=each, shared_seconds=30.0))
     assert told == "about 40 s, 30 s of it for passes that they share"
-    unknown = [each[0], Estimate(experiment="norm-prediction", seconds=None)]
-    told = experiment_list.together(chosen, Estimates(estimates=unknown, shared_seconds=30.0))
+    unknown = [each[0], Cost(experiment="norm-prediction", seconds=None)]
+    told = experiment_list.together(chosen, Costs(costs=unknown, shared_seconds=30.0))
     assert told == "at least 35 s, 1 not known yet, 30 s of it for passes that they share"
-    assert experiment_list.together(chosen[1:], Estimates(estimates=unknown, shared_seconds=30.0)) == ""
+    assert experiment_list.together(chosen[1:], Costs(costs=unknown, shared_seconds=30.0)) == ""
 
 
 @pytest.mark.parametrize("experiment", ALL.values(), ids=lambda experiment: experiment.id)

@@ -13,7 +13,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from inspector.errors import InspectorError
-from inspector.session.protocol import Estimates, Failed, GetEstimates, JobTold
+from inspector.session.protocol import Costs, Failed, GetCosts, JobTold
 from inspector.tui import experiment_list, job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from inspector.events import JobInfo
     from inspector.experiment import Experiment
-    from inspector.session.protocol import Estimate
+    from inspector.session.protocol import Cost
     from inspector.tui.session import Link, SessionView
 
 ACTIONS = actions_of(
@@ -101,8 +101,8 @@ class ExperimentsScreen(SessionScreen):
         self._loading = True
         self._problem = ""
         """Why there is no list."""
-        self._estimates: Estimates | None = None
-        self._shared: dict[frozenset[str], Estimates] = {}
+        self._estimates: Costs | None = None
+        self._shared: dict[frozenset[str], Costs] = {}
         """What a set of marked experiments costs, once asked."""
         self._asked = False
         self._asked_when_ready = False
@@ -168,9 +168,9 @@ class ExperimentsScreen(SessionScreen):
         self._asked = self._estimates is None
         self._n_done = sum(job.state == "done" for job in self.session.jobs)
         self.show_all()
-        answer = await self.link.call(GetEstimates(experiments=[each.id for each in self.experiments]))
+        answer = await self.link.call(GetCosts(experiments=[each.id for each in self.experiments]))
         self._asked = False
-        if isinstance(answer, Estimates):
+        if isinstance(answer, Costs):
             self._estimates = answer
         elif isinstance(answer, Failed):
             self._estimates = None
@@ -178,16 +178,16 @@ class ExperimentsScreen(SessionScreen):
         self._ask_cost_soon()
 
     async def _estimate_marked(self, ids: list[str]) -> None:
-        answer = await self.link.call(GetEstimates(experiments=ids))
-        if isinstance(answer, Estimates):
+        answer = await self.link.call(GetCosts(experiments=ids))
+        if isinstance(answer, Costs):
             self._shared[frozenset(ids)] = answer
             self.show_all()
 
-    def estimate(self, experiment_id: str) -> Estimate | None:
+    def estimate(self, experiment_id: str) -> Cost | None:
         """What the session said of one; None if nothing."""
         if self._estimates is None:
             return None
-        return next((each for each in self._estimates.estimates if each.experiment == experiment_id), None)
+        return next((each for each in self._estimates.costs if each.experiment == experiment_id), None)
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inspector.experiments import ids
-from inspector.session.protocol import CancelJob, Failed, GetEstimates, StartJob
+from inspector.session.protocol import CancelJob, Failed, GetCosts, StartJob
 from inspector.tui.screens.experiments import ExperimentsScreen
 from inspector.tui.screens.jobs import JobsScreen
 from inspector.tui.screens.parameters import ParametersScreen
@@ -62,8 +62,8 @@ async def test_it_lists_all_experiments_with_their_cost_and_what_would_contradic
         assert any("would contradict the paper's claim" in line for line in lines)
         assert any(line.startswith(" $ dm-inspect run norm-prediction --widths 256") for line in lines)
         everything = [each.id for each in screen.experiments]
-        await app.until(lambda: len(app.asked(GetEstimates)) == 2)
-        assert [message.experiments for message in app.asked(GetEstimates)] == [  # type: ignore[attr-defined]
+        await app.until(lambda: len(app.asked(GetCosts)) == 2)
+        assert [message.experiments for message in app.asked(GetCosts)] == [  # type: ignore[attr-defined]
             everything, ["norm-prediction"],
         ]  # fmt: skip
         await app.until(
@@ -164,8 +164,8 @@ async def test_what_cannot_run_here_says_why_and_is_not_among_all() -> None:
 
 
 async def test_a_session_that_cannot_estimate_costs_nothing_but_the_costs() -> None:
-    failure = Failed(exit_code=2, message="A session does not answer GetEstimates.")
-    async with driven(session(failures={GetEstimates: failure})) as app:
+    failure = Failed(exit_code=2, message="A session does not answer GetCosts.")
+    async with driven(session(failures={GetCosts: failure})) as app:
         await opened(app)
         lines = app.screen_text()
         assert lines[2].startswith("▸   Sec. 4.1   Norm prediction                                -")

@@ -14,7 +14,7 @@ from inspector.errors import DataError
 from inspector.experiment import Experiment
 from inspector.experiments import choose, find
 from inspector.session.jobs import refuse_too_many
-from inspector.session.protocol import Estimate, Estimates, GetEstimates, MapImproved
+from inspector.session.protocol import Cost, Costs, GetCosts, MapImproved
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -49,8 +49,8 @@ class FitClock:
         return self._whole
 
 
-def estimates(message: GetEstimates, loaded: Loaded, jobs: Iterable[Job], fit_seconds: float | None) -> Estimates:
-    """Answer GetEstimates.
+def costs(message: GetCosts, loaded: Loaded, jobs: Iterable[Job], fit_seconds: float | None) -> Costs:
+    """Answer GetCosts.
 
     Args:
         message: the question.
@@ -67,10 +67,10 @@ def estimates(message: GetEstimates, loaded: Loaded, jobs: Iterable[Job], fit_se
     shared = next((job.seconds[""] for job in measured if "" in job.seconds), fit_seconds)
     why_not = _why_not(loaded)
     took = _took(measured)
-    return Estimates(
+    return Costs(
         request=message.request,
-        estimates=[
-            Estimate(experiment=each.id, seconds=None if why_not else _seconds(each, took), why_not=why_not)
+        costs=[
+            Cost(experiment=each.id, seconds=None if why_not else _seconds(each, took), why_not=why_not)
             for each in experiments
         ],
         shared_seconds=None if shared is None else _rounded(shared),
