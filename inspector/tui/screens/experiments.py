@@ -21,7 +21,7 @@ from inspector.tui.lines import Line
 from inspector.tui.screens.base import SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
-from inspector.tui.widgets.scrolling import Prose, RowList
+from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,9 +83,7 @@ class ExperimentsScreen(SessionScreen):
     ExperimentsScreen { layers: base; }
     #experiments-head { dock: top; }
     #experiments-body { height: 1fr; }
-    #experiments-list { width: 1fr; padding: 0 1 0 0; }
-    #experiments-right { width: 46; margin-left: 1; }
-    #experiments-low { height: 7; display: none; }
+    #experiments-list { width: 1fr; height: 1fr; padding: 0 1 0 0; }
     #experiments-queue { height: 5; padding: 0 1; }
     #experiments-command { height: 2; padding: 0 1; }
     """
@@ -123,14 +121,11 @@ class ExperimentsScreen(SessionScreen):
             yield RowList(id="experiments-list")
             with Vertical(id="experiments-right"):
                 yield TitleBar(id="experiments-title")
-                yield Prose(id="experiments-text")
-        with Vertical(id="experiments-low"):
-            yield TitleBar(id="experiments-low-title")
-            yield Prose(id="experiments-low-text")
+                yield LinesView(id="experiments-text")
         yield TitleBar(id="experiments-queue-title")
-        yield Prose(id="experiments-queue")
+        yield LinesView(id="experiments-queue")
         yield TitleBar(id="experiments-command-title")
-        yield Prose(id="experiments-command")
+        yield LinesView(id="experiments-command")
 
     def on_mount(self) -> None:
         """Paint, then import."""
@@ -141,6 +136,11 @@ class ExperimentsScreen(SessionScreen):
         self.query_one(RowList).focus()
         self.show_all()
         self.call_after_refresh(self.read)
+
+    @property
+    def text(self) -> LinesView:
+        """What is said about the experiment under the cursor."""
+        return self.query_one("#experiments-text", LinesView)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -200,11 +200,12 @@ class ExperimentsScreen(SessionScreen):
         """Text beside the list, or below it; the queue as long as there is room for."""
         width, height = self.app.size
         wide = width >= WIDE
-        self.query_one("#experiments-right").display = wide
-        self.query_one("#experiments-right").styles.width = min(80, max(46, width * 9 // 20))
-        low = self.query_one("#experiments-low")
-        low.display = not wide and height >= 20
-        low.styles.height = max(5, height // 4)
+        right = self.query_one("#experiments-right")
+        right.display = wide or height >= 20
+        self.query_one("#experiments-body").styles.layout = "horizontal" if wide else "vertical"
+        right.styles.width = min(80, max(46, width * 9 // 20)) if wide else "100%"
+        right.styles.height = "100%" if wide else max(5, height // 4)
+        right.styles.margin = (0, 0, 0, 1 if wide else 0)
         queue = QUEUE if height >= 30 else 2 if height >= 20 else 1
         self.query_one("#experiments-queue").styles.height = queue
         self.query_one("#experiments-command").styles.height = 2 if height >= 24 else 1
@@ -285,12 +286,10 @@ class ExperimentsScreen(SessionScreen):
         """What is said about the one under the cursor."""
         experiment = self.experiment
         estimate = self.estimate(experiment.id) if experiment is not None else None
-        low = self.query_one("#experiments-low").display
         title = experiment.id if experiment is not None else ""
-        prose, bar = ("low-text", "low-title") if low else ("text", "title")
-        focused = self.focused is not None and self.focused.id == f"experiments-{prose}"
-        self.query_one(f"#experiments-{bar}", TitleBar).show([(title, "")], "", focused)
-        self.query_one(f"#experiments-{prose}", Prose).show(
+        focused = self.focused_id() == "experiments-text"
+        self.query_one("#experiments-title", TitleBar).show([(title, "")], "", focused)
+        self.text.show_made(
             lambda width: experiment_list.detail_lines(experiment, estimate, width) if experiment is not None else []
         )
 
@@ -303,7 +302,7 @@ class ExperimentsScreen(SessionScreen):
         told = f"{len(unfinished)} unfinished" if unfinished else ""
         self.query_one("#experiments-queue-title", TitleBar).show([("jobs", "")], told, False)
         nothing: list[Line] = [[("no job yet: Enter shows the parameters, s starts with the defaults", "muted")]]
-        self.query_one("#experiments-queue", Prose).show(
+        self.query_one("#experiments-queue", LinesView).show_made(
             lambda width: [job_lines.row(job, width, now) for job in jobs] if jobs else nothing
         )
 
@@ -315,7 +314,7 @@ class ExperimentsScreen(SessionScreen):
         name = f"{len(chosen)} together" if len(chosen) > 1 else "the same as a command"
         self.query_one("#experiments-command-title", TitleBar).show([(name, "")], cost, False)
         command = self.command()
-        self.query_one("#experiments-command", Prose).show(
+        self.query_one("#experiments-command", LinesView).show_made(
             lambda width: job_lines.command_lines(command, width) if command else []
         )
 
@@ -333,8 +332,7 @@ class ExperimentsScreen(SessionScreen):
     def on_row_list_moved(self, message: RowList.Moved) -> None:
         """Another experiment."""
         message.stop()
-        name = "low-text" if self.query_one("#experiments-low").display else "text"
-        self.query_one(f"#experiments-{name}", Prose).show(lambda _: [], keep_place=False)
+        self.text.show_made(lambda _: [], keep_place=False)
         self.show_text()
         self.show_command()
         self._ask_cost_soon()
@@ -413,9 +411,8 @@ class ExperimentsScreen(SessionScreen):
 
     def action_pane(self) -> None:
         """Between the list and the text."""
-        low = self.query_one("#experiments-low").display
-        text = self.query_one("#experiments-low-text" if low else "#experiments-text", Prose)
-        (text if self.query_one(RowList).has_focus and text.region.height else self.query_one(RowList)).focus()
+        rows = self.query_one(RowList)
+        (self.text if rows.has_focus and self.text.region.height else rows).focus()
 
 
 def _discover() -> list[Experiment]:

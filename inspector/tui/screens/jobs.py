@@ -14,7 +14,7 @@ from inspector.tui.lines import Line
 from inspector.tui.screens.base import OpenScreen, SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
-from inspector.tui.widgets.scrolling import Prose, RowList
+from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +109,9 @@ class JobsScreen(SessionScreen):
         yield FooterPane(id="jobs-footer")
         yield RowList(id="jobs-list")
         yield TitleBar(id="jobs-detail-title")
-        yield Prose(id="jobs-detail")
+        yield LinesView(id="jobs-detail")
         yield TitleBar(id="jobs-log-title")
-        yield Prose(follow=True, id="jobs-log")
+        yield LinesView(follow=True, id="jobs-log")
 
     def on_mount(self) -> None:
         """Paint, then ask."""
@@ -186,14 +186,14 @@ class JobsScreen(SessionScreen):
         job = self.job
         name = f"{job_lines.name_of(job)}" if job is not None else "no job"
         self.query_one("#jobs-detail-title", TitleBar).show([(name, "")], "", self._focused("jobs-detail"))
-        self.query_one("#jobs-detail", Prose).show(
+        self.query_one("#jobs-detail", LinesView).show_made(
             (lambda width: job_lines.detail(job, width)) if job is not None else (lambda width: [])
         )
         of, lines = self._log
         shown = lines if job is not None and of == job.id else ()
         title = "log" if job is None or of == job.id else "log …"
         self.query_one("#jobs-log-title", TitleBar).show([(title, "")], "", self._focused("jobs-log"))
-        self.query_one("#jobs-log", Prose).show(lambda _: [[(visible(line), "")] for line in shown])
+        self.query_one("#jobs-log", LinesView).show_made(lambda _: [[(visible(line), "")] for line in shown])
 
     def _focused(self, name: str) -> bool:
         return self.focused is not None and self.focused.id == name
@@ -236,7 +236,7 @@ class JobsScreen(SessionScreen):
         jobs = self.session.jobs
         if message.row < len(jobs):
             self._selected = jobs[message.row].id
-            self.query_one("#jobs-log", Prose).show(lambda _: [], keep_place=False)
+            self.query_one("#jobs-log", LinesView).show_made(lambda _: [], keep_place=False)
             self.show_all()
             self.ask_log()
 

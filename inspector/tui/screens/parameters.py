@@ -16,7 +16,7 @@ from inspector.tui.screens.base import SessionScreen, bindings_of
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.form import Form
-from inspector.tui.widgets.scrolling import Prose
+from inspector.tui.widgets.scrolling import LinesView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,9 +104,9 @@ class ParametersScreen(SessionScreen):
         yield FooterPane(id="form-footer")
         yield Form(id="form")
         yield TitleBar(id="form-doc-title")
-        yield Prose(id="form-doc")
+        yield LinesView(id="form-doc")
         yield TitleBar(id="form-command-title")
-        yield Prose(id="form-command")
+        yield LinesView(id="form-command")
 
     def on_mount(self) -> None:
         """Draw."""
@@ -137,7 +137,7 @@ class ParametersScreen(SessionScreen):
         field = self.query_one(Form).field
         title = field.key if field is not None else "start"
         self.query_one("#form-doc-title", TitleBar).show([(title, "")], "", False)
-        self.query_one("#form-doc", Prose).show(self._doc_lines)
+        self.query_one("#form-doc", LinesView).show_made(self._doc_lines)
         problem = self.request.problem(self._experiments)
         self.query_one("#form-command-title", TitleBar).show([("the same as a command", "")], "", False)
         command = self.request.command(self.target_words())
@@ -146,7 +146,7 @@ class ParametersScreen(SessionScreen):
             lines = [[(part, "error")] for part in wrap(problem, width)] if problem else []
             return [*lines, *job_lines.command_lines(command, width)]
 
-        self.query_one("#form-command", Prose).show(command_lines)
+        self.query_one("#form-command", LinesView).show_made(command_lines)
         self.query_one(FooterPane).show(
             [("↑↓", "field"), ("Enter", "edit"), ("←→", "choice"), *self.hints("form.start", "form.copy", "form.back")]
         )

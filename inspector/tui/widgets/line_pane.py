@@ -15,7 +15,8 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
-from textual.geometry import Region
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -46,7 +47,47 @@ LOOKS: dict[str, tuple[str, str, bool]] = {
 """Name: theme variable of the text, of the ground ('': the pane's own), and whether it is bold."""
 
 
-class LinePane(Widget):
+class Styled(Widget):
+    """Draws in the looks of the table above."""
+
+    _looks: dict[str, Style]
+
+    def look(self, name: str) -> Style:
+        """The style of a name; '' is the pane's own."""
+        if not hasattr(self, "_looks"):
+            self._looks = {}
+        if name not in self._looks:
+            style = self.rich_style
+            for place, word in enumerate(name.split()):
+                if word in LOOKS:
+                    # A second look lends its text only: what stands on a title keeps the title's ground.
+                    style += self._of_theme(*LOOKS[word], with_ground=place == 0)
+                elif word.startswith("link="):
+                    style += Style(link=word.removeprefix("link="))
+                else:
+                    style += Style.parse(word)
+            self._looks[name] = style
+        return self._looks[name]
+
+    def _of_theme(self, text: str, ground: str, bold: bool, *, with_ground: bool) -> Style:
+        variables = self.app.theme_variables
+        below = Color.parse(variables[ground]) if ground else self.background_colors[1]
+        # A variable may be translucent; the terminal knows only solid colours.
+        colour = Color.parse(variables[text])
+        solid = colour if colour.ansi is not None or colour.a == 1 else below + colour
+        return Style(
+            color=solid.rich_color,
+            bgcolor=below.rich_color if ground and with_ground else None,
+            bold=bold or None,
+        )
+
+    def notify_style_update(self) -> None:
+        """The theme or a pseudo class changed."""
+        super().notify_style_update()
+        self._looks = {}
+
+
+class LinePane(Styled):
     """Draws what `build` returns, one line of the terminal each."""
 
     DEFAULT_CSS = """
@@ -56,7 +97,6 @@ class LinePane(Widget):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._lines: list[Line] = []
-        self._looks: dict[str, Style] = {}
 
     def build(self, width: int, height: int) -> Sequence[Line]:
         """The lines for this many columns and lines; too long ones are cut, missing ones left empty."""
@@ -98,33 +138,6 @@ class LinePane(Widget):
             pieces, tail, room = cut_line(pieces, inner), [], max(0, inner - width_of(pieces))
         return [(mark, look), *pieces, (" " * room, "title"), *tail, (" ", "title")]
 
-    def look(self, name: str) -> Style:
-        """The style of a name; '' is the pane's own."""
-        if name not in self._looks:
-            style = self.rich_style
-            for place, word in enumerate(name.split()):
-                if word in LOOKS:
-                    # A second look lends its text only: what stands on a title keeps the title's ground.
-                    style += self._of_theme(*LOOKS[word], with_ground=place == 0)
-                elif word.startswith("link="):
-                    style += Style(link=word.removeprefix("link="))
-                else:
-                    style += Style.parse(word)
-            self._looks[name] = style
-        return self._looks[name]
-
-    def _of_theme(self, text: str, ground: str, bold: bool, *, with_ground: bool) -> Style:
-        variables = self.app.theme_variables
-        below = Color.parse(variables[ground]) if ground else self.background_colors[1]
-        # A variable may be translucent; the terminal knows only solid colours.
-        colour = Color.parse(variables[text])
-        solid = colour if colour.ansi is not None or colour.a == 1 else below + colour
-        return Style(
-            color=solid.rich_color,
-            bgcolor=below.rich_color if ground and with_ground else None,
-            bold=bold or None,
-        )
-
     def render_line(self, y: int) -> Strip:
         """One finished line, padded with the pane's own style."""
         width, height = self.size
@@ -138,11 +151,6 @@ class LinePane(Widget):
             segments.append(Segment(" " * (width - used), self.look("")))
         return Strip(segments, max(used, width))
 
-    def notify_style_update(self) -> None:
-        """The theme or a pseudo class changed."""
-        super().notify_style_update()
-        self._looks.clear()
-
     def on_resize(self, _: events.Resize) -> None:
         """Build for the new size."""
         self.rebuild()
@@ -151,3 +159,28 @@ class LinePane(Widget):
         """The title says who has the focus. Not in a handler of Blur, which runs before the focus is gone."""
         super().watch_has_focus(has_focus)
         self.rebuild()
+
+
+class LineScroll(Styled, ScrollView):
+    """The base of panes with more lines than they are high. Scrolls at once: a frame of an animation is a repaint."""
+
+    DEFAULT_CSS = """
+    LineScroll {
+        padding: 0 0 0 1; height: 1fr; width: 1fr; background: $surface; overflow-x: hidden; overflow-y: scroll;
+        scrollbar-size-vertical: 1;
+        scrollbar-color: $border-blurred; scrollbar-color-hover: $border; scrollbar-color-active: $border;
+        scrollbar-background: $surface; scrollbar-background-hover: $surface; scrollbar-background-active: $surface;
+    }
+    """
+
+    def set_lines(self, count: int) -> None:
+        """Tell the scroll bar how many lines there are, without a layout pass, which would draw the whole screen."""
+        size = Size(self.scrollable_content_region.width, count)
+        if size != self.virtual_size:
+            self.set_reactive(ScrollView.virtual_size, size)
+            if self.is_attached:
+                self._scroll_update(size)
+
+    def scroll_to_line(self, line: int) -> None:
+        """This line on top."""
+        self.scroll_to(y=max(line, 0), animate=False, force=True, immediate=True)

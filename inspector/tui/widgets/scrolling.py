@@ -3,57 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.tui.lines import Line, cut_line, width_of
-from inspector.tui.widgets.line_pane import LinePane
+from inspector.tui.widgets.line_pane import LinePane, LineScroll
 from inspector.tui.widgets.token_lines import rich_style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inspector.drawing.palette import CellStyle, TokenPalette
     from inspector.drawing.palette import Line as DrawnLine
-    from inspector.drawing.palette import TokenPalette
+
+
+MOVES: tuple[BindingType, ...] = (
+    Binding("down,j", "move(1)", "down", show=False),
+    Binding("up,k", "move(-1)", "up", show=False),
+    Binding("pagedown,right_curly_bracket", "page(1)", "page down", show=False),
+    Binding("pageup,left_curly_bracket", "page(-1)", "page up", show=False),
+    Binding("home,g", "edge(-1)", "first", show=False),
+    Binding("end,G", "edge(1)", "last", show=False),
+)
 
 
 class RowList(LinePane, can_focus=True):
     """Entries by number; posts `Moved` when the cursor moves and `Chosen` on Enter or a second click."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("pagedown,right_curly_bracket", "page(1)", "page down", show=False),
-        Binding("pageup,left_curly_bracket", "page(-1)", "page up", show=False),
-        Binding("home,g", "edge(0)", "first", show=False),
-        Binding("end,G", "edge(1)", "last", show=False),
-        Binding("enter", "choose", "choose", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*MOVES, Binding("enter", "choose", "choose", show=False)]
     DEFAULT_CSS = """
     RowList { background: $surface; }
     """
 
+    @dataclass
     class Moved(Message):
         """The cursor is on another entry."""
 
-        def __init__(self, row: int) -> None:
-            super().__init__()
-            self.row = row
+        row: int
 
+    @dataclass
     class Chosen(Message):
         """This entry is meant."""
 
-        def __init__(self, row: int) -> None:
-            super().__init__()
-            self.row = row
+        row: int
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -129,9 +127,9 @@ class RowList(LinePane, can_focus=True):
         """A page of entries."""
         self.move_to(self.cursor + step * max(self.size.height - 2, 1))
 
-    def action_edge(self, last: int) -> None:
+    def action_edge(self, step: int) -> None:
         """The first or the last entry."""
-        self.move_to(self._count - 1 if last else 0)
+        self.move_to(0 if step < 0 else self._count - 1)
 
     def action_choose(self) -> None:
         """This one."""
@@ -159,118 +157,23 @@ class RowList(LinePane, can_focus=True):
         self.move_to(self.cursor - 1)
 
 
-class LinesView(ScrollView, can_focus=True):
-    """Shows what it is told; posts `Resized` when there is another room to draw for."""
+class LinesView(LineScroll, can_focus=True):
+    """Lines to read: figures and tables of `inspector.drawing`, or lines in the looks of `LinePane`.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("pagedown,right_curly_bracket", "page(1)", "page down", show=False),
-        Binding("pageup,left_curly_bracket", "page(-1)", "page up", show=False),
-        Binding("home,g", "edge(-1)", "top", show=False),
-        Binding("end,G", "edge(1)", "bottom", show=False),
-    ]
-    DEFAULT_CSS = """
-    LinesView {
-        padding: 0 0 0 1; height: 1fr; width: 1fr;
-        overflow-x: hidden; overflow-y: auto; scrollbar-gutter: stable; scrollbar-size-vertical: 1;
-        scrollbar-color: $border-blurred; scrollbar-color-hover: $border; scrollbar-color-active: $border;
-        scrollbar-background: $surface; scrollbar-background-hover: $surface; scrollbar-background-active: $surface;
-        background: $surface;
-    }
+    Finished lines are drawn for `room`, by a thread; `Resized` tells that there is another one. What is quick to make
+    is given as a function of the width, and made again by the pane itself. Only visible lines are built.
     """
 
+    BINDINGS: ClassVar[list[BindingType]] = [*MOVES]
+    DEFAULT_CSS = """
+    LinesView { overflow-y: auto; scrollbar-gutter: stable; }
+    """
+
+    @dataclass
     class Resized(Message):
         """The pane has another size: what is drawn for it has to be drawn again."""
 
-        def __init__(self, pane: LinesView) -> None:
-            super().__init__()
-            self.pane = pane
-
-        @property
-        def control(self) -> LinesView:
-            """The pane."""
-            return self.pane
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._lines: Sequence[DrawnLine] = ()
-        self._palette = build_palette(DEFAULT_ENDPOINTS, "truecolor")
-
-    @property
-    def room(self) -> tuple[int, int]:
-        """Columns and lines there are for drawing; the last column stays free of text, for the eye."""
-        return max(self.scrollable_content_region.width - 1, 0), self.scrollable_content_region.height
-
-    @property
-    def lines(self) -> Sequence[DrawnLine]:
-        """What is shown."""
-        return self._lines
-
-    def show(self, lines: Sequence[DrawnLine], palette: TokenPalette, *, keep_place: bool = False) -> None:
-        """Draw these lines.
-
-        Args:
-            lines: finished, drawn for `room`.
-            palette: whose plain style surrounds them.
-            keep_place: stay where it was scrolled to.
-        """
-        self._lines, self._palette = lines, palette
-        size = Size(self.scrollable_content_region.width, len(lines))
-        if size != self.virtual_size:
-            # Without a layout pass, which would draw the whole screen again.
-            self.set_reactive(ScrollView.virtual_size, size)
-            if self.is_attached:
-                self._scroll_update(size)
-        if not keep_place:
-            self.scroll_to(y=0, animate=False, force=True, immediate=True)
-        self.refresh()
-
-    def render_line(self, y: int) -> Strip:
-        """One finished line."""
-        width = self.size.width
-        plain = rich_style(self._palette.plain)
-        row = y + self.scroll_offset.y
-        line = self._lines[row] if row < len(self._lines) else []
-        segments = [Segment(text, rich_style(style)) for text, style in line]
-        used = sum(segment.cell_length for segment in segments)
-        if used < width:
-            segments.append(Segment(" " * (width - used), plain))
-        strip = Strip(segments, max(used, width))
-        return strip if used <= width else strip.crop(0, width)
-
-    def on_resize(self, _: events.Resize) -> None:
-        """Tell that there is another room."""
-        self.post_message(self.Resized(self))
-
-    def action_move(self, step: int) -> None:
-        """A line."""
-        self.scroll_relative(y=step, animate=False, force=True, immediate=True)
-
-    def action_page(self, step: int) -> None:
-        """A page, less a line."""
-        lines = max(self.scrollable_content_region.height - 1, 1)
-        self.scroll_relative(y=step * lines, animate=False, force=True, immediate=True)
-
-    def action_edge(self, step: int) -> None:
-        """First or last line."""
-        self.scroll_to(y=0 if step < 0 else len(self._lines), animate=False, force=True, immediate=True)
-
-
-class Prose(LinePane, can_focus=True):
-    """Told how to make its lines for a width; says at its right edge whether there is more above or below."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_by(1)", "down", show=False),
-        Binding("up,k", "scroll_by(-1)", "up", show=False),
-        Binding("pagedown,right_curly_bracket", "page(1)", "page down", show=False),
-        Binding("pageup,left_curly_bracket", "page(-1)", "page up", show=False),
-        Binding("home", "edge(0)", "top", show=False),
-        Binding("end", "edge(1)", "bottom", show=False),
-    ]
-    DEFAULT_CSS = """
-    Prose { background: $surface; padding: 0 0 0 1; }
-    """
+        pane: LinesView
 
     def __init__(self, *, follow: bool = False, id: str | None = None) -> None:
         """A pane without lines.
@@ -280,58 +183,79 @@ class Prose(LinePane, can_focus=True):
             id: As Textual has it.
         """
         super().__init__(id=id)
-        self._make: Callable[[int], Sequence[Line]] = lambda _: ()
-        self._top = 0
-        self._count = 0
+        self._lines: Sequence[Line | DrawnLine] = ()
+        self._make: Callable[[int], Sequence[Line]] | None = None
+        self._plain: CellStyle | None = None
         self._follow = follow
-        self._at_end = follow
 
-    def show(self, make: Callable[[int], Sequence[Line]], *, keep_place: bool = True) -> None:
-        """Draw these.
+    @property
+    def room(self) -> tuple[int, int]:
+        """Columns and lines there are for drawing; the last column stays free of text, for the eye."""
+        return max(self.scrollable_content_region.width - 1, 0), self.scrollable_content_region.height
+
+    @property
+    def lines(self) -> Sequence[Line | DrawnLine]:
+        """What is shown."""
+        return self._lines
+
+    def show(self, lines: Sequence[DrawnLine], palette: TokenPalette, *, keep_place: bool = False) -> None:
+        """Draw finished lines.
+
+        Args:
+            lines: drawn for `room`.
+            palette: whose plain style surrounds them.
+            keep_place: stay where it was scrolled to.
+        """
+        self._make, self._plain = None, palette.plain
+        self._put(lines, keep_place)
+
+    def show_made(self, make: Callable[[int], Sequence[Line]], *, keep_place: bool = True) -> None:
+        """Draw lines that fit themselves.
 
         Args:
             make: Columns to lines.
             keep_place: Stay where it was scrolled to; otherwise the top, or the end of what is followed.
         """
-        self._make = make
-        if not keep_place:
-            self._top, self._at_end = 0, self._follow
-        self.rebuild()
+        self._make, self._plain = make, None
+        self._put(make(max(self.room[0], 1)), keep_place)
 
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """The lines from the top one on."""
-        lines = self._make(max(width - 2, 1))
-        self._count = len(lines)
-        last = max(0, len(lines) - height)
-        self._top = last if self._at_end else min(self._top, last)
-        shown = [list(line) for line in lines[self._top : self._top + height]]
-        for row, sign in ((0, "▲" if self._top else ""), (len(shown) - 1, "▼" if self._top < last else "")):
-            if sign:
-                line = cut_line(shown[row], width - 2)
-                shown[row] = [*line, (" " * (width - 1 - width_of(line)), ""), (sign, "muted")]
-        return shown
+    def _put(self, lines: Sequence[Line | DrawnLine], keep_place: bool) -> None:
+        at_end = self._follow and (not keep_place or self.scroll_offset.y >= self.max_scroll_y)
+        self._lines = lines
+        self.set_lines(len(lines))
+        if at_end:
+            self.scroll_to_line(len(lines))
+        elif not keep_place:
+            self.scroll_to_line(0)
+        self.refresh()
 
-    def action_scroll_by(self, step: int) -> None:
+    def render_line(self, y: int) -> Strip:
+        """One line, padded."""
+        width, row = self.size.width, y + self.scroll_offset.y
+        plain = rich_style(self._plain) if self._plain is not None else self.look("")
+        line = self._lines[row] if row < len(self._lines) else []
+        segments = [
+            Segment(text, self.look(style) if isinstance(style, str) else rich_style(style)) for text, style in line
+        ]
+        used = sum(segment.cell_length for segment in segments)
+        segments.append(Segment(" " * max(width - used, 0), plain))
+        return Strip(segments, max(used, width)).crop(0, width)
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Draw for the new room, or have it drawn."""
+        if self._make is not None:
+            self.show_made(self._make)
+        else:
+            self.post_message(self.Resized(self))
+
+    def action_move(self, step: int) -> None:
         """A line."""
-        last = max(0, self._count - self.size.height)
-        self._top = min(max(self._top + step, 0), last)
-        self._at_end = self._follow and self._top == last
-        self.rebuild()
+        self.scroll_to_line(self.scroll_offset.y + step)
 
     def action_page(self, step: int) -> None:
         """A page, less a line."""
-        self.action_scroll_by(step * max(1, self.size.height - 1))
+        self.action_move(step * max(self.room[1] - 1, 1))
 
-    def action_edge(self, last: int) -> None:
-        """The first or the last line."""
-        self.action_scroll_by(self._count if last else -self._count)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """The wheel."""
-        event.stop()
-        self.action_scroll_by(2)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """The wheel."""
-        event.stop()
-        self.action_scroll_by(-2)
+    def action_edge(self, step: int) -> None:
+        """First or last line."""
+        self.scroll_to_line(0 if step < 0 else len(self._lines))

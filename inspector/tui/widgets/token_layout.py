@@ -36,17 +36,15 @@ class Piece(NamedTuple):
 class TokenLayout:
     """Tokens wrapped to lines; grows at the end."""
 
-    def __init__(self, width: int, *, marks: bool = False, break_at_newline: bool = True) -> None:
+    def __init__(self, width: int, *, marks: bool = False) -> None:
         """Start empty.
 
         Args:
             width: Cells per line; at least 4, so that any cluster and its mark fit.
             marks: Keep a cell after each token for its mark.
-            break_at_newline: Whether a newline ends the line.
         """
         self.width = max(width, 4)
         self.marks = marks
-        self.break_at_newline = break_at_newline
         self.n_tokens = 0
         self._text: list[str] = []
         self._token = array("l")
@@ -74,7 +72,7 @@ class TokenLayout:
             for index, (shown, cells, ends_line) in enumerate(parts):
                 self._place(shown, cells, marked=self.marks and index == last, begins_word=begins_word)
                 begins_word = False
-                if ends_line and self.break_at_newline:
+                if ends_line:
                     self._new_line()
             self.n_tokens += 1
         return first_changed
@@ -179,9 +177,7 @@ class TokenLayout:
         place = bisect_right(self._column, column, pieces.start, pieces.stop) - 1
         return self._token[max(place, pieces.start)]
 
-    def tokens_of(self, first_line: int, n_lines: int) -> range:
-        """Tokens with a piece in these lines."""
-        start = self._line_range(min(max(first_line, 0), self.n_lines - 1)).start
-        last = min(first_line + n_lines, self.n_lines) - 1
-        stop = self._line_range(max(last, 0)).stop
-        return range(self._token[start], self._token[stop - 1] + 1) if start < stop else range(0)
+    def tokens_of(self, line: int) -> range:
+        """Tokens with a piece in this line."""
+        pieces = self._line_range(min(max(line, 0), self.n_lines - 1))
+        return range(self._token[pieces.start], self._token[pieces.stop - 1] + 1) if pieces else range(0)

@@ -2,8 +2,7 @@
 
 It takes data and posts messages; it knows no session and no other widget. What a screen does with it:
 
-    pane = TokenPane(id="tokens")                  # shows the "empty" state
-    pane.show_state("loading", "Loading the model", "gemma-2-9b")      # or "failed", "empty"
+    pane = TokenPane(id="tokens")
     pane.set_document(document)                    # a TokenDocument; also with better scores of the same tokens:
                                                    # cursor and scroll position stay, the colours sharpen
     pane.set_sae(3); pane.set_mode(mode); pane.set_palette(palette); pane.set_marks(True); pane.set_hits([range(5, 7)])
@@ -20,7 +19,7 @@ What things cost at 120x40 in 24-bit colour: a cursor step two small regions (un
 one repaint of the pane. Levels are computed for visible lines only, so a width switch does not depend on the length of
 the document; the edges come from the ScaleBook (`scales`), which learns when a document is set.
 
-Styles of tokens come from a `TokenPalette` (`inspector.tui.themes.Theme.palette(depth_of(app))`), not from CSS.
+Styles of tokens come from a `TokenPalette` (`inspector.tui.themes.palette_of(app)`), not from CSS.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.style import Style
+from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.timer import Timer
@@ -42,11 +40,10 @@ from textual.timer import Timer
 from inspector.drawing.levels import LegendData, ScaleBook
 from inspector.drawing.palette import TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import DEFAULT_MODE, OUTLIER, TokenDocument, TokenMode
-from inspector.tui.widgets.state_lines import State, state_line
+from inspector.tui.widgets.line_pane import LineScroll
 from inspector.tui.widgets.token_layout import TokenLayout
-from inspector.tui.widgets.token_lines import Colouring, line_strip, selected_text, with_selection
+from inspector.tui.widgets.token_lines import Colouring, line_strip, rich_style, selected_text, with_selection
 
 FLUSH_SECONDS = 1 / 6
 """Growing documents are drawn this often: fast enough to read along, slow enough for a slow line."""
@@ -55,63 +52,59 @@ SLICE = 4096
 MAX_STRIPS = 2048
 
 
-class TokenView(ScrollView):
-    """A document's tokens coloured by level."""
+class TokenPane(LineScroll, can_focus=True):
+    """A document's tokens coloured by level, with a cursor. See the module's docstring for how to use it."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "token-view--title",
-        "token-view--failed",
-        "token-view--detail",
-    }
-    DEFAULT_CSS = """
-    TokenView {
-        padding: 0 0 0 1;
-        overflow-x: hidden;
-        overflow-y: scroll;
-        scrollbar-size-vertical: 1;
-        scrollbar-color: $border-blurred;
-        scrollbar-color-hover: $border;
-        scrollbar-color-active: $border;
-        scrollbar-background: $surface;
-        scrollbar-background-hover: $surface;
-        scrollbar-background-active: $surface;
-        background: $surface;
-        & .token-view--title { color: $foreground; background: $surface; text-style: bold; }
-        & .token-view--failed { color: $error; background: $surface; text-style: bold; }
-        & .token-view--detail { color: $text-muted; background: $surface; }
-    }
-    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "step(-1)", "previous token", show=False, id="token-pane.previous"),
+        Binding("right,l", "step(1)", "next token", show=False, id="token-pane.next"),
+        Binding("up,k", "line(-1)", "line up", show=False, id="token-pane.up"),
+        Binding("down,j", "line(1)", "line down", show=False, id="token-pane.down"),
+        Binding("pageup", "page(-1)", "page up", show=False, id="token-pane.page-up"),
+        Binding("pagedown", "page(1)", "page down", show=False, id="token-pane.page-down"),
+        Binding("home", "end(-1)", "first token", show=False, id="token-pane.first"),
+        Binding("end", "end(1)", "last token", show=False, id="token-pane.last"),
+    ]
 
-    def __init__(
-        self,
-        *,
-        palette: TokenPalette | None = None,
-        scales: ScaleBook | None = None,
-        mode: TokenMode = DEFAULT_MODE,
-        id: str | None = None,
-        classes: str | None = None,
-    ) -> None:
-        """A view in its empty state.
+    @dataclass
+    class CursorMoved(Message):
+        """The cursor stands on another token."""
+
+        pane: TokenPane
+        position: int
+
+    @dataclass
+    class EdgeReached(Message):
+        """The user walked past an end of the document."""
+
+        step: int
+        """+1 past the last token, -1 before the first."""
+
+    @dataclass
+    class LegendChanged(Message):
+        """Mode, edges, palette or marks changed."""
+
+        legend: LegendData
+
+    def __init__(self, *, palette: TokenPalette | None = None, id: str | None = None) -> None:
+        """A pane without a document.
 
         Args:
             palette: Styles; the default theme's in 24-bit colour if None. The app sets what its theme makes.
-            scales: Share one book between views that must be comparable.
-            mode: What colour means at first.
             id: Of the widget.
-            classes: Of the widget.
         """
-        super().__init__(id=id, classes=classes)
+        super().__init__(id=id)
         self.palette = palette if palette is not None else build_palette(DEFAULT_ENDPOINTS, "truecolor")
-        self.scales = scales if scales is not None else ScaleBook()
-        self.mode = mode
+        self.scales = ScaleBook()
+        self.mode = DEFAULT_MODE
         self.sae = 0
         self.marks = self.palette.marks_by_default
         self.document: TokenDocument | None = None
         self.cursor = 0
         """Position of the token under the cursor."""
-        self.state: State | None = "empty"
-        """None while tokens are shown."""
-        self._state_text = ("No tokens yet", "")
+        self._goal_column: int | None = None
+        """Column that up and down try to keep."""
+        self._told_legend: LegendData | None = None
         self._hits: tuple[range, ...] = ()
         self._wrapped = TokenLayout(80)
         self._strips: dict[int, Strip] = {}
@@ -121,22 +114,40 @@ class TokenView(ScrollView):
 
     # ---- what is shown ----------------------------------------------------------------------------------------
 
-    def show_state(self, state: State, title: str, detail: str = "") -> None:
-        """Show a message in place of tokens: nothing there, loading, or failed. Nothing moves while it is shown."""
-        self.document, self._hits = None, ()
-        self.state, self._state_text = state, (visible(title), visible(detail) if detail else "")
-        self._lay_out()
+    def set_document(self, document: TokenDocument, *, cursor: int | None = None) -> None:
+        """Show a document.
+
+        Args:
+            document: If it has the very tokens that are shown, only the colours change: cursor and scroll stay.
+            cursor: Where to put the cursor; if None, on the first included token of a new document.
+        """
+        before, self.document = self.document, document
+        self.scales.observe(document)
+        is_new = before is None or before.token_ids != document.token_ids or before.tokens != document.tokens
+        if is_new:
+            self._hits = ()
+            self._lay_out()
+            self.cursor = min(next(document.included(), 0), max(len(document) - 1, 0))
+            self._goal_column = None
+            self.scroll_to_line(0)
         self._recolour()
+        if cursor is not None and len(document):
+            self.cursor = min(max(cursor, 0), len(document) - 1)
+        if len(document) and (is_new or cursor is not None):
+            self._reveal(self.cursor)
+            self.post_message(self.CursorMoved(self, self.cursor))
 
     def set_sae(self, sae: int) -> None:
         """Colour by another SAE's scores (an index into the document's `saes`)."""
-        self.sae = sae
-        self._recolour()
+        if sae != self.sae:
+            self.sae = sae
+            self._recolour()
 
     def set_mode(self, mode: TokenMode) -> None:
         """Let colour mean something else."""
-        self.mode = mode
-        self._recolour()
+        if mode is not self.mode:
+            self.mode = mode
+            self._recolour()
 
     def set_palette(self, palette: TokenPalette) -> None:
         """Take the styles of a theme at a colour depth; marks are switched as that palette wishes."""
@@ -154,8 +165,9 @@ class TokenView(ScrollView):
 
     def set_hits(self, hits: Sequence[range]) -> None:
         """Mark ranges of tokens, such as what a search found."""
-        self._hits = tuple(hits)
-        self._recolour()
+        if tuple(hits) != self._hits:
+            self._hits = tuple(hits)
+            self._recolour()
 
     def document_grew(self) -> None:
         """Say that the document shown was extended; it is drawn within FLUSH_SECONDS."""
@@ -177,18 +189,6 @@ class TokenView(ScrollView):
         )
 
     # ---- laying out -------------------------------------------------------------------------------------------
-
-    def _set_shown(self, document: TokenDocument) -> bool:
-        """Take a document; False if it has the tokens already laid out, so that only colours change."""
-        before, self.document = self.document, document
-        self.state = None if len(document) else "empty"
-        self._state_text = ("This document has no tokens", visible(document.name) if document.name else "")
-        self.scales.observe(document)
-        if before is not None and before.token_ids == document.token_ids and before.tokens == document.tokens:
-            return False
-        self._hits = ()
-        self._lay_out()
-        return True
 
     def _lay_out(self) -> None:
         """Wrap from the beginning; what is longer than a slice continues while keys are answered."""
@@ -233,8 +233,7 @@ class TokenView(ScrollView):
         document, wrapped = self.document, self._wrapped
         if document is None or self._slice_timer is not None or wrapped.n_tokens >= len(document):
             return
-        was_empty = self.state is not None
-        self.state = None
+        was_empty = not wrapped.n_tokens
         top, height = self.scroll_offset.y, self.size.height
         following = wrapped.n_lines <= top + height
         line, column = wrapped.place_of(wrapped.n_tokens - 1) if wrapped.n_tokens else (0, 0)
@@ -244,8 +243,9 @@ class TokenView(ScrollView):
         last = wrapped.n_lines - 1
         if was_empty:
             self.refresh()
+            self.post_message(self.CursorMoved(self, self.cursor))
         elif following and last >= top + height:
-            self._scroll(last - 2 * height // 3)
+            self.scroll_to_line(last - 2 * height // 3)
         else:
             column = min(column, wrapped.line_width(line))  # A word that moved down left a gap.
             changed = [(line, column), *((row, 0) for row in range(line + 1, last + 1))]
@@ -262,11 +262,7 @@ class TokenView(ScrollView):
         if self.document is not None and self.document.source == "generated" and lines > height > 0:
             third = max(height // 3, 1)
             lines = -(-lines // third) * third + third
-        size = Size(self._wrapped.width, lines)
-        if size != self.virtual_size:
-            self.set_reactive(ScrollView.virtual_size, size)
-            if self.is_attached:
-                self._scroll_update(size)
+        self.set_lines(lines)
 
     def on_resize(self, _event: events.Resize) -> None:
         """Wrap anew if the width changed."""
@@ -274,12 +270,6 @@ class TokenView(ScrollView):
             self._lay_out()
             self._recolour()
             self._reveal(self.cursor)
-
-    # ---- scrolling --------------------------------------------------------------------------------------------
-
-    def _scroll(self, line: int) -> None:
-        """Scroll so that this line is on top; never animated: each frame would repaint the pane."""
-        self.scroll_to(y=max(line, 0), animate=False, force=True, immediate=True)
 
     def _reveal(self, token: int) -> None:
         """Scroll as little as needed, but then a third of the view further, so that steps at an edge stay cheap."""
@@ -289,17 +279,21 @@ class TokenView(ScrollView):
         line, _ = self._wrapped.place_of(token)
         top, height = self.scroll_offset.y, self.size.height
         if line < top:
-            self._scroll(line - 2 * height // 3)
+            self.scroll_to_line(line - 2 * height // 3)
         elif line >= top + height > 0:
-            self._scroll(line - height // 3)
+            self.scroll_to_line(line - height // 3)
 
     # ---- drawing ----------------------------------------------------------------------------------------------
 
     def _recolour(self) -> None:
-        """Forget every strip and repaint once."""
+        """Forget every strip, repaint once, and tell what the colours mean now."""
         self._strips.clear()
         self._colouring = None
         self.refresh()
+        legend = self.legend
+        if legend != self._told_legend and self.is_attached:
+            self._told_legend = legend
+            self.post_message(self.LegendChanged(legend))
 
     def _refresh_token(self, token: int) -> None:
         """Repaint the cells of one token."""
@@ -313,19 +307,22 @@ class TokenView(ScrollView):
             self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
-        """One line of the widget: tokens, or the message of a state."""
+        """One line of the widget."""
         width = self.size.width
-        if self.state is not None or self.document is None:
-            return self._state_strip(y, width)
+        if self.document is None or not len(self.document):
+            text = "No tokens yet" if self.document is None else "This document has no tokens"
+            shown = text[:width].center(width) if y == self.size.height // 2 else " " * width
+            return Strip([Segment(shown, rich_style(self.palette.plain))], width)
         line = self.scroll_offset.y + y
         strip = self._line(line, width)
         selection = self.text_selection
         if selection is not None:
-            strip = with_selection(strip, selection.get_span(line), self._selection_style)
+            style = self.screen.get_component_rich_style("screen--selection")
+            strip = with_selection(strip, selection.get_span(line), style)
         return strip.apply_offsets(0, line)
 
     def _line(self, line: int, width: int) -> Strip:
-        assert self.document is not None
+        assert self.document is not None, "only a document has lines"
         if self._colouring is None:
             legend = self.legend
             self._colouring = Colouring(
@@ -336,131 +333,17 @@ class TokenView(ScrollView):
                 size_scale=legend.size_scale,
                 share_scale=legend.share_scale,
             )
+        has_cursor = self.cursor in self._wrapped.tokens_of(line)
         strip = self._strips.get(line)
-        if strip is not None and strip.cell_length == width and self.cursor not in self._tokens_of(line):
+        if strip is not None and strip.cell_length == width and not has_cursor:
             return strip
-        strip = line_strip(
-            self._wrapped.line(line),
-            self._colouring,
-            width,
-            cursor=self.cursor,
-            focused=self.has_focus,
-            hits=self._hits,
-        )
-        if self.cursor not in self._tokens_of(line):
+        pieces = self._wrapped.line(line)
+        strip = line_strip(pieces, self._colouring, width, cursor=self.cursor, focused=self.has_focus, hits=self._hits)
+        if not has_cursor:
             if len(self._strips) >= MAX_STRIPS:
                 self._strips.clear()
             self._strips[line] = strip
         return strip
-
-    def _tokens_of(self, line: int) -> range:
-        return self._wrapped.tokens_of(line, 1)
-
-    def _state_strip(self, y: int, width: int) -> Strip:
-        assert self.state is not None
-        title = "token-view--failed" if self.state == "failed" else "token-view--title"
-        return state_line(
-            y,
-            Size(width, self.size.height),
-            self._state_text,
-            title_style=self.get_component_rich_style(title),
-            detail_style=self.get_component_rich_style("token-view--detail"),
-        )
-
-    # ---- selecting with the mouse -----------------------------------------------------------------------------
-
-    @property
-    def _selection_style(self) -> Style:
-        return self.screen.get_component_rich_style("screen--selection")
-
-    def selection_updated(self, selection: Selection | None) -> None:
-        """Repaint what is selected."""
-        self.refresh()
-
-    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """Text under the mouse selection, for the clipboard: real newlines and tabs, nothing else a terminal reads."""
-        if self.document is None:
-            return None
-        return selected_text(self._wrapped, self.document.tokens, selection), "\n"
-
-
-class TokenPane(TokenView, can_focus=True):
-    """A document's tokens coloured by level, with a cursor. See the module's docstring for how to use it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "step(-1)", "previous token", show=False, id="token-pane.previous"),
-        Binding("right,l", "step(1)", "next token", show=False, id="token-pane.next"),
-        Binding("up,k", "line(-1)", "line up", show=False, id="token-pane.up"),
-        Binding("down,j", "line(1)", "line down", show=False, id="token-pane.down"),
-        Binding("pageup", "page(-1)", "page up", show=False, id="token-pane.page-up"),
-        Binding("pagedown", "page(1)", "page down", show=False, id="token-pane.page-down"),
-        Binding("home", "end(-1)", "first token", show=False, id="token-pane.first"),
-        Binding("end", "end(1)", "last token", show=False, id="token-pane.last"),
-    ]
-    HELP = """
-    The background of each token says how large its SAE error is and which part of it an affine map of the activation
-    predicts. The legend gives the numbers at which the shades change. Dimmed tokens are excluded from fits and scales.
-    """
-
-    @dataclass
-    class CursorMoved(Message):
-        """The cursor stands on another token."""
-
-        pane: TokenPane
-        position: int
-
-        @property
-        def control(self) -> TokenPane:
-            """The pane, so that handlers can select by id."""
-            return self.pane
-
-    @dataclass
-    class EdgeReached(Message):
-        """The user walked past an end of the document."""
-
-        pane: TokenPane
-        step: int
-        """+1 past the last token, -1 before the first."""
-
-        @property
-        def control(self) -> TokenPane:
-            """The pane, so that handlers can select by id."""
-            return self.pane
-
-    @dataclass
-    class LegendChanged(Message):
-        """Mode, edges, palette or marks changed."""
-
-        pane: TokenPane
-        legend: LegendData
-
-        @property
-        def control(self) -> TokenPane:
-            """The pane, so that handlers can select by id."""
-            return self.pane
-
-    _goal_column: int | None = None
-    """Column that up and down try to keep."""
-    _told_legend: LegendData | None = None
-
-    def set_document(self, document: TokenDocument, *, cursor: int | None = None) -> None:
-        """Show a document.
-
-        Args:
-            document: If it has the very tokens that are shown, only the colours change: cursor and scroll stay.
-            cursor: Where to put the cursor; if None, on the first included token of a new document.
-        """
-        is_new = self._set_shown(document)
-        if is_new:
-            self.cursor = min(next(document.included(), 0), max(len(document) - 1, 0))
-            self._goal_column = None
-            self._scroll(0)
-        self._recolour()
-        if cursor is not None and len(document):
-            self.cursor = min(max(cursor, 0), len(document) - 1)
-        if len(document) and (is_new or cursor is not None):
-            self._reveal(self.cursor)
-            self.post_message(self.CursorMoved(self, self.cursor))
 
     def move_to(self, position: int, *, keep_column: bool = False) -> None:
         """Put the cursor on a token, clamped to the document; scrolls if needed and posts CursorMoved if it moved."""
@@ -482,7 +365,7 @@ class TokenPane(TokenView, can_focus=True):
     def action_step(self, step: int) -> None:
         """To the next or previous token."""
         if self.document is not None and not 0 <= self.cursor + step < len(self.document):
-            self.post_message(self.EdgeReached(self, step))
+            self.post_message(self.EdgeReached(step))
             return
         self.move_to(self.cursor + step)
 
@@ -495,7 +378,7 @@ class TokenPane(TokenView, can_focus=True):
         height = max(self.size.height, 1)
         if self.document is not None and len(self.document):
             self._lay_out_until(min(self.cursor + SLICE, len(self.document) - 1))
-            self._scroll(min(self.scroll_offset.y + step * height, max(self._wrapped.n_lines - height, 0)))
+            self.scroll_to_line(min(self.scroll_offset.y + step * height, max(self._wrapped.n_lines - height, 0)))
         self._move_lines(step * height)
 
     def action_end(self, step: int) -> None:
@@ -514,7 +397,7 @@ class TokenPane(TokenView, can_focus=True):
             self._lay_out_until(min(self.cursor + SLICE, len(self.document) - 1))
         last, _ = self._wrapped.place_of(self._wrapped.n_tokens - 1)
         if (step > 0 and line >= last) or (step < 0 and line <= 0):
-            self.post_message(self.EdgeReached(self, 1 if step > 0 else -1))
+            self.post_message(self.EdgeReached(1 if step > 0 else -1))
             return
         token = self._wrapped.token_at(min(max(line + step, 0), last), self._goal_column)
         if token is not None:
@@ -543,17 +426,14 @@ class TokenPane(TokenView, can_focus=True):
         """Show the cursor as resting."""
         self._refresh_token(self.cursor)
 
-    # ---- telling others -------------------------------------------------------------------------------------
+    # ---- selecting with the mouse -----------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        was_empty = self.state is not None
-        super()._flush()
-        if was_empty and self.state is None:
-            self.post_message(self.CursorMoved(self, self.cursor))
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Repaint what is selected."""
+        self.refresh()
 
-    def _recolour(self) -> None:
-        super()._recolour()
-        legend = self.legend
-        if legend != self._told_legend and self.is_attached:
-            self._told_legend = legend
-            self.post_message(self.LegendChanged(self, legend))
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """Text under the mouse selection, for the clipboard: real newlines and tabs, nothing else a terminal reads."""
+        if self.document is None:
+            return None
+        return selected_text(self._wrapped, self.document.tokens, selection), "\n"

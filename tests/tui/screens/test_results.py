@@ -316,7 +316,7 @@ async def test_themes_change_under_it(store: Path, theme: str) -> None:
         app.app.choose_theme(theme)
         await app.settle()
         plain = palette_of(app.app).plain
-        assert screen.query_one("#figure", LinesView)._palette.plain == plain
+        assert screen.query_one("#figure", LinesView)._plain == plain
 
 
 def test_the_list_leaves_room_for_figures() -> None:

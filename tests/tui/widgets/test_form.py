@@ -1,4 +1,4 @@
-"""The form and the prose pane on their own: what they draw and what keys do to them."""
+"""The form and the pane of lines on their own: what they draw and what keys do to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from textual.app import App, ComposeResult
 from inspector.tui.experiment_list import ParamField
 from inspector.tui.lines import Line, text_of, width_of
 from inspector.tui.widgets.form import Form
-from inspector.tui.widgets.scrolling import Prose
+from inspector.tui.widgets.scrolling import LinesView
 
 FIELDS = [
     ParamField(key="tokens", kind="int", default="0", doc="How many."),
@@ -30,7 +30,7 @@ class Page(App[None]):
 
     def compose(self) -> ComposeResult:
         yield Form(id="form")
-        yield Prose(id="prose")
+        yield LinesView(id="lines")
 
     def on_form_changed(self) -> None:
         self.told.append("changed")
@@ -77,46 +77,47 @@ async def test_every_line_fits_and_the_cursor_is_seen_in_a_low_window() -> None:
             assert all(width_of(line) <= width for line in form.lines)
 
 
-async def test_prose_scrolls_and_says_that_there_is_more() -> None:
+def shown(view: LinesView) -> list[str]:
+    return [view.render_line(y).text.rstrip() for y in range(view.size.height)]
+
+
+async def test_lines_scroll_and_a_bar_says_that_there_is_more() -> None:
     def numbered(width: int) -> list[Line]:
         return [[(f"line {number} ".ljust(width, "."), "")] for number in range(30)]
 
     async with Page().run_test(size=(60, 12)) as pilot:
-        prose = pilot.app.query_one(Prose)
-        prose.show(numbered)
-        prose.focus()
+        view = pilot.app.query_one(LinesView)
+        view.show_made(numbered)
+        view.focus()
         await pilot.pause()
-        height = prose.size.height
-        drawn = [text_of(line) for line in prose.lines]
-        assert drawn[0].startswith("line 0 ")
-        assert drawn[-1].endswith("▼")
-        assert not drawn[0].endswith("▲")
+        height = view.size.height
+        assert shown(view)[0].startswith("line 0 ")
+        assert view.show_vertical_scrollbar
         await pilot.press("end")
-        drawn = [text_of(line) for line in prose.lines]
-        assert drawn[0].endswith("▲")
-        assert drawn[-1].startswith("line 29 ")
-        assert not drawn[-1].endswith("▼")
+        assert shown(view)[-1].startswith("line 29 ")
         await pilot.press("up", "pageup")
-        assert text_of(prose.lines[0]).startswith(f"line {30 - height - 1 - (height - 1)} ")
+        assert shown(view)[0].startswith(f"line {30 - height - 1 - (height - 1)} ")
+        view.show_made(lambda _: [[("all", "")]])
+        await pilot.pause()
+        assert not view.show_vertical_scrollbar
 
 
 async def test_a_log_stays_at_its_end_unless_the_reader_went_up() -> None:
     async with Page().run_test(size=(60, 12)) as pilot:
-        log = Prose(follow=True)
+        log = LinesView(follow=True)
         await pilot.app.mount(log)
         log.focus()
 
-        def lines(count: int) -> None:
-            log.show(lambda _: [[(f"line {number}", "")] for number in range(count)])
+        async def lines(count: int) -> None:
+            log.show_made(lambda _: [[(f"line {number}", "")] for number in range(count)])
+            await pilot.pause()
 
-        lines(30)
-        await pilot.pause()
-        last = [line for line in map(text_of, log.lines) if line][-1]
-        assert last.startswith("line 29")
+        await lines(30)
+        assert shown(log)[-1] == "line 29"
         await pilot.press("up")
-        top = text_of(log.lines[0])
-        lines(40)
-        assert text_of(log.lines[0]) == top
+        top = shown(log)[0]
+        await lines(40)
+        assert shown(log)[0] == top
         await pilot.press("end")
-        lines(50)
-        assert [line for line in map(text_of, log.lines) if line][-1].startswith("line 49")
+        await lines(50)
+        assert shown(log)[-1] == "line 49"

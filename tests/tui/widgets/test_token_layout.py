@@ -64,7 +64,7 @@ def test_a_tokens_place_and_the_token_at_that_place_agree(tokens: list[str], wid
     for token in range(len(tokens)):
         line, column = layout.place_of(token)
         assert layout.token_at(line, column) == token
-        assert token in layout.tokens_of(line, 1)
+        assert token in layout.tokens_of(line)
 
 
 def test_lines_break_before_words_not_inside() -> None:
@@ -83,12 +83,6 @@ def test_a_newline_shows_its_mark_and_ends_the_line() -> None:
     assert shown(laid_out(["a", "\n\n", "b\n    ", "c", "\n"])) == ["a⏎", "⏎", "b⏎", "    c⏎", ""]
 
 
-def test_newlines_need_not_end_lines() -> None:
-    layout = TokenLayout(20, break_at_newline=False)
-    layout.extend(["a", "\n", "b"])
-    assert shown(layout) == ["a⏎b"]
-
-
 def test_marks_take_a_cell_each() -> None:
     layout = laid_out(["ab", " c", "\n"], marks=True)
     assert [(piece.column, piece.width) for piece in layout.line(0)] == [(0, 3), (3, 3), (6, 2)]
@@ -98,9 +92,9 @@ def test_beyond_the_ends_there_is_nothing_or_the_nearest() -> None:
     empty = TokenLayout(20)
     assert empty.token_at(0, 0) is None
     assert list(empty.line(0)) == list(empty.line(7)) == list(empty.pieces_of(0)) == []
-    assert empty.tokens_of(0, 5) == range(0)
+    assert empty.tokens_of(0) == range(0)
     layout = laid_out(["a", "b", "\n", "c", "\n"])
     assert layout.token_at(0, 99) == 2
     assert layout.token_at(99, 0) == 3  # The last line is empty: the one above.
     assert layout.token_at(-5, 0) == 0
-    assert layout.tokens_of(0, 99) == range(5)
+    assert layout.tokens_of(99) == range(0)
