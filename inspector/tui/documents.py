@@ -40,6 +40,22 @@ def sae_columns(scores: SaeScores) -> SaeColumns:
     )
 
 
+def document_of(message: ContextScores | Generated, *, source: str, name: str, context: int = 0) -> TokenDocument:
+    """Unpack what a message says of a text."""
+    return TokenDocument(
+        source=source,
+        context=context,
+        epoch=message.epoch,
+        name=name,
+        token_ids=list(message.token_ids),
+        tokens=list(message.tokens),
+        split=list(message.split),
+        loss=unpack(message.loss),
+        x_norm=unpack(message.x_norm),
+        saes=tuple(map(sae_columns, message.saes)),
+    )
+
+
 def main_measure(mode: TokenMode) -> Measure:
     """The one number a mode ranks and plots tokens by: its size, or its share if it shows nothing else."""
     measure = mode.size or mode.share
@@ -80,37 +96,13 @@ class ScoredText:
     @classmethod
     def of(cls, message: ContextScores) -> ScoredText:
         """From a context or a prompt."""
-        return cls(
-            TokenDocument(
-                source=message.source,
-                context=message.context,
-                epoch=message.epoch,
-                name=message.name,
-                token_ids=list(message.token_ids),
-                tokens=list(message.tokens),
-                split=list(message.split),
-                loss=unpack(message.loss),
-                x_norm=unpack(message.x_norm),
-                saes=tuple(map(sae_columns, message.saes)),
-            ),
-            policy=message.policy,
-        )
+        document = document_of(message, source=message.source, context=message.context, name=message.name)
+        return cls(document, policy=message.policy)
 
     @classmethod
     def generated(cls, message: Generated, name: str) -> ScoredText:
         """From the first message of a generation, which holds its prompt."""
-        document = TokenDocument(
-            source="generated",
-            epoch=message.epoch,
-            name=name,
-            token_ids=list(message.token_ids),
-            tokens=list(message.tokens),
-            split=list(message.split),
-            loss=unpack(message.loss),
-            x_norm=unpack(message.x_norm),
-            saes=tuple(map(sae_columns, message.saes)),
-        )
-        return cls(document, message.finished)
+        return cls(document_of(message, source="generated", name=name), message.finished)
 
     def __len__(self) -> int:
         """Number of tokens."""

@@ -71,9 +71,11 @@ class OpeningScreen(Screen[int]):
 
     def compose(self) -> ComposeResult:
         """As the Stream screen begins."""
-        yield HeaderPane(self._model, id="header")
-        yield FooterPane([("q", "quit")], id="footer")
-        yield LoadPane(self._model, id="load")
+        footer = FooterPane()
+        footer.show([("q", "quit")])
+        yield HeaderPane(self._model)
+        yield footer
+        yield LoadPane(self._model)
 
 
 class InspectorApp(App[int]):

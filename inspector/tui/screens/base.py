@@ -6,7 +6,7 @@ Side screens are opened over the Stream and left with Escape; the session goes o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -16,11 +16,13 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
+from inspector.drawing.safe_text import visible
 from inspector.errors import ResourceError
 from inspector.session.protocol import CancelJob, Failed, JobTold
 from inspector.tui.actions import Action, shown_keys
 from inspector.tui.saved_state import write_export
 from inspector.tui.themes import palette_of
+from inspector.tui.widgets.bars import FooterPane, Hint, TitleBar
 from inspector.tui.widgets.header import short_name, site_name
 
 if TYPE_CHECKING:
@@ -30,17 +32,12 @@ if TYPE_CHECKING:
     from inspector.events import JobInfo
     from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.spec import TargetSpec
+    from inspector.tui.lines import Piece
     from inspector.tui.screens.help import PaneHelp
     from inspector.tui.session import Link, SessionView
 
 MAX_CLIPBOARD = 60_000
 """Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
-COMMON = (
-    Action(id="side.theme", keys=("t",), call="app.next_theme", title="Next theme"),
-    Action(id="side.palette", keys=(":",), call="app.command_palette", title="All commands"),
-)
-"""Keys that every screen beside the Stream has."""
-
 ScreenName = Literal["experiments", "jobs", "results", "suites"]
 
 
@@ -91,10 +88,18 @@ class ActionScreen(Screen[None]):
     AUTO_FOCUS = ""
     """Nothing: Textual's choice may be a hidden line to type into, which eats the keys."""
 
+    HELP_TEXT: ClassVar[PaneHelp]
+    """What `?` says here."""
+
+    def __init_subclass__(cls) -> None:
+        """The keys are those of the actions."""
+        cls.BINDINGS = [*bindings_of(cls.ACTIONS)]
+        super().__init_subclass__()
+
     @property
     def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        raise NotImplementedError
+        """What `?` says now."""
+        return self.HELP_TEXT
 
     def commands(self) -> Iterator[SystemCommand]:
         """What the command palette offers of this screen."""
@@ -111,6 +116,11 @@ class ActionScreen(Screen[None]):
         from inspector.tui.screens.help import HelpScreen
 
         self.app.push_screen(HelpScreen(self.help_text))
+
+    def copy_command(self, command: str) -> None:
+        """What does the same from a shell, to the clipboard."""
+        self.app.copy_to_clipboard(command)
+        self.notify(f"Copied:\n{visible(command, newline=' ')}", markup=False)
 
     def copy_out(self, text: str, what: str, name: str) -> None:
         """To the clipboard through the terminal, which may not support it and never says so; so to a file as well.
@@ -145,6 +155,14 @@ def end_if_broken(event: Worker.StateChanged) -> None:
         event.worker.node.app._handle_exception(error)
 
 
+def toggle(marks: list[str], each: str) -> None:
+    """Mark it, or take its mark away; in the order in which they were marked."""
+    if each in marks:
+        marks.remove(each)
+    else:
+        marks.append(each)
+
+
 class SideScreen(ActionScreen):
     """A screen over the Stream."""
 
@@ -160,10 +178,31 @@ class SideScreen(ActionScreen):
     def restyle(self) -> None:
         """The theme changed."""
 
-    def hints(self, *ids: str) -> list[tuple[str, str]]:
-        """Keys and words for the footer, of the actions with these ids."""
-        known = {action.id: action for action in self.ACTIONS}
-        return [(shown_keys(known[each]).partition(" ")[0], known[each].hint) for each in ids]
+    def show_keys(self, *hints: str | Hint, last: Hint = ("?", "help")) -> None:
+        """The keys that matter, in the footer.
+
+        Args:
+            hints: of an action the last word of its id; or keys and what they do.
+            last: always shown.
+        """
+        known = {action.id.partition(".")[2]: action for action in self.ACTIONS}
+        told = [
+            (shown_keys(known[each]).partition(" ")[0], known[each].hint) if isinstance(each, str) else each
+            for each in hints
+        ]
+        self.query_one(FooterPane).show(told, last)
+
+    def in_thread(self, group: str, work: Callable[[], object]) -> None:
+        """Read or draw beside the loop; `work` posts what it found. A newer one of the group replaces it."""
+        self.run_worker(work, thread=True, exclusive=True, group=group, exit_on_error=False)
+
+    def in_worker(self, group: str, work: Awaitable[object], *, exclusive: bool = True) -> None:
+        """Ask the session; a newer question of the group replaces it."""
+        self.run_worker(work, group=group, exclusive=exclusive, exit_on_error=False)
+
+    def show_head(self, *title: Piece, end: str = "") -> None:
+        """The line at the top: which screen, and whose numbers."""
+        self.query_one(TitleBar).show([("dm-inspect", "accent"), *title], end)
 
     def focused_id(self) -> str:
         """Of the pane with the focus; '' if none has it."""
@@ -219,7 +258,7 @@ class SessionScreen(SideScreen):
         if job is None or job.state not in ("queued", "running"):
             self.notify("There is no job to cancel here.", timeout=3)
             return
-        self.run_worker(self._cancel(job.id), group="cancel", exit_on_error=False)
+        self.in_worker("cancel", self._cancel(job.id), exclusive=False)
 
     async def _cancel(self, job_id: str) -> None:
         answer = await self.tell(CancelJob(job=job_id))

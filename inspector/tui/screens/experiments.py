@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from inspector.errors import InspectorError
@@ -18,7 +17,7 @@ from inspector.tui import experiment_list, job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request
 from inspector.tui.lines import Line
-from inspector.tui.screens.base import SessionScreen, bindings_of
+from inspector.tui.screens.base import SessionScreen, toggle
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
@@ -78,7 +77,7 @@ class ExperimentsScreen(SessionScreen):
     """List, text, queue, command."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
     DEFAULT_CSS = """
     ExperimentsScreen { layers: base; }
     #experiments-head { dock: top; }
@@ -107,11 +106,6 @@ class ExperimentsScreen(SessionScreen):
         self._cost_timer: Timer | None = None
         self._n_done = 0
         """Jobs that were done when the costs were asked for."""
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return HELP
 
     def compose(self) -> ComposeResult:
         """Everything at once; the text is beside the list or below it."""
@@ -146,7 +140,7 @@ class ExperimentsScreen(SessionScreen):
 
     def read(self) -> None:
         """Import the experiments, then ask what they cost."""
-        self.run_worker(self._read(), group="read", name="read", exclusive=True, exit_on_error=False)
+        self.in_worker("read", self._read())
 
     async def _read(self) -> None:
         try:
@@ -218,14 +212,14 @@ class ExperimentsScreen(SessionScreen):
         """A job is further, or the target is there now."""
         if self._asked_when_ready and session.ready is not None:
             self._asked_when_ready = False
-            self.run_worker(self._estimate(), group="estimate", exclusive=True, exit_on_error=False)
+            self.in_worker("estimate", self._estimate())
         n_done = sum(job.state == "done" for job in session.jobs)
         if n_done != self._n_done:  # a measurement that has run here is known better than before
             self._n_done = n_done
             self._shared.clear()
             if self._estimates is not None:
-                self.run_worker(self._estimate(), group="estimate", exclusive=True, exit_on_error=False)
-        self.show_head()
+                self.in_worker("estimate", self._estimate())
+        self.show_title()
         self.show_queue()
         self.show_command()
 
@@ -243,23 +237,19 @@ class ExperimentsScreen(SessionScreen):
 
     def show_all(self) -> None:
         """Every pane."""
-        self.show_head()
+        self.show_title()
         self.show_list()
         self.show_text()
         self.show_queue()
         self.show_command()
         ids = ["mark", "open", "start", *(["cancel"] if self.session.unfinished else []), "results", "jobs", "copy"]
-        self.query_one(FooterPane).show(self.hints(*(f"experiments.{each}" for each in ids), "experiments.back"))
+        self.show_keys(*ids, "back")
 
-    def show_head(self) -> None:
+    def show_title(self) -> None:
         """Which screen, whose numbers."""
         counted = f"   {len(self.experiments)}" if self.experiments else ""
         marked = f", {len(self.marks)} marked" if self.marks else ""
-        self.query_one("#experiments-head", TitleBar).show(
-            [("dm-inspect", "accent"), ("  experiments", "strong"), (f"{counted}{marked}", "")],
-            self.target_text(),
-            False,
-        )
+        self.show_head(("  experiments", "strong"), (f"{counted}{marked}", ""), end=self.target_text())
 
     def show_list(self) -> None:
         """The experiments, or why there are none."""
@@ -288,7 +278,7 @@ class ExperimentsScreen(SessionScreen):
         estimate = self.estimate(experiment.id) if experiment is not None else None
         title = experiment.id if experiment is not None else ""
         focused = self.focused_id() == "experiments-text"
-        self.query_one("#experiments-title", TitleBar).show([(title, "")], "", focused)
+        self.query_one("#experiments-title", TitleBar).show(title, "", focused)
         self.text.show_made(
             lambda width: experiment_list.detail_lines(experiment, estimate, width) if experiment is not None else []
         )
@@ -300,7 +290,7 @@ class ExperimentsScreen(SessionScreen):
         jobs: list[JobInfo] = [*unfinished, *ended]
         now = self.now()
         told = f"{len(unfinished)} unfinished" if unfinished else ""
-        self.query_one("#experiments-queue-title", TitleBar).show([("jobs", "")], told, False)
+        self.query_one("#experiments-queue-title", TitleBar).show("jobs", told)
         nothing: list[Line] = [[("no job yet: Enter shows the parameters, s starts with the defaults", "muted")]]
         self.query_one("#experiments-queue", LinesView).show_made(
             lambda width: [job_lines.row(job, width, now) for job in jobs] if jobs else nothing
@@ -312,7 +302,7 @@ class ExperimentsScreen(SessionScreen):
         known = self._shared.get(frozenset(each.id for each in chosen))
         cost = experiment_list.together(chosen, known)
         name = f"{len(chosen)} together" if len(chosen) > 1 else "the same as a command"
-        self.query_one("#experiments-command-title", TitleBar).show([(name, "")], cost, False)
+        self.query_one("#experiments-command-title", TitleBar).show(name, cost)
         command = self.command()
         self.query_one("#experiments-command", LinesView).show_made(
             lambda width: job_lines.command_lines(command, width) if command else []
@@ -347,10 +337,7 @@ class ExperimentsScreen(SessionScreen):
         experiment = self.experiment
         if experiment is None:
             return
-        if experiment.id in self.marks:
-            self.marks.remove(experiment.id)
-        else:
-            self.marks.append(experiment.id)
+        toggle(self.marks, experiment.id)
         self._marks_changed()
         self.query_one(RowList).action_move(1)
 
@@ -377,7 +364,7 @@ class ExperimentsScreen(SessionScreen):
     def _ask_cost(self) -> None:
         ids = [each.id for each in self.chosen]
         if ids and frozenset(ids) not in self._shared and self._estimates is not None:
-            self.run_worker(self._estimate_marked(ids), group="marked", exclusive=True, exit_on_error=False)
+            self.in_worker("marked", self._estimate_marked(ids))
 
     def action_open(self) -> None:
         """The form of the marked ones, or of this one."""
@@ -389,7 +376,7 @@ class ExperimentsScreen(SessionScreen):
     def action_start(self) -> None:
         """With the defaults."""
         if self.chosen:
-            self.run_worker(self._start(), group="start", exclusive=True, exit_on_error=False)
+            self.in_worker("start", self._start())
 
     async def _start(self) -> None:
         from inspector.tui.screens.parameters import start_message

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from textual.binding import BindingType
+from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
 from inspector.session.protocol import GetJobLog, JobLog, ResumeJob
 from inspector.tui import job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line
-from inspector.tui.screens.base import OpenScreen, SessionScreen, bindings_of
+from inspector.tui.screens.base import OpenScreen, SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
@@ -77,7 +75,7 @@ class JobsScreen(SessionScreen):
     """List above, the selected job and its log below."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
     DEFAULT_CSS = """
     JobsScreen { layers: base; }
     #jobs-head { dock: top; }
@@ -97,11 +95,6 @@ class JobsScreen(SessionScreen):
         self._selected = job
         self._log: tuple[str, Sequence[str]] = ("", ())
         """Of which job, and its lines."""
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return HELP
 
     def compose(self) -> ComposeResult:
         """Everything at once."""
@@ -151,14 +144,9 @@ class JobsScreen(SessionScreen):
         """List, job, titles, footer."""
         session = self.session
         jobs = session.jobs
-        n_running = len(session.unfinished)
         counted = f"{len(jobs)} jobs" if len(jobs) != 1 else "1 job"
-        start: Line = [
-            ("dm-inspect", "accent"),
-            ("  jobs", "strong"),
-            (f"   {counted}, {n_running} unfinished" if jobs else "", ""),
-        ]
-        self.query_one("#jobs-head", TitleBar).show(start, self.target_text(), False)
+        told = f"   {counted}, {len(session.unfinished)} unfinished" if jobs else ""
+        self.show_head(("  jobs", "strong"), (told, ""), end=self.target_text())
         empty = EMPTY if session.ready is not None else WAITING
         if session.stage in ("failed", "lost") and not jobs:
             empty = NOBODY
@@ -168,35 +156,32 @@ class JobsScreen(SessionScreen):
             len(jobs), lambda index, width: job_lines.row(jobs[index], width, now), cursor=at, empty=empty
         )
         self.show_job()
-        self.query_one(FooterPane).show(self.hints(*self._hint_ids()), ("?", "help"))
+        self.show_keys(*self._hint_ids())
 
     def _hint_ids(self) -> list[str]:
         job = self.job
-        ids = ["jobs.pane", "jobs.experiments", "jobs.back"]
+        ids = ["pane", "experiments", "back"]
         if job is None:
             return ids[1:]
         if job.state in ("queued", "running"):
-            return ["jobs.cancel", "jobs.copy", *ids]
-        first = "jobs.open" if job.results else ""
-        second = "jobs.resume" if job.state != "done" else ""
-        return [*(each for each in (first, second) if each), "jobs.copy", *ids]
+            return ["cancel", "copy", *ids]
+        first = "open" if job.results else ""
+        second = "resume" if job.state != "done" else ""
+        return [*(each for each in (first, second) if each), "copy", *ids]
 
     def show_job(self) -> None:
         """What is known of the job under the cursor, and its log."""
         job = self.job
         name = f"{job_lines.name_of(job)}" if job is not None else "no job"
-        self.query_one("#jobs-detail-title", TitleBar).show([(name, "")], "", self._focused("jobs-detail"))
+        self.query_one("#jobs-detail-title", TitleBar).show(name, "", self.focused_id() == "jobs-detail")
         self.query_one("#jobs-detail", LinesView).show_made(
             (lambda width: job_lines.detail(job, width)) if job is not None else (lambda width: [])
         )
         of, lines = self._log
         shown = lines if job is not None and of == job.id else ()
         title = "log" if job is None or of == job.id else "log …"
-        self.query_one("#jobs-log-title", TitleBar).show([(title, "")], "", self._focused("jobs-log"))
+        self.query_one("#jobs-log-title", TitleBar).show(title, "", self.focused_id() == "jobs-log")
         self.query_one("#jobs-log", LinesView).show_made(lambda _: [[(visible(line), "")] for line in shown])
-
-    def _focused(self, name: str) -> bool:
-        return self.focused is not None and self.focused.id == name
 
     def on_descendant_focus(self) -> None:
         """The title says which pane has the focus."""
@@ -220,9 +205,7 @@ class JobsScreen(SessionScreen):
         """Read the log of the job under the cursor."""
         job = self.job
         if job is not None:
-            self.run_worker(
-                self._read_log(job.id, job.state), group="log", name="log", exclusive=True, exit_on_error=False
-            )
+            self.in_worker("log", self._read_log(job.id, job.state))
 
     async def _read_log(self, job_id: str, state: str) -> None:
         answer = await self.link.call(GetJobLog(job=job_id, lines=LOG_LINES))
@@ -267,7 +250,7 @@ class JobsScreen(SessionScreen):
         if job is None or job.state in ("queued", "running", "done"):
             self.notify("Only a job that failed, was cancelled or interrupted can be resumed.", timeout=3)
             return
-        self.run_worker(self.tell(ResumeJob(job=job.id)), group="resume", exit_on_error=False)
+        self.in_worker("resume", self.tell(ResumeJob(job=job.id)), exclusive=False)
 
     def action_copy(self) -> None:
         """The command that does the same."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from textual.binding import BindingType
 from textual.message import Message
 
 from inspector.drawing.lines import cut, prose
@@ -15,7 +14,7 @@ from inspector.drawing.scales import number_text
 from inspector.session.frames import unpack
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
 from inspector.tui.actions import actions_of, help_rows
-from inspector.tui.screens.base import GoTo, SessionScreen, bindings_of
+from inspector.tui.screens.base import GoTo, SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.command_bar import CommandBar
@@ -66,12 +65,11 @@ HELP = PaneHelp(
 class Examples(LinesView):
     """Lines in which up and down go from example to example."""
 
+    @dataclass
     class Stepped(Message):
         """Up or down."""
 
-        def __init__(self, step: int) -> None:
-            super().__init__()
-            self.step = step
+        step: int
 
     def action_move(self, step: int) -> None:
         """The screen knows where examples begin."""
@@ -82,16 +80,15 @@ class LatentScreen(SessionScreen):
     """Asks the session; draws its answer."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
 
+    @dataclass
     class Answered(Message):
         """The session has answered."""
 
-        def __init__(self, index: int | None, answer: SessionMessage) -> None:
-            super().__init__()
-            self.index = index
-            """The latent asked about; None: it was asked which are active."""
-            self.answer = answer
+        index: int | None
+        """The latent asked about; None: it was asked which are active."""
+        answer: SessionMessage
 
     def __init__(self, link: Link, at: GetDetail, d_sae: int, others: Sequence[int] = ()) -> None:
         """Nothing is asked yet.
@@ -129,7 +126,7 @@ class LatentScreen(SessionScreen):
             self.ask(self._others[0])
         else:
             self.show_view()
-            self.run_worker(self._find(), group="latent", exclusive=True, exit_on_error=False)
+            self.in_worker("latent", self._find())
 
     @property
     def page(self) -> Examples:
@@ -144,7 +141,7 @@ class LatentScreen(SessionScreen):
             self._before.append(self.view.index)
         self.index, self.view, self.problem, self._cursor = index, None, "", 0
         self.show_view()
-        self.run_worker(self._ask(index), group="latent", exclusive=True, exit_on_error=False)
+        self.in_worker("latent", self._ask(index))
 
     async def _find(self) -> None:
         """Which latents are active at the token."""
@@ -176,10 +173,9 @@ class LatentScreen(SessionScreen):
         """Everything."""
         name = f"  latent {self.index:,}" if self.index is not None else "  one latent"
         of = f"{visible(self._sae_id)} · {self._d_sae:,} latents"
-        self.query_one(TitleBar).show([("dm-inspect", "accent"), (name, "")], of, False)
-        ids = ("latent.go", "latent.other", "latent.index", "latent.before", "latent.copy")
-        self.query_one(FooterPane).show([("↑↓", "example"), ("1-9", "neighbour"), *self.hints(*ids), ("?", "help")],
-                                        ("Esc", "back"))  # fmt: skip
+        self.show_head((name, ""), end=of)
+        keys = (("↑↓", "example"), ("1-9", "neighbour"), "go", "other", "index", "before", "copy", "help")
+        self.show_keys(*keys, last=("Esc", "back"))
         width, _ = self.page.room
         palette = self.palette
         if self.view is not None and width:
@@ -269,11 +265,6 @@ class LatentScreen(SessionScreen):
         if self.view is not None:
             what = f"{len(self.view.examples)} examples of latent {self.view.index}"
             self.copy_out(examples_table(self.view), what, f"latent-{self.view.index}.tsv")
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return HELP
 
 
 CURSOR = "▸ "

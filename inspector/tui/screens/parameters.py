@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, ClassVar
-
-from textual.binding import BindingType
+from typing import TYPE_CHECKING
 
 from inspector.session.protocol import JobTold, StartJob
 from inspector.tui import job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import Line
-from inspector.tui.screens.base import SessionScreen, bindings_of
+from inspector.tui.screens.base import SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.form import Form
@@ -62,7 +60,7 @@ class ParametersScreen(SessionScreen):
     """Over the Experiments screen; leaves when the job is queued. The values come back the next time."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
     DEFAULT_CSS = """
     ParametersScreen { layers: base; }
     #form-head { dock: top; }
@@ -83,11 +81,6 @@ class ParametersScreen(SessionScreen):
         self._experiments = experiments
         self._remembered = remembered
         self._fields = param_fields(experiments)
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return HELP
 
     @property
     def request(self) -> Request:
@@ -131,15 +124,13 @@ class ParametersScreen(SessionScreen):
     def show_all(self) -> None:
         """Titles, the selected field, the command."""
         names = ", ".join(experiment.title for experiment in self._experiments)
-        self.query_one("#form-head", TitleBar).show(
-            [("dm-inspect", "accent"), ("  parameters", "strong"), (f"   {names}", "")], self.target_text(), False
-        )
+        self.show_head(("  parameters", "strong"), (f"   {names}", ""), end=self.target_text())
         field = self.query_one(Form).field
         title = field.key if field is not None else "start"
-        self.query_one("#form-doc-title", TitleBar).show([(title, "")], "", False)
+        self.query_one("#form-doc-title", TitleBar).show(title)
         self.query_one("#form-doc", LinesView).show_made(self._doc_lines)
         problem = self.request.problem(self._experiments)
-        self.query_one("#form-command-title", TitleBar).show([("the same as a command", "")], "", False)
+        self.query_one("#form-command-title", TitleBar).show("the same as a command")
         command = self.request.command(self.target_words())
 
         def command_lines(width: int) -> list[Line]:
@@ -147,9 +138,7 @@ class ParametersScreen(SessionScreen):
             return [*lines, *job_lines.command_lines(command, width)]
 
         self.query_one("#form-command", LinesView).show_made(command_lines)
-        self.query_one(FooterPane).show(
-            [("↑↓", "field"), ("Enter", "edit"), ("←→", "choice"), *self.hints("form.start", "form.copy", "form.back")]
-        )
+        self.show_keys(("↑↓", "field"), ("Enter", "edit"), ("←→", "choice"), "start", "copy", "back")
 
     def _doc_lines(self, width: int) -> list[Line]:
         field = self.query_one(Form).field
@@ -185,7 +174,7 @@ class ParametersScreen(SessionScreen):
         if problem:
             self.notify(problem, severity="error", markup=False)
             return
-        self.run_worker(self._start(), group="start", exclusive=True, exit_on_error=False)
+        self.in_worker("start", self._start())
 
     async def _start(self) -> None:
         if isinstance(await self.tell(start_message(self.request)), JobTold):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8
-LONGEST = 76
 
 
 def log_tail(path: str, lines: int = TAIL_LINES) -> list[str]:
@@ -53,21 +52,11 @@ def ended_lines(why: str, log_path: str, tail: Sequence[str], width: int) -> lis
     return lines
 
 
-class EndedPanel(LinePane):
-    """The lines, as many as there is room for."""
-
-    def __init__(self, why: str, log_path: str, tail: Sequence[str]) -> None:
-        super().__init__()
-        self._told = (why, log_path, tail)
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """In a low window the oldest lines of the log go first."""
-        why, log_path, tail = self._told
-        lines = ended_lines(why, log_path, tail, width)
-        while tail and len(lines) > height:
-            tail = tail[1:]
-            lines = ended_lines(why, log_path, tail, width)
-        return lines
+def fitting_lines(why: str, log_path: str, tail: Sequence[str], width: int, height: int) -> list[Line]:
+    """As many as there is room for: in a low window the oldest lines of the log go first."""
+    while tail and len(ended_lines(why, log_path, tail, width)) > height:
+        tail = tail[1:]
+    return ended_lines(why, log_path, tail, width)
 
 
 class EndedScreen(ModalScreen[bool]):
@@ -80,7 +69,7 @@ class EndedScreen(ModalScreen[bool]):
     ]
     DEFAULT_CSS = """
     EndedScreen { align: center bottom; background: $background 0%; }
-    EndedScreen > EndedPanel {
+    EndedScreen > LinePane {
         width: 100%; max-height: 100%; padding: 0 2; background: $surface;
         border-top: heavy $error;
     }
@@ -92,9 +81,9 @@ class EndedScreen(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         """The panel at the bottom."""
-        panel = EndedPanel(*self._told)
-        why, log_path, tail = self._told
-        panel.styles.height = len(ended_lines(why, log_path, tail, max(20, self.app.size.width - 4))) + 1
+        panel = LinePane()
+        panel.draw(lambda width, height: fitting_lines(*self._told, width, height))
+        panel.styles.height = len(ended_lines(*self._told, max(20, self.app.size.width - 4))) + 1  # the border
         yield panel
 
     def action_answer(self, again: bool) -> None:
@@ -136,18 +125,6 @@ def question_lines(jobs: Sequence[JobInfo], *, survives: bool) -> list[Line]:
     return [*lines, [("Esc", "key"), ("    stay", "")]]
 
 
-class Question(LinePane):
-    """The lines of the question."""
-
-    def __init__(self, lines: Sequence[Line]) -> None:
-        super().__init__()
-        self._asked = lines
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """As given."""
-        return self._asked
-
-
 class LeavingScreen(ModalScreen[Answer]):
     """Returns what the user wants."""
 
@@ -158,7 +135,7 @@ class LeavingScreen(ModalScreen[Answer]):
     ]
     DEFAULT_CSS = """
     LeavingScreen { align: center middle; background: $background 0%; }
-    LeavingScreen > Question { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
+    LeavingScreen > LinePane { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
     """
 
     def __init__(self, jobs: Sequence[JobInfo], *, survives: bool = True) -> None:
@@ -168,7 +145,8 @@ class LeavingScreen(ModalScreen[Answer]):
 
     def compose(self) -> ComposeResult:
         """The question alone."""
-        question = Question(self._lines)
+        question = LinePane()
+        question.draw(lambda _width, _height: self._lines)
         question.styles.height = len(self._lines) + 2  # the border
         yield question
 

@@ -7,36 +7,33 @@ seconds: a result that a job or a command stores appears by itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widget import Widget
 
 from inspector.disk.folders import RESULTS
-from inspector.drawing.safe_text import cell_width, visible
-from inspector.errors import DataError, InspectorError
+from inspector.drawing.safe_text import visible
+from inspector.errors import DataError
 from inspector.reports.result import (
     Opened,
     Shelf,
-    all_verdicts,
     fact_lines,
     figure_lines,
-    kind,
     open_result,
     read_newest,
     reading,
-    when,
 )
-from inspector.store.results import Record, list_results, load
+from inspector.store.results import Record, list_results
+from inspector.tui import result_list
 from inspector.tui.actions import actions_of, help_rows
-from inspector.tui.lines import Line, left, spread
-from inspector.tui.screens.base import SideScreen, bindings_of
+from inspector.tui.lines import Line
+from inspector.tui.screens.base import SideScreen, toggle
 from inspector.tui.screens.help import PaneHelp
+from inspector.tui.screens.result_pages import ClaimsScreen, CompareScreen
 from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
@@ -47,8 +44,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.drawing.palette import Line as DrawnLine
-    from inspector.drawing.palette import TokenPalette
-    from inspector.store.results import Record, Stored
+    from inspector.store.results import Record
 
 ACTIONS = actions_of(
     "results",
@@ -58,7 +54,7 @@ ACTIONS = actions_of(
     ("compare", "c", "compare", "Compare the two marked results", "compare"),
     ("export", "x", "export", "Export this or the marked", "export"),
     ("copy", "y", "copy", "Copy the command that repeats it", "copy command"),
-    ("claims", "p", "claims", "The paper's claims, or back", "claims"),
+    ("claims", "p", "claims", "The paper's claims", "claims"),
     ("large", "f", "large", "Hide or show the list", "large"),
     ("pane", "tab", "pane(1)", "Next pane", "pane"),
     ("pane-back", "shift+tab", "pane(-1)", "Previous pane"),
@@ -91,20 +87,6 @@ HELP = PaneHelp(
     keys=help_rows(MOVES, ACTIONS),
 )
 
-CLAIMS_HELP = PaneHelp(
-    title="The paper's claims",
-    paragraphs=(
-        "The paper's claims C1 to C19, judged by code from the newest result of each experiment, or from the marked "
-        "ones: ✓ consistent with the paper, ✗ contradicts it, ? cannot tell. Under each: the paper's number, this "
-        "run's number with its interval, why, and the results it rests on.",
-        "The rules are strict about ignorance: a missing experiment, results of different targets, an interval that "
-        "reaches both sides, or a fit that is not identified all mean 'cannot tell'.",
-        "A small model is not the paper's: a claim that is contradicted on the demo is contradicted there.",
-    ),
-    actions=(),
-    keys=(("↑ ↓ k j", "a line"), ("p Esc", "back to the results"), ("y", "copy the command that prints them")),
-)
-
 
 WIDE = 100
 """Columns from which the figure and what is said about it stand beside each other."""
@@ -113,19 +95,13 @@ POLL_SECONDS = 2.0
 MOST_KEPT = 32
 """Results kept in memory; some hold tens of thousands of numbers."""
 PANES = ("list", "figure", "facts")
-MARK = "●"
-
-
-def list_height(count: int, height: int) -> int:
-    """Lines of the list, its heading included, in a window this high."""
-    return min(count + 1, max(5, height // 4 if height >= 30 else height // 3 - 1))
 
 
 class ResultsScreen(SideScreen):
-    """List, figure, facts; and, as another page, the paper's claims."""
+    """List, figure, facts."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
     DEFAULT_CSS = """
     ResultsScreen { layers: base; }
     #results-head { dock: top; }
@@ -133,33 +109,22 @@ class ResultsScreen(SideScreen):
     #results-panes { height: 1fr; }
     #results-left { width: 3fr; }
     #results-right { width: 2fr; margin-left: 1; }
-    #results-claims-page { display: none; height: 1fr; }
     """
 
+    @dataclass
     class Listed(Message):
         """What is stored."""
 
-        def __init__(self, shelf: Shelf, changed: int) -> None:
-            super().__init__()
-            self.shelf = shelf
-            self.changed = changed
+        shelf: Shelf
 
+    @dataclass
     class Prepared(Message):
         """A result is drawn."""
 
-        def __init__(self, turn: int, opened: Opened, figure: Sequence[DrawnLine], said: Sequence[DrawnLine]) -> None:
-            super().__init__()
-            self.turn = turn
-            self.opened = opened
-            self.figure = figure
-            self.said = said
-
-    class Judged(Message):
-        """The table of claims is drawn."""
-
-        def __init__(self, lines: Sequence[DrawnLine]) -> None:
-            super().__init__()
-            self.lines = lines
+        turn: int
+        opened: Opened
+        figure: Sequence[DrawnLine]
+        said: Sequence[DrawnLine]
 
     def __init__(self, ids: Sequence[str] = ()) -> None:
         """A screen that has read nothing yet.
@@ -173,7 +138,6 @@ class ResultsScreen(SideScreen):
         """None: not read yet."""
         self.marks: list[str] = []
         """Ids, in the order in which they were marked."""
-        self.page = "results"
         self.opened: Opened | None = None
         """What is shown; None until something is."""
         self._figures: dict[str, int] = {}
@@ -189,7 +153,7 @@ class ResultsScreen(SideScreen):
         """Which pane a narrow window shows."""
 
     def compose(self) -> ComposeResult:
-        """Everything at once; one page of the two is hidden."""
+        """Everything at once."""
         yield TitleBar(id="results-head")
         yield FooterPane(id="results-footer")
         yield RowList(id="results-list")
@@ -200,14 +164,13 @@ class ResultsScreen(SideScreen):
             with Vertical(id="results-right"):
                 yield TitleBar(id="facts-title")
                 yield LinesView(id="facts")
-        yield LinesView(id="results-claims-page")
 
     def on_mount(self) -> None:
         """Paint, then read."""
         super().on_mount()
         self.arrange_panes()
         self.show_list()
-        self.query_one("#results-list", RowList).focus()
+        self.rows.focus()
         self.call_after_refresh(self.look_again)
         self.set_interval(POLL_SECONDS, self.look_again)
 
@@ -215,16 +178,13 @@ class ResultsScreen(SideScreen):
 
     def look_again(self) -> None:
         """Read the list if the folder has changed since."""
-        changed = _changed(RESULTS.path())
+        try:
+            changed = os.stat(RESULTS.path()).st_mtime_ns
+        except OSError:  # nothing was stored yet
+            changed = 0
         if changed != self._changed or self.shelf is None:
             self._changed = changed
-            self.run_worker(partial(self._list, changed), thread=True, exclusive=True, group="list",
-                            exit_on_error=False)  # fmt: skip
-
-    def _list(self, changed: int) -> None:
-        """In a thread."""
-        shelf = read_newest(list_results())
-        self.post_message(self.Listed(shelf, changed))
+            self.in_thread("list", lambda: self.post_message(self.Listed(read_newest(list_results()))))
 
     def on_results_screen_listed(self, message: Listed) -> None:
         """The list is there, or has changed; the cursor stays on its result."""
@@ -247,19 +207,19 @@ class ResultsScreen(SideScreen):
         self.arrange_panes()
         self.show_list(cursor)
         self.show_result()
-        if self.page == "claims":
-            self.show_claims()
+        if isinstance(self.app.screen, ClaimsScreen):
+            self.app.screen.judge(self.shelf)
 
     def go_to(self, ids: Sequence[str]) -> None:
         """Show the first of these that is stored, as soon as it is listed."""
         self.wanted_ids = tuple(ids)
-        self.page = "results"
-        found = [number for number, record in enumerate(self.records) if record.id in ids]
-        if found:
-            self.wanted_ids = ()
-            self.query_one("#results-list", RowList).move_to(found[0])
         self._changed = -1
         self.look_again()
+
+    @property
+    def rows(self) -> RowList:
+        """The list."""
+        return self.query_one(RowList)
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -269,7 +229,7 @@ class ResultsScreen(SideScreen):
     @property
     def record(self) -> Record | None:
         """The one under the cursor."""
-        cursor = self.query_one("#results-list", RowList).cursor
+        cursor = self.rows.cursor
         return self.records[cursor] if cursor < len(self.records) else None
 
     @property
@@ -285,52 +245,34 @@ class ResultsScreen(SideScreen):
         width, height = self.app.size
         wide = width >= WIDE
         count = len(self.records)
-        claims = self.page == "claims"
         show = {
-            "results-list": not claims and not (self._large and count),
-            "results-panes": not claims and count > 0,
+            "results-list": not (self._large and count),
+            "results-panes": count > 0,
             "results-left": wide or self._beside == "figure",
             "results-right": wide or self._beside == "facts",
-            "results-claims-page": claims,
         }
         for name, shown in show.items():
             self.query_one(f"#{name}").display = shown
-        self.query_one("#results-list").styles.height = list_height(count, height) if count else "1fr"
+        self.rows.styles.height = result_list.list_height(count, height) if count else "1fr"
         self.query_one("#results-right").styles.margin = (0, 0, 0, 1 if wide else 0)
         self.show_titles()
 
     def show_titles(self) -> None:
         """Headings and footer."""
-        head: Line = [("dm-inspect", "accent"), ("  results", "")]
         count = f"{len(self.records)} stored" if self.shelf is not None else "reading …"
-        end = f"{len(self.marks)} marked · {count}" if self.marks else count
-        if self.page == "claims":
-            head[1] = ("  the paper's claims", "")
-            end = f"judged by {'the marked' if self.marks else 'the newest of each experiment'}"
-        self.query_one("#results-head", TitleBar).show(head, end, False)
-        focused = self.focused.id if self.focused is not None else ""
+        self.show_head(("  results", ""), end=f"{len(self.marks)} marked · {count}" if self.marks else count)
+        focused = self.focused_id()
         title, place = "figure", ""
         if self.opened is not None and self.opened.figures:
             number = self._index(self.opened)
             title = visible(type(self.opened.figures[number]).__name__.lower())
             title = {"dotgrid": "grid", "groupedbars": "bars", "tokentrace": "token trace"}.get(title, title)
             place = f"{number + 1} of {len(self.opened.figures)}"
-        self.query_one("#figure-title", TitleBar).show([(title, "")], place, focused == "figure")
+        self.query_one("#figure-title", TitleBar).show(title, place, focused == "figure")
         name = self.opened.record.id if self.opened is not None else ""
-        self.query_one("#facts-title", TitleBar).show([("about it", "")], visible(name or " "), focused == "facts")
-        self.show_footer()
-
-    def show_footer(self) -> None:
-        """The keys that matter."""
-        footer = self.query_one("#results-footer", FooterPane)
-        if self.page == "claims":
-            footer.show([*self.hints("results.claims", "results.copy"), ("↑↓", "scroll")], ("Esc", "back"))
-        elif not self.records:
-            footer.show([], ("Esc", "back"))
-        else:
-            ids = ["results.figure-next", "results.mark", "results.compare", "results.export", "results.copy",
-                   "results.claims", "results.large", "results.pane"]  # fmt: skip
-            footer.show([("↑↓", "result"), *self.hints(*ids)], ("?", "help"))
+        self.query_one("#facts-title", TitleBar).show("about it", visible(name or " "), focused == "facts")
+        keys = (("↑↓", "result"), "figure-next", "mark", "compare", "export", "copy", "claims", "large", "pane")
+        self.show_keys(*(keys if self.records else ()), last=("?", "help") if self.records else ("Esc", "back"))
 
     def show_list(self, cursor: int | None = None) -> None:
         """The list."""
@@ -339,22 +281,16 @@ class ResultsScreen(SideScreen):
         if self.shelf is None:
             empty = [[], [("  reading the results …", "muted")]]
         elif not records:
-            empty = _nothing_stored()
+            empty = result_list.nothing_stored()
         short = self.app.size.width < WIDE
 
-        def row(number: int, width: int) -> Line:
-            record = records[number]
-            mark = MARK if record.id in self.marks else " "
-            return _row(record, mark, columns(records, width - 2 - (13 if short else 18)), short, width)
-
-        def head(width: int) -> Line:
-            sizes = columns(records, width - 4 - (13 if short else 18))
-            texts = ("experiment", "model", "hook", "profile")
-            line: Line = [("    ", "")]
-            line += [(left(text, size) + "  ", "muted") for text, size in zip(texts, sizes, strict=True) if size]
-            return [*line, ("measured, UTC", "muted")]
-
-        self.query_one("#results-list", RowList).show(len(records), row, cursor=cursor, head=head, empty=empty)
+        self.rows.show(
+            len(records),
+            lambda number, width: result_list.row(records, number, records[number].id in self.marks, short, width),
+            cursor=cursor,
+            head=lambda width: result_list.head(records, short, width),
+            empty=empty,
+        )
 
     def show_result(self) -> None:
         """Draw the result under the cursor, in a thread."""
@@ -362,34 +298,25 @@ class ResultsScreen(SideScreen):
         if record is None or self.shelf is None:
             return
         self._turn += 1
-        rooms = self._room("figure"), self._room("facts")
-        opened = self._cache.get((record.id, record.created))
-        work = partial(self._prepare, self._turn, record, opened, self.shelf, self._figures.get(record.id, 0), rooms,
-                       self.palette)  # fmt: skip
-        self.run_worker(work, thread=True, exclusive=True, group="show", exit_on_error=False)
+        turn, index, palette, shelf = self._turn, self._figures.get(record.id, 0), self.palette, self.shelf
+        (width, height), (side, _) = self._room("figure"), self._room("facts")
+        known = self._cache.get((record.id, record.created))
 
-    def _prepare(
-        self,
-        turn: int,
-        record: Record,
-        opened: Opened | None,
-        shelf: Shelf,
-        index: int,
-        rooms: tuple[tuple[int, int], tuple[int, int]],
-        palette: TokenPalette,
-    ) -> None:
-        """In a thread: read and draw."""
-        opened = opened if opened is not None else open_result(record, shelf)
-        (width, height), (side, _) = rooms
-        try:
-            with reading(opened.stored.result if opened.stored is not None else {"provenance": {}}):
-                figure = figure_lines(opened, index, width, height, palette) if width and height else []
-                said = fact_lines(opened, side, palette) if side else []
-        except DataError as error:
-            opened = replace(opened, stored=None, problem=str(error))
+        def draw(opened: Opened) -> tuple[Sequence[DrawnLine], Sequence[DrawnLine]]:
             figure = figure_lines(opened, index, width, height, palette) if width and height else []
-            said = fact_lines(opened, side, palette) if side else []
-        self.post_message(self.Prepared(turn, opened, figure, said))
+            return figure, fact_lines(opened, side, palette) if side else []
+
+        def prepare() -> None:
+            opened = known if known is not None else open_result(record, shelf)
+            try:
+                with reading(opened.stored.result if opened.stored is not None else {"provenance": {}}):
+                    drawn = draw(opened)
+            except DataError as error:
+                opened = replace(opened, stored=None, problem=str(error))
+                drawn = draw(opened)
+            self.post_message(self.Prepared(turn, opened, *drawn))
+
+        self.in_thread("show", prepare)
 
     def on_results_screen_prepared(self, message: Prepared) -> None:
         """Show it, unless something else was asked for since."""
@@ -407,38 +334,6 @@ class ResultsScreen(SideScreen):
         if message.said:
             self.query_one("#facts", LinesView).show(message.said, palette, keep_place=same)
         self.show_titles()
-
-    def show_claims(self) -> None:
-        """The other page, in a thread."""
-        if self.shelf is None:
-            return
-        width, _ = self._room("results-claims-page")
-        work = partial(self._judge, list(self.marks), self.shelf, width, self.palette)
-        self.run_worker(work, thread=True, exclusive=True, group="claims", exit_on_error=False)
-
-    def _judge(self, ids: list[str], shelf: Shelf, width: int, palette: TokenPalette) -> None:
-        """In a thread."""
-        from inspector.claims import counted
-        from inspector.claims.drawing import claims_lines
-        from inspector.drawing.lines import prose
-        from inspector.drawing.palette import figure_palette
-
-        chosen: list[Stored] = []
-        for each in ids:
-            try:
-                chosen.append(shelf.stored.get(each) or load(each))
-            except InspectorError:  # removed or damaged meanwhile: the list says so
-                continue
-        verdicts = all_verdicts(chosen if ids else shelf.stored.values())
-        *lines, _, _ = claims_lines(verdicts, width, palette)
-        # The count stands first here, where it is seen.
-        head: list[DrawnLine] = [*prose(counted(verdicts), width, figure_palette(palette).strong), []]
-        self.post_message(self.Judged([*head, *lines] if width else []))
-
-    def on_results_screen_judged(self, message: Judged) -> None:
-        """Show them."""
-        if message.lines:
-            self.query_one("#results-claims-page", LinesView).show(message.lines, self.palette, keep_place=True)
 
     def _room(self, name: str) -> tuple[int, int]:
         pane = self.query_one(f"#{name}", LinesView)
@@ -458,10 +353,7 @@ class ResultsScreen(SideScreen):
     def on_lines_view_resized(self, message: LinesView.Resized) -> None:
         """Draw for the new room."""
         message.stop()
-        if message.pane.id == "results-claims-page":
-            self.show_claims()
-        else:
-            self.show_result()
+        self.show_result()
 
     def on_row_list_moved(self, message: RowList.Moved) -> None:
         """Another result."""
@@ -480,8 +372,6 @@ class ResultsScreen(SideScreen):
     def restyle(self) -> None:
         """Colours of another theme."""
         self.show_result()
-        if self.page == "claims":
-            self.show_claims()
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
@@ -495,20 +385,20 @@ class ResultsScreen(SideScreen):
 
     def action_pane(self, step: int) -> None:
         """The next pane; in a narrow window it comes into view."""
-        if self.page == "claims" or not self.records:
+        if not self.records:
             return
         names = [name for name in PANES if not (name == "list" and self._large)]
-        focused = (self.focused.id if self.focused is not None else "") or ""
-        at = names.index(focused.removeprefix("results-")) if focused.removeprefix("results-") in names else 0
+        focused = self.focused_id().removeprefix("results-")
+        at = names.index(focused) if focused in names else 0
         name = names[(at + step) % len(names)]
         if name != "list":
             self._beside = name
             self.arrange_panes()
-        self.query_one("#results-list" if name == "list" else f"#{name}").focus()
+        (self.rows if name == "list" else self.query_one(f"#{name}")).focus()
 
     def action_large(self) -> None:
         """Hide the list, or show it again."""
-        if self.page == "results" and self.records:
+        if self.records:
             self._large = not self._large
             self.arrange_panes()
             self.query_one(f"#{self._beside}" if self._large else "#results-list").focus()
@@ -516,16 +406,12 @@ class ResultsScreen(SideScreen):
     def action_mark(self) -> None:
         """Mark this result, or not any more; the cursor goes on."""
         record = self.record
-        if record is None or self.page != "results":
+        if record is None:
             return
-        if record.id in self.marks:
-            self.marks.remove(record.id)
-        else:
-            self.marks.append(record.id)
+        toggle(self.marks, record.id)
         self.show_list()
-        rows = self.query_one("#results-list", RowList)
-        if rows.has_focus:
-            rows.move_to(rows.cursor + 1)
+        if self.rows.has_focus:
+            self.rows.move_to(self.rows.cursor + 1)
         self.show_titles()
 
     def action_compare(self) -> None:
@@ -537,8 +423,6 @@ class ResultsScreen(SideScreen):
         if len(found) != 2 or self.shelf is None:
             self.notify("Mark two results with Space, then press c.", timeout=4)
             return
-        from inspector.tui.screens.results_compare import CompareScreen
-
         self.app.push_screen(CompareScreen(found[0], found[1], self.shelf))
 
     def action_export(self) -> None:
@@ -549,86 +433,18 @@ class ResultsScreen(SideScreen):
             self.app.push_screen(ExportScreen(self.chosen))
 
     def action_claims(self) -> None:
-        """The paper's claims, or back to the results."""
-        self.page = "results" if self.page == "claims" else "claims"
-        self.arrange_panes()
-        if self.page == "claims":
-            self.query_one("#results-claims-page").focus()
-            self.show_claims()
-        else:
-            self.query_one("#results-list").focus()
+        """The paper's claims."""
+        if self.shelf is not None:
+            self.app.push_screen(ClaimsScreen(self.shelf, self.marks))
 
     def action_copy(self) -> None:
-        """The command that measures this again, or prints the claims."""
-        if self.page == "claims":
-            command = " ".join(["dm-inspect results claims", *self.marks])
-        elif self.record is not None:
-            command = self.record.command
-        else:
-            return
-        self.app.copy_to_clipboard(command)
-        self.notify(f"Copied:\n{visible(command)}", markup=False)
+        """The command that measures this again."""
+        if self.record is not None:
+            self.copy_command(self.record.command)
 
     def action_back(self) -> None:
-        """One step back: from the claims, from the large figure, from the screen."""
-        if self.page == "claims":
-            self.action_claims()
-        elif self._large and self.records:
+        """One step back: from the large figure, from the screen."""
+        if self._large and self.records:
             self.action_large()
         else:
             self.dismiss()
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return CLAIMS_HELP if self.page == "claims" else HELP
-
-
-def _changed(folder: os.PathLike[str]) -> int:
-    """Time of a folder; 0 if there is none."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _row(record: Record, mark: str, sizes: tuple[int, int, int, int], short: bool, width: int) -> Line:
-    """One entry of the list; `sizes` are the columns of experiment, model, hook and profile."""
-    texts = (record.experiment, record.model or "-", record.hook_name or "-", kind(record))
-    looks = ("strong", "", "", "muted")
-    line: Line = [(f"{mark} ", "accent")]
-    line += [
-        (left(visible(text), size) + "  ", look) for text, size, look in zip(texts, sizes, looks, strict=True) if size
-    ]
-    return spread([*line, (when(record, short=short), "muted")], [], width)
-
-
-def _nothing_stored() -> list[Line]:
-    return [
-        [],
-        [("  Nothing is measured yet.", "strong")],
-        [],
-        [("  e", "key"), (" on the Stream screen opens the experiments; what they measure appears here.", "muted")],
-        [("  The same from a shell: ", "muted"), ("dm-inspect run norm-prediction", "")],
-        [("  Results are kept in ", "muted"), (visible(str(RESULTS.path())), "")],
-    ]
-
-
-def columns(records: Sequence[Record], width: int) -> tuple[int, int, int, int]:
-    """Columns for experiment, model, hook and profile with its null, so that a line of the list fits; 0: no room."""
-
-    def widest(title: str, texts: Iterator[str], most: int) -> int:
-        return min(max(len(title), *(cell_width(visible(text)) for text in texts if text), 1), most)
-
-    experiment = widest("experiment", (each.experiment for each in records), 24)
-    profile = widest("profile", (kind(each) for each in records), 22)
-    model = widest("model", (each.model for each in records), 24)
-    hook = widest("hook", (each.hook_name for each in records), 32)
-    over = experiment + model + hook + profile + 4 * 2 - width
-    if over > 0:
-        cut = min(over, max(hook - 10, 0))
-        hook, over = hook - cut, over - cut
-    if over > 0:
-        cut = min(over, max(model - 6, 0))
-        model, over = model - cut, over - cut
-    return experiment, model, 0 if over > 0 else max(hook, 0), profile

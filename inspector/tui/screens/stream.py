@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from textual.binding import BindingType
 from textual.message import Message
 from textual.signal import Signal
 
 from inspector.errors import InspectorError
 from inspector.tui.actions import ACTIONS
 from inspector.tui.documents import table
-from inspector.tui.screens.base import ActionScreen, MarksChosen, OpenScreen, bindings_of
+from inspector.tui.screens.base import ActionScreen, MarksChosen, OpenScreen
 from inspector.tui.session import Connect, Conversation, Purpose, Question, SessionView
 from inspector.tui.stream_state import StreamState
 from inspector.tui.widgets.command_bar import CommandBar
@@ -53,25 +53,22 @@ class StreamScreen(ActionScreen):
     """The home screen; also the `Link` through which the screens above it talk to the session."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
     DEFAULT_CSS = """
     StreamScreen { layers: base; }
     """
 
+    @dataclass
     class Told(Message):
         """The session said something."""
 
-        def __init__(self, told: SessionMessage) -> None:
-            super().__init__()
-            self.told = told
+        told: SessionMessage
 
+    @dataclass
     class Lost(Message):
         """There is no session, or not any more."""
 
-        def __init__(self, why: str, exit_code: int) -> None:
-            super().__init__()
-            self.why = why
-            self.exit_code = exit_code
+        why: str
+        exit_code: int
 
     def __init__(
         self, model: str, connect: Connect, palette: TokenPalette, marks: bool | None, state: StreamState

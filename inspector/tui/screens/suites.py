@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.worker import get_current_worker
@@ -13,8 +13,8 @@ from textual.worker import get_current_worker
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
 from inspector.tui.actions import actions_of, help_rows
-from inspector.tui.lines import Line, cut_line, left
-from inspector.tui.screens.base import OpenTarget, SideScreen, bindings_of
+from inspector.tui.lines import Line, left
+from inspector.tui.screens.base import OpenTarget, SideScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.suite_list import (
     Fetching,
@@ -88,53 +88,31 @@ BAR = 24
 """Columns of a download's bar."""
 
 
-class AboutSae(LinePane):
-    """The SAE under the cursor, what is chosen, and a download."""
-
-    DEFAULT_CSS = """
-    AboutSae { height: 6; background: $background; padding: 0 1; }
-    """
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._shown: tuple[Line, ...] = ()
-
-    def show(self, lines: Sequence[Line]) -> None:
-        """Draw these."""
-        self._shown = tuple(lines)
-        self.rebuild()
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """As told."""
-        return [cut_line(line, width) for line in self._shown]
-
-
 class SuitesScreen(SideScreen):
     """Hooks on the left, the SAEs of one on the right."""
 
     ACTIONS = ACTIONS
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(ACTIONS)]
+    HELP_TEXT = HELP
     DEFAULT_CSS = """
     #suites-panes { height: 1fr; }
     #suites-hooks { width: 26; height: 1fr; margin-right: 1; }
+    #suites-about { height: 6; padding: 0 1; }
     #suites-grid { height: 1fr; width: 1fr; }
     """
 
+    @dataclass
     class Listed(Message):
         """What there is, or why nothing."""
 
-        def __init__(self, suites: Suites | None, problem: str) -> None:
-            super().__init__()
-            self.suites = suites
-            self.problem = problem
+        suites: Suites | None
+        problem: str
 
+    @dataclass
     class Fetched(Message):
         """A download goes on; `problem` is not None when it has ended."""
 
-        def __init__(self, told: Fetching | None, problem: str | None = None) -> None:
-            super().__init__()
-            self.told = told
-            self.problem = problem
+        told: Fetching | None
+        problem: str | None = None
 
     def __init__(self, target: TargetSpec, ready: Ready | None) -> None:
         """Nothing is read yet.
@@ -163,7 +141,7 @@ class SuitesScreen(SideScreen):
         with Horizontal(id="suites-panes"):
             yield RowList(id="suites-hooks")
             yield GridPane(id="suites-grid")
-        yield AboutSae(id="suites-about")
+        yield LinePane(id="suites-about")
 
     def on_mount(self) -> None:
         """Paint, then read."""
@@ -173,7 +151,7 @@ class SuitesScreen(SideScreen):
         self.call_after_refresh(self._read)
 
     def _read(self) -> None:
-        self.run_worker(self._list, thread=True, exclusive=True, group="suites", exit_on_error=False)
+        self.in_thread("suites", self._list)
 
     def _list(self) -> None:
         """In a thread."""
@@ -246,14 +224,18 @@ class SuitesScreen(SideScreen):
     def show_grid(self) -> None:
         """The SAEs of the hook, and what is under the cursor."""
         self.grid.show(self.hook, self.chosen, self._loaded)
-        self.query_one(AboutSae).show(self._about())
+        self.show_about()
         model = visible(self._target.model)
         total = f"{len(self.suites.refs):,} SAEs of {len(self.hooks)} hooks" if self.suites is not None else ""
-        self.query_one(TitleBar).show([("dm-inspect", "accent"), (f"  suites of {model}", "")], total, False)
-        ids = ["suites.open", "suites.choose", "suites.nearest", "suites.row", "suites.download", "suites.copy",
-               "suites.pane"]  # fmt: skip
-        self.query_one(FooterPane).show([("↑↓←→", "SAE"), *self.hints(*ids)] if self.suites is not None else [],
-                                        ("?", "help") if self.suites is not None else ("Esc", "back"))  # fmt: skip
+        self.show_head((f"  suites of {model}", ""), end=total)
+        known = self.suites is not None
+        keys = (("↑↓←→", "SAE"), "open", "choose", "nearest", "row", "download", "copy", "pane")
+        self.show_keys(*(keys if known else ()), last=("?", "help") if known else ("Esc", "back"))
+
+    def show_about(self) -> None:
+        """The SAE under the cursor, what is chosen, and a download."""
+        lines = self._about()
+        self.query_one("#suites-about", LinePane).draw(lambda _width, _height: lines)
 
     def _about(self) -> list[Line]:
         if self.problem:
@@ -359,8 +341,7 @@ class SuitesScreen(SideScreen):
         else:
             self.fetching = Fetching(number=1, total=len(missing), what=missing[0].sae_id)
             self.fetch_problem = ""
-            self.run_worker(partial(self._fetch, missing), thread=True, exclusive=True, group="fetch",
-                            exit_on_error=False)  # fmt: skip
+            self.in_thread("fetch", partial(self._fetch, missing))
             self.show_grid()
 
     def _fetch(self, refs: Sequence[SaeRef]) -> None:
@@ -383,7 +364,7 @@ class SuitesScreen(SideScreen):
             if not message.problem:
                 self.notify("Downloaded.", timeout=3)
             self._read()  # what is on disk has changed, whole or in part
-        self.query_one(AboutSae).show(self._about())
+        self.show_about()
 
     def action_stop(self) -> None:
         """Stop the download."""
@@ -393,30 +374,21 @@ class SuitesScreen(SideScreen):
     def action_copy(self) -> None:
         """The command that opens them."""
         if self.suites is not None and self.wanted:
-            self._copied(open_command(self.suites, self.wanted))
+            self.copy_command(open_command(self.suites, self.wanted))
 
     def action_copy_download(self) -> None:
         """The commands that download them."""
         commands = fetch_commands(self.wanted)
         if commands:
-            self._copied("\n".join(commands))
+            self.copy_command("\n".join(commands))
         else:
             self.notify("All of it is on disk.", timeout=3)
-
-    def _copied(self, text: str) -> None:
-        self.app.copy_to_clipboard(text)
-        self.notify(f"Copied:\n{visible(text, newline=' ')}", markup=False)
 
     def action_back(self) -> None:
         """To the stream; a download ends with the screen, and says so."""
         if self.fetching is not None:
             self.app.notify("The download was stopped. What has arrived is kept; d goes on with it.", timeout=5)
         self.dismiss()
-
-    @property
-    def help_text(self) -> PaneHelp:
-        """What `?` says here."""
-        return HELP
 
 
 def _fetch_line(told: Fetching) -> Line:

@@ -43,71 +43,37 @@ class FooterPane(LinePane):
     FooterPane { height: 1; dock: bottom; background: $panel; padding: 0 1; }
     """
 
-    def __init__(self, hints: Sequence[Hint] = (), *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._hints = hints
-        self._last: Hint = ("?", "help")
-
     def show(self, hints: Sequence[Hint], last: Hint = ("?", "help")) -> None:
         """Draw these."""
-        self._hints, self._last = hints, last
-        self.rebuild()
+        self.draw(lambda width, _: [hint_line(hints, last, width)])
 
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """The line."""
-        return [hint_line(self._hints, self._last, width)]
+
+def title_bar(start: Line, end: str, focused: bool, width: int) -> Line:
+    """A name on the left, where it is from on the right; cut is first the end, then the name."""
+    look = "title-focused" if focused else "title"
+    first: Line = [("▌" if focused else " ", look), *((text, f"{look} {style}".strip()) for text, style in start)]
+    room = width - width_of(first) - 3
+    tail: Line = [(f"{cut(end, room)} ", "title")] if room >= 8 and end else []
+    return spread(first, tail, width)
 
 
 class TitleBar(LinePane):
-    """A name on the left, where it is from on the right."""
+    """One line above a pane."""
 
     DEFAULT_CSS = """
     TitleBar { height: 1; background: $panel; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._shown: tuple[Line, str, bool] = ([], "", False)
-
-    def show(self, start: Line, end: str, focused: bool) -> None:
-        """Draw this.
+    def show(self, start: Line | str, end: str = "", focused: bool = False) -> None:
+        """Draw a name or its pieces, and what stands at the right end.
 
         Args:
-            start: The name, in pieces; cut if there is no room.
-            end: The right end; cut before the name is.
+            start: The name.
+            end: The right end.
             focused: Whether the pane below has the focus.
         """
-        self._shown = (start, end, focused)
-        self.rebuild()
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """The line."""
-        start, end, focused = self._shown
-        look = "title-focused" if focused else "title"
-        first: Line = [("▌" if focused else " ", look), *((text, f"{look} {style}".strip()) for text, style in start)]
-        room = width - width_of(first) - 3
-        tail: Line = [(f"{cut(end, room)} ", "title")] if room >= 8 and end else []
-        return [spread(first, tail, width)]
-
-
-class TooSmall(LinePane):
-    """Says which size is needed, and which there is."""
-
-    def __init__(self, needed: tuple[int, int], *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._needed = needed
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """A sentence, broken where it must."""
-        columns, lines = self._needed
-        window = self.app.size
-        sentence = f"This window is {window.width}x{window.height}. dm-inspect needs {columns}x{lines}. q quits."
-        rows: list[str] = [""]
-        for word in sentence.split():
-            if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
-                rows.append("")
-            rows[-1] = f"{rows[-1]} {word}".strip()
-        return [[(row, "strong")] for row in rows]
+        name: Line = [(start, "")] if isinstance(start, str) else start
+        self.draw(lambda width, _: [title_bar(name, end, focused, width)])
 
 
 HEADING = "LOAD GATE FAILED and was accepted: do not trust these numbers"
@@ -161,26 +127,12 @@ class Banner(LinePane):
     Banner { height: 1; display: none; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._failures: tuple[GateLine, ...] = ()
-
     def show(self, failures: tuple[GateLine, ...]) -> None:
-        """Draw these."""
-        self._failures = failures
-        self.take_room()
-        self.rebuild()
-
-    def take_room(self) -> None:
-        """Take the room there is for it."""
-        lines = banner_height(len(self._failures), self.app.size.height)
+        """Draw these in the room that there is for them."""
+        lines = banner_height(len(failures), self.app.size.height)
         self.display = lines > 0
-        if lines and (self.styles.height is None or self.styles.height.value != lines):
-            self.styles.height = lines
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """Heading and failures."""
-        return banner_lines(self._failures, width, height) if self._failures else []
+        self.styles.height = max(lines, 1)
+        self.draw(lambda width, height: banner_lines(failures, width, height) if failures else [])
 
 
 class JobBar(LinePane):
@@ -190,16 +142,7 @@ class JobBar(LinePane):
     JobBar { height: 1; display: none; background: $surface; padding: 0 1; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._jobs: tuple[JobInfo, ...] = ()
-
     def show(self, unfinished: tuple[JobInfo, ...]) -> None:
         """Draw the first of these; the others wait."""
-        self._jobs = unfinished
         self.display = bool(unfinished)
-        self.rebuild()
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """The line."""
-        return [indicator(self._jobs[0], len(self._jobs) - 1, width)] if self._jobs else []
+        self.draw(lambda width, _: [indicator(unfinished[0], len(unfinished) - 1, width)] if unfinished else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.binding import Binding, BindingType
@@ -35,13 +36,12 @@ class CommandBar(Horizontal):
     }
     """
 
+    @dataclass
     class Entered(Message):
         """Enter was pressed."""
 
-        def __init__(self, purpose: Purpose, text: str) -> None:
-            super().__init__()
-            self.purpose = purpose
-            self.text = text
+        purpose: Purpose
+        text: str
 
     class Closed(Message):
         """Escape was pressed, or Enter on nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import OUTLIER
@@ -58,7 +58,6 @@ class TokenFacts:
 class DetailPane(LinePane, can_focus=True):
     """Takes facts and, later, the session's details."""
 
-    HELP: ClassVar[str] = "detail"
     DEFAULT_CSS = """
     DetailPane { width: 54; }
     """

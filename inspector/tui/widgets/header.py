@@ -246,19 +246,13 @@ class HeaderPane(LinePane):
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._model = visible(model)
-        self._shown: tuple[SessionView | None, SaeChoice | None, CursorPlace | None, str] = (None, None, None, "")
+        self.draw(lambda _width, _height: [[("dm-inspect  ", "accent"), (self._model, "strong")]])
 
     def show(self, session: SessionView, choice: SaeChoice | None, place: CursorPlace | None, source_name: str) -> None:
-        """Draw this."""
-        self._shown = (session, choice, place, source_name)
-        self.rebuild()
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """Both lines."""
-        session, choice, place, source_name = self._shown
-        if session is None:
-            return [[("dm-inspect  ", "accent"), (self._model, "strong")]]
-        return [
-            first_line(session, self._model, choice, width),
-            second_line(session, choice, place, source_name, width),
-        ]
+        """Draw both lines."""
+        self.draw(
+            lambda width, _: [
+                first_line(session, self._model, choice, width),
+                second_line(session, choice, place, source_name, width),
+            ]
+        )

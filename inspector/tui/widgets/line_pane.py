@@ -24,7 +24,7 @@ from inspector.tui.lines import Line, cut_line, width_of
 from inspector.tui.selection import N_SERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual import events
 
@@ -88,7 +88,7 @@ class Styled(Widget):
 
 
 class LinePane(Styled):
-    """Draws what `build` returns, one line of the terminal each."""
+    """Draws what it was told by `draw`, or what `build` of a subclass returns, one line of the terminal each."""
 
     DEFAULT_CSS = """
     LinePane { height: 1fr; background: $background; color: $foreground; }
@@ -97,10 +97,20 @@ class LinePane(Styled):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._lines: list[Line] = []
+        self._make: Callable[[int, int], Sequence[Line]] = lambda _width, _height: ()
 
     def build(self, width: int, height: int) -> Sequence[Line]:
         """The lines for this many columns and lines; too long ones are cut, missing ones left empty."""
-        raise NotImplementedError
+        return self._make(width, height)
+
+    def draw(self, make: Callable[[int, int], Sequence[Line]]) -> None:
+        """Draw this from now on.
+
+        Args:
+            make: columns and lines to what stands there; called again for another size.
+        """
+        self._make = make
+        self.rebuild()
 
     def rebuild(self) -> None:
         """Draw the present data; lines that are as before are not repainted."""

@@ -12,8 +12,6 @@ from inspector.tui.lines import Line, Part, cut, fit, left
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from inspector.tui.session import LoadStep, SessionView
 
 COLUMN = 44
@@ -40,11 +38,6 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
         steps.append([("… ", "accent"), ("scoring the first tokens", "")])
     room = max(1, height - len(head))
     return [*head, *steps[-room:]]
-
-
-def opening_lines(model: str) -> list[Line]:
-    """Before anything was begun."""
-    return [[("starting a session for ", "muted"), (model, "strong"), ("   0 s", "muted")]]
 
 
 def step_lines(step: LoadStep, now: float, width: int) -> list[Line]:
@@ -111,16 +104,12 @@ class LoadPane(LinePane):
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._model = visible(model)
-        self._shown: tuple[SessionView, float, float] | None = None
+        self.draw(
+            lambda _width, _height: [
+                [("starting a session for ", "muted"), (self._model, "strong"), ("   0 s", "muted")]
+            ]
+        )
 
     def show(self, session: SessionView, now: float, started: float) -> None:
-        """Draw this."""
-        self._shown = (session, now, started)
-        self.rebuild()
-
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """The picture."""
-        if self._shown is None:
-            return opening_lines(self._model)
-        session, now, started = self._shown
-        return load_lines(session, self._model, now, started, width, height)
+        """Draw a stage."""
+        self.draw(lambda width, height: load_lines(session, self._model, now, started, width, height))

@@ -6,6 +6,7 @@ Reads the state and draws it; changes nothing and asks nothing.
 from __future__ import annotations
 
 import time
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from textual.containers import Horizontal, Vertical
@@ -13,10 +14,11 @@ from textual.containers import Horizontal, Vertical
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import TOTAL
 from inspector.tui.actions import footer_hints
-from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar, TooSmall
+from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar
 from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.detail import DetailPane, TokenFacts
 from inspector.tui.widgets.header import HeaderPane
+from inspector.tui.widgets.line_pane import LinePane
 from inspector.tui.widgets.load_pane import LoadPane
 from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
@@ -24,8 +26,10 @@ from inspector.tui.widgets.trace import PairsPane, TraceData, TracePane
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.geometry import Size
 
     from inspector.drawing.palette import TokenPalette
+    from inspector.tui.lines import Line
     from inspector.tui.stream_state import StreamState
 
 WIDE = 100
@@ -40,6 +44,12 @@ def lower_height(width: int, height: int) -> int:
     if height < 22 or width < 70:
         return 0
     return 8 if height < 30 else 11 if height < 50 else 16
+
+
+def too_small_lines(window: Size, width: int) -> list[Line]:
+    """Which size is needed, and which there is."""
+    sentence = f"This window is {window.width}x{window.height}. dm-inspect needs {SMALLEST[0]}x{SMALLEST[1]}. q quits."
+    return [[(row, "strong")] for row in wrap(sentence, max(width, 1))]
 
 
 class StreamPanes(Vertical):
@@ -94,7 +104,7 @@ class StreamPanes(Vertical):
             yield PairsPane(id="pairs")
             yield DetailPane(id="detail-low")
         yield JobBar(id="jobs")
-        yield TooSmall(SMALLEST, id="too-small")
+        yield LinePane(id="too-small")
 
     @property
     def tokens(self) -> TokenPane:
@@ -131,6 +141,7 @@ class StreamPanes(Vertical):
             self.query_one(f"#{name}").display = shown
         if low:
             self.query_one("#lower").styles.height = low
+        self.query_one("#too-small", LinePane).draw(lambda width, _: too_small_lines(self.app.size, width))
         self.query_one("#detail").styles.width = min(76, max(54, width * 2 // 5))
         focused = self.screen.focused
         if has_text and (focused is None or not all(node.display for node in focused.ancestors_with_self)):

@@ -123,14 +123,11 @@ def points(
 class TracePane(LinePane, can_focus=True):
     """The plot with its axes; posts `Chosen` when a token in it is clicked."""
 
-    HELP: ClassVar[str] = "trace"
-
+    @dataclass
     class Chosen(Message):
         """A token was clicked."""
 
-        def __init__(self, position: int) -> None:
-            super().__init__()
-            self.position = position
+        position: int
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -365,25 +362,18 @@ def _r2(value: float | None) -> str:
 class PairsPane(LinePane):
     """Takes the session's pairs."""
 
-    HELP: ClassVar[str] = "pairs"
     DEFAULT_CSS = """
     PairsPane { width: 38; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._pairs: Pairs | None = None
-        self._choice: SaeChoice | None = None
-
     def show(self, pairs: Pairs | None, choice: SaeChoice | None) -> None:
         """Draw this."""
-        self._pairs, self._choice = pairs, choice
-        self.rebuild()
 
-    def build(self, width: int, height: int) -> Sequence[Line]:
-        """Title and triangle."""
-        title = self.title_line([("R² of norms, row → column", "")], [], width)
-        return [title, *([(" ", ""), *line] for line in pair_lines(self._pairs, self._choice, width - 2, height - 1))]
+        def lines(width: int, height: int) -> list[Line]:
+            title = self.title_line([("R² of norms, row → column", "")], [], width)
+            return [title, *([(" ", ""), *line] for line in pair_lines(pairs, choice, width - 2, height - 1))]
+
+        self.draw(lines)
 
 
 HINTS = (("←→", "token"), ("m", "mode"), ("+ -", "zoom"), ("Enter", "go to token"))

@@ -9,10 +9,11 @@ import pytest
 
 from inspector.session.protocol import Failed
 from inspector.store.results import save
+from inspector.tui.result_list import list_height
 from inspector.tui.screens.base import OpenScreen
 from inspector.tui.screens.export import ExportScreen
-from inspector.tui.screens.results import ResultsScreen, list_height
-from inspector.tui.screens.results_compare import CompareScreen
+from inspector.tui.screens.result_pages import ClaimsScreen, CompareScreen
+from inspector.tui.screens.results import ResultsScreen
 from inspector.tui.themes import palette_of
 from inspector.tui.widgets.scrolling import LinesView, RowList
 from tests.fake_session import FakeSession
@@ -155,7 +156,8 @@ async def test_claims_are_a_page_and_of_the_marked_results(store: Path) -> None:
     async with driven() as app:
         screen = await opened(app)
         await app.press("p")
-        page = screen.query_one("#results-claims-page", LinesView)
+        await app.until(lambda: isinstance(app.app.screen, ClaimsScreen))
+        page = app.app.screen.query_one(LinesView)
         await app.until(lambda: page.lines)
         await app.settle()
         text = app.screen_text()
@@ -163,7 +165,7 @@ async def test_claims_are_a_page_and_of_the_marked_results(store: Path) -> None:
         assert text[1].strip() == "0 consistent with the paper, 0 contradict it, 19 cannot tell"
         assert text[3].split()[:2] == ["?", "C1"]  # 0.5 is above the null, and outside the paper's range
         await app.press("escape")
-        assert screen.page == "results" and app.app.screen is screen
+        assert app.app.screen is screen
 
 
 async def test_a_result_that_is_stored_meanwhile_appears(store: Path) -> None:

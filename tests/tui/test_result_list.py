@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspector.store.results import Record
-from inspector.tui.screens.results import columns
+from inspector.tui.result_list import columns
 
 RECORDS = [
     Record(id="a", experiment="scaling-with-nonlinear", created="", command="", profile="careful", null="shuffle",
