@@ -8,17 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
 from inspector.disk.sealed import digest
 from inspector.engine.plan import Plan, make_plan, with_everything
-from inspector.engine.regression import Factorisation
 from inspector.errors import DataError, TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
@@ -26,13 +22,11 @@ from inspector.experiments import choose
 from inspector.sources.records import mended, replaced_note
 from inspector.sources.target import hashed, require_unchanged
 from inspector.spec import RunSpec
-from inspector.statistics.first_pass import Reconstruct, by_the_sae, collect_first
-from inspector.statistics.measured import OutliersFound, Statistics, conclude
-from inspector.statistics.passes import Activations, contexts_with
-from inspector.statistics.pipeline import Measuring
-from inspector.statistics.profiles import ERROR_COVARIANCE, PROTOCOLS, Need, Protocol
-from inspector.statistics.second_pass import SecondPass, collect_second
-from inspector.statistics.substitutes import prepare
+from inspector.statistics.measured import Statistics
+from inspector.statistics.passes import Activations
+from inspector.statistics.pipeline import Shared, measure_shared, measuring_of
+from inspector.statistics.profiles import PROTOCOLS, Protocol
+from inspector.statistics.sums import KeptOf
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
@@ -42,9 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
-    from inspector.statistics.first_pass import FirstPass, SaeMaps
-    from inspector.statistics.second_pass import HookSums
-    from inspector.statistics.vector_rows import VectorSink
+    from inspector.statistics.token_rows import VectorSink
 
 __all__ = [
     "checkpoints_for", "plan_of", "require_enough", "result_object", "resumed", "run", "table_checkpoints",
@@ -134,56 +126,6 @@ def resumed(spec: RunSpec, loaded: Loaded | None) -> Generator[Event, None, list
     return run(spec, loaded, checkpoints=None if loaded is None else checkpoints_for(spec, loaded))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What the two passes gave that all experiments share."""
-
-    statistics: Statistics
-    activations: Activations
-    """Some of them kept in memory."""
-    first: FirstPass
-    """What the maps were fitted from."""
-    maps: Mapping[str, SaeMaps]
-    """By sae_id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fitted:
-    """A fit of some of the training tokens."""
-
-    first: FirstPass
-    factorisation: Factorisation
-    maps: dict[str, SaeMaps]
-
-    @classmethod
-    def of(cls, first: FirstPass, intercept: bool) -> _Fitted:
-        factorisation = Factorisation(first.moments)
-        maps = first.fit_with(factorisation, intercept=intercept)
-        return cls(first=first, factorisation=factorisation, maps=maps)
-
-    def concluded(
-        self, conclusion: Callable[..., Statistics], *, held_out: HookSums, everything: HookSums | None
-    ) -> Statistics:
-        return conclusion(
-            first=self.first,
-            factorisation=self.factorisation,
-            maps=self.maps,
-            held_out=held_out,
-            everything=everything,
-        )
-
-
-def _without(plan: Plan, places: torch.Tensor) -> Plan:
-    """The plan with some places [k, 2] of contexts and positions excluded."""
-    if not len(places):
-        return plan
-    included = plan.included.clone()
-    included[places[:, 0], places[:, 1]] = False
-    train = plan.train & included
-    n_train = int(train.sum())
-    return replace(plan, included=included, train=train, n_train=n_train, n_test=int(included.sum()) - n_train)
-
-
 class _Run:
     """One run under way.
 
@@ -235,14 +177,16 @@ class _Run:
 
     def _own(self, experiments: Sequence[Experiment], shared: Shared) -> Generator[Event, None, None]:
         """Experiments that measure for themselves; the same measurement with equal parameters once."""
-        measuring = yield from self._measuring(shared)
-        measured: dict[tuple[object, FitParams], object] = {}
+        measuring = yield from measuring_of(shared, self.protocol, null=self.spec.null, n_resamples=self.fit.resamples)
+        measured: dict[tuple[Callable[..., object], FitParams], object] = {}
         for experiment in experiments:
             if self.spec.null is not None:
                 yield Warned(message=_not_reached(experiment, self.spec.null))
             assert experiment.measure is not None, "chosen for having one"
             key = experiment.measure, self.params[experiment.id]
             if key not in measured:
+                if self.checkpoints is not None:
+                    measuring.activations.keeper = KeptOf(self.checkpoints, f"own-{_digest(*key)}")
                 measured[key] = yield from experiment.measure(measuring, self.params[experiment.id])
             own = {experiment.id: measured[key]}
             yield from self._finished(experiment, replace(shared.statistics, own=own))
@@ -299,110 +243,36 @@ class _Run:
 
     def _key(self, experiment: Experiment) -> str:
         """The experiment, its parameters and its file: one of the user's own may have been changed in between."""
-        module = sys.modules.get(experiment.compute.__module__)
-        file = getattr(module, "__file__", None)
-        code = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        return f"{experiment.id}-{digest([asdict(self.params[experiment.id]), code])[:12]}"
+        return f"{experiment.id}-{_digest(experiment.compute, self.params[experiment.id])}"
 
     def _shared(self, *, again: bool) -> Generator[Event, None, Shared]:
         """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""
-        spec, loaded, plan, checkpoints = self.spec, self.loaded, self.plan, self.checkpoints
-        needs: set[Need] = {need for experiment in self.experiments for need in experiment.needs}
-        scored = plan.included if _all(self.protocol) else plan.test
-        kept = frozenset(contexts_with(plan.train)).intersection(contexts_with(scored))
-        if again:
-            kept = frozenset(contexts_with(plan.included))
-        apart = self.protocol.outliers == "apart"
+        spec, loaded = self.spec, self.loaded
         activations = Activations(
-            loaded=loaded, batch_size=loaded.at_once(spec.batch_size), keep=kept, outliers=loaded.outliers
-        )
-        reconstruct: Reconstruct = by_the_sae
-        if spec.null is not None:
-            reconstruct = yield from prepare(spec.null, activations, plan, loaded.target.seed, keeper=checkpoints)
-        first = yield from collect_first(
-            activations,
-            plan,
-            reconstruct=reconstruct,
-            covariance=ERROR_COVARIANCE in needs,
+            loaded=loaded,
+            batch_size=loaded.at_once(spec.batch_size),
+            outliers=loaded.outliers,
             shards=spec.shards,
-            keeper=checkpoints,
+            keeper=self.checkpoints,
         )
-        with torch.inference_mode():
-            fit = _Fitted.of(first.ordinary if apart else first.of_all_tokens(), self.intercept)
-            with_outliers = fit
-            if apart and first.outliers is not None:
-                with_outliers = _Fitted.of(first.of_all_tokens(), self.intercept)
-        passes = [partial(SecondPass, fit.maps, tokens="ordinary" if apart else "all")]
-        if _all(self.protocol):
-            passes.append(partial(SecondPass, fit.maps, scored="all"))
-        if apart and with_outliers is fit:  # under the same maps their sums add up
-            passes.append(partial(SecondPass, fit.maps, tokens="outliers"))
-        elif apart:
-            passes.append(partial(SecondPass, with_outliers.maps))
-        seconds = yield from collect_second(
-            activations, plan, passes, reconstruct=reconstruct, shards=spec.shards, keeper=checkpoints
-        )
-        places = torch.cat([first.places, seconds.places])
-        ordinary = _without(plan, places)
-        conclusion = partial(
-            conclude,
-            refs={sae.ref.sae_id: sae.ref for sae in loaded.saes},
-            needs=needs,
-            intercept=self.intercept,
-            seed=loaded.target.seed,
+        shared = yield from measure_shared(
+            activations,
+            self.plan,
+            self.protocol,
+            {need for experiment in self.experiments for need in experiment.needs},
+            null=spec.null,
+            again=again,
             n_resamples=self.fit.resamples,
         )
-        with torch.inference_mode():
-            if apart and with_outliers is fit:
-                seconds.passes[-1].merge(seconds.passes[0])
-            sums = [each.finish() for each in seconds.passes]
-            if sums[0] is None:
-                raise DataError("Every held-out token is an outlier. Raise --outliers, or switch it off.")
-            everything = sums[1] if _all(self.protocol) else None
-            statistics = fit.concluded(conclusion, held_out=sums[0], everything=everything)
-            if loaded.outliers is not None:
-                n_train, n_test = plan.n_train - ordinary.n_train, plan.n_test - ordinary.n_test
-                all_tokens = statistics if not n_train + n_test else None
-                if apart and all_tokens is None:
-                    assert sums[-1] is not None, "it has more tokens than the first"
-                    all_tokens = with_outliers.concluded(conclusion, held_out=sums[-1], everything=None)
-                found = OutliersFound(
-                    factor=loaded.outliers.factor,
-                    median_norm=loaded.outliers.median_norm,
-                    n_train=n_train,
-                    n_test=n_test,
-                    left_out=apart,
-                )
-                statistics = replace(statistics, outliers=found, all_tokens=all_tokens if apart else None)
-        if apart:
-            self.plan = ordinary
-        return Shared(statistics=statistics, activations=activations, first=fit.first, maps=fit.maps)
+        self.plan = shared.plan
+        return shared
 
-    def _measuring(self, shared: Shared) -> Generator[Event, None, Measuring]:
-        """What experiments that measure for themselves may use."""
-        activations, first, maps = shared.activations, shared.first, shared.maps
-        if self.spec.null is not None:
-            # A null stands in for x or for the SAEs; what measures for itself looks at the real ones.
-            activations = Activations(loaded=self.loaded, batch_size=activations.batch_size, keep=activations.keep)
-            # Without marks: where outliers are left out, the plan is without them by now.
-            real = yield from collect_first(
-                activations, self.plan, covariance=first.covariance, name="real", keeper=self.checkpoints
-            )
-            first = real.ordinary
-            with torch.inference_mode():
-                maps = first.fit(intercept=self.intercept)
-        return Measuring(
-            loaded=self.loaded,
-            plan=self.plan,
-            activations=activations,
-            first=first,
-            maps=maps,
-            protocol=self.protocol,
-            intercept=self.intercept,
-            seed=self.loaded.target.seed,
-            batch_size=activations.batch_size,
-            n_resamples=self.fit.resamples,
-        )
+
+def _digest(function: Callable[..., object], params: FitParams) -> str:
+    """Of the parameters and of the file that holds a function of an experiment."""
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    code = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return digest([asdict(params), code])[:12]
 
 
 def token_table(

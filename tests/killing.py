@@ -213,7 +213,8 @@ def main() -> None:
     while code is None:
         left = asked.kills - kills
         # Early enough that moments for the other kills are left.
-        after = chance.randint(1, max(1, (steps + 2 * len(EXPERIMENTS)) // asked.kills)) if left > 0 else None
+        lines = steps - before + 2 * len(EXPERIMENTS)
+        after = chance.randint(1, max(1, lines // asked.kills)) if left > 0 else None
         attempts += 1
         code = attempt(lambda say: child(loaded, spec, folder, out, say), told, after, chance.random() * 0.02)
         kills += code is None

@@ -409,3 +409,43 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(
     tmp_path: Path, seed: int, options: tuple[str, ...]
 ) -> None:
     check(killed(tmp_path, "--kills", "20", "--seed", str(seed), *options), 20)
+
+
+# ---- measurements of their own ----
+
+OWN = {
+    "norm-test": {"start": "0", "length": "20"},
+    "pursuit": {"tokens": "600"},
+    "synthetic-sae": {"tokens": "400"},
+    "linear-side-channel": {},
+    "probe-vs-latents": {},
+    "ce-splice": {"contexts": "3"},
+}
+
+
+@pytest.mark.parametrize("experiment", OWN)
+@pytest.mark.parametrize("changes", [{}, {"shards": 2}], ids=["whole", "shards"])
+def test_a_measurement_of_its_own_goes_on_in_the_same_bits(
+    loaded: Loaded, experiment: str, changes: dict[str, Any]
+) -> None:
+    """Twice given up, at seeded random events, then left to its end: no context that was told comes again."""
+    params = {"resamples": "20", **OWN[experiment]}
+    spec = spec_of(loaded, experiment, params=params, profile="careful", **changes)
+    plain: list[Event] = []
+    expected = as_bytes(finish(run(spec, loaded), plain.append))
+
+    def told(events: list[Event]) -> list[tuple[str, int]]:
+        """Contexts done, by pass; not the pauses within one."""
+        found = [(e.name, e.contexts_done) for e in events if isinstance(e, PassProgress)]
+        return list(dict.fromkeys(found))
+
+    chance = random.Random(experiment)
+    seen: list[tuple[str, int]] = []
+    for stop_after in (chance.randint(1, len(plain) // 2), chance.randint(1, len(plain) // 2), None):
+        events, found = events_of(spec, loaded, stop_after)
+        own = told(events)
+        assert not set(own[1:]).intersection(seen)
+        seen += own
+    assert found == expected
+    assert list(dict.fromkeys(seen)) == told(plain)
+    assert not kept(spec, loaded).folder.exists()

@@ -7,7 +7,7 @@ import math
 from inspector.claims import verdict
 from inspector.claims.verdict import Finding, Results, claim
 from inspector.drawing.figures import with_interval
-from inspector.statistics.intervals import slope_beside
+from inspector.statistics.measured import slope_beside
 
 NORM_RANGE, VECTOR_RANGE, PURSUIT_RANGE = (0.70, 0.95), (0.15, 0.72), (3.0, 5.0)
 """The paper's own numbers of C1, C2 and C11 (in percent)."""

@@ -55,7 +55,7 @@ ROWS_AT_ONCE = 4096
 
 SUFFIX = ".safetensors"
 KINDS = ("x", "error", "linear", "nonlinear")
-"""As `statistics.vector_rows.KINDS`, which brings torch."""
+"""As `statistics.token_rows.KINDS`, which brings torch."""
 
 
 class Kinds(click.ParamType[tuple[str, ...]]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,44 +152,42 @@ class Moments:
             s_yy_full=sums.s_yy_full,
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """All sums by name, to be stored and given to `restore` together with `n` and `names`; shares memory."""
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All sums by name, and how many tokens and targets they are of; shares memory."""
         found = {"mean_x": self.mean_x, "s_xx": self.s_xx}
         for place, sums in enumerate(self._targets.values()):
             found |= {f"{place} mean": sums.mean, f"{place} s_xy": sums.s_xy, f"{place} s_yy": sums.s_yy}
             if sums.s_yy_full is not None:
                 found[f"{place} s_yy_full"] = sums.s_yy_full
-        return found
+        return found, {"n": self.n, "names": list(self.names)}
 
     @torch.inference_mode()
-    def restore(self, n: int, names: Iterable[str], state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Take over the sums of another accumulator; this one must be new.
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
+        """Take over the state of another accumulator; this one must be new.
 
         Args:
-            n: tokens added to it.
-            names: of its targets.
-            state: of it; copied.
+            tensors: of it; copied.
+            facts: of it.
             device: where the batches to come will be.
 
         Raises:
             ValueError: a sum is missing or has a wrong shape.
         """
-        targets = list(names)
-        if not {"mean_x", "s_xx"} <= set(state):
+        if not {"mean_x", "s_xx"} <= set(tensors):
             raise ValueError("The stored sums are not those of moments.")
-        for place, name in enumerate(targets):
+        for place, name in enumerate(facts["names"]):
             full = name in self._full
             wanted = ["mean", "s_xy", "s_yy", *(["s_yy_full"] if full else [])]
-            if any(f"{place} {each}" not in state for each in wanted):
+            if any(f"{place} {each}" not in tensors for each in wanted):
                 raise ValueError(f"The stored sums of target '{name}' are not complete.")
-            sums = _Target(self.d, state[f"{place} mean"].shape[0], full, device)
+            sums = _Target(self.d, tensors[f"{place} mean"].shape[0], full, device)
             for each in wanted:
-                _copied(getattr(sums, each), state[f"{place} {each}"])
+                copied(getattr(sums, each), tensors[f"{place} {each}"])
             self._targets[name] = sums
         self.mean_x, self.s_xx = self.mean_x.to(device), self.s_xx.to(device)
-        _copied(self.mean_x, state["mean_x"])
-        _copied(self.s_xx, state["s_xx"])
-        self.n = n
+        copied(self.mean_x, tensors["mean_x"])
+        copied(self.s_xx, tensors["s_xx"])
+        self.n = int(facts["n"])
 
     def _move(self, device: torch.device) -> None:
         """Sums live where the first batch lived."""
@@ -216,8 +215,12 @@ class Moments:
         sums.mean += share * delta_y
 
 
-def _copied(into: Tensor, values: Tensor) -> None:
-    """Fill with stored values of the same shape."""
+def copied(into: Tensor, values: Tensor) -> None:
+    """Fill with stored values of the same shape.
+
+    Raises:
+        ValueError: they have another one.
+    """
     if into.shape != values.shape or into.dtype != values.dtype:
         raise ValueError(f"A stored sum has shape {list(values.shape)}; expected {list(into.shape)}.")
     into.copy_(values)

@@ -169,7 +169,12 @@ def _units_for(tokens_per_unit: Tensor, goal: int, seed: int) -> Tensor:
     return order[: min(n_chosen, len(order) - 1)]
 
 
-def _permutation(n: int, seed: int) -> Tensor:
+def random_part(indices: Sequence[int], n: int, seed: int | tuple[int, ...]) -> list[int]:
+    """So many of the indices, in their order; fewer are a part of more."""
+    return [indices[place] for place in sorted(_permutation(len(indices), seed)[:n].tolist())]
+
+
+def _permutation(n: int, seed: int | tuple[int, ...]) -> Tensor:
     """Seeded permutation of range(n), by sorting raw bits: numpy promises those across versions, not its shuffles."""
     return torch.from_numpy(np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable"))
 

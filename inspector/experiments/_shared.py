@@ -85,7 +85,7 @@ def apart(estimates: Mapping[str, Estimated]) -> tuple[Values, Intervals]:
 
 def of_draws(draws: Mapping[str, Sequence[float | None]]) -> tuple[Values, Intervals]:
     """Values and intervals of scores as measured (the first entry) and on every bootstrap draw (the others)."""
-    from inspector.statistics.intervals import interval
+    from inspector.statistics.measured import interval
 
     values = {name: defined(each[0]) for name, each in draws.items()}
     endless = {name for name, each in draws.items() if any(value is not None and math.isinf(value) for value in each)}

@@ -11,8 +11,10 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inspector.drawing.figures import BarSeries
-    from inspector.engine.theory import Array
+    from inspector.experiments._theory import Array
     from inspector.statistics.spliced import Spliced, SplicedSae
 
 PARTS = ("linear", "nonlinear")
@@ -90,12 +92,10 @@ def measure(measuring: Measuring, params: Params) -> Work[Spliced]:
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Percent recovered of every arm with both predictions, resampled over contexts."""
-    import numpy as np
-
     from inspector.engine.resampling import counts_together
 
     found = cast("Spliced", statistics.own["ce-splice"])
-    n = np.array(found.n, dtype=np.float64)
+    n = found.n.numpy()
     counts = counts_together(found.groups, seed=found.seed, n_resamples=params.resamples).numpy()
     controls, warnings = {}, []
 
@@ -116,11 +116,11 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         )
         return row, {name: interval for name, interval in intervals.items() if name in ROW_SCORES}
 
-    rows, intervals = shared.per_sae(statistics, found.saes, measured)
+    rows, intervals = shared.per_sae(statistics, found.saes.values(), measured)
     return Outcome(
         rows=rows,
         result=Result(
-            ce_original=float(sum(found.original) / n.sum()),
+            ce_original=float(sum(found.original.tolist()) / n.sum()),
             n_contexts=len(n),
             n_tokens=int(n.sum()),
             dtype=found.dtype,
@@ -158,10 +158,10 @@ def _draws(found: Spliced, own: SplicedSae, counts: Array) -> dict[str, list[flo
     """Every score, as measured and on each draw of contexts."""
     import numpy as np
 
-    n = counts @ np.array(found.n, dtype=np.float64)
+    n = counts @ found.n.numpy()
 
-    def per_token(sums: Sequence[float]) -> Array:
-        mean: Array = (counts @ np.array(sums)) / n
+    def per_token(sums: Tensor) -> Array:
+        mean: Array = (counts @ sums.numpy()) / n
         return mean
 
     original = per_token(found.original)

@@ -61,7 +61,7 @@ class Params(FitParams):
             UsageError: there is no such preset.
         """
         if self.preset != "demo":
-            from inspector.statistics.error_recipe import recipe_of
+            from inspector.training.error_recipe import recipe_of
 
             recipe_of(self.preset)
 
@@ -107,7 +107,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Trained]:
     Raises:
         UsageError: there is no such preset.
     """
-    from inspector.statistics.error_recipe import recipe_of
+    from inspector.training.error_recipe import recipe_of
 
     recipe = recipe_of(
         params.preset,
@@ -125,7 +125,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Trained]:
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """FVU of every part with intervals over seeds and over contexts, the difference, and the controls."""
-    from inspector.statistics.intervals import interval
+    from inspector.statistics.measured import interval
 
     found, mean = cast("Trained", statistics.own["error-saes"]), shared.mean
     by_part: dict[str, list[Any]] = {}

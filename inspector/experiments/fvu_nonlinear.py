@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
 from inspector.experiments._shared import Figures, Protocol, Statistics
-from inspector.statistics.intervals import slope_beside
+from inspector.statistics.measured import slope_beside
 from inspector.statistics.profiles import ERROR_MAP
 
 if TYPE_CHECKING:

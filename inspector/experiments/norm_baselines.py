@@ -10,8 +10,7 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.statistics.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.token_scores import Array
+    from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
 
 FIVE = {"x": "activation", "token": "token", "loss": "loss", "l0": "L0", "x_norm": "‖x‖"}
 """The predictors of Fig. 13."""
@@ -69,7 +68,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Every predictor for both targets, and the public code's token means as a control."""
     import numpy as np
 
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     found = shared.found_in(statistics, "norm-baselines")
     headline = found.protocol.baselines_of
@@ -141,12 +140,11 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 
 def _five(found: TokenNorms, own: SaeTokens, target: str, intercept: bool) -> dict[str, Array]:
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
-    rests = {"x": f"{target} rest {'on' if intercept else 'off'}", "token": f"{target} token"}
-    values = {
-        name: scores.r2_of_rest(own.products, target, own.sums.of(rest), found.counts) for name, rest in rests.items()
-    }
+    size = getattr(own.sums, target)
+    rests = {"x": size.rest_on if intercept else size.rest_off, "token": size.token}
+    values = {name: scores.r2_of_rest(own.products, target, rest, found.counts) for name, rest in rests.items()}
     for name, column in (("loss", "loss"), ("l0", "l0"), ("x_norm", "x")):
         fitted = scores.regress(own.products, target, [column], found.counts, intercept=intercept)
         values[name] = scores.nan_if_constant(own.products, column, fitted.r2)
@@ -154,15 +152,13 @@ def _five(found: TokenNorms, own: SaeTokens, target: str, intercept: bool) -> di
 
 
 def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]:
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
-    within, base = own.sums.of(f"{target} within"), own.sums.of(f"{target} class")
+    size = getattr(own.sums, target)
     return {
-        "token_position": scores.r2_of_rest(
-            own.products, target, own.sums.of(f"{target} token position"), found.counts
-        ),
-        "token_and_x": scores.r2_of_rest(own.products, target, within, found.counts),
-        "x_within_token": 1.0 - (found.counts @ within) / scores.positive(found.counts @ base),
+        "token_position": scores.r2_of_rest(own.products, target, size.token_position, found.counts),
+        "token_and_x": scores.r2_of_rest(own.products, target, size.within, found.counts),
+        "x_within_token": 1.0 - (found.counts @ size.within) / scores.positive(found.counts @ size.by_class),
     }
 
 

@@ -13,8 +13,7 @@ from inspector.experiments._shared import Figures, Protocol, Statistics, TokenPa
 from inspector.statistics.profiles import ERROR_COVARIANCE
 
 if TYPE_CHECKING:
-    from inspector.statistics.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.token_scores import Array
+    from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
 
 VECTORS = {
     "x": "x",
@@ -62,7 +61,7 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """All scores of every SAE, beside the Gaussian null, the intercept's effect and the training tokens."""
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     found = shared.found_in(statistics, "norm-test")
     switched: dict[str, shared.Values] = {name: {} for name in VECTORS}
@@ -121,10 +120,10 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 
 def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
-    from inspector.statistics.token_scores import r2_of_sums
+    from inspector.statistics.token_norms import r2_of_target
 
-    sums = found.x if name == "x" else own.sums
-    return r2_of_sums(sums, f"{name}_sq", f"{name}_sq rest {'on' if intercept else 'off'}", found.n, found.counts)
+    target = found.x_sq if name == "x" else getattr(own.sums, f"{name}_sq")
+    return r2_of_target(target, found.n, found.counts, intercept=intercept)
 
 
 def _warnings(

@@ -63,8 +63,8 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Four variants of every pair, and three baselines of the same target."""
-    from inspector.statistics import token_scores as scores
-    from inspector.statistics.token_norms import column
+    from inspector.statistics import token_norms as scores
+    from inspector.statistics.token_norms import Column
 
     found = shared.found_in(statistics, "per-token-scaling")
     headline = found.protocol.scaling
@@ -74,13 +74,13 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     sizes, intervals = _sizes(found)
     pairs, shuffled, gains = [], {}, []
     for small, large in shared.pairs_of(found):
-        target, by = column("error", large), column("error", small)
+        target, by = Column("error", large), Column("error", small)
         fits = {
             f"{kind}_{fit}": scores.regress(table, target, [by], found.counts, intercept=fit == "intercept")
             for kind, table in (("squared", found.squared), ("unsquared", found.plain))
             for fit in ("origin", "intercept")
         }
-        predictors = ("x", column("probe", small), column("probe", large))
+        predictors = (Column("x"), Column("probe", small), Column("probe", large))
         baselines = {
             name: scores.regress(products, target, [predictor], found.counts).r2
             for name, predictor in zip(BASELINES, predictors, strict=True)
@@ -143,7 +143,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def _sizes(found: TokenNorms) -> tuple[dict[str, shared.Values], dict[str, shared.Intervals]]:
     """Mean and variation of the error's norm by SAE, and their intervals."""
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     by_id = found.by_id()
     sizes: dict[str, shared.Values] = {"mean_error_norm": {}, "variation": {}}

@@ -12,8 +12,7 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.statistics.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.token_scores import Array
+    from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
 
 PARTS = ("linear", "nonlinear")
 
@@ -67,20 +66,20 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Means, slopes and correlations over all held-out tokens beside the excerpt."""
-    from inspector.statistics import token_scores as scores
-    from inspector.statistics.token_norms import column
+    from inspector.statistics import token_norms as scores
+    from inspector.statistics.token_norms import Column
 
     found = shared.found_in(statistics, "per-token-split")
     counts, plain, by_id = found.counts, found.plain, found.by_id()
 
     def correlations(one: str, other: str, suffix: str = "") -> dict[str, Array]:
         return {
-            f"{part}{suffix}": scores.correlation(plain, column(part, one), column(part, other), counts)
+            f"{part}{suffix}": scores.correlation(plain, Column(part, one), Column(part, other), counts)
             for part in PARTS
         }
 
     def measured(sae: SaeTokens) -> tuple[Row, shared.Intervals]:
-        means = {f"mean_{part}_norm": scores.mean(plain, column(part, sae.sae), counts) for part in (*PARTS, "error")}
+        means = {f"mean_{part}_norm": scores.mean(plain, Column(part, sae.sae), counts) for part in (*PARTS, "error")}
         together = correlations(found.series[0], sae.sae, "_correlation")
         values, intervals = shared.apart(scores.each(means | together))
         return Row(**values), intervals
@@ -133,15 +132,15 @@ def _slopes(found: TokenNorms, *, switched: bool = False) -> dict[str, Array]:
     """[r] by field of the result: slopes of both parts' mean norms on log2 width, as they are and in percent."""
     import numpy as np
 
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     by_id = found.by_id()
     saes = [by_id[sae_id] for sae_id in found.series]
     x = [math.log2(sae.d_sae) for sae in saes]
     slopes = {}
     for part in PARTS:
-        name = f"{part} switched" if switched else part
-        means = np.stack([scores.mean_of(sae.sums, name, found.n, found.counts) for sae in saes])
+        sums = [getattr(sae.sums, f"{part}_switched" if switched else part) for sae in saes]
+        means = np.stack([scores.mean_of(each, found.n, found.counts) for each in sums])
         slopes[f"{part}_slope"] = scores.slope_on(x, means)
         slopes[f"{part}_slope_percent"] = 100.0 * slopes[f"{part}_slope"] / scores.positive(means.mean(axis=0))
     return slopes

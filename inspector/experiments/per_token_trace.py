@@ -47,20 +47,20 @@ class Result:
 
 def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """The excerpt, and what all held-out tokens say about the same."""
-    from inspector.statistics import token_scores as scores
-    from inspector.statistics.token_norms import column
+    from inspector.statistics import token_norms as scores
+    from inspector.statistics.token_norms import Column
 
     found = shared.found_in(statistics, "per-token-trace")
     by_id, norms = found.by_id(), {} if found.trace is None else found.trace.sae_error
     narrowest = found.series[0]
 
     def measured(sae: SaeTokens) -> tuple[Row, shared.Intervals]:
-        own = column("error", sae.sae)
+        own = Column("error", sae.sae)
         values, intervals = shared.apart(
             scores.each(
                 {
                     "mean_norm": scores.mean(found.plain, own, found.counts),
-                    "correlation": scores.correlation(found.plain, column("error", narrowest), own, found.counts),
+                    "correlation": scores.correlation(found.plain, Column("error", narrowest), own, found.counts),
                 }
             )
         )

@@ -11,7 +11,7 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.engine.theory import Array
+    from inspector.experiments._theory import Array
     from inspector.statistics.probed import Probed, ProbedSae
 
 SUFFIXES = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}
@@ -171,7 +171,7 @@ def _intervals(one: ProbedSae, resamples: int, seed: int) -> dict[str, Interval]
     """Latents drawn with replacement: the claim is about latents, and the probe is held fixed."""
     import numpy as np
 
-    from inspector.statistics.intervals import interval
+    from inspector.statistics.measured import interval
 
     rng = np.random.default_rng(seed)
     dot, mean, frequency = (np.asarray(getattr(one, name)) for name in ("dot", "mean_active", "frequency"))

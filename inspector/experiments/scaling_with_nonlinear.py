@@ -10,8 +10,8 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.statistics.token_norms import Products
-    from inspector.statistics.token_scores import Array, Estimate
+    from inspector.engine.resampling import Estimate
+    from inspector.statistics.token_norms import Array, Products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +115,13 @@ def _values(
     tables: tuple[Products, Products], small: str, large: str, counts: Array
 ) -> tuple[shared.Values, shared.Intervals, Estimate]:
     """All numbers of a pair by field, and how much more the nonlinear error's size helps than the linear error's."""
-    from inspector.statistics import token_scores as scores
-    from inspector.statistics.token_norms import column
+    from inspector.statistics import token_norms as scores
+    from inspector.statistics.token_norms import Column
 
-    target, first = column("error", large), column("error", small)
-    second = {"": column("nonlinear", small), "_linear": column("linear", small), "_x_norm": "x"}
+    target, first = Column("error", large), Column("error", small)
+    second = {"": Column("nonlinear", small), "_linear": Column("linear", small), "_x_norm": Column("x")}
 
-    def decrease(products: Products, further: str, *, intercept: bool = True) -> tuple[Array, float | None]:
+    def decrease(products: Products, further: Column, *, intercept: bool = True) -> tuple[Array, float | None]:
         old = scores.regress(products, target, [first], counts, intercept=intercept)
         new = scores.regress(products, target, [first, further], counts, intercept=intercept)
         trained = 100.0 * (1.0 - new.train_rest / old.train_rest) if old.train_rest > 0.0 else None

@@ -10,8 +10,8 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
 
 if TYPE_CHECKING:
-    from inspector.statistics.token_norms import SaeTokens, TokenNorms
-    from inspector.statistics.token_scores import Array
+    from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
+    from inspector.statistics.token_numbers import Rests
 
 MAPS = ("scalar", "diagonal", "full")
 """From x to sae_error: one number for all dimensions, one for each, the whole matrix."""
@@ -65,7 +65,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
     """Lengths and directions, and the direct test: what one scalar explains of the error."""
     from statistics import median
 
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     found = shared.found_in(statistics, "shrinkage")
     undefined: dict[str, int] = {}
@@ -76,7 +76,7 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
         share = {"scalar_share": r2["r2_scalar"] / scores.positive(r2["r2_full"])}
         values, intervals = shared.apart(scores.each(_directions(found, own) | r2 | share))
         dims = {f"r2_{name}_mean_dims": _mean_dims(own, name, found.intercept) for name in MAPS}
-        undefined[own.sae] = found.n_test - round(float(own.sums.of("cosine defined").sum()))
+        undefined[own.sae] = found.n_test - round(float(own.sums.plain.cosine_defined.sum()))
         for name in MAPS[:2]:
             switched[f"r2_{name}"][own.sae] = scores.defined(_r2(found, own, name, not found.intercept)[0])
         return Row(scalar=own.scalar, **dims, **values), intervals
@@ -110,44 +110,41 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def _directions(found: TokenNorms, own: SaeTokens) -> dict[str, Array]:
     """[r] by field of the row: ratios of lengths and cosines."""
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     values = {}
-    for kind, suffix in (("", ""), (" centred", "_centred")):
-        short, long = (own.sums.of(f"{name} norm{kind}") for name in ("x_hat", "x"))
-        values[f"norm_ratio{suffix}"] = scores.mean_of(
-            own.sums, f"ratio{kind}", own.sums.of(f"ratio{kind} defined"), found.counts
-        )
-        values[f"ratio_of_means{suffix}"] = (found.counts @ short) / scores.positive(found.counts @ long)
-        values[f"cosine{suffix}"] = scores.mean_of(
-            own.sums, f"cosine{kind}", own.sums.of(f"cosine{kind} defined"), found.counts
-        )
+    for sums, suffix in ((own.sums.plain, ""), (own.sums.centred, "_centred")):
+        short, long = found.counts @ sums.x_hat_norm, found.counts @ sums.x_norm
+        values[f"norm_ratio{suffix}"] = scores.mean_of(sums.ratio, sums.ratio_defined, found.counts)
+        values[f"ratio_of_means{suffix}"] = short / scores.positive(long)
+        values[f"cosine{suffix}"] = scores.mean_of(sums.cosine, sums.cosine_defined, found.counts)
     return values
 
 
 def _r2(found: TokenNorms, own: SaeTokens, name: str, intercept: bool) -> Array:
     """[r] pooled over dimensions."""
-    from inspector.statistics import token_scores as scores
+    from inspector.statistics import token_norms as scores
 
     drawn = found.counts @ own.error_sum
-    square = found.counts @ own.sums.of("total")
+    square = found.counts @ own.sums.rests.total
     total = scores.around_mean(square, drawn, found.counts @ found.n)
-    rest: Array = 1.0 - found.counts @ own.sums.of(_kept(name, intercept)) / total
+    rest: Array = 1.0 - found.counts @ _kept(own.sums.rests, name, intercept) / total
     return rest
 
 
 def _mean_dims(own: SaeTokens, name: str, intercept: bool) -> float | None:
     import numpy as np
 
-    total = own.squares["total"]
+    total = own.squares.total
     known = total > 0
     if not known.any():
         return None
-    return float(np.mean(1.0 - own.squares[_kept(name, intercept)][known] / total[known]))
+    return float(np.mean(1.0 - _kept(own.squares, name, intercept)[known] / total[known]))
 
 
-def _kept(name: str, intercept: bool) -> str:
-    return name if name == "full" else f"{name} {'on' if intercept else 'off'}"
+def _kept(rests: Rests[Array], name: str, intercept: bool) -> Array:
+    kept: Array = getattr(rests, name if name == "full" else f"{name}_{'on' if intercept else 'off'}")
+    return kept
 
 
 def draw(result: ResultObject) -> Figures:

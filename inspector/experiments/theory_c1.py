@@ -10,7 +10,7 @@ from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.engine.theory import Array
+    from inspector.experiments._theory import Array
 
 LAWS = (
     "bernoulli 0.1", "poisson 0.2", "poisson 1", "poisson 5",
@@ -94,9 +94,9 @@ def simulate(seed: int, params: Params) -> Work[Simulated]:
     """Draw weights of every law and regress their sum of squares on them."""
     import numpy as np
 
-    from inspector.engine.theory import draw_weights, predicted
     from inspector.events import PassProgress
-    from inspector.statistics.intervals import interval
+    from inspector.experiments._theory import draw_weights, predicted
+    from inspector.statistics.measured import interval
 
     rng = np.random.default_rng(seed)
     times = np.ones((1, BLOCKS))
@@ -173,8 +173,8 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
     from dataclasses import asdict
     from fractions import Fraction
 
-    from inspector.engine.theory import poisson, poisson_r2_with_slope, poisson_through_origin
-    from inspector.statistics.intervals import interval
+    from inspector.experiments._theory import poisson, poisson_r2_with_slope, poisson_through_origin
+    from inspector.statistics.measured import interval
 
     found = cast("Simulated", statistics.own["theory-c1"])
     simulated = {each.law: each for each in found.laws}["poisson 1"].r2_simulated

@@ -27,9 +27,9 @@ from inspector.engine.resampling import percentile_estimate, resampling_counts
 from inspector.engine.scores import r2_scalar
 from inspector.session.protocol import GetPairs, MapImproved, Pairs, Policy, PolicySet, SaeQuality
 from inspector.sources.activations import stream
-from inspector.statistics import held_out
 from inspector.statistics.first_pass import FirstPass, Reconstruction, SaeMaps
-from inspector.statistics.second_pass import HookSums, SecondPass
+from inspector.statistics.held_out import HookSums
+from inspector.statistics.second_pass import SecondPass
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
@@ -263,13 +263,13 @@ class _Fit:
                 began = time.monotonic()
                 maps = yield from self._fitted()
                 fit_seconds, last_fit = time.monotonic() - began, time.monotonic()
-                second = SecondPass(maps, tokens="ordinary")
+                second = SecondPass(maps, self.loaded.plan, tokens="ordinary")
                 yield from self._evaluate(second, self.test_contexts[: min(N_EVALUATED, 2 * n_done)])
                 yield self._improvement(maps, second, finished=False)
         if self.first.n_train == 0:
             return
         maps = yield from self._fitted()
-        second = SecondPass(maps, tokens="ordinary")
+        second = SecondPass(maps, self.loaded.plan, tokens="ordinary")
         yield from self._evaluate(second, self.test_contexts[:N_EVALUATED])
         if len(self.test_contexts) > N_EVALUATED:
             yield self._improvement(maps, second, finished=False)
@@ -322,7 +322,7 @@ class _Fit:
                 if self.keeps_reconstructions:
                     known.update(made)
                 with torch.inference_mode():
-                    second.update(part, made, self.loaded.plan)
+                    second.update(part, made)
                 yield None
             self.measured.add(index)
 
@@ -373,14 +373,14 @@ def _quality(sums: HookSums | None, sae_id: str, seed: int) -> SaeQuality:
     if sums is None:
         return SaeQuality(r2=None, r2_low=None, r2_high=None, fvu=None, fvu_nonlinear=None, l0=None)
     counts = resampling_counts(len(sums.n), seed=seed)
-    r2 = percentile_estimate(held_out.r2_pooled(sums, sae_id, counts))
+    r2 = percentile_estimate(sums.r2_pooled(sae_id, counts))
     return SaeQuality(
         r2=r2.value,
         r2_low=r2.low,
         r2_high=r2.high,
-        fvu=percentile_estimate(held_out.fvu(sums, sae_id, counts[:1])).value,
-        fvu_nonlinear=percentile_estimate(held_out.fvu_nonlinear(sums, sae_id, counts[:1])).value,
-        l0=held_out.l0(sums, sae_id),
+        fvu=percentile_estimate(sums.fvu(sae_id, counts[:1])).value,
+        fvu_nonlinear=percentile_estimate(sums.fvu_nonlinear(sae_id, counts[:1])).value,
+        l0=sums.l0(sae_id),
     )
 
 

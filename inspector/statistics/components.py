@@ -6,9 +6,9 @@ either; in the public code the two splits are independent.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,15 +20,15 @@ from inspector.engine.resampling import Estimate, counts_together, percentile_es
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.sources.companions import Companion, load_companions
-from inspector.statistics.grouping import drawn_together
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.sampling import sample_plan, tokens_wanted
+from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
+from inspector.statistics.passes import Progress, contexts_with, walk
+from inspector.statistics.sums import Accumulator, ByName, Sums
 
 if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.pipeline import Measuring
 
+A = TypeVar("A", bound=Accumulator)
 TARGETS = ("sae_error", "linear_error", "nonlinear_error")
 KINDS = ("sae", "activation", "sae_error", "linear_error", "nonlinear_error")
 """What of a component may be regressed on: its SAE's reconstruction, its activation, or that SAE's error or its parts,
@@ -86,7 +86,6 @@ def measure_components(
         None if the hook has no layer, so that nothing is before it.
     """
     loaded = measuring.loaded
-    assert loaded is not None, "components need a target"
     if loaded.layer is None:
         return None
     layer = loaded.layer
@@ -109,29 +108,52 @@ def measure_components(
             regressors[_named("joint", kind)] = sum(widths.values())
     source = _Source(measuring, sae, found, kinds, targets)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
-    split = source.needs_maps
-    progress = Progress("components", (1 + split) * len(training) + len(testing), plan.train.shape[1])
-    if split:
-        for index in source.fit_maps(training, plan, intercept=measuring.intercept):
-            yield progress.advance_by(len(index))
-    moments = {name: Moments(width) for name, width in regressors.items()}
-    for index, (regressor, values) in source.batches(training, plan, train=True):
-        for name, sums in moments.items():
-            sums.update(regressor[name], values)
-        yield progress.advance_by(len(index))
+    progress = Progress("components", (1 + source.needs_maps) * len(training) + len(testing), plan.train.shape[1])
+
+    def passed(
+        name: str, indices: Sequence[int], mask: Tensor, new: Callable[[], A], add: Callable[[A, _Context], None]
+    ) -> Generator[Event, None, A]:
+        """A walk over the activations of all hooks, one context at a time."""
+
+        def batch(group: Sequence[int]) -> _Context:
+            return source.context(group[0], mask)
+
+        return walk(measuring.activations, indices, new, add, name=name, batch=batch, at_once=1, progress=progress)
+
+    if source.needs_maps:
+        own = yield from passed("components' errors", training, plan.train, source.no_errors, source.add_errors)
+        source.fit_maps(own, intercept=measuring.intercept)
+
+    def add(sums: ByName[Moments], context: _Context) -> None:
+        regressor, values = source.numbers(context)
+        for name, moments in sums.of.items():
+            moments.update(regressor[name], values)
+
+    def no_moments() -> ByName[Moments]:
+        return ByName({name: Moments(width) for name, width in regressors.items()})
+
+    moments = (yield from passed("components", training, plan.train, no_moments, add)).of
     maps: dict[str, dict[str, LinearMap]] = {}
     with torch.inference_mode():
         for name, sums in moments.items():
             factorisation = Factorisation(sums)
             maps[name] = {target: factorisation.fit(target, intercept=measuring.intercept) for target in targets}
-    means = {target: next(iter(moments.values())).target(target).mean_y for target in targets}
-    scores = _Scores(maps, means)
-    for index, (regressor, values) in source.batches(testing, plan, train=False):
-        scores.update(regressor, values)
-        yield progress.advance_by(len(index))
+    means = [next(iter(moments.values())).target(target).mean_y for target in targets]
+    place = {context: number for number, context in enumerate(testing)}
+
+    def score(sums: _Scores, context: _Context) -> None:
+        sums.update(place[context.index], *source.numbers(context), maps, means)
+
+    scores = yield from passed(
+        "components, held out",
+        testing,
+        plan.test,
+        lambda: _Scores.zeros(len(targets), len(testing), d, list(maps)),
+        score,
+    )
     groups = drawn_together(plan.test, plan.documents, testing)
     counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
-    predictions, dims = scores.finish(counts)
+    predictions, dims = scores.concluded(counts, targets)
     return Components(
         sae=sae.ref.sae_id,
         layer=layer,
@@ -157,13 +179,8 @@ def _named(component: str, kind: str) -> str:
 
 
 def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) -> LoadedSae:
-    from inspector.errors import TargetError, nearest
-
     if sae_id:
-        by_id = {sae.ref.sae_id: sae for sae in saes}
-        if sae_id not in by_id:
-            raise TargetError(f"'sae={sae_id}' is not among the target's SAEs.{nearest(sae_id, by_id)}")
-        return by_id[sae_id]
+        return named(saes, sae_id)
     if not found:
         return saes[len(saes) // 2]
     like = found[0].sae.ref
@@ -171,6 +188,15 @@ def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) 
         saes,
         key=lambda sae: (abs(sae.ref.d_sae - like.d_sae), abs((sae.ref.nominal_l0 or 0.0) - (like.nominal_l0 or 0.0))),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """Activations of some tokens of one context."""
+
+    index: int
+    x: Mapping[str, Tensor]
+    """[n, p] by hook."""
 
 
 class _Source:
@@ -184,34 +210,51 @@ class _Source:
         kinds: Sequence[str],
         targets: Sequence[str],
     ) -> None:
-        self._measuring, self._sae, self._companions = measuring, sae, companions
+        self._loaded, self._sae, self._companions = measuring.loaded, sae, companions
         self._kinds, self._targets = kinds, targets
         self._map = measuring.maps[sae.ref.sae_id].error_map
         self._maps: dict[str, LinearMap] = {}
         self.needs_maps = any(kind in ("linear_error", "nonlinear_error") for kind in kinds)
         """Whether errors of companions are split, which `fit_maps` prepares."""
 
-    def fit_maps(self, indices: Sequence[int], plan: Plan, *, intercept: bool) -> Iterator[list[int]]:
-        """Fit every companion's own error map on the training tokens of these contexts; yields those that are done."""
-        moments = {each.component: Moments(each.sae.ref.d_in) for each in self._companions}
-        for index in indices:
-            with torch.inference_mode():
-                values, rows = self._values(index, plan.train)
-                for each in self._companions:
-                    x = values[each.hook_name][0][rows]
-                    error = sae_error(x, each.sae.reconstruct(x).x_hat.to(x))
-                    moments[each.component].update(x, {"error": error})
-            yield [index]
-        with torch.inference_mode():
-            self._maps = {name: Factorisation(sums).fit("error", intercept=intercept) for name, sums in moments.items()}
-
-    def _values(self, index: int, mask: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
-        """Activations of all hooks in one context, [1, t, p], and the rows [t] that the mask has."""
-        loaded = self._measuring.loaded
-        assert loaded is not None
+    def context(self, index: int, mask: Tensor) -> _Context:
+        """The tokens of a context that a [c, t] mask has."""
+        loaded = self._loaded
         names = [loaded.hook_name, *(companion.hook_name for companion in self._companions)]
         rows = mask[index].to(loaded.model.device)
-        return loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations, rows
+        values = loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations
+        return _Context(index=index, x={name: values[name][0][rows] for name in names})
+
+    def no_errors(self) -> ByName[Moments]:
+        """For `add_errors`."""
+        return ByName({each.component: Moments(each.sae.ref.d_in) for each in self._companions})
+
+    def add_errors(self, sums: ByName[Moments], context: _Context) -> None:
+        """Moments of every companion's activation and error."""
+        for each in self._companions:
+            x = context.x[each.hook_name]
+            sums.of[each.component].update(x, {"error": sae_error(x, each.sae.reconstruct(x).x_hat.to(x))})
+
+    @torch.inference_mode()
+    def fit_maps(self, sums: ByName[Moments], *, intercept: bool) -> None:
+        """Every companion's own error map."""
+        self._maps = {name: Factorisation(each).fit("error", intercept=intercept) for name, each in sums.of.items()}
+
+    def numbers(self, context: _Context) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Regressors [n, p] and targets [n, d] by name."""
+        x = context.x[self._loaded.hook_name]
+        x_hat = self._sae.reconstruct(x).x_hat
+        of = [(each.component, self._of(each, context.x[each.hook_name])) for each in self._companions]
+        found: dict[str, Tensor] = {}
+        for kind in self._kinds:
+            found |= {_named(name, kind): own[kind] for name, own in of}
+            if kind in OF_ITSELF:
+                found[_named("own", kind)] = x_hat if kind == "sae" else x
+            if len(of) > 1:
+                found[_named("joint", kind)] = torch.cat([own[kind] for _, own in of], dim=1)
+        parts = decompose(x, x_hat, self._map)
+        known = {"activation": x, "sae": x_hat.to(x)} | {name: getattr(parts, name) for name in TARGETS}
+        return found, {name: known[name] for name in self._targets}
 
     def _of(self, companion: Companion, x: Tensor) -> dict[str, Tensor]:
         """By kind: what of a component is regressed on, [n, p]."""
@@ -222,68 +265,63 @@ class _Source:
             found |= {"linear_error": parts.linear_error, "nonlinear_error": parts.nonlinear_error}
         return found
 
-    def batches(
-        self, indices: Sequence[int], plan: Plan, *, train: bool
-    ) -> Iterator[tuple[list[int], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]]:
-        """([index], (regressor name to [n, p], target name to [n, d]))."""
-        loaded = self._measuring.loaded
-        assert loaded is not None
-        mask = plan.train if train else plan.test
-        for index in indices:
-            with torch.inference_mode():
-                values, rows = self._values(index, mask)
-                x = values[loaded.hook_name][0][rows]
-                x_hat = self._sae.reconstruct(x).x_hat
-                of = [(each.component, self._of(each, values[each.hook_name][0][rows])) for each in self._companions]
-                regressors: dict[str, Tensor] = {}
-                for kind in self._kinds:
-                    regressors |= {_named(name, kind): found[kind] for name, found in of}
-                    if kind in OF_ITSELF:
-                        regressors[_named("own", kind)] = x_hat if kind == "sae" else x
-                    if len(of) > 1:
-                        regressors[_named("joint", kind)] = torch.cat([found[kind] for _, found in of], dim=1)
-                parts = decompose(x, x_hat, self._map)
-                known = {"activation": x, "sae": x_hat.to(x)} | {name: getattr(parts, name) for name in TARGETS}
-                targets = {name: known[name] for name in self._targets}
-            yield [index], (regressors, targets)
 
+@dataclass(kw_only=True)
+class _Scores(Sums):
+    """Of each of c contexts; [targets, c, d]."""
 
-class _Scores:
-    """Per-context sums of squares of every regression's residuals and of the targets."""
+    n: Tensor
+    """[c] tokens."""
+    total: Tensor
+    """Of the targets, around their training means."""
+    squares: Tensor
+    """Of the squares of those."""
+    rest: dict[str, Tensor]
+    """Of the squares of what each regressor leaves."""
 
-    def __init__(self, maps: Mapping[str, Mapping[str, LinearMap]], means: Mapping[str, Tensor]) -> None:
-        self._maps, self._means = maps, means
-        self._n: list[float] = []
-        self._sums: dict[str, list[Tensor]] = {target: [] for target in means}
-        self._squares: dict[str, list[Tensor]] = {target: [] for target in means}
-        self._rest: dict[tuple[str, str], list[Tensor]] = {(name, t): [] for name in maps for t in means}
+    @classmethod
+    def zeros(cls, n_targets: int, c: int, d: int, names: Sequence[str]) -> _Scores:
+        """Of nothing."""
 
-    @torch.inference_mode()
-    def update(self, regressors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Add one context."""
-        self._n.append(float(len(next(iter(targets.values())))))
-        for target, y in targets.items():
+        def none() -> Tensor:
+            return torch.zeros(n_targets, c, d, dtype=torch.float64)
+
+        n = torch.zeros(c, dtype=torch.float64)
+        return cls(n=n, total=none(), squares=none(), rest={name: none() for name in names})
+
+    def update(
+        self,
+        place: int,
+        regressors: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        maps: Mapping[str, Mapping[str, LinearMap]],
+        means: Sequence[Tensor],
+    ) -> None:
+        """Add the context that has this place."""
+        self.n[place] += len(next(iter(targets.values())))
+        for i, (target, y) in enumerate(targets.items()):
             wide = to_float64(y)
-            centred = wide - self._means[target].to(wide.device)
-            self._sums[target].append(centred.sum(dim=0).cpu())
-            self._squares[target].append(centred.square().sum(dim=0).cpu())
-            for name, own in self._maps.items():
+            centred = wide - means[i].to(wide.device)
+            self.total[i, place] += centred.sum(dim=0).cpu()
+            self.squares[i, place] += centred.square().sum(dim=0).cpu()
+            for name, own in maps.items():
                 rest = wide - own[target].predict(to_float64(regressors[name]))
-                self._rest[name, target].append(rest.square().sum(dim=0).cpu())
+                self.rest[name][i, place] += rest.square().sum(dim=0).cpu()
 
     @torch.inference_mode()
-    def finish(self, counts: Tensor) -> tuple[dict[str, dict[str, Prediction]], dict[str, dict[str, Tensor]]]:
+    def concluded(
+        self, counts: Tensor, targets: Sequence[str]
+    ) -> tuple[dict[str, dict[str, Prediction]], dict[str, dict[str, Tensor]]]:
         """Predictions, and the draws of r2_mean_dims, by regressor and target."""
-        n = (counts @ torch.tensor(self._n, dtype=torch.float64))[:, None]
-        predictions: dict[str, dict[str, Prediction]] = {name: {} for name in self._maps}
-        dims: dict[str, dict[str, Tensor]] = {name: {} for name in self._maps}
-        for target in self._means:
-            total = (
-                counts @ torch.stack(self._squares[target]) - (counts @ torch.stack(self._sums[target])).square() / n
-            )
-            total = torch.where(total > 1e-13 * (counts @ torch.stack(self._squares[target])), total, 0.0)
-            for name in self._maps:
-                rest = counts @ torch.stack(self._rest[name, target])
+        n = (counts @ self.n)[:, None]
+        predictions: dict[str, dict[str, Prediction]] = {name: {} for name in self.rest}
+        dims: dict[str, dict[str, Tensor]] = {name: {} for name in self.rest}
+        for i, target in enumerate(targets):
+            squares = counts @ self.squares[i]
+            total = squares - (counts @ self.total[i]).square() / n
+            total = torch.where(total > 1e-13 * squares, total, 0.0)
+            for name, own in self.rest.items():
+                rest = counts @ own[i]
                 mean_dims = (1.0 - rest / nan_if_zero(total)).nanmean(dim=1)
                 pooled = 1.0 - rest.sum(dim=1) / nan_if_zero(total.sum(dim=1))
                 dims[name][target] = mean_dims

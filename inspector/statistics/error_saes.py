@@ -11,18 +11,42 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from inspector.engine.moments import Moments
 from inspector.engine.resampling import counts_together
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.statistics.error_recipe import Recipe
-from inspector.statistics.error_stream import ErrorStream
-from inspector.statistics.error_training import ErrorTraining, check_place
-from inspector.statistics.grouping import drawn_together
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.training.error_saes import ErrorParts, sae_folder
+from inspector.statistics.grouping import drawn_together, named
+from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.sums import ByName, Sums
+from inspector.training.error_recipe import Recipe
+from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, sae_folder
+from inspector.training.error_stream import MAIN, ErrorStream
+from inspector.training.error_training import ErrorTraining, check_place
 
 if TYPE_CHECKING:
+    from inspector.engine.regression import LinearMap
+    from inspector.sources.activations import ActivationBatch
+    from inspector.sources.sae import LoadedSae
     from inspector.statistics.pipeline import Measuring
+
+
+TOKENS_AT_ONCE = 512
+"""Through an SAE; bounds the dense latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorScores:
+    """One SAE."""
+
+    part: str
+    seed: int
+    fvu: list[float]
+    """Sum ‖part - reconstruction‖² / sum ‖part - mean‖²: as measured, then for each bootstrap draw of contexts."""
+    l0: float
+    dead: int
+    """Latents not active on any held-out token."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(tokens seen, FVU on a few held-out contexts) on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +91,13 @@ def measure_error_saes(
         UsageError: `folder` holds another training.
         DataError: the text has no context without held-out tokens, or a checkpoint is damaged.
     """
-    stream = ErrorStream(measuring, recipe, sae_id)
+    base = _pick(measuring.loaded.saes, recipe, sae_id)
+    error_map = measuring.maps[base.ref.sae_id].error_map
+    stream = ErrorStream(measuring.loaded, measuring.plan, base, error_map, recipe, measuring.seed)
     if folder:
         check_place(Path(folder))
-    yield from stream.prepare()
+    yield from stream.find_text()
+    stream.prepare((yield from _noise(measuring, base, error_map)) if recipe.control_seeds else {})
     training = ErrorTraining(stream, Path(folder) if folder else None)
     yield from training.train()
     scores, shares, n_test = yield from score(measuring, stream.parts, training.folder, training.saes())
@@ -94,105 +121,168 @@ def measure_error_saes(
     )
 
 
-TOKENS_AT_ONCE = 512
-"""Through an SAE; bounds the dense latents."""
+def _noise(measuring: Measuring, base: LoadedSae, error_map: LinearMap) -> Generator[Event, None, dict[str, Gaussian]]:
+    """Mean and covariance of either part over the tokens that the map was fitted on."""
+    plan, d, loaded = measuring.plan, len(error_map.centre), measuring.loaded
+    plain = ErrorParts(loaded.model, loaded.hook_name, base, error_map, MAIN, {}, 0)
 
+    def add(sums: ByName[Moments], batch: ActivationBatch) -> None:
+        rows = plan.train[batch.contexts, batch.positions].to(batch.x.device)
+        own = plain.of_context(batch.token_ids, batch.x)
+        for part, moments in sums.of.items():
+            moments.update(own[part][rows])
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorScores:
-    """One SAE."""
+    def new() -> ByName[Moments]:
+        return ByName({part: Moments(d) for part in MAIN})
 
-    part: str
-    seed: int
-    fvu: list[float]
-    """Sum ‖part - reconstruction‖² / sum ‖part - mean‖²: as measured, then for each bootstrap draw of contexts."""
-    l0: float
-    dead: int
-    """Latents not active on any held-out token."""
-    curve: tuple[tuple[int, float], ...] = ()
-    """(tokens seen, FVU on a few held-out contexts) on the way."""
-
-
-class _Sums:
-    """Of one SAE or of one part, per context."""
-
-    def __init__(self, d_sae: int = 0) -> None:
-        self.error: list[float] = []
-        self.active = 0
-        self.fired = torch.zeros(d_sae, dtype=torch.bool)
+    name = "covariance of the parts"
+    moments = (yield from walk(measuring.activations, contexts_with(plan.train), new, add, name=name)).of
+    return {
+        name: Gaussian.of(moments[part].mean_x, moments[part].s_xx / max(1, moments[part].n))
+        for name, part in NOISE.items()
+    }
 
 
 def score(
     measuring: Measuring, parts: ErrorParts, folder: Path, saes: Sequence[tuple[str, int]]
 ) -> Generator[Event, None, tuple[list[ErrorScores], dict[str, float], int]]:
-    """Scores of every (part, seed) below `folder`; the parts' variances over that of x; and the tokens scored."""
+    """Scores of every (part, seed) below `folder` on the held-out tokens of its part.
+
+    The SAEs are read back through plain sae-lens from their files, so that the numbers describe what anybody will load.
+
+    Returns:
+        Scores; the parts' variances over that of x; and the tokens scored.
+    """
     import sae_lens
 
-    assert measuring.loaded is not None, "an error is an SAE's"
     token_ids, plan = measuring.loaded.contexts.token_ids, measuring.plan
     device = str(measuring.loaded.model.device)
-    loaded: dict[tuple[str, int], Any] = {
-        key: sae_lens.SAE.load_from_disk(sae_folder(folder, *key), device=device, dtype="float32") for key in saes
-    }
-    sums = {key: _Sums(sae.cfg.d_sae) for key, sae in loaded.items()}
-    names = tuple(dict.fromkeys(("x", *(part for part, _ in saes))))
-    totals: dict[str, list[Tensor]] = {name: [] for name in names}
-    squares: dict[str, list[float]] = {name: [] for name in names}
-    shifts: dict[str, Tensor] = {}
-    n: list[int] = []
-    scored: list[int] = []
-    chosen = contexts_with(plan.test)
-    progress = Progress("scores of the SAEs on errors", len(chosen), token_ids.shape[1])
-    for batch in measuring.activations.batches(chosen):
-        indices = torch.unique_consecutive(batch.contexts).tolist()
-        for index, x in zip(indices, batch.x.view(len(indices), -1, batch.x.shape[1]), strict=True):
-            rows = plan.test[index].to(x.device)
-            own = {name: value[rows] for name, value in {"x": x, **parts.of_context(token_ids[index], x)}.items()}
-            n.append(int(rows.sum()))
-            scored.append(index)
-            for name in names:
-                # Around the first context's mean: a mean far from 0 would cost the variance its digits.
-                shift = shifts.setdefault(name, own[name].double().mean(dim=0))
-                around = own[name].double() - shift
-                totals[name].append(around.sum(dim=0).cpu())
-                squares[name].append(float(around.square().sum()))
-            for key, sae in loaded.items():
-                _add(sae, own[key[0]], sums[key])
-            yield progress.advance_by(1)
-    groups = drawn_together(plan.test, plan.documents, scored)
-    counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
-    variance = {name: _variance(counts, n, totals[name], squares[name]) for name in names}
-    found = []
-    for (part, seed), own_sums in sums.items():
-        error = counts @ torch.tensor(own_sums.error, dtype=torch.float64)
-        found.append(
-            ErrorScores(
-                part=part,
-                seed=seed,
-                fvu=(error / nan_if_zero(variance[part])).tolist(),
-                l0=own_sums.active / sum(n),
-                dead=int((~own_sums.fired).sum()),
-            )
+    loaded: dict[str, tuple[str, int, Any]] = {
+        f"{part}|{seed}": (
+            part,
+            seed,
+            sae_lens.SAE.load_from_disk(sae_folder(folder, part, seed), device=device, dtype="float32"),
         )
-    shares = {name: float(variance[name][0] / variance["x"][0]) for name in names}
-    return found, shares, sum(n)
+        for part, seed in saes
+    }
+    names = tuple(dict.fromkeys(("x", *(part for part, _ in saes))))
+    chosen = contexts_with(plan.test)
+    places = {context: place for place, context in enumerate(chosen)}
+
+    def of_context(batch: ActivationBatch) -> dict[str, Tensor]:
+        index = int(batch.contexts[0])
+        rows = plan.test[index].to(batch.x.device)
+        values = {"x": batch.x, **parts.of_context(token_ids[index], batch.x)}
+        return {name: values[name][rows] for name in names}
+
+    with torch.inference_mode():
+        first = of_context(measuring.activations.batch(chosen[:1]))
+        # Around the first context's mean: a mean far from 0 would cost the variance its digits.
+        shifts = {name: first[name].double().mean(dim=0) for name in names}
+
+    def new() -> _Sums:
+        n = torch.zeros(len(chosen), dtype=torch.float64)
+        of_parts = {name: _PartSums.zeros(len(chosen), len(shifts[name])) for name in names}
+        of_saes = {key: _SaeSums.zeros(len(chosen), sae.cfg.d_sae) for key, (_, _, sae) in loaded.items()}
+        return _Sums(n=n, parts=of_parts, saes=of_saes)
+
+    def add(sums: _Sums, batch: ActivationBatch) -> None:
+        own, place = of_context(batch), places[int(batch.contexts[0])]
+        sums.n[place] += len(own["x"])
+        for name in names:
+            sums.parts[name].update(place, own[name].double() - shifts[name])
+        for key, (part, _, sae) in loaded.items():
+            sums.saes[key].update(place, sae, own[part])
+
+    name = "scores of the SAEs on errors"
+    sums = yield from walk(measuring.activations, chosen, new, add, name=name, at_once=1)
+    groups = drawn_together(plan.test, plan.documents, chosen)
+    counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
+    variance = {name: own.variance(counts, sums.n) for name, own in sums.parts.items()}
+    n_tokens = int(sums.n.sum())
+    found = [
+        ErrorScores(
+            part=part,
+            seed=seed,
+            fvu=(counts @ sums.saes[key].error / nan_if_zero(variance[part])).tolist(),
+            l0=sums.saes[key].active / n_tokens,
+            dead=int((~sums.saes[key].fired).sum()),
+        )
+        for key, (part, seed, _) in loaded.items()
+    ]
+    return found, {name: float(each[0] / variance["x"][0]) for name, each in variance.items()}, n_tokens
 
 
-@torch.inference_mode()
-def _add(sae: Any, values: Tensor, sums: _Sums) -> None:
-    error = 0.0
-    for first in range(0, len(values), TOKENS_AT_ONCE):
-        part = values[first : first + TOKENS_AT_ONCE]
-        latents = sae.encode(part)
-        error += float((part - sae.decode(latents)).double().square().sum())
-        active = latents > 0
-        sums.active += int(active.sum())
-        sums.fired |= active.any(dim=0).cpu()
-    sums.error.append(error)
+def _pick(saes: Sequence[LoadedSae], recipe: Recipe, sae_id: str) -> LoadedSae:
+    """The SAE that was named; else of the width nearest to the recipe's, the one of the nearest nominal L0."""
+    if sae_id:
+        return named(saes, sae_id)
+    return min(
+        saes,
+        key=lambda sae: (
+            abs(math.log2(sae.ref.d_sae / recipe.width)),
+            math.inf if sae.ref.nominal_l0 is None else abs(sae.ref.nominal_l0 - recipe.l0),
+            sae.ref.sae_id,
+        ),
+    )
 
 
-def _variance(counts: Tensor, n: Sequence[int], totals: Sequence[Tensor], squares: Sequence[float]) -> Tensor:
-    """[r] sum ‖v - mean(v)‖² for each draw."""
-    tokens = counts @ torch.tensor(n, dtype=torch.float64)
-    total = counts @ torch.stack(list(totals))
-    return counts @ torch.tensor(squares, dtype=torch.float64) - total.square().sum(dim=1) / tokens
+@dataclass(kw_only=True)
+class _PartSums(Sums):
+    """Of one part of the error, of c contexts."""
+
+    total: Tensor
+    """[c, d] around a shift."""
+    squares: Tensor
+    """[c] of those."""
+
+    @classmethod
+    def zeros(cls, c: int, d: int) -> _PartSums:
+        """Of nothing."""
+        return cls(total=torch.zeros(c, d, dtype=torch.float64), squares=torch.zeros(c, dtype=torch.float64))
+
+    def update(self, place: int, around: Tensor) -> None:
+        """Add the tokens [n, d] of a context, around the shift."""
+        self.total[place] += around.sum(dim=0).cpu()
+        self.squares[place] += float(around.square().sum())
+
+    def variance(self, counts: Tensor, n: Tensor) -> Tensor:
+        """[r] sum ‖v - mean(v)‖² for each draw; n [c] tokens."""
+        total = counts @ self.total
+        return counts @ self.squares - total.square().sum(dim=1) / (counts @ n)
+
+
+@dataclass(kw_only=True)
+class _SaeSums(Sums):
+    """Of one SAE, of c contexts."""
+
+    error: Tensor
+    """[c] of squares."""
+    fired: Tensor
+    """[d_sae] bool: latents that were active at all."""
+    active: int = 0
+    """Latents, over all tokens."""
+
+    @classmethod
+    def zeros(cls, c: int, d_sae: int) -> _SaeSums:
+        """Of nothing."""
+        return cls(error=torch.zeros(c, dtype=torch.float64), fired=torch.zeros(d_sae, dtype=torch.bool))
+
+    def update(self, place: int, sae: Any, values: Tensor) -> None:
+        """Add the tokens [n, d] of a context."""
+        for part in torch.split(values, TOKENS_AT_ONCE):
+            latents = sae.encode(part)
+            self.error[place] += float((part - sae.decode(latents)).double().square().sum())
+            active = latents > 0
+            self.active += int(active.sum())
+            self.fired |= active.any(dim=0).cpu()
+
+
+@dataclass(kw_only=True)
+class _Sums(Sums):
+    """Of c contexts."""
+
+    n: Tensor
+    """[c] tokens."""
+    parts: dict[str, _PartSums]
+    saes: dict[str, _SaeSums]

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import sae_error, squared_norm
-from inspector.engine.moments import Moments, sums_device
+from inspector.engine.moments import Moments
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.events import Event
-from inspector.statistics.passes import Activations, Sums, contexts_with, require_finite, walk
+from inspector.statistics.passes import Activations, Progress, contexts_with, require_finite, walk
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.passes import Keeper
+    from inspector.statistics.sums import State
 
 
 class Reconstruction(Protocol):
@@ -45,6 +45,48 @@ Reconstructions = Mapping[str, Reconstruction] | Iterable[tuple[str, Reconstruct
 def pairs(reconstructions: Reconstructions) -> Iterable[tuple[str, Reconstruction]]:
     """The (sae_id, reconstruction) pairs of either form."""
     return reconstructions.items() if isinstance(reconstructions, Mapping) else reconstructions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A reconstruction that is no SAE's own, or of some of its tokens only."""
+
+    x_hat: Tensor
+    l0: Tensor
+
+
+Reconstruct = Callable[["LoadedSae", "ActivationBatch"], Reconstruction]
+"""What stands in the SAE's place: (sae, tokens) to their reconstruction."""
+
+
+def by_the_sae(sae: LoadedSae, batch: ActivationBatch) -> Reconstruction:
+    """The SAE itself."""
+    return sae.reconstruct(batch.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstructed:
+    """The reconstructions whose errors the passes look at, by name."""
+
+    names: tuple[str, ...]
+    made: Callable[[ActivationBatch, Tensor], Iterable[tuple[str, Reconstruction]]]
+    """(whole contexts, rows [n] bool) to those rows' reconstructions in the order of the names, made as they are asked
+    for: one x_hat is alive at a time."""
+    batch: Callable[[Sequence[int]], ActivationBatch] | None = None
+    """The contexts with some indices, if x is not the target's own; None: it is."""
+    at_once: int | None = None
+    """Contexts at most."""
+
+    @classmethod
+    def by(cls, saes: Sequence[LoadedSae], reconstruct: Reconstruct = by_the_sae) -> Reconstructed:
+        """Of SAEs, or of what stands in their place."""
+
+        def made(whole: ActivationBatch, rows: Tensor) -> Iterator[tuple[str, Reconstruction]]:
+            batch = whole.rows(rows)
+            for sae in saes:
+                yield sae.ref.sae_id, reconstruct(sae, batch)
+
+        return cls(names=tuple(sae.ref.sae_id for sae in saes), made=made)
 
 
 def error_name(sae_id: str) -> str:
@@ -126,38 +168,31 @@ class FirstPass:
         """Add what another pass has seen."""
         self.moments.merge(other.moments)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The sums by name and what else `restore` needs, as JSON data; they share memory with the pass."""
-        moments = self.moments
-        return moments.state(), {"n": moments.n, "names": list(moments.names), "covariance": self.covariance}
+    def state(self) -> State:
+        """See `sums.Accumulator`."""
+        tensors, facts = self.moments.state()
+        return tensors, {**facts, "covariance": self.covariance}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what `state` of a pass over the same SAEs gave; this pass must be new.
-
-        Raises:
-            ValueError: it is not of such a pass.
-        """
+        """See `sums.Accumulator`."""
         names = facts["names"]
         if facts["covariance"] != self.covariance or names != self._target_names()[: len(names)]:
             raise ValueError("The stored sums are of another pass.")
-        self.moments.restore(int(facts["n"]), names, tensors, device)
+        self.moments.restore(tensors, facts, device)
 
     def _target_names(self) -> list[str]:
         return [name for sae_id in self.sae_ids for name in (error_name(sae_id), norm_name(sae_id))]
 
     def fit(self, *, intercept: bool = True) -> dict[str, SaeMaps]:
-        """Fit both maps of every SAE from what was added so far, with one factorisation.
+        """Both maps of every SAE from what was added so far, with one factorisation.
 
         Raises:
             ValueError: nothing was added.
         """
-        return self.fit_with(Factorisation(self.moments), intercept=intercept)
+        return Fit.of(self, intercept=intercept).maps
 
-    def fit_with(self, factorisation: Factorisation, *, intercept: bool = True) -> dict[str, SaeMaps]:
-        """As `fit`, with a factorisation of this pass's moments that is at hand already."""
-        return {sae_id: self._maps(factorisation, sae_id, intercept) for sae_id in self.sae_ids}
-
-    def _maps(self, factorisation: Factorisation, sae_id: str, intercept: bool) -> SaeMaps:
+    def maps(self, factorisation: Factorisation, sae_id: str, intercept: bool) -> SaeMaps:
+        """Both maps of one SAE, with a factorisation of this pass's moments."""
         error, norm = factorisation.fit(error_name(sae_id)), factorisation.fit(norm_name(sae_id))
         sign = -1.0 if intercept else 1.0
         return SaeMaps(
@@ -172,15 +207,32 @@ class FirstPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
-    """A reconstruction of some tokens only."""
+class Fit:
+    """What was fitted on some of the training tokens."""
 
-    x_hat: Tensor
-    l0: Tensor
+    first: FirstPass
+    factorisation: Factorisation
+    maps: dict[str, SaeMaps]
+    intercept: bool
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, first: FirstPass, *, intercept: bool) -> Fit:
+        """From what was added so far.
+
+        Raises:
+            ValueError: nothing was.
+        """
+        factorisation = Factorisation(first.moments)
+        maps = {sae_id: first.maps(factorisation, sae_id, intercept) for sae_id in first.sae_ids}
+        return cls(first=first, factorisation=factorisation, maps=maps, intercept=intercept)
 
 
 class FirstApart:
-    """Accumulator over training tokens: ordinary ones, outliers, and where those are.
+    """The first pass with outliers apart: sums of the ordinary tokens, of the outliers, and where those are.
+
+    Moments are additive, so one pass gives both fits, that of ordinary tokens and that of all. Outliers' own sums begin
+    with the first outlier: a hook without any pays nothing. See `engine.plan` for which tokens are meant.
 
     Args:
         d: as of `FirstPass`; so the others.
@@ -193,8 +245,7 @@ class FirstApart:
         self.ordinary = self._new()
         self.outliers: FirstPass | None = None
         """None until one came."""
-        self.places = no_places()
-        """[k, 2] int64 context and position of the outliers."""
+        self.places = Places()
 
     def update(self, batch: ActivationBatch, reconstructions: Reconstructions) -> None:
         """Add a batch, all of whose tokens are training tokens; see `FirstPass.update`."""
@@ -209,7 +260,7 @@ class FirstApart:
         def noticed() -> Iterator[tuple[str, Reconstruction]]:
             """One reconstruction at a time, of which the outliers' few rows are kept."""
             for sae_id, made in pairs(reconstructions):
-                few.append((sae_id, Rows(x_hat=made.x_hat[rows], l0=made.l0[rows])))
+                few.append((sae_id, Made(x_hat=made.x_hat[rows], l0=made.l0[rows])))
                 yield sae_id, made
 
         made = noticed()
@@ -218,12 +269,12 @@ class FirstApart:
             pass
         self.outliers = self.outliers or self._new()
         self.outliers.update(batch.rows(apart), few, everything[apart])
-        self.places = torch.cat([self.places, places_of(batch)])
+        self.places.update(batch)
 
     def merge(self, other: FirstApart) -> None:
         """Add what another one has seen."""
         self.ordinary.merge(other.ordinary)
-        self.places = torch.cat([self.places, other.places])
+        self.places.merge(other.places)
         if other.outliers is not None:
             self.outliers = self.outliers or self._new()
             self.outliers.merge(other.outliers)
@@ -237,109 +288,92 @@ class FirstApart:
         both.merge(self.ordinary)
         return both
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """See `passes.Sums`. What a version without outliers kept is the state of the ordinary tokens' alone."""
+    def state(self) -> State:
+        """See `sums.Accumulator`. What a version without outliers kept is the state of the ordinary tokens' alone."""
         tensors, facts = self.ordinary.state()
         if self.outliers is None:
             return tensors, facts
         own, own_facts = self.outliers.state()
-        found = {**tensors, "outliers' places": self.places}
+        found = {**tensors, "outliers' places": self.places.found}
         return found | {f"outliers' {name}": values for name, values in own.items()}, {**facts, "outliers": own_facts}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what `state` gave; this one must be new.
-
-        Raises:
-            ValueError: it is not of such a pass.
-        """
+        """See `sums.Accumulator`."""
         self.ordinary.restore(tensors, facts, device)
         if "outliers" not in facts:
             return
         own = {name.removeprefix("outliers' "): v for name, v in tensors.items() if name.startswith("outliers' ")}
-        self.places = own.pop("places").clone()
+        self.places.restore({"found": own.pop("places")}, {}, device)
         self.outliers = self._new()
         self.outliers.restore(own, facts["outliers"], device)
 
 
-def no_places() -> Tensor:
-    """None: [0, 2]."""
-    return torch.zeros((0, 2), dtype=torch.int64)
+class Places:
+    """Where outliers were come across."""
 
+    def __init__(self) -> None:
+        self.found = torch.zeros((0, 2), dtype=torch.int64)
+        """[k, 2] context and position."""
 
-def places_of(batch: ActivationBatch) -> Tensor:
-    """[k, 2] int64 context and position of the batch's outliers."""
-    if batch.outlier is None:
-        return no_places()
-    return torch.stack([batch.contexts.cpu()[batch.outlier], batch.positions.cpu()[batch.outlier]], dim=1)
+    def update(self, batch: ActivationBatch) -> None:
+        """Add those of a batch."""
+        if batch.outlier is not None:
+            places = [each.cpu()[batch.outlier] for each in (batch.contexts, batch.positions)]
+            self.found = torch.cat([self.found, torch.stack(places, dim=1)])
 
+    def merge(self, other: Places) -> None:
+        """Add those of another."""
+        self.found = torch.cat([self.found, other.found])
 
-Reconstruct = Callable[["LoadedSae", "ActivationBatch"], Reconstruction]
-"""What stands in the SAE's place: (sae, tokens) to their reconstruction."""
+    def state(self) -> State:
+        """See `sums.Accumulator`."""
+        return {"found": self.found}, {}
 
-
-def by_the_sae(sae: LoadedSae, batch: ActivationBatch) -> Reconstruction:
-    """The SAE itself."""
-    return sae.reconstruct(batch.x)
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
+        """See `sums.Accumulator`."""
+        self.found = tensors["found"].clone()
 
 
 def collect_first(
     activations: Activations,
     plan: Plan,
+    of: Reconstructed | None = None,
     *,
-    reconstruct: Reconstruct = by_the_sae,
     covariance: bool = False,
-    shards: int = 1,
     name: str = "moments",
-    keeper: Keeper | None = None,
+    progress: Progress | None = None,
 ) -> Generator[Event, None, FirstApart]:
-    """Moments over the plan's training tokens, of all SAEs of the target; outliers apart, if the activations mark any.
+    """Moments over the plan's training tokens; outliers apart, if the activations mark any.
 
     Args:
         activations: of the target.
         plan: what is training.
-        reconstruct: what stands in the SAEs' place.
+        of: whose errors; None: of all SAEs of the target.
         covariance: keep the whole covariance of every error.
-        shards: added up apart and then merged.
         name: of the pass, in events and for what is kept.
-        keeper: where sums are kept on the way.
+        progress: as of `walk`.
 
     Raises:
         DataError: an activation or a reconstruction is not finite; the message says where.
         ResourceError: memory ran out with one context at a time, or there is no room for what is kept.
     """
     loaded = activations.loaded
-    saes = {sae.ref.sae_id: sae for sae in loaded.saes}
+    of = of or Reconstructed.by(loaded.saes)
     d = loaded.model.check_hook(loaded.hook_name)
 
-    def new() -> FirstApart:
-        return FirstApart(d, list(saes), covariance=covariance)
-
     def add(part: FirstApart, whole: ActivationBatch) -> None:
-        batch = whole.rows(plan.train[whole.contexts, whole.positions])
-        part.update(batch, one_by_one(saes, batch, reconstruct))
+        rows = plan.train[whole.contexts, whole.positions]
+        part.update(whole.rows(rows), of.made(whole, rows))
 
-    def restored(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FirstApart:
-        found = new()
-        found.restore(tensors, facts, sums_device(loaded.model.device))
-        return found
-
-    sums = Sums(new=new, add=add, state=FirstApart.state, restored=restored, whole_batches=False)
     return (
         yield from walk(
             activations,
             contexts_with(plan.train),
-            sums,
+            partial(FirstApart, d, of.names, covariance=covariance),
+            add,
             name=name,
-            tokens_per_context=plan.train.shape[1],
-            shards=shards,
-            keeper=keeper,
+            batch=of.batch,
+            at_once=of.at_once,
+            progress=progress,
         )
     )
-
-
-def one_by_one(
-    saes: dict[str, LoadedSae], batch: ActivationBatch, reconstruct: Reconstruct
-) -> Iterator[tuple[str, Reconstruction]]:
-    """Reconstructions made as they are asked for, so that one x_hat is alive at a time."""
-    for sae_id, sae in saes.items():
-        yield sae_id, reconstruct(sae, batch)

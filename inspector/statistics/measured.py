@@ -1,30 +1,24 @@
 """What both passes conclude, as plain numbers: the only thing an experiment computes from.
 
-No tensors here, so that an experiment can be listed, tested and drawn without torch.
+No tensors here, so that an experiment can be listed, tested and drawn without torch. Here too: intervals and slopes of
+plain numbers, for experiments that keep their bootstrap draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
-
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from inspector.engine.regression import Factorisation
-    from inspector.engine.resampling import Estimate
     from inspector.spec import SaeRef
-    from inspector.statistics.first_pass import FirstPass, SaeMaps
-    from inspector.statistics.heaviest import Weights
-    from inspector.statistics.second_pass import HookSums
+    from inspector.statistics.held_out import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of one SAE over one set of tokens. Unitless; None: undefined, or nobody needed it."""
+    """Scores of one SAE over one set of tokens. Unitless; None: undefined, or not needed."""
 
     fvu: float | None = None
     fvu_nonlinear: float | None = None
@@ -98,9 +92,9 @@ class Statistics:
     """Its fvu_nonlinear: 0 to 1e-10, or the regression is wrong (S-10)."""
     saes: tuple[SaeStatistics, ...]
     outliers: OutliersFound | None = None
-    """The tokens that outweigh all others; None: nobody looked."""
+    """The tokens that outweigh all others; None: not looked for."""
     all_tokens: Statistics | None = None
-    """The same with outliers fitted and scored like the others; None: they are here already, or nobody looked."""
+    """The same with outliers fitted and scored like the others; None: they are here already, or not looked for."""
     own: Mapping[str, object] = field(default_factory=dict)
     """By experiment id: what its own measurement returned."""
 
@@ -110,135 +104,64 @@ class Statistics:
         return -(self.effective_rank + int(self.intercept)) / self.n_train
 
 
-def conclude(
-    *,
-    refs: dict[str, SaeRef],
-    first: FirstPass,
-    factorisation: Factorisation,
-    maps: dict[str, SaeMaps],
-    held_out: HookSums,
-    everything: HookSums | None,
-    needs: Collection[Need],
-    intercept: bool,
-    seed: int,
-    n_resamples: int,
-) -> Statistics:
-    """Turn the sums of both passes into numbers.
+LEVEL = 0.95
+NORMAL = 1.959964
+"""The normal distribution's two-sided 95% quantile."""
 
-    Args:
-        refs: of every SAE, in the order of the result.
-        first: the finished first pass.
-        factorisation: of its moments.
-        maps: fitted from them, with or without `intercept`.
-        held_out: sums over the held-out tokens.
-        everything: sums over all included tokens, if fvu and fvu_nonlinear are to be over those.
-        needs: scores that nobody needs are not computed.
-        intercept: as fitted.
-        seed: of the bootstrap.
-        n_resamples: bootstrap draws; 0 gives no intervals.
+
+def interval(draws: Sequence[float | None], *, level: float = LEVEL) -> tuple[float, float] | None:
+    """Percentile interval of a score's bootstrap draws, the first entry being the score as measured.
+
+    None without draws or if any is undefined, as everywhere: a percentile of the rest would be of other data.
     """
-    from inspector.engine.nulls import gaussian_norm_r2
-    from inspector.engine.resampling import resampling_counts
-    from inspector.statistics import held_out as scoring
-    from inspector.statistics.first_pass import error_name
-
-    counts = resampling_counts(len(held_out.n), seed=seed, n_resamples=n_resamples)
-    everything_counts = None
-    if everything is not None:
-        everything_counts = resampling_counts(len(everything.n), seed=seed, n_resamples=n_resamples)
-    saes = []
-    for sae_id, ref in refs.items():
-        estimates = _estimates(held_out, sae_id, counts, needs)
-        switched = _point_scores(held_out, sae_id, needs, switched=True)
-        if everything is not None and everything_counts is not None:
-            own = _estimates(everything, sae_id, everything_counts, needs)
-            estimates |= {name: own[name] for name in ("fvu", "fvu_nonlinear") if name in own}
-            other = _point_scores(everything, sae_id, needs, switched=True)
-            switched |= {name: other[name] for name in ("fvu", "fvu_nonlinear") if name in other}
-        gaussian = None
-        if ERROR_COVARIANCE in needs:
-            gaussian = gaussian_norm_r2(first.moments.target(error_name(sae_id)), factorisation, error_name(sae_id))
-        saes.append(
-            SaeStatistics(
-                ref=ref,
-                l0=scoring.l0(held_out, sae_id),
-                scores=Scores(**{name: estimate.value for name, estimate in estimates.items()}),
-                intervals={name: estimate.interval for name, estimate in estimates.items()},
-                train=_train_scores(first, maps[sae_id], sae_id),
-                switched=Scores(**switched),
-                gaussian_r2_norm=gaussian,
-                undefined_dims=scoring.undefined_dims(held_out, sae_id),
-                weights=scoring.weights(held_out, sae_id) if sae_id in held_out.top else None,
-            )
-        )
-    affine_fvu, affine_fvu_nonlinear = _affine_control(first, factorisation) if ERROR_MAP in needs else (None, None)
-    return Statistics(
-        d=first.moments.d,
-        n_train=first.n_train,
-        n_test=int(held_out.n.sum()),
-        n_test_contexts=held_out.n_contexts,
-        intercept=intercept,
-        fvu_on="held-out" if everything is None else "all",
-        effective_rank=factorisation.effective_rank,
-        condition_number=factorisation.condition_number,
-        constant_share=factorisation.constant_share,
-        affine_fvu=affine_fvu,
-        affine_fvu_nonlinear=affine_fvu_nonlinear,
-        saes=tuple(saes),
-    )
+    values = [value for value in draws[1:] if value is not None and value == value]
+    if len(values) < 2 or len(values) != len(draws) - 1:
+        return None
+    ordered = sorted(values)
+    tail = (1.0 - level) / 2.0
+    return _quantile(ordered, tail), _quantile(ordered, 1.0 - tail)
 
 
-def _estimates(sums: HookSums, sae_id: str, counts: Tensor, needs: Collection[Need]) -> dict[str, Estimate]:
-    from inspector.engine.resampling import percentile_estimate
-    from inspector.statistics import held_out as scoring
-
-    values = {"fvu": scoring.fvu(sums, sae_id, counts)}
-    if NORM_MAP in needs:
-        values["r2_norm"] = scoring.r2_norm(sums, sae_id, counts)
-    if ERROR_MAP in needs:
-        values["fvu_nonlinear"] = scoring.fvu_nonlinear(sums, sae_id, counts)
-        values["r2_pooled"] = scoring.r2_pooled(sums, sae_id, counts)
-        values["r2_mean_dims"] = scoring.r2_mean_dims(sums, sae_id, counts)
-    return {name: percentile_estimate(value) for name, value in values.items()}
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear interpolation between order statistics, as numpy and torch do."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def _point_scores(sums: HookSums, sae_id: str, needs: Collection[Need], *, switched: bool) -> dict[str, float | None]:
-    """The scores of the data as they are, without intervals."""
-    import torch
+def slope_beside(
+    x: Sequence[float], y: Sequence[float], covariate: Sequence[float]
+) -> tuple[float, tuple[float, float]] | None:
+    """Least-squares slope of y on x with a covariate and a constant, and its 95% interval; None if undetermined.
 
-    from inspector.engine.resampling import percentile_estimate
-    from inspector.statistics import held_out as scoring
-
-    counts = torch.ones(1, len(sums.n), dtype=torch.float64)
-    values = {}
-    if NORM_MAP in needs:
-        values["r2_norm"] = scoring.r2_norm(sums, sae_id, counts, switched=switched)
-    if ERROR_MAP in needs:
-        values["fvu_nonlinear"] = scoring.fvu_nonlinear(sums, sae_id, counts, switched=switched)
-        values["r2_pooled"] = scoring.r2_pooled(sums, sae_id, counts, switched=switched)
-        values["r2_mean_dims"] = scoring.r2_mean_dims(sums, sae_id, counts, switched=switched)
-    return {name: percentile_estimate(value).value for name, value in values.items()}
-
-
-def _train_scores(first: FirstPass, maps: SaeMaps, sae_id: str) -> Scores:
-    from inspector.engine.scores import fvu_from_moments, r2_from_moments
-    from inspector.statistics.first_pass import error_name, norm_name
-
-    error, norm = first.moments.target(error_name(sae_id)), first.moments.target(norm_name(sae_id))
-    pooled, mean_dims = r2_from_moments(error, maps.error_map)
-    return Scores(
-        fvu=fvu_from_moments(error, None),
-        fvu_nonlinear=fvu_from_moments(error, maps.error_map),
-        r2_norm=r2_from_moments(norm, maps.norm_map)[0],
-        r2_pooled=pooled,
-        r2_mean_dims=mean_dims,
-    )
+    Three columns are solved by hand (normal equations of centred data), because listing results loads no numpy.
+    The interval is Student's, over the points: few SAEs make it wide.
+    """
+    n = len(x)
+    cx, cy, cz = ([value - sum(values) / n for value in values] for values in (x, y, covariate)) if n else ([], [], [])
+    xx, zz, xz = (sum(a * b for a, b in zip(p, q, strict=True)) for p, q in ((cx, cx), (cz, cz), (cx, cz)))
+    xy, zy = (sum(a * b for a, b in zip(p, cy, strict=True)) for p in (cx, cz))
+    fitted = 3
+    if zz <= 1e-12 * max(xx, 1e-300):  # one value only: there is nothing to hold fixed
+        zz, xz, zy, fitted = 1.0, 0.0, 0.0, 2
+    determinant = xx * zz - xz * xz
+    if n <= fitted or xx <= 0.0 or determinant <= 1e-9 * xx * zz:
+        return None
+    b = (zz * xy - xz * zy) / determinant
+    c = (xx * zy - xz * xy) / determinant
+    rest = sum((v - b * u - c * w) ** 2 for u, v, w in zip(cx, cy, cz, strict=True))
+    half = student(n - fitted) * math.sqrt(max(rest, 0.0) / (n - fitted) * zz / determinant)
+    return b, (b - half, b + half)
 
 
-def _affine_control(first: FirstPass, factorisation: Factorisation) -> tuple[float | None, float | None]:
-    """FVU and fvu_nonlinear on the training tokens of a projection on the leading half of the principal components."""
-    from inspector.engine.nulls import pca_moments
-    from inspector.engine.scores import fvu_from_moments
-
-    error = pca_moments(first.moments)
-    return fvu_from_moments(error, None), fvu_from_moments(error, factorisation.fit_moments(error))
+def student(freedom: int) -> float:
+    """Two-sided 95% quantile of Student's t: exact for 1 and 2, to 0.01 from 3 on (Cornish and Fisher's expansion)."""
+    if freedom < 3:
+        return {1: 12.706205, 2: 4.302653}[freedom]
+    z, v = NORMAL, float(freedom)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + first / v + second / v**2 + third / v**3 + fourth / v**4

@@ -16,10 +16,12 @@ from inspector.engine.moments import Moments, to_float64
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.sampling import nearest_l0, sample_plan
+from inspector.statistics.grouping import nearest_l0, sample_plan
+from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.sums import ByName, Sums
 
 if TYPE_CHECKING:
+    from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.pipeline import Measuring
 
@@ -72,67 +74,71 @@ def measure_probes(measuring: Measuring, *, l0: float, tokens: int) -> Generator
         tokens: about so many of the plan's; 0 takes all.
     """
     loaded = measuring.loaded
-    assert loaded is not None, "a probe needs a target"
     plan = sample_plan(measuring.plan, tokens, measuring.seed) if tokens else measuring.plan
     picks = nearest_l0(loaded.saes, l0)
-    sums = [_Sums(sae) for sae in picks]
-    indices = contexts_with(plan.train)
-    progress = Progress("probes", len(indices), plan.train.shape[1])
-    for batch in measuring.activations.batches(indices):
-        with torch.inference_mode():
-            x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
-            for each in sums:
-                each.update(x)
-        yield progress.advance(batch)
+
+    def new() -> ByName[_Latents]:
+        return ByName({sae.ref.sae_id: _Latents.zeros(sae) for sae in picks})
+
+    def add(sums: ByName[_Latents], batch: ActivationBatch) -> None:
+        x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
+        for sae in picks:
+            sums.of[sae.ref.sae_id].update(sae, x)
+
+    sums = yield from walk(measuring.activations, contexts_with(plan.train), new, add, name="probes")
     with torch.inference_mode():
         return Probed(
             n_tokens=plan.n_train,
             intercept=measuring.intercept,
             seed=measuring.seed,
             smoothed_over=measuring.protocol.smoothed_over,
-            saes=tuple(each.finish(measuring.intercept) for each in sums),
+            saes=tuple(sums.of[sae.ref.sae_id].concluded(sae, measuring.intercept) for sae in picks),
         )
 
 
-class _Sums:
-    """Running sums of one SAE."""
+@dataclass(kw_only=True)
+class _Latents(Sums):
+    """Of one SAE."""
 
-    def __init__(self, sae: LoadedSae) -> None:
-        self._sae = sae
-        self._moments = Moments(sae.ref.d_in)
-        rows, self._bias = sae.decoder
-        self._rows = rows
-        self._powers = torch.zeros(4, sae.ref.d_sae, dtype=torch.float64)
+    moments: Moments
+    """Of its own output, with ‖s‖² as the target."""
+    powers: Tensor
+    """[4, d_sae] sums of what `_powers` gives."""
 
-    def update(self, x: Tensor) -> None:
+    @classmethod
+    def zeros(cls, sae: LoadedSae) -> _Latents:
+        """Of nothing."""
+        return cls(moments=Moments(sae.ref.d_in), powers=torch.zeros(4, sae.ref.d_sae, dtype=torch.float64))
+
+    def update(self, sae: LoadedSae, x: Tensor) -> None:
         """Add tokens x [n, d]."""
-        for rows, latents in self._sae.chunks(x):
+        bias = sae.decoder[1]
+        for rows, latents in sae.chunks(x):
             n = rows.stop - rows.start
-            s = self._sae.decode(latents)[:n] - self._bias
-            self._moments.update(s, {"norm": to_float64(s).square().sum(dim=1)})
-            wide = latents[:n]
-            for power, values in enumerate(_powers(wide)):
-                self._powers[power] += values.sum(dim=0, dtype=torch.float64).cpu()
+            s = sae.decode(latents)[:n] - bias
+            self.moments.update(s, {"norm": to_float64(s).square().sum(dim=1)})
+            for power, values in enumerate(_powers(latents[:n])):
+                self.powers[power] += values.sum(dim=0, dtype=torch.float64).cpu()
 
-    def finish(self, intercept: bool) -> ProbedSae:
+    def concluded(self, sae: LoadedSae, intercept: bool) -> ProbedSae:
         """What follows, for the latents that were active."""
-        n = self._moments.n
-        probe = Factorisation(self._moments).fit("norm", intercept=intercept)
-        count, first, second, third = self._powers / n
+        n = self.moments.n
+        probe = Factorisation(self.moments).fit("norm", intercept=intercept)
+        count, first, second, third = self.powers / n
         active = count > 0
         # By the mean when active, as the public code orders Fig. 14: then that curve falls from left to right (D-20).
         when_active = (first / count).where(active, torch.full_like(first, -torch.inf))
         order = when_active.argsort(descending=True, stable=True)
         chosen = order[: int(active.sum())]
         variance, covariance = second - first.square(), third - first * second
-        dot = (to_float64(self._rows).cpu() @ probe.weight[0].cpu())[chosen]
+        dot = (to_float64(sae.decoder[0]).cpu() @ probe.weight[0].cpu())[chosen]
 
         def listed(values: Tensor) -> Numbers:
             return tuple(float(f"{value:.7g}") for value in values.tolist())
 
         return ProbedSae(
-            sae=self._sae.ref.sae_id,
-            d_sae=self._sae.ref.d_sae,
+            sae=sae.ref.sae_id,
+            d_sae=sae.ref.d_sae,
             n_active=len(chosen),
             latents=tuple(chosen.tolist()),
             frequency=listed(count[chosen]),
@@ -140,7 +146,7 @@ class _Sums:
             power_ratio=listed((second / first)[chosen]),
             ols=listed((covariance / variance)[chosen]),
             dot=listed(dot),
-            r2_probe=r2_from_moments(self._moments.target("norm"), probe)[0],
+            r2_probe=r2_from_moments(self.moments.target("norm"), probe)[0],
         )
 
 

@@ -6,7 +6,7 @@ by different rules (D-02, D-27); only its profile does so here.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,14 @@ from inspector.engine.plan import Plan, make_plan
 from inspector.engine.pursuit import Codes, Pursuit, Variant
 from inspector.errors import DataError
 from inspector.events import Event
+from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
+from inspector.statistics.grouping import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
-from inspector.statistics.regressing import Scored, regress
-from inspector.statistics.sampling import nearest_l0, sample_plan, tokens_wanted
-from inspector.statistics.substitutes import Made
+from inspector.statistics.pipeline import Measuring, Regressed, regress
 
 if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.first_pass import Reconstruction
-    from inspector.statistics.pipeline import Measuring
 
 Draws = tuple[float, ...]
 """A score: first as measured, then on every bootstrap draw of the held-out contexts."""
@@ -85,26 +83,18 @@ def measure_pursuit(
         DataError: the published variant divided zero by zero.
     """
     loaded = measuring.loaded
-    assert loaded is not None, "pursuit needs a target"
     chosen: Variant = variant or measuring.protocol.pursuit
     d = loaded.model.check_hook(loaded.hook_name)
     plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     picks = nearest_l0(loaded.saes, l0)
-    source = _Source(measuring, plan, picks, chosen)
-    found = yield from regress(
-        source.batches,
-        plan,
-        d,
-        [f"{way} {sae.ref.sae_id}" for sae in picks for way in ("encoder", "pursuit")],
-        label="pursuit",
-        intercept=measuring.intercept,
-        scored=measuring.protocol.fvu_on,
-        seed=measuring.seed,
-        n_resamples=measuring.n_resamples,
-    )
+    source = _Source(plan, picks, chosen)
+    names = tuple(f"{way} {sae.ref.sae_id}" for sae in picks for way in ("encoder", "pursuit"))
+    of = Reconstructed(names=names, made=source.made)
+    on_all = measuring.protocol.fvu_on == "all"
+    found = yield from regress(measuring, plan, of, name="pursuit", on_all=on_all)
     wide: tuple[tuple[str, int, Series], ...] = ()
     if measuring.protocol.breakdown_as_published:
-        wide = yield from _as_published(measuring, l0, tokens_wanted(tokens, d), d)
+        wide = yield from _as_published(measuring, l0, tokens_wanted(tokens, d))
     return Pursued(
         variant=chosen,
         seed=measuring.seed,
@@ -128,8 +118,8 @@ def measure_pursuit(
 class _Source:
     """Both reconstructions of every batch. Codes of contexts that are asked for twice are kept, which are small."""
 
-    def __init__(self, measuring: Measuring, plan: Plan, saes: Sequence[LoadedSae], variant: Variant) -> None:
-        self._activations, self._plan, self._saes = measuring.activations, plan, saes
+    def __init__(self, plan: Plan, saes: Sequence[LoadedSae], variant: Variant) -> None:
+        self._plan, self._saes = plan, saes
         self._both = frozenset(contexts_with(plan.train)).intersection(contexts_with(plan.test))
         self._kept: dict[tuple[str, tuple[int, ...]], Codes] = {}
         for sae in saes:
@@ -140,16 +130,15 @@ class _Source:
                 )
         self.pursuits = {sae.ref.sae_id: Pursuit(*sae.decoder, variant=variant) for sae in saes}
 
-    def batches(self, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
-        """See `regressing.Batches`."""
-        for batch in self._activations.batches(indices):
-            made: dict[str, Reconstruction] = {}
-            wanted = self._plan.included[batch.contexts, batch.positions].to(batch.x.device)
-            for sae in self._saes:
-                by_encoder = sae.reconstruct(batch.x)
-                made[f"encoder {sae.ref.sae_id}"] = by_encoder
-                made[f"pursuit {sae.ref.sae_id}"] = self._pursued(sae, batch, by_encoder.l0 * wanted)
-            yield batch, made
+    def made(self, batch: ActivationBatch, rows: Tensor) -> Iterator[tuple[str, Reconstruction]]:
+        """See `Reconstructed`. Whole contexts are pursued, so that what is kept of them serves both passes."""
+        wanted = self._plan.included[batch.contexts, batch.positions].to(batch.x.device)
+        chosen = rows.to(batch.x.device)
+        for sae in self._saes:
+            by_encoder = sae.reconstruct(batch.x)
+            for way in ("encoder", "pursuit"):
+                one = by_encoder if way == "encoder" else self._pursued(sae, batch, by_encoder.l0 * wanted)
+                yield f"{way} {sae.ref.sae_id}", Made(x_hat=one.x_hat[chosen], l0=one.l0[chosen])
 
     def _pursued(self, sae: LoadedSae, batch: ActivationBatch, targets: Tensor) -> Made:
         group = tuple(torch.unique_consecutive(batch.contexts).tolist())
@@ -169,11 +158,10 @@ class _Source:
 
 
 def _as_published(
-    measuring: Measuring, l0: float, tokens: int, d: int
+    measuring: Measuring, l0: float, tokens: int
 ) -> Generator[Event, None, tuple[tuple[str, int, Series], ...]]:
     """The encoder's series over positions from 1 on, per width of the SAE whose measured L0 is nearest."""
     loaded = measuring.loaded
-    assert loaded is not None
     whole = make_plan(
         loaded.contexts.token_ids,
         loaded.model.special_ids,
@@ -185,20 +173,12 @@ def _as_published(
     )
     plan = sample_plan(whole, tokens, measuring.seed)
 
-    def batches(indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
-        for batch in measuring.activations.batches(indices):
-            yield batch, {sae.ref.sae_id: sae.reconstruct(batch.x) for sae in loaded.saes}
-
     found = yield from regress(
-        batches,
+        measuring,
         plan,
-        d,
-        [sae.ref.sae_id for sae in loaded.saes],
-        label="encoder, as published",
-        intercept=measuring.intercept,
-        scored=measuring.protocol.fvu_on,
-        seed=measuring.seed,
-        n_resamples=measuring.n_resamples,
+        Reconstructed.by(loaded.saes),
+        name="encoder, as published",
+        on_all=measuring.protocol.fvu_on == "all",
     )
     picks = []
     for d_sae in sorted({sae.ref.d_sae for sae in loaded.saes}):
@@ -208,7 +188,7 @@ def _as_published(
     return tuple(picks)
 
 
-def _series(scored: Scored) -> Series:
+def _series(scored: Regressed) -> Series:
     return Series(
         l0=scored.l0,
         fvu=tuple(scored.fvu.tolist()),

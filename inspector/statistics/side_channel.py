@@ -11,24 +11,25 @@ with l the centred linear_error, r the nonlinear_error. On training tokens the s
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from inspector.engine.decomposition import decompose, squared_norm
+from inspector.engine.decomposition import Decomposition, decompose, squared_norm
 from inspector.engine.moments import Moments, to_float64
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.sampling import nearest_l0, sample_plan
-from inspector.statistics.token_sums import Blocks, RowSums, Runs
+from inspector.statistics.grouping import Runs, groups_of, nearest_l0, sample_plan
+from inspector.statistics.passes import Progress, contexts_with, walk
+from inspector.statistics.sums import ByName, Sums
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
+    from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.pipeline import Measuring
 
@@ -83,143 +84,196 @@ def measure_channels(
         dense: a latent active on a larger share of the tokens counts as dense.
     """
     loaded = measuring.loaded
-    assert loaded is not None, "a side channel needs a target"
     plan = sample_plan(measuring.plan, tokens, measuring.seed) if tokens else measuring.plan
     saes = nearest_l0(loaded.saes, l0)
     d = loaded.model.check_hook(loaded.hook_name)
     ranks = ranks_for(d, rank)
-    blocks = Blocks(plan.test, plan.documents)
-    directions = [_Directions(sae, measuring.maps[sae.ref.sae_id].error_map) for sae in saes]
+    maps = {sae.ref.sae_id: measuring.maps[sae.ref.sae_id].error_map for sae in saes}
+    groups = groups_of(plan.test, plan.documents)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     progress = Progress("side channel", len(training) + len(testing), plan.train.shape[1])
-    for batch in measuring.activations.batches(training):
-        with torch.inference_mode():
-            x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
-            for each in directions:
-                each.update(x)
-        yield progress.advance(batch)
+
+    def new_directions() -> ByName[_Directions]:
+        return ByName({sae.ref.sae_id: _Directions.zeros(sae) for sae in saes})
+
+    def look(sums: ByName[_Directions], batch: ActivationBatch) -> None:
+        x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
+        for sae in saes:
+            sums.of[sae.ref.sae_id].update(sae, maps[sae.ref.sae_id], x)
+
+    walked = measuring.activations
+    directions = yield from walk(walked, training, new_directions, look, name="side channel", progress=progress)
     with torch.inference_mode():
-        channels = [_Channel(each, blocks.n) for each in directions]
-    x_sums = _Variance(next(iter(measuring.maps.values())).error_map.centre, blocks.n)
-    for batch in measuring.activations.batches(testing):
-        with torch.inference_mode():
-            mask = plan.test[batch.contexts, batch.positions]
-            x, runs = batch.x[mask.to(batch.x.device)], blocks.runs(batch.contexts[mask])
-            x_sums.update(x, runs)
-            for channel in channels:
-                channel.update(x, runs)
-        yield progress.advance(batch)
-    draws = resampling_counts(blocks.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
+        principal = {name: own.principal(maps[name].intercept) for name, own in directions.of.items()}
+
+    def add(sums: _Channels, batch: ActivationBatch) -> None:
+        mask = plan.test[batch.contexts, batch.positions]
+        x, runs = batch.x[mask.to(batch.x.device)], groups.runs(batch.contexts[mask])
+        sums.update(x, centre, runs)
+        for sae in saes:
+            name = sae.ref.sae_id
+            sums.saes[name].update(decompose(x, sae.reconstruct(x).x_hat, maps[name]), principal[name], runs)
+
+    centre = next(iter(measuring.maps.values())).error_map.centre
+    sums = yield from walk(
+        walked,
+        testing,
+        lambda: _Channels.zeros(groups.n, d, list(maps)),
+        add,
+        name="side channel, held out",
+        progress=progress,
+    )
+    draws = resampling_counts(groups.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
     with torch.inference_mode():
-        variance = x_sums.finish(draws)
+        variance = sums.variance(draws)
         return Channels(
             n_train=plan.n_train,
             n_test=plan.n_test,
             ranks=ranks,
             saes=tuple(
-                channel.finish(draws, variance, ranks, each.dense(dense))
-                for channel, each in zip(channels, directions, strict=True)
+                sums.saes[name].concluded(
+                    draws,
+                    variance,
+                    sae=name,
+                    ranks=ranks,
+                    spectrum=principal[name].shares,
+                    dense=directions.of[name].dense(dense),
+                )
+                for name in maps
             ),
         )
 
 
-class _Directions:
-    """Training sums of one SAE: covariance of its linear_error, and how often each latent is active."""
+@dataclass(frozen=True, kw_only=True)
+class _Principal:
+    """Principal directions of a linear_error."""
 
-    def __init__(self, sae: LoadedSae, error_map: LinearMap) -> None:
-        self.sae, self.error_map = sae, error_map
-        self._moments = Moments(sae.ref.d_in)
-        self._active = torch.zeros(sae.ref.d_sae, dtype=torch.int64)
+    mean: Tensor
+    """[d] that they are around; zero without an intercept."""
+    shares: Tensor
+    """[d] of its variance, largest first."""
+    vectors: Tensor
+    """[d, d] in columns."""
 
-    def update(self, x: Tensor) -> None:
+
+@dataclass(kw_only=True)
+class _Directions(Sums):
+    """Training sums of one SAE."""
+
+    moments: Moments
+    """Of its linear_error."""
+    active: Tensor
+    """[d_sae] int64 tokens on which each latent is active."""
+
+    @classmethod
+    def zeros(cls, sae: LoadedSae) -> _Directions:
+        """Of nothing."""
+        return cls(moments=Moments(sae.ref.d_in), active=torch.zeros(sae.ref.d_sae, dtype=torch.int64))
+
+    def update(self, sae: LoadedSae, error_map: LinearMap, x: Tensor) -> None:
         """Add tokens x [n, d]."""
-        for rows, latents in self.sae.chunks(x):
-            self._active += (latents[: rows.stop - rows.start] > 0).sum(dim=0).cpu()
-        self._moments.update(self.error_map.predict(x), {})
+        for rows, latents in sae.chunks(x):
+            self.active += (latents[: rows.stop - rows.start] > 0).sum(dim=0).cpu()
+        self.moments.update(error_map.predict(x), {})
 
-    def principal(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean [d], shares [d] and directions [d, d] in columns, largest first. Around zero without an intercept."""
-        sums, mean = self._moments.s_xx, self._moments.mean_x
-        if not self.error_map.intercept:
-            sums, mean = sums + self._moments.n * torch.outer(mean, mean), torch.zeros_like(mean)
+    def principal(self, intercept: bool) -> _Principal:
+        """The directions; around zero without an intercept."""
+        sums, mean = self.moments.s_xx, self.moments.mean_x
+        if not intercept:
+            sums, mean = sums + self.moments.n * torch.outer(mean, mean), torch.zeros_like(mean)
         values, vectors = torch.linalg.eigh(sums)
         values = values.flip(0).clamp_min(0)
         total = float(values.sum())
-        return mean, values / total if total else values, vectors.flip(1)
+        return _Principal(mean=mean, shares=values / total if total else values, vectors=vectors.flip(1))
 
     def dense(self, limit: float) -> tuple[tuple[tuple[int, float], ...], float | None]:
         """The dense latents, and their share of all active ones."""
-        frequency = self._active.double() / self._moments.n
+        frequency = self.active.double() / self.moments.n
         found = (frequency > limit).nonzero()[:, 0]
         order = found[frequency[found].argsort(descending=True, stable=True)]
-        total = int(self._active.sum())
-        share = float(self._active[found].sum()) / total if total else None
+        total = int(self.active.sum())
+        share = float(self.active[found].sum()) / total if total else None
         return tuple(zip(order.tolist(), frequency[order].tolist(), strict=True)), share
 
 
-class _Variance:
-    """Sums of x around its training mean per group of contexts, for the variance that every fraction is of."""
-
-    def __init__(self, centre: Tensor, n_groups: int) -> None:
-        self._centre = centre
-        self._n = RowSums(n_groups, 1)
-        self._sum, self._square = (RowSums(n_groups, len(centre)) for _ in range(2))
-
-    def update(self, x: Tensor, runs: Runs) -> None:
-        """Add tokens x [n, d]."""
-        wide = to_float64(x) - self._centre.to(x.device)
-        self._n.update(torch.ones(len(x), 1), runs)
-        self._sum.update(wide, runs)
-        self._square.update(wide.square(), runs)
-
-    def finish(self, draws: Tensor) -> Tensor:
-        """[r] sum ‖x - mean(x)‖² for every draw of groups; NaN where zero."""
-        n, total, square = (draws @ each.values for each in (self._n, self._sum, self._square))
-        return nan_if_zero((square - total.square() / n).sum(dim=1))
-
-
-class _Channel:
+@dataclass(kw_only=True)
+class _Channel(Sums):
     """Held-out sums of one SAE, per group of contexts."""
 
-    def __init__(self, directions: _Directions, n_groups: int) -> None:
-        self._sae, self._map = directions.sae, directions.error_map
-        self._mean, self._spectrum, self._vectors = directions.principal()
-        self._squares = RowSums(n_groups, 2)
-        """Of sae_error and of nonlinear_error."""
-        self._along = RowSums(n_groups, len(self._mean))
+    squares: Tensor
+    """[g, 2] of sae_error and of nonlinear_error."""
+    along: Tensor
+    """[g, d] what each direction adds to the error where it is left out."""
 
-    def update(self, x: Tensor, runs: Runs) -> None:
-        """Add tokens x [n, d]."""
-        parts = decompose(x, self._sae.reconstruct(x).x_hat, self._map)
-        vectors = self._vectors.to(x.device)
-        linear = (to_float64(parts.linear_error) - self._mean.to(x.device)) @ vectors
+    def update(self, parts: Decomposition, principal: _Principal, runs: Runs) -> None:
+        """Add the split errors of some tokens."""
+        vectors = principal.vectors.to(parts.x.device)
+        linear = (to_float64(parts.linear_error) - principal.mean.to(parts.x.device)) @ vectors
         along = linear.square() + 2.0 * linear * (to_float64(parts.nonlinear_error) @ vectors)
         squares = [squared_norm(parts.sae_error), squared_norm(parts.nonlinear_error)]
-        self._squares.update(torch.stack(squares, dim=1), runs)
-        self._along.update(along, runs)
+        runs.add(self.squares, torch.stack(squares, dim=1))
+        runs.add(self.along, along)
 
-    def finish(
+    def concluded(
         self,
         draws: Tensor,
         variance: Tensor,
+        *,
+        sae: str,
         ranks: tuple[int, ...],
+        spectrum: Tensor,
         dense: tuple[tuple[tuple[int, float], ...], float | None],
     ) -> ChannelSae:
         """Every rank's FVU for every draw [r, g] of groups of contexts."""
-        along = draws @ self._along.values
-        error, rest = (draws @ self._squares.values).unbind(dim=1)
+        along = draws @ self.along
+        error, rest = (draws @ self.squares).unbind(dim=1)
         after = along.flip(1).cumsum(dim=1).flip(1)  # [r, d] what directions from j on add
         left = (torch.cat([after, torch.zeros_like(rest)[:, None]], dim=1) + rest[:, None]) / variance[:, None]
         return ChannelSae(
-            sae=self._sae.ref.sae_id,
+            sae=sae,
             fvu=percentile_estimate(error / variance),
             by_rank=tuple(percentile_estimate(left[:, rank]) for rank in ranks),
-            spectrum=tuple(float(f"{share:.6g}") for share in self._spectrum.tolist()),
+            spectrum=tuple(float(f"{share:.6g}") for share in spectrum.tolist()),
             rank_half=percentile_estimate(_rank_for(left, 0.5)),
             rank_most=percentile_estimate(_rank_for(left, 0.9)),
             dense=dense[0],
             dense_of_l0=dense[1],
         )
+
+
+@dataclass(kw_only=True)
+class _Channels(Sums):
+    """Held-out sums of all SAEs, and of x around its training mean, for the variance that every fraction is of."""
+
+    n: Tensor
+    """[g]"""
+    x_sum: Tensor
+    """[g, d]"""
+    x_sq: Tensor
+    """[g, d]"""
+    saes: dict[str, _Channel]
+
+    @classmethod
+    def zeros(cls, g: int, d: int, sae_ids: Sequence[str]) -> _Channels:
+        """Of nothing."""
+
+        def none(*shape: int) -> Tensor:
+            return torch.zeros(g, *shape, dtype=torch.float64)
+
+        saes = {sae_id: _Channel(squares=none(2), along=none(d)) for sae_id in sae_ids}
+        return cls(n=none(), x_sum=none(d), x_sq=none(d), saes=saes)
+
+    def update(self, x: Tensor, centre: Tensor, runs: Runs) -> None:
+        """Add tokens x [n, d]."""
+        wide = to_float64(x) - centre.to(x.device)
+        runs.add(self.n, torch.ones(len(x), dtype=torch.float64))
+        runs.add(self.x_sum, wide)
+        runs.add(self.x_sq, wide.square())
+
+    def variance(self, draws: Tensor) -> Tensor:
+        """[r] sum ‖x - mean(x)‖² for every draw of groups; NaN where zero."""
+        n, total, square = (draws @ each for each in (self.n[:, None], self.x_sum, self.x_sq))
+        return nan_if_zero((square - total.square() / n).sum(dim=1))
 
 
 def _rank_for(left: Tensor, share: float) -> Tensor:

@@ -7,24 +7,25 @@ make everything a splice of something else. Errors are those of held-out context
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.engine.decomposition import decompose, squared_norm
+from inspector.engine.decomposition import Decomposition, decompose, squared_norm
+from inspector.engine.plan import random_part
 from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.model import loss_per_token
-from inspector.statistics.grouping import drawn_together
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.sampling import nearest_l0, random_part
+from inspector.statistics.grouping import drawn_together, nearest_l0
+from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.sums import FIXED, LARGEST, Sums
 
 if TYPE_CHECKING:
+    from inspector.sources.activations import ActivationBatch
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.first_pass import SaeMaps
     from inspector.statistics.pipeline import Measuring
 
 ARMS = ("sae", "linear", "nonlinear", "both", "random", "difference")
@@ -34,43 +35,50 @@ PROBABILITY_ROWS = 256
 
 
 @dataclass(kw_only=True)
-class SplicedSae:
-    """Sums per context of one SAE, in the order of the contexts."""
+class SplicedSae(Sums):
+    """Sums of one SAE over the scored tokens of each of c contexts, [c] float64."""
 
-    sae: str
-    loss: dict[str, list[float]] = field(default_factory=lambda: {arm: [] for arm in ARMS})
-    """By arm: sum over the scored tokens of the loss, in nats."""
-    kl: dict[str, list[float]] = field(default_factory=lambda: {arm: [] for arm in ARMS})
-    """By arm: sum of KL(original || spliced), in nats."""
-    error_sq: list[float] = field(default_factory=list)
-    linear_sq: list[float] = field(default_factory=list)
-    nonlinear_sq: list[float] = field(default_factory=list)
-    """Sums of squared norms."""
-    error_norm: list[float] = field(default_factory=list)
-    linear_norm: list[float] = field(default_factory=list)
-    nonlinear_norm: list[float] = field(default_factory=list)
-    """Sums of norms."""
+    sae: str = field(metadata=FIXED)
+    loss: dict[str, Tensor]
+    """By arm: of the loss, in nats."""
+    kl: dict[str, Tensor]
+    """By arm: of KL(original || spliced), in nats."""
+    error_sq: Tensor
+    linear_sq: Tensor
+    nonlinear_sq: Tensor
+    """Of squared norms."""
+    error_norm: Tensor
+    linear_norm: Tensor
+    nonlinear_norm: Tensor
+    """Of norms."""
+
+    @classmethod
+    def zeros(cls, sae_id: str, c: int) -> SplicedSae:
+        """Of nothing."""
+        made = {each.name: torch.zeros(c, dtype=torch.float64) for each in fields(cls) if "_" in each.name}
+        loss, kl = ({arm: torch.zeros(c, dtype=torch.float64) for arm in ARMS} for _ in range(2))
+        return cls(sae=sae_id, loss=loss, kl=kl, **made)
 
 
 @dataclass(kw_only=True)
-class Spliced:
+class Spliced(Sums):
     """Everything the splices gave."""
 
-    n: list[int] = field(default_factory=list)
-    """Scored tokens per context."""
-    groups: list[int] = field(default_factory=list)
-    """The document of each context, counted from 0: those of one are drawn together."""
-    original: list[float] = field(default_factory=list)
-    """Sum of the unhooked loss per context, in nats."""
-    loss_gap: float = 0.0
+    n: Tensor
+    """[c] scored tokens."""
+    original: Tensor
+    """[c] sum of the unhooked loss, in nats."""
+    saes: dict[str, SplicedSae]
+    loss_gap: float = field(default=0.0, metadata=LARGEST)
     """Largest difference of any token's loss between the unhooked run and one with x spliced in (S-24)."""
-    before_gap: float = 0.0
+    before_gap: float = field(default=0.0, metadata=LARGEST)
     """Largest change of any loss before the first replaced position, over all arms (S-25)."""
-    cache_gap: float = 0.0
+    cache_gap: float = field(default=0.0, metadata=LARGEST)
     """Largest difference between x of this run and the one the maps were fitted on the like of."""
-    saes: list[SplicedSae] = field(default_factory=list)
-    dtype: str = "float32"
-    seed: int = 0
+    groups: list[int] = field(metadata=FIXED)
+    """[c] the document of each context, counted from 0: those of one are drawn together."""
+    dtype: str = field(metadata=FIXED)
+    seed: int = field(metadata=FIXED)
     """Of the run, for what is drawn from these numbers."""
 
 
@@ -84,7 +92,6 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
         hook: must be the target's; a mistyped name raises instead of replacing nothing.
     """
     loaded = measuring.loaded
-    assert loaded is not None, "a splice needs a target"
     hook_name = hook or loaded.hook_name
     if loaded.model.check_hook(hook_name) != loaded.model.check_hook(loaded.hook_name):
         raise DataError(f"Hook {hook_name} and {loaded.hook_name} differ in width. Splice where the SAEs read.")
@@ -93,71 +100,74 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     narrowest = min(sae.ref.d_sae for sae in loaded.saes)
     picks = nearest_l0(loaded.saes, l0)
     picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]
-    found = Spliced(
-        groups=drawn_together(measuring.plan.test, measuring.plan.documents, chosen),
-        saes=[SplicedSae(sae=sae.ref.sae_id) for sae in picks],
-        dtype=str(loaded.model.dtype).split(".")[-1],
-        seed=measuring.seed,
-    )
-    progress = Progress("splices", len(chosen), measuring.plan.train.shape[1])
-    for index in chosen:
-        for _ in _one_context(measuring, picks, hook_name, index, found):
-            yield progress.advance_by(0)  # an arm is a forward pass: a session answers its views between two
-        yield progress.advance_by(1)
-    return found
+    places = {context: place for place, context in enumerate(chosen)}
+
+    groups = drawn_together(measuring.plan.test, measuring.plan.documents, chosen)
+
+    def new() -> Spliced:
+        return Spliced(
+            n=torch.zeros(len(chosen), dtype=torch.float64),
+            original=torch.zeros(len(chosen), dtype=torch.float64),
+            saes={sae.ref.sae_id: SplicedSae.zeros(sae.ref.sae_id, len(chosen)) for sae in picks},
+            groups=groups,
+            dtype=str(loaded.model.dtype).split(".")[-1],
+            seed=measuring.seed,
+        )
+
+    def add(sums: Spliced, batch: ActivationBatch) -> Iterator[None]:
+        return _one_context(measuring, picks, hook_name, batch, places[int(batch.contexts[0])], sums)
+
+    return (yield from walk(measuring.activations, chosen, new, add, name="splices", at_once=1))
 
 
-@torch.inference_mode()
 def _one_context(
-    measuring: Measuring, picks: Sequence[LoadedSae], hook_name: str, index: int, found: Spliced
+    measuring: Measuring,
+    picks: Sequence[LoadedSae],
+    hook_name: str,
+    cached: ActivationBatch,
+    place: int,
+    sums: Spliced,
 ) -> Iterator[None]:
-    """Every arm of every SAE in one context; yields after each."""
+    """Every arm of every SAE in one context; pauses after each, which is a forward pass."""
     loaded = measuring.loaded
-    assert loaded is not None
+    index = int(cached.contexts[0])
     tokens = loaded.contexts.token_ids[index : index + 1]
     included = measuring.plan.included[index]
     places = included.nonzero()[:, 0]
     start = int(places[0])
     plain = loaded.model.forward(tokens, [hook_name])
     x = plain.activations[hook_name][0]
-    (cached,) = measuring.activations.batches([index])
-    found.cache_gap = max(found.cache_gap, float((cached.x.to(x) - x).abs().max()))
+    sums.cache_gap = max(sums.cache_gap, float((cached.x.to(x) - x).abs().max()))
     loss = loss_per_token(plain.logits, tokens)[0]
     _check(loss[places], index)
     again = loss_per_token(loaded.model.splice(tokens, hook_name, x[None]), tokens)[0]
-    found.loss_gap = max(found.loss_gap, float((again - loss)[:-1].abs().max()))
-    found.n.append(len(places))
-    found.original.append(float(loss[places].double().sum()))
+    sums.loss_gap = max(sums.loss_gap, float((again - loss)[:-1].abs().max()))
+    sums.n[place] += len(places)
+    sums.original[place] += float(loss[places].double().sum())
     rows = included.to(x.device)
-    for sae, sums in zip(picks, found.saes, strict=True):
-        arms = _arms(x, rows, sae, measuring.maps[sae.ref.sae_id], sums, (measuring.seed, index))
-        for arm, value in arms.items():
+    for sae in picks:
+        own = sums.saes[sae.ref.sae_id]
+        parts = decompose(x[rows], sae.reconstruct(x[rows]).x_hat.to(x), measuring.maps[sae.ref.sae_id].error_map)
+        for part in ("error", "linear", "nonlinear"):
+            squares = squared_norm(parts.sae_error if part == "error" else getattr(parts, f"{part}_error")).double()
+            getattr(own, f"{part}_sq")[place] += float(squares.sum())
+            getattr(own, f"{part}_norm")[place] += float(squares.sqrt().sum())
+        for arm, value in _arms(parts, (measuring.seed, index)).items():
             replacement = x.clone()
             replacement[rows] = value.to(x)
             logits = loaded.model.splice(tokens, hook_name, replacement[None])
             spliced = loss_per_token(logits, tokens)[0]
-            sums.loss[arm].append(float(spliced[places].double().sum()))
-            sums.kl[arm].append(_divergence(plain.logits[0], logits[0], places))
+            own.loss[arm][place] += float(spliced[places].double().sum())
+            own.kl[arm][place] += _divergence(plain.logits[0], logits[0], places)
             # The loss at a position predicts the next token, from this and earlier positions alone.
-            found.before_gap = max(found.before_gap, _largest((spliced - loss)[:start]))
+            sums.before_gap = max(sums.before_gap, _largest((spliced - loss)[:start]))
             yield
 
 
-def _arms(
-    x: Tensor, rows: Tensor, sae: LoadedSae, maps: SaeMaps, sums: SplicedSae, seed: tuple[int, int]
-) -> dict[str, Tensor]:
+def _arms(parts: Decomposition, seed: tuple[int, int]) -> dict[str, Tensor]:
     """What each arm puts at the replaced tokens, [n, d]."""
-    own = x[rows]
-    parts = decompose(own, sae.reconstruct(own).x_hat.to(own), maps.error_map)
-    squares = {
-        "error": squared_norm(parts.sae_error),
-        "linear": squared_norm(parts.linear_error),
-        "nonlinear": squared_norm(parts.nonlinear_error),
-    }
-    for name, values in squares.items():
-        getattr(sums, f"{name}_sq").append(float(values.double().sum()))
-        getattr(sums, f"{name}_norm").append(float(values.double().sqrt().sum()))
-    length = squares["error"].sqrt().to(own)[:, None]
+    own = parts.x
+    length = squared_norm(parts.sae_error).sqrt().to(own)[:, None]
     rng = np.random.default_rng(seed)
     random = torch.from_numpy(rng.standard_normal(own.shape)).to(own)
     # Two other tokens of this context, which are in the model's own distribution as no random direction is.

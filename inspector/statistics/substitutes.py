@@ -6,25 +6,33 @@ Each needs one more pass over the text before the two that measure.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.engine.moments import Moments
 from inspector.engine.nulls import GaussianTwin, PcaMap, gaussian_twin, pca_of_fvu
 from inspector.engine.scores import fvu_from_moments
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
 from inspector.spec import Null
-from inspector.statistics.first_pass import Reconstruct, Reconstruction, by_the_sae, collect_first, error_name
-from inspector.statistics.passes import Activations, Progress, contexts_with
+from inspector.statistics.first_pass import (
+    Made,
+    Places,
+    Reconstruct,
+    Reconstruction,
+    by_the_sae,
+    collect_first,
+    error_name,
+)
+from inspector.statistics.passes import Activations, contexts_with, require_finite, walk
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.passes import Keeper
 
 DEFINITIONS: dict[Null, str] = {
     "shuffle": (
@@ -42,27 +50,17 @@ DEFINITIONS: dict[Null, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """A reconstruction that no SAE made."""
-
-    x_hat: Tensor
-    l0: Tensor
-
-
-def prepare(
-    null: Null, activations: Activations, plan: Plan, seed: int, *, keeper: Keeper | None = None
-) -> Generator[Event, None, Reconstruct]:
+def prepare(null: Null, activations: Activations, plan: Plan, seed: int) -> Generator[Event, None, Reconstruct]:
     """Run what the null needs first; sets up `activations` where x itself changes, and returns what reconstructs."""
     if null == "affine":
-        return (yield from _affine(activations, plan, keeper))
+        return (yield from _affine(activations, plan))
     if null == "gaussian":
         return (yield from _gaussian(activations, plan, seed))
     return (yield from _shuffle(activations, plan, seed))
 
 
-def _affine(activations: Activations, plan: Plan, keeper: Keeper | None) -> Generator[Event, None, Reconstruct]:
-    first = (yield from collect_first(activations, plan, name="null", keeper=keeper)).ordinary
+def _affine(activations: Activations, plan: Plan) -> Generator[Event, None, Reconstruct]:
+    first = (yield from collect_first(activations, plan, name="null")).ordinary
     moments = first.moments
     maps: dict[str, PcaMap] = {}
     for sae_id in first.sae_ids:
@@ -80,19 +78,17 @@ def _affine(activations: Activations, plan: Plan, keeper: Keeper | None) -> Gene
 
 
 def _gaussian(activations: Activations, plan: Plan, seed: int) -> Generator[Event, None, Reconstruct]:
-    from inspector.engine.moments import Moments
-    from inspector.statistics.passes import require_finite
+    d = activations.loaded.model.check_hook(activations.loaded.hook_name)
 
-    moments = Moments(activations.loaded.model.check_hook(activations.loaded.hook_name))
-    indices = contexts_with(plan.train)
-    progress = Progress("null", len(indices), plan.train.shape[1])
-    plain = Activations(loaded=activations.loaded, batch_size=activations.batch_size, outliers=activations.outliers)
-    for batch in plain.batches(indices):
+    def add(moments: Moments, batch: ActivationBatch) -> None:
         rows = batch.ordinary(plan.train[batch.contexts, batch.positions]).to(batch.x.device)
         x = batch.x[rows]
         require_finite(x, batch, "activation", rows)
         moments.update(x)
-        yield progress.advance(batch)
+
+    plain = replace(activations, keep=frozenset())  # what is kept is drawn
+    moments = yield from walk(plain, contexts_with(plan.train), lambda: Moments(d), add, name="null")
+    activations.batch_size = plain.batch_size
     twin: GaussianTwin = gaussian_twin(moments.n, moments.mean_x, moments.s_xx)
 
     def substitute(batch: ActivationBatch) -> Tensor:
@@ -111,16 +107,16 @@ def _shuffle(activations: Activations, plan: Plan, seed: int) -> Generator[Event
     row_of = torch.full(included.shape, -1, dtype=torch.int64)
     row_of[included] = torch.arange(int(included.sum()))
     indices = contexts_with(included)
-    progress = Progress("null", len(indices), included.shape[1])
-    parts = []
-    outlier = torch.zeros_like(included)
-    for batch in activations.batches(indices):
+    x = torch.zeros(int(included.sum()), activations.loaded.model.check_hook(activations.loaded.hook_name))
+
+    def add(places: Places, batch: ActivationBatch) -> None:
         rows = included[batch.contexts, batch.positions]
-        if batch.outlier is not None:
-            outlier[batch.contexts, batch.positions] = batch.outlier
-        parts.append(batch.x[rows.to(batch.x.device)].cpu())
-        yield progress.advance(batch)
-    x = torch.cat(parts)
+        x[row_of[batch.contexts[rows], batch.positions[rows]]] = batch.x[rows.to(batch.x.device)].cpu()
+        places.update(batch)
+
+    places = (yield from walk(activations, indices, Places, add, name="null", resumable=False)).found
+    outlier = torch.zeros_like(included)
+    outlier[places[:, 0], places[:, 1]] = True
     partner = torch.arange(len(x))
     train, test = plan.train.cpu(), plan.test.cpu()
     for half in (train & ~outlier, test & ~outlier, train & outlier, test & outlier):

@@ -7,27 +7,22 @@ see the same numbers and no batch size changes them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inspector.events import Event
-from inspector.statistics.passes import contexts_with
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
+from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
+from inspector.statistics.grouping import named, nearest_l0, sample_plan, tokens_wanted
+from inspector.statistics.passes import Activations, contexts_with, walk
+from inspector.statistics.pipeline import Measuring, regress
 from inspector.statistics.pursued import Draws
-from inspector.statistics.regressing import regress
-from inspector.statistics.sampling import nearest_l0, sample_plan, tokens_wanted
-from inspector.statistics.substitutes import Made
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.first_pass import Reconstruction
-    from inspector.statistics.pipeline import Measuring
+from inspector.statistics.sums import Sums
 
 GRID = (0.0, 1.0, 2.0, 3.0, 4.0)
 """Both noise levels, in units; 25 combinations."""
@@ -83,36 +78,32 @@ def measure_planted(
         encode: 'clean' encodes x' as the paper does, 'noisy' x' + dense noise.
         unit: of the noise; 0: by UNIT_SHARE, and 1 in the paper-code profile.
     """
-    from inspector.errors import TargetError, nearest
-
     loaded = measuring.loaded
-    assert loaded is not None, "synthetic data begin with a target's SAE"
-    by_id = {sae.ref.sae_id: sae for sae in loaded.saes}
-    if sae_id and sae_id not in by_id:
-        raise TargetError(f"'sae={sae_id}' is not among the target's SAEs.{nearest(sae_id, by_id)}")
-    sae = by_id[sae_id] if sae_id else nearest_l0(loaded.saes, l0)[0]
+    sae = named(loaded.saes, sae_id) if sae_id else nearest_l0(loaded.saes, l0)[0]
     published = measuring.protocol.planted_as_published
     d = loaded.model.check_hook(loaded.hook_name)
     plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     if published:  # fitted and scored on the same tokens, as its threshold of 150,000 makes of 50,000 (D-21)
         plan = replace(plan, train=plan.included, n_train=plan.n_train + plan.n_test, n_test=plan.n_train + plan.n_test)
-    clean, order, variance, scalar = _clean(measuring, plan, sae)
+    clean = _Clean(measuring.activations, sae)
+    sums = yield from walk(
+        measuring.activations,
+        contexts_with(plan.included),
+        lambda: _CleanSums.zeros(d, sae.ref.d_sae),
+        lambda sums, batch: clean.add(sums, batch, plan.included),
+        name="synthetic data",
+    )
+    mean = sums.total / sums.n
+    variance = sums.square / sums.n - float(mean.square().sum())
+    scalar = float((mean - mean.mean()).square().sum())
+    order = sums.activations.argsort(stable=True)
     size = unit or (1.0 if published else float(np.sqrt(UNIT_SHARE * variance / d)))
-    source = _Source(measuring, plan, sae, clean, order, size, encode)
+    source = _Source(clean, order, size, encode, measuring.seed)
     points = []
     for dense in sorted({*GRID, *(pair[0] for pair in EXTRA)}):
         names = _combinations(dense)
-        found = yield from regress(
-            source.at(dense),
-            plan,
-            d,
-            [_name(introduced, ablated) for introduced, ablated in names],
-            label=f"planted noise {dense:g}",
-            intercept=measuring.intercept,
-            scored="all" if published else "test",
-            seed=measuring.seed,
-            n_resamples=measuring.n_resamples,
-        )
+        of = source.at(dense)
+        found = yield from regress(measuring, plan, of, name=f"planted noise {dense:g}", on_all=published)
         for introduced, ablated in names:
             scored = found[_name(introduced, ablated)]
             # The public code divides by the variance around one mean of all dimensions (D-21).
@@ -152,94 +143,110 @@ def _name(introduced: float, ablated: int) -> str:
     return f"{introduced:g} {ablated}"
 
 
-def _clean(measuring: Measuring, plan: Plan, sae: LoadedSae) -> tuple[dict[int, Tensor], Tensor, float, float]:
-    """X' of every context, latents by mean activation on x ascending, variance of x' per token around its mean, and
-    what a single mean for all dimensions adds to that.
-    """
-    activations = torch.zeros(sae.ref.d_sae, dtype=torch.float64)
-    contexts: dict[int, Tensor] = {}
-    total, square, n = 0.0, 0.0, 0
-    sums = torch.zeros(sae.ref.d_in, dtype=torch.float64)
-    with torch.inference_mode():
-        for batch in measuring.activations.batches(contexts_with(plan.included)):
-            made = torch.empty_like(batch.x)
-            rows = plan.included[batch.contexts, batch.positions].to(batch.x.device)
-            for part, latents in sae.chunks(batch.x):
-                made[part] = sae.decode(latents)[: part.stop - part.start].to(made)
-                activations += latents[rows[part]].sum(dim=0, dtype=torch.float64).cpu()
-            indices = torch.unique_consecutive(batch.contexts).tolist()
-            contexts |= dict(zip(indices, made.view(len(indices), -1, made.shape[1]).cpu(), strict=True))
-            own = made[rows].double().cpu()
-            sums += own.sum(dim=0)
-            square += float(own.square().sum())
-            n += len(own)
-        mean = sums / n
-        total = square / n - float(mean.square().sum())
-        scalar = float((mean - mean.mean()).square().sum())
-    return contexts, activations.argsort(stable=True), total, scalar
+@dataclass(kw_only=True)
+class _CleanSums(Sums):
+    """Of x' over all tokens."""
+
+    activations: Tensor
+    """[d_sae] of every latent on x."""
+    total: Tensor
+    """[d]"""
+    square: float = 0.0
+    """Of all dimensions."""
+    n: int = 0
+
+    @classmethod
+    def zeros(cls, d: int, d_sae: int) -> _CleanSums:
+        """Of nothing."""
+        return cls(activations=torch.zeros(d_sae, dtype=torch.float64), total=torch.zeros(d, dtype=torch.float64))
+
+
+class _Clean:
+    """X' of every context, kept once it was made: each level of noise begins with it."""
+
+    def __init__(self, activations: Activations, sae: LoadedSae) -> None:
+        self.activations, self.sae = activations, sae
+        self._kept: dict[int, Tensor] = {}
+
+    def add(self, sums: _CleanSums, batch: ActivationBatch, included: Tensor) -> None:
+        """Add the included tokens of whole contexts."""
+        rows = included[batch.contexts, batch.positions].to(batch.x.device)
+        made = torch.empty_like(batch.x)
+        for part, latents in self.sae.chunks(batch.x):
+            made[part] = self.sae.decode(latents)[: part.stop - part.start].to(made)
+            sums.activations += latents[rows[part]].sum(dim=0, dtype=torch.float64).cpu()
+        indices = torch.unique_consecutive(batch.contexts).tolist()
+        self._kept |= dict(zip(indices, made.view(len(indices), -1, made.shape[1]).cpu(), strict=True))
+        own = made[rows].double().cpu()
+        sums.total += own.sum(dim=0)
+        sums.square += float(own.square().sum())
+        sums.n += len(own)
+
+    def of_context(self, index: int) -> Tensor:
+        """[t, d] on the model's device."""
+        if index not in self._kept:  # the walk went on where an interrupted run stopped
+            self._kept[index] = self.sae.reconstruct(self.activations.batch([index]).x).x_hat.cpu()
+        return self._kept[index].to(self.activations.device)
 
 
 class _Source:
-    """Batches of x' + dense noise with their reconstructions."""
+    """X' + dense noise and its reconstructions, one context at a time.
 
-    def __init__(
-        self,
-        measuring: Measuring,
-        plan: Plan,
-        sae: LoadedSae,
-        clean: Mapping[int, Tensor],
-        order: Tensor,
-        unit: float,
-        encode: str,
-    ) -> None:
-        self._measuring, self._plan, self._sae, self._clean = measuring, plan, sae, clean
-        self._order, self._unit, self._encode = order, unit, encode
+    Args:
+        clean: x'.
+        order: of the latents, those to be ablated first.
+        unit: of the noise.
+        encode: 'clean' or 'noisy'.
+        seed: of the noise, which a context has of its own.
+    """
 
-    def at(self, dense: float) -> _AtLevel:
-        """Batches at one level of dense noise."""
-        return _AtLevel(self, dense)
+    def __init__(self, clean: _Clean, order: Tensor, unit: float, encode: str, seed: int) -> None:
+        self._clean, self._order, self._unit, self._encode, self._seed = clean, order, unit, encode, seed
 
-    def context(self, index: int, dense: float) -> tuple[Tensor, dict[str, Made]]:
-        """One context: its activations [t, d] and their reconstructions."""
-        clean = self._clean[index].to(self._measuring.loaded.model.device if self._measuring.loaded else "cpu")
-        rng = np.random.default_rng((self._measuring.seed, index))
+    def at(self, dense: float) -> Reconstructed:
+        """Everything at one level of dense noise."""
+        token_ids = self._clean.activations.loaded.contexts.token_ids
+
+        @torch.inference_mode()
+        def batch(group: Sequence[int]) -> ActivationBatch:
+            (index,) = group
+            n = token_ids.shape[1]
+            return ActivationBatch(
+                contexts=torch.full((n,), index, dtype=torch.int64),
+                positions=torch.arange(n),
+                token_ids=token_ids[index],
+                x=self._noisy(index, dense)[0],
+            )
+
+        def made(whole: ActivationBatch, rows: Tensor) -> Iterator[tuple[str, Reconstruction]]:
+            chosen = rows.to(whole.x.device)
+            for name, one in self._reconstructed(int(whole.contexts[0]), dense).items():
+                yield name, Made(x_hat=one.x_hat[chosen], l0=one.l0[chosen])
+
+        names = tuple(_name(introduced, ablated) for introduced, ablated in _combinations(dense))
+        return Reconstructed(names=names, made=made, batch=batch, at_once=1)
+
+    def _noisy(self, index: int, dense: float) -> tuple[Tensor, Tensor, Tensor]:
+        """X' with dense noise, x' without, and the noise to be introduced."""
+        clean = self._clean.of_context(index)
+        rng = np.random.default_rng((self._seed, index))
         noise = [torch.from_numpy(rng.standard_normal(clean.shape)).to(clean) for _ in range(2)]
-        x = clean + dense * self._unit * noise[0]
-        wanted = _combinations(dense)
+        return clean + dense * self._unit * noise[0], clean, noise[1]
+
+    def _reconstructed(self, index: int, dense: float) -> dict[str, Made]:
+        """By name, of all tokens of a context."""
+        sae, wanted = self._clean.sae, _combinations(dense)
+        x, clean, noise = self._noisy(index, dense)
         made: dict[int, Tensor] = {ablated: torch.empty_like(clean) for _, ablated in wanted}
         l0 = torch.zeros(len(clean), dtype=torch.int32, device=clean.device)
-        for part, latents in self._sae.chunks(x if self._encode == "noisy" else clean):
+        for part, latents in sae.chunks(x if self._encode == "noisy" else clean):
             n = part.stop - part.start
             l0[part] = (latents[:n] > 0).sum(dim=1, dtype=torch.int32)
             for ablated, x_hat in made.items():
                 masked = latents.clone()
                 masked[:, self._order[: len(self._order) * ablated // 100].to(latents.device)] = 0.0
-                x_hat[part] = self._sae.decode(masked)[:n].to(x_hat)
-        return x, {
-            _name(introduced, ablated): Made(x_hat=made[ablated] + introduced * self._unit * noise[1], l0=l0)
+                x_hat[part] = sae.decode(masked)[:n].to(x_hat)
+        return {
+            _name(introduced, ablated): Made(x_hat=made[ablated] + introduced * self._unit * noise, l0=l0)
             for introduced, ablated in wanted
         }
-
-
-class _AtLevel:
-    """`regressing.Batches` at one level of dense noise, one context at a time."""
-
-    def __init__(self, source: _Source, dense: float) -> None:
-        self._source, self._dense = source, dense
-
-    def __call__(self, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Mapping[str, Reconstruction]]]:
-        from inspector.sources.activations import ActivationBatch
-
-        loaded = self._source._measuring.loaded
-        assert loaded is not None
-        for index in indices:
-            with torch.inference_mode():
-                x, made = self._source.context(index, self._dense)
-            token_ids = loaded.contexts.token_ids[index]
-            batch = ActivationBatch(
-                contexts=torch.full((len(x),), index, dtype=torch.int64),
-                positions=torch.arange(len(x)),
-                token_ids=token_ids,
-                x=x,
-            )
-            yield batch, made

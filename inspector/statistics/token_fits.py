@@ -1,31 +1,66 @@
 """What the training tokens say about the sizes of an SAE's error: maps from x, means per token id.
 
-Filled by one pass over the training tokens, then concluded; `token_pass` scores it on the held-out ones.
+Filled by one pass over the training tokens, then concluded; `token_pass` scores it on the held-out ones. Here too: what
+the R-squared of squared norms on x would be in a world of Gaussians with the same moments (S-20).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from inspector.engine.decomposition import Decomposition, squared_norm
 from inspector.engine.moments import Moments, TargetMoments, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.scores import r2_from_moments, ratio
 from inspector.statistics.first_pass import FirstPass, error_name
-from inspector.statistics.token_norms import NORMS, SIZES
-from inspector.statistics.token_sums import ClassSums
+from inspector.statistics.sums import Sums
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
-    from inspector.engine.regression import LinearMap
 
 X = "x"
-TARGETS = (*(f"{name}_sq" for name in NORMS), "sae_error")
-"""What is regressed on x, per SAE: squared norms and one norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What is regressed on x, per SAE: squared norms and one norm, [n] float64 each."""
+
+    x_hat_sq: Tensor
+    sae_error_sq: Tensor
+    linear_error_sq: Tensor
+    nonlinear_error_sq: Tensor
+    x_hat_plus_nonlinear_sq: Tensor
+    """Of x_hat + nonlinear_error, which is x - linear_error and so affine in x (S-11)."""
+    sae_error: Tensor
+
+    @classmethod
+    def of(cls, parts: Decomposition) -> Sizes:
+        """Of split errors."""
+
+        def sq(vectors: Tensor) -> Tensor:
+            return to_float64(squared_norm(vectors))
+
+        error = sq(parts.sae_error)
+        return cls(
+            x_hat_sq=sq(parts.x_hat),
+            sae_error_sq=error,
+            linear_error_sq=sq(parts.linear_error),
+            nonlinear_error_sq=sq(parts.nonlinear_error),
+            x_hat_plus_nonlinear_sq=sq(parts.x_hat + parts.nonlinear_error),
+            sae_error=error.sqrt(),
+        )
+
+
+TARGETS = tuple(each.name for each in fields(Sizes))
+NORMS = tuple(name.removesuffix("_sq") for name in TARGETS if name.endswith("_sq"))
+"""Vectors of one SAE whose squared norms are predicted from x; `x` itself is one more."""
+SIZES = ("sae_error_sq", "sae_error")
+"""The size of the error as a target: its squared norm, its norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +82,7 @@ class Fits:
     centre: Tensor
     """[d] training mean of x."""
     on: Mapping[str, LinearMap]
-    """By X or sae_id: from x to x_sq, or to TARGETS; with an intercept."""
+    """By X or sae_id: from x to x_sq, or to the TARGETS; with an intercept."""
     off: Mapping[str, LinearMap]
     """Without."""
     train_r2: Mapping[str, tuple[float | None, ...]]
@@ -62,61 +97,96 @@ class Fits:
     moments: Moments
 
 
-class TokenFits:
-    """Accumulator over training tokens.
+@dataclass(kw_only=True)
+class ClassSums(Sums):
+    """Numbers added up per class of token."""
 
-    Args:
-        d: width of x.
-        centre: [d] about the mean of x; sums per class are kept around it.
-        sae_ids: in the order of every batch.
-        classes: of the tokens.
-    """
+    n: Tensor
+    """[classes] float64 tokens."""
+    values: Tensor
+    """[classes, q] float64, where the tokens are."""
 
-    def __init__(self, d: int, centre: Tensor, sae_ids: Sequence[str], classes: TokenClasses) -> None:
-        self._centre, self._classes, self.sae_ids = centre, classes, tuple(sae_ids)
-        self.moments = Moments(d)
-        self._by_id = ClassSums(classes.n_ids)
-        self._by_frequency = ClassSums(classes.n_frequent + 1)
+    @classmethod
+    def zeros(cls, n_classes: int, q: int, device: torch.device) -> ClassSums:
+        """Of nothing."""
+        n, values = (torch.zeros(n_classes, *shape, dtype=torch.float64, device=device) for shape in ((), (q,)))
+        return cls(n=n, values=values)
+
+    def update(self, classes: Tensor, numbers: Tensor) -> None:
+        """Add tokens: their class [n] int64, and [n, q] float64."""
+        classes = classes.to(numbers.device)
+        self.values.index_add_(0, classes, numbers)
+        self.n.index_add_(0, classes, torch.ones(len(classes), dtype=torch.float64, device=numbers.device))
+
+    def means(self, otherwise: Tensor) -> Tensor:
+        """[classes, q] mean of each class; `otherwise` [q] for a class without tokens."""
+        return torch.where(self.n[:, None] > 0, self.values / self.n[:, None].clamp_min(1.0), otherwise)
+
+
+@dataclass(kw_only=True)
+class TokenFits(Sums):
+    """Sums over training tokens."""
+
+    moments: Moments
+    by_id: ClassSums
+    """Of the sizes, of their products with the position, of the position and of its square."""
+    by_frequency: ClassSums
+    """Of x around a centre, and of the sizes."""
+
+    @classmethod
+    def zeros(cls, d: int, n_saes: int, classes: TokenClasses, device: torch.device) -> TokenFits:
+        """Of nothing."""
+        k = len(SIZES) * n_saes
+        return cls(
+            moments=Moments(d),
+            by_id=ClassSums.zeros(classes.n_ids, 2 * k + 2, device),
+            by_frequency=ClassSums.zeros(classes.n_frequent + 1, d + k, device),
+        )
 
     def update(
-        self, x: Tensor, token_ids: Tensor, positions: Tensor, numbers: Mapping[str, Mapping[str, Tensor]]
+        self,
+        x: Tensor,
+        centre: Tensor,
+        positions: Tensor,
+        classes: tuple[Tensor, Tensor],
+        x_sq: Tensor,
+        sizes: Mapping[str, Sizes],
     ) -> None:
         """Add training tokens.
 
         Args:
             x: [n, d].
-            token_ids: [n].
+            centre: [d] about the mean of x; sums per class are kept around it.
             positions: [n].
-            numbers: by X and sae_id, then by name: [n] float64.
+            classes: of the tokens, [n] by id and by frequency.
+            x_sq: [n] squared norms of x.
+            sizes: by sae_id, in the same order each time.
         """
-        targets = {X: numbers[X]["x_sq"][:, None]}
-        targets |= {name: torch.stack([numbers[name][each] for each in TARGETS], dim=1) for name in self.sae_ids}
+        targets = {X: x_sq[:, None]}
+        targets |= {name: torch.stack([getattr(own, each) for each in TARGETS], dim=1) for name, own in sizes.items()}
         self.moments.update(x, targets)
-        sizes = sizes_of(numbers, self.sae_ids)
-        place = to_float64(positions).to(sizes)[:, None]
-        everything = torch.cat([sizes, sizes * place, place, place.square()], dim=1)
-        self._by_id.update(self._classes.by_id(token_ids), everything)
+        wanted = sizes_of(sizes)
+        place = to_float64(positions).to(wanted)[:, None]
+        self.by_id.update(classes[0], torch.cat([wanted, wanted * place, place, place.square()], dim=1))
         wide = to_float64(x)
-        self._by_frequency.update(
-            self._classes.by_frequency(token_ids), torch.cat([wide - self._centre.to(wide), sizes.to(wide)], dim=1)
-        )
+        self.by_frequency.update(classes[1], torch.cat([wide - centre.to(wide), wanted.to(wide)], dim=1))
 
-    def finish(self, *, intercept: bool) -> Fits:
+    def fit(self, centre: Tensor, sae_ids: Sequence[str], *, intercept: bool) -> Fits:
         """Fit what was added; `intercept`: the one whose training R-squared is told."""
         factorisation = Factorisation(self.moments)
-        names = (X, *self.sae_ids)
+        names = (X, *sae_ids)
         on = {name: factorisation.fit(name) for name in names}
         off = {name: factorisation.without_intercept(fitted) for name, fitted in on.items()}
         used = on if intercept else off
-        means = torch.cat([self.moments.target(name).mean_y[_places()] for name in self.sae_ids])
+        means = torch.cat([self.moments.target(name).mean_y[_places()] for name in sae_ids])
         k = len(means)
-        sums, n = self._by_id.values, self._by_id.n[:, None]
+        sums, n = self.by_id.values, self.by_id.n[:, None]
         place = sums[:, 2 * k : 2 * k + 1]
         seen = n.clamp_min(1.0)
         # Sums of products within each id: of position with every size, and of position with itself.
         crossed = (sums[:, k : 2 * k] - place * sums[:, :k] / seen).sum(dim=0)
         spread = (sums[:, 2 * k + 1 :] - place.square() / seen).sum()
-        all_means = self._by_id.means(torch.cat([means, (self._by_id.values.sum(0) / n.sum())[k:]]))
+        all_means = self.by_id.means(torch.cat([means, (self.by_id.values.sum(0) / n.sum())[k:]]))
         return Fits(
             centre=self.moments.mean_x.clone(),
             on=on,
@@ -125,22 +195,22 @@ class TokenFits:
             token_mean=all_means[:, :k],
             token_position=all_means[:, 2 * k],
             position_slope=crossed / spread if float(spread) > 0.0 else torch.zeros_like(crossed),
-            within=self._within(means),
+            within=self._within(centre, sae_ids, means),
             moments=self.moments,
         )
 
-    def _within(self, means: Tensor) -> Within:
+    def _within(self, centre: Tensor, sae_ids: Sequence[str], means: Tensor) -> Within:
         """Least squares on what is left of x and of the sizes once their mean per class is taken away."""
-        moments, sums = self.moments, self._by_frequency
+        moments, sums = self.moments, self.by_frequency
         d = moments.d
-        shift = moments.mean_x - self._centre.to(moments.mean_x)
+        shift = moments.mean_x - centre.to(moments.mean_x)
         mean = sums.means(torch.cat([shift, means]).to(sums.values))
         mean_x, mean_y = mean[:, :d] - shift, mean[:, d:]
         share = sums.n[:, None]
         inner = Moments(d)
         inner.n, inner.mean_x = moments.n, moments.mean_x
         inner.s_xx = moments.s_xx - mean_x.T @ (share * mean_x)
-        s_xy = torch.cat([moments.target(name).s_xy[:, _places()] for name in self.sae_ids], dim=1)
+        s_xy = torch.cat([moments.target(name).s_xy[:, _places()] for name in sae_ids], dim=1)
         target = replace(
             moments.target(X),
             s_xx=inner.s_xx,
@@ -151,9 +221,9 @@ class TokenFits:
         return Within(weight=Factorisation(inner).fit_moments(target).weight.T, mean_x=mean_x, mean_y=mean_y)
 
 
-def sizes_of(numbers: Mapping[str, Mapping[str, Tensor]], sae_ids: Sequence[str]) -> Tensor:
+def sizes_of(numbers: Mapping[str, Sizes]) -> Tensor:
     """[n, k] the SIZES of every SAE in turn."""
-    return torch.stack([numbers[sae_id][size] for sae_id in sae_ids for size in SIZES], dim=1)
+    return torch.stack([getattr(own, size) for own in numbers.values() for size in SIZES], dim=1)
 
 
 def _places() -> list[int]:

@@ -6,46 +6,64 @@ come first and are fitted, held-out ones are then scored: each token is seen onc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import Decomposition, decompose, squared_norm
-from inspector.engine.moments import to_float64
+from inspector.engine.moments import sums_device, to_float64
 from inspector.engine.regression import Factorisation
 from inspector.engine.resampling import resampling_counts
 from inspector.engine.scores import ratio, zero_if_constant
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.statistics import token_fits
 from inspector.statistics.first_pass import collect_first, error_name
-from inspector.statistics.passes import Progress, contexts_with, require_finite
-from inspector.statistics.sampling import nearest_l0
-from inspector.statistics.token_fits import TARGETS, Fits, TokenClasses, TokenFits, X, sizes_of
-from inspector.statistics.token_norms import NORMS, SIZES, Products, SaeTokens, TokenNorms, Trace
-from inspector.statistics.token_numbers import (
-    KINDS,
-    Scalings,
-    compared,
-    part_sums,
-    predictions,
-    products_of,
-    regression_sums,
-    scaling_rests,
-    shrinkage_sums,
-    sizes,
-    token_sums,
+from inspector.statistics.grouping import Runs, groups_of, nearest_l0
+from inspector.statistics.passes import Progress, contexts_with, require_finite, walk
+from inspector.statistics.sums import Sums
+from inspector.statistics.token_fits import (
+    NORMS,
+    SIZES,
+    TARGETS,
+    ClassSums,
+    Fits,
+    Sizes,
+    TokenClasses,
+    TokenFits,
+    X,
+    gaussian_r2_of_parts,
+    gaussian_r2_of_x,
+    sizes_of,
 )
-from inspector.statistics.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums, Runs
+from inspector.statistics.token_norms import ONE, Column, Products, SaeTokens, TokenNorms, Trace, trace
+from inspector.statistics.token_numbers import (
+    Held,
+    Rests,
+    SaeNumbers,
+    Scalings,
+    Target,
+    from_table,
+    numbers_of,
+    predictions,
+    table_of,
+    targets_of,
+    width_of,
+)
 
 if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
     from inspector.sources.sae import LoadedSae
     from inspector.statistics.first_pass import SaeMaps
     from inspector.statistics.pipeline import Measuring
+
+PARTS = {"error": "sae_error_sq", "linear": "linear_error_sq", "nonlinear": "nonlinear_error_sq"}
+"""What is kept of each SAE of the series, and which of its sizes that is."""
+KINDS = {"squared": SIZES[0], "plain": SIZES[1]}
+"""Norms squared or not, and the size of the error that is meant."""
+RIVALS = tuple(Column(what) for what in (X, "loss", "l0", *SIZES))
+"""Simple rivals of x as predictors, and the sizes they are to predict."""
 
 
 def measure_tokens(measuring: Measuring, *, l0: float, start: int, length: int) -> Generator[Event, None, TokenNorms]:
@@ -60,74 +78,101 @@ def measure_tokens(measuring: Measuring, *, l0: float, start: int, length: int) 
     Raises:
         DataError: an activation, a reconstruction or a loss is not finite; the message says where.
     """
-    plan = measuring.plan
+    plan, activations = measuring.plan, measuring.activations
     tested = None
     if measuring.protocol.norm_test_map_on == "all":
         tested = yield from _maps_of_all(measuring)
-    work = TokenWork(measuring, l0, tested)
+    work = _Work(measuring, l0, tested)
     training, testing = contexts_with(plan.train), contexts_with(plan.test)
     progress = Progress("token norms", len(training) + len(testing), plan.train.shape[1])
-    for batch, loss in _scored(measuring, training):
-        with torch.inference_mode():
-            work.train(*_chosen(batch, loss, plan.train))
-        yield progress.advance(batch)
+    trained = yield from walk(
+        activations, training, work.no_training, work.train, name="token norms", batch=work.batch, progress=progress
+    )
     with torch.inference_mode():
-        work.fit()
-    for batch, loss in _scored(measuring, testing):
-        with torch.inference_mode():
-            work.test(*_chosen(batch, loss, plan.test))
-        yield progress.advance(batch)
+        work.fit(trained)
+    scored = yield from walk(
+        activations,
+        testing,
+        work.nothing_scored,
+        work.test,
+        name="token norms, held out",
+        batch=work.batch,
+        progress=progress,
+        first=lambda: work.after_training(trained),
+    )
     with torch.inference_mode():
-        return work.finish(start, length)
+        return work.conclude(trained, scored, trace(measuring, work.series, start, length))
 
 
 def _maps_of_all(measuring: Measuring) -> Generator[Event, None, Mapping[str, SaeMaps]]:
     """Maps fitted on training and held-out tokens, as the public code has them for the norm test."""
-    assert measuring.first is not None, "tokens need a target"
     held_out = replace(measuring.plan, train=measuring.plan.test, n_train=measuring.plan.n_test)
     collected = yield from collect_first(
         measuring.activations, held_out, covariance=measuring.first.covariance, name="moments of all tokens"
     )
-    with torch.inference_mode():
-        everything = collected.of_all_tokens()
-        everything.merge(measuring.first)
-        return everything.fit(intercept=measuring.intercept)
+    everything = collected.of_all_tokens()
+    everything.merge(measuring.first)
+    return everything.fit(intercept=measuring.intercept)
 
 
-def _scored(measuring: Measuring, indices: Sequence[int]) -> Iterator[tuple[ActivationBatch, Tensor]]:
-    """Batches of whole contexts with the loss at every token, [n]."""
-    loaded = measuring.loaded
-    assert loaded is not None, "tokens need a target"
-    for first in range(0, len(indices), measuring.batch_size):
-        group = torch.tensor(list(indices[first : first + measuring.batch_size]), dtype=torch.int64)
-        tokens = loaded.contexts.token_ids[group]
-        scored = loaded.model.score(tokens, [loaded.hook_name])
-        yield (
-            ActivationBatch(
-                contexts=group.repeat_interleave(tokens.shape[1]),
-                positions=torch.arange(tokens.shape[1]).repeat(len(group)),
-                token_ids=tokens.flatten(),
-                x=scored.activations[loaded.hook_name].flatten(0, 1),
-            ),
-            scored.loss.flatten(),
-        )
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Tokens of whole contexts with the loss at each, [n]."""
+
+    tokens: ActivationBatch
+    loss: Tensor
+
+    def chosen(self, mask: Tensor) -> _Batch:
+        """Those of the [c, t] mask, the loss in float64; what is wrong with any of them is raised."""
+        rows = mask[self.tokens.contexts, self.tokens.positions]
+        tokens, loss = self.tokens.rows(rows), to_float64(self.loss[rows.to(self.loss.device)])
+        require_finite(tokens.x, tokens, "activation")
+        require_finite(loss[:, None], tokens, "loss")
+        return _Batch(tokens=tokens, loss=loss)
 
 
-def _chosen(batch: ActivationBatch, loss: Tensor, mask: Tensor) -> tuple[ActivationBatch, Tensor]:
-    """The batch's tokens of the [c, t] mask; what is wrong with any of them is raised."""
-    rows = mask[batch.contexts, batch.positions]
-    chosen, loss = batch.rows(rows), to_float64(loss[rows.to(loss.device)])
-    require_finite(chosen.x, chosen, "activation")
-    require_finite(loss[:, None], chosen, "loss")
-    return chosen, loss
+@dataclass(kw_only=True)
+class _Trained(Sums):
+    """Over training tokens; products as of `Products`, [1, columns, columns]."""
+
+    fits: TokenFits
+    rivals: dict[str, Tensor]
+    """By sae_id, over RIVALS."""
+    series: dict[str, Tensor]
+    """By kind, without the probes."""
 
 
-EVERYTHING: Runs = ((0, slice(None)),)
-"""All rows into the one group of the training tokens."""
+@dataclass(kw_only=True)
+class _SaeScored(Sums):
+    """Held-out sums of one SAE."""
+
+    numbers: Tensor
+    """[g, k] the table of `SaeNumbers`."""
+    rivals: Tensor
+    """[g, columns, columns] over RIVALS."""
+    error: Tensor
+    """[g, d] of sae_error, around its training mean."""
+    squares: Tensor
+    """[6, d] the `Rests` by dimension, over all groups; where the tokens are."""
 
 
-class TokenWork:
-    """Everything that is added up, for all SAEs.
+@dataclass(kw_only=True)
+class _Scored(Sums):
+    """Over held-out tokens."""
+
+    n: Tensor
+    """[g] tokens."""
+    x_sq: Tensor
+    """[g, 4] the table of a `Target`."""
+    saes: dict[str, _SaeScored]
+    series: dict[str, Tensor]
+    """[g, columns, columns] by kind."""
+    all_ids: ClassSums
+    """Sizes by token id, over the training tokens as well."""
+
+
+class _Work:
+    """How the sums of a target's tokens are made, fed and concluded from.
 
     Args:
         measuring: the target, with the maps that split every error.
@@ -135,138 +180,237 @@ class TokenWork:
         tested: maps that split the errors for the norm test alone; None: the same.
     """
 
-    def __init__(self, measuring: Measuring, l0: float, tested: Mapping[str, SaeMaps] | None = None) -> None:
+    def __init__(self, measuring: Measuring, l0: float, tested: Mapping[str, SaeMaps] | None) -> None:
         loaded = measuring.loaded
-        assert loaded is not None and measuring.first is not None, "tokens need a target"
-        self._measuring, self._first, self._tested = measuring, measuring.first, tested
+        self._measuring, self._loaded, self._first, self._tested = measuring, loaded, measuring.first, tested
+        self._plan, self._d = measuring.plan, measuring.first.moments.d
+        self._device = sums_device(loaded.model.device)
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
-        picks = sorted(nearest_l0(loaded.saes, l0), key=lambda sae: (sae.ref.d_sae, sae.ref.nominal_l0 or 0.0))
-        self._series = {sae.ref.sae_id: sae for sae in picks}
-        moments = measuring.first.moments
-        self._classes = TokenClasses(loaded.contexts.token_ids, measuring.plan)
-        self._fitting = TokenFits(moments.d, moments.mean_x, list(self._saes), self._classes)
-        self._groups = groups = Blocks(measuring.plan.test, measuring.plan.documents)
-        self._all_ids = ClassSums(self._classes.n_ids)
-        self._trained = {sae_id: GroupProducts(1) for sae_id in self._saes}
-        self._trained_series = {kind: GroupProducts(1) for kind in KINDS}
-        self._x_sums = GroupSums(groups.n)
-        self._sums = {sae_id: GroupSums(groups.n) for sae_id in self._saes}
-        self._products = {sae_id: GroupProducts(groups.n) for sae_id in self._saes}
-        self._series_products = {kind: GroupProducts(groups.n) for kind in KINDS}
-        self._errors = {sae_id: RowSums(groups.n, moments.d) for sae_id in self._saes}
-        self._squares: dict[str, dict[str, Tensor]] = {sae_id: {} for sae_id in self._saes}
-        self._n = torch.zeros(groups.n, dtype=torch.float64)
+        self.series = sorted(nearest_l0(loaded.saes, l0), key=lambda sae: (sae.ref.d_sae, sae.ref.nominal_l0 or 0.0))
+        ids = [sae.ref.sae_id for sae in self.series]
+        self._columns = (Column(X), *(Column(what, sae_id) for sae_id in ids for what in PARTS))
+        self._probes = tuple(Column("probe", sae_id) for sae_id in ids)
+        self._classes = TokenClasses(loaded.contexts.token_ids, self._plan)
+        self._groups = groups_of(self._plan.test, self._plan.documents)
+        # About the mean: sums per class are kept around it. As it is now, for the moments may go on.
+        self._centre = measuring.first.moments.mean_x
         self._fits: Fits | None = None
         self._scalings: dict[str, tuple[Scalings, Scalings]] = {}
 
-    def train(self, batch: ActivationBatch, loss: Tensor) -> None:
-        """Add training tokens."""
-        numbers = {X: _of_x(batch.x)}
-        targets = {X: numbers[X]}
-        for sae_id in self._saes:
-            parts, l0 = self._parts(sae_id, batch)
-            numbers[sae_id] = sizes(parts)
-            targets[sae_id] = self._targets(sae_id, parts, numbers[sae_id])
-            self._trained[sae_id].update(_rivals(numbers, sae_id, loss, l0), EVERYTHING)
-        self._fitting.update(batch.x, batch.token_ids, batch.positions, targets)
-        self._all_ids.update(self._classes.by_id(batch.token_ids), sizes_of(numbers, list(self._saes)))
-        for kind, products in self._trained_series.items():
-            products.update(compared(kind, numbers, list(self._series)), EVERYTHING)
+    def batch(self, group: Sequence[int]) -> _Batch:
+        """The contexts with these indices."""
+        loaded, chosen = self._loaded, torch.tensor(list(group), dtype=torch.int64)
+        token_ids = loaded.contexts.token_ids[chosen]
+        scored = loaded.model.score(token_ids, [loaded.hook_name])
+        tokens = ActivationBatch(
+            contexts=chosen.repeat_interleave(token_ids.shape[1]),
+            positions=torch.arange(token_ids.shape[1]).repeat(len(group)),
+            token_ids=token_ids.flatten(),
+            x=scored.activations[loaded.hook_name].flatten(0, 1),
+        )
+        return _Batch(tokens=tokens, loss=scored.loss.flatten())
 
-    def fit(self) -> None:
+    # ---- training tokens ---------------------------------------------------------------------------------------------
+
+    def no_training(self) -> _Trained:
+        """Sums of nothing."""
+        return _Trained(
+            fits=TokenFits.zeros(self._d, len(self._saes), self._classes, self._device),
+            rivals={sae_id: _no_products(1, 1 + len(RIVALS)) for sae_id in self._saes},
+            series={kind: _no_products(1, 1 + len(self._columns)) for kind in KINDS},
+        )
+
+    def train(self, sums: _Trained, whole: _Batch) -> None:
+        """Add training tokens."""
+        batch = whole.chosen(self._plan.train)
+        tokens, x_sq = batch.tokens, to_float64(squared_norm(batch.tokens.x))
+        everything = Runs(groups=torch.zeros(1, dtype=torch.int64), lengths=[len(x_sq)])
+        sizes, targets = {}, {}
+        for sae_id in self._saes:
+            parts, l0 = self._parts(sae_id, tokens)
+            sizes[sae_id] = Sizes.of(parts)
+            targets[sae_id] = self._targets(sae_id, parts, sizes[sae_id])
+            _add_products(sums.rivals[sae_id], _rivals(x_sq, batch.loss, l0, sizes[sae_id]), everything)
+        classes = self._classes.by_id(tokens.token_ids), self._classes.by_frequency(tokens.token_ids)
+        sums.fits.update(tokens.x, self._centre, tokens.positions, classes, x_sq, targets)
+        for kind, products in sums.series.items():
+            _add_products(products, self._compared(kind, x_sq, sizes), everything)
+
+    def fit(self, sums: _Trained) -> None:
         """Conclude from the training tokens."""
-        self._fits = self._fitting.finish(intercept=self._measuring.intercept)
+        self._fits = sums.fits.fit(self._centre, list(self._saes), intercept=self._measuring.intercept)
         for sae_id in self._saes:
             target = self._first.moments.target(error_name(sae_id))
             self._scalings[sae_id] = Scalings.fit(target, intercept=True), Scalings.fit(target, intercept=False)
 
-    def test(self, batch: ActivationBatch, loss: Tensor) -> None:
-        """Add held-out tokens."""
-        fits, measuring = self._fits, self._measuring
-        assert fits is not None, "fitted before anything is scored"
-        runs = self._groups.runs(batch.contexts)
-        for group, rows in runs:
-            self._n[group] += rows.stop - rows.start
-        wide = to_float64(batch.x)
-        wide = wide - fits.centre.to(wide)
-        by_id = self._classes.by_id(batch.token_ids).to(wide.device)
-        by_class = self._classes.by_frequency(batch.token_ids).to(wide.device)
-        position = to_float64(batch.positions).to(wide)
-        numbers = {X: _of_x(batch.x)}
-        self._x_sums.update(regression_sums(fits, X, numbers[X], wide), runs)
-        for place, sae_id in enumerate(self._saes):
-            maps = measuring.maps[sae_id]
-            parts, l0 = self._parts(sae_id, batch)
-            own = numbers[sae_id] = sizes(parts)
-            g = maps.constant_direction.to(wide)
-            h = 1.0 - g @ fits.centre.to(wide) - wide @ g
-            rests = scaling_rests(parts, maps.mean_error, *self._scalings[sae_id])
-            self._sums[sae_id].update(
-                regression_sums(fits, sae_id, self._targets(sae_id, parts, own), wide)
-                | token_sums(fits, place, own, by_id, by_class, position, wide)
-                | shrinkage_sums(parts, maps, fits.centre.to(wide))
-                | part_sums(parts, maps, h)
-                | {name: rest.sum(dim=1) for name, rest in rests.items()},
-                runs,
-            )
-            self._errors[sae_id].update(to_float64(parts.sae_error) - maps.mean_error.to(wide), runs)
-            kept = self._squares[sae_id]
-            for name, rest in rests.items():
-                kept[name] = kept[name] + rest.sum(dim=0) if name in kept else rest.sum(dim=0)
-            self._products[sae_id].update(_rivals(numbers, sae_id, loss, l0), runs)
-            if sae_id in self._series:
-                probe = predictions(fits, sae_id, wide, intercept=True)  # a baseline gets its best chance
-                own |= {f"probe {kind}": probe[:, TARGETS.index(name)] for kind, name in KINDS.items()}
-        self._all_ids.update(self._classes.by_id(batch.token_ids), sizes_of(numbers, list(self._saes)))
-        for kind, products in self._series_products.items():
-            products.update(compared(kind, numbers, list(self._series), probes=True), runs)
+    # ---- held-out tokens ---------------------------------------------------------------------------------------------
 
-    def finish(self, start: int, length: int) -> TokenNorms:
+    def nothing_scored(self) -> _Scored:
+        """Sums of nothing."""
+        g, d = self._groups.n, self._d
+
+        def none(*shape: int) -> Tensor:
+            return torch.zeros(g, *shape, dtype=torch.float64)
+
+        return _Scored(
+            n=none(),
+            x_sq=none(width_of(Target)),
+            saes={
+                sae_id: _SaeScored(
+                    numbers=none(width_of(SaeNumbers)),
+                    rivals=_no_products(g, 1 + len(RIVALS)),
+                    error=none(d),
+                    squares=torch.zeros(width_of(Rests), d, dtype=torch.float64, device=self._device),
+                )
+                for sae_id in self._saes
+            },
+            series={kind: _no_products(g, 1 + len(self._columns) + len(self._probes)) for kind in KINDS},
+            all_ids=ClassSums.zeros(self._classes.n_ids, len(SIZES) * len(self._saes), self._device),
+        )
+
+    def after_training(self, trained: _Trained) -> _Scored:
+        """Sums of nothing but the sizes by token id, which go on from the training tokens."""
+        sums, by_id = self.nothing_scored(), trained.fits.by_id
+        sums.all_ids.n += by_id.n
+        sums.all_ids.values += by_id.values[:, : sums.all_ids.values.shape[1]]
+        return sums
+
+    def test(self, sums: _Scored, whole: _Batch) -> None:
+        """Add held-out tokens."""
+        fits, measuring, batch = self._fits, self._measuring, whole.chosen(self._plan.test)
+        assert fits is not None, "fitted before anything is scored"
+        tokens, x_sq = batch.tokens, to_float64(squared_norm(batch.tokens.x))
+        runs = self._groups.runs(tokens.contexts)
+        wide = to_float64(tokens.x)
+        wide = wide - fits.centre.to(wide)
+        held = Held(
+            fits=fits,
+            wide=wide,
+            by_id=self._classes.by_id(tokens.token_ids).to(wide.device),
+            by_class=self._classes.by_frequency(tokens.token_ids).to(wide.device),
+            position=to_float64(tokens.positions).to(wide),
+        )
+        sums.n.index_add_(0, runs.groups, torch.tensor(runs.lengths, dtype=torch.float64))
+        runs.add(sums.x_sq, table_of(targets_of(held, X, x_sq)["x_sq"]))
+        sizes = {}
+        for place, (sae_id, own) in enumerate(sums.saes.items()):
+            maps = measuring.maps[sae_id]
+            parts, l0 = self._parts(sae_id, tokens)
+            sizes[sae_id] = Sizes.of(parts)
+            tested = self._targets(sae_id, parts, sizes[sae_id])
+            rests = Rests.of(parts, maps.mean_error, *self._scalings[sae_id])
+            numbers = numbers_of(held, place, sae_id, maps, parts, sizes[sae_id], tested, rests)
+            runs.add(own.numbers, table_of(numbers))
+            runs.add(own.error, to_float64(parts.sae_error) - maps.mean_error.to(wide))
+            for i, each in enumerate(fields(rests)):
+                own.squares[i] += getattr(rests, each.name).sum(dim=0)
+            _add_products(own.rivals, _rivals(x_sq, batch.loss, l0, sizes[sae_id]), runs)
+        sums.all_ids.update(self._classes.by_id(tokens.token_ids), sizes_of(sizes))
+        # A baseline gets its best chance: always with an intercept.
+        probes = [predictions(fits, column.sae, wide, intercept=True) for column in self._probes]
+        for kind, products in sums.series.items():
+            own_probes = [probe[:, TARGETS.index(KINDS[kind])] for probe in probes]
+            _add_products(products, [*self._compared(kind, x_sq, sizes), *own_probes], runs)
+
+    # ---- conclusions -------------------------------------------------------------------------------------------------
+
+    def conclude(self, trained: _Trained, sums: _Scored, shown: Trace | None) -> TokenNorms:
         """What all tokens together say."""
         fits, measuring, first = self._fits, self._measuring, self._first
         assert fits is not None, "fitted before anything is scored"
-        covered = first.covariance
-        factorisation = Factorisation(first.moments) if covered else None
+        factorisation = Factorisation(first.moments) if first.covariance else None
         counts = resampling_counts(self._groups.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
         saes = []
         for place, (sae_id, sae) in enumerate(self._saes.items()):
             error_map = (self._tested or measuring.maps)[sae_id].error_map
-            null = (
-                {}
-                if factorisation is None
-                else token_fits.gaussian_r2_of_parts(first, factorisation, sae_id, error_map)
-            )
-            saes.append(self._sae(place, sae, null))
+            gaussian = factorisation and gaussian_r2_of_parts(first, factorisation, sae_id, error_map)
+            saes.append(self._sae(place, sae, gaussian or {}, trained, sums))
         return TokenNorms(
             protocol=measuring.protocol,
             intercept=measuring.intercept,
             n_train=fits.moments.n,
-            n_test=int(self._n.sum()),
+            n_test=int(sums.n.sum()),
             n_contexts=self._groups.n_contexts,
             counts=counts.numpy(),
-            n=self._n.numpy(),
-            x=self._x_sums.finish(),
+            n=sums.n.numpy(),
+            x_sq=from_table(Target, iter(sums.x_sq.numpy().T)),
             x_train_r2=fits.train_r2[X][0],
-            x_gaussian_r2=token_fits.gaussian_r2_of_x(first) if covered else None,
+            x_gaussian_r2=gaussian_r2_of_x(first) if first.covariance else None,
             saes=tuple(saes),
-            series=tuple(self._series),
-            **self._of_series(fits),
-            trace=trace(measuring, list(self._series.values()), start, length),
+            series=tuple(column.sae for column in self._probes),
+            squared=self._products("squared", trained, sums),
+            plain=self._products("plain", trained, sums),
+            trace=shown,
             classes=self._classes.n_frequent,
         )
 
-    def _of_series(self, fits: Fits) -> dict[str, Products]:
-        """By kind."""
-        return {
-            kind: products_of(
-                kind,
-                self._series_products[kind],
-                self._trained_series[kind],
-                list(self._series),
-                fits,
-            )
-            for kind in KINDS
-        }
+    def _sae(
+        self,
+        place: int,
+        sae: LoadedSae,
+        gaussian: Mapping[str, float | None],
+        trained: _Trained,
+        sums: _Scored,
+    ) -> SaeTokens:
+        sae_id = sae.ref.sae_id
+        assert self._fits is not None
+        own, n = sums.saes[sae_id], sums.n.sum()
+        mean = self._measuring.maps[sae_id].mean_error.cpu()
+        squares = own.squares.cpu().clone()
+        squares[0] = zero_if_constant(squares[0] - own.error.sum(dim=0).square() / n, mean, n)
+        train = trained.rivals[sae_id][0]
+        return SaeTokens(
+            sae=sae_id,
+            d_sae=sae.ref.d_sae,
+            nominal_l0=sae.ref.nominal_l0,
+            sums=from_table(SaeNumbers, iter(own.numbers.numpy().T)),
+            products=Products(columns=(ONE, *RIVALS), train=train.numpy(), test=own.rivals.numpy()),
+            train_r2=dict(zip(NORMS, self._fits.train_r2[sae_id], strict=False)),
+            in_sample_token_r2=self._in_sample(place, sums.all_ids, own.rivals.sum(dim=0) + train),
+            gaussian_r2=gaussian,
+            scalar=self._scalings[sae_id][0 if self._measuring.intercept else 1].scalar,
+            squares=from_table(Rests, iter(squares.numpy())),
+            error_sum=own.error.numpy(),
+        )
+
+    def _in_sample(self, place: int, all_ids: ClassSums, both: Tensor) -> dict[str, float | None]:
+        """R-squared of means per id over training and held-out tokens, each predicted by a mean it is part of."""
+        n, found = all_ids.n, {}
+        for i, size in enumerate(SIZES):
+            own = all_ids.values[:, len(SIZES) * place + i]
+            level = own.sum().square() / n.sum()
+            at = 1 + RIVALS.index(Column(size))
+            total = float(both[at, at]) - float(level)
+            between = float((own.square() / n.clamp_min(1.0)).sum()) - float(level)
+            found[size] = ratio(between, total if total > 1e-13 * float(both[at, at]) else 0.0)
+        return found
+
+    def _products(self, kind: str, trained: _Trained, sums: _Scored) -> Products:
+        """The products of the series; over training tokens those of the probes with errors come in closed form.
+
+        A probe is fitted from all training tokens, so that none of them could be asked for its prediction on the way.
+        """
+        fits, known = self._fits, trained.series[kind][0]
+        assert fits is not None
+        columns = (ONE, *self._columns, *self._probes)
+        train = torch.full((len(columns), len(columns)), torch.nan, dtype=torch.float64)
+        train[: len(known), : len(known)] = known
+        index = TARGETS.index(KINDS[kind])
+        n, mean_x = fits.moments.n, fits.moments.mean_x
+        for probe in self._probes:
+            i = columns.index(probe)
+            weight, bias = fits.on[probe.sae].weight[index], fits.on[probe.sae].bias[index]
+            mean = float(weight @ mean_x + bias)
+            train[i, 0] = train[0, i] = n * mean
+            train[i, i] = float(weight @ fits.moments.s_xx @ weight) + n * mean**2
+            for other in self._probes:
+                j = columns.index(Column("error", other.sae))
+                target = fits.moments.target(other.sae)
+                crossed = float(weight @ target.s_xy[:, index]) + n * mean * float(target.mean_y[index])
+                train[i, j] = train[j, i] = crossed
+        return Products(columns=columns, train=train.numpy(), test=sums.series[kind].numpy())
+
+    # ---- of a batch --------------------------------------------------------------------------------------------------
 
     def _parts(self, sae_id: str, batch: ActivationBatch) -> tuple[Decomposition, Tensor]:
         """The split error of a batch's tokens, and l0 [n]."""
@@ -274,111 +418,31 @@ class TokenWork:
         require_finite(made.x_hat, batch, f"reconstruction of SAE '{sae_id}'")
         return decompose(batch.x, made.x_hat.to(batch.x), self._measuring.maps[sae_id].error_map), made.l0
 
-    def _targets(self, sae_id: str, parts: Decomposition, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _targets(self, sae_id: str, parts: Decomposition, own: Sizes) -> Sizes:
         """The sizes that are regressed on x: `own`, or those of the parts that the norm test's own map makes."""
         if self._tested is None:
             return own
-        return sizes(decompose(parts.x, parts.x_hat, self._tested[sae_id].error_map))
+        return Sizes.of(decompose(parts.x, parts.x_hat, self._tested[sae_id].error_map))
 
-    def _sae(self, place: int, sae: LoadedSae, null: Mapping[str, float | None]) -> SaeTokens:
-        sae_id = sae.ref.sae_id
-        assert self._fits is not None
-        test, train = self._products[sae_id], self._trained[sae_id]
-        sums = self._errors[sae_id].values
-        squares = dict(self._squares[sae_id])
-        total = sums.sum(dim=0)
-        mean = self._measuring.maps[sae_id].mean_error.cpu()
-        squares["total"] = zero_if_constant(
-            squares["total"].cpu() - total.square() / self._n.sum(), mean, self._n.sum()
-        )
-        return SaeTokens(
-            sae=sae_id,
-            d_sae=sae.ref.d_sae,
-            nominal_l0=sae.ref.nominal_l0,
-            sums=self._sums[sae_id].finish(),
-            products=Products(names=test.names, train=train.values[0].numpy(), test=test.values.numpy()),
-            train_r2=dict(zip(NORMS, self._fits.train_r2[sae_id], strict=False)),
-            in_sample_token_r2=self._in_sample(place, sae_id),
-            gaussian_r2=null,
-            scalar=self._scalings[sae_id][0 if self._measuring.intercept else 1].scalar,
-            squares={name: values.cpu().numpy() for name, values in squares.items()},
-            error_sum=sums.numpy(),
-        )
-
-    def _in_sample(self, place: int, sae_id: str) -> dict[str, float | None]:
-        """R-squared of means per id over training and held-out tokens, each predicted by a mean it is part of."""
-        n, found = self._all_ids.n, {}
-        both = self._products[sae_id].values.sum(dim=0) + self._trained[sae_id].values[0]
-        names = self._products[sae_id].names
-        for i, size in enumerate(SIZES):
-            own = self._all_ids.values[:, len(SIZES) * place + i]
-            level = own.sum().square() / n.sum()
-            at = names.index(size)
-            total = float(both[at, at]) - float(level)
-            between = float((own.square() / n.clamp_min(1.0)).sum()) - float(level)
-            found[size] = ratio(between, total if total > 1e-13 * float(both[at, at]) else 0.0)
-        return found
+    def _compared(self, kind: str, x_sq: Tensor, sizes: Mapping[str, Sizes]) -> Iterator[Tensor]:
+        """[n] ‖x‖ and the norms of each SAE's error and its parts, squared or not; in the order of the columns."""
+        for column in self._columns:
+            value = x_sq if column.what == X else getattr(sizes[column.sae], PARTS[column.what])
+            yield value if kind == "squared" else value.sqrt()
 
 
-def _of_x(x: Tensor) -> dict[str, Tensor]:
-    return {"x_sq": to_float64(squared_norm(x))}
+def _rivals(x_sq: Tensor, loss: Tensor, l0: Tensor, sizes: Sizes) -> list[Tensor]:
+    """In the order of RIVALS."""
+    return [x_sq.sqrt(), loss, to_float64(l0), *(getattr(sizes, size) for size in SIZES)]
 
 
-def _rivals(numbers: Mapping[str, Mapping[str, Tensor]], sae_id: str, loss: Tensor, l0: Tensor) -> dict[str, Tensor]:
-    """Simple rivals of x as predictors, and the sizes they are to predict."""
-    own = numbers[sae_id]
-    rivals = {X: numbers[X]["x_sq"].sqrt(), "loss": loss, "l0": to_float64(l0)}
-    return rivals | {size: own[size] for size in SIZES}
+def _no_products(g: int, k: int) -> Tensor:
+    return torch.zeros(g, k, k, dtype=torch.float64)
 
 
-def place_of(plan: Plan, start: int, length: int) -> tuple[int, list[int]] | None:
-    """(context, positions) of `length` included tokens from number `start` of all included ones.
-
-    Counted round and round where there are fewer tokens. The stretch stays inside one context, and where whole contexts
-    are held out it is taken from the next that is; None if no such context has so many tokens.
-    """
-    per_context = plan.included.sum(dim=1)
-    ends = per_context.cumsum(dim=0)
-    total = int(ends[-1]) if len(ends) else 0
-    if total == 0:
-        return None
-    number = start % total
-    context = int(torch.searchsorted(ends, number, right=True))
-    offset = number - int(ends[context] - per_context[context])
-    fits = (per_context >= length) & plan.test.any(dim=1)
-    order = [(context + step) % len(per_context) for step in range(len(per_context))]
-    chosen = next((each for each in order if bool(fits[each])), None)
-    if chosen is None:
-        return None
-    positions: list[int] = plan.included[chosen].nonzero()[:, 0].tolist()
-    first = min(offset, len(positions) - length)
-    return chosen, positions[first : first + length]
-
-
-@torch.inference_mode()
-def trace(measuring: Measuring, series: Sequence[LoadedSae], start: int, length: int) -> Trace | None:
-    """Norms of x and of the errors of some SAEs along the stretch that `place_of` names."""
-    loaded = measuring.loaded
-    assert loaded is not None, "tokens need a target"
-    found = place_of(measuring.plan, start, length) if length else None
-    if found is None:
-        return None
-    context, positions = found
-    (batch,) = measuring.activations.batches([context])
-    x = batch.x[torch.tensor(positions).to(batch.x.device)]
-    norms: dict[str, dict[str, tuple[float, ...]]] = {"sae_error": {}, "linear_error": {}, "nonlinear_error": {}}
-    for sae in series:
-        parts = decompose(x, sae.reconstruct(x).x_hat.to(x), measuring.maps[sae.ref.sae_id].error_map)
-        for name, own in norms.items():
-            own[sae.ref.sae_id] = tuple(getattr(parts, f"{name}_norm").tolist())
-    # A token may hold half a character; a lone surrogate cannot be stored.
-    ids = loaded.contexts.token_ids[context, positions].tolist()
-    texts = [text.encode("utf-8", "replace").decode() for text in loaded.model.token_texts(ids)]
-    return Trace(
-        context=context,
-        positions=tuple(positions),
-        tokens=tuple(texts),
-        train=tuple(measuring.plan.train[context, positions].tolist()),
-        x=tuple(squared_norm(x).sqrt().tolist()),
-        **norms,
-    )
+def _add_products(into: Tensor, numbers: Iterable[Tensor], runs: Runs) -> None:
+    """Add the products of any two of 1 and some numbers [n] to those of each group, on the CPU."""
+    table = torch.stack([to_float64(each) for each in numbers], dim=1).cpu()
+    table = torch.cat([torch.ones(len(table), 1, dtype=torch.float64), table], dim=1)
+    for group, part in zip(runs.groups.tolist(), torch.split(table, runs.lengths), strict=True):
+        into[group] += part.T @ part

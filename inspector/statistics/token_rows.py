@@ -7,7 +7,7 @@ and one context's activations.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -21,12 +21,15 @@ from inspector.statistics.first_pass import collect_first
 from inspector.statistics.passes import Activations, Progress, require_finite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pyarrow as pa
 
+    from inspector.engine.decomposition import Decomposition
     from inspector.engine.regression import LinearMap
+    from inspector.sources.activations import ActivationBatch
     from inspector.sources.target import Loaded
-    from inspector.statistics.passes import Keeper, RowKeeper
-    from inspector.statistics.vector_rows import VectorSink
+    from inspector.statistics.sums import Keeper, RowKeeper
 
 Maps = Mapping[str, "LinearMap"]
 """x to sae_error, by sae_id."""
@@ -35,10 +38,11 @@ TRAIN, TEST, EXCLUDED = "train", "test", "excluded"
 
 def fitted_maps(loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None) -> Generator[Event, None, Maps]:
     """The affine maps of every SAE, from the target's ordinary training tokens; `keeper`: where their sums are kept."""
-    activations = Activations(loaded=loaded, batch_size=loaded.at_once(batch_size), outliers=loaded.outliers)
-    first = yield from collect_first(activations, loaded.plan, keeper=keeper)
-    with torch.inference_mode():
-        return {sae_id: maps.error_map for sae_id, maps in first.ordinary.fit().items()}
+    activations = Activations(
+        loaded=loaded, batch_size=loaded.at_once(batch_size), outliers=loaded.outliers, keeper=keeper
+    )
+    first = yield from collect_first(activations, loaded.plan)
+    return {sae_id: maps.error_map for sae_id, maps in first.ordinary.fit().items()}
 
 
 def rows_of_contexts(
@@ -81,7 +85,7 @@ def rows_of_contexts(
         if keeper is not None and keeper.due():
             keeper.store_rows(tables[n_kept:], first + len(group))
             n_kept = len(tables)
-        yield progress.advance_by(len(group))
+        yield progress.advance(len(group))
     return pa.concat_tables(tables)
 
 
@@ -209,3 +213,34 @@ def _rows(
 
 
 NORMS = ("sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
+
+
+VectorKind = Literal["x", "error", "linear", "nonlinear"]
+KINDS: tuple[VectorKind, ...] = get_args(VectorKind)
+"""x; x - x_hat; what the map predicts of it; what is left. x = x_hat + linear + nonlinear."""
+
+
+class VectorSink(Protocol):
+    """Takes the vectors of every token in the order of the table, in which each token has a row per SAE."""
+
+    def begin(self, n_tokens: int, maps: Mapping[str, LinearMap]) -> None:
+        """So many tokens will come, and these maps are applied to them."""
+
+    def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
+        """The next tokens, with 0 for excluded, 1 for train, 2 for test; their SAEs follow."""
+
+    def take(self, sae_id: str, parts: Decomposition) -> None:
+        """One SAE's vectors of these tokens."""
+
+
+def vectors_of(parts: Decomposition, kind: VectorKind) -> Tensor:
+    """[n, d] of one kind."""
+    match kind:
+        case "x":
+            return parts.x
+        case "error":
+            return parts.sae_error
+        case "linear":
+            return parts.linear_error
+        case "nonlinear":
+            return parts.nonlinear_error

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec
-    from inspector.statistics.passes import Kept
+    from inspector.statistics.sums import Kept
 
 T = TypeVar("T")
 FORMAT = 1
@@ -155,7 +155,7 @@ class Checkpoints:
 
         def kept(found: dict[str, Any]) -> Kept:
             from inspector.disk.tensors import read_tensors
-            from inspector.statistics.passes import Kept
+            from inspector.statistics.sums import Kept
 
             return Kept(
                 tensors=read_tensors(self.folder / str(found["file"]), str(found["file_sha256"])), facts=found["facts"]
@@ -218,7 +218,7 @@ class Checkpoints:
             return [pa.Table.from_batches([batch]) for batch in reader], int(found["stop"])
 
     def store_rows(self, tables: Sequence[pa.Table], stop: int) -> None:
-        """Keep more rows, after `rows` has told what there is; see `passes.RowKeeper`.
+        """Keep more rows, after `rows` has told what there is; see `sums.RowKeeper`.
 
         Raises:
             ResourceError: there is no room; what was kept before is still there.

@@ -1,7 +1,7 @@
 """What was measured, as the object that `--json` prints and the store keeps.
 
 To it belongs what it tells of the tokens that outweigh all others: its numbers with them, and how few tokens decide.
-See `engine.plan` for which tokens are meant and `statistics.heaviest` for how squared errors are spread.
+See `engine.plan` for which tokens are meant and `statistics.held_out` for how squared errors are spread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.engine.resampling import FEWEST
 from inspector.experiment import ALL_TOKENS, Experiment, Outcome, ResultObject
 from inspector.statistics.grouping import MOST_GROUPS
-from inspector.statistics.heaviest import MOST_CARRIED, SHARE, HeavyToken
+from inspector.statistics.held_out import MOST_CARRIED, SHARE, HeavyToken
 from inspector.statistics.measured import Statistics
 from inspector.statistics.substitutes import DEFINITIONS
 

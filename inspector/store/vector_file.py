@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inspector.disk.tensors import header_of
 from inspector.errors import ResourceError
-from inspector.statistics.vector_rows import VectorKind, vectors_of
+from inspector.statistics.token_rows import VectorKind, vectors_of
 from inspector.training.error_saes import map_hash
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def require_room(path: Path, n_bytes: int, name: str) -> None:
 
 
 class VectorFile:
-    """A file under way; see `statistics.vector_rows.VectorSink` for the order of calls.
+    """A file under way; see `statistics.token_rows.VectorSink` for the order of calls.
 
     Args:
         path: where it is written; whoever calls moves it to its place when it is whole.

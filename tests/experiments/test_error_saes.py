@@ -27,8 +27,8 @@ from inspector.runner import run
 from inspector.sources.contexts import load_contexts
 from inspector.sources.target import open_target
 from inspector.spec import RunSpec
-from inspector.statistics.error_recipe import recipe_of
 from inspector.training.checkpoint import FOLDER
+from inspector.training.error_recipe import recipe_of
 from inspector.training.error_saes import ABOUT_FILE, Gaussian, geometric_median, read_error_saes
 from inspector.training.learners import LearnerSettings
 from inspector.training.topk_learner import TopKLearner

@@ -15,11 +15,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from inspector.drawing.figures import Bands, Curve, GroupedBars, Table
+from inspector.engine.plan import random_part
 from inspector.errors import TargetError, UsageError
 from inspector.experiments import find
 from inspector.runner import run
 from inspector.spec import RunSpec
-from inspector.statistics.sampling import random_part
 from tests.experiments.own import Array, Toy, decoded, finish, hidden, opened, weights
 
 ALL = (

@@ -377,7 +377,7 @@ def test_more_contexts_than_groups_change_no_number_but_the_intervals(
     assert found["n_contexts"] == int(toy.test.any(axis=1).sum()) > 10
     n_groups = len(found["counts"][0])
     assert 5 <= n_groups <= 10 and found["squared"].test.shape == (n_groups, 2 + 4 * k, 2 + 4 * k)
-    assert all(sae.error_sum.shape == (n_groups, d) and len(sae.sums.values) == n_groups for sae in found["saes"])
+    assert all(sae.error_sum.shape == (n_groups, d) and len(sae.sums.nonlinear) == n_groups for sae in found["saes"])
 
 
 def same(one: Any, other: Any) -> bool:

@@ -14,8 +14,8 @@ from inspector.engine.moments import Moments
 from inspector.engine.nulls import gaussian_norm_r2
 from inspector.engine.pursuit import Pursuit
 from inspector.engine.regression import Factorisation
-from inspector.engine.theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
 from inspector.experiments import synthetic_random
+from inspector.experiments._theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
 from inspector.experiments.dark_matter_breakdown import stacked
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Measuring
@@ -168,8 +168,8 @@ def measuring_of(toy: Toy) -> Measuring:
         protocol=PROTOCOLS["careful"],
         intercept=True,
         seed=0,
-        batch_size=8,
         n_resamples=0,
+        first=first,
     )
 
 

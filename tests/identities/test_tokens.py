@@ -19,10 +19,9 @@ from inspector.engine.plan import Plan
 from inspector.engine.regression import Factorisation
 from inspector.experiments import find
 from inspector.statistics import token_fits
-from inspector.statistics import token_scores as scores
+from inspector.statistics import token_norms as scores
 from inspector.statistics.first_pass import FirstPass
-from inspector.statistics.token_norms import ONE, Products
-from inspector.statistics.token_pass import place_of
+from inspector.statistics.token_norms import ONE, Column, Products, place_of
 from tests.experiments.own import Array, Toy, opened
 
 ALL = (
@@ -64,7 +63,9 @@ def products(columns: dict[str, Array], test: dict[str, Array] | None = None) ->
         np.stack([np.ones(len(next(iter(each.values())))), *each.values()], axis=1)
         for each in (columns, test or columns)
     ]
-    return Products(names=(ONE, *columns), train=tables[0].T @ tables[0], test=(tables[1].T @ tables[1])[None])
+    return Products(
+        columns=(ONE, *map(Column, columns)), train=tables[0].T @ tables[0], test=(tables[1].T @ tables[1])[None]
+    )
 
 
 COUNTS = np.ones((1, 1))

@@ -149,7 +149,7 @@ def test_codes_are_pursued_only_where_x_hat_is_a_sum_of_rows(
 
     found = sae(tmp_path / "a", STREAM[0], kwargs, normalize_activations=norm)
     mask = torch.ones(1, 3, dtype=torch.bool)
-    made_of: Any = (SimpleNamespace(activations=None), SimpleNamespace(train=mask, test=mask), [found], "paper-text")
+    made_of: Any = (SimpleNamespace(train=mask, test=mask), [found], "paper-text")
     if norm == "none" and kwargs is None:
         assert set(_Source(*made_of).pursuits) == {found.ref.sae_id}
     else:

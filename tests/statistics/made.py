@@ -11,7 +11,8 @@ from torch import Tensor
 from inspector.engine.plan import Plan, make_plan
 from inspector.sources.activations import ActivationBatch
 from inspector.statistics.first_pass import FirstPass
-from inspector.statistics.second_pass import HookSums, SecondPass
+from inspector.statistics.held_out import HookSums
+from inspector.statistics.second_pass import SecondPass
 from tests.engine.toy import toy
 
 N_CONTEXTS, LENGTH, D = 30, 40, 6
@@ -73,7 +74,7 @@ def first_pass(of: Data, groups: Sequence[Sequence[int]], *, covariance: bool = 
 def second_pass(of: Data, second: SecondPass, groups: Sequence[Sequence[int]]) -> HookSums:
     for group in groups:
         batch, made = of.batch(group)
-        second.update(batch, made, of.plan)
+        second.update(batch, made)
     sums = second.finish()
     assert sums is not None
     return sums

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from inspector.engine.resampling import counts_together, resampling_counts
-from inspector.statistics import held_out
 from inspector.statistics.grouping import MOST_GROUPS, drawn_together, groups_of
 from inspector.statistics.second_pass import SecondPass
 from tests.statistics.made import ALL, SAES, data, first_pass, second_pass
@@ -40,9 +39,9 @@ def test_blocks_change_no_score_and_hold_the_sums_of_their_contexts(monkeypatch:
     """12 held-out contexts in 5 blocks. 1e-7: float32 decomposition of other batches; intervals are of the blocks."""
     of = data()
     maps = first_pass(of, ALL).fit()
-    single = second_pass(of, SecondPass(maps), ALL)
+    single = second_pass(of, SecondPass(maps, of.plan), ALL)
     monkeypatch.setattr("inspector.statistics.grouping.MOST_GROUPS", 5)
-    blocks = second_pass(of, SecondPass(maps), [[c] for c in reversed(range(len(of.x)))])
+    blocks = second_pass(of, SecondPass(maps, of.plan), [[c] for c in reversed(range(len(of.x)))])
     n = len(single.n)
     assert n > 10 and len(blocks.n) == 5 and blocks.n_contexts == single.n_contexts == n
     of_block = [[i for i in range(n) if i * 5 // n == block] for block in range(5)]
@@ -53,15 +52,12 @@ def test_blocks_change_no_score_and_hold_the_sums_of_their_contexts(monkeypatch:
     for score in ("fvu", "fvu_nonlinear", "r2_norm", "r2_pooled", "r2_mean_dims"):
         for name in SAES:
             few, many = (
-                getattr(held_out, score)(sums, name, torch.ones(1, len(sums.n), dtype=torch.float64))
-                for sums in (blocks, single)
+                getattr(sums, score)(name, torch.ones(1, len(sums.n), dtype=torch.float64)) for sums in (blocks, single)
             )
             assert float(few) == pytest.approx(float(many), abs=1e-7)  # SAEs see other batches: float32
     counts = resampling_counts(5, seed=0, n_resamples=2)
     by_context = counts[:, [i * 5 // n for i in range(n)]]
-    torch.testing.assert_close(
-        held_out.fvu(blocks, "wide", counts), held_out.fvu(single, "wide", by_context), rtol=1e-7, atol=1e-7
-    )
+    torch.testing.assert_close(blocks.fvu("wide", counts), single.fvu("wide", by_context), rtol=1e-7, atol=1e-7)
 
 
 def test_what_is_kept_does_not_grow_with_the_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +66,9 @@ def test_what_is_kept_does_not_grow_with_the_contexts(monkeypatch: pytest.Monkey
 
     def kept(most: int) -> int:
         monkeypatch.setattr("inspector.statistics.grouping.MOST_GROUPS", most)
-        second = SecondPass(maps)
+        second = SecondPass(maps, of.plan)
         second_pass(of, second, ALL)
-        return sum(values.numel() for name, values in second.state().items() if name != "seen" and "top" not in name)
+        return sum(values.numel() for name, values in second.state()[0].items() if name != "seen" and "top" not in name)
 
     assert kept(4) * 2 == kept(8)
 
@@ -80,22 +76,24 @@ def test_what_is_kept_does_not_grow_with_the_contexts(monkeypatch: pytest.Monkey
 def test_sums_that_were_stored_go_on_in_the_same_bits() -> None:
     of = data()
     maps = first_pass(of, ALL).fit()
-    through, before, after = SecondPass(maps), SecondPass(maps), SecondPass(maps)
+    through, before, after = SecondPass(maps, of.plan), SecondPass(maps, of.plan), SecondPass(maps, of.plan)
     groups = [list(range(start, start + 3)) for start in range(0, 30, 3)]
     whole = second_pass(of, through, groups)
     for group in groups[:6]:
         batch, made = of.batch(group)
-        before.update(batch, made, of.plan)
-    after.restore({name: values.clone() for name, values in before.state().items()}, of.plan)
+        before.update(batch, made)
+    cpu = torch.device("cpu")
+    tensors, facts = before.state()
+    after.restore({name: values.clone() for name, values in tensors.items()}, facts, cpu)
     resumed = second_pass(of, after, groups[6:])
     assert resumed.n_contexts == whole.n_contexts
     assert torch.equal(resumed.contexts, whole.contexts)
-    assert all(torch.equal(after.state()[name], values) for name, values in through.state().items())
-    other = SecondPass({"narrow": maps["narrow"]})
+    assert all(torch.equal(after.state()[0][name], values) for name, values in through.state()[0].items())
+    other = SecondPass({"narrow": maps["narrow"]}, of.plan)
     with pytest.raises(ValueError, match="of another pass"):
-        other.restore(before.state(), of.plan)
-    empty = SecondPass(maps)
-    empty.restore({}, of.plan)
+        other.restore(tensors, facts, cpu)
+    empty = SecondPass(maps, of.plan)
+    empty.restore(*SecondPass(maps, of.plan).state(), cpu)
     assert empty.finish() is None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from inspector.statistics.intervals import interval, slope_beside, student
+from inspector.statistics.measured import interval, slope_beside, student
 
 
 def test_the_slope_is_least_squares_with_students_interval() -> None:

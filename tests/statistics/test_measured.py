@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from inspector.engine import scores
-from inspector.engine.regression import Factorisation
 from inspector.spec import SaeRef
-from inspector.statistics.measured import Scores, Statistics, conclude
+from inspector.statistics.first_pass import Fit
+from inspector.statistics.measured import Scores, Statistics
+from inspector.statistics.pipeline import conclude
 from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need
 from inspector.statistics.second_pass import SecondPass
 from tests.statistics.made import ALL, SAES, Data, data, first_pass, second_pass
@@ -19,22 +20,18 @@ EVERYTHING: tuple[Need, ...] = (NORM_MAP, ERROR_MAP, ERROR_COVARIANCE)
 def concluded(
     of: Data, needs: tuple[Need, ...] = EVERYTHING, *, n_resamples: int = 200, fvu_on: str = "test"
 ) -> Statistics:
-    first = first_pass(of, ALL)
-    factorisation = Factorisation(first.moments)
-    maps = first.fit_with(factorisation)
+    fit = Fit.of(first_pass(of, ALL), intercept=True)
+    maps = fit.maps
     refs = {
         name: SaeRef(sae_id=name, release="made", layer=0, hook_name="hook", d_in=6, d_sae=8, nominal_l0=3)
         for name in SAES
     }
     return conclude(
         refs=refs,
-        first=first,
-        factorisation=factorisation,
-        maps=maps,
-        held_out=second_pass(of, SecondPass(maps), ALL),
-        everything=second_pass(of, SecondPass(maps, scored="all"), ALL) if fvu_on == "all" else None,
+        fit=fit,
+        held_out=second_pass(of, SecondPass(maps, of.plan), ALL),
+        everything=second_pass(of, SecondPass(maps, of.plan, scored="all"), ALL) if fvu_on == "all" else None,
         needs=needs,
-        intercept=True,
         seed=0,
         n_resamples=n_resamples,
     )

@@ -14,9 +14,10 @@ from torch import Tensor
 from inspector.engine.plan import Outliers, outliers_of
 from inspector.engine.resampling import percentile_estimate
 from inspector.sources.activations import ActivationBatch
-from inspector.statistics import heaviest, held_out
+from inspector.statistics import held_out
 from inspector.statistics.first_pass import FirstApart, FirstPass
-from inspector.statistics.second_pass import HookSums, SecondPass, Tokens
+from inspector.statistics.held_out import HookSums
+from inspector.statistics.second_pass import SecondPass, Tokens
 from tests.statistics.made import ALL, LENGTH, N_CONTEXTS, SAES, D, Data, FakeReconstruction, data
 
 SCALE = 50.0
@@ -63,10 +64,10 @@ def first_apart(of: Data, groups: Sequence[Sequence[int]], *, covariance: bool =
 
 
 def scored(of: Data, first: FirstPass, tokens: Tokens, groups: Sequence[Sequence[int]]) -> SecondPass:
-    second = SecondPass(first.fit(), tokens=tokens)
+    second = SecondPass(first.fit(), of.plan, tokens=tokens)
     for group in groups:
         batch, made = marked(of, group)
-        second.update(batch, made, of.plan)
+        second.update(batch, made)
     return second
 
 
@@ -78,9 +79,9 @@ def finished(second: SecondPass) -> HookSums:
 
 def scores(sums: HookSums, sae_id: str = "narrow") -> dict[str, float]:
     once = torch.ones(1, len(sums.n), dtype=torch.float64)
-    weights = held_out.weights(sums, sae_id)
-    named = (held_out.fvu, held_out.fvu_nonlinear, held_out.r2_norm, held_out.r2_pooled)
-    found = {score.__name__: percentile_estimate(score(sums, sae_id, once)).value for score in named}
+    weights = sums.weights(sae_id)
+    named = (sums.fvu, sums.fvu_nonlinear, sums.r2_norm, sums.r2_pooled)
+    found = {score.__name__: percentile_estimate(score(sae_id, once)).value for score in named}
     return {name: value or 0.0 for name, value in found.items()} | {"n_eff": weights.n_eff or 0.0}
 
 
@@ -116,19 +117,19 @@ def test_ordinary_and_outliers_add_up_to_all_exactly() -> None:
     both, at_once = first.of_all_tokens(), FirstPass(D, SAES, covariance=True)
     batch, made = of.batch(ALL[0])
     at_once.update(batch, made, of.plan.train[batch.contexts, batch.positions])
-    assert both.n_train == at_once.n_train and first.ordinary.n_train == at_once.n_train - len(first.places)
-    assert {tuple(place) for place in first.places.tolist()} == {
+    assert both.n_train == at_once.n_train and first.ordinary.n_train == at_once.n_train - len(first.places.found)
+    assert {tuple(place) for place in first.places.found.tolist()} == {
         tuple(place) for place in (heavy & of.plan.train).nonzero().tolist()
     }
-    for name, values in at_once.moments.state().items():
-        torch.testing.assert_close(both.moments.state()[name], values, rtol=1e-9, atol=1e-9)  # as merging promises
+    for name, values in at_once.moments.state()[0].items():
+        torch.testing.assert_close(both.moments.state()[0][name], values, rtol=1e-9, atol=1e-9)  # as merging promises
     # Under one map, scores add up too.
     parts = [scored(of, first.ordinary, tokens, ALL) for tokens in ("outliers", "ordinary")]
     parts[0].merge(parts[1])
     merged, whole = finished(parts[0]), finished(scored(of, first.ordinary, "all", ALL))
     assert scores(merged) == pytest.approx(scores(whole), rel=1e-9)
     for sae_id in SAES:
-        assert torch.equal(merged.top[sae_id], whole.top[sae_id])
+        assert torch.equal(merged.top[sae_id].top, whole.top[sae_id].top)
 
 
 def test_the_fits_are_those_of_scikit_learn_on_the_same_tokens() -> None:
@@ -154,7 +155,7 @@ def test_batches_and_shards_change_nothing() -> None:
         for other in halves[1:]:
             halves[0].merge(other)
         sums = finished(halves[0])
-        found.append((scores(sums), held_out.weights(sums, "wide")))
+        found.append((scores(sums), sums.weights("wide")))
     for values, weights in found[1:]:
         assert values == pytest.approx(found[0][0], rel=1e-9)
         assert [(t.context, t.position) for t in weights.heaviest] == [
@@ -169,19 +170,20 @@ def test_what_was_kept_is_taken_over_and_so_is_what_a_version_without_outliers_k
     after = FirstApart(D, SAES, covariance=True)
     tensors, facts = first.state()
     after.restore(tensors, facts, torch.device("cpu"))
-    assert torch.equal(after.places, first.places) and after.outliers is not None
+    assert torch.equal(after.places.found, first.places.found) and after.outliers is not None
     assert torch.equal(after.of_all_tokens().moments.s_xx, first.of_all_tokens().moments.s_xx)
     plain = FirstApart(D, SAES, covariance=True)
     plain.restore(*first.ordinary.state(), torch.device("cpu"))
     assert plain.outliers is None and torch.equal(plain.ordinary.moments.s_xx, first.ordinary.moments.s_xx)
     second = scored(of, first.ordinary, "all", ALL)
-    again = SecondPass(second.maps)
-    again.restore(second.state(), of.plan)
+    again = SecondPass(second.maps, of.plan)
+    tensors, facts = second.state()
+    again.restore(tensors, facts, torch.device("cpu"))
     assert scores(finished(again)) == scores(finished(second))
-    assert torch.equal(finished(again).top["wide"], finished(second).top["wide"])
-    old = {name: values for name, values in second.state().items() if "top" not in name}
+    assert torch.equal(finished(again).top["wide"].top, finished(second).top["wide"].top)
+    old = {name: values for name, values in tensors.items() if "top" not in name}
     with pytest.raises(ValueError, match="of another pass"):
-        SecondPass(second.maps).restore(old, of.plan)
+        SecondPass(second.maps, of.plan).restore(old, facts, torch.device("cpu"))
 
 
 def test_n_eff_and_the_share_of_the_largest_are_those_of_numpy() -> None:
@@ -190,9 +192,9 @@ def test_n_eff_and_the_share_of_the_largest_are_those_of_numpy() -> None:
     sums = finished(scored(of, first.of_all_tokens(), "all", ALL))
     x, x_hat = of.rows(of.plan.test, "wide")
     squared = (x - x_hat).square().sum(dim=1).numpy()
-    weights = held_out.weights(sums, "wide")
+    weights = sums.weights("wide")
     assert weights.n_eff == pytest.approx(squared.sum() ** 2 / (squared**2).sum(), rel=1e-6)  # float32 rows
     k = int(np.ceil(len(squared) / 1000))
     assert weights.top_share == pytest.approx(np.sort(squared)[::-1][:k].sum() / squared.sum(), rel=1e-6)
     assert weights.few and all(bool(heavy[token.context, token.position]) for token in weights.heaviest[:3])
-    assert not heaviest.Weights(n_eff=200.0, top_share=0.2).few and heaviest.Weights(n_eff=199.0, top_share=0.0).few
+    assert not held_out.Weights(n_eff=200.0, top_share=0.2).few and held_out.Weights(n_eff=199.0, top_share=0.0).few

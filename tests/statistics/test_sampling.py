@@ -2,8 +2,8 @@
 
 import torch
 
-from inspector.engine.plan import make_plan
-from inspector.statistics.sampling import random_part, sample_plan
+from inspector.engine.plan import make_plan, random_part
+from inspector.statistics.grouping import sample_plan
 
 
 def test_a_part_is_seeded_and_fewer_are_a_part_of_more() -> None:

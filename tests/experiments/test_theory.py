@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from inspector.engine.theory import (
+from inspector.experiments._theory import (
     RAW_MOMENTS,
     bernoulli,
     draw_weights,

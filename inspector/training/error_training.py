@@ -19,10 +19,10 @@ from torch import Tensor
 from inspector.disk.folders import ERROR_SAES
 from inspector.errors import UsageError
 from inspector.events import Event, Loading, TrainProgress, Warned
-from inspector.statistics.error_stream import MAIN, ErrorStream
 from inspector.training import checkpoint
 from inspector.training import error_saes as files
 from inspector.training.error_saes import geometric_median
+from inspector.training.error_stream import MAIN, ErrorStream
 from inspector.training.learners import Learner, LearnerSettings, Lockstep, deviation_scale
 from inspector.training.suite_files import save_sae
 from inspector.training.topk_learner import TopKLearner
@@ -101,7 +101,7 @@ class ErrorTraining:
 
     def _learner(self, name: str, sample: Tensor) -> Learner:
         # The part is left out of the seed: the same first weights for every part. Other ones for every seed of the run.
-        seed = self._stream.measuring.seed * SEEDS_APART + int(name.partition("|")[2])
+        seed = self._stream.seed * SEEDS_APART + int(name.partition("|")[2])
         center = geometric_median(sample[: self._stream.batch_tokens]).to(sample.device)
         return TopKLearner(
             "error-saes", self._stream.d_sae, self._recipe.k, seed=seed, settings=self._settings(), center=center
@@ -126,7 +126,7 @@ class ErrorTraining:
             self._names,
             self._learner,
             batch_tokens=self._stream.batch_tokens,
-            seed=self._stream.measuring.seed,
+            seed=self._stream.seed,
             scale_of=deviation_scale,
         )
         # The second step of a learner that is thrown away tells the pace; the first one warms up.
@@ -217,7 +217,7 @@ class ErrorTraining:
                 "positions": list(self._stream.positions),
                 "context_length": int(self._stream.contexts.shape[1]),
                 "text": self._stream.loaded.target.text,
-                "seed": self._stream.measuring.seed,
+                "seed": self._stream.seed,
                 "trained_tokens": lockstep.tokens_done,
                 "recipe": asdict(self._recipe),
                 "saes": [

@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from inspector.engine.moments import Moments
-from inspector.errors import DataError, TargetError, UsageError, nearest
+from inspector.engine.plan import random_part
+from inspector.errors import DataError, UsageError
 from inspector.events import Event, Loading
-from inspector.statistics.error_recipe import Recipe
-from inspector.statistics.passes import Progress, contexts_with
-from inspector.statistics.sampling import random_part
 from inspector.training.blocks import ActivationBlocks, Ids
+from inspector.training.error_recipe import Recipe
 from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, map_hash
 
 if TYPE_CHECKING:
+    from inspector.engine.plan import Plan
+    from inspector.engine.regression import LinearMap
     from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
+    from inspector.sources.target import Loaded
 
 MAIN = ("linear_error", "nonlinear_error")
 CONTROLS = ("x", "sae_error", *NOISE)
@@ -36,15 +36,17 @@ MODEL_BATCH = 8
 
 
 class ErrorStream:
-    """The shared stream of one training. `prepare` first.
+    """The shared stream of one training. `find_text` first, then `prepare`.
 
     Args:
-        measuring: the target.
+        loaded: the target.
+        plan: what is held out, which nothing learns from.
+        base: the SAE whose error it is.
+        error_map: that splits it.
         recipe: of the training.
-        sae_id: the base SAE; empty: the one nearest to what the recipe names.
+        seed: of the run.
 
     Raises:
-        TargetError: there is no such SAE.
         UsageError: the recipe wants more active latents than there are.
     """
 
@@ -55,12 +57,11 @@ class ErrorStream:
     batch_tokens: int
     """Of every step."""
 
-    def __init__(self, measuring: Measuring, recipe: Recipe, sae_id: str) -> None:
-        loaded = measuring.loaded
-        assert loaded is not None, "an error is an SAE's"
-        self.measuring, self.loaded, self.recipe = measuring, loaded, recipe
-        self.base = _pick(loaded.saes, recipe, sae_id)
-        self.error_map = measuring.maps[self.base.ref.sae_id].error_map
+    def __init__(
+        self, loaded: Loaded, plan: Plan, base: LoadedSae, error_map: LinearMap, recipe: Recipe, seed: int
+    ) -> None:
+        self.loaded, self.recipe, self.seed = loaded, recipe, seed
+        self.base, self.error_map, self._plan = base, error_map, plan
         self.d_sae = recipe.expansion * loaded.model.check_hook(loaded.hook_name)
         if recipe.k > self.d_sae:
             raise UsageError(f"'k={recipe.k}' is more than the {self.d_sae:,} latents. Lower k, or raise expansion.")
@@ -68,7 +69,7 @@ class ErrorStream:
         """Whether the target is the one the preset belongs to."""
         self.names = (*MAIN, *(CONTROLS if recipe.control_seeds else ()))
         """Of the parts."""
-        found = int(loaded.plan.included.sum()) - int(measuring.plan.included.sum())
+        found = int(loaded.plan.included.sum()) - int(plan.included.sum())
         self.outliers = loaded.outliers if found > 0 else None
         """Tokens that nothing learns from; None also where the target's own text has none, so that what was trained
         on it before is found again."""
@@ -79,24 +80,25 @@ class ErrorStream:
         """Tokens before the text repeats."""
         return self.blocks.tokens_per_epoch
 
-    def prepare(self) -> Generator[Event, None, None]:
-        """Find the text and fit the noise.
+    def find_text(self) -> Generator[Event, None, None]:
+        """Find the text to learn from.
 
         Raises:
             DataError: every context of the text holds a held-out token.
         """
-        loaded, measuring, recipe = self.loaded, self.measuring, self.recipe
-        length = loaded.contexts.token_ids.shape[1]
-        usable = len(range(*slice(*self.positions).indices(length)))
         yield Loading(what="text", detail="to learn from")
         began = time.perf_counter()
-        self.contexts, noticed = self._text(math.ceil(recipe.tokens / usable))
+        self.contexts, noticed = self._text(self._contexts_wanted())
         yield Loading(
             what="text",
             detail=f"to learn from, {len(self.contexts):,} contexts, none with held-out tokens{noticed}",
             seconds=time.perf_counter() - began,
         )
-        noise = (yield from self._noise()) if recipe.control_seeds else {}
+
+    def prepare(self, noise: Mapping[str, Gaussian]) -> None:
+        """Lay out the blocks, with this noise among the controls."""
+        loaded, recipe = self.loaded, self.recipe
+        length = loaded.contexts.token_ids.shape[1]
         self.parts = ErrorParts(
             loaded.model,
             loaded.hook_name,
@@ -104,7 +106,7 @@ class ErrorStream:
             self.error_map,
             self.names,
             noise,
-            measuring.seed,
+            self.seed,
             outliers=self.outliers,
         )
         per_context = 4 * length * self.error_map.weight.shape[1] * len(self.names)
@@ -114,28 +116,32 @@ class ErrorStream:
         self.blocks = ActivationBlocks(
             self.parts,
             self.contexts,
-            block_contexts=min(block, max(1, math.ceil(recipe.tokens / usable))),
+            block_contexts=min(block, max(1, self._contexts_wanted())),
             model_batch=MODEL_BATCH,
             special_ids=special,
-            seed=measuring.seed,
+            seed=self.seed,
             positions=self.positions,
         )
         # A little less than so many contexts hold, so that a block with a special token more loses no batch.
         of_contexts = int(0.98 * self.tokens_per_epoch / len(self.contexts) * recipe.batch_contexts)
         self.batch_tokens = min(recipe.tokens, of_contexts or recipe.batch_tokens)
 
+    def _contexts_wanted(self) -> int:
+        length = self.loaded.contexts.token_ids.shape[1]
+        return math.ceil(self.recipe.tokens / len(range(*slice(*self.positions).indices(length))))
+
     def _text(self, wanted: int) -> tuple[Ids, str]:
         """Contexts [c, t] to learn from: of the target's text, without those that hold held-out tokens."""
         from inspector.sources.contexts import load_contexts
 
-        loaded, plan = self.loaded, self.measuring.plan
+        loaded, plan = self.loaded, self._plan
         ids = loaded.contexts.token_ids
         tested = {row.numpy().tobytes() for row in ids[plan.test.any(dim=1)]}
         target = replace(loaded.target, contexts=wanted + len(ids), context_length=ids.shape[1])
         found = load_contexts(target, loaded.model).token_ids
         usable = [row for row in found if row.numpy().tobytes() not in tested]
         # In the order of the file: the first ones would leave out its end.
-        kept = [usable[i] for i in random_part(range(len(usable)), wanted, self.measuring.seed)]
+        kept = [usable[i] for i in random_part(range(len(usable)), wanted, self.seed)]
         if not kept:
             raise DataError(
                 f"All {len(found)} contexts of the text hold held-out tokens, so there is nothing to learn from. "
@@ -144,34 +150,13 @@ class ErrorStream:
         short = "" if len(kept) >= wanted else f", to be read {wanted / len(kept):.1f} times"
         return torch.stack(kept).numpy(), short
 
-    def _noise(self) -> Generator[Event, None, dict[str, Gaussian]]:
-        """Mean and covariance of either part over the tokens that the map was fitted on."""
-        plan = self.measuring.plan
-        moments = {part: Moments(self.error_map.weight.shape[0]) for part in MAIN}
-        plain = ErrorParts(self.loaded.model, self.loaded.hook_name, self.base, self.error_map, MAIN, {}, 0)
-        chosen = contexts_with(plan.train)
-        progress = Progress("covariance of the parts", len(chosen), plan.train.shape[1])
-        for batch in self.measuring.activations.batches(chosen):
-            with torch.inference_mode():
-                rows = plan.train[batch.contexts, batch.positions].to(batch.x.device)
-                own = plain.of_context(batch.token_ids, batch.x)
-                for part in MAIN:
-                    moments[part].update(own[part][rows])
-            yield progress.advance(batch)
-        return {
-            name: Gaussian.of(moments[part].mean_x, moments[part].s_xx / max(1, moments[part].n))
-            for name, part in NOISE.items()
-        }
-
     def probe(self) -> dict[str, Tensor]:
         """A few held-out contexts' parts [n, d], to watch the training by."""
-        plan, found = self.measuring.plan, []
-        for index in random_part(contexts_with(plan.test), PROBED_CONTEXTS, self.measuring.seed):
-            (batch,) = self.measuring.activations.batches([index])
-            rows = plan.test[index].to(batch.x.device)
-            own = self.parts.of_context(self.loaded.contexts.token_ids[index], batch.x)
-            found.append({part: value[rows] for part, value in own.items()})
-        return {part: torch.cat([each[part] for each in found]) for part in self.names}
+        held_out = self._plan.test
+        chosen = random_part(held_out.any(dim=1).nonzero()[:, 0].tolist(), PROBED_CONTEXTS, self.seed)
+        values = self.parts(self.loaded.contexts.token_ids[chosen])
+        rows = held_out[chosen].to(self.loaded.model.device)
+        return {part: values[part][rows] for part in self.names}
 
     def identity(self) -> dict[str, Any]:
         """What the stream follows from, as plain JSON data."""
@@ -184,24 +169,7 @@ class ErrorStream:
             "text": hashlib.sha256(self.contexts.tobytes()).hexdigest(),
             "fitted_on": loaded.contexts.sha256,
             "positions": self.positions,
-            "seed": self.measuring.seed,
+            "seed": self.seed,
             "dtype": str(loaded.model.dtype),
             **({} if self.outliers is None else {"outliers": self.outliers.threshold}),
         }
-
-
-def _pick(saes: Sequence[LoadedSae], recipe: Recipe, sae_id: str) -> LoadedSae:
-    """The SAE that was named; else of the width nearest to the recipe's, the one of the nearest nominal L0."""
-    by_id = {sae.ref.sae_id: sae for sae in saes}
-    if sae_id:
-        if sae_id not in by_id:
-            raise TargetError(f"'sae={sae_id}' is not among the target's SAEs.{nearest(sae_id, by_id)}")
-        return by_id[sae_id]
-    return min(
-        saes,
-        key=lambda sae: (
-            abs(math.log2(sae.ref.d_sae / recipe.width)),
-            math.inf if sae.ref.nominal_l0 is None else abs(sae.ref.nominal_l0 - recipe.l0),
-            sae.ref.sae_id,
-        ),
-    )

@@ -7,33 +7,39 @@ import pytest
 import torch
 
 from inspector.engine.plan import Plan
-from inspector.statistics import token_fits
-from inspector.statistics import token_scores as scores
-from inspector.statistics.token_fits import TokenClasses
-from inspector.statistics.token_norms import Products
-from inspector.statistics.token_sums import Blocks, ClassSums, GroupProducts, GroupSums, RowSums
+from inspector.engine.resampling import Estimate
+from inspector.statistics import token_fits, token_pass
+from inspector.statistics import token_norms as scores
+from inspector.statistics.grouping import groups_of
+from inspector.statistics.token_fits import ClassSums, TokenClasses
+from inspector.statistics.token_norms import ONE, Column, Products
+from inspector.statistics.token_numbers import Rests, SaeNumbers, Size, Target, from_table, table_of, width_of
 
 
 def test_sums_and_products_are_those_of_each_group() -> None:
-    mask = torch.tensor([[1, 1], [0, 0], [1, 0]], dtype=torch.bool)
-    blocks = Blocks(mask)
-    assert (blocks.n, blocks.n_contexts) == (2, 2)
-    contexts = torch.tensor([0, 0, 2])
-    runs = blocks.runs(contexts)
-    assert runs == [(0, slice(0, 2)), (1, slice(2, 3))]
+    groups = groups_of(torch.tensor([[1, 1], [0, 0], [1, 0]], dtype=torch.bool))
+    assert (groups.n, groups.n_contexts) == (2, 2)
+    runs = groups.runs(torch.tensor([0, 0, 2]))
+    assert (runs.groups.tolist(), runs.lengths) == ([0, 1], [2, 1])
     a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 7.0, 11.0])
-    sums, products, rows = GroupSums(2), GroupProducts(2), RowSums(2, 2)
+    sums, products = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 3, 3, dtype=torch.float64)
     for _ in range(2):
-        sums.update({"a": a, "b": b}, runs)
-        products.update({"a": a, "b": b}, runs)
-        rows.update(torch.stack([a, b], dim=1).double(), runs)
-    assert sums.finish().of("a").tolist() == [6.0, 6.0] and sums.finish().of("b").tolist() == [24.0, 22.0]
-    assert products.names == ("one", "a", "b")
-    assert products.values.tolist() == [
+        runs.add(sums, torch.stack([a, b], dim=1).double())
+        token_pass._add_products(products, [a, b], runs)
+    assert sums.tolist() == [[6.0, 24.0], [6.0, 22.0]]
+    assert products.tolist() == [
         [[4.0, 6.0, 24.0], [6.0, 10.0, 38.0], [24.0, 38.0, 148.0]],
         [[2.0, 6.0, 22.0], [6.0, 18.0, 66.0], [22.0, 66.0, 242.0]],
     ]
-    assert rows.values.tolist() == [[6.0, 24.0], [6.0, 22.0]]
+
+
+def test_a_table_of_numbers_is_read_as_it_was_written() -> None:
+    """Every number has a column of its own, whatever class it is in; Size has those of Target as well."""
+    assert (width_of(Target), width_of(Size), width_of(Rests)) == (4, 8, 6)
+    k = width_of(SaeNumbers)
+    numbers = from_table(SaeNumbers, iter(torch.arange(3 * k).view(k, 3).double()))
+    assert torch.equal(table_of(numbers), torch.arange(3 * k).view(k, 3).double().T)
+    assert isinstance(numbers.sae_error, Size) and isinstance(numbers.centred.cosine, torch.Tensor)
 
 
 def test_classes_of_tokens_are_ids_and_of_rare_ones_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,22 +58,22 @@ def test_classes_of_tokens_are_ids_and_of_rare_ones_one(monkeypatch: pytest.Monk
 
 
 def test_a_class_without_tokens_has_the_mean_of_all() -> None:
-    sums = ClassSums(3)
+    sums = ClassSums.zeros(3, 1, torch.device("cpu"))
     sums.update(torch.tensor([0, 0, 2]), torch.tensor([[1.0], [3.0], [10.0]], dtype=torch.float64))
     assert sums.means(torch.tensor([4.0], dtype=torch.float64))[:, 0].tolist() == [2.0, 4.0, 10.0]
 
 
 def test_an_estimate_without_draws_or_with_an_undefined_one_has_no_interval() -> None:
-    assert scores.estimate(np.array([0.5])) == scores.Estimate(value=0.5, interval=None)
-    assert scores.estimate(np.array([0.5, np.nan, 0.2])) == scores.Estimate(value=0.5, interval=None)
-    assert scores.estimate(np.array([np.nan, 0.1, 0.2])) == scores.Estimate(value=None, interval=None)
+    assert scores.estimate(np.array([0.5])) == Estimate(value=0.5)
+    assert scores.estimate(np.array([0.5, np.nan, 0.2])) == Estimate(value=0.5)
+    assert scores.estimate(np.array([np.nan, 0.1, 0.2])) == Estimate(value=None)
     found = scores.estimate(np.array([0.5, *np.linspace(0, 1, 41)]))
     assert found.interval == pytest.approx((0.025, 0.975))
 
 
 def test_constant_numbers_have_no_score() -> None:
     table = np.array([[4.0, 8.0, 10.0], [8.0, 16.0, 20.0], [10.0, 20.0, 30.0]])  # 1; 2 at each token; 1, 2, 3, 4
-    products = Products(names=("one", "flat", "y"), train=table, test=table[None])
+    products = Products(columns=(ONE, Column("flat"), Column("y")), train=table, test=table[None])
     counts = np.ones((1, 1))
     assert scores.estimate(scores.correlation(products, "flat", "y", counts)).value is None
     assert scores.estimate(scores.regress(products, "flat", ["y"], counts).r2).value is None
