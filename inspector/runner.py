@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspector.disk.sealed import digest
-from inspector.engine.plan import Plan, make_plan, with_everything
-from inspector.errors import DataError, TargetError
+from inspector.errors import TargetError
 from inspector.events import Event, Measured, Warned
 from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
@@ -24,8 +23,8 @@ from inspector.sources.target import hashed, require_unchanged
 from inspector.spec import RunSpec
 from inspector.statistics.measured import Statistics
 from inspector.statistics.passes import Activations
-from inspector.statistics.pipeline import Shared, measure_shared, measuring_of
-from inspector.statistics.profiles import PROTOCOLS, Protocol
+from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
+from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.sums import KeptOf
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
@@ -44,8 +43,6 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-TOKENS_PER_DIMENSION = 20
-"""With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
 
 
 def run(
@@ -178,18 +175,22 @@ class _Run:
     def _own(self, experiments: Sequence[Experiment], shared: Shared) -> Generator[Event, None, None]:
         """Experiments that measure for themselves; the same measurement with equal parameters once."""
         measuring = yield from measuring_of(shared, self.protocol, null=self.spec.null, n_resamples=self.fit.resamples)
-        measured: dict[tuple[Callable[..., object], FitParams], object] = {}
-        for experiment in experiments:
+        keys = [(experiment.measure, self.params[experiment.id]) for experiment in experiments]
+        measured: dict[object, object] = {}
+        for place, (experiment, key) in enumerate(zip(experiments, keys, strict=True)):
             if self.spec.null is not None:
                 yield Warned(message=_not_reached(experiment, self.spec.null))
-            assert experiment.measure is not None, "chosen for having one"
-            key = experiment.measure, self.params[experiment.id]
+            measure, params = key
+            assert measure is not None, "chosen for having one"
+            name = f"own-{_digest(measure, params)}"
             if key not in measured:
                 if self.checkpoints is not None:
-                    measuring.activations.keeper = KeptOf(self.checkpoints, f"own-{_digest(*key)}")
-                measured[key] = yield from experiment.measure(measuring, self.params[experiment.id])
+                    measuring.activations.keeper = KeptOf(self.checkpoints, name)
+                measured[key] = yield from measure(measuring, params)
             own = {experiment.id: measured[key]}
             yield from self._finished(experiment, replace(shared.statistics, own=own))
+            if self.checkpoints is not None and key not in keys[place + 1 :]:
+                self.checkpoints.forget(name)
 
     def _finished(self, experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
         """Compute one experiment of the target, keep its object and tell it."""
@@ -269,10 +270,10 @@ class _Run:
 
 
 def _digest(function: Callable[..., object], params: FitParams) -> str:
-    """Of the parameters and of the file that holds a function of an experiment."""
+    """Of the parameters, and of a function of an experiment with the file that holds it."""
     file = getattr(sys.modules.get(function.__module__), "__file__", None)
     code = "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return digest([asdict(params), code])[:12]
+    return digest([function.__qualname__, asdict(params), code])[:12]
 
 
 def token_table(
@@ -365,42 +366,3 @@ def _telling(work: Generator[Event, None, T], checkpoints: Checkpoints) -> Gener
 def table_checkpoints(loaded: Loaded, batch_size: int) -> Checkpoints:
     """Where `token_table` keeps what it has got of this target."""
     return checkpoints_for(RunSpec(target=loaded.target, experiments=("tokens",), batch_size=batch_size), loaded)
-
-
-def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:
-    """The target's plan, or one with the profile's split: a named profile means its own."""
-    target = loaded.target
-    if protocol.split is None or protocol.split == target.split:
-        return loaded.plan
-    assert target.positions is not None, "open_target decides positions"
-    plan = make_plan(
-        loaded.contexts.token_ids,
-        loaded.model.special_ids,
-        target.positions,
-        target.train_tokens,
-        protocol.split,
-        target.seed,
-        loaded.contexts.documents,
-    )
-    return with_everything(plan, protocol.split, target.seed) if target.include_special else plan
-
-
-def require_enough(loaded: Loaded, plan: Plan) -> None:
-    """Refuse a regression that would mostly fit noise, before the model runs.
-
-    Raises:
-        DataError: fewer than 20 training tokens per dimension, or nothing held out.
-    """
-    d = loaded.model.check_hook(loaded.hook_name)
-    if plan.n_train < TOKENS_PER_DIMENSION * d:
-        raise DataError(
-            f"The regression needs {TOKENS_PER_DIMENSION * d:,} training tokens ({TOKENS_PER_DIMENSION} for each of "
-            f"the {d:,} dimensions at {loaded.hook_name}) and has {plan.n_train:,}. "
-            "Raise --contexts or --train-tokens, give a longer --text, or let --positions begin earlier."
-        )
-    if plan.n_test == 0:
-        raise DataError("No token is left to test on. Lower --train-tokens or give a longer --text.")
-
-
-def _all(protocol: Protocol) -> bool:
-    return protocol.fvu_on == "all"

@@ -101,7 +101,7 @@ def _took(jobs: list[Job]) -> dict[str, float]:
 
 def _why_not(loaded: Loaded) -> str:
     """What every run on this target would be refused with."""
-    from inspector.runner import require_enough
+    from inspector.statistics.pipeline import require_enough
 
     try:
         require_enough(loaded, loaded.plan)

@@ -123,7 +123,7 @@ def gate_lines(gate: GateReport | None) -> list[GateLine]:
 
 def too_few_tokens(loaded: Loaded) -> list[str]:
     """What `dm-inspect run` refuses to compute, a view shows with a warning: errors can be looked at all the same."""
-    from inspector.runner import TOKENS_PER_DIMENSION
+    from inspector.statistics.pipeline import TOKENS_PER_DIMENSION
 
     d, n_train = loaded.model.check_hook(loaded.hook_name), loaded.plan.n_train
     if n_train >= TOKENS_PER_DIMENSION * d:

@@ -22,7 +22,7 @@ from inspector.events import Event
 from inspector.sources.companions import Companion, load_companions
 from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with, walk
-from inspector.statistics.sums import Accumulator, ByName, Sums
+from inspector.statistics.sums import Accumulator, ByName, Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
@@ -144,13 +144,12 @@ def measure_components(
     def score(sums: _Scores, context: _Context) -> None:
         sums.update(place[context.index], *source.numbers(context), maps, means)
 
-    scores = yield from passed(
-        "components, held out",
-        testing,
-        plan.test,
-        lambda: _Scores.zeros(len(targets), len(testing), d, list(maps)),
-        score,
-    )
+    def no_scores() -> _Scores:
+        size = (len(targets), len(testing), d)
+        rest = {name: torch.zeros(size, dtype=torch.float64) for name in maps}
+        return _Scores.zeros(targets=size[0], c=size[1], d=d, rest=rest)
+
+    scores = yield from passed("components, held out", testing, plan.test, no_scores, score)
     groups = drawn_together(plan.test, plan.documents, testing)
     counts = counts_together(groups, seed=measuring.seed, n_resamples=measuring.n_resamples)
     predictions, dims = scores.concluded(counts, targets)
@@ -270,24 +269,14 @@ class _Source:
 class _Scores(Sums):
     """Of each of c contexts; [targets, c, d]."""
 
-    n: Tensor
+    n: Tensor = shaped("c")
     """[c] tokens."""
-    total: Tensor
+    total: Tensor = shaped("targets", "c", "d")
     """Of the targets, around their training means."""
-    squares: Tensor
+    squares: Tensor = shaped("targets", "c", "d")
     """Of the squares of those."""
     rest: dict[str, Tensor]
     """Of the squares of what each regressor leaves."""
-
-    @classmethod
-    def zeros(cls, n_targets: int, c: int, d: int, names: Sequence[str]) -> _Scores:
-        """Of nothing."""
-
-        def none() -> Tensor:
-            return torch.zeros(n_targets, c, d, dtype=torch.float64)
-
-        n = torch.zeros(c, dtype=torch.float64)
-        return cls(n=n, total=none(), squares=none(), rest={name: none() for name in names})
 
     def update(
         self,

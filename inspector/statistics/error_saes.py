@@ -17,7 +17,7 @@ from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.statistics.grouping import drawn_together, named
 from inspector.statistics.passes import contexts_with, walk
-from inspector.statistics.sums import ByName, Sums
+from inspector.statistics.sums import ByName, Sums, shaped
 from inspector.training.error_recipe import Recipe
 from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, sae_folder
 from inspector.training.error_stream import MAIN, ErrorStream
@@ -181,10 +181,10 @@ def score(
         shifts = {name: first[name].double().mean(dim=0) for name in names}
 
     def new() -> _Sums:
-        n = torch.zeros(len(chosen), dtype=torch.float64)
-        of_parts = {name: _PartSums.zeros(len(chosen), len(shifts[name])) for name in names}
-        of_saes = {key: _SaeSums.zeros(len(chosen), sae.cfg.d_sae) for key, (_, _, sae) in loaded.items()}
-        return _Sums(n=n, parts=of_parts, saes=of_saes)
+        c = len(chosen)
+        of_parts = {name: _PartSums.zeros(c=c, d=len(shifts[name])) for name in names}
+        of_saes = {key: _SaeSums.zeros(c=c, m=sae.cfg.d_sae) for key, (_, _, sae) in loaded.items()}
+        return _Sums.zeros(c=c, parts=of_parts, saes=of_saes)
 
     def add(sums: _Sums, batch: ActivationBatch) -> None:
         own, place = of_context(batch), places[int(batch.contexts[0])]
@@ -231,15 +231,10 @@ def _pick(saes: Sequence[LoadedSae], recipe: Recipe, sae_id: str) -> LoadedSae:
 class _PartSums(Sums):
     """Of one part of the error, of c contexts."""
 
-    total: Tensor
+    total: Tensor = shaped("c", "d")
     """[c, d] around a shift."""
-    squares: Tensor
+    squares: Tensor = shaped("c")
     """[c] of those."""
-
-    @classmethod
-    def zeros(cls, c: int, d: int) -> _PartSums:
-        """Of nothing."""
-        return cls(total=torch.zeros(c, d, dtype=torch.float64), squares=torch.zeros(c, dtype=torch.float64))
 
     def update(self, place: int, around: Tensor) -> None:
         """Add the tokens [n, d] of a context, around the shift."""
@@ -256,17 +251,12 @@ class _PartSums(Sums):
 class _SaeSums(Sums):
     """Of one SAE, of c contexts."""
 
-    error: Tensor
+    error: Tensor = shaped("c")
     """[c] of squares."""
-    fired: Tensor
+    fired: Tensor = shaped("m", dtype=torch.bool)
     """[d_sae] bool: latents that were active at all."""
     active: int = 0
     """Latents, over all tokens."""
-
-    @classmethod
-    def zeros(cls, c: int, d_sae: int) -> _SaeSums:
-        """Of nothing."""
-        return cls(error=torch.zeros(c, dtype=torch.float64), fired=torch.zeros(d_sae, dtype=torch.bool))
 
     def update(self, place: int, sae: Any, values: Tensor) -> None:
         """Add the tokens [n, d] of a context."""
@@ -282,7 +272,7 @@ class _SaeSums(Sums):
 class _Sums(Sums):
     """Of c contexts."""
 
-    n: Tensor
+    n: Tensor = shaped("c")
     """[c] tokens."""
     parts: dict[str, _PartSums]
     saes: dict[str, _SaeSums]

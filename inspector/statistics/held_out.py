@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from inspector.engine.scores import CONSTANT_BELOW, nan_if_zero
-from inspector.statistics.sums import FIXED, Sums
+from inspector.statistics.sums import FIXED, Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.statistics.first_pass import SaeMaps
@@ -126,42 +126,30 @@ def placed(contexts: Tensor, positions: Tensor, x: Tensor) -> Tensor:
 
 ROUNDING = 1e-13
 """A centred sum of squares below this share of the sum it was taken from is what float64 rounding left of zero."""
-_OF_DIMENSIONS = ("error_sum", "error_sq", "rest_sq", "rest_h")
-"""Sums that are [d] per context; the others are one number."""
 
 
 @dataclass(kw_only=True)
 class SaeSums(Sums):
     """Sums over the scored tokens of each of c contexts, or blocks of contexts, float64 on the CPU."""
 
-    l0: Tensor
+    l0: Tensor = shaped("c")
     """[c] of active latents."""
-    norm_sum: Tensor
+    norm_sum: Tensor = shaped("c")
     """[c] of y = ‖sae_error‖², around its training mean."""
-    norm_sq: Tensor
+    norm_sq: Tensor = shaped("c")
     """[c] of the squares of those."""
-    norm_rest_sq: Tensor
+    norm_rest_sq: Tensor = shaped("c")
     """[c] of the squared residual of the norm map."""
-    norm_rest_h: Tensor
+    norm_rest_h: Tensor = shaped("c")
     """[c] of that residual times h = 1 - g x."""
-    error_sum: Tensor
+    error_sum: Tensor = shaped("c", "d")
     """[c, d] of sae_error, around its training mean."""
-    error_sq: Tensor
+    error_sq: Tensor = shaped("c", "d")
     """[c, d] of the squares of those."""
-    rest_sq: Tensor
+    rest_sq: Tensor = shaped("c", "d")
     """[c, d] of the squares of nonlinear_error."""
-    rest_h: Tensor
+    rest_h: Tensor = shaped("c", "d")
     """[c, d] of nonlinear_error times h."""
-
-    @classmethod
-    def zeros(cls, c: int, d: int) -> SaeSums:
-        """Of nothing."""
-        return cls(
-            **{
-                each.name: torch.zeros(c, *([d] if each.name in _OF_DIMENSIONS else []), dtype=torch.float64)
-                for each in fields(cls)
-            }
-        )
 
 
 @dataclass(kw_only=True)
@@ -176,37 +164,27 @@ class HookSums(Sums):
     """The maps that are scored."""
     contexts: Tensor = field(metadata=FIXED)
     """[c] int64 index of the context, or of the first of its block."""
-    seen: Tensor
-    """[contexts] bool: those of the text of which a token was scored."""
-    n: Tensor
+    seen: Tensor = shaped("text", dtype=torch.bool)
+    """[text] bool: those contexts of the text of which a token was scored."""
+    n: Tensor = shaped("c")
     """[c] float64 scored tokens."""
-    x_sum: Tensor
+    x_sum: Tensor = shaped("c", "d")
     """[c, d] of x, around its training mean."""
-    x_sq: Tensor
+    x_sq: Tensor = shaped("c", "d")
     """[c, d] of the squares of those."""
-    h_sq: Tensor
+    h_sq: Tensor = shaped("c")
     """[c] of h^2 with h = 1 - g x, what an intercept adds to what x expresses of the constant."""
     saes: dict[str, SaeSums]
     top: dict[str, Heaviest]
     """By SAE: the scored tokens of the largest errors."""
 
     @classmethod
-    def zeros(cls, maps: Mapping[str, SaeMaps], scored: Tensor, contexts: Tensor) -> HookSums:
-        """Of nothing; the tokens [contexts, t] that are to be scored say how many of the largest errors are kept."""
-        c, d = len(contexts), len(next(iter(maps.values())).error_map.centre)
-        kept = n_kept(int(scored.sum()))
-        n, h_sq, x_sum, x_sq = (torch.zeros(c, *each, dtype=torch.float64) for each in ((), (), (d,), (d,)))
-        return cls(
-            maps=maps,
-            contexts=contexts,
-            seen=torch.zeros(len(scored), dtype=torch.bool),
-            n=n,
-            x_sum=x_sum,
-            x_sq=x_sq,
-            h_sq=h_sq,
-            saes={sae_id: SaeSums.zeros(c, d) for sae_id in maps},
-            top={sae_id: Heaviest(kept) for sae_id in maps},
-        )
+    def of_nothing(cls, maps: Mapping[str, SaeMaps], scored: Tensor, contexts: Tensor) -> HookSums:
+        """Before the first; the tokens [text, t] that are to be scored say how many of the largest errors are kept."""
+        c, d, kept = len(contexts), len(next(iter(maps.values())).error_map.centre), n_kept(int(scored.sum()))
+        saes = {sae_id: SaeSums.zeros(c=c, d=d) for sae_id in maps}
+        top = {sae_id: Heaviest(kept) for sae_id in maps}
+        return cls.zeros(c=c, d=d, text=len(scored), maps=maps, contexts=contexts, saes=saes, top=top)
 
     def of_contexts(self, chosen: Tensor) -> HookSums:
         """Those of some of the contexts [c]; shares memory with these."""

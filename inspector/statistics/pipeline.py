@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.engine.nulls import gaussian_norm_r2, pca_moments
+from inspector.engine.plan import Plan, make_plan, with_everything
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.engine.scores import fvu_from_moments, r2_from_moments
 from inspector.errors import DataError
@@ -35,12 +36,50 @@ from inspector.statistics.second_pass import SecondPass, collect_second
 from inspector.statistics.substitutes import prepare
 
 if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.target import Loaded
     from inspector.spec import Null, SaeRef
     from inspector.statistics.first_pass import FirstPass, SaeMaps
     from inspector.statistics.held_out import HookSums
+
+
+TOKENS_PER_DIMENSION = 20
+"""With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
+
+
+def plan_of(loaded: Loaded, protocol: Protocol) -> Plan:
+    """The target's plan, or one with the profile's split: a named profile means its own."""
+    target = loaded.target
+    if protocol.split is None or protocol.split == target.split:
+        return loaded.plan
+    assert target.positions is not None, "open_target decides positions"
+    plan = make_plan(
+        loaded.contexts.token_ids,
+        loaded.model.special_ids,
+        target.positions,
+        target.train_tokens,
+        protocol.split,
+        target.seed,
+        loaded.contexts.documents,
+    )
+    return with_everything(plan, protocol.split, target.seed) if target.include_special else plan
+
+
+def require_enough(loaded: Loaded, plan: Plan) -> None:
+    """Refuse a regression that would mostly fit noise, before the model runs.
+
+    Raises:
+        DataError: fewer than 20 training tokens per dimension, or nothing held out.
+    """
+    d = loaded.model.check_hook(loaded.hook_name)
+    if plan.n_train < TOKENS_PER_DIMENSION * d:
+        raise DataError(
+            f"The regression needs {TOKENS_PER_DIMENSION * d:,} training tokens ({TOKENS_PER_DIMENSION} for each of "
+            f"the {d:,} dimensions at {loaded.hook_name}) and has {plan.n_train:,}. "
+            "Raise --contexts or --train-tokens, give a longer --text, or let --positions begin earlier."
+        )
+    if plan.n_test == 0:
+        raise DataError("No token is left to test on. Lower --train-tokens or give a longer --text.")
 
 
 @dataclass(frozen=True, kw_only=True)

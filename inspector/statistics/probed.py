@@ -18,7 +18,7 @@ from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
 from inspector.statistics.grouping import nearest_l0, sample_plan
 from inspector.statistics.passes import contexts_with, walk
-from inspector.statistics.sums import ByName, Sums
+from inspector.statistics.sums import ByName, Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
@@ -78,7 +78,9 @@ def measure_probes(measuring: Measuring, *, l0: float, tokens: int) -> Generator
     picks = nearest_l0(loaded.saes, l0)
 
     def new() -> ByName[_Latents]:
-        return ByName({sae.ref.sae_id: _Latents.zeros(sae) for sae in picks})
+        return ByName(
+            {sae.ref.sae_id: _Latents.zeros(powers=4, m=sae.ref.d_sae, moments=Moments(sae.ref.d_in)) for sae in picks}
+        )
 
     def add(sums: ByName[_Latents], batch: ActivationBatch) -> None:
         x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
@@ -102,13 +104,8 @@ class _Latents(Sums):
 
     moments: Moments
     """Of its own output, with ‖s‖² as the target."""
-    powers: Tensor
+    powers: Tensor = shaped("powers", "m")
     """[4, d_sae] sums of what `_powers` gives."""
-
-    @classmethod
-    def zeros(cls, sae: LoadedSae) -> _Latents:
-        """Of nothing."""
-        return cls(moments=Moments(sae.ref.d_in), powers=torch.zeros(4, sae.ref.d_sae, dtype=torch.float64))
 
     def update(self, sae: LoadedSae, x: Tensor) -> None:
         """Add tokens x [n, d]."""

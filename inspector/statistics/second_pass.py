@@ -48,7 +48,7 @@ class SecondPass:
         self.scored = plan.test if scored == "test" else plan.included
         """[c, t] bool."""
         self._groups = groups_of(self.scored, plan.documents)
-        self._sums = HookSums.zeros(self.maps, self.scored, self._groups.first)
+        self._sums = HookSums.of_nothing(self.maps, self.scored, self._groups.first)
 
     def mask(self, batch: ActivationBatch) -> Tensor:
         """[n] bool: the batch's tokens that this pass scores."""

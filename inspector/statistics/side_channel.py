@@ -11,7 +11,7 @@ with l the centred linear_error, r the nonlinear_error. On training tokens the s
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.statistics.grouping import Runs, groups_of, nearest_l0, sample_plan
 from inspector.statistics.passes import Progress, contexts_with, walk
-from inspector.statistics.sums import ByName, Sums
+from inspector.statistics.sums import ByName, Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
@@ -94,7 +94,9 @@ def measure_channels(
     progress = Progress("side channel", len(training) + len(testing), plan.train.shape[1])
 
     def new_directions() -> ByName[_Directions]:
-        return ByName({sae.ref.sae_id: _Directions.zeros(sae) for sae in saes})
+        return ByName(
+            {sae.ref.sae_id: _Directions.zeros(m=sae.ref.d_sae, moments=Moments(sae.ref.d_in)) for sae in saes}
+        )
 
     def look(sums: ByName[_Directions], batch: ActivationBatch) -> None:
         x = batch.x[plan.train[batch.contexts, batch.positions].to(batch.x.device)]
@@ -114,15 +116,12 @@ def measure_channels(
             name = sae.ref.sae_id
             sums.saes[name].update(decompose(x, sae.reconstruct(x).x_hat, maps[name]), principal[name], runs)
 
+    def new() -> _Channels:
+        g = groups.n
+        return _Channels.zeros(g=g, d=d, saes={name: _Channel.zeros(g=g, d=d, parts=2) for name in maps})
+
     centre = next(iter(measuring.maps.values())).error_map.centre
-    sums = yield from walk(
-        walked,
-        testing,
-        lambda: _Channels.zeros(groups.n, d, list(maps)),
-        add,
-        name="side channel, held out",
-        progress=progress,
-    )
+    sums = yield from walk(walked, testing, new, add, name="side channel, held out", progress=progress)
     draws = resampling_counts(groups.n, seed=measuring.seed, n_resamples=measuring.n_resamples)
     with torch.inference_mode():
         variance = sums.variance(draws)
@@ -162,13 +161,8 @@ class _Directions(Sums):
 
     moments: Moments
     """Of its linear_error."""
-    active: Tensor
+    active: Tensor = shaped("m", dtype=torch.int64)
     """[d_sae] int64 tokens on which each latent is active."""
-
-    @classmethod
-    def zeros(cls, sae: LoadedSae) -> _Directions:
-        """Of nothing."""
-        return cls(moments=Moments(sae.ref.d_in), active=torch.zeros(sae.ref.d_sae, dtype=torch.int64))
 
     def update(self, sae: LoadedSae, error_map: LinearMap, x: Tensor) -> None:
         """Add tokens x [n, d]."""
@@ -200,9 +194,9 @@ class _Directions(Sums):
 class _Channel(Sums):
     """Held-out sums of one SAE, per group of contexts."""
 
-    squares: Tensor
+    squares: Tensor = shaped("g", "parts")
     """[g, 2] of sae_error and of nonlinear_error."""
-    along: Tensor
+    along: Tensor = shaped("g", "d")
     """[g, d] what each direction adds to the error where it is left out."""
 
     def update(self, parts: Decomposition, principal: _Principal, runs: Runs) -> None:
@@ -245,23 +239,13 @@ class _Channel(Sums):
 class _Channels(Sums):
     """Held-out sums of all SAEs, and of x around its training mean, for the variance that every fraction is of."""
 
-    n: Tensor
+    n: Tensor = shaped("g")
     """[g]"""
-    x_sum: Tensor
+    x_sum: Tensor = shaped("g", "d")
     """[g, d]"""
-    x_sq: Tensor
+    x_sq: Tensor = shaped("g", "d")
     """[g, d]"""
     saes: dict[str, _Channel]
-
-    @classmethod
-    def zeros(cls, g: int, d: int, sae_ids: Sequence[str]) -> _Channels:
-        """Of nothing."""
-
-        def none(*shape: int) -> Tensor:
-            return torch.zeros(g, *shape, dtype=torch.float64)
-
-        saes = {sae_id: _Channel(squares=none(2), along=none(d)) for sae_id in sae_ids}
-        return cls(n=none(), x_sum=none(d), x_sq=none(d), saes=saes)
 
     def update(self, x: Tensor, centre: Tensor, runs: Runs) -> None:
         """Add tokens x [n, d]."""

@@ -7,7 +7,7 @@ make everything a splice of something else. Errors are those of held-out context
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from inspector.events import Event
 from inspector.sources.model import loss_per_token
 from inspector.statistics.grouping import drawn_together, nearest_l0
 from inspector.statistics.passes import contexts_with, walk
-from inspector.statistics.sums import FIXED, LARGEST, Sums
+from inspector.statistics.sums import FIXED, LARGEST, Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.sources.activations import ActivationBatch
@@ -43,30 +43,23 @@ class SplicedSae(Sums):
     """By arm: of the loss, in nats."""
     kl: dict[str, Tensor]
     """By arm: of KL(original || spliced), in nats."""
-    error_sq: Tensor
-    linear_sq: Tensor
-    nonlinear_sq: Tensor
+    error_sq: Tensor = shaped("c")
+    linear_sq: Tensor = shaped("c")
+    nonlinear_sq: Tensor = shaped("c")
     """Of squared norms."""
-    error_norm: Tensor
-    linear_norm: Tensor
-    nonlinear_norm: Tensor
+    error_norm: Tensor = shaped("c")
+    linear_norm: Tensor = shaped("c")
+    nonlinear_norm: Tensor = shaped("c")
     """Of norms."""
-
-    @classmethod
-    def zeros(cls, sae_id: str, c: int) -> SplicedSae:
-        """Of nothing."""
-        made = {each.name: torch.zeros(c, dtype=torch.float64) for each in fields(cls) if "_" in each.name}
-        loss, kl = ({arm: torch.zeros(c, dtype=torch.float64) for arm in ARMS} for _ in range(2))
-        return cls(sae=sae_id, loss=loss, kl=kl, **made)
 
 
 @dataclass(kw_only=True)
 class Spliced(Sums):
     """Everything the splices gave."""
 
-    n: Tensor
+    n: Tensor = shaped("c")
     """[c] scored tokens."""
-    original: Tensor
+    original: Tensor = shaped("c")
     """[c] sum of the unhooked loss, in nats."""
     saes: dict[str, SplicedSae]
     loss_gap: float = field(default=0.0, metadata=LARGEST)
@@ -105,14 +98,12 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     groups = drawn_together(measuring.plan.test, measuring.plan.documents, chosen)
 
     def new() -> Spliced:
-        return Spliced(
-            n=torch.zeros(len(chosen), dtype=torch.float64),
-            original=torch.zeros(len(chosen), dtype=torch.float64),
-            saes={sae.ref.sae_id: SplicedSae.zeros(sae.ref.sae_id, len(chosen)) for sae in picks},
-            groups=groups,
-            dtype=str(loaded.model.dtype).split(".")[-1],
-            seed=measuring.seed,
-        )
+        c, saes = len(chosen), {}
+        for sae_id in (sae.ref.sae_id for sae in picks):
+            loss, kl = ({arm: torch.zeros(c, dtype=torch.float64) for arm in ARMS} for _ in range(2))
+            saes[sae_id] = SplicedSae.zeros(c=c, sae=sae_id, loss=loss, kl=kl)
+        dtype = str(loaded.model.dtype).split(".")[-1]
+        return Spliced.zeros(c=c, saes=saes, groups=groups, dtype=dtype, seed=measuring.seed)
 
     def add(sums: Spliced, batch: ActivationBatch) -> Iterator[None]:
         return _one_context(measuring, picks, hook_name, batch, places[int(batch.contexts[0])], sums)

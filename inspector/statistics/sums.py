@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
@@ -24,6 +24,11 @@ LARGEST = {"largest": True}
 """Metadata of a field of `Sums` that is the largest of what came, and no sum."""
 FIXED = {"fixed": True}
 """Metadata of a field of `Sums` that is the same whatever is added; it is neither merged nor stored."""
+
+
+def shaped(*dimensions: str, dtype: torch.dtype = torch.float64) -> Any:
+    """A field of `Sums` that is a tensor, and the names of its dimensions; `Sums.zeros` knows how large each is."""
+    return field(metadata={"shape": dimensions, "dtype": dtype})
 
 
 class Accumulator(Protocol):
@@ -55,6 +60,20 @@ class Sums:
     Tensors and numbers add, tensors of bool unite, a field with the metadata LARGEST keeps the larger number, and one
     with FIXED stays as it is.
     """
+
+    @classmethod
+    def zeros(cls, *, device: torch.device | None = None, **given: Any) -> Self:
+        """Sums of nothing.
+
+        Args:
+            device: of the tensors; None: the CPU.
+            given: sizes by the names of the dimensions, and every other field that has no default.
+        """
+        for each in fields(cast("Any", cls)):
+            if "shape" in each.metadata:
+                shape = [given[name] for name in each.metadata["shape"]]
+                given[each.name] = torch.zeros(shape, dtype=each.metadata["dtype"], device=device)
+        return cls(**{each.name: given[each.name] for each in fields(cast("Any", cls)) if each.name in given})
 
     def merge(self, other: Self, /) -> None:
         """See `Accumulator`."""

@@ -22,7 +22,7 @@ from inspector.statistics.grouping import named, nearest_l0, sample_plan, tokens
 from inspector.statistics.passes import Activations, contexts_with, walk
 from inspector.statistics.pipeline import Measuring, regress
 from inspector.statistics.pursued import Draws
-from inspector.statistics.sums import Sums
+from inspector.statistics.sums import Sums, shaped
 
 GRID = (0.0, 1.0, 2.0, 3.0, 4.0)
 """Both noise levels, in units; 25 combinations."""
@@ -89,7 +89,7 @@ def measure_planted(
     sums = yield from walk(
         measuring.activations,
         contexts_with(plan.included),
-        lambda: _CleanSums.zeros(d, sae.ref.d_sae),
+        lambda: _CleanSums.zeros(d=d, m=sae.ref.d_sae),
         lambda sums, batch: clean.add(sums, batch, plan.included),
         name="synthetic data",
     )
@@ -147,18 +147,13 @@ def _name(introduced: float, ablated: int) -> str:
 class _CleanSums(Sums):
     """Of x' over all tokens."""
 
-    activations: Tensor
+    activations: Tensor = shaped("m")
     """[d_sae] of every latent on x."""
-    total: Tensor
+    total: Tensor = shaped("d")
     """[d]"""
     square: float = 0.0
     """Of all dimensions."""
     n: int = 0
-
-    @classmethod
-    def zeros(cls, d: int, d_sae: int) -> _CleanSums:
-        """Of nothing."""
-        return cls(activations=torch.zeros(d_sae, dtype=torch.float64), total=torch.zeros(d, dtype=torch.float64))
 
 
 class _Clean:

@@ -18,7 +18,7 @@ from inspector.engine.moments import Moments, TargetMoments, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.scores import r2_from_moments, ratio
 from inspector.statistics.first_pass import FirstPass, error_name
-from inspector.statistics.sums import Sums
+from inspector.statistics.sums import Sums, shaped
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan
@@ -101,16 +101,10 @@ class Fits:
 class ClassSums(Sums):
     """Numbers added up per class of token."""
 
-    n: Tensor
+    n: Tensor = shaped("classes")
     """[classes] float64 tokens."""
-    values: Tensor
+    values: Tensor = shaped("classes", "q")
     """[classes, q] float64, where the tokens are."""
-
-    @classmethod
-    def zeros(cls, n_classes: int, q: int, device: torch.device) -> ClassSums:
-        """Of nothing."""
-        n, values = (torch.zeros(n_classes, *shape, dtype=torch.float64, device=device) for shape in ((), (q,)))
-        return cls(n=n, values=values)
 
     def update(self, classes: Tensor, numbers: Tensor) -> None:
         """Add tokens: their class [n] int64, and [n, q] float64."""
@@ -134,13 +128,13 @@ class TokenFits(Sums):
     """Of x around a centre, and of the sizes."""
 
     @classmethod
-    def zeros(cls, d: int, n_saes: int, classes: TokenClasses, device: torch.device) -> TokenFits:
+    def of_nothing(cls, d: int, n_saes: int, classes: TokenClasses, device: torch.device) -> TokenFits:
         """Of nothing."""
         k = len(SIZES) * n_saes
         return cls(
             moments=Moments(d),
-            by_id=ClassSums.zeros(classes.n_ids, 2 * k + 2, device),
-            by_frequency=ClassSums.zeros(classes.n_frequent + 1, d + k, device),
+            by_id=ClassSums.zeros(classes=classes.n_ids, q=2 * k + 2, device=device),
+            by_frequency=ClassSums.zeros(classes=classes.n_frequent + 1, q=d + k, device=device),
         )
 
     def update(

@@ -215,7 +215,7 @@ class _Work:
     def no_training(self) -> _Trained:
         """Sums of nothing."""
         return _Trained(
-            fits=TokenFits.zeros(self._d, len(self._saes), self._classes, self._device),
+            fits=TokenFits.of_nothing(self._d, len(self._saes), self._classes, self._device),
             rivals={sae_id: _no_products(1, 1 + len(RIVALS)) for sae_id in self._saes},
             series={kind: _no_products(1, 1 + len(self._columns)) for kind in KINDS},
         )
@@ -265,7 +265,7 @@ class _Work:
                 for sae_id in self._saes
             },
             series={kind: _no_products(g, 1 + len(self._columns) + len(self._probes)) for kind in KINDS},
-            all_ids=ClassSums.zeros(self._classes.n_ids, len(SIZES) * len(self._saes), self._device),
+            all_ids=ClassSums.zeros(classes=self._classes.n_ids, q=len(SIZES) * len(self._saes), device=self._device),
         )
 
     def after_training(self, trained: _Trained) -> _Scored:

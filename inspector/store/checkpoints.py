@@ -188,6 +188,11 @@ class Checkpoints:
             for each in before:
                 self._remove(each)
 
+    def forget(self, prefix: str) -> None:
+        """Remove the sums of all passes whose names begin so: what they led to is kept."""
+        for path in self.folder.glob(f"sums-{prefix}*") if self.usable else ():
+            self._remove(path.name)
+
     # ---- rows of a table ------------------------------------------------------------------------------------------
 
     def rows(self) -> tuple[list[pa.Table], int]:

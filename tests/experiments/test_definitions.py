@@ -89,7 +89,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 def masks(toy: Toy, profile: str) -> tuple[Array, Array]:
-    from inspector.runner import plan_of
+    from inspector.statistics.pipeline import plan_of
 
     plan = plan_of(toy.loaded, PROTOCOLS[profile])  # type: ignore[index]
     return plan.train.numpy(), plan.test.numpy()

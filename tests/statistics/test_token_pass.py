@@ -58,7 +58,7 @@ def test_classes_of_tokens_are_ids_and_of_rare_ones_one(monkeypatch: pytest.Monk
 
 
 def test_a_class_without_tokens_has_the_mean_of_all() -> None:
-    sums = ClassSums.zeros(3, 1, torch.device("cpu"))
+    sums = ClassSums.zeros(classes=3, q=1)
     sums.update(torch.tensor([0, 0, 2]), torch.tensor([[1.0], [3.0], [10.0]], dtype=torch.float64))
     assert sums.means(torch.tensor([4.0], dtype=torch.float64))[:, 0].tolist() == [2.0, 4.0, 10.0]
 
