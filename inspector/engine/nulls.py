@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,8 +48,6 @@ class GaussianTwin:
 
     def sample(self, n: int, seed: tuple[int, ...]) -> Tensor:
         """[n, d] float32 draws on the CPU, the same for the same seed whatever is drawn elsewhere."""
-        import numpy as np  # local: the rest of this module needs torch alone
-
         noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, len(self.mean))))
         return (self.mean.cpu() + noise @ self.root.cpu().T).float()
 

@@ -20,6 +20,8 @@ GRID = 240
 REFINEMENTS = 40
 ADAM_STEPS, ADAM_RATE = 50_000, 1e-4
 """Of the published fit (D-07)."""
+LEVEL = 0.95
+"""Share of the draws inside the floor's interval."""
 IDENTIFIED_BELOW = 0.5
 """A floor whose interval is wider than this share of the FVU at the largest width is called not identified."""
 
@@ -122,7 +124,7 @@ def fit_power_law_adam(widths: Array, values: Array, *, seed: int, steps: int = 
     )
 
 
-def power_law_interval(widths: Array, draws: Array, fitted: PowerLaw, *, seed: int, level: float = 0.95) -> Floor:
+def power_law_interval(widths: Array, draws: Array, fitted: PowerLaw, *, seed: int) -> Floor:
     """Where the floor may be, given other draws of the text and of the scatter of the SAEs around the law.
 
     Each draw is one row of `draws` (the points on resampled contexts) plus normal noise of the size of the fit's own
@@ -134,7 +136,6 @@ def power_law_interval(widths: Array, draws: Array, fitted: PowerLaw, *, seed: i
         draws: [r, k] FVU on resampled contexts.
         fitted: to the points as they are.
         seed: of the noise.
-        level: share of the draws inside.
     """
     widths = np.asarray(widths, dtype=np.float64)
     logs = np.log(widths / fitted.scale)
@@ -150,7 +151,7 @@ def power_law_interval(widths: Array, draws: Array, fitted: PowerLaw, *, seed: i
         best = int(rest.argmin())
         floors.append(float(c[best]))
         exponents.append(float(grid[best]))
-    tail = 100.0 * (1.0 - level) / 2.0
+    tail = 100.0 * (1.0 - LEVEL) / 2.0
     low, high = (float(value) for value in np.percentile(floors, [tail, 100.0 - tail]))
     largest = fitted.at(float(widths.max()))
     why = ""
@@ -158,7 +159,7 @@ def power_law_interval(widths: Array, draws: Array, fitted: PowerLaw, *, seed: i
         why = "draws reach 0, where the law has no floor"
     elif high - low > IDENTIFIED_BELOW * largest:
         why = f"the interval is wider than {IDENTIFIED_BELOW:.0%} of the FVU at the largest width"
-    elif np.mean(np.asarray(exponents) <= LOWEST_M * 1.001) > 1.0 - level:
+    elif np.mean(np.asarray(exponents) <= LOWEST_M * 1.001) > 1.0 - LEVEL:
         why = "draws are straight lines in log width, which have no floor"
     return Floor(low=low, high=high, identified=not why, why=why, draws=tuple(floors))
 

@@ -59,13 +59,12 @@ def counts_together(groups: Sequence[int], *, seed: int, n_resamples: int = N_RE
     return counts[:, torch.tensor(list(groups), dtype=torch.int64)]
 
 
-def percentile_estimate(values: Tensor, *, level: float = LEVEL) -> Estimate:
-    """The value of row 0 and the percentile interval of the others.
+def percentile_estimate(values: Tensor) -> Estimate:
+    """The value of row 0 and the percentile interval of the others, which holds LEVEL of them.
 
     Args:
         values: [1 + n_resamples] a score for each row of `resampling_counts`; NaN is undefined. No interval is given
             if any draw is undefined, or if there are no draws: a percentile of the rest would be of other data.
-        level: share of the draws inside the interval.
     """
     value = float(values[0])
     if np.isnan(value):
@@ -73,6 +72,6 @@ def percentile_estimate(values: Tensor, *, level: float = LEVEL) -> Estimate:
     draws = values[1:]
     if len(draws) == 0 or bool(draws.isnan().any()):
         return Estimate(value=value)
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - LEVEL) / 2.0
     low, high = torch.quantile(draws, torch.tensor([tail, 1.0 - tail], dtype=draws.dtype)).tolist()
     return Estimate(value=value, low=low, high=high)

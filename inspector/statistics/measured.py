@@ -109,7 +109,7 @@ NORMAL = 1.959964
 """The normal distribution's two-sided 95% quantile."""
 
 
-def interval(draws: Sequence[float | None], *, level: float = LEVEL) -> tuple[float, float] | None:
+def interval(draws: Sequence[float | None]) -> tuple[float, float] | None:
     """Percentile interval of a score's bootstrap draws, the first entry being the score as measured.
 
     None without draws or if any is undefined, as everywhere: a percentile of the rest would be of other data.
@@ -118,7 +118,7 @@ def interval(draws: Sequence[float | None], *, level: float = LEVEL) -> tuple[fl
     if len(values) < 2 or len(values) != len(draws) - 1:
         return None
     ordered = sorted(values)
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - LEVEL) / 2.0
     return _quantile(ordered, tail), _quantile(ordered, 1.0 - tail)
 
 
