@@ -127,7 +127,7 @@ def _handler(judge: JudgeServer) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
                     self.connection.close()
                 case "slow":
-                    judge.released.wait(30)
+                    judge.released.wait(120)
                     self.close_connection = True
                 case "not json":
                     self._send(200, b"<html>welcome</html>")

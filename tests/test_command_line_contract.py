@@ -608,7 +608,7 @@ def test_interrupted_it_says_so_once_writes_nothing_and_returns_6(world, tmp_pat
             if wait_for in line:
                 break
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)
         assert process.returncode == 6, errors
         assert rest == ""
         assert errors.count("error: ") == 1

@@ -122,7 +122,7 @@ sys.exit(run_command(many, [], open_app=None))
         assert process.stderr is not None
         assert process.stdout.readline() == b"0\n"
         process.stdout.close()
-        assert (process.wait(30), process.stderr.read()) == (0, b"")
+        assert (process.wait(120), process.stderr.read()) == (0, b"")
 
 
 def test_a_stream_that_is_not_utf8_shows_question_marks() -> None:

@@ -304,7 +304,7 @@ def test_no_more_at_once_than_allowed_and_the_first_alone(setup: Setup, serve: A
         if number == 1:
             time.sleep(0.3)  # long enough for others to come, if any came
             first.append(server.most_at_once)
-        elif server.most_at_once >= 3 or together.wait(20):
+        elif server.most_at_once >= 3 or together.wait(120):
             together.set()
 
     server.on_request = wait

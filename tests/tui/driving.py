@@ -13,6 +13,11 @@ from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.screens.stream import StreamScreen
 from tests.fake_session import FakeClient, FakeSession
 
+LIMIT = 120.0
+"""Seconds after which something is taken not to come; a machine may crawl."""
+ENDLESS = ("session", "fetch")
+"""Groups of workers that go on as long as somebody else wants."""
+
 
 @dataclass
 class Driven:
@@ -36,8 +41,8 @@ class Driven:
         """Requests of one type, in order."""
         return [message for message in self.client.received if isinstance(message, kind)]
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
-        """Wait for something to become true; AssertionError if it does not. The limit is for a machine that crawls."""
+    async def until(self, condition: Callable[[], object], seconds: float = LIMIT) -> None:
+        """Wait for something to become true; AssertionError if it does not."""
         for _ in range(int(seconds / 0.02)):
             if condition():
                 await self.pilot.pause()
@@ -51,18 +56,24 @@ class Driven:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until nothing on the screen has changed for a while: answers and delayed painting have arrived.
+        """Wait until all work has ended and nothing on the screen has changed for a while: answers and delayed painting
+        have arrived.
 
-        Gives up silently after some seconds: a screen may have something on it that moves.
+        Gives up silently after a hundred looks without work: a screen may have something on it that moves.
         """
-        unchanged, before = 0, self.screen_text()
-        for _ in range(100):
+        unchanged, changed, before = 0, 0, self.screen_text()
+        for _ in range(int(LIMIT / 0.03)):
             await self.pilot.pause(0.03)
             now = self.screen_text()
             unchanged = unchanged + 1 if now == before else 0
-            if unchanged == 3:
+            changed += not self.is_at_work()
+            if (unchanged >= 3 and not self.is_at_work()) or changed == 100:
                 return
             before = now
+
+    def is_at_work(self) -> bool:
+        """Whether something was begun that ends by itself: a list that is read, an answer that is waited for."""
+        return any(not worker.is_finished and worker.group not in ENDLESS for worker in self.app.workers)
 
     def screen_text(self) -> list[str]:
         """What is on the screen, line by line."""

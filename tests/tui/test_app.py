@@ -105,7 +105,7 @@ async def test_what_was_sent_bit_by_bit_adds_up_to_what_is_on_the_screen() -> No
         assert isinstance(recorder, Recorded)
         sent = recorder.recorded()
         recorder.action_redraw()
-        await app.pilot.pause(0.1)
+        await app.settle()
         for key in (
             "right",
             "down",
@@ -123,7 +123,7 @@ async def test_what_was_sent_bit_by_bit_adds_up_to_what_is_on_the_screen() -> No
             "greater_than_sign",
         ):
             await app.press(key)
-        await app.pilot.pause(0.4)
+        await app.settle()
         terminal = pyte.Screen(110, 32)
         pyte.Stream(terminal).feed("".join(sent))
         assert [line.rstrip() for line in terminal.display] == [line.rstrip() for line in app.screen_text()]
@@ -133,7 +133,7 @@ async def test_nothing_is_sent_while_nothing_happens() -> None:
     async with driven(app_class=Recorded) as app:
         recorder = app.app
         assert isinstance(recorder, Recorded)
-        await app.pilot.pause(1.0)
+        await app.settle()
         sent = recorder.recorded()
         await app.pilot.pause(1.0)
         assert sent == []
@@ -172,7 +172,7 @@ async def test_a_worker_that_breaks_ends_the_program() -> None:
     app = InspectorApp("demo", broken, remember=False)
     with pytest.raises(KeyError, match="a bug"):
         async with app.run_test() as pilot:
-            for _ in range(300):
+            for _ in range(1200):
                 await pilot.pause(0.1)
                 if app.return_code is not None:
                     break
@@ -185,7 +185,7 @@ async def test_no_session_at_all_is_a_failure_with_its_code() -> None:
 
     app = InspectorApp("demo", refuse, remember=False)
     async with app.run_test() as pilot:
-        for _ in range(300):
+        for _ in range(1200):
             await pilot.pause(0.1)
             if app.home is not None and app.home.session.stage == "failed":
                 break

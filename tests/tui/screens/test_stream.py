@@ -69,12 +69,12 @@ async def test_better_scores_of_the_same_text_keep_the_cursor() -> None:
 async def test_a_run_of_steps_asks_for_its_first_token_at_once_and_for_its_last_when_it_has_ended() -> None:
     async with driven() as app:
         await app.until(lambda: app.asked(GetDetail) and app.home.state.detail is not None)
-        await app.pilot.pause(0.3)
+        await app.settle()
         before = len(app.asked(GetDetail))
         for position in (33, 34, 35, 36, 37, 34):
             app.home.tokens.move_to(position)
-            await app.pilot.pause()
-        await app.pilot.pause(0.4)
+        await app.until(lambda: any(m.position == 34 for m in app.asked(GetDetail)[before:]))  # type: ignore[attr-defined]
+        await app.settle()
         asked = app.asked(GetDetail)[before:]
         assert 1 <= len(asked) <= 2
         last = asked[-1]

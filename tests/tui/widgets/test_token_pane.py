@@ -280,6 +280,13 @@ def more(n: int) -> tuple[array[float], array[float], list[SaeColumns]]:
     return floats([1.0] * n), floats([10.0] * n), [columns(n, linear=[1.0] * n, nonlinear=[2.0] * n)]
 
 
+async def drawn(pilot: Pilot[object], pane: TokenPane) -> None:
+    """Wait until what the pane was told has been drawn."""
+    while pane._flush_timer is not None:
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
 async def test_a_growing_document_is_followed_in_jumps_and_drawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_pane, "FLUSH_SECONDS", 0.01)
     app = Bare()
@@ -296,7 +303,7 @@ async def test_a_growing_document_is_followed_in_jumps_and_drawn_in_batches(monk
             )
             pane.document_grew()
             pane.document_grew()
-            await pilot.pause(0.03)
+            await drawn(pilot, pane)
             tops.append(pane.scroll_offset.y)
             assert tokens[-1].strip() in "".join(lines(pane)), batch
         assert tops == [0] * 9 + [3] * 3 + [6] * 3 + [9]
@@ -320,7 +327,7 @@ async def test_a_reader_who_scrolled_away_is_left_alone(monkeypatch: pytest.Monk
             saes=saes,
         )
         pane.document_grew()
-        await pilot.pause(0.03)
+        await drawn(pilot, pane)
         assert pane.scroll_offset.y == 0
         assert pane._wrapped.n_tokens == 180
 
