@@ -70,10 +70,14 @@ class Cancelled(InspectorError):
     exit_code = ExitCode.CANCELLED
 
 
-BY_EXIT_CODE: dict[int, type[InspectorError]] = {
-    error.exit_code: error for error in (InspectorError, UsageError, TargetError, DataError, ResourceError, Cancelled)
-}
-"""To raise on this side of a socket what was raised on the other."""
+def error_of(exit_code: int, message: str) -> InspectorError:
+    """To raise in this process what another one ended with, or told through a socket."""
+    kinds = (UsageError, TargetError, DataError, ResourceError, Cancelled)
+    return next((kind for kind in kinds if kind.exit_code == exit_code), InspectorError)(message)
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "defaultcpuallocator")
+"""How torch's allocators, CUDA's, MPS's and the CPU's, and the system say it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -81,7 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "defaultcpuallocator" in text)
+    return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
 
 
 def is_panic(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from inspector.errors import BY_EXIT_CODE, InspectorError, UsageError
+from inspector.errors import InspectorError, UsageError, error_of
 from inspector.session import discovery, frames
 from inspector.session.protocol import Failed, Hello, Ready, SessionMessage, ViewMessage, Welcome
 
@@ -108,10 +108,10 @@ class SessionClient:
 
     @classmethod
     async def connect(cls, path: str | Path) -> SessionClient:
-        """Attach to whoever listens on this socket.
+        """Attach to the session that listens on this socket.
 
         Raises:
-            OSError: nobody does.
+            OSError: none does.
             InspectorError: the session is another user's, of another version, or does not answer.
         """
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -205,7 +205,7 @@ async def _welcomed(reader: asyncio.StreamReader, where: str) -> Welcome:
             f"What listens at {where} is no session of this program ({error}). Remove that file, or use --new-session."
         ) from error
     if isinstance(answer, Failed):
-        raise BY_EXIT_CODE.get(answer.exit_code, InspectorError)(answer.message)
+        raise error_of(answer.exit_code, answer.message)
     if not isinstance(answer, Welcome):
         raise InspectorError(f"The session at {where} ended before it answered. Start it again, or see its log.")
     refused = discovery.mismatch(answer)
@@ -242,7 +242,7 @@ async def _ask(connecting: Coroutine[Any, Any, SessionClient], message: ViewMess
             ready = ready or isinstance(answer, Ready)
             # Told to all before it is ready, it is the loading that failed; later a fit, which is not asked about.
             if isinstance(answer, Failed) and (answer.request == request or not (answer.request or ready)):
-                raise BY_EXIT_CODE.get(answer.exit_code, InspectorError)(answer.message)
+                raise error_of(answer.exit_code, answer.message)
             if answer.request == request:
                 return answer
         raise InspectorError(f"{client.lost or 'The session ended.'} Its log is {client.welcome.log_path}.")

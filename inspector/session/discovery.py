@@ -32,7 +32,7 @@ import inspector
 from inspector.disk.files import SMALL, read_file, write_whole
 from inspector.disk.folders import APP, RUNTIME_VARIABLE, child_environment, user_folder
 from inspector.disk.locks import is_running
-from inspector.errors import BY_EXIT_CODE, InspectorError, ResourceError, UsageError, nearest
+from inspector.errors import InspectorError, ResourceError, UsageError, error_of, nearest
 from inspector.session import frames
 from inspector.session.protocol import PROTOCOL_VERSION, Hello, Stop, Welcome
 from inspector.spec import OPTIONS, TargetSpec
@@ -47,7 +47,7 @@ START_SECONDS = 60.0
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about a session from its file; written by the session, read by everybody."""
+    """What is known about a session from its file; written by the session, read by every command."""
 
     id: str
     pid: int
@@ -75,7 +75,7 @@ def runtime_dir() -> Path:
     DM_INSPECT_RUNTIME_DIR names another one; a path too long for a socket is replaced by a short one under /tmp.
 
     Raises:
-        InspectorError: the folder is someone else's or a link.
+        InspectorError: the folder is another user's or a link.
         ResourceError: it cannot be made.
     """
     asked = os.environ.get(RUNTIME_VARIABLE)
@@ -166,9 +166,7 @@ def _digest(text: str) -> str:
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Holds the folder's lock: whoever starts a session or removes leftovers waits for the other. Blocks; not for an
-    event loop.
-    """
+    """Holds the folder's lock: starting a session and removing leftovers wait for each other."""
     descriptor = os.open(runtime_dir() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -178,10 +176,10 @@ def locked() -> Iterator[None]:
 
 
 def connect(path: Path, timeout: float = 2.0) -> socket.socket | None:
-    """A socket connected to a live session of this user; None if nobody listens there.
+    """A socket connected to a live session of this user; None if no such session listens there.
 
     Raises:
-        TimeoutError: somebody listens but accepts nobody for that long. Not the same as None: its files must stay.
+        TimeoutError: a session listens but accepts no view for that long. Not the same as None: its files must stay.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -216,20 +214,13 @@ def is_alive(path: Path) -> bool:
 
 
 def same_user(connection: socket.socket) -> bool:
-    """Whether the other end belongs to this user. Asked of the kernel on Linux; elsewhere the folder's mode has to
-    do.
-    """
-    peer = _peer(connection)
-    return peer is None or peer[1] == os.getuid()
+    """Whether the other end belongs to this user; where the kernel cannot be asked, the folder's mode has to do."""
+    other = peer(connection)
+    return other is None or other[1] == os.getuid()
 
 
-def peer_pid(connection: socket.socket) -> int | None:
-    """Process id of the other end as the kernel knows it; None where it cannot be asked."""
-    peer = _peer(connection)
-    return None if peer is None else peer[0]
-
-
-def _peer(connection: socket.socket) -> tuple[int, int] | None:
+def peer(connection: socket.socket) -> tuple[int, int] | None:
+    """Process and user id of the other end as the kernel knows them; None where it cannot be asked."""
     if not sys.platform.startswith("linux"):
         return None
     pid, uid, _ = struct.unpack(
@@ -262,9 +253,7 @@ def remove_files(session_id: str) -> None:
 
 
 def list_sessions() -> list[SessionRecord]:
-    """Every live session of this user on this machine, oldest first; what dead ones left behind is removed. Blocks for
-    a moment.
-    """
+    """Every live session of this user on this machine, oldest first; what dead ones left behind is removed."""
     with locked():
         alive = []
         for path in runtime_dir().glob("*.sock"):
@@ -308,7 +297,7 @@ def launch(target: TargetSpec, session_id: str) -> None:
         InspectorError: the starting process failed; with what it wrote.
     """
     asked = msgspec.json.encode({"session_id": session_id, "target": resolved(target)})
-    # -P: a module of the user's in the current folder must not take the place of one of ours.
+    # -P: a module of the user's in the current folder must not take the place of one of the program's.
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "inspector.session.process"],
@@ -330,13 +319,11 @@ def launch(target: TargetSpec, session_id: str) -> None:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         message = said[-1] if said else f"The session could not be started (exit code {done.returncode}). Try again."
-        raise BY_EXIT_CODE.get(done.returncode, InspectorError)(message)
+        raise error_of(done.returncode, message)
 
 
 def mismatch(welcome: Welcome) -> str | None:
-    """Two sentences if a session runs another version of this program, whose numbers may mean something else; None if
-    not.
-    """
+    """Two sentences if a session runs another version of the program, whose numbers may mean something else."""
     if welcome.version == PROTOCOL_VERSION and welcome.program_version == inspector.__version__:
         return None
     return (
@@ -362,7 +349,7 @@ def stop_session(session_id: str | None, seconds: float = 15.0) -> SessionRecord
             return record
         with contextlib.closing(connection):
             # As the kernel knows it: the record could be of a process that died, and its number another's by now.
-            pid = peer_pid(connection) or pid
+            pid, _ = peer(connection) or (pid, 0)
             connection.sendall(frames.encode(Hello(request=1)) + frames.encode(Stop(request=2)))
             if _gone(pid, seconds / 2):
                 return record

@@ -1,6 +1,6 @@
 """A job's work in a thread of its own that runs only when it is told to: a generator that can also rest between yields.
 
-A step of a pass runs the model over some contexts and asks every SAE, which on a laptop takes longer than somebody who
+A step of a pass runs the model over some contexts and asks every SAE, which on a laptop takes longer than a view that
 turned a page should wait. So the work may rest before each, and the service answers in between. The two threads never
 run at once: model and SAEs have state that two must not share. A thread, because a generator can only rest where it
 yields; and what a thread has to itself (torch's inference mode) does not leak into the service.
@@ -35,7 +35,7 @@ ROWS_CHUNKS = 1
 
 
 class Abandoned(BaseException):
-    """The work is given up while it rests. Not an Exception, so that nobody takes it for a failure of his."""
+    """The work is given up while it rests. Not an Exception, so that no handler takes it for a failure."""
 
 
 class Turns(Generic[Item]):
@@ -165,7 +165,7 @@ class RestingSae:
         return _joined(parts)
 
     def chunks(self, x: Any) -> Iterator[Any]:
-        """See `LoadedSae.chunks`: between its chunks and their decoding nobody else may use the SAE."""
+        """See `LoadedSae.chunks`: between its chunks and their decoding nothing else may use the SAE."""
         self._turns.rest()
         with self._turns.held():
             yield from self._sae_itself.chunks(x)

@@ -223,7 +223,7 @@ class JobRunner:
                 self._failed(running.job, failed(error))
 
     def fail_all(self, why: Failed) -> None:
-        """The target cannot be loaded, or was stopped while it was: then nobody cancelled the jobs, and they wait."""
+        """The target cannot be loaded, or was stopped while it was: then the jobs are not over but interrupted."""
         if why.exit_code == Cancelled.exit_code:
             self.interrupt_all()
         while self._queue:
@@ -257,30 +257,15 @@ class JobRunner:
         match event:
             case PassProgress():
                 stage, done, total = event.name, event.contexts_done, event.contexts_total
-                shared = stage in SHARED and not job.seconds.keys() - {""}
-                if shared:
+                if stage in SHARED and not job.seconds.keys() - {""}:
                     running.add_shared()
                 after = running.tokens_after.get(stage, 0) / max(event.tokens_per_second, 1e-9)
-                job = replace(
-                    running.job,
-                    stage=stage,
-                    done=done,
-                    total=total,
-                    tokens_per_second=event.tokens_per_second,
-                    seconds_left=event.seconds_left + after,
-                )
-                rate = f"{event.tokens_per_second:,.0f} tokens/s"
-                running.log.progress(stage, f"{stage}: {done} of {total} contexts, {rate}")
+                said = f"{done} of {total} contexts, {event.tokens_per_second:,.0f} tokens/s"
+                job = running.at(stage, done, total, event.tokens_per_second, event.seconds_left + after, said)
             case TrainProgress():
-                job = replace(
-                    job,
-                    stage="training",
-                    done=event.tokens_done,
-                    total=event.tokens_total,
-                    tokens_per_second=event.tokens_per_second,
-                    seconds_left=event.seconds_left,
-                )
-                running.log.progress("training", f"training: {event.tokens_done:,} of {event.tokens_total:,} tokens")
+                done, total = event.tokens_done, event.tokens_total
+                said = f"{done:,} of {total:,} tokens"
+                job = running.at("training", done, total, event.tokens_per_second, event.seconds_left, said)
             case Measured():
                 experiment = str(event.result["experiment"])
                 record = save_measured(job.spec, event.result)
@@ -343,6 +328,11 @@ class _Running:
         """By pass, tokens of the passes that are known to follow."""
         self.seconds = 0.0
         """Spent in steps since the last `take_seconds`: what views asked in between is not counted."""
+
+    def at(self, stage: str, done: int, total: int, rate: float, left: float | None, said: str) -> Job:
+        """The job with its progress, which goes into its log now and then."""
+        self.log.progress(stage, f"{stage}: {said}")
+        return replace(self.job, stage=stage, done=done, total=total, tokens_per_second=rate, seconds_left=left)
 
     def take_seconds(self) -> float:
         """What was spent since it was asked last."""

@@ -1,8 +1,8 @@
 """The life of a session process: how it is started and detached, its threads and signals, its record, its end.
 
 `python -m inspector.session.process` starts one session and returns as soon as it can be connected to. What to load
-comes as JSON on stdin, not as arguments that everybody could read in the process list. The socket listens before the
-process detaches, so whoever started it need not poll: exit code 0 means that connecting works.
+comes as JSON on stdin, not as arguments, which every user can read in the process list. The socket listens before the
+process detaches, so the process that started it need not poll: exit code 0 means that connecting works.
 
 The main thread computes (`service`) and the other one talks to views (`server`). SIGTERM and Stop end it after the step
 under way; if that step does not end, it is ended all the same after a few seconds: a hanging driver must not keep a
@@ -207,15 +207,11 @@ def update_record(session_id: str, state: str, ready: Ready | None) -> None:
     record = discovery.read_record(session_id)
     if record is None:
         return
-    record = msgspec.structs.replace(record, state=state)
+    known: dict[str, object] = {}
     if ready is not None:
-        record = msgspec.structs.replace(
-            record,
-            model=ready.model,
-            hook=ready.hook_name,
-            device=ready.device,
-            device_bytes=device_bytes(ready.device),
-        )
+        memory = device_bytes(ready.device)
+        known = {"model": ready.model, "hook": ready.hook_name, "device": ready.device, "device_bytes": memory}
+    record = msgspec.structs.replace(record, state=state, **known)
     with contextlib.suppress(ResourceError):  # a full disk is no reason to end a session
         discovery.write_record(record)
 

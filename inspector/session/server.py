@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inspector import __version__
-from inspector.errors import ExitCode, InspectorError
+from inspector.errors import ExitCode, InspectorError, ResourceError, is_out_of_memory
 from inspector.session import frames
 from inspector.session.discovery import same_user
 from inspector.session.protocol import (
@@ -39,6 +39,7 @@ from inspector.session.protocol import (
     Ready,
     SessionMessage,
     Stop,
+    ToldToAll,
     ViewMessage,
     Welcome,
 )
@@ -58,8 +59,6 @@ HELLO_SECONDS = 10.0
 MAX_WAITING = 64 * 1024 * 1024
 """Bytes kept for a view that does not read, for instance one that was suspended: a thousand pages of 256 tokens with 15
 SAEs."""
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
-"""How torch's allocators say it: CUDA and MPS, then the CPU's, which raises a bare RuntimeError."""
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """A view has gone; nobody waits for its answers any more."""
+    """A view has gone; its answers are no longer waited for."""
 
     view: int
 
@@ -129,17 +128,15 @@ class Views:
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Asked | Left] = queue.SimpleQueue()
         self.stopping = threading.Event()
-        """Set by `stop`: somebody asked the session to end."""
+        """Set by `stop`: the session is asked to end."""
         self._lock = threading.Lock()
         self._tells: dict[int, Tell] = {}
         self._waiting: dict[int, tuple[int, int]] = {}
-        """By view: number and bytes of its questions that nobody has taken up."""
+        """By view: number and bytes of its questions that are not taken up yet."""
         self._numbers = itertools.count(1)
         self._alone_since: float | None = time.monotonic()
-        self._progress: LoadProgress | None = None
-        self._ready: Ready | None = None
-        self._improved: MapImproved | None = None
-        self._failed: Failed | None = None
+        self._known: dict[type[ToldToAll], ToldToAll] = {}
+        """The last of each kind that was told to all, but for jobs."""
         self._jobs: dict[str, JobTold] = {}
         """Queued and running ones, by id, as they were last told."""
 
@@ -151,10 +148,12 @@ class Views:
             view = next(self._numbers)
             # Loading is history once it is over, well or badly; a failure after it is told beside what can still be
             # seen.
-            progress = None if self._ready or self._failed else self._progress
-            for message in (progress, self._ready, self._improved, self._failed, *self._jobs.values()):
-                if message is not None:
-                    tell(message)
+            over = Ready in self._known or Failed in self._known
+            for kind in (Ready, MapImproved, Failed) if over else (LoadProgress,):
+                if kind in self._known:
+                    tell(self._known[kind])
+            for job in self._jobs.values():
+                tell(job)
             self._tells[view] = tell
             self._waiting[view] = (0, 0)
             self._alone_since = None
@@ -180,7 +179,9 @@ class Views:
         """
         with self._lock:
             n, size = self._waiting.get(view, (0, 0))
-            most = 2 * MOST_WAITING if isinstance(message, Cancel) else MOST_WAITING  # who asked too much may cancel
+            most = (
+                2 * MOST_WAITING if isinstance(message, Cancel) else MOST_WAITING
+            )  # a view that asked too much may cancel
             if n >= most or (n and size + n_bytes > MOST_WAITING_BYTES):
                 return False
             self._waiting[view] = (n + 1, size + n_bytes)
@@ -208,29 +209,22 @@ class Views:
             if tell is not None:
                 tell(message)
 
-    def tell_all(self, message: LoadProgress | Ready | MapImproved | JobTold | Failed) -> None:
+    def tell_all(self, message: ToldToAll) -> None:
         """Tell every view, and those to come."""
         with self._lock:
-            match message:
-                case LoadProgress():
-                    self._progress = message
-                case Ready():
-                    self._ready = message
-                case MapImproved():
-                    self._improved = message
-                case JobTold(job=job) if job.state in ("queued", "running"):
-                    self._jobs[job.id] = message
-                case JobTold(job=job):
-                    self._jobs.pop(job.id, None)
-                case Failed():
-                    self._failed = message
+            if not isinstance(message, JobTold):
+                self._known[type(message)] = message
+            elif message.job.state in ("queued", "running"):
+                self._jobs[message.job.id] = message
+            else:
+                self._jobs.pop(message.job.id, None)
             for tell in self._tells.values():
                 tell(message)
 
     def remember(self, message: MapImproved) -> None:
         """What views to come are told of the maps; those that are there look under different policies."""
         with self._lock:
-            self._improved = message
+            self._known[MapImproved] = message
 
     @property
     def numbers(self) -> list[int]:
@@ -251,8 +245,8 @@ class Views:
 
 
 class Server:
-    """Serves one listening socket from a thread of its own. `start` returns when views are accepted; `stop` when all
-    are told goodbye.
+    """Serves one listening socket from a thread of its own: `start` returns when views are accepted, `stop` when all
+    that was to be told is written out.
     """
 
     def __init__(
@@ -320,9 +314,13 @@ class Server:
         hello = frames.decode_view(body)
         if not isinstance(hello, Hello):
             raise frames.BadFrame(f"The first message was {type(hello).__name__} and not Hello.")
-        refused = mismatch(hello, self.session_id)
-        if refused:
-            writer.write(frames.encode(Failed(request=hello.request, exit_code=1, message=refused)))
+        if hello.version != PROTOCOL_VERSION:
+            other = InspectorError(
+                f"The session {self.session_id} runs dm-inspect {__version__} with protocol {PROTOCOL_VERSION}, this "
+                f"view speaks protocol {hello.version}. Stop it with `dm-inspect sessions stop {self.session_id}`, or "
+                "start another beside it with --new-session."
+            )
+            writer.write(frames.encode(failed(other, hello.request)))
             await writer.drain()
             return
         welcome = Welcome(
@@ -352,7 +350,7 @@ class Server:
                 continue
             if not self.views.ask(view, message, len(body)):
                 tell(too_much(message.request))
-            # What has arrived already is read without a pause; the other views' turn comes only where one is made.
+            # What has arrived already is read without a pause; other views are served only where one is made.
             await asyncio.sleep(0)
 
 
@@ -366,7 +364,7 @@ class Outgoing:
     def tell(self, message: SessionMessage) -> None:
         """Encode here, where a mistake has a traceback worth reading, and write in the server's thread."""
         frame = frames.encode(message)
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is there to tell
+        with contextlib.suppress(RuntimeError):  # the loop has ended: no view is there to tell
             self._loop.call_soon_threadsafe(self._write, frame)
 
     def _write(self, frame: bytes) -> None:
@@ -379,32 +377,15 @@ class Outgoing:
         self._writer.write(frame)
 
     async def finish(self) -> None:
-        """Let a view that still reads have the last words."""
+        """Write out the last words to a view that still reads."""
         with contextlib.suppress(ConnectionError, TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._writer.drain(), 1.0)
 
 
-def mismatch(view: Hello, session_id: str) -> str | None:
-    """The two sentences for a view of another version; None if it may stay."""
-    if view.version == PROTOCOL_VERSION:
-        return None
-    return (
-        f"The session {session_id} runs dm-inspect {__version__} with protocol {PROTOCOL_VERSION}, this view speaks "
-        f"protocol {view.version}. "
-        f"Stop it with `dm-inspect sessions stop {session_id}`, or start another beside it with --new-session."
-    )
-
-
 def too_much(request: int) -> Failed:
     """The answer to a question too many."""
-    return Failed(
-        request=request,
-        exit_code=ExitCode.RESOURCE,
-        message=(
-            f"This view has {MOST_WAITING} questions or {MOST_WAITING_BYTES >> 20} MB of text waiting for answers. "
-            "Wait for some of them, or cancel them."
-        ),
-    )
+    waiting = f"{MOST_WAITING} questions or {MOST_WAITING_BYTES >> 20} MB of text waiting for answers"
+    return failed(ResourceError(f"This view has {waiting}. Wait for some of them, or cancel them."), request)
 
 
 def failed(error: BaseException, request: int = 0) -> Failed:
@@ -414,7 +395,7 @@ def failed(error: BaseException, request: int = 0) -> Failed:
         return Failed(request=request, exit_code=error.exit_code, message=str(error))
     log.exception("request %d failed unexpectedly", request)
     said = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         message = (
             "The device is out of memory. Load fewer SAEs (--widths, --l0) or shorter contexts (--context-length)."
         )

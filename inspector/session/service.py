@@ -2,7 +2,7 @@
 
 One thread, one loop, one thing at a time: what a view asked first, then one token of each running generation, then one
 step of the background work. Work is a generator, so it is put aside between any two steps at no cost; its steps are
-kept short, so that nobody waits for one.
+kept short, so that a view waits for one at most.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """One loaded target and everybody who looks at it.
+    """One loaded target and the views that look at it.
 
     Args:
         target: what to load.
@@ -185,7 +185,7 @@ class Service:
         }
 
     def _fail(self, error: Exception) -> int:
-        """Tell everybody why, once there is somebody, and give the exit code."""
+        """Tell every view why, once there is one, and give the exit code."""
         message = failed(error)
         self.jobs.fail_all(message)
         deadline = time.monotonic() + FAILED_SECONDS
@@ -276,7 +276,7 @@ class Service:
     # ---- work in steps ----------------------------------------------------------------------------------------
 
     def _is_jobs_turn(self) -> bool:
-        """A job and the fits of the maps take turns while somebody looks; if nobody does, the fits wait."""
+        """A job and the fits of the maps take turns while a view is attached; while none is, the fits wait."""
         if not self.jobs.busy:
             return False
         self._job_was_last = not (self._job_was_last and self._fits.has_work and self.views.count)
@@ -321,7 +321,7 @@ class Service:
             return fits.has_work
         message = improved.message
         self._clock.improved(message)
-        if message.policy == "excluded":  # which everybody who comes later begins with
+        if message.policy == "excluded":  # which every view begins with
             self.views.remember(message)
         concerned = [view for view in self.views.numbers if texts.policy(view) == message.policy]
         if texts.fits[message.policy].improve(improved):

@@ -5,8 +5,9 @@ One question at a time, in the thread that computes.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 N_LATENTS = 64
 MOST_HITS = 500
-"""Of one search; more places than anybody steps through."""
+"""Of one search; more than can be stepped through."""
 LONGEST_TOKEN = 128
 """Characters; the longest of the vocabularies in use are runs of 128 spaces."""
 FEW_TOKENS = 32
@@ -361,16 +362,10 @@ class TextIndex:
                 hits.append(Hit(context=context, position=position))
         return Found(request=asked.request, hits=hits)
 
-    def _positions(self, text: str, needle: str, ids: Sequence[int]) -> list[int]:
-        at = text.find(needle)
-        if at < 0:
-            return []
+    def _positions(self, text: str, needle: str, ids: Sequence[int]) -> Iterable[int]:
+        if needle not in text:
+            return ()
         starts = list(accumulate((len(self._texts[token]) for token in ids), initial=0))
-        found: list[int] = []
-        while at >= 0:
-            # The last token that starts at or before the match: tokens without text share a start with their successor.
-            position = bisect_right(starts, at, hi=len(ids)) - 1
-            if not found or found[-1] != position:
-                found.append(position)
-            at = text.find(needle, at + 1)
-        return found
+        matches = re.finditer(f"(?={re.escape(needle)})", text)  # overlapping ones too
+        # The last token that starts at or before the match: tokens without text share a start with their successor.
+        return dict.fromkeys(bisect_right(starts, match.start(), hi=len(ids)) - 1 for match in matches)

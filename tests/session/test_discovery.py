@@ -150,7 +150,7 @@ def test_the_other_end_is_asked_who_it_is(folder: Path, monkeypatch: pytest.Monk
         assert connection is not None
         with connection:
             assert discovery.same_user(connection)
-            assert discovery.peer_pid(connection) in (os.getpid(), None)
+            assert discovery.peer(connection) in ((os.getpid(), os.getuid()), None)
         other = os.getuid() + 1
-        monkeypatch.setattr(discovery, "_peer", lambda _: (1, other))
+        monkeypatch.setattr(discovery, "peer", lambda _: (1, other))
         assert discovery.connect(discovery.socket_path("aaaa")) is None
