@@ -37,8 +37,7 @@ from inspector.tui.themes import (
     theme_named,
 )
 from inspector.tui.widgets.bars import Banner, FooterPane
-from inspector.tui.widgets.header import HeaderPane
-from inspector.tui.widgets.load_pane import LoadPane
+from inspector.tui.widgets.session_panes import HeaderPane, LoadPane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

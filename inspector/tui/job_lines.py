@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
-from inspector.tui.lines import Line, Part, cut, fit, left, spread
+from inspector.tui.lines import Line, cut, fit, joined, left, part, spread
 
 if TYPE_CHECKING:
     from inspector.events import JobInfo, JobState
@@ -79,22 +79,21 @@ def indicator(job: JobInfo, waiting: int, width: int) -> Line:
     if job.state == "queued":
         head.append((" queued", "muted"))
     stage = visible(job.stage) if job.stage else ""
-    runs = job.state == "running"
-    left_text: Line = [(f"{duration(job.seconds_left)} left", "")] if runs and job.seconds_left is not None else []
-    parts = [
-        Part(variants=(head, [(f"{mark} ", look), (cut(name_of(job), 16), "strong")]), weight=9),
-        Part(variants=tuple(bar(job.done, job.total, size) for size in (24, 16, 10)) if runs else ([],), weight=6),
-        Part(variants=([(percent(job.done, job.total), "")],) if runs else ([],), weight=8),
-        Part(variants=([(cut(stage, 28), "muted")], []) if stage and stage != name_of(job) else ([],), weight=3),
-        Part(variants=([(rate(job.tokens_per_second), "muted")], []), weight=2),
-        Part(variants=(left_text, []), weight=7),
-        Part(variants=([(results_of(job), "muted")], []) if len(job.experiments) > 1 else ([],), weight=4),
-        Part(variants=([(f"+{waiting} waiting", "muted")], []) if waiting else ([],), weight=5),
-    ]
-    line: Line = []
-    for index, piece in enumerate(fit(parts, width - 8, "  ")):
-        line += [("  ", ""), *piece] if index else piece
-    return spread(line, [("J", "key"), (" jobs", "muted")], width)
+    name: list[Line] = [head, [(f"{mark} ", look), (cut(name_of(job), 16), "strong")]]
+    parts = [part(9, *name)]
+    if job.state == "running":
+        parts.append(part(6, *(bar(job.done, job.total, size) for size in (24, 16, 10))))
+        parts.append(part(8, [(percent(job.done, job.total), "")]))
+    if stage and stage != name_of(job):
+        parts.append(part(3, [(cut(stage, 28), "muted")], []))
+    parts.append(part(2, [(rate(job.tokens_per_second), "muted")] if job.tokens_per_second > 0 else [], []))
+    if job.state == "running" and job.seconds_left is not None:
+        parts.append(part(7, [(f"{duration(job.seconds_left)} left", "")], []))
+    if len(job.experiments) > 1:
+        parts.append(part(4, [(results_of(job), "muted")], []))
+    if waiting:
+        parts.append(part(5, [(f"+{waiting} waiting", "muted")], []))
+    return spread(joined(fit(parts, width - 8)), [("J", "key"), (" jobs", "muted")], width)
 
 
 def results_of(job: JobInfo) -> str:

@@ -6,7 +6,7 @@ columns, not characters. Nothing here knows Textual, so every line can be tested
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -74,29 +74,53 @@ class Part:
     """The lightest part shrinks first."""
 
 
-def fit(
-    parts: Sequence[Part], width: int, separator: str = "  ", measure: Callable[[Line], int] = width_of
-) -> list[Line]:
+def part(weight: int, *variants: Line) -> Part:
+    """`Part`, from its weight and what it may say."""
+    return Part(variants=variants, weight=weight)
+
+
+def fit(parts: Sequence[Part], width: int, separator: str = "  ") -> list[Line]:
     """Choose a variant of every part so that all fit side by side: the lightest parts go short, then go.
 
     The result keeps the order of the parts and leaves out the empty ones. Nothing is ever cut in the middle; if even
     the shortest variants are too long, the result is too, and the caller decides.
     """
+    return [line for line in _variants(parts, width, separator) if line]
+
+
+def _variants(parts: Sequence[Part], width: int, separator: str) -> list[Line]:
     level = [0] * len(parts)
 
     def chosen() -> list[Line]:
-        return [line for part, n in zip(parts, level, strict=True) if (line := part.variants[n])]
+        return [each.variants[n] for each, n in zip(parts, level, strict=True)]
 
     def size() -> int:
-        lines = chosen()
-        return sum(measure(line) for line in lines) + len(separator) * max(0, len(lines) - 1)
+        sizes = [width_of(line) for line in chosen() if line]
+        return sum(sizes) + len(separator) * max(0, len(sizes) - 1)
 
     while size() > width:
-        able = [i for i, part in enumerate(parts) if level[i] + 1 < len(part.variants)]
+        able = [i for i, each in enumerate(parts) if level[i] + 1 < len(each.variants)]
         if not able:
             break
         level[min(able, key=lambda i: (parts[i].weight, -i))] += 1
     return chosen()
+
+
+def joined(lines: Sequence[Line], separator: str = "  ") -> Line:
+    """Side by side; empty ones are left out."""
+    out: Line = []
+    for line in lines:
+        if line:
+            out += [(separator, "muted"), *line] if out else line
+    return out
+
+
+def fit_ends(start: Sequence[Part], end: Sequence[Part], width: int, separator: str = "  ") -> Line:
+    """As `fit`, in one line, the second group at its right end."""
+    chosen = _variants([*start, *end], width, separator)
+    first, last = joined(chosen[: len(start)], separator), joined(chosen[len(start) :], separator)
+    room = width - width_of(first) - width_of(last)
+    return [*first, (" " * max(room, 1), ""), *last] if last else first
 
 
 def number(value: float | None, digits: int = 3) -> str:

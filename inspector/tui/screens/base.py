@@ -23,7 +23,7 @@ from inspector.tui.actions import Action, shown_keys
 from inspector.tui.saved_state import write_export
 from inspector.tui.themes import palette_of
 from inspector.tui.widgets.bars import FooterPane, Hint, TitleBar
-from inspector.tui.widgets.header import short_name, site_name
+from inspector.tui.widgets.session_panes import short_name, site_name
 
 if TYPE_CHECKING:
     from textual.app import SystemCommand

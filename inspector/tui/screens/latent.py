@@ -17,7 +17,7 @@ from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.screens.base import GoTo, SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
-from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.scrolling import LinesView
 
 if TYPE_CHECKING:

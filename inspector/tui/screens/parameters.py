@@ -13,7 +13,7 @@ from inspector.tui.lines import Line
 from inspector.tui.screens.base import SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
-from inspector.tui.widgets.form import Form
+from inspector.tui.widgets.entry import Form
 from inspector.tui.widgets.scrolling import LinesView
 
 if TYPE_CHECKING:

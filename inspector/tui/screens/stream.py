@@ -22,7 +22,7 @@ from inspector.tui.documents import table
 from inspector.tui.screens.base import ActionScreen, MarksChosen, OpenScreen
 from inspector.tui.session import Connect, Conversation, Purpose, Question, SessionView
 from inspector.tui.stream_state import StreamState
-from inspector.tui.widgets.command_bar import CommandBar
+from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.stream_panes import StreamPanes
 from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane

@@ -31,9 +31,8 @@ from inspector.tui.suite_list import (
     total_text,
 )
 from inspector.tui.widgets.bars import FooterPane, TitleBar
-from inspector.tui.widgets.grid_pane import GridPane
 from inspector.tui.widgets.line_pane import LinePane
-from inspector.tui.widgets.scrolling import RowList
+from inspector.tui.widgets.scrolling import GridPane, RowList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

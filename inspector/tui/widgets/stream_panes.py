@@ -15,11 +15,10 @@ from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import TOTAL
 from inspector.tui.actions import footer_hints
 from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar
-from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.detail import DetailPane, TokenFacts
-from inspector.tui.widgets.header import HeaderPane
+from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.line_pane import LinePane
-from inspector.tui.widgets.load_pane import LoadPane
+from inspector.tui.widgets.session_panes import HeaderPane, LoadPane
 from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
 from inspector.tui.widgets.trace import PairsPane, TraceData, TracePane

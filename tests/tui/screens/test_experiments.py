@@ -11,7 +11,7 @@ from inspector.session.protocol import CancelJob, Failed, GetCosts, StartJob
 from inspector.tui.screens.experiments import ExperimentsScreen
 from inspector.tui.screens.jobs import JobsScreen
 from inspector.tui.screens.parameters import ParametersScreen
-from inspector.tui.widgets.form import Form
+from inspector.tui.widgets.entry import Form
 from tests.fake_jobs import FakeJobs
 from tests.fake_session import FakeSession
 from tests.tui.driving import Driven, driven

@@ -10,8 +10,8 @@ from textual.widgets import Input
 from inspector.drawing.tokens import MODES
 from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Generate, GetContext, GetDetail, GetPairs
 from inspector.tui.screens.help import HelpScreen
-from inspector.tui.widgets.command_bar import CommandBar
 from inspector.tui.widgets.detail import DetailPane
+from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.trace import EnlargedTrace, TracePane
 from tests.fake_session import WORDS, FakeSession
 from tests.tui.driving import Driven, driven

@@ -6,7 +6,7 @@ from textual.app import App, ComposeResult
 
 from inspector.tui.experiment_list import ParamField
 from inspector.tui.lines import Line, text_of, width_of
-from inspector.tui.widgets.form import Form
+from inspector.tui.widgets.entry import Form
 from inspector.tui.widgets.scrolling import LinesView
 
 FIELDS = [

@@ -10,7 +10,7 @@ from inspector.session.protocol import Failed, LoadProgress, Welcome
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.selection import CursorPlace, SaeChoice
 from inspector.tui.session import SessionView
-from inspector.tui.widgets.header import (
+from inspector.tui.widgets.session_panes import (
     first_line,
     positions_text,
     second_line,

@@ -10,7 +10,7 @@ from inspector.tui.lines import text_of, width_of
 from inspector.tui.selection import SaeChoice
 from inspector.tui.session import SessionView
 from inspector.tui.widgets.bars import hint_line
-from inspector.tui.widgets.load_pane import load_lines
+from inspector.tui.widgets.session_panes import load_lines
 from inspector.tui.widgets.trace import pair_lines
 from tests.fake_session import FakeSession
 
