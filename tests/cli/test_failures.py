@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,37 @@ def test_an_error_is_one_line_on_stderr(
     assert fail_with(error) == code
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", f"error: {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("instead", "code", "text"),
+    [
+        (ImportError("initialization failed"), 6, "Cancelled at your request. Nothing unfinished was written."),
+        (
+            UsageError("It is not installed. Install it."),
+            6,
+            "Cancelled at your request. Nothing unfinished was written.",
+        ),
+        (Cancelled("Stopped; 12 bytes stay. Go on."), 6, "Stopped; 12 bytes stay. Go on."),
+        (ResourceError("Full. Empty it."), 5, "Full. Empty it."),
+    ],
+)
+def test_what_a_library_makes_of_ctrl_c_is_still_a_cancellation(
+    instead: Exception, code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def command() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise instead
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert run_command(command, [], open_app=no_app) == code
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == f"error: {text}\n"
 
 
 def test_every_exit_code_of_the_contract_is_reached() -> None:
