@@ -259,9 +259,9 @@ def _print_estimate(cost: Cost, gathered: Sequence[Gathered], *, as_json: bool) 
     coverage = [
         {
             "sae": one.reader.name,
-            "n_drawn": one.coverage.n_drawn,
+            "n_drawn": len(one.drawn),
             "n_judged": len(one.latents),
-            "skipped": {reason: len(found) for reason, found in one.coverage.skipped.items()},
+            "skipped": {reason: len(found) for reason, found in one.skipped.items()},
         }
         for one in gathered
     ]

@@ -191,9 +191,14 @@ class Asker:
                 continue
             reply = task.result()
             answers[key] = reply.text
-            self._count(reply)
+            self.tally.retried += reply.tries - 1
             if reply.text is not None:
                 good[key] = reply.text
+                self.tally.asked += 1
+                self._useless_in_a_row = 0
+            else:
+                self._useless_in_a_row += 1
+                self._last_problem = reply.problem
         self._store.keep(good)
         if failure is not None:
             raise failure
@@ -206,15 +211,6 @@ class Asker:
 
     def _keys(self, questions: Sequence[Question]) -> list[str]:
         return [key_of(self.judge.name, self._version, question) for question in questions]
-
-    def _count(self, reply: Reply) -> None:
-        self.tally.retried += reply.tries - 1
-        if reply.text is None:
-            self._useless_in_a_row += 1
-            self._last_problem = reply.problem
-        else:
-            self.tally.asked += 1
-            self._useless_in_a_row = 0
 
     def _progress(self, stage: str, done: int, total: int, seconds: float) -> JudgeProgress:
         return JudgeProgress(

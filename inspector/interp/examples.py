@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +49,6 @@ FEWEST_SAMPLED = 150
 MOST_EXPORTED = 20_000_000
 """Activations of an export: 320 MB."""
 DEAD, FEW, DENSE = "dead", "too few examples", "too few negatives"
-REASONS = (DEAD, FEW, DENSE)
 
 Ids = npt.NDArray[np.int64]
 Activations = npt.NDArray[np.float32]
@@ -109,8 +108,6 @@ class LatentExamples:
     index: int
     density: float
     """Share of the searched tokens at which it is active."""
-    n_windows: int
-    """Windows in which it is active."""
     shown: tuple[Example, ...]
     """For the explainer, strongest first."""
     deciles: tuple[tuple[Example, ...], ...]
@@ -121,26 +118,27 @@ class LatentExamples:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Coverage:
-    """Which of the drawn latents can be judged."""
+class Gathered:
+    """What was found of one SAE's latents."""
 
-    n_drawn: int
-    skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Indices by reason: dead, too few examples, too few negatives."""
-    n_windows: int = 0
-    n_tokens: int = 0
-    l0: float = 0.0
+    reader: Reader
+    drawn: Ids
+    """Indices of the latents that were looked at."""
+    latents: tuple[LatentExamples, ...]
+    """Those of them that can be judged, with their examples."""
+    skipped: dict[str, tuple[int, ...]]
+    """Indices of the others by reason: dead, too few examples, too few negatives."""
+    n_windows: int
+    """That were searched; so the next."""
+    n_tokens: int
+    l0: float
     """Active latents per searched token, all latents counted."""
+    everything: npt.NDArray[np.void] | None
+    """[n] ACTIVATION of the drawn latents, in the order of the text; None: not kept."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sparse:
-    """Activations that are not zero: window, place in it, latent and value, all [n]."""
-
-    windows: npt.NDArray[np.uint32]
-    places: npt.NDArray[np.uint32]
-    latents: npt.NDArray[np.uint32]
-    values: Activations
+ACTIVATION = np.dtype([("window", np.uint32), ("place", np.uint32), ("latent", np.uint32), ("value", np.float32)])
+"""One that is not zero, for an export: which window, which token of it, which latent."""
 
 
 def draw_latents(d_sae: int, n: int, seed: int) -> Ids:
@@ -172,8 +170,7 @@ class Collector:
         self._n_windows = torch.zeros(n, dtype=torch.int64)
         self._n_tokens = torch.zeros(n, dtype=torch.int64)
         self._tokens = self._all_active = 0
-        self.everything: list[Sparse] | None = [] if keep_all else None
-        """Parts in the order of the batches; None: not kept."""
+        self._everything: list[npt.NDArray[np.void]] | None = [] if keep_all else None
         self._n_kept = 0
 
     def update(self, batch: ActivationBatch) -> None:
@@ -201,10 +198,10 @@ class Collector:
         self._silent.offer(torch.where(is_active, never, keys), which)
         # The key decides between windows of equal strength: the same text twice, say.
         self._strongest.offer(torch.where(is_active, -peaks * (1 - 1e-9 * keys), never), which, latents)
-        if self.everything is not None:
-            self._keep(self.everything, latents, which)
+        if self._everything is not None:
+            self._everything.append(self._all(latents, which))
 
-    def _keep(self, everything: list[Sparse], latents: Tensor, which: Tensor) -> None:
+    def _all(self, latents: Tensor, which: Tensor) -> npt.NDArray[np.void]:
         row, window, place = latents.nonzero(as_tuple=True)
         self._n_kept += len(row)
         if self._n_kept > MOST_EXPORTED:
@@ -212,35 +209,35 @@ class Collector:
                 f"The latents have more than {MOST_EXPORTED:,} activations in these contexts, which is too much to "
                 "export. Use fewer --contexts or --latents, or leave out --out."
             )
-        everything.append(
-            Sparse(
-                windows=which[window].numpy().astype(np.uint32),
-                places=place.numpy().astype(np.uint32),
-                latents=self.latents[row.numpy()].astype(np.uint32),
-                values=latents[row, window, place].numpy(),
-            )
-        )
+        found = np.empty(len(row), ACTIVATION)
+        found["window"], found["place"] = which[window].numpy(), place.numpy()
+        found["latent"], found["value"] = self.latents[row.numpy()], latents[row, window, place].numpy()
+        return found
 
-    def finish(self, token_ids: Tensor) -> tuple[list[LatentExamples], Coverage]:
+    def finish(self, token_ids: Tensor) -> Gathered:
         """The examples of every latent that has enough, and why the others have not.
 
         Args:
             token_ids: [contexts, positions] of all contexts.
         """
         found: list[LatentExamples] = []
-        skipped: dict[str, list[int]] = {reason: [] for reason in REASONS}
+        skipped: dict[str, list[int]] = {reason: [] for reason in (DEAD, FEW, DENSE)}
         for row, index in enumerate(self.latents.tolist()):
             made = self._examples(row, index, token_ids)
             if isinstance(made, str):
                 skipped[made].append(index)
             else:
                 found.append(made)
-        return found, Coverage(
-            n_drawn=len(self.latents),
+        nothing = np.empty(0, ACTIVATION)
+        return Gathered(
+            reader=self.reader,
+            drawn=self.latents,
+            latents=tuple(found),
             skipped={reason: tuple(indices) for reason, indices in skipped.items()},
             n_windows=len(self._windows),
             n_tokens=self._tokens,
             l0=self._all_active / self._tokens if self._tokens else 0.0,
+            everything=None if self._everything is None else np.concatenate([nothing, *self._everything]),
         )
 
     def _examples(self, row: int, index: int, token_ids: Tensor) -> LatentExamples | str:
@@ -274,7 +271,6 @@ class Collector:
         return LatentExamples(
             index=index,
             density=int(self._n_tokens[row]) / self._tokens,
-            n_windows=n_windows,
             shown=tuple(shown),
             deciles=tuple(tuple(active(i) for i in part) for part in chosen),
             negatives=tuple(self._example(window, token_ids) for _, window in silent[:N_NEGATIVES]),
@@ -313,17 +309,6 @@ class Collector:
             token_ids=token_ids[context, start : start + length].numpy(),
             activations=np.zeros(length, np.float32) if activations is None else activations.numpy(),
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Gathered:
-    """One SAE's latents with their examples."""
-
-    reader: Reader
-    latents: tuple[LatentExamples, ...]
-    coverage: Coverage
-    collector: Collector
-    """For an export of everything it has seen."""
 
 
 def gather(
@@ -371,20 +356,13 @@ def gather(
             tokens_per_second=done * length / seconds,
             seconds_left=seconds / done * (len(indices) - done),
         )
-    gathered = []
-    for collector in collectors:
-        latents, coverage = collector.finish(loaded.contexts.token_ids)
-        if not latents:
-            raise DataError(_nothing_to_judge(collector.reader.name, coverage))
-        gathered.append(
-            Gathered(reader=collector.reader, latents=tuple(latents), coverage=coverage, collector=collector)
-        )
+    gathered = [collector.finish(loaded.contexts.token_ids) for collector in collectors]
+    for one in gathered:
+        if not one.latents:
+            counts = ", ".join(f"{len(found)} have {reason}" for reason, found in one.skipped.items() if found)
+            raise DataError(
+                f"None of {len(one.drawn)} latents of {one.reader.name} can be judged from {one.n_windows:,} windows "
+                f"({counts.replace('have dead', 'are dead')}). Use more --contexts, a shorter --window or more "
+                "--latents."
+            )
     return windows, gathered
-
-
-def _nothing_to_judge(name: str, coverage: Coverage) -> str:
-    counts = ", ".join(f"{len(found)} have {reason}" for reason, found in coverage.skipped.items() if found)
-    return (
-        f"None of {coverage.n_drawn} latents of {name} can be judged from {coverage.n_windows:,} windows "
-        f"({counts.replace('have dead', 'are dead')}). Use more --contexts, a shorter --window or more --latents."
-    )

@@ -44,7 +44,7 @@ def examples_json(one: Gathered, loaded: Loaded) -> dict[str, Any]:
         "sae": one.reader.name,
         "hook_name": one.reader.sae.ref.hook_name,
         "tokens_sha256": loaded.contexts.sha256,
-        "skipped": {reason: list(found) for reason, found in one.coverage.skipped.items()},
+        "skipped": {reason: list(found) for reason, found in one.skipped.items()},
         "latents": [
             {
                 "latent": latent.index,
@@ -69,29 +69,18 @@ def write_delphi(folder: Path, one: Gathered, windows: Windows, loaded: Loaded) 
     Raises:
         ResourceError: the disk is full or cannot be written to.
     """
-    parts = one.collector.everything
-    assert parts is not None, "the examples were gathered for an export"
-    rows, places, latents = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("windows", "places", "latents")
-    )
-    values = np.concatenate([part.values for part in parts])
+    found = one.everything
+    assert found is not None, "the examples were gathered for an export"
     # delphi drops what is this small, and float16 would make zeros of some.
-    kept = np.abs(values) > 1e-5
-    locations = np.stack([rows, places, latents], axis=1)[kept]
+    found = found[np.abs(found["value"]) > 1e-5]
     small = max(len(windows), windows.length, one.reader.sae.ref.d_sae) <= _UINT16
-    token_ids = loaded.contexts.token_ids
-    shown = np.stack(
-        [
-            token_ids[context, start : start + windows.length].numpy()
-            for context, start in zip(windows.contexts.tolist(), windows.starts.tolist(), strict=True)
-        ]
-    )
-    # float16 ends at 65504; delphi's own cache overflows there, this one stays at the end.
-    held = np.clip(values[kept], -65504.0, 65504.0).astype(np.float16)
     data = {
-        "locations": locations.astype(np.uint16 if small else np.uint32),
-        "activations": held,
-        "tokens": shown.astype(np.int64),
+        "locations": np.stack([found[name] for name in ("window", "place", "latent")], axis=1).astype(
+            np.uint16 if small else np.uint32
+        ),
+        # float16 ends at 65504; delphi's own cache overflows there, this one stays at the end.
+        "activations": np.clip(found["value"], -65504.0, 65504.0).astype(np.float16),
+        "tokens": windows.tokens(loaded.contexts.token_ids).numpy().astype(np.int64),
     }
     here = folder / file_name(one.reader.name)
     write_whole(here / f"0_{one.reader.sae.ref.d_sae - 1}.safetensors", to_safetensors(data))
@@ -102,7 +91,7 @@ def write_delphi(folder: Path, one: Gathered, windows: Windows, loaded: Loaded) 
         "dataset_column": loaded.contexts.field or "text",
         "batch_size": 1,
         "ctx_len": windows.length,
-        "n_tokens": int(shown.size),
+        "n_tokens": len(windows) * windows.length,
         "n_splits": 1,
         "model_name": loaded.model.name,
     }

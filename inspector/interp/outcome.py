@@ -154,7 +154,7 @@ def _counts(scored: Sequence[Judged]) -> list[Counts]:
 
 def _row(one: Gathered, scored: Sequence[Judged]) -> dict[str, Any]:
     """What is said of one SAE, but for its accuracies."""
-    ref, coverage = one.reader.sae.ref, one.coverage
+    ref = one.reader.sae.ref
     counts = _counts(scored)
     asked = sum(int(each.asked.sum()) for each in counts)
     parsed = sum(int(each.parsed.sum()) for each in counts)
@@ -164,16 +164,16 @@ def _row(one: Gathered, scored: Sequence[Judged]) -> dict[str, Any]:
         "hook_name": ref.hook_name,
         "d_sae": ref.d_sae,
         "nominal_l0": ref.nominal_l0,
-        "l0": coverage.l0,
+        "l0": one.l0,
         "n_train": 0,
-        "n_test": coverage.n_tokens,
+        "n_test": one.n_tokens,
         "release": ref.release,
         "reads": one.reader.part,
-        "n_drawn": coverage.n_drawn,
+        "n_drawn": len(one.drawn),
         "n_scored": len(counts),
-        "n_dead": len(coverage.skipped[DEAD]),
-        "n_too_few_examples": len(coverage.skipped[FEW]),
-        "n_too_few_negatives": len(coverage.skipped[DENSE]),
+        "n_dead": len(one.skipped[DEAD]),
+        "n_too_few_examples": len(one.skipped[FEW]),
+        "n_too_few_negatives": len(one.skipped[DENSE]),
         "n_unexplained": sum(each.explanation is None for each in scored),
         "n_questions": sum(each.n_questions for each in counts),
         "n_unparsable": sum(each.n_unparsable for each in counts),

@@ -45,6 +45,10 @@ class Windows:
         """Indices of the windows in these contexts, ascending."""
         return torch.isin(self.contexts, contexts).nonzero()[:, 0]
 
+    def tokens(self, token_ids: Tensor) -> Tensor:
+        """[w, length] the tokens of each, from those [contexts, positions] of all contexts."""
+        return token_ids[self.contexts[:, None], self.starts[:, None] + torch.arange(self.length)]
+
 
 def windows_of(plan: Plan, length: int) -> Windows:
     """Cut the included positions of every context into windows, from its first included one on.

@@ -193,7 +193,7 @@ def test_the_cache_of_delphi_holds_every_activation(run: Run, place: Path, at_ha
         here = slice(first, first + windows.length)
         assert data["tokens"][row].tolist() == token_ids[context, here].tolist()
         expected = np.zeros((windows.length, ref.d_sae))
-        expected[:, examined.only.collector.latents] = full[context, here][:, examined.only.collector.latents]
+        expected[:, examined.only.drawn] = full[context, here][:, examined.only.drawn]
         np.testing.assert_allclose(dense[row], expected, rtol=1e-3, atol=1e-6)  # half precision: 2^-11
     config = json.loads((folder / "config.json").read_text())
     assert (config["ctx_len"], config["n_tokens"]) == (windows.length, data["tokens"].size)

@@ -21,8 +21,8 @@ from inspector.interp.examples import (
     N_NEGATIVES,
     PER_DECILE,
     Collector,
-    Coverage,
     Example,
+    Gathered,
     LatentExamples,
     draw_latents,
     gather,
@@ -94,7 +94,7 @@ def windows(plan: Plan) -> Windows:
 
 def collected(
     table: torch.Tensor, windows: Windows, token_ids: torch.Tensor, *, at_once: int, seed: int = 0
-) -> tuple[list[LatentExamples], Coverage]:
+) -> Gathered:
     collector = Collector(Table(), np.arange(D_SAE, dtype=np.int64), windows, seed)
     for first in range(0, N_CONTEXTS, at_once):
         contexts = torch.arange(first, min(first + at_once, N_CONTEXTS))
@@ -110,7 +110,7 @@ def collected(
 
 
 @pytest.fixture(scope="module")
-def found(table: torch.Tensor, windows: Windows, token_ids: torch.Tensor) -> tuple[list[LatentExamples], Coverage]:
+def found(table: torch.Tensor, windows: Windows, token_ids: torch.Tensor) -> Gathered:
     return collected(table, windows, token_ids, at_once=8)
 
 
@@ -137,10 +137,8 @@ def every(latent: LatentExamples) -> list[Example]:
     return [*latent.shown, *tested, *latent.negatives, *latent.spare]
 
 
-def test_every_example_is_what_the_table_says(
-    found: tuple[list[LatentExamples], Coverage], table: torch.Tensor, token_ids: torch.Tensor
-) -> None:
-    for latent in found[0]:
+def test_every_example_is_what_the_table_says(found: Gathered, table: torch.Tensor, token_ids: torch.Tensor) -> None:
+    for latent in found.latents:
         for example in every(latent):
             here = slice(example.start, example.start + WINDOW)
             assert np.array_equal(example.activations, table[example.context, here, latent.index].numpy())
@@ -149,9 +147,9 @@ def test_every_example_is_what_the_table_says(
         assert all(example.peak > 0 for example in (*latent.shown, *latent.spare))
 
 
-def test_counts_are_those_of_the_protocol(found: tuple[list[LatentExamples], Coverage]) -> None:
-    assert len(found[0]) == D_SAE - 3
-    for latent in found[0]:
+def test_counts_are_those_of_the_protocol(found: Gathered) -> None:
+    assert len(found.latents) == D_SAE - 3
+    for latent in found.latents:
         assert len(latent.shown) == N_EXPLAINED
         assert [len(decile) for decile in latent.deciles] == [PER_DECILE] * N_DECILES
         assert len(latent.negatives) == N_NEGATIVES
@@ -159,8 +157,8 @@ def test_counts_are_those_of_the_protocol(found: tuple[list[LatentExamples], Cov
         assert len(set(windows)) == len(windows), "no window serves twice"
 
 
-def test_nothing_of_the_explainers_contexts_is_tested(found: tuple[list[LatentExamples], Coverage]) -> None:
-    for latent in found[0]:
+def test_nothing_of_the_explainers_contexts_is_tested(found: Gathered) -> None:
+    for latent in found.latents:
         seen = {example.context for example in latent.shown}
         assert len(seen) == N_EXPLAINED, "the strongest windows are of different contexts where there are enough"
         tested = [*latent.negatives, *latent.spare, *(example for decile in latent.deciles for example in decile)]
@@ -168,22 +166,20 @@ def test_nothing_of_the_explainers_contexts_is_tested(found: tuple[list[LatentEx
 
 
 def test_the_explainer_sees_the_strongest_window_of_the_strongest_contexts(
-    found: tuple[list[LatentExamples], Coverage], table: torch.Tensor, windows: Windows
+    found: Gathered, table: torch.Tensor, windows: Windows
 ) -> None:
     peaks = table[:, 4:36].unfold(1, WINDOW, WINDOW).amax(dim=-1)  # [contexts, windows, latents]
-    for latent in found[0]:
+    for latent in found.latents:
         own = peaks[:, :, latent.index].clone()
         own[5, 0] = 0
         best = own.amax(dim=1).sort(descending=True).values[:N_EXPLAINED]
         assert [example.peak for example in latent.shown] == pytest.approx(best.tolist())
 
 
-def test_deciles_are_tenths_of_all_active_windows(
-    found: tuple[list[LatentExamples], Coverage], table: torch.Tensor, windows: Windows
-) -> None:
+def test_deciles_are_tenths_of_all_active_windows(found: Gathered, table: torch.Tensor, windows: Windows) -> None:
     """All windows fit into the sample here, so the tenths are known exactly."""
     peaks = table[:, 4:36].unfold(1, WINDOW, WINDOW).amax(dim=-1).numpy()
-    for latent in found[0]:
+    for latent in found.latents:
         own = peaks[:, :, latent.index].copy()
         own[5, 0] = 0
         own[[example.context for example in latent.shown]] = 0
@@ -192,46 +188,42 @@ def test_deciles_are_tenths_of_all_active_windows(
             assert all(part[0] <= example.peak <= part[-1] for example in decile)
 
 
-def test_who_is_left_out_is_counted_with_the_reason(
-    found: tuple[list[LatentExamples], Coverage], table: torch.Tensor, windows: Windows
-) -> None:
-    coverage = found[1]
-    assert coverage.skipped == {DEAD: (1,), FEW: (2,), DENSE: (3,)}
-    assert (coverage.n_drawn, coverage.n_windows) == (D_SAE, len(windows))
+def test_who_is_left_out_is_counted_with_the_reason(found: Gathered, table: torch.Tensor, windows: Windows) -> None:
+    assert found.skipped == {DEAD: (1,), FEW: (2,), DENSE: (3,)}
+    assert (len(found.drawn), found.n_windows) == (D_SAE, len(windows))
     inside = torch.stack(
         [
             table[context, start : start + WINDOW]
             for context, start in zip(windows.contexts.tolist(), windows.starts.tolist(), strict=True)
         ]
     )
-    assert coverage.n_tokens == inside.shape[0] * WINDOW
-    assert coverage.l0 == pytest.approx(float((inside > 0).sum()) / coverage.n_tokens)
-    for latent in found[0]:
+    assert found.n_tokens == inside.shape[0] * WINDOW
+    assert found.l0 == pytest.approx(float((inside > 0).sum()) / found.n_tokens)
+    for latent in found.latents:
         own = inside[:, :, latent.index] > 0
         assert latent.density == pytest.approx(float(own.float().mean()))
-        assert latent.n_windows == int(own.any(dim=1).sum())
 
 
 @pytest.mark.parametrize("at_once", [1, 50])
 def test_batches_change_nothing(
-    found: tuple[list[LatentExamples], Coverage],
+    found: Gathered,
     table: torch.Tensor,
     windows: Windows,
     token_ids: torch.Tensor,
     at_once: int,
 ) -> None:
-    again = collected(table, windows, token_ids, at_once=at_once)[0]
+    again = collected(table, windows, token_ids, at_once=at_once).latents
     assert [[example.window for example in every(latent)] for latent in again] == [
-        [example.window for example in every(latent)] for latent in found[0]
+        [example.window for example in every(latent)] for latent in found.latents
     ]
 
 
 def test_another_seed_chooses_others(
-    found: tuple[list[LatentExamples], Coverage], table: torch.Tensor, windows: Windows, token_ids: torch.Tensor
+    found: Gathered, table: torch.Tensor, windows: Windows, token_ids: torch.Tensor
 ) -> None:
-    again = collected(table, windows, token_ids, at_once=8, seed=1)[0]
-    assert [e.window for e in again[0].shown] == [e.window for e in found[0][0].shown]
-    assert [e.window for e in again[0].negatives] != [e.window for e in found[0][0].negatives]
+    again = collected(table, windows, token_ids, at_once=8, seed=1).latents
+    assert [e.window for e in again[0].shown] == [e.window for e in found.latents[0].shown]
+    assert [e.window for e in again[0].negatives] != [e.window for e in found.latents[0].negatives]
 
 
 def test_latents_are_drawn_from_all_and_fewer_are_a_beginning_of_more() -> None:
