@@ -1,1 +1,1 @@
-"""The ground floor: files, folders and names, opened and removed without trust. Knows nothing of models."""
+"""The ground floor: files, folders and names, opened and removed without trust. Nothing here is about models."""

@@ -2,7 +2,7 @@
 
 - Read: only a regular file is opened. A pipe would be waited for, a device has no end, brackets no bottom.
 - Written: a file appears whole or not at all, whatever dies in between.
-- Removed: only what is there by its own name. A folder of the cache may hold a link that somebody put there, to save
+- Removed: only what is there by its own name. A folder of the cache may hold a link that another put there, to save
   room or to do harm; what it points to is not this program's. So what is deleted is reached through a handle of the
   folder it lies in, never by a path whose parts could be links.
 """
@@ -75,7 +75,7 @@ def read_text(path: Path | str, most: int = SMALL, *, errors: str = "strict") ->
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """What JSON holds. `Any`: it is somebody's file.
+    """What JSON holds. `Any`: any file may be parsed.
 
     Raises:
         ValueError: it is no JSON, or nested too deeply.

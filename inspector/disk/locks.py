@@ -1,9 +1,8 @@
 """A lock on a folder that its owner cannot leave behind: the operating system takes it back when the process ends.
 
-Whoever writes into a folder of the cache holds the lock of it, and whoever wants to remove the folder takes the lock
-first. So nothing is removed that a running process uses, and two processes never write the same files. What lives
-longer than a lock, such as a job, names its process; a number alone does not say whether that is still there, for
-numbers are used again.
+What writes into a folder of the cache holds the lock of it, and what removes the folder takes the lock first. So nothing
+is removed that a running process uses, and two processes never write the same files. What lives longer than a lock, such
+as a job, names its process; a number alone does not say whether that is still there, for numbers are used again.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class FolderLock:
         self._handle: int | None = None
 
     def take(self, *, make: bool = True) -> bool:
-        """Take it; False if somebody else has it.
+        """Take it; False if it is taken.
 
         Args:
             make: make the folder if it is not there; else a missing folder is an error.
@@ -41,7 +40,7 @@ class FolderLock:
                 no locks.
         """
         while True:
-            if self.path.parent.is_symlink():  # what it points to is somebody else's
+            if self.path.parent.is_symlink():  # what it points to is not this program's
                 raise OSError(errno.ELOOP, "it is a symbolic link", str(self.path.parent))
             if make:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ class FolderLock:
 
 @contextlib.contextmanager
 def unused(folder: Path) -> Iterator[bool]:
-    """Whether nobody uses a folder that is there; while the block runs nobody else can begin to.
+    """Whether a folder that is there is in no process's use; while the block runs no other can begin to use it.
 
     Raises:
         OSError: it cannot be locked.
@@ -99,7 +98,7 @@ def unused(folder: Path) -> Iterator[bool]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process and it has not ended; in a container without an init nobody buries the dead."""
+    """Whether there is such a process and it has not ended; in a container without an init it stays as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

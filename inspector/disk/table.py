@@ -63,7 +63,7 @@ class Table:
         self._insert = f"INSERT OR REPLACE INTO {name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
     def transact(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
-        """Do something with the table while nobody else writes: all of it or, if it raises, nothing.
+        """Do something with the table while no other process writes: all of it or, if it raises, nothing.
 
         Raises:
             ResourceError: the disk is full or cannot be written to, or another process holds the table.

@@ -174,7 +174,7 @@ class Asker:
                 task.cancel()
             if on_the_way:
                 self._loop.run_until_complete(asyncio.wait(on_the_way))
-                # An answer that came at the last moment counts; a failure has nobody left to be told.
+                # An answer that came at the last moment counts; of a failure there is nothing more to tell.
                 came = {on_the_way[task]: task.result().text for task in on_the_way if _went_well(task)}
                 self._store.keep({key: text for key, text in came.items() if text is not None})
 

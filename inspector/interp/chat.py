@@ -37,7 +37,7 @@ NEWER_LIMIT = "max_completion_tokens"
 MALFORMED_TRIES = 3
 """Of a response that is none: a proxy's page may pass, a server of something else does not."""
 STARTING_TRIES = 3
-"""Of connecting, as long as nothing was ever answered: then the address is wrong, or nobody is there."""
+"""Of connecting, as long as nothing was ever answered: then the address is wrong, or no server runs."""
 _SHORTEST_LEAK = 6
 """Characters of the key in a row that keep a server's message from being repeated."""
 _SURE_LEAK = 12
@@ -45,7 +45,7 @@ _SURE_LEAK = 12
 
 
 class Key:
-    """A secret that shows itself to nobody but the header."""
+    """A secret that only the header shows."""
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -186,7 +186,7 @@ class ChatJudge:
         """The answer; asked again as `Patience` says.
 
         Raises:
-            JudgeUnreachable: nobody is there, or the question is refused.
+            JudgeUnreachable: no server answers, or the question is refused.
         """
         patience, malformed, refused = self._patience, 0, 0
         for tries in range(1, patience.tries + 1):
@@ -206,7 +206,7 @@ class ChatJudge:
                 if trouble.after is None:
                     await patience.sleep(patience.pause(tries))
                 else:
-                    # The server told everybody when to come again, not this question alone.
+                    # The server said when to ask again, which holds for all questions.
                     self._rest_until = max(
                         self._rest_until, self._clock() + min(trouble.after, patience.most_asked_seconds)
                     )
@@ -322,7 +322,7 @@ async def _read(response: httpx.Response) -> bytes:
     """The body, up to a limit.
 
     Raises:
-        _Passing: it is longer, or compressed although nobody asked for that.
+        _Passing: it is longer, or compressed, which was not asked for.
     """
     if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         raise _Passing("a compressed response", malformed=True)

@@ -56,7 +56,7 @@ class Judge(Protocol):
         """The answer.
 
         Raises:
-            JudgeUnreachable: there is nobody, or nobody who answers.
+            JudgeUnreachable: there is none, or none that answers.
         """
 
     async def close(self) -> None:

@@ -169,7 +169,7 @@ def _parts(items: Sequence[Item], shown: int) -> list[Sequence[Item]]:
 CHARACTERS_PER_TOKEN = 3.5
 """For the estimate; English prose has four, code three."""
 UNKNOWN_EXPLANATION = "x" * 200
-"""Stands in for an explanation that nobody has given yet, in the estimate."""
+"""Stands in for an explanation that is not given yet, in the estimate."""
 ANSWER_TOKENS = 50
 """Of an explanation, about; a list of verdicts has two per excerpt."""
 
@@ -199,7 +199,7 @@ class Cost:
 
 
 def cost_of(gathered: Sequence[Gathered], asker: Asker, decode: Decode, settings: Settings) -> Cost:
-    """Count the questions; asks nobody."""
+    """Count the questions; none is asked."""
     latents = [latent for one in gathered for latent in one.latents]
     explain = [explaining(latent, decode, settings) for latent in latents]
     asked = [(question, ANSWER_TOKENS) for question in explain]
@@ -275,7 +275,7 @@ def _exchanged(explanations: Sequence[str | None], sizes: Sequence[int], seed: i
         places = [i for i in range(first, first + size) if explanations[i] is not None]
         random.Random(f"{seed}:exchanged").shuffle(places)
         moved: dict[int, str | None] = {}
-        if len(places) > 1:  # a rotation leaves nobody with their own
+        if len(places) > 1:  # a rotation leaves none with its own
             moved = {place: explanations[other] for place, other in zip(places, [*places[1:], places[0]], strict=True)}
         found += [moved.get(i) for i in range(first, first + size)]
         first += size

@@ -66,7 +66,7 @@ class Kind:
     """What is wrong with one, each as a part of a sentence. Raises OSError: it cannot be read."""
     leftover: str = ""
     """A pattern of the names that a process of ours leaves in the folder when it is killed, or left before they were
-    given by `disk.files`; empty: none are left. What has another name is somebody's."""
+    given by `disk.files`; empty: none are left. What has another name is not this program's."""
     prunable: Literal["yes", "by age", "no"] = "yes"
     """'by age': only with --older-than, because making it again costs more than time."""
     in_use: Callable[[Path], bool] = lambda path: False

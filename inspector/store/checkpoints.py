@@ -305,7 +305,7 @@ def is_own(name: str) -> bool:
 
 
 def remove_folder(folder: Path) -> bool:
-    """Remove a folder of checkpoints whose lock the caller holds; the lock goes last, so that nobody slips in.
+    """Remove a folder of checkpoints whose lock the caller holds; the lock goes last, so that no run begins in between.
 
     Returns:
         Whether our files are gone; what others put there stays with the folder, and so does what a link points to.

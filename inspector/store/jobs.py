@@ -140,7 +140,7 @@ class Job(JobInfo):
             )
 
     def over(self) -> UsageError:
-        """What to say to somebody who cancels it when it has ended."""
+        """What to answer when it is cancelled after it has ended."""
         return UsageError(f"The job {self.id} is {self.state} already. Only a queued or running one can be cancelled.")
 
     def _is_complete(self) -> bool:
@@ -237,7 +237,9 @@ class JobStore:
         return self._changed(job.id, lambda found: job)
 
     def update(self, job_id: str, change: Callable[[Job], Job]) -> Job:
-        """Change a job to what `change` makes of what is stored now; nobody writes between. Raises what `change` does.
+        """Change a job to what `change` makes of what is stored now, without another write between.
+
+        Raises what `change` does.
 
         Raises:
             UsageError: there is no such job.

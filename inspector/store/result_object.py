@@ -77,7 +77,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def warnings_of(loaded: Loaded, plan: Plan, statistics: Statistics, outcome: Outcome) -> list[str]:
-    """What somebody who reads the result should know, each once."""
+    """What a reader of the result should know, each once."""
     found = [*loaded.warnings, *plan.notes]
     n_drawn, what = statistics.n_test_contexts, "contexts"
     if plan.documents is not None:

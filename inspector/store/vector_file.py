@@ -67,7 +67,7 @@ class VectorFile:
     """A file under way; see `statistics.token_rows.VectorSink` for the order of calls.
 
     Args:
-        path: where it is written; whoever calls moves it to its place when it is whole.
+        path: where it is written; the caller moves it to its place when it is whole.
         kinds: of vectors.
         sae_ids: in the order of the table.
         d: width of x.
