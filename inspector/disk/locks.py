@@ -1,8 +1,9 @@
 """A lock on a folder that its owner cannot leave behind: the operating system takes it back when the process ends.
 
-What writes into a folder of the cache holds the lock of it, and what removes the folder takes the lock first. So nothing
-is removed that a running process uses, and two processes never write the same files. What lives longer than a lock, such
-as a job, names its process; a number alone does not say whether that is still there, for numbers are used again.
+What writes into a folder of the cache holds the lock of it, and what removes the folder takes the lock first. So
+nothing is removed that a running process uses, and two processes never write the same files. What lives longer than a
+lock, such as a job, names its process; a number alone does not say whether that is still there, for numbers are used
+again.
 """
 
 from __future__ import annotations

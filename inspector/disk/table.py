@@ -85,18 +85,22 @@ class Table:
         """Within a transaction: add rows, each in the place of one with the same key."""
         table.executemany(self._insert, rows)
 
-    def rows(self, key: object = None) -> list[Row]:
-        """All rows, or the one of a key if it is there; none are in a file that is not there.
+    def row(self, table: sqlite3.Connection, key: object) -> Row | None:
+        """Within a transaction: the row of a key, if it is there."""
+        row: Row | None = table.execute(f'{self._select} WHERE {self.name}."{self.columns[0]}" = ?', (key,)).fetchone()
+        return row
+
+    def rows(self) -> list[Row]:
+        """All rows; none are in a file that is not there.
 
         Raises:
             ResourceError, InspectorError: as `transact`.
         """
         if not self.path.exists():
             return []
-        where, values = ("", ()) if key is None else (f' WHERE {self.name}."{self.columns[0]}" = ?', (key,))
 
         def found(table: sqlite3.Connection) -> list[Row]:
-            return table.execute(self._select + where, values).fetchall()
+            return table.execute(self._select).fetchall()
 
         try:
             return self.transact(found)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,11 +53,8 @@ class AnswerStore:
             ResourceError: they cannot be read.
         """
 
-        def found(table: sqlite3.Connection) -> list[Row]:
-            query = "SELECT key, answer, sha256, created FROM answers WHERE key = ?"
-            return [row for key in keys for row in table.execute(query, (key,))]
-
-        return {row[0]: row[1] for row in self.table.transact(found) if _is_whole(row)}
+        rows = self.table.transact(lambda table: [self.table.row(table, key) for key in keys])
+        return {row[0]: row[1] for row in rows if row is not None and _is_whole(row)}
 
     def keep(self, answers: Mapping[str, str]) -> None:
         """Keep answers by key, on the disk before this returns.

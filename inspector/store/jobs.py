@@ -299,9 +299,7 @@ class JobStore:
 
     def _changed(self, job_id: str, change: Callable[[Job | None], Job]) -> Job:
         def write(table: sqlite3.Connection) -> Job:
-            (row,) = table.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE id = ?", (job_id,)).fetchall() or [
-                None
-            ]
+            row = self.table.row(table, job_id)
             job = change(None if row is None else _decoded(row))
             body = msgspec.json.encode(job)
             self.table.put(table, [(job.id, job.created, int(job.is_live), body, hashlib.sha256(body).hexdigest())])
