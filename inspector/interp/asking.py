@@ -52,7 +52,6 @@ class AnswerStore:
         Raises:
             ResourceError: they cannot be read.
         """
-
         rows = self.table.transact(lambda table: [self.table.row(table, key) for key in keys])
         return {row[0]: row[1] for row in rows if row is not None and _is_whole(row)}
 
