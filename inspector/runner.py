@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
-    from inspector.statistics.token_rows import VectorSink
+    from inspector.statistics.token_vectors import VectorFile
 
 __all__ = [
     "checkpoints_for", "plan_of", "require_enough", "result_object", "resumed", "run", "table_checkpoints",
@@ -285,7 +285,7 @@ def token_table(
     seed: int | None = None,
     batch_size: int = 8,
     checkpoints: Checkpoints | None = None,
-    vectors: VectorSink | None = None,
+    vectors: VectorFile | None = None,
     keep_rows: bool = True,
 ) -> Generator[Event, None, pa.Table]:
     """Every token with its loss and, for every SAE, its l0 and the norms of its error's parts; long form.
@@ -326,7 +326,7 @@ def _table(
     seed: int | None,
     batch_size: int,
     checkpoints: Checkpoints | None,
-    vectors: VectorSink | None,
+    vectors: VectorFile | None,
     keep_rows: bool,
 ) -> Generator[Event, None, pa.Table]:
     if prompt is not None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from inspector.events import Event
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
+    from inspector.statistics.token_vectors import VectorFile
     from inspector.store.checkpoints import Checkpoints
-    from inspector.store.vector_file import VectorFile
 
 Row = Mapping[str, Any]
 """One row of the table in long form; its `token` may hold any character at all."""
@@ -55,7 +55,7 @@ ROWS_AT_ONCE = 4096
 
 SUFFIX = ".safetensors"
 KINDS = ("x", "error", "linear", "nonlinear")
-"""As `statistics.token_rows.KINDS`, which brings torch."""
+"""As `statistics.token_vectors.KINDS`, which brings torch."""
 
 
 class Kinds(click.ParamType[tuple[str, ...]]):
@@ -265,7 +265,7 @@ def vector_file(
     if path is None or kinds is None:
         yield None
         return
-    from inspector.store.vector_file import VectorFile, names_of, require_room, size_of
+    from inspector.statistics.token_vectors import VectorFile, names_of, require_room, size_of
 
     chosen: Any = tuple(kinds)
     sae_ids = [sae.ref.sae_id for sae in loaded.saes]

@@ -7,7 +7,7 @@ and one context's activations.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,15 +21,13 @@ from inspector.statistics.first_pass import collect_first
 from inspector.statistics.passes import Activations, Progress, require_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pyarrow as pa
 
-    from inspector.engine.decomposition import Decomposition
     from inspector.engine.regression import LinearMap
     from inspector.sources.activations import ActivationBatch
     from inspector.sources.target import Loaded
     from inspector.statistics.sums import Keeper, RowKeeper
+    from inspector.statistics.token_vectors import VectorFile
 
 Maps = Mapping[str, "LinearMap"]
 """x to sae_error, by sae_id."""
@@ -51,7 +49,7 @@ def rows_of_contexts(
     batch_size: int,
     *,
     keeper: RowKeeper | None = None,
-    vectors: VectorSink | None = None,
+    vectors: VectorFile | None = None,
     keep_rows: bool = True,
 ) -> Generator[Event, None, pa.Table]:
     """All positions of all contexts of the target.
@@ -89,7 +87,7 @@ def rows_of_contexts(
     return pa.concat_tables(tables)
 
 
-def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: VectorSink | None) -> Iterator[pa.Table]:
+def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: VectorFile | None) -> Iterator[pa.Table]:
     """Rows of each context of a batch, the first of which has this index."""
     plan = loaded.plan
     scored = loaded.model.score(group, [loaded.hook_name])
@@ -105,7 +103,7 @@ def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: Vec
         yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits, vectors)
 
 
-def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str, vectors: VectorSink | None = None) -> pa.Table:
+def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str, vectors: VectorFile | None = None) -> pa.Table:
     """The tokens of a typed text, as context 0.
 
     Raises:
@@ -129,7 +127,7 @@ def rows_of_generation(
     n_tokens: int,
     temperature: float,
     seed: int,
-    vectors: VectorSink | None = None,
+    vectors: VectorFile | None = None,
 ) -> pa.Table:
     """A prompt and what the model samples after it, as context 0, from the activations of the sampling itself.
 
@@ -162,7 +160,7 @@ def _rows(
     x: Tensor,
     loss: Tensor,
     splits: Sequence[str],
-    vectors: VectorSink | None = None,
+    vectors: VectorFile | None = None,
 ) -> pa.Table:
     """Rows of one context: x [t, d], loss [t], one split per position."""
     import pyarrow as pa
@@ -213,34 +211,3 @@ def _rows(
 
 
 NORMS = ("sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
-
-
-VectorKind = Literal["x", "error", "linear", "nonlinear"]
-KINDS: tuple[VectorKind, ...] = get_args(VectorKind)
-"""x; x - x_hat; what the map predicts of it; what is left. x = x_hat + linear + nonlinear."""
-
-
-class VectorSink(Protocol):
-    """Takes the vectors of every token in the order of the table, in which each token has a row per SAE."""
-
-    def begin(self, n_tokens: int, maps: Mapping[str, LinearMap]) -> None:
-        """So many tokens will come, and these maps are applied to them."""
-
-    def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
-        """The next tokens, with 0 for excluded, 1 for train, 2 for test; their SAEs follow."""
-
-    def take(self, sae_id: str, parts: Decomposition) -> None:
-        """One SAE's vectors of these tokens."""
-
-
-def vectors_of(parts: Decomposition, kind: VectorKind) -> Tensor:
-    """[n, d] of one kind."""
-    match kind:
-        case "x":
-            return parts.x
-        case "error":
-            return parts.sae_error
-        case "linear":
-            return parts.linear_error
-        case "nonlinear":
-            return parts.nonlinear_error

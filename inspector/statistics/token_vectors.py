@@ -1,6 +1,7 @@
-"""Vectors of tokens in a safetensors file that is written as they come: no more than one context's is ever held.
+"""The vectors behind the per-token table: x, the SAE error and its two parts, in a safetensors file.
 
-The header of the format says where each tensor begins, so it is written first, and every row goes to its place.
+They are `d` times the size of the table, so no more than one context's is ever held. The header of the format says
+where each tensor begins, so it is written first, and every row goes to its place.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from inspector.disk.tensors import header_of
 from inspector.errors import ResourceError
-from inspector.statistics.token_rows import VectorKind, vectors_of
 from inspector.training.error_saes import map_hash
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
     from inspector.sources.activations import ActivationBatch
 
+VectorKind = Literal["x", "error", "linear", "nonlinear"]
+KINDS: tuple[VectorKind, ...] = get_args(VectorKind)
+"""x; x - x_hat; what the map predicts of it; what is left. x = x_hat + linear + nonlinear."""
+_PARTS: dict[VectorKind, str] = {
+    "x": "x", "error": "sae_error", "linear": "linear_error", "nonlinear": "nonlinear_error"
+}  # fmt: skip
+"""What a kind is called in a `Decomposition`."""
 FORMAT = "dm-inspect error vectors 1"
 INDEX = ("context", "position", "token_id")
 """[tokens] int64 each, as in the per-token table."""
@@ -64,7 +71,7 @@ def require_room(path: Path, n_bytes: int, name: str) -> None:
 
 
 class VectorFile:
-    """A file under way; see `statistics.token_rows.VectorSink` for the order of calls.
+    """A file under way. It takes the vectors in the order of the table, in which each token has a row per SAE.
 
     Args:
         path: where it is written; the caller moves it to its place when it is whole.
@@ -93,7 +100,7 @@ class VectorFile:
         self._n_tokens = 0
 
     def begin(self, n_tokens: int, maps: Mapping[str, LinearMap]) -> None:
-        """Write the header."""
+        """Write the header: so many tokens will come, and these maps are applied to them."""
         require_room(self._path, size_of(self._kinds, self._sae_ids, n_tokens, self._d), self._name)
         self._n_tokens = n_tokens
         types: dict[str, tuple[str, list[int]]] = {name: ("I64", [n_tokens]) for name in INDEX}
@@ -106,7 +113,7 @@ class VectorFile:
             self._file.truncate(n_bytes)
 
     def tokens(self, batch: ActivationBatch, splits: Tensor) -> None:
-        """Ids of the next tokens."""
+        """The next tokens, with 0 for excluded, 1 for train, 2 for test; their SAEs follow."""
         self._first += self._n_here
         self._n_here = len(splits)
         for name, values in zip(INDEX, (batch.contexts, batch.positions, batch.token_ids), strict=True):
@@ -114,12 +121,11 @@ class VectorFile:
         self._rows("split", splits.to(torch.uint8))
 
     def take(self, sae_id: str, parts: Decomposition) -> None:
-        """Vectors of these tokens."""
+        """One SAE's vectors of these tokens."""
         for kind in self._kinds:
-            if kind != "x":
-                self._rows(f"{kind}/{sae_id}", vectors_of(parts, kind).to(torch.float32))
-            elif sae_id == self._sae_ids[0]:
-                self._rows("x", parts.x.to(torch.float32))
+            if kind != "x" or sae_id == self._sae_ids[0]:
+                name = kind if kind == "x" else f"{kind}/{sae_id}"
+                self._rows(name, getattr(parts, _PARTS[kind]).to(torch.float32))
 
     def close(self) -> None:
         """No more will come."""
