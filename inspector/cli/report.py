@@ -132,7 +132,7 @@ def report(experiment: Experiment, result: Mapping[str, Any], look: Look | None 
     where = [visible(str(made[key])) for key in ("model", "hook_name") if made.get(key)]
     parts = [" · ".join([experiment.title, *where]), _wrapped(experiment.question, look), ""]
     parts += drawn(figures_of(experiment, result), look)
-    parts += [_wrapped(f"{fact.label}: {fact.text}", look) for fact in facts(experiment, result)]
+    parts += [_wrapped(f"{label}: {text}", look) for label, text in facts(experiment, result)]
     if command:
         parts.append(f"repeat with: {visible(command)}")
     return "\n".join(parts) + "\n\n"

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from itertools import chain, zip_longest
+from typing import Any
 
 from inspector.drawing.figures import Cell, Column, Table
 from inspector.drawing.lines import cut, prose
-from inspector.drawing.palette import FigurePalette, Line, figure_palette
+from inspector.drawing.palette import FigurePalette, Line, Run, TokenPalette, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_figures import render_figure
 from inspector.experiment import SAE_KEYS
-from inspector.reports.result import figure_lines, kind, verdict_lines, when
-
-if TYPE_CHECKING:
-    from inspector.drawing.palette import TokenPalette
-    from inspector.reports.result import Opened
+from inspector.reports.result import Opened, figure_lines, kind, verdict_lines, when
 
 NARROWEST = 40
 """Columns of a side below which the two stand one after the other."""
@@ -38,13 +34,24 @@ class Pair:
     other: Opened
 
     @property
+    def both(self) -> tuple[Opened, Opened]:
+        """The left one and the right one."""
+        return self.one, self.other
+
+    @property
     def same_experiment(self) -> bool:
         """Whether their numbers mean the same."""
         return self.one.record.experiment == self.other.record.experiment
 
+    @property
+    def differences(self) -> list[tuple[str, str, str]]:
+        """(name, left, right) of what made them differ."""
+        one, other = (each.stored.result["provenance"] if each.stored else {} for each in self.both)
+        return list(differing(one, other))
+
 
 def pair_lines(pair: Pair, index: int, width: int, height: int, palette: TokenPalette) -> list[Line]:
-    """The whole comparison.
+    """The whole comparison: side by side, or one after the other where two figures find no room beside each other.
 
     Args:
         pair: what is compared.
@@ -55,31 +62,19 @@ def pair_lines(pair: Pair, index: int, width: int, height: int, palette: TokenPa
     """
     styles = figure_palette(palette)
     half = (width - GAP) // 2
-    if half < NARROWEST:
-        return _one_after_the_other(pair, index, width, height, palette)
-    heads = [head_lines(each, half, palette) for each in (pair.one, pair.other)]
-    lines = beside(heads[0], heads[1], half, styles)
-    lines += [[], *_differences(pair, width, styles), []]
-    drawn = [figure_lines(each, index, half, height, palette) for each in (pair.one, pair.other)]
-    lines += beside(drawn[0], drawn[1], half, styles)
-    lines += _numbers(pair, width, palette)
-    said = [[line for verdict in each.verdicts for line in verdict_lines(verdict, half, palette)] for each in
-            (pair.one, pair.other)]  # fmt: skip
-    if any(said):
-        lines += [[], *beside(said[0], said[1], half, styles)]
-    return lines
-
-
-def _one_after_the_other(pair: Pair, index: int, width: int, height: int, palette: TokenPalette) -> list[Line]:
-    """The same where two figures find no room beside each other."""
-    lines: list[Line] = []
-    for each in (pair.one, pair.other):
-        lines += [*head_lines(each, width, palette), *figure_lines(each, index, width, height, palette), []]
-    lines += [*_differences(pair, width, figure_palette(palette)), *_numbers(pair, width, palette)]
-    for each in (pair.one, pair.other):
-        for verdict in each.verdicts:
-            lines += [[], *verdict_lines(verdict, width, palette)]
-    return lines
+    side = half if half >= NARROWEST else width
+    heads = [head_lines(each, side, palette) for each in pair.both]
+    drawn = [figure_lines(each, index, side, height, palette) for each in pair.both]
+    said = [[line for verdict in each.verdicts for line in ([], *verdict_lines(verdict, side, palette))]
+            for each in pair.both]  # fmt: skip
+    told = "; ".join(f"{name} {left} | {right}" for name, left, right in pair.differences)
+    differences = prose(f"they differ in: {told or 'nothing but what was measured'}", width, styles.plain)
+    if side == width:
+        blocks = [line for head, figure in zip(heads, drawn, strict=True) for line in (*head, *figure, [])]
+        return [*blocks, *differences, *_numbers(pair, width, palette), *said[0], *said[1]]
+    lines = [*beside(heads[0], heads[1], half, styles), [], *differences, []]
+    lines += [*beside(drawn[0], drawn[1], half, styles), *_numbers(pair, width, palette)]
+    return lines + beside(said[0], said[1], half, styles)
 
 
 def _numbers(pair: Pair, width: int, palette: TokenPalette) -> list[Line]:
@@ -95,19 +90,12 @@ def _numbers(pair: Pair, width: int, palette: TokenPalette) -> list[Line]:
 
 def compared(pair: Pair) -> dict[str, Any]:
     """The comparison as data: ids, what made them differ by name, and a row per SAE or number, as in the table."""
-    made = [each.stored.result["provenance"] if each.stored else {} for each in (pair.one, pair.other)]
-    table = score_table(pair)
+    what, scores = _scores(pair)
     rows: list[dict[str, Any]] = []
-    if table is not None:
-        titles = [column.title for column in table.columns]
-        for row in table.rows:
-            # Columns stand in threes: a score's name heads its left value, then follow the right one and the change.
-            if titles[0] == "SAE":
-                scores = {titles[i]: list(row[i : i + 3]) for i in range(1, len(titles), 3)}
-                rows.append({"sae": row[0], **scores})
-            else:
-                rows.append({"number": row[0], "values": list(row[1:4])})
-    differs = {name: [first, second] for name, first, second in differing(*made)}
+    for name, cells in scores:
+        values = {key: list(triple) for key, triple in cells.items()}
+        rows.append({"sae": name, **values} if what == "SAE" else {"number": name, "values": values["left"]})
+    differs = {name: [first, second] for name, first, second in pair.differences}
     return {"one": pair.one.record.id, "other": pair.other.record.id, "differs": differs, "scores": rows}
 
 
@@ -126,8 +114,7 @@ def head_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
 def beside(one: Sequence[Line], other: Sequence[Line], half: int, styles: FigurePalette) -> list[Line]:
     """Two blocks of lines next to each other, the second from column `half + GAP` on."""
     lines: list[Line] = []
-    nothing: Line = []
-    for first, second in zip_longest(one, other, fillvalue=nothing):
+    for first, second in zip_longest(one, other, fillvalue=list[Run]()):
         used = sum(cell_width(text) for text, _ in first if text)
         space = " " * max(half + GAP - used, 1) if second else ""
         lines.append([*first, (space, styles.plain), *second] if space else list(first))
@@ -146,39 +133,34 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
             yield key, _short(first), _short(second)
 
 
-def _differences(pair: Pair, width: int, styles: FigurePalette) -> list[Line]:
-    made = [each.stored.result["provenance"] if each.stored else {} for each in (pair.one, pair.other)]
-    said = [f"{name} {first} | {second}" for name, first, second in differing(*made)]
-    text = "; ".join(said) if said else "nothing but what was measured"
-    return prose(f"they differ in: {text}", width, styles.plain)
-
-
 def score_table(pair: Pair) -> Table | None:
-    """Every score of the SAEs they share, or every number of the whole; None if there is nothing to compare.
+    """Every score of the SAEs they share, or every number of the whole; None if there is nothing to compare."""
+    what, rows = _scores(pair)
+    if not rows:
+        return None
+    titles = [title for key in rows[0][1] for title in (key, "right", "change")]
+    return Table(
+        title="Left, right, and right less left",
+        columns=(Column(title=what), *(Column(title=title, digits=4) for title in titles)),
+        rows=tuple((name, *chain.from_iterable(cells.values())) for name, cells in rows),
+    )
+
+
+def _scores(pair: Pair) -> tuple[str, list[tuple[str, dict[str, tuple[Cell, Cell, Cell]]]]]:
+    """What a row is, 'SAE' or 'number', and of every row its name and (left, right, right less left) by score.
 
     SAEs are matched by name, or, where no name is shared (two layers), by width and nominal L0.
     """
     if not pair.same_experiment or pair.one.stored is None or pair.other.stored is None:
-        return None
+        return "", []
     one, other = pair.one.stored.result, pair.other.stored.result
     rows = _matched(one["saes"], other["saes"])
     if rows:
         found = [key for key in rows[0][1] if key not in NOT_SCORES]
         keys = [key for key in found if _numeric([row.get(key) for _, a, b in rows for row in (a, b)])]
-        columns = [Column(title="SAE")]
-        for key in keys:
-            columns += [Column(title=key, digits=4), Column(title="right", digits=4), Column(title="change", digits=4)]
-        cells = [(name, *(cell for key in keys for cell in _cells(a.get(key), b.get(key)))) for name, a, b in rows]
-        return Table(title="Left, right, and right less left", columns=tuple(columns), rows=tuple(cells))
-    names = [key for key in one["result"] if _numeric([one["result"][key], other["result"].get(key)])]
-    if not names:
-        return None
-    return Table(
-        title="Left, right, and right less left",
-        columns=(Column(title="number"), Column(title="left", digits=4), Column(title="right", digits=4),
-                 Column(title="change", digits=4)),
-        rows=tuple((name.replace("_", " "), *_cells(one["result"][name], other["result"].get(name))) for name in names),
-    )  # fmt: skip
+        return "SAE", [(name, {key: _cells(a.get(key), b.get(key)) for key in keys}) for name, a, b in rows]
+    both = {name.replace("_", " "): (value, other["result"].get(name)) for name, value in one["result"].items()}
+    return "number", [(name, {"left": _cells(*values)}) for name, values in both.items() if _numeric(values)]
 
 
 def _matched(

@@ -10,11 +10,11 @@ import hashlib
 import html
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from inspector import __version__
-from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted, evaluate
+from inspector.claims import CANNOT_TELL, CONSISTENT, CONTRADICTS, Verdict, counted
 from inspector.drawing.figures import Cell, Figure, Table
 from inspector.drawing.safe_text import visible
 from inspector.drawing.scales import format_cell
@@ -22,13 +22,12 @@ from inspector.drawing.vector_figures import svg_of
 from inspector.errors import DataError
 from inspector.experiment import Experiment
 from inspector.experiments import find
-from inspector.reports.result import figures_of, reading
+from inspector.reports.result import all_verdicts, figures_of, paper_numbers, reading
 from inspector.store.fingerprint import versions
 from inspector.store.results import Stored
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 CLASSES = {CONSISTENT: "good", CONTRADICTS: "bad", CANNOT_TELL: "open"}
-PAPER = "paper_"
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _SHORT_HASH = 16
 MANY = 4
@@ -44,7 +43,6 @@ def page(stored: Sequence[Stored]) -> str:
     Raises:
         UsageError: matplotlib is not installed, or a result is of an experiment that this program does not have.
     """
-    verdicts = evaluate({each.record.id: each.result for each in stored})
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -52,16 +50,15 @@ def page(stored: Sequence[Stored]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>dm-inspect: {len(stored)} results</title><style>{STYLE}</style></head><body>",
         *_head(stored),
-        *_claims(verdicts),
+        *_claims(all_verdicts(stored)),
     ]
     for each in stored:
         try:
             with reading(each.result):
                 parts += list(_section(each, find(each.record.experiment)))
         except DataError as error:  # one that cannot be shown hides no other
-            parts.append(
-                f'<section><h2>{text_of(each.record.id)}</h2><p class="warning">{text_of(error)}</p></section>'
-            )
+            said = f'<p class="warning">{text_of(error)}</p>'
+            parts.append(f"<section><h2>{text_of(each.record.id)}</h2>{said}</section>")
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
 
@@ -79,8 +76,7 @@ def _head(stored: Sequence[Stored]) -> Iterator[str]:
     yield '<nav><ol><li><a href="#claims">The paper\'s claims</a></li>'
     for each in stored:
         yield f'<li><a href="#{text_of(each.record.id)}">{text_of(find(each.record.experiment).title)}</a></li>'
-    yield "</ol></nav>"
-    yield "<h3>Environment</h3>"
+    yield "</ol></nav><h3>Environment</h3>"
     made: dict[str, set[str]] = {}
     for each in stored:
         about = each.result["provenance"]
@@ -95,9 +91,8 @@ def _head(stored: Sequence[Stored]) -> Iterator[str]:
 
 def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield '<section id="claims"><h2>The paper\'s claims</h2>'
-    yield f'<p class="quiet">{counted(verdicts)}</p><div class="wide"><table><thead><tr>'
-    yield "".join(f"<th>{title}</th>" for title in ("", "claim", "the paper", "here", "verdict", "why"))
-    yield "</tr></thead><tbody>"
+    yield f'<p class="quiet">{counted(verdicts)}</p>'
+    rows = []
     for each in verdicts:
         number = text_of(each.number) + text_of(each.said_of).replace(", ", ",&nbsp;")
         sources = ", ".join(f'<a href="#{text_of(found)}">{text_of(found)}</a>' for found in each.results)
@@ -106,8 +101,9 @@ def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
             why += f" Another verdict when all tokens count: {text_of(each.all_tokens)}."
         verdict = f'<span class="verdict {CLASSES[each.verdict]}">{each.verdict}</span>'
         cells = (each.id, text_of(each.claim), text_of(each.paper), number, verdict, why)
-        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    yield "</tbody></table></div></section>"
+        rows.append([f"<td>{cell}</td>" for cell in cells])
+    head = ("", "claim", "the paper", "here", "verdict", "why")
+    yield _wide([f"<th>{title}</th>" for title in head], rows) + "</section>"
 
 
 def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
@@ -116,10 +112,9 @@ def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
     where = " · ".join(part for part in (record.model, record.hook_name, f"profile {record.profile}") if part)
     yield f'<p class="quiet">{text_of(record.id)} · {text_of(where)} · paper: {text_of(experiment.reference)}</p>'
     yield f"<p><strong>{text_of(experiment.question)}</strong></p><p>{text_of(result['definition'])}</p>"
-    paper = {key.removeprefix(PAPER): value for key, value in result["result"].items() if key.startswith(PAPER)}
+    paper = ", ".join(f"{name}: {_short(value)}" for name, value in paper_numbers(result).items())
     if paper:
-        said = ", ".join(f"{name.replace('_', ' ')}: {_short(value)}" for name, value in paper.items())
-        yield f"<p>The paper: {text_of(said)}</p>"
+        yield f"<p>The paper: {text_of(paper)}</p>"
     try:
         figures = figures_of(experiment, result)
     except DataError as error:
@@ -141,9 +136,7 @@ def _section(stored: Stored, experiment: Experiment) -> Iterator[str]:
     yield f"<p>It would be contradicted by: {text_of(experiment.contradicted_by)}</p>"
     yield f"<h3>Repeat</h3><pre>{text_of(record.command)}</pre>"
     yield "<details><summary>What made it: hashes, split, versions</summary>"
-    yield (
-        _table(("", ""), [(key, _short(value)) for key, value in result["provenance"].items()]) + "</details></section>"
-    )
+    yield _table((), [(key, _short(value)) for key, value in result["provenance"].items()]) + "</details></section>"
 
 
 def _figure(figure: Figure, salt: str, definition: str) -> str:
@@ -154,12 +147,9 @@ def _figure(figure: Figure, salt: str, definition: str) -> str:
     svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{text_of(figure.title)}" ', 1)
     heading = f"<figcaption><strong>{text_of(figure.title)}</strong></figcaption>"
-    return f"<figure>{heading}{svg}{_caption(figure, definition)}</figure>"
-
-
-def _caption(figure: Figure, definition: str) -> str:
     notes = _notes(figure.note, definition)
-    return f"<figcaption>{notes}</figcaption>" if notes else ""
+    caption = f"<figcaption>{notes}</figcaption>" if notes else ""
+    return f"<figure>{heading}{svg}{caption}</figure>"
 
 
 def _notes(note: str, definition: str) -> str:
@@ -169,47 +159,35 @@ def _notes(note: str, definition: str) -> str:
 
 def _drawn_table(table: Table) -> str:
     """A table of a figure; the two ends of an interval stand behind their score, which saves a third of the width."""
-    shown = [i for i in range(len(table.columns)) if not _is_end(table, i)]
-    numeric = {i: any(isinstance(row[i], int | float) for row in table.rows) for i in shown}
-    head = "".join(f"<th{' class=n' if numeric[i] else ''}>{text_of(_heading(table, i))}</th>" for i in shown)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_class(i, numeric[i])}>{_content(table, row, i)}</td>" for i in shown) + "</tr>"
-        for row in table.rows
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    columns = table.columns
+    lows = {i for i in range(1, len(columns)) if [each.title for each in columns[i : i + 2]] == ["95% low", "high"]}
+    shown = [i for i in range(len(columns)) if i not in lows and i - 1 not in lows]
+    numeric = {i for i in shown if any(isinstance(row[i], int | float) for row in table.rows)}
+
+    def cell(row: Sequence[Cell], i: int) -> str:
+        digits = columns[i].digits
+        text = html.escape(format_cell(row[i], digits))
+        if i + 1 in lows and row[i + 1] is not None and row[i + 2] is not None:
+            low, high = (format_cell(end, digits) for end in row[i + 1 : i + 3])
+            text += f' <span class="quiet">[{low}, {high}]</span>'
+        return f"<td{' class=n' if i in numeric else ' class=name' if i == 0 else ''}>{text}</td>"
+
+    head = [f"<th{' class=n' if i in numeric else ''}>{text_of(columns[i].heading)}{' [95%]' * (i + 1 in lows)}</th>"
+            for i in shown]  # fmt: skip
+    return _wide(head, ([cell(row, i) for i in shown] for row in table.rows))
 
 
-def _is_end(table: Table, i: int) -> bool:
-    titles = [column.title for column in table.columns]
-    pair = ["95% low", "high"]
-    return (i >= 1 and titles[i : i + 2] == pair) or (i >= 2 and titles[i - 1 : i + 1] == pair)
-
-
-def _heading(table: Table, i: int) -> str:
-    column = table.columns[i]
-    ends = " [95%]" if i + 1 < len(table.columns) and _is_end(table, i + 1) and not _is_end(table, i) else ""
-    return (f"{column.title} ({column.unit})" if column.unit else column.title) + ends
-
-
-def _class(i: int, numeric: bool) -> str:
-    return " class=n" if numeric else " class=name" if i == 0 else ""
-
-
-def _content(table: Table, row: Sequence[Cell], i: int) -> str:
-    digits = table.columns[i].digits
-    text = html.escape(format_cell(row[i], digits))
-    if i + 2 < len(row) and _is_end(table, i + 1) and not _is_end(table, i):
-        low, high = row[i + 1], row[i + 2]
-        if low is not None and high is not None:
-            text += f' <span class="quiet">[{format_cell(low, digits)}, {format_cell(high, digits)}]</span>'
-    return text
+def _wide(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of finished cells; without a heading if there is nothing to head it."""
+    top = f"<thead><tr>{''.join(head)}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{text_of(title)}</th>" for title in titles)
-    body = "".join("<tr>" + "".join(f"<td>{text_of(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    top = f"<thead><tr>{head}</tr></thead>" if any(titles) else ""
-    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+    """A table of texts."""
+    cells = ([f"<td>{text_of(cell)}</td>" for cell in row] for row in rows)
+    return _wide([f"<th>{text_of(title)}</th>" for title in titles], cells)
 
 
 def _controls(controls: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -18,18 +18,14 @@ from inspector.claims import CLAIMS, Verdict, evaluate
 from inspector.claims.drawing import SIGNS
 from inspector.drawing.figures import Figure, Table
 from inspector.drawing.lines import prose
-from inspector.drawing.palette import Line, figure_palette
+from inspector.drawing.palette import FigurePalette, Line, TokenPalette, figure_palette
 from inspector.drawing.safe_text import visible
 from inspector.drawing.scales import format_cell
 from inspector.drawing.terminal_figures import render_figure
 from inspector.errors import DataError, InspectorError
 from inspector.experiment import Experiment, ResultObject
 from inspector.experiments import find
-from inspector.store.results import Record, Stored, load, newest_of_each
-
-if TYPE_CHECKING:
-    from inspector.drawing.palette import TokenPalette
-    from inspector.store.results import Listing
+from inspector.store.results import Listing, Record, Stored, load, newest_of_each
 
 PAPER = "paper_"
 """Fields of a result that begin so are the paper's own numbers."""
@@ -70,18 +66,9 @@ def figures_of(experiment: Experiment, result: Mapping[str, Any]) -> tuple[Figur
     return figures
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """One sentence or two about a result."""
-
-    label: str
-    """tokens, the paper, control NAME, warning, contradicted by, made by."""
-    text: str
-
-
-def facts(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[Fact]:
-    """How many tokens stand behind it, the paper's own numbers, its controls, its warnings, what would contradict it
-    and what made it, in this order.
+def facts(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(label, a sentence or two): how many tokens stand behind it, the paper's own numbers, its controls, its warnings,
+    what would contradict it and what made it, in this order.
 
     Args:
         experiment: says what would contradict it.
@@ -91,23 +78,18 @@ def facts(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[Fact]:
     if result["saes"]:
         first = result["saes"][0]
         ratio = f", {made['n_train_per_d']:.0f} per dimension" if "n_train_per_d" in made else ""
-        tokens = f"{first['n_train']:,} fitted{ratio}; {first['n_test']:,} held out; split by {made['split']}"
-        yield Fact(label="tokens", text=tokens)
+        yield "tokens", f"{first['n_train']:,} fitted{ratio}; {first['n_test']:,} held out; split by {made['split']}"
     paper = paper_numbers(result)
     if paper:
-        yield Fact(label="the paper", text=", ".join(f"{name} {listed(value)}" for name, value in paper.items()))
+        yield "the paper", ", ".join(f"{name} {listed(value)}" for name, value in paper.items())
     for name, control in result["controls"].items():
         shown = ", ".join(f"{key} {in_short(value)}" for key, value in control.items() if key != "definition")
-        text = f"{shown}. {control.get('definition', '')}".rstrip()
-        yield Fact(label=f"control {name.replace('_', ' ')}", text=text)
+        yield f"control {name.replace('_', ' ')}", f"{shown}. {control.get('definition', '')}".rstrip()
     for warning in result["warnings"]:
-        yield Fact(label="warning", text=visible(warning))
-    yield Fact(label="contradicted by", text=experiment.contradicted_by)
-    yield Fact(
-        label="made by",
-        text=f"dm-inspect {made['program_version']}, profile {result['profile']}, seed {made.get('seed', 'none')}, "
-        f"fingerprint {str(made['fingerprint'])[:12]}",
-    )
+        yield "warning", visible(warning)
+    yield "contradicted by", experiment.contradicted_by
+    by = f"dm-inspect {made['program_version']}, profile {result['profile']}, seed {made.get('seed', 'none')}"
+    yield "made by", f"{by}, fingerprint {str(made['fingerprint'])[:12]}"
 
 
 def paper_numbers(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,17 +98,9 @@ def paper_numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(PAPER).replace("_", " "): found[key] for key in found if key.startswith(PAPER)}
 
 
-def readings(result: Mapping[str, Any]) -> list[str]:
-    """What the experiment says about how its numbers are to be read."""
-    found = result["result"]
-    return [found[key] for key in READINGS if isinstance(found.get(key), str)]
-
-
 def in_short(value: Any) -> str:
     """A number, or the smallest and largest of one per SAE."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, Mapping | list | tuple):
         return _number(value)
     leaves = list(_leaves(value))
     names = [leaf for leaf in leaves if isinstance(leaf, str)]
@@ -140,10 +114,8 @@ def in_short(value: Any) -> str:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(item)
     else:
         yield value
@@ -201,10 +173,8 @@ def read_newest(listing: Listing) -> Shelf:
     """The newest of each experiment, read; damaged ones are left out, as the listing has said it already."""
     found: dict[str, Stored] = {}
     for record in newest_of_each(listing):
-        try:
+        with contextlib.suppress(InspectorError):
             found[record.id] = load(record.id)
-        except InspectorError:
-            continue
     return Shelf(listing=listing, stored=found)
 
 
@@ -227,9 +197,8 @@ def open_result(record: Record, shelf: Shelf) -> Opened:
             _ = tuple(facts(experiment, stored.result))
     except InspectorError as error:
         return Opened(record=record, stored=stored, experiment=experiment, verdicts=verdicts, problem=str(error))
-    plots = [figure for figure in figures if not isinstance(figure, Table)]
-    tables = [figure for figure in figures if isinstance(figure, Table)]
-    return Opened(record=record, stored=stored, experiment=experiment, figures=(*plots, *tables), verdicts=verdicts)
+    figures = tuple(sorted(figures, key=lambda figure: isinstance(figure, Table)))
+    return Opened(record=record, stored=stored, experiment=experiment, figures=figures, verdicts=verdicts)
 
 
 def judged(stored: Stored, shelf: Shelf) -> tuple[Verdict, ...]:
@@ -239,8 +208,7 @@ def judged(stored: Stored, shelf: Shelf) -> tuple[Verdict, ...]:
     if not about or stored.record.null:
         return ()
     others = {each: other.result for each, other in shelf.stored.items() if other.record.experiment != experiment}
-    verdicts = evaluate({stored.record.id: stored.result, **others})
-    return tuple(verdict for verdict in verdicts if verdict.id in about)
+    return tuple(each for each in evaluate({stored.record.id: stored.result, **others}) if each.id in about)
 
 
 def all_verdicts(chosen: Iterable[Stored]) -> tuple[Verdict, ...]:
@@ -261,25 +229,25 @@ def figure_lines(opened: Opened, index: int, width: int, height: int, palette: T
 def fact_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
     """What stands beside the figure: question, claims, table, definition, controls, warnings, command."""
     styles = figure_palette(palette)
-    lines: list[Line] = []
     if opened.experiment is None or opened.stored is None:
-        return [*prose(opened.problem, width, styles.plain), [], *_command(opened.record, width, palette)]
+        return [*prose(opened.problem, width, styles.plain), [], *_command(opened.record, width, styles)]
     result, experiment = opened.stored.result, opened.experiment
-    lines += prose(experiment.question, width, styles.strong)
+    lines = prose(experiment.question, width, styles.strong)
     lines += prose(f"In the paper: {experiment.reference}", width, styles.plain)
     for warning in result["warnings"]:
-        lines += _said("warning", warning, width, palette)
+        lines += _said("warning", warning, width, styles)
     for verdict in opened.verdicts:
         lines += [[], *verdict_lines(verdict, width, palette)]
     for table in opened.tables:
         lines += [[], *render_figure(table, width, 0, palette, notes=False)]
-    lines += [[], *_said("definition", result["definition"], width, palette)]
-    for text in readings(result):
-        lines += _said("reading", text, width, palette)
-    for fact in facts(experiment, result):
-        if fact.label != "warning":
-            lines += _said(fact.label, fact.text, width, palette)
-    return [*lines, [], *_command(opened.record, width, palette)]
+    lines += [[], *_said("definition", result["definition"], width, styles)]
+    for key in READINGS:
+        if isinstance(text := result["result"].get(key), str):
+            lines += _said("reading", text, width, styles)
+    for label, text in facts(experiment, result):
+        if label != "warning":
+            lines += _said(label, text, width, styles)
+    return [*lines, [], *_command(opened.record, width, styles)]
 
 
 def verdict_lines(verdict: Verdict, width: int, palette: TokenPalette) -> list[Line]:
@@ -289,13 +257,13 @@ def verdict_lines(verdict: Verdict, width: int, palette: TokenPalette) -> list[L
     lines = prose(head, width, styles.strong)
     here = (verdict.number or "no number") + verdict.said_of
     for label, text in (("paper", verdict.paper), ("here ", here), ("why  ", verdict.why)):
-        lines += _indented(f"{label}  {text}", width, palette)
+        said = prose(f"{label}  {text}", width - 2 * len(INDENT), styles.plain)
+        lines += [[(INDENT * (2 if i else 1), styles.plain), *line] for i, line in enumerate(said)]
     return lines
 
 
-def _said(label: str, text: str, width: int, palette: TokenPalette) -> list[Line]:
+def _said(label: str, text: str, width: int, styles: FigurePalette) -> list[Line]:
     """'label: text', the label strong."""
-    styles = figure_palette(palette)
     lines = prose(f"{label}: {text}", width, styles.plain)
     head = visible(f"{label}:")
     first = lines[0][0][0] if lines else ""
@@ -304,16 +272,8 @@ def _said(label: str, text: str, width: int, palette: TokenPalette) -> list[Line
     return lines
 
 
-def _indented(text: str, width: int, palette: TokenPalette) -> list[Line]:
-    styles = figure_palette(palette)
-    lines = prose(text, width - 2 * len(INDENT), styles.plain)
-    return [[(INDENT if i == 0 else 2 * INDENT, styles.plain), *line] for i, line in enumerate(lines)]
-
-
-def _command(record: Record, width: int, palette: TokenPalette) -> list[Line]:
-    styles = figure_palette(palette)
-    head: list[Line] = [[("repeat with, y copies it:", styles.quiet)]]
-    return [*head, *prose(record.command, width, styles.plain)]
+def _command(record: Record, width: int, styles: FigurePalette) -> list[Line]:
+    return [[("repeat with, y copies it:", styles.quiet)], *prose(record.command, width, styles.plain)]
 
 
 def when(record: Record, *, short: bool) -> str:

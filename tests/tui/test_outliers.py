@@ -8,8 +8,7 @@ from dataclasses import replace
 from inspector.drawing.levels import ScaleBook, legend_runs
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.tokens import MEASURES, SaeColumns, TokenDocument
-from inspector.tui.documents import ScoredText
-from inspector.tui.stream_state import ranking
+from inspector.tui.documents import ScoredText, ranking
 from inspector.tui.widgets.detail import TokenFacts, norm_lines
 from inspector.tui.widgets.token_lines import Colouring
 from inspector.tui.widgets.token_pane import TokenView
