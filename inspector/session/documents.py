@@ -57,6 +57,10 @@ class Guesses:
         ]
 
 
+NO_GUESSES = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0))
+"""Of a text that is still being generated: its details are asked for when it is read again as a whole."""
+
+
 def guesses_of(logits: Tensor, chunk: int = 256) -> Guesses:
     """From logits [t, v]; in chunks, because a float32 copy of a whole context's logits can be a gigabyte."""
     ids, probabilities = [], []

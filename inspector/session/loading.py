@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from inspector.errors import panics_are_errors
@@ -54,7 +54,7 @@ def load(
             return loaded, warnings
         match event:
             case Loading():
-                tell(_progress(event))
+                tell(LoadProgress(**asdict(event)))
             case Downloading():
                 began = began if event.file else time.monotonic()
                 took = time.monotonic() - began if event.file and event.done_bytes == event.total_bytes else None
@@ -65,10 +65,6 @@ def load(
             case Warned():
                 warnings.append(event.message)
         between()
-
-
-def _progress(event: Loading) -> LoadProgress:
-    return LoadProgress(what=event.what, detail=event.detail, seconds=event.seconds, done=event.done, total=event.total)
 
 
 def download_progress(event: Downloading, seconds: float | None) -> LoadProgress:

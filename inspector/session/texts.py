@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose
 from inspector.errors import DataError, UsageError, nearest
 from inspector.session import documents
-from inspector.session.documents import Document, Guesses, KeptDocuments
+from inspector.session.documents import NO_GUESSES, Document, Guesses, KeptDocuments
 from inspector.session.fitting import PolicyFit, policy_fits, policy_set
 from inspector.session.latents import link_to
 from inspector.session.protocol import (
@@ -93,8 +93,8 @@ class Texts:
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
         """Scores of typed text."""
         ids = self._encoded(asked.text)
-        self._require_length(len(ids), at_least=1)
-        document = self._free_text("prompt", ids, name=_title(asked.text))
+        self._require_length(len(ids))
+        document = self._run("prompt", ids, _title(asked.text))
         self.kept.put(("prompt", view, 0), document)
         return self._scores(document, asked.request, self._fit(view))
 
@@ -106,7 +106,7 @@ class Texts:
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
         ids = list(asked.prompt_ids) or self.loaded.model.encode("")
-        self._require_length(len(ids), at_least=1, room=1)
+        self._require_length(len(ids), room=1)
         out_of_range = next((token for token in ids if not 0 <= token < self.loaded.model.vocab_size), None)
         if out_of_range is not None:
             raise UsageError(
@@ -129,7 +129,7 @@ class Texts:
             token_ids, x = [token for step in new for token in step.token_ids], torch.cat([step.x for step in new])
             documents.require_finite(x, self.loaded.hook_name, f"the generated text from position {start}")
             told.extend(token_ids)
-            document = self._document("generated", token_ids, x, documents.losses_of(new))
+            document = self._document("generated", token_ids, x, documents.losses_of(new), NO_GUESSES)
             return Generated(
                 request=asked.request,
                 start=start,
@@ -206,20 +206,12 @@ class Texts:
             raise UsageError(f"There is no context {index}. The contexts are 0 to {len(contexts.token_ids) - 1}.")
         document = self.kept.get(("context", 0, index))
         if document is None:
-            splits = {policy: fit.split_of(index) for policy, fit in self.fits.items()}
-            document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], splits, index)
+            document = self._run("context", contexts.token_ids[index].tolist(), contexts.names[index], index)
             self.kept.put(("context", 0, index), document)
         return document
 
-    def _free_text(self, source: str, ids: list[int], name: str) -> Document:
-        """A text that is not among the contexts: all of it held out, except special tokens."""
-        return self._run(source, ids, name, self._free_splits(ids), 0)
-
-    def _free_splits(self, ids: list[int]) -> Mapping[Policy, str]:
-        special = self.loaded.model.special_ids
-        return {policy: fit.split_of_ids(ids, special) for policy, fit in self.fits.items()}
-
-    def _run(self, source: str, ids: list[int], name: str, splits: Mapping[Policy, str], index: int) -> Document:
+    def _run(self, source: str, ids: list[int], name: str, index: int = 0) -> Document:
+        """A text as the model reads it: a context, or one that is not among them."""
         hook_name = self.loaded.hook_name
         tokens = torch.tensor([ids], dtype=torch.int64)
         with torch.inference_mode():
@@ -229,25 +221,19 @@ class Texts:
             documents.require_finite(x, hook_name, where)
             loss = loss_per_token(done.logits, tokens.to(done.logits.device))[0].float().cpu()
             guesses = documents.guesses_of(done.logits[0])
-        return self._document(source, ids, x, loss, name=name, splits=splits, index=index, guesses=guesses)
+        return self._document(source, ids, x, loss, guesses, name=name, index=index)
 
     def _document(
-        self,
-        source: str,
-        ids: list[int],
-        x: Tensor,
-        loss: Tensor,
-        *,
-        name: str = "",
-        splits: Mapping[Policy, str] | None = None,
-        index: int = 0,
-        guesses: Guesses | None = None,
+        self, source: str, ids: list[int], x: Tensor, loss: Tensor, guesses: Guesses, *, name: str = "", index: int = 0
     ) -> Document:
-        splits = splits or self._free_splits(ids)
-        if self.loaded.outliers is not None:
-            apart = self.loaded.outliers.among(x).tolist()
-            splits = {policy: _with_outliers(split, apart) for policy, split in splits.items()}
-        nothing = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0))
+        special, outliers = self.loaded.model.special_ids, self.loaded.outliers
+        apart = [False] * len(ids) if outliers is None else outliers.among(x).tolist()
+        splits: dict[Policy, str] = {}
+        for policy, fit in self.fits.items():
+            split = fit.split_of(index) if source == "context" else fit.split_of_ids(ids, special)
+            splits[policy] = "".join(
+                "o" if out and letter != "x" else letter for letter, out in zip(split, apart, strict=True)
+            )
         return Document(
             source=source,
             context=index,
@@ -257,7 +243,7 @@ class Texts:
             splits=splits,
             x=x,
             loss=loss,
-            guesses=guesses or nothing,
+            guesses=guesses,
         )
 
     def _named(self, view: int, asked: GetDetail) -> Document:
@@ -269,7 +255,7 @@ class Texts:
         if asked.source == "generated":
             ids = self._generated.get(view, [])
             if ids and (document is None or len(document.token_ids) != len(ids)):
-                document = self._free_text("generated", list(ids), name="generated")
+                document = self._run("generated", list(ids), "generated")
                 self.kept.put(key, document)
         if document is None:
             raise UsageError(f"There is no text {asked.source!r} of this view. Send the prompt again.")
@@ -313,20 +299,15 @@ class Texts:
             )
         return self.loaded.model.encode(text)
 
-    def _require_length(self, n_tokens: int, *, at_least: int, room: int = 0) -> None:
+    def _require_length(self, n_tokens: int, *, room: int = 0) -> None:
         limit = self.loaded.model.n_ctx - room
-        if n_tokens < at_least:
+        if not n_tokens:
             raise DataError("The text has no tokens and the model no token to begin with. Type something.")
         if n_tokens > limit:
             what = " and needs room for at least one more" if room else ""
             raise DataError(
                 f"The text has {n_tokens} tokens, but the model reads {self.loaded.model.n_ctx}{what}. Shorten it."
             )
-
-
-def _with_outliers(split: str, apart: list[bool]) -> str:
-    """Letters of ContextScores.split, with those of outliers that would count otherwise."""
-    return "".join("o" if out and letter != "x" else letter for letter, out in zip(split, apart, strict=True))
 
 
 def _title(text: str) -> str:

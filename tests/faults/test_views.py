@@ -28,8 +28,8 @@ from inspector.session.protocol import (
     Found,
     Generate,
     GetContext,
+    GetCosts,
     GetDetail,
-    GetEstimates,
     GetJobLog,
     GetJobs,
     GetPairs,
@@ -201,7 +201,7 @@ QUESTIONS: tuple[Message, ...] = (
     AnalysePrompt(request=6, text="dark matter"),
     Generate(request=7, prompt_ids=[5], max_tokens=3),
     SetPolicy(request=8, policy="excluded"),
-    GetEstimates(request=9, experiments=["error-vector"]),
+    GetCosts(request=9, experiments=["error-vector"]),
     CancelJob(request=10, job="?"),
     GetJobLog(request=11, job="?", lines=10**9),
 )
@@ -289,7 +289,7 @@ async def test_a_greedy_view_is_refused_and_nobody_waits(session: Session) -> No
     greedy, good = await session.attach(), await session.attach()
     for question in (
         StartJob(experiments=["all"] * 200_000),
-        GetEstimates(experiments=["all"] * 200_000),
+        GetCosts(experiments=["all"] * 200_000),
         StartJob(experiments=["error-vector"], params={str(number): "1" for number in range(50_000)}),
         Find(text="x" * 1_000_000),
     ):
