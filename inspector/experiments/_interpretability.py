@@ -96,14 +96,8 @@ def _bars(result: ResultObject) -> Figure:
 
 
 def _by_decile(result: ResultObject, more: str, bars: Iterable[BarSeries]) -> Figure:
-    from inspector.drawing.figures import Axis, GroupedBars
-
-    return GroupedBars(
-        title=f"{result['result']['scorer'].capitalize()} accuracy by decile of activation{more}",
-        value=Axis(label="accuracy"),
-        groups=tuple(result["result"]["groups"]),
-        bars=tuple(bars),
-    )
+    title = f"{result['result']['scorer'].capitalize()} accuracy by decile of activation{more}"
+    return shared.grouped_bars(title, "accuracy", result["result"]["groups"], bars)
 
 
 def _accuracy(
@@ -115,16 +109,10 @@ def _accuracy(
 
 
 def _curve(result: ResultObject) -> Figure:
-    from inspector.drawing.figures import Axis, Curve
-
     deciles = [group for group in result["result"]["groups"] if group != NEGATIVES]
     x = [float(i) for i in range(1, len(deciles) + 1)]
-    return Curve(
-        title="Accuracy on active windows",
-        x=Axis(label="decile of activation"),
-        y=Axis(label="accuracy"),
-        series=tuple(shared.line(row["sae"], x, *_accuracy(result, row, deciles)) for row in result["saes"]),
-    )
+    lines = (shared.line(row["sae"], x, *_accuracy(result, row, deciles)) for row in result["saes"])
+    return shared.curve("Accuracy on active windows", "decile of activation", "accuracy", lines)
 
 
 def _latents(result: ResultObject) -> Figure:

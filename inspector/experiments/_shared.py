@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 from typing import Protocol as Structure
 
@@ -77,6 +77,20 @@ def per_sae(
     return rows, {sae: intervals for sae, (_, intervals) in made.items()}
 
 
+def of_passes(statistics: Statistics, row: type[R]) -> tuple[tuple[R, ...], dict[str, Intervals]]:
+    """Rows of scores of the shared passes, by the names of the row's fields, and their intervals by SAE."""
+    names = [field.name for field in fields(cast("Any", row))]
+    rows = tuple(row(**{name: getattr(sae.scores, name) for name in names}) for sae in statistics.saes)
+    return rows, {sae.ref.sae_id: {name: sae.intervals.get(name) for name in names} for sae in statistics.saes}
+
+
+def by_sae(
+    statistics: Statistics, which: Literal["scores", "train", "switched"], names: Sequence[str]
+) -> dict[str, Values]:
+    """Scores of the shared passes by name and SAE."""
+    return {name: {sae.ref.sae_id: getattr(getattr(sae, which), name) for sae in statistics.saes} for name in names}
+
+
 def apart(estimates: Mapping[str, Estimated]) -> tuple[Values, Intervals]:
     """Values and intervals, each by name."""
     values = {name: each.value for name, each in estimates.items()}
@@ -113,13 +127,6 @@ def known(values: Iterable[float | None]) -> list[float]:
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
-
-
-def scored(**titles: str) -> tuple[figures.Score, ...]:
-    """Scores of a table of SAEs, by key."""
-    from inspector.drawing.figures import Score
-
-    return tuple(Score(key=key, title=title) for key, title in titles.items())
 
 
 def rows_with(result: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -159,25 +166,83 @@ def _low_and_high(ends: Sequence[Ends]) -> tuple[tuple[float | None, ...], ...]:
 
 
 def over_width(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     intervals: Mapping[str, Any],
     titles: Mapping[str, str],
     style: Literal["line", "points"] = "line",
 ) -> tuple[figures.Series, ...]:
-    """Scores against the width of the SAEs, in the order of the rows."""
-    widths = [float(row["d_sae"]) for row in rows]
+    """Scores against the width of the SAEs."""
+    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
+    widths = [float(row["d_sae"]) for row in ordered]
     return tuple(
-        line(title, widths, [row[key] for row in rows], ends_of(rows, intervals, key) if intervals else (), style)
+        line(title, widths, [row[key] for row in ordered], ends_of(ordered, intervals, key) if intervals else (), style)
         for key, title in titles.items()
     )
 
 
-def width_curve(title: str, label: str, series: tuple[figures.Series, ...], note: str = "") -> figures.Curve:
-    """Lines over the width of the SAEs."""
-    from inspector.drawing.figures import Axis, Curve
+def curve(
+    title: str, x: str | figures.Axis, y: str | figures.Axis, series: Iterable[figures.Series], note: str = ""
+) -> figures.Curve:
+    """Lines over x."""
+    from inspector.drawing.figures import Curve
 
-    x = Axis(label="SAE width", unit="latents", log=True)
-    return Curve(title=title, x=x, y=Axis(label=label), series=series, note=note)
+    return Curve(title=title, x=_axis(x), y=_axis(y), series=tuple(series), note=note)
+
+
+def _axis(named: str | figures.Axis) -> figures.Axis:
+    from inspector.drawing.figures import Axis
+
+    return Axis(label=named) if isinstance(named, str) else named
+
+
+def width_curve(title: str, y: str, series: Iterable[figures.Series], note: str = "") -> figures.Curve:
+    """Lines over the width of the SAEs."""
+    from inspector.drawing.figures import Axis
+
+    return curve(title, Axis(label="SAE width", unit="latents", log=True), y, series, note)
+
+
+def grouped_bars(
+    title: str, value: str | figures.Axis, groups: Iterable[str], bars: Iterable[figures.BarSeries], note: str = ""
+) -> figures.GroupedBars:
+    """Bars side by side in every group."""
+    from inspector.drawing.figures import GroupedBars
+
+    return GroupedBars(title=title, value=_axis(value), groups=tuple(groups), bars=tuple(bars), note=note)
+
+
+def sae_table(
+    title: str,
+    result: Mapping[str, Any],
+    titles: Mapping[str, str],
+    *,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    ends: bool = True,
+    note: str | None = None,
+) -> figures.Table:
+    """A line per SAE of a result with its scores by key; all SAEs and the result's definition where not said."""
+    from inspector.drawing.figures import Score
+    from inspector.drawing.figures import sae_table as drawn
+
+    scores = [Score(key=key, title=name) for key, name in titles.items()]
+    note = result["definition"] if note is None else note
+    return drawn(title, result["saes"] if rows is None else rows, result["intervals"] if ends else {}, scores, note)
+
+
+def by_l0(title: str, result: Mapping[str, Any], key: str, name: str, note: str = "") -> figures.Curve:
+    """A score of all SAEs against L0, a line per width."""
+    from inspector.drawing.figures import Score, curve_by_width
+    from inspector.options import width_label
+
+    score = Score(key=key, title=name)
+    return curve_by_width(title, result["saes"], result["intervals"], score, width_label, note)
+
+
+def by_width_and_l0(title: str, result: Mapping[str, Any], key: str, name: str) -> figures.DotGrid:
+    """A score of all SAEs in the layout of Fig. 2."""
+    from inspector.drawing.figures import Score, grid_by_width
+
+    return grid_by_width(title, result["saes"], Score(key=key, title=name))
 
 
 def table(
@@ -246,7 +311,7 @@ def measure(measuring: Measuring, params: TokenParams) -> Work[TokenNorms]:
     """See `measure_tokens`."""
     from inspector.statistics.token_pass import measure_tokens
 
-    return (yield from measure_tokens(measuring, l0=params.l0, start=params.start, length=params.length))
+    return measure_tokens(measuring, l0=params.l0, start=params.start, length=params.length)
 
 
 def found_in(statistics: Statistics, experiment_id: str) -> TokenNorms:

@@ -87,7 +87,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Spliced]:
     """See `measure_splices`."""
     from inspector.statistics.spliced import measure_splices
 
-    return (yield from measure_splices(measuring, contexts=params.contexts, l0=params.l0, hook=params.hook))
+    return measure_splices(measuring, contexts=params.contexts, l0=params.l0, hook=params.hook)
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -194,37 +194,37 @@ def _within(values: Mapping[str, float | None], intervals: Mapping[str, Interval
 
 def draw(result: ResultObject) -> Figures:
     """Bars of percent recovered with both predictions as lines beside them, a table, and the controls."""
-    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, sae_table
+    from inspector.drawing.figures import Axis, Column
 
     rows, found, same = result["saes"], result["result"], result["controls"]["same_size_perturbations"]
-    scores = shared.scored(
-        ce_sae="CE of x_hat",
-        recovered_linear="linear recovers %",
-        recovered_nonlinear="nonlinear recovers %",
-        kl_sae="KL of x_hat",
-    )
+    scores = {
+        "ce_sae": "CE of x_hat",
+        "recovered_linear": "linear recovers %",
+        "recovered_nonlinear": "nonlinear recovers %",
+        "kl_sae": "KL of x_hat",
+    }
     recovered = Axis(label="recovered", unit="%")
+    kinds = {"cross-entropy": "recovered", "KL": "kl_recovered"}
     moves = [f"{score} {arm}" for score in ("CE", "KL") for arm in ("sae_error", "random", "difference")]
     return (
-        sae_table(
+        shared.sae_table(
             f"Cross-entropy, unspliced {found['ce_original']:.4f} nats",
-            rows,
-            result["intervals"],
+            result,
             scores,
-            f"{result['definition']}\n{found['reading']}",
+            note=f"{result['definition']}\n{found['reading']}",
         ),
-        GroupedBars(
-            title="Cross-entropy recovered",
-            value=recovered,
-            groups=tuple(row["sae"] for row in rows),
-            bars=tuple(_bar(rows, result["intervals"], part) for part in PARTS),
-            note="Dashes: what variance and norm of the part would predict.",
+        shared.grouped_bars(
+            "Cross-entropy recovered",
+            recovered,
+            (row["sae"] for row in rows),
+            (_bar(rows, result["intervals"], part) for part in PARTS),
+            "Dashes: what variance and norm of the part would predict.",
         ),
-        Curve(
-            title="Recovered, by cross-entropy and by KL divergence",
-            x=Axis(label="SAE, in the table's order"),
-            y=recovered,
-            series=tuple(
+        shared.curve(
+            "Recovered, by cross-entropy and by KL divergence",
+            "SAE, in the table's order",
+            recovered,
+            (
                 shared.line(
                     f"{part}, {name}",
                     [float(i + 1) for i in range(len(rows))],
@@ -232,7 +232,7 @@ def draw(result: ResultObject) -> Figures:
                     style="points",
                 )
                 for part in PARTS
-                for name, key in (("cross-entropy", "recovered"), ("KL", "kl_recovered"))
+                for name, key in kinds.items()
             ),
         ),
         shared.table(

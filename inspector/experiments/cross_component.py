@@ -170,25 +170,23 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
 def draw(result: ResultObject) -> Figures:
     """A panel of bars per target, as Fig. 9b, and all numbers in a table."""
-    from inspector.drawing.figures import Axis, GroupedBars
-
     found = result["result"]
     intervals, scores = result["intervals"].get(found["sae"], {}), found["r2_mean_dims"]
     predicted = next(iter(scores.values()), TARGETS[:3])
     targets = [target for target in TARGETS if target in predicted]
     titles = [NAMED.get(target, target) for target in targets]
     errors_alone = not NAMED.keys() & targets
-    panels = GroupedBars(
-        title=f"{'Error of ' if errors_alone else ''}{found['sae']} predicted from components",
-        value=Axis(label="mean R² of dims"),
-        groups=tuple(titles),
-        bars=tuple(
+    panels = shared.grouped_bars(
+        f"{'Error of ' if errors_alone else ''}{found['sae']} predicted from components",
+        "mean R² of dims",
+        titles,
+        (
             shared.bar(
                 named(name), [own[target] for target in targets], [intervals.get(f"{name} {each}") for each in targets]
             )
             for name, own in scores.items()
         ),
-        note=READING,
+        READING,
     )
     rows = [
         (named(name), *(each[name][target] for target in targets for each in (scores, found["r2_pooled"])))

@@ -234,32 +234,31 @@ def _controls(found: Pursued, careful: Mapping[str, float | None]) -> dict[str, 
 
 def draw(result: ResultObject) -> Figures:
     """The stacked bands as their upper edges, with the points, and the table of the points and the fit."""
-    from inspector.drawing.figures import Axis, Band, sae_table
+    from inspector.drawing.figures import Axis, Band
     from inspector.drawing.figures import Bands as BandsFigure
 
-    found, bands, intervals = result["result"], result["result"]["bands"], result["intervals"]
+    found, bands = result["result"], result["result"]["bands"]
     rows = shared.rows_with(result, "fvu_nonlinear_pursuit")
-    scores = shared.scored(fvu="FVU", fvu_nonlinear="nonlinear FVU", fvu_nonlinear_pursuit="nonlinear FVU pursuit")
-    by_width = sae_table("FVU by width", rows, intervals, scores, result["definition"])
+    scores = {"fvu": "FVU", "fvu_nonlinear": "nonlinear FVU", "fvu_nonlinear_pursuit": "nonlinear FVU pursuit"}
+    points = shared.over_width(rows, result["intervals"], scores, "points")
+    by_width = shared.sae_table("FVU by width", result, scores, rows=rows)
     because = f"Floor not identified: {found['floor_not_identified_because']}."
     fit = shared.table(
         "Power law c + A (W/W0)^-m",
         ("what", ("value", "95% low", "high")),
-        (
-            ("c, FVU at infinite width", (found["floor"], found["floor_interval"])),
-            ("A, at the smallest width", (found["amplitude"], None)),
-            ("m", (found["exponent"], None)),
-            ("mean nonlinear FVU", (found["mean_fvu_nonlinear"], None)),
-            (
-                "c - mean nonlinear FVU",
-                (found["floor_above_nonlinear"], found["floor_above_nonlinear_interval"]),
-            ),
-        ),
+        [
+            (what, (found[key], found.get(f"{key}_interval")))
+            for what, key in (
+                ("c, FVU at infinite width", "floor"),
+                ("A, at the smallest width", "amplitude"),
+                ("m", "exponent"),
+                ("mean nonlinear FVU", "mean_fvu_nonlinear"),
+                ("c - mean nonlinear FVU", "floor_above_nonlinear"),
+            )
+        ],
         f"Fitted by {found['fit']}. {'' if found['floor_identified'] else because}",
         digits=4,
     )
-    ordered = sorted(rows, key=lambda row: (row["d_sae"], row["l0"]))
-    points = shared.over_width(ordered, intervals, {score.key: score.title for score in scores}, "points")
     if bands is None:
         return by_width, shared.width_curve("FVU by width", "FVU", points), fit
     stack = BandsFigure(

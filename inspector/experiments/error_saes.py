@@ -233,7 +233,7 @@ def _means(draws: Sequence[Sequence[float]]) -> list[float]:
 
 def draw(result: ResultObject) -> Figures:
     """The FVUs as a table and as bars with the paper's beside them, and how they fell."""
-    from inspector.drawing.figures import Axis, Column, Curve, GroupedBars, Mark
+    from inspector.drawing.figures import Column, Mark
 
     found = result["result"]
     parts, intervals = found["parts"], result["intervals"][found["sae"]]
@@ -255,37 +255,27 @@ def draw(result: ResultObject) -> Figures:
         f"{said}\n{result['definition']}",
         digits=4,
     )
-    bars = GroupedBars(
-        title="FVU of each SAE on its own part",
-        value=Axis(label="FVU"),
-        groups=tuple(parts),
-        bars=(
-            replace(
-                shared.bar("mean over seeds", fvus, ends),
-                marks=(Mark(name="the paper", values=tuple(found["paper"].get(part) for part in parts)),),
-            ),
-        ),
-        note=f"Intervals over {found['seeds']} seeds; controls have one. "
-        "The paper's SAEs: 57,344 latents, L0 32, 100M tokens.",
+    bars = replace(
+        shared.bar("mean over seeds", fvus, ends),
+        marks=(Mark(name="the paper", values=tuple(found["paper"].get(part) for part in parts)),),
     )
-    curve = Curve(
-        title="FVU on held-out text while they learned",
-        x=Axis(label="tokens seen"),
-        y=Axis(label="FVU"),
-        series=tuple(
-            shared.line(part, [x for x, _ in own], [y for _, y in own]) for part, own in found["curves"].items()
-        ),
-        note="On a few contexts; the table has all.",
+    lines = (shared.line(part, [x for x, _ in own], [y for _, y in own]) for part, own in found["curves"].items())
+    note = f"Intervals over {found['seeds']} seeds; controls have one. "
+    note += "The paper's SAEs: 57,344 latents, L0 32, 100M tokens."
+    title = "FVU on held-out text while they learned"
+    return (
+        table,
+        shared.grouped_bars("FVU of each SAE on its own part", "FVU", parts, [bars], note),
+        shared.curve(title, "tokens seen", "FVU", lines, "On a few contexts; the table has all."),
     )
-    return table, bars, curve
 
 
 def _difference(found: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
-    seeds, gap = intervals["difference"], found["difference"]["fvu"]
-    if gap is None:
-        return ""
-    over = "" if seeds is None else f", over seeds [{seeds[0]:+.4f}, {seeds[1]:+.4f}]"
-    return f"Nonlinear minus linear: {gap:+.4f}{over}"
+    from inspector.drawing.figures import with_interval
+
+    gap = found["difference"]["fvu"]
+    said = "" if gap is None else with_interval(gap, intervals["difference"], "+").replace(" [", ", over seeds [")
+    return said and f"Nonlinear minus linear: {said}"
 
 
 def _below_noise(structure: dict[str, float | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.profiles import ERROR_MAP
 
@@ -38,19 +39,19 @@ class Result:
 
 def compute(statistics: Statistics, params: FitParams) -> Outcome:
     """Collect both averages, with the intercept's effect and the shuffled expectation as controls."""
-    saes = statistics.saes
-    rows = tuple(Row(r2_pooled=sae.scores.r2_pooled, r2_mean_dims=sae.scores.r2_mean_dims) for sae in saes)
-    defined = [row.r2_mean_dims for row in rows if row.r2_mean_dims is not None]
+    rows, intervals = shared.of_passes(statistics, Row)
+    defined = shared.known(row.r2_mean_dims for row in rows)
+    train, switched = (shared.by_sae(statistics, which, NAMES) for which in ("train", "switched"))
     return Outcome(
         rows=rows,
         result=Result(
             lowest_r2_mean_dims=min(defined, default=None),
             highest_r2_mean_dims=max(defined, default=None),
-            train_r2_pooled={sae.ref.sae_id: sae.train.r2_pooled for sae in saes},
-            train_r2_mean_dims={sae.ref.sae_id: sae.train.r2_mean_dims for sae in saes},
-            undefined_dims={sae.ref.sae_id: sae.undefined_dims for sae in saes},
+            train_r2_pooled=train["r2_pooled"],
+            train_r2_mean_dims=train["r2_mean_dims"],
+            undefined_dims={sae.ref.sae_id: sae.undefined_dims for sae in statistics.saes},
         ),
-        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes},
+        intervals=intervals,
         controls={
             "shuffled_targets": {
                 "definition": "R-squared to expect if x said nothing about the error: -p/n_train (S-06).",
@@ -59,14 +60,13 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
             "intercept": {
                 "definition": f"Scores {'without' if statistics.intercept else 'with'} an intercept (D-05).",
                 "constant_share": statistics.constant_share,
-                "r2_pooled": {sae.ref.sae_id: sae.switched.r2_pooled for sae in saes},
-                "r2_mean_dims": {sae.ref.sae_id: sae.switched.r2_mean_dims for sae in saes},
+                **switched,
             },
         },
         warnings=tuple(
             f"{sae.ref.sae_id}: the error is constant in {sae.undefined_dims} of {statistics.d} dimensions; "
             "r2_mean_dims is over the others."
-            for sae in saes
+            for sae in statistics.saes
             if 0 < sae.undefined_dims < statistics.d
         ),
     )
@@ -74,14 +74,12 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
 
 def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, both averages against L0 for each width, and in the layout of Fig. 2."""
-    from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.options import width_label
-
-    scores = (Score(key="r2_pooled", title="pooled R²"), Score(key="r2_mean_dims", title="mean R² of dims"))
-    rows, intervals = result["saes"], result["intervals"]
-    table = sae_table("SAE error predicted from x", rows, intervals, scores, result["definition"])
-    curves = [curve_by_width(f"Error vector, {score.title}", rows, intervals, score, width_label) for score in scores]
-    return table, *curves, grid_by_width("Pooled R² by width and L0", rows, scores[0])
+    titles = dict(zip(NAMES, ("pooled R²", "mean R² of dims"), strict=True))
+    return (
+        shared.sae_table("SAE error predicted from x", result, titles),
+        *(shared.by_l0(f"Error vector, {title}", result, key, title) for key, title in titles.items()),
+        shared.by_width_and_l0("Pooled R² by width and L0", result, "r2_pooled", titles["r2_pooled"]),
+    )
 
 
 def definition(protocol: Protocol, params: FitParams) -> str:

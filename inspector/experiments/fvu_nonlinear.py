@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.measured import slope_beside
 from inspector.statistics.profiles import ERROR_MAP
@@ -54,26 +55,22 @@ class Result:
 
 def compute(statistics: Statistics, params: FitParams) -> Outcome:
     """Collect both fractions on training and scored tokens, with the affine map and the intercept as controls."""
-    saes = statistics.saes
-    flatness, fall = width_slope(saes, "fvu_nonlinear"), width_slope(saes, "fvu")
+    rows, intervals = shared.of_passes(statistics, Row)
+    train, scored = (shared.by_sae(statistics, which, NAMES) for which in ("train", "scores"))
+    slope, of_slope = width_slope(statistics.saes, "fvu_nonlinear") or (None, None)
+    fall, of_fall = width_slope(statistics.saes, "fvu") or (None, None)
     return Outcome(
-        rows=tuple(Row(fvu=sae.scores.fvu, fvu_nonlinear=sae.scores.fvu_nonlinear) for sae in saes),
+        rows=rows,
         result=Result(
             scored_tokens=statistics.fvu_on,
-            train_fvu={sae.ref.sae_id: sae.train.fvu for sae in saes},
-            train_fvu_nonlinear={sae.ref.sae_id: sae.train.fvu_nonlinear for sae in saes},
-            scored_fvu={sae.ref.sae_id: sae.scores.fvu for sae in saes},
-            scored_fvu_nonlinear={sae.ref.sae_id: sae.scores.fvu_nonlinear for sae in saes},
-            width_slope=None if flatness is None else flatness[0],
-            width_slope_fvu=None if fall is None else fall[0],
+            train_fvu=train["fvu"],
+            train_fvu_nonlinear=train["fvu_nonlinear"],
+            scored_fvu=scored["fvu"],
+            scored_fvu_nonlinear=scored["fvu_nonlinear"],
+            width_slope=slope,
+            width_slope_fvu=fall,
         ),
-        intervals={sae.ref.sae_id: {name: sae.intervals.get(name) for name in NAMES} for sae in saes}
-        | {
-            "suite": {
-                "width_slope": None if flatness is None else flatness[1],
-                "width_slope_fvu": None if fall is None else fall[1],
-            }
-        },
+        intervals=intervals | {"suite": {"width_slope": of_slope, "width_slope_fvu": of_fall}},
         controls={
             "affine_map": {
                 "definition": (
@@ -86,7 +83,7 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
             "intercept": {
                 "definition": f"fvu_nonlinear {'without' if statistics.intercept else 'with'} an intercept (D-05).",
                 "constant_share": statistics.constant_share,
-                "fvu_nonlinear": {sae.ref.sae_id: sae.switched.fvu_nonlinear for sae in saes},
+                **shared.by_sae(statistics, "switched", ["fvu_nonlinear"]),
             },
         },
     )
@@ -103,27 +100,27 @@ def width_slope(saes: Sequence[SaeStatistics], score: str) -> tuple[float, tuple
 
 def flatness_note(result: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
     """The slope on width in words; empty if there is none."""
+    from inspector.drawing.figures import with_interval
+
     value, ends = result.get("width_slope"), intervals.get("suite", {}).get("width_slope")
     if value is None or ends is None:
         return ""
     return (
-        f"Slope of log nonlinear FVU on log width at fixed L0: {value:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}], so "
+        f"Slope of log nonlinear FVU on log width at fixed L0: {with_interval(value, ends, '+')}, so "
         f"{100 * (2**value - 1):+.1f}% per doubling; of log FVU: {result['width_slope_fvu']:+.3f}."
     )
 
 
 def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, fvu_nonlinear against L0 for each width, and in the layout of Fig. 2."""
-    from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.options import width_label
-
-    fvu, nonlinear = Score(key="fvu", title="FVU"), Score(key="fvu_nonlinear", title="nonlinear FVU")
-    rows, intervals = result["saes"], result["intervals"]
+    score = "fvu_nonlinear", "nonlinear FVU"
     note = f"{result['definition']}\n{INTERPRETATION}"
-    table = sae_table("Variance of x left unexplained", rows, intervals, (fvu, nonlinear), note)
-    reading = "\n".join(filter(None, (flatness_note(result["result"], intervals), INTERPRETATION)))
-    curve = curve_by_width("Nonlinear FVU", rows, intervals, nonlinear, width_label, reading)
-    return table, curve, grid_by_width("Nonlinear FVU by width and L0", rows, nonlinear)
+    reading = "\n".join(filter(None, (flatness_note(result["result"], result["intervals"]), INTERPRETATION)))
+    return (
+        shared.sae_table("Variance of x left unexplained", result, dict([("fvu", "FVU"), score]), note=note),
+        shared.by_l0("Nonlinear FVU", result, *score, reading),
+        shared.by_width_and_l0("Nonlinear FVU by width and L0", result, *score),
+    )
 
 
 def definition(protocol: Protocol, params: FitParams) -> str:

@@ -88,9 +88,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Channels]:
 
     if not 0.0 < params.dense <= 1.0:
         raise UsageError(f"'dense={params.dense:g}' is no share of the tokens. Write for example -p dense=0.1.")
-    return (
-        yield from measure_channels(measuring, l0=params.l0, tokens=params.tokens, rank=params.rank, dense=params.dense)
-    )
+    return measure_channels(measuring, l0=params.l0, tokens=params.tokens, rank=params.rank, dense=params.dense)
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -154,12 +152,14 @@ def _dense_warning(flagged: Sequence[ChannelSae], limit: float) -> tuple[str, ..
 
 def draw(result: ResultObject) -> Figures:
     """FVU against rank for every SAE looked at, the spectrum, and the table."""
-    from inspector.drawing.figures import Axis, Curve, Score, sae_table
+    from inspector.drawing.figures import Axis, Score, sae_table
     from inspector.options import width_label
 
     found, rows = result["result"], shared.rows_with(result, "rank_half")
     scores = (
-        *shared.scored(fvu="FVU", fvu_side_channel=f"+ rank {found['rank']}", fvu_nonlinear="nonlinear FVU"),
+        Score(key="fvu", title="FVU"),
+        Score(key="fvu_side_channel", title=f"+ rank {found['rank']}"),
+        Score(key="fvu_nonlinear", title="nonlinear FVU"),
         Score(key="rank_half", title="rank for half", digits=0, ends=False),
         Score(key="rank_most", title="for 90%", digits=0, ends=False),
         Score(key="n_dense", title="dense latents"),
@@ -177,15 +177,14 @@ def draw(result: ResultObject) -> Figures:
         for sae, name in names.items()
         if (shares := found["spectrum"][sae])
     )
-    x = Axis(label="rank", log=True)
     return (
         sae_table("SAE with a linear side channel", rows, result["intervals"], scores, result["definition"]),
-        Curve(title="FVU with a side channel", x=x, y=Axis(label="FVU"), series=tuple(by_rank), note=READING),
-        Curve(
-            title="Spectrum of the linear error",
-            x=Axis(label="principal direction", log=True),
-            y=Axis(label="share of its variance", log=True),
-            series=tuple(spectra),
+        shared.curve("FVU with a side channel", Axis(label="rank", log=True), "FVU", by_rank, READING),
+        shared.curve(
+            "Spectrum of the linear error",
+            Axis(label="principal direction", log=True),
+            Axis(label="share of its variance", log=True),
+            spectra,
         ),
     )
 

@@ -164,22 +164,20 @@ def _further(found: TokenNorms, own: SaeTokens, target: str) -> dict[str, Array]
 
 def draw(result: ResultObject) -> Figures:
     """Fig. 13's lines, over the widths of this layer, and all SAEs in tables."""
-    from inspector.drawing.figures import sae_table
-
-    found, rows = result["result"], result["saes"]
-    names = {f"r2_{name}": title for name, title in {**FIVE, "token_and_x": FURTHER["token_and_x"]}.items()}
-    ordered = sorted((row for row in rows if row["sae"] in found["series"]), key=lambda row: float(row["d_sae"]))
-    one_each = len({row["d_sae"] for row in ordered}) == len(ordered)
-    series = shared.over_width(ordered, result["intervals"], names, "line" if one_each else "points")
+    found = result["result"]
+    five, further = ({f"r2_{name}": title for name, title in names.items()} for names in (FIVE, FURTHER))
+    lines = five | {"r2_token_and_x": FURTHER["token_and_x"]}
     size, other = ("‖e‖²", "‖e‖") if found["headline"] == "squared" else ("‖e‖", "‖e‖²")
-    further = {f"r2_{name}": title for name, title in FURTHER.items()} | {"r2_x_within_token": "x within token"}
-    further |= {f"r2_{name}_other": f"{title}, {other}" for name, title in FIVE.items()}
-    five = shared.scored(**{f"r2_{name}": title for name, title in FIVE.items()})
+    further |= {"r2_x_within_token": "x within token"}
+    further |= {f"{key}_other": f"{title}, {other}" for key, title in five.items()}
+    rows = [row for row in result["saes"] if row["sae"] in found["series"]]
+    one_each = len({row["d_sae"] for row in rows}) == len(rows)
+    series = shared.over_width(rows, result["intervals"], lines, "line" if one_each else "points")
     note = f"Token means: {found['token_means']}."
     return (
         shared.width_curve(f"R² of {size} from simpler things than x", "R²", series, note),
-        sae_table(f"R² of {size} by predictor", rows, {}, five, result["definition"]),
-        sae_table(f"Further predictors, and the five of {other}", rows, {}, shared.scored(**further)),
+        shared.sae_table(f"R² of {size} by predictor", result, five, ends=False),
+        shared.sae_table(f"Further predictors, and the five of {other}", result, further, ends=False, note=""),
     )
 
 

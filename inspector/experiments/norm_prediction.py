@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.statistics.profiles import ERROR_COVARIANCE, NORM_MAP
 
@@ -33,18 +34,16 @@ class Result:
 
 def compute(statistics: Statistics, params: FitParams) -> Outcome:
     """Collect the scores, with the Gaussian null and the intercept's effect as controls."""
-    rows = tuple(Row(r2_norm=sae.scores.r2_norm, fvu=sae.scores.fvu) for sae in statistics.saes)
-    defined = [row.r2_norm for row in rows if row.r2_norm is not None]
+    rows, intervals = shared.of_passes(statistics, Row)
+    defined = shared.known(row.r2_norm for row in rows)
     return Outcome(
         rows=rows,
         result=Result(
             lowest_r2_norm=min(defined, default=None),
             highest_r2_norm=max(defined, default=None),
-            train_r2_norm={sae.ref.sae_id: sae.train.r2_norm for sae in statistics.saes},
+            train_r2_norm=shared.by_sae(statistics, "train", ["r2_norm"])["r2_norm"],
         ),
-        intervals={
-            sae.ref.sae_id: {name: sae.intervals.get(name) for name in ("r2_norm", "fvu")} for sae in statistics.saes
-        },
+        intervals=intervals,
         controls={
             "gaussian_null": {
                 "definition": "r2_norm were x and sae_error jointly Gaussian with the same mean and covariance (S-20).",
@@ -57,7 +56,7 @@ def compute(statistics: Statistics, params: FitParams) -> Outcome:
             "intercept": {
                 "definition": f"r2_norm {'without' if statistics.intercept else 'with'} an intercept (D-05).",
                 "constant_share": statistics.constant_share,
-                "r2_norm": {sae.ref.sae_id: sae.switched.r2_norm for sae in statistics.saes},
+                **shared.by_sae(statistics, "switched", ["r2_norm"]),
             },
         },
         warnings=tuple(_below_null(statistics)),
@@ -78,20 +77,12 @@ def _below_null(statistics: Statistics) -> list[str]:
 
 def draw(result: ResultObject) -> Figures:
     """All SAEs in a table, r2_norm against L0 for each width, and in the layout of Fig. 2."""
-    from inspector.drawing.figures import Score, curve_by_width, grid_by_width, sae_table
-    from inspector.options import width_label
-
-    score = Score(key="r2_norm", title="‖e‖² R²")
-    rows, intervals = result["saes"], result["intervals"]
-    table = sae_table(
-        "Squared norm of the SAE error predicted from x",
-        rows,
-        intervals,
-        (score, Score(key="fvu", title="FVU")),
-        result["definition"],
+    score = "r2_norm", "‖e‖² R²"
+    return (
+        shared.sae_table("Squared norm of the SAE error predicted from x", result, dict([score, ("fvu", "FVU")])),
+        shared.by_l0("Norm prediction", result, *score),
+        shared.by_width_and_l0("Norm R² by width and L0", result, *score),
     )
-    curve = curve_by_width("Norm prediction", rows, intervals, score, width_label)
-    return table, curve, grid_by_width("Norm R² by width and L0", rows, score)
 
 
 def definition(protocol: Protocol, params: FitParams) -> str:

@@ -145,7 +145,7 @@ def _warnings(
 
 def draw(result: ResultObject) -> Figures:
     """Fig. 6's violins with the Gaussian null below, and all SAEs in a table."""
-    from inspector.drawing.figures import Axis, Violin, sae_table
+    from inspector.drawing.figures import Axis, Violin
 
     rows, counts = result["saes"], result["result"]["below_half"]
     drop = result["profile"] == "paper-code"
@@ -160,13 +160,13 @@ def draw(result: ResultObject) -> Figures:
     drawn = {"Norm test, one value per SAE": (samples, note)}
     if any(nulls):
         drawn["The same of Gaussians with these moments"] = nulls, ""
-    scores = shared.scored(**{f"r2_{name}": f"R² {short}" for name, short in VECTORS.items()})
+    titles = {f"r2_{name}": f"R² {short}" for name, short in VECTORS.items()}
     return (
         *(
             Violin(title=title, value=axis, labels=labels, samples=tuple(of), note=said)
             for title, (of, said) in drawn.items()
         ),
-        sae_table("Squared norms predicted from x", rows, {}, scores, result["definition"]),
+        shared.sae_table("Squared norms predicted from x", result, titles, ends=False),
     )
 
 

@@ -169,7 +169,7 @@ def _warnings(pairs: Sequence[Pair], gains: Sequence[str]) -> tuple[str, ...]:
 
 def draw(result: ResultObject) -> Figures:
     """Fig. 4's triangle, R-squared against the ratio of widths beside its baselines, and all variants in a table."""
-    from inspector.drawing.figures import Axis, Curve
+    from inspector.drawing.figures import Axis
 
     found = result["result"]
     ordered = sorted(found["pairs"], key=lambda pair: float(pair["d_large"] / pair["d_small"]))
@@ -181,14 +181,11 @@ def draw(result: ResultObject) -> Figures:
     variants = {f"r2_{each}": each.replace("_", " ") for each in VARIANTS}
     return (
         shared.triangle(title, found, "r2", diagonal=1.0, value="R²"),
-        Curve(
-            title="R² by ratio of widths",
-            x=Axis(label="width of SAE_2 / width of SAE_1", log=True),
-            y=Axis(label="R²"),
-            series=tuple(
-                shared.line(name, ratios, [pair[key] for pair in ordered], style="points")
-                for key, name in lines.items()
-            ),
+        shared.curve(
+            "R² by ratio of widths",
+            Axis(label="width of SAE_2 / width of SAE_1", log=True),
+            "R²",
+            (shared.line(name, ratios, [each[key] for each in ordered], style="points") for key, name in lines.items()),
         ),
         shared.pair_table("Pairs of widths", result, {"r2": "R²", **baselines}, result["definition"], headline="r2"),
         shared.pair_table("Norms squared or not, through the origin or not", result, variants),

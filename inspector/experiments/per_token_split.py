@@ -161,19 +161,17 @@ def _warnings(found: TokenNorms, params: TokenParams) -> tuple[str, ...]:
 
 def draw(result: ResultObject) -> Figures:
     """Both panels of Fig. 12, the means over all tokens against width, and which tokens' norms go together."""
-    from inspector.drawing.figures import sae_table
-
-    found, intervals = result["result"], result["intervals"]
+    found = result["result"]
     named = dict(zip(found["series"], found["labels"], strict=True))
     rows = shared.rows_with(result, "mean_linear_norm")
     one_each = len(set(named.values())) == len({row["d_sae"] for row in rows})
     means = {f"mean_{part}_norm": f"{part} error" for part in PARTS}
-    scores = shared.scored(
-        mean_linear_norm="linear",
-        mean_nonlinear_norm="nonlinear",
-        linear_correlation="corr. linear",
-        nonlinear_correlation="corr. nonlinear",
-    )
+    scores = {
+        "mean_linear_norm": "linear",
+        "mean_nonlinear_norm": "nonlinear",
+        "linear_correlation": "corr. linear",
+        "nonlinear_correlation": "corr. nonlinear",
+    }
     title = "Which tokens' nonlinear errors go together"
     return (
         *(
@@ -188,10 +186,10 @@ def draw(result: ResultObject) -> Figures:
         shared.width_curve(
             "Mean norms against width, all held-out tokens",
             "mean L2 norm",
-            shared.over_width(rows, intervals, means, "line" if one_each else "points"),
+            shared.over_width(rows, result["intervals"], means, "line" if one_each else "points"),
         ),
         shared.triangle(title, found, "nonlinear", diagonal=1.0, value="correlation"),
-        sae_table("Mean norms over all held-out tokens", rows, intervals, scores, result["definition"]),
+        shared.sae_table("Mean norms over all held-out tokens", result, scores, rows=rows),
     )
 
 

@@ -101,19 +101,20 @@ def compute(statistics: Statistics, params: TokenParams) -> Outcome:
 
 def draw(result: ResultObject) -> Figures:
     """Both panels of Fig. 5, with the mean nonlinear error, and the averages in a table."""
-    from inspector.drawing.figures import sae_table
-
     found = result["result"]
     named = zip(found["series"], found["labels"], strict=True)
     lines = {label: found["sae_error"][sae_id] for sae_id, label in named} if found["tokens"] else {}
     lines["mean nonlinear"] = found["mean_nonlinear_error"]
-    scores = shared.scored(
-        mean_norm_shown="mean here", mean_norm="mean, all", correlation_shown="corr. here", correlation="corr., all"
-    )
-    rows, title = shared.rows_with(result, "mean_norm_shown"), "Along the excerpt and over all tokens"
+    scores = {
+        "mean_norm_shown": "mean here",
+        "mean_norm": "mean, all",
+        "correlation_shown": "corr. here",
+        "correlation": "corr., all",
+    }
+    rows = shared.rows_with(result, "mean_norm_shown")
     return (
         *shared.trace_figures("Error norm along a text", found, lines, zoom=True),
-        sae_table(title, rows, result["intervals"], scores, result["definition"]),
+        shared.sae_table("Along the excerpt and over all tokens", result, scores, rows=rows),
     )
 
 

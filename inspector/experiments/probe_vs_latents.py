@@ -85,7 +85,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Probed]:
     """See `measure_probes`."""
     from inspector.statistics.probed import measure_probes
 
-    return (yield from measure_probes(measuring, l0=params.l0, tokens=params.tokens))
+    return measure_probes(measuring, l0=params.l0, tokens=params.tokens)
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -198,30 +198,28 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 def draw(result: ResultObject) -> Figures:
     """The curve of the widest SAE, and how close the predictions come in a table."""
-    from inspector.drawing.figures import Axis, Curve, sae_table
-
     found, rows = result["result"], shared.rows_with(result, "r2_probe")
-    scores = shared.scored(
-        slope="slope",
-        slope_unweighted="slope, unweighted",
-        correlation="correlation",
-        r2="R² mean when active",
-        r2_power_ratio="R² E w²/E w",
-        r2_ols="R² Cov/Var",
-    )
+    scores = {
+        "slope": "slope",
+        "slope_unweighted": "slope, unweighted",
+        "correlation": "correlation",
+        "r2": "R² mean when active",
+        "r2_power_ratio": "R² E w²/E w",
+        "r2_ols": "R² Cov/Var",
+    }
     x = [float(rank) for rank in found["rank"]]
     return (
-        sae_table("Probe weights and mean activations", rows, result["intervals"], scores, result["definition"]),
-        Curve(
-            title=f"Probe against latents, {found['sae']}",
-            x=Axis(label="latent, by mean when active"),
-            y=Axis(label="a* · W_dec[i]"),
-            series=(
+        shared.sae_table("Probe weights and mean activations", result, scores, rows=rows),
+        shared.curve(
+            f"Probe against latents, {found['sae']}",
+            "latent, by mean when active",
+            "a* · W_dec[i]",
+            (
                 shared.line("dot product", x, found["dot"], style="points"),
                 shared.line(f"mean of {found['window']}", x, found["dot_smoothed"]),
                 *(shared.line(title, x, found[name]) for name, title in TITLES.items()),
             ),
-            note=f"{found['left_out']:,} latents were never active on these tokens and are not drawn.",
+            f"{found['left_out']:,} latents were never active on these tokens and are not drawn.",
         ),
     )
 

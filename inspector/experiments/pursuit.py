@@ -87,7 +87,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Pursued]:
     if params.variant and params.variant not in VARIANTS:
         raise UsageError(f"'variant={params.variant}' is not a pursuit.{nearest(params.variant, VARIANTS)}")
     variant = cast("Variant", params.variant) if params.variant else None
-    return (yield from measure_pursuit(measuring, l0=params.l0, tokens=params.tokens, variant=variant))
+    return measure_pursuit(measuring, l0=params.l0, tokens=params.tokens, variant=variant)
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -164,32 +164,25 @@ def _warnings(found: Pursued, change: float | None) -> list[str]:
 
 def draw(result: ResultObject) -> Figures:
     """A table, and both FVUs against width with and without pursuit."""
-    from inspector.drawing.figures import sae_table
-
     rows = shared.rows_with(result, "fvu_pursuit")
-    scores = shared.scored(
-        l0_pursuit="L0 pursuit",
-        fvu="FVU",
-        fvu_pursuit="FVU pursuit",
-        fvu_decrease_percent="decrease %",
-        fvu_nonlinear="nonlinear FVU",
-        fvu_nonlinear_pursuit="nonlinear FVU pursuit",
-    )
-    names = {
+    scores = {
+        "l0_pursuit": "L0 pursuit",
+        "fvu": "FVU",
+        "fvu_pursuit": "FVU pursuit",
+        "fvu_decrease_percent": "decrease %",
+        "fvu_nonlinear": "nonlinear FVU",
+        "fvu_nonlinear_pursuit": "nonlinear FVU pursuit",
+    }
+    lines = {
         "fvu": "FVU, encoder",
         "fvu_pursuit": "FVU, pursuit",
         "fvu_nonlinear": "nonlinear FVU, encoder",
         "fvu_nonlinear_pursuit": "nonlinear FVU, pursuit",
     }
-    title = "Codes by the encoder and by gradient pursuit"
+    note = "The paper: total FVU falls by 3 to 5% (absolute or relative is not said), nonlinear FVU hardly."
     return (
-        sae_table(title, rows, result["intervals"], scores, result["definition"]),
-        shared.width_curve(
-            "FVU with pursued codes",
-            "FVU",
-            shared.over_width(sorted(rows, key=lambda row: (row["d_sae"], row["l0"])), {}, names),
-            "The paper: total FVU falls by 3 to 5% (absolute or relative is not said), nonlinear FVU hardly.",
-        ),
+        shared.sae_table("Codes by the encoder and by gradient pursuit", result, scores, rows=rows),
+        shared.width_curve("FVU with pursued codes", "FVU", shared.over_width(rows, {}, lines), note),
     )
 
 

@@ -149,29 +149,29 @@ def _kept(rests: Rests[Array], name: str, intercept: bool) -> Array:
 
 def draw(result: ResultObject) -> Figures:
     """What the three maps explain against L0, the cosine beside them, and all numbers in two tables."""
-    from inspector.drawing.figures import Axis, GroupedBars, curve_by_width, sae_table
-    from inspector.options import width_label
-
-    rows, intervals = result["saes"], result["intervals"]
-    shown = [row for row in rows if row["sae"] in result["result"]["series"]]
-    lengths = shared.scored(
-        norm_ratio="‖x_hat‖/‖x‖", norm_ratio_centred="centred", cosine="cosine", cosine_centred="cosine, centred"
-    )
-    explained = shared.scored(**{f"r2_{name}": f"R² {name}" for name in MAPS}, scalar_share="share")
-    title = "Cosine of the linear error and x, both centred"
+    shown = [row for row in result["saes"] if row["sae"] in result["result"]["series"]]
+    maps = {f"r2_{name}": name for name in MAPS}
+    lengths = {
+        "norm_ratio": "‖x_hat‖/‖x‖",
+        "norm_ratio_centred": "centred",
+        "cosine": "cosine",
+        "cosine_centred": "cosine, centred",
+    }
+    explained = {key: f"R² {name}" for key, name in maps.items()} | {"scalar_share": "share"}
+    title, cosine = "Cosine of the linear error and x, both centred", "cosine_centred"
     return (
-        GroupedBars(
-            title="The error explained by scalings of x and by the whole map",
-            value=Axis(label="pooled R²"),
-            groups=tuple(shared.saes_named(shown)),
-            bars=tuple(
-                shared.bar(name, [row[f"r2_{name}"] for row in shown], shared.ends_of(shown, intervals, f"r2_{name}"))
-                for name in MAPS
+        shared.grouped_bars(
+            "The error explained by scalings of x and by the whole map",
+            "pooled R²",
+            shared.saes_named(shown),
+            (
+                shared.bar(name, [row[key] for row in shown], shared.ends_of(shown, result["intervals"], key))
+                for key, name in maps.items()
             ),
         ),
-        curve_by_width(title, rows, intervals, lengths[-1], width_label),
-        sae_table("Lengths and directions", rows, {}, lengths, result["definition"]),
-        sae_table("How much of the map is a scaling", rows, {}, explained),
+        shared.by_l0(title, result, cosine, lengths[cosine]),
+        shared.sae_table("Lengths and directions", result, lengths, ends=False),
+        shared.sae_table("How much of the map is a scaling", result, explained, ends=False, note=""),
     )
 
 

@@ -180,20 +180,20 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
 def draw(result: ResultObject) -> Figures:
     """The curve with the parabola, and its numbers."""
-    from inspector.drawing.figures import Axis, Column, Curve
+    from inspector.drawing.figures import Column
 
     found = result["result"]
     intervals = list(result["intervals"]["simulation"].values())
     law = "alpha (1 - alpha)"
-    curve = Curve(
-        title="Random features",
-        x=Axis(label="share of variance ablated"),
-        y=Axis(label="FVU"),
-        series=(
+    curve = shared.curve(
+        "Random features",
+        "share of variance ablated",
+        "FVU",
+        (
             shared.line("reconstruction + linear", found["alpha"], found["fvu_nonlinear"], intervals),
             shared.line(law, found["alpha"], found["expected"], style="points"),
         ),
-        note="The paper calls this curve a parabola and random vectors a bad test case; it is exactly this one.",
+        "The paper calls this curve a parabola and random vectors a bad test case; it is exactly this one.",
     )
     columns = [found[name] for name in ("ablated", "alpha", "fvu", "fvu_nonlinear", "expected")]
     table = shared.table(

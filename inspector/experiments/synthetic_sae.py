@@ -192,7 +192,7 @@ def _pearson(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 def draw(result: ResultObject) -> Figures:
     """Table 1, both maps of estimates, and both panels of ablations."""
-    from inspector.drawing.figures import Axis, Curve, Heatmap
+    from inspector.drawing.figures import Axis, Heatmap
 
     found = result["result"]
     intervals = result["intervals"][found["sae"]]
@@ -221,15 +221,15 @@ def draw(result: ResultObject) -> Figures:
         for name in NOISES
     )
     curves = (
-        Curve(
-            title=f"Dense noise {panel['dense']:g}, introduced {panel['introduced']:g}",
-            x=Axis(label="latents ablated", unit="%"),
-            y=Axis(label="FVU"),
-            series=tuple(
+        shared.curve(
+            f"Dense noise {panel['dense']:g}, introduced {panel['introduced']:g}",
+            Axis(label="latents ablated", unit="%"),
+            "FVU",
+            (
                 shared.line(name, map(float, panel["ablated"]), panel[key])
                 for name, key in (("reconstruction", "fvu"), ("+ linear", "fvu_nonlinear"))
             ),
-            note="The paper: the curve with the linear prediction is horizontal.",
+            "The paper: the curve with the linear prediction is horizontal.",
         )
         for panel in found["panels"]
     )

@@ -225,7 +225,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
 
 def draw(result: ResultObject) -> Figures:
     """A table of the laws, and the correlation of Poisson weights against their rate."""
-    from inspector.drawing.figures import Axis, Curve
+    from inspector.drawing.figures import Axis
 
     found = result["result"]
     note = (
@@ -249,16 +249,12 @@ def draw(result: ResultObject) -> Figures:
         digits=4,
     )
     one = {"printed in the paper": "paper_correlation_poisson_1", "simulated": "correlation_poisson_1_simulated"}
-    curve = Curve(
-        title="Poisson weights",
-        x=Axis(label="rate", log=True),
-        y=Axis(label="correlation of ‖x‖² and its best probe"),
-        series=(
-            shared.line("closed form", found["rates"], found["correlation_by_rate"]),
-            *(shared.line(name, (1.0,), (found[key],), style="points") for name, key in one.items()),
-        ),
+    lines = (
+        shared.line("closed form", found["rates"], found["correlation_by_rate"]),
+        *(shared.line(name, (1.0,), (found[key],), style="points") for name, key in one.items()),
     )
-    return table, curve
+    rate, correlation = Axis(label="rate", log=True), "correlation of ‖x‖² and its best probe"
+    return table, shared.curve("Poisson weights", rate, correlation, lines)
 
 
 def definition(protocol: Protocol, params: Params) -> str:
