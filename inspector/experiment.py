@@ -63,6 +63,22 @@ def bounded(default: Any, least: float, most: float) -> Any:
     return field(default=default, metadata={"least": least, "most": most})
 
 
+def chosen(default: str, among: Sequence[str], *, several: bool = False) -> Any:
+    """A parameter that is one of some words.
+
+    Args:
+        default: where it is not given; need not be among them.
+        among: what a command line may say.
+        several: it may be more than one, with commas between; see `words_of`.
+    """
+    return field(default=default, metadata={"among": tuple(among), "several": several})
+
+
+def words_of(value: str) -> list[str]:
+    """The words of a parameter that may be several, each once."""
+    return list(dict.fromkeys(word for word in value.replace(" ", "").split(",") if word))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitParams:
     """Parameters of every experiment that fits affine maps."""
@@ -104,17 +120,16 @@ class Experiment:
     contradicted_by: str
     """What would contradict the paper's claim."""
     params: type[FitParams]
-    compute: Callable[[Statistics, Any], Outcome]
-    """(statistics, params) to outcome."""
     draw: Callable[[ResultObject], Sequence[Figure]]
+    compute: Callable[[Statistics, Any], Outcome] | None = None
+    """(statistics, params) to outcome; None: a simulation, or another command makes its results."""
     needs: tuple[Need, ...] = ()
     """What it takes from the shared passes beyond the SAEs' variances."""
     measure: Callable[[Measuring, Any], Generator[Event, None, object]] | None = None
     """(what there is, params) to what the shared passes do not collect; `compute` finds it in `statistics.own` under
     the experiment's id. Experiments with the same function and equal params are measured once."""
-    simulate: Callable[[int, Any], Generator[Event, None, object]] | None = None
-    """(seed, params) to what was drawn, which `compute` finds in the same place: it looks at no model, and runs without
-    one."""
+    simulate: Callable[[int, Any], Generator[Event, None, Outcome]] | None = None
+    """(seed, params) to an outcome without rows: it looks at no model, and runs without one."""
 
     @property
     def needs_target(self) -> bool:
@@ -156,19 +171,31 @@ def _params(experiment: Experiment, given: Mapping[str, str]) -> FitParams:
     for name in fields(experiment.params):
         if name.name in given:
             values[name.name] = _parsed(name.name, given[name.name], str(name.type))
-            _check_bounds(name.name, values[name.name], name.metadata)
+            if "among" in name.metadata and values[name.name] != name.default:
+                _check_words(name.name, values[name.name], **name.metadata)
+            elif "least" in name.metadata:
+                _check_bounds(name.name, values[name.name], **name.metadata)
     return experiment.params(**values)
 
 
-def _check_bounds(key: str, value: bool | float | str, bounds: Mapping[str, float]) -> None:
+def _check_words(key: str, value: str, among: Sequence[str], several: bool) -> None:
+    """Refuse a word that is not among those that there are, before anything is loaded.
+
+    Raises:
+        UsageError: there is no such word, or none was given.
+    """
+    for word in (words_of(value) or [""]) if several else [value]:
+        if word not in among:
+            which = f": '{word}'" if several else ""
+            raise UsageError(f"'{key}={value}'{which} is not known.{nearest(word, among)}")
+
+
+def _check_bounds(key: str, value: float, least: float, most: float) -> None:
     """Refuse a number outside its bounds.
 
     Raises:
         UsageError: it is outside, or no finite number.
     """
-    if not bounds or isinstance(value, bool | str):
-        return
-    least, most = bounds["least"], bounds["most"]
     if not least <= value <= most:  # which a NaN is not either
         raise UsageError(
             f"'{key}={value:,}' is outside its bounds. Write a number from {least:,g} to {most:,.12g}, as -p {key}="

@@ -99,19 +99,14 @@ def _simulated(spec: RunSpec, experiment: Experiment, params: FitParams) -> Gene
     assert experiment.simulate is not None, "chosen for being one"
     if spec.null is not None:
         yield Warned(message=_not_reached(experiment, spec.null))
-    drawn = yield from experiment.simulate(spec.target.seed, params)
-    statistics = Statistics(
-        d=0, n_train=0, n_test=0, n_test_contexts=0, intercept=True, fvu_on="", effective_rank=0, condition_number=1.0,
-        constant_share=0.0, affine_fvu=None, affine_fvu_nonlinear=None, saes=(), own={experiment.id: drawn},
-    )  # fmt: skip
-    outcome = experiment.compute(statistics, params)
+    outcome = yield from experiment.simulate(spec.target.seed, params)
     for warning in outcome.warnings:
         yield Warned(message=warning)
     made_from = {"seed": spec.target.seed, "profile": spec.profile, "null": spec.null}
     about = provenance(made_from | {"experiment": experiment.id, "params": asdict(params)})
     definition = experiment.defined(PROTOCOLS[spec.profile], params)
     warnings = list(outcome.warnings)
-    return dict(result_object(experiment, outcome, statistics, spec, about, warnings, definition=definition))
+    return dict(result_object(experiment, outcome, None, spec, about, warnings, definition=definition))
 
 
 def _not_reached(experiment: Experiment, null: str) -> str:
@@ -195,6 +190,7 @@ class _Run:
     def _finished(self, experiment: Experiment, statistics: Statistics) -> Iterator[Event]:
         """Compute one experiment of the target, keep its object and tell it."""
         spec, loaded, plan = self.spec, self.loaded, self.plan
+        assert experiment.compute is not None, "no simulation"
         outcome = experiment.compute(statistics, self.params[experiment.id])
         made_from = {
             **identity(loaded, spec, split=self.split, intercept=self.intercept),
@@ -244,7 +240,7 @@ class _Run:
 
     def _key(self, experiment: Experiment) -> str:
         """The experiment, its parameters and its file: one of the user's own may have been changed in between."""
-        return f"{experiment.id}-{_digest(experiment.compute, self.params[experiment.id])}"
+        return f"{experiment.id}-{_digest(experiment.draw, self.params[experiment.id])}"
 
     def _shared(self, *, again: bool) -> Generator[Event, None, Shared]:
         """Both passes and what they conclude; `again`: activations of all contexts will be asked for afterwards."""

@@ -108,7 +108,7 @@ def child(loaded: Loaded, spec: RunSpec, folder: Path, out: Path, say: Callable[
     honest = runner.choose
 
     def chosen(names: Any) -> list[Experiment]:
-        return [replace(each, compute=_telling(each, say)) for each in honest(names)]
+        return [_telling(each, say) for each in honest(names)]
 
     def hear(event: Event) -> None:
         if isinstance(event, PassProgress) and event.name in PASSES:
@@ -123,13 +123,20 @@ def child(loaded: Loaded, spec: RunSpec, folder: Path, out: Path, say: Callable[
     out.with_suffix(".tmp").replace(out)
 
 
-def _telling(experiment: Experiment, say: Callable[[str], None]) -> Callable[..., Any]:
+def _telling(experiment: Experiment, say: Callable[[str], None]) -> Experiment:
     def compute(*arguments: Any) -> Any:
+        assert experiment.compute is not None
         say(f"compute {experiment.id}")
         return experiment.compute(*arguments)
 
-    compute.__module__ = experiment.compute.__module__
-    return compute
+    def simulate(*arguments: Any) -> Any:
+        assert experiment.simulate is not None
+        say(f"compute {experiment.id}")
+        return (yield from experiment.simulate(*arguments))
+
+    if experiment.needs_target:
+        return replace(experiment, compute=compute)
+    return replace(experiment, simulate=simulate)
 
 
 def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int | None, pause: float) -> int | None:

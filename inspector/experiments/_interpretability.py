@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from inspector.errors import UsageError
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject
+from inspector.experiment import Experiment, FitParams, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Statistics
+from inspector.experiments._shared import Figures
 
 if TYPE_CHECKING:
     from inspector.drawing.figures import BarSeries, Figure
@@ -36,15 +35,6 @@ _NEGATIVES = {
 def definition_of(scorer: str) -> str:
     """What exactly is measured."""
     return PROTOCOL.format(negatives=_NEGATIVES[scorer])
-
-
-def compute(_statistics: Statistics, _params: FitParams) -> Outcome:
-    """Nothing is computed from statistics alone.
-
-    Raises:
-        UsageError: always.
-    """
-    raise UsageError("Latents are judged by `dm-inspect interp`, not by `dm-inspect run`. See `dm-inspect interp -h`.")
 
 
 def draw(result: ResultObject) -> Figures:
@@ -170,7 +160,6 @@ INTERPRETABILITY = Experiment(
     definition=PROTOCOL.format(negatives="50 windows in which it is not"),
     contradicted_by="A balanced accuracy no higher than with the explanations of other latents.",
     params=FitParams,
-    compute=compute,
     draw=draw,
 )
 COMPARISON = Experiment(
@@ -181,7 +170,6 @@ COMPARISON = Experiment(
     definition=PROTOCOL.format(negatives="50 windows in which it is not"),
     contradicted_by="The interval over latents of the difference in balanced accuracy covers 0 (C9).",
     params=FitParams,
-    compute=compute,
     draw=draw_comparison,
 )
 EXPERIMENTS = {experiment.id: experiment for experiment in (INTERPRETABILITY, COMPARISON)}

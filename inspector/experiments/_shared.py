@@ -106,6 +106,11 @@ def of_draws(draws: Mapping[str, Sequence[float | None]]) -> tuple[Values, Inter
     return values, {name: None if name in endless else interval(each) for name, each in draws.items()}
 
 
+def copied(found: object, *names: str) -> dict[str, Any]:
+    """Fields that a result has from what was measured, under the same names."""
+    return {name: getattr(found, name) for name in names}
+
+
 def defined(value: float | None) -> float | None:
     """The number, or None if it is not one."""
     return value if value is not None and math.isfinite(value) else None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen, words_of
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
@@ -22,7 +21,6 @@ KINDS = {
 }
 TARGETS = ("nonlinear_error", "sae_error", "linear_error", "activation", "sae")
 """In the order they are drawn: the three panels of Fig. 9b, then what the published code can predict too."""
-LAYERS = ("same", "previous")
 NAMED = {"activation": "x", "sae": "Sae(x)"}
 """Targets that are drawn by other names."""
 TITLES = {"own": "Sae(x)", "previous": "previous residual", "mlp": "MLP", "attn": "attention", "joint": "joint"}
@@ -41,13 +39,13 @@ class Params(FitParams):
     """The SAE whose error is predicted; empty: the one most like its companions in width and L0."""
     tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of the largest regressor if that is more."""
-    regressors: str = "sae"
+    regressors: str = chosen("sae", list(KINDS), several=True)
     """What of each component is regressed on, one after the other, with commas between: 'sae' (its reconstruction, as
     the paper), 'activation', 'sae_error', 'linear_error', 'nonlinear_error' (of the component's own SAE)."""
-    targets: str = "sae_error,linear_error,nonlinear_error"
+    targets: str = chosen("sae_error,linear_error,nonlinear_error", list(KINDS), several=True)
     """What is predicted, with commas between: the SAE's error and its parts, as the paper, 'activation' (x) or 'sae'
     (its reconstruction)."""
-    components: str = "same"
+    components: str = chosen("same", ("same", "previous"))
     """Layer of MLP and attention: 'same' as Eq. 16 and the code, or 'previous' as the text (E-12, D-22)."""
 
 
@@ -75,39 +73,17 @@ class Result:
 
 
 def measure(measuring: Measuring, params: Params) -> Work[Components | None]:
-    """See `measure_components`.
-
-    Raises:
-        UsageError: `components` is neither 'same' nor 'previous', or `regressors` has an unknown word.
-    """
+    """See `measure_components`."""
     from inspector.statistics.components import measure_components
 
-    if params.components not in LAYERS:
-        raise UsageError(f"'components={params.components}' is no layer.{nearest(params.components, LAYERS)}")
-    return (
-        yield from measure_components(
-            measuring,
-            tokens=params.tokens,
-            component_layer=params.components,
-            sae_id=params.sae,
-            kinds=words_of(params, "regressors"),
-            targets=words_of(params, "targets"),
-        )
+    return measure_components(
+        measuring,
+        tokens=params.tokens,
+        component_layer=params.components,
+        sae_id=params.sae,
+        kinds=words_of(params.regressors),
+        targets=words_of(params.targets),
     )
-
-
-def words_of(params: Params, key: Literal["regressors", "targets"]) -> list[str]:
-    """The words of `regressors` or `targets`, each once.
-
-    Raises:
-        UsageError: one is unknown, or there is none.
-    """
-    given: str = getattr(params, key)
-    words = list(dict.fromkeys(word for word in given.replace(" ", "").split(",") if word))
-    for word in words or [""]:
-        if word not in KINDS:
-            raise UsageError(f"'{key}={given}': '{word}' is no {key[:-1]}.{nearest(word, list(KINDS))}")
-    return words
 
 
 def named(regressor: str) -> str:
@@ -206,8 +182,8 @@ def draw(result: ResultObject) -> Figures:
 
 def definition(protocol: Protocol, params: Params) -> str:
     """What a run with this protocol measures."""
-    kinds = ", or on the ".join(KINDS[kind] for kind in words_of(params, "regressors"))
-    targets = words_of(params, "targets")
+    kinds = ", or on the ".join(KINDS[kind] for kind in words_of(params.regressors))
+    targets = words_of(params.targets)
     *names, last = (NAMED.get(target, target) for target in targets)
     said = f"{', '.join(names)} and {last}" if names else last
     itself = " What x or Sae(x) says of itself is 1 by construction." if NAMED.keys() & targets else ""

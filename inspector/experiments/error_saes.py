@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
@@ -34,7 +34,7 @@ READING = (
 class Params(FitParams):
     """Whose error, and how the SAEs on it are trained; 0 and an empty name mean: as the preset says."""
 
-    preset: str = "demo"
+    preset: str = chosen("demo", ("demo", "paper", "authors"))
     """'paper': Gemma 2 9B, layer 20, 16k, L0 60, 100M tokens. 'authors': the published script's site, Gemma 2 2B, layer
     12, L0 82 (D-13). 'demo': a minute or two on one core."""
     sae: str = ""
@@ -53,17 +53,6 @@ class Params(FitParams):
     """SAEs on x, on the whole error and on noise, with the first seed."""
     folder: str = ""
     """Where the trained SAEs are kept; empty: in the cache."""
-
-    def __post_init__(self) -> None:
-        """Refuse a mistyped preset before anything is loaded.
-
-        Raises:
-            UsageError: there is no such preset.
-        """
-        if self.preset != "demo":
-            from inspector.training.error_recipe import recipe_of
-
-            recipe_of(self.preset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +91,9 @@ class Result:
 
 
 def measure(measuring: Measuring, params: Params) -> Work[Trained]:
-    """See `measure_error_saes`.
-
-    Raises:
-        UsageError: there is no such preset.
-    """
+    """See `measure_error_saes`."""
     from inspector.training.error_recipe import recipe_of
+    from inspector.statistics.error_saes import measure_error_saes
 
     recipe = recipe_of(
         params.preset,
@@ -118,9 +104,7 @@ def measure(measuring: Measuring, params: Params) -> Work[Trained]:
         seeds=params.seeds,
         control_seeds=None if params.controls else 0,
     )
-    from inspector.statistics.error_saes import measure_error_saes
-
-    return (yield from measure_error_saes(measuring, recipe, sae_id=params.sae, folder=params.folder))
+    return measure_error_saes(measuring, recipe, sae_id=params.sae, folder=params.folder)
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -160,23 +144,12 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             own = [b - a for b, a in zip(by_part[noise][0].fvu, by_part[part][0].fvu, strict=True)]
             structure[part] = shared.defined(own[0])
             intervals[f"{part} below noise, over contexts"] = interval(own)
-    recipe = found.recipe
     return Outcome(
         rows=(),
         result=Result(
-            preset=recipe.preset,
-            sae=found.sae,
-            at_home=found.at_home,
-            k=recipe.k,
-            d_sae=found.d_sae,
-            tokens=found.tokens,
-            n_steps=found.n_steps,
-            batch_tokens=found.batch_tokens,
-            learning_rate=found.learning_rate,
-            n_contexts=found.n_contexts,
-            epochs=found.epochs,
-            seeds=recipe.seeds,
-            n_test=found.n_test,
+            **shared.copied(found.recipe, "preset", "k", "seeds"),
+            **shared.copied(found, "sae", "at_home", "d_sae", "tokens", "n_steps", "batch_tokens", "learning_rate"),
+            **shared.copied(found, "n_contexts", "epochs", "n_test", "folder"),
             parts=parts,
             difference={
                 "fvu": shared.defined(mean(differences)),
@@ -184,7 +157,6 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             },
             structure=structure,
             curves=curves,
-            folder=found.folder,
         ),
         intervals={found.sae: intervals},
         controls={

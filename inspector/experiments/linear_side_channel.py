@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from inspector.errors import UsageError
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
@@ -30,7 +29,7 @@ class Params(FitParams):
     """About so many, in whole contexts; 0 takes all."""
     rank: int = bounded(16, 0, 1_000_000)
     """Rank whose FVU stands in the table."""
-    dense: float = bounded(0.1, 0, 1)
+    dense: float = bounded(0.1, 1e-6, 1)
     """A latent that is active on a larger share of the tokens is dense."""
 
 
@@ -79,15 +78,9 @@ MOST_LISTED = 50
 
 
 def measure(measuring: Measuring, params: Params) -> Work[Channels]:
-    """See `measure_channels`.
-
-    Raises:
-        UsageError: `dense` is no share.
-    """
+    """See `measure_channels`."""
     from inspector.statistics.side_channel import measure_channels
 
-    if not 0.0 < params.dense <= 1.0:
-        raise UsageError(f"'dense={params.dense:g}' is no share of the tokens. Write for example -p dense=0.1.")
     return measure_channels(measuring, l0=params.l0, tokens=params.tokens, rank=params.rank, dense=params.dense)
 
 

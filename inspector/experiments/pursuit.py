@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
@@ -27,7 +26,7 @@ class Params(FitParams):
     """Per width, the SAE whose nominal L0 is nearest; 0 takes all."""
     tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
-    variant: str = ""
+    variant: str = chosen("", VARIANTS)
     """'careful', 'paper-code' (D-17) or 'refit' (careful, then non-negative least squares); empty: by profile."""
 
 
@@ -77,15 +76,9 @@ class Result:
 
 
 def measure(measuring: Measuring, params: Params) -> Work[Pursued]:
-    """See `measure_pursuit`; `dark-matter-breakdown` asks for the same.
-
-    Raises:
-        UsageError: an unknown variant.
-    """
+    """See `measure_pursuit`; `dark-matter-breakdown` asks for the same."""
     from inspector.statistics.pursued import measure_pursuit
 
-    if params.variant and params.variant not in VARIANTS:
-        raise UsageError(f"'variant={params.variant}' is not a pursuit.{nearest(params.variant, VARIANTS)}")
     variant = cast("Variant", params.variant) if params.variant else None
     return measure_pursuit(measuring, l0=params.l0, tokens=params.tokens, variant=variant)
 

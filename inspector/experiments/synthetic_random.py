@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Protocol, Work
 
 ABLATED = tuple(i / 10 for i in range(11))
 MOST_BYTES = 4_000_000_000
@@ -30,25 +30,8 @@ class Params(FitParams):
     """Expected number of features per token."""
     exponent: float = bounded(0.5, 0, 10)
     """Power law: feature i is active in proportion to i^-exponent. The paper does not state its own."""
-    magnitudes: str = "equal"
+    magnitudes: str = chosen("equal", ("equal", "exponential"))
     """'equal', or 'exponential': of an active feature."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curves:
-    """What the simulation gave, per share of features ablated."""
-
-    alpha: tuple[float, ...]
-    """Share of the variance that the ablated features have."""
-    fvu: tuple[float, ...]
-    """Of what is left."""
-    fvu_nonlinear: tuple[float, ...]
-    """Of that plus the linear prediction of the rest, held-out samples."""
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    """95% bootstrap over held-out samples of fvu_nonlinear."""
-    n_train: int
-    n_test: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +40,11 @@ class Result:
 
     ablated: list[float]
     alpha: list[float]
+    """Share of the variance that the ablated features have."""
     fvu: list[float]
+    """Of what is left."""
     fvu_nonlinear: list[float]
+    """Of that plus the linear prediction of the rest, held-out samples."""
     expected: list[float]
     """alpha (1 - alpha), S-17."""
     largest_gap: float
@@ -69,21 +55,19 @@ class Result:
     n_test: int
 
 
-def simulate(seed: int, params: Params) -> Work[Curves]:
+def simulate(seed: int, params: Params) -> Work[Outcome]:
     """Draw sparse sums of random directions, take features away, and predict what is missing from the whole.
 
+    Intervals: 95% bootstrap over held-out samples of fvu_nonlinear.
+
     Raises:
-        UsageError: `magnitudes` is unknown, or the simulation is too large.
+        UsageError: the simulation is too large.
     """
     import numpy as np
 
-    from inspector.errors import UsageError, nearest
+    from inspector.errors import UsageError
     from inspector.events import PassProgress
 
-    if params.magnitudes not in ("equal", "exponential"):
-        raise UsageError(
-            f"'magnitudes={params.magnitudes}' is not known.{nearest(params.magnitudes, ('equal', 'exponential'))}"
-        )
     n_bytes = 8 * params.dims * (params.features + len(ABLATED) * params.samples)
     if n_bytes > MOST_BYTES:
         raise UsageError(
@@ -115,34 +99,26 @@ def simulate(seed: int, params: Params) -> Work[Curves]:
     scatter = (fitted - centre).T @ (fitted - centre)
     total = ((tested - tested.mean(axis=0)) ** 2).sum(axis=1)
     counts = rng.multinomial(len(tested), np.full(len(tested), 1 / len(tested)), size=params.resamples)
-    alphas, plain, left, low, high = [], [], [], [], []
+    curves: dict[str, list[float]] = {"alpha": [], "fvu": [], "fvu_nonlinear": []}
+    intervals: list[Interval] = []
     for cut, x_hat in zip(cuts, kept, strict=True):
         error = x - x_hat
         mean = error[:n_train].mean(axis=0)
         weight = np.linalg.solve(scatter, (fitted - centre).T @ (error[:n_train] - mean))
         rest = ((error[n_train:] - mean - (tested - centre) @ weight) ** 2).sum(axis=1)
-        alphas.append(float(variance_all[cut:].sum() / variance_all.sum()))
-        plain.append(float((error[n_train:] ** 2).sum() / total.sum()))
-        left.append(float(rest.sum() / total.sum()))
+        curves["alpha"].append(float(variance_all[cut:].sum() / variance_all.sum()))
+        curves["fvu"].append(float((error[n_train:] ** 2).sum() / total.sum()))
+        curves["fvu_nonlinear"].append(float(rest.sum() / total.sum()))
         drawn = np.sort((counts @ rest) / (counts @ total))
-        ends = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else np.array([left[-1], left[-1]])
-        low.append(float(ends[0]))
-        high.append(float(ends[1]))
-    return Curves(
-        alpha=tuple(alphas), fvu=tuple(plain), fvu_nonlinear=tuple(left), low=tuple(low), high=tuple(high),
-        n_train=n_train, n_test=len(tested),
-    )  # fmt: skip
+        low, high = np.percentile(drawn, [2.5, 97.5]).tolist() if len(drawn) else (0.0, 0.0)
+        intervals.append((low, high) if len(drawn) else None)
+    return _outcome(curves, intervals, params, n_train)
 
 
-def compute(statistics: Statistics, params: Params) -> Outcome:
+def _outcome(curves: Mapping[str, list[float]], ends: Sequence[Interval], params: Params, n_train: int) -> Outcome:
     """The curve beside the parabola."""
-    found = cast("Curves", statistics.own["synthetic-random"])
-    expected = [alpha * (1 - alpha) for alpha in found.alpha]
-    gap = max(abs(value - law) for value, law in zip(found.fvu_nonlinear, expected, strict=True))
-    intervals: dict[str, Interval] = {
-        f"ablated {share:.0%}": (low, high) if params.resamples else None
-        for share, low, high in zip(ABLATED, found.low, found.high, strict=True)
-    }
+    left, expected = curves["fvu_nonlinear"], [alpha * (1 - alpha) for alpha in curves["alpha"]]
+    gap = max(abs(value - law) for value, law in zip(left, expected, strict=True))
     warnings = []
     if params.features < 20 * params.dims:
         warnings.append(
@@ -153,16 +129,16 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
         rows=(),
         result=Result(
             ablated=list(ABLATED),
-            alpha=list(found.alpha),
-            fvu=list(found.fvu),
-            fvu_nonlinear=list(found.fvu_nonlinear),
+            alpha=curves["alpha"],
+            fvu=curves["fvu"],
+            fvu_nonlinear=left,
             expected=expected,
             largest_gap=gap,
             parabola=gap < EXPLAINED_WITHIN,
-            n_train=found.n_train,
-            n_test=found.n_test,
+            n_train=n_train,
+            n_test=params.samples - n_train,
         ),
-        intervals={"simulation": {name: ends for name, ends in intervals.items()}},
+        intervals={"simulation": {f"ablated {share:.0%}": own for share, own in zip(ABLATED, ends, strict=True)}},
         controls={
             "parabola": {
                 "definition": "With near-isotropic features, ablating a share alpha of the variance leaves "
@@ -171,7 +147,7 @@ def compute(statistics: Statistics, params: Params) -> Outcome:
             },
             "ends": {
                 "definition": "Nothing ablated and everything ablated: both must leave 0.",
-                "fvu_nonlinear": [found.fvu_nonlinear[0], found.fvu_nonlinear[-1]],
+                "fvu_nonlinear": [left[0], left[-1]],
             },
         },
         warnings=tuple(warnings),
@@ -234,6 +210,5 @@ EXPERIMENT = Experiment(
     contradicted_by="A curve other than alpha (1 - alpha) (C17).",
     params=Params,
     simulate=simulate,
-    compute=compute,
     draw=draw,
 )

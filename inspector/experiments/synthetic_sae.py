@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from inspector.errors import UsageError, nearest
-from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
+from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
 
@@ -38,7 +37,7 @@ class Params(FitParams):
     """Nominal, as the paper's SAE."""
     tokens: int = bounded(0, 0, 1_000_000_000)
     """About so many, in whole contexts; 0: 12,000, or 50 per dimension of x if that is more."""
-    encode: str = "clean"
+    encode: str = chosen("clean", ENCODE)
     """'clean': encode x' as the paper does; 'noisy': encode x' with its dense noise."""
     unit: float = bounded(0.0, 0, 1_000_000)
     """Standard deviation of a unit of noise; 0: noise of one unit has 5% of the variance of x'. paper-code: 1."""
@@ -77,24 +76,11 @@ class Result:
 
 
 def measure(measuring: Measuring, params: Params) -> Work[Planted]:
-    """See `measure_planted`.
-
-    Raises:
-        UsageError: `encode` is neither 'clean' nor 'noisy'.
-    """
+    """See `measure_planted`."""
     from inspector.statistics.synthetic import measure_planted
 
-    if params.encode not in ENCODE:
-        raise UsageError(f"'encode={params.encode}' is not known.{nearest(params.encode, ENCODE)}")
-    return (
-        yield from measure_planted(
-            measuring,
-            sae_id=params.sae,
-            l0=params.l0,
-            tokens=params.tokens,
-            encode=params.encode,
-            unit=params.unit,
-        )
+    return measure_planted(
+        measuring, sae_id=params.sae, l0=params.l0, tokens=params.tokens, encode=params.encode, unit=params.unit
     )
 
 

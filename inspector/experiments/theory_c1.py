@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Protocol, Work
 
 if TYPE_CHECKING:
     from inspector.experiments._theory import Array
@@ -53,28 +54,17 @@ class Law:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulated:
-    """What the simulation gave; each draw is [1 + resamples], the first as simulated."""
-
-    laws: tuple[Law, ...]
-    through_origin: tuple[float, ...]
-    """Slope without an intercept, Poisson weights of rate 1."""
-    wrong_slope_r2: tuple[float, ...]
-    """R-squared of Poisson weights of rate 1 predicted with the paper's slope and the best constant."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Result:
     """Closed forms, simulation, and the paper's slip. `..._exact` is the number without rounding."""
 
-    laws: list[dict[str, object]]
+    laws: tuple[Law, ...]
     r2_poisson_1: float
     """9/11."""
     r2_poisson_1_exact: str
     correlation_poisson_1: float
     """Its root."""
     correlation_poisson_1_simulated: float
-    paper_correlation_poisson_1: float
+    paper_correlation_poisson_1: float = PRINTED_CORRELATION
     """As printed (E-14)."""
     through_origin: float
     """(rate² m + rate m + 2 rate + 1) / (rate m + 1) at rate 1."""
@@ -90,42 +80,90 @@ class Result:
     correlation_poisson_1_exact: str = "3/sqrt(11)"
 
 
-def simulate(seed: int, params: Params) -> Work[Simulated]:
-    """Draw weights of every law and regress their sum of squares on them."""
+def simulate(seed: int, params: Params) -> Work[Outcome]:
+    """Draw weights of every law, regress their sum of squares on them, and put that beside the closed forms."""
     import numpy as np
 
     from inspector.events import PassProgress
     from inspector.experiments._theory import draw_weights, predicted
-    from inspector.statistics.measured import interval
 
     rng = np.random.default_rng(seed)
     times = np.ones((1, BLOCKS))
     if params.resamples:
         drawn = rng.multinomial(BLOCKS, np.full(BLOCKS, 1 / BLOCKS), size=params.resamples)
         times = np.concatenate([times, drawn])
-    laws = []
+    laws, intervals = [], {}
     for done, law in enumerate(LAWS, start=1):
         sums = times @ _products(draw_weights(law, params.draws, params.summands, rng))
         slopes, scores = _regressed(sums, intercept=True)
         closed = predicted(law)
+        draws = {"r2": scores.tolist(), "slope": slopes.tolist()}
+        if law == "poisson 1":
+            draws["through_origin"] = _regressed(sums, intercept=False)[0].tolist()
+            draws["wrong_slope_r2"] = _with_slope(sums, closed.paper_slope).tolist()
+            poisson = draws
+        _, intervals[law] = shared.of_draws(draws)
         laws.append(
             Law(
                 law=law,
                 slope=closed.slope,
                 slope_simulated=float(slopes[0]),
-                slope_interval=interval(slopes.tolist()),
+                slope_interval=intervals[law]["slope"],
                 paper_slope=closed.paper_slope,
                 r2=closed.r2,
                 r2_simulated=float(scores[0]),
-                r2_interval=interval(scores.tolist()),
+                r2_interval=intervals[law]["r2"],
             )
         )
-        if law == "poisson 1":
-            origin, wrong = _regressed(sums, intercept=False)[0], _with_slope(sums, closed.paper_slope)
         yield PassProgress(
             name="simulation", contexts_done=done, contexts_total=len(LAWS), tokens_per_second=0.0, seconds_left=0.0
         )
-    return Simulated(laws=tuple(laws), through_origin=tuple(origin.tolist()), wrong_slope_r2=tuple(wrong.tolist()))
+    return _outcome(laws, {name: each[0] for name, each in poisson.items()}, intervals, params.summands)
+
+
+def _outcome(
+    laws: Sequence[Law], poisson_1: Mapping[str, float], intervals: Mapping[str, shared.Intervals], summands: int
+) -> Outcome:
+    """Closed forms beside what was simulated; of Poisson weights of rate 1 without and with the paper's slope too."""
+    from fractions import Fraction
+
+    from inspector.experiments._theory import poisson, poisson_r2_with_slope, poisson_through_origin
+
+    one = Fraction(1)
+    right, wrong = poisson_r2_with_slope(one, 2 * one + 1), poisson_r2_with_slope(one, one + 1)
+    origin = poisson_through_origin(one, summands)
+    return Outcome(
+        rows=(),
+        result=Result(
+            laws=tuple(laws),
+            r2_poisson_1=float(right),
+            r2_poisson_1_exact=str(right),
+            correlation_poisson_1=float(right) ** 0.5,
+            correlation_poisson_1_simulated=max(poisson_1["r2"], 0.0) ** 0.5,
+            through_origin=float(origin),
+            through_origin_exact=str(origin),
+            through_origin_simulated=poisson_1["through_origin"],
+            wrong_slope_r2=float(wrong),
+            wrong_slope_r2_exact=str(wrong),
+            wrong_slope_r2_simulated=poisson_1["wrong_slope_r2"],
+            rates=list(CURVE_RATES),
+            correlation_by_rate=[poisson(rate).r2 ** 0.5 for rate in CURVE_RATES],
+        ),
+        intervals=intervals,
+        controls={
+            "two_valued": {
+                "definition": "Bernoulli weights: R-squared must be 1 exactly, whatever depends on what (S-19).",
+                "r2": {each.law: each.r2_simulated for each in laws if each.law.startswith("bernoulli")},
+            },
+            "paper_slope": {
+                "definition": "R-squared for Poisson weights of rate 1 with the paper's slope E w²/E w = 2 and the "
+                "best constant, instead of the least-squares slope 3 (E-15): in closed form, and simulated.",
+                "r2": float(wrong),
+                "exact": str(wrong),
+                "simulated": poisson_1["wrong_slope_r2"],
+            },
+        },
+    )
 
 
 def _products(w: Array) -> Array:
@@ -166,61 +204,6 @@ def _with_slope(sums: Array, slope: float) -> Array:
     rest = yy - 2 * slope * xy.sum(axis=1) + slope**2 * xx.sum(axis=(1, 2))
     r2: Array = 1.0 - rest / variance
     return r2
-
-
-def compute(statistics: Statistics, params: Params) -> Outcome:
-    """Closed forms beside what was simulated."""
-    from dataclasses import asdict
-    from fractions import Fraction
-
-    from inspector.experiments._theory import poisson, poisson_r2_with_slope, poisson_through_origin
-    from inspector.statistics.measured import interval
-
-    found = cast("Simulated", statistics.own["theory-c1"])
-    simulated = {each.law: each for each in found.laws}["poisson 1"].r2_simulated
-    one = Fraction(1)
-    right, wrong = poisson_r2_with_slope(one, 2 * one + 1), poisson_r2_with_slope(one, one + 1)
-    origin = poisson_through_origin(one, params.summands)
-    intervals: dict[str, dict[str, Interval]] = {
-        each.law: {"r2": each.r2_interval, "slope": each.slope_interval} for each in found.laws
-    }
-    intervals["poisson 1"] |= {
-        "through_origin": interval(found.through_origin),
-        "wrong_slope_r2": interval(found.wrong_slope_r2),
-    }
-    return Outcome(
-        rows=(),
-        result=Result(
-            laws=[asdict(each) for each in found.laws],
-            r2_poisson_1=float(right),
-            r2_poisson_1_exact=str(right),
-            correlation_poisson_1=float(right) ** 0.5,
-            correlation_poisson_1_simulated=max(simulated, 0.0) ** 0.5,
-            paper_correlation_poisson_1=PRINTED_CORRELATION,
-            through_origin=float(origin),
-            through_origin_exact=str(origin),
-            through_origin_simulated=found.through_origin[0],
-            wrong_slope_r2=float(wrong),
-            wrong_slope_r2_exact=str(wrong),
-            wrong_slope_r2_simulated=found.wrong_slope_r2[0],
-            rates=list(CURVE_RATES),
-            correlation_by_rate=[poisson(rate).r2 ** 0.5 for rate in CURVE_RATES],
-        ),
-        intervals=intervals,
-        controls={
-            "two_valued": {
-                "definition": "Bernoulli weights: R-squared must be 1 exactly, whatever depends on what (S-19).",
-                "r2": {each.law: each.r2_simulated for each in found.laws if each.law.startswith("bernoulli")},
-            },
-            "paper_slope": {
-                "definition": "R-squared for Poisson weights of rate 1 with the paper's slope E w²/E w = 2 and the "
-                "best constant, instead of the least-squares slope 3 (E-15): in closed form, and simulated.",
-                "r2": float(wrong),
-                "exact": str(wrong),
-                "simulated": found.wrong_slope_r2[0],
-            },
-        },
-    )
 
 
 def draw(result: ResultObject) -> Figures:
@@ -278,6 +261,5 @@ EXPERIMENT = Experiment(
     ),
     params=Params,
     simulate=simulate,
-    compute=compute,
     draw=draw,
 )

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 def result_object(
     experiment: Experiment,
     outcome: Outcome,
-    statistics: Statistics,
+    statistics: Statistics | None,
     spec: RunSpec,
     about: dict[str, Any],
     warnings: list[str],
     *,
     definition: str,
 ) -> ResultObject:
-    """What was measured, in the form of the contract; `definition` is what the run did, without its null."""
+    """What was measured, in the form of the contract; `definition` is what the run did, without its null.
+
+    Statistics are None for a simulation, whose outcome has no rows.
+    """
     saes = []
-    for sae, row in zip(statistics.saes, outcome.rows, strict=True) if outcome.rows else ():
-        if row is None:
+    for sae, row in zip(statistics.saes, outcome.rows, strict=True) if statistics and outcome.rows else ():
+        if row is None or statistics is None:
             continue
         common = {
             "sae": sae.ref.sae_id,

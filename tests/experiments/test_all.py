@@ -65,6 +65,7 @@ def statistics(*, undefined: bool = False) -> Statistics:
 
 
 def outcome_object(experiment: Experiment, of: Statistics) -> dict[str, Any]:
+    assert experiment.compute is not None
     outcome = experiment.compute(of, experiment.params())
     spec = RunSpec(target=TargetSpec(), experiments=(experiment.id,))
     about, said = {"fingerprint": "f"}, experiment.defined()
@@ -127,6 +128,7 @@ def test_it_draws_a_table_and_a_curve_from_its_stored_result(shared: Experiment,
 
 def test_compute_is_pure(shared: Experiment) -> None:
     of = statistics()
+    assert shared.compute is not None
     assert shared.compute(of, shared.params()) == shared.compute(of, shared.params())
 
 

@@ -191,7 +191,7 @@ def test_other_regressors_are_scikit_learns(toy: Toy) -> None:
     for name, value in values.items():
         predicted = LinearRegression().fit(value[train], error[train]).predict(value[test])
         assert found[name]["sae_error"] == pytest.approx(r2_score(error[test], predicted), abs=1e-4), name
-    with pytest.raises(UsageError, match="'linaer_error' is no regressor"):
+    with pytest.raises(UsageError, match="'linaer_error' is not known"):
         toy.one("cross-component", regressors="linaer_error")
 
 
@@ -226,7 +226,7 @@ def test_targets_are_the_activation_and_the_reconstruction_too(toy: Toy) -> None
     table, panels = find("cross-component").draw(found)  # type: ignore[arg-type]
     assert [column.title for column in table.columns[1::2]] == ["x mean dims", "Sae(x) mean dims"]  # type: ignore[union-attr]
     assert panels.groups == ("x", "Sae(x)")  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match="'targets=x': 'x' is no target"):
+    with pytest.raises(UsageError, match="'targets=x': 'x' is not known"):
         toy.one("cross-component", targets="x")
 
 
@@ -448,7 +448,7 @@ def test_d21_moves_planted_noise(results: dict[str, dict[str, Any]], published: 
 
 
 def test_wrong_parameters_are_answered(toy: Toy) -> None:
-    with pytest.raises(UsageError, match=r"'variant=carefull' is not a pursuit\. Nearest: careful"):
+    with pytest.raises(UsageError, match=r"'variant=carefull' is not known\. Nearest: careful"):
         toy.one("pursuit", variant="carefull")
     with pytest.raises(TargetError, match=r"no hook 'blocks\.1\.hook_resid_pots'"):
         toy.one("ce-splice", hook="blocks.1.hook_resid_pots")

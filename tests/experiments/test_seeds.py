@@ -79,17 +79,19 @@ def test_the_bootstrap_itself_follows_the_seed(
     """The measurement is the same: only what `compute` draws from it differs."""
     kept: dict[str, Any] = {}
     chosen = find(experiment)
+    honest = chosen.compute
+    assert honest is not None
 
     def compute(statistics: Any, params: Any) -> Any:
         kept["of"] = statistics, params
-        return chosen.compute(statistics, params)
+        return honest(statistics, params)
 
     monkeypatch.setattr("inspector.runner.choose", lambda _: [replace(chosen, compute=compute)])
     toys[0].run(experiment, **{key: value for key, value in SMALL.items() if _knows(experiment, key)})
     statistics, params = kept["of"]
     own = statistics.own[experiment]
     moved = replace(statistics, own={experiment: replace(own, seed=own.seed + 1)})
-    first, again, other = (_ends(chosen.compute(each, params)) for each in (statistics, statistics, moved))
+    first, again, other = (_ends(honest(each, params)) for each in (statistics, statistics, moved))
     assert first == again != other
 
 

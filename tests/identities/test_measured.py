@@ -67,15 +67,12 @@ def test_s16_pursuit_keeps_its_promises() -> None:
 def test_s17_random_features_leave_alpha_times_one_minus_alpha() -> None:
     """Isotropic, no noise, many more features than dimensions: to the specification's 0.01."""
     params = synthetic_random.Params(features=6000, dims=30, samples=8000, active=40.0, exponent=0.0)
-    found = finish(synthetic_random.simulate(0, params))
+    found: Any = finish(synthetic_random.simulate(0, params)).result
     expected = [alpha * (1 - alpha) for alpha in found.alpha]
     assert list(found.fvu_nonlinear) == pytest.approx(expected, abs=0.01)
     # It must fail where features are few: then most of what is missing can be told from what is there.
-    few = finish(
-        synthetic_random.simulate(
-            0, synthetic_random.Params(features=40, dims=30, samples=8000, active=8.0, exponent=0.0)
-        )
-    )
+    params = synthetic_random.Params(features=40, dims=30, samples=8000, active=8.0, exponent=0.0)
+    few: Any = finish(synthetic_random.simulate(0, params)).result
     assert max(abs(value - a * (1 - a)) for value, a in zip(few.fvu_nonlinear, few.alpha, strict=True)) > 0.05
 
 
