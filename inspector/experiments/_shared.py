@@ -15,6 +15,9 @@ from typing import Protocol as Structure
 from inspector.experiment import FitParams, Interval, bounded
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from inspector import events
     from inspector.drawing import figures
     from inspector.statistics import measured, pipeline, profiles
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 # What `Experiment` asks for, under names that cost nothing to import: experiments are typed without loading any of it.
+Array: TypeAlias = "npt.NDArray[np.float64]"
 Figures: TypeAlias = "Sequence[figures.Figure]"
 Measuring: TypeAlias = "pipeline.Measuring"
 Protocol: TypeAlias = "profiles.Protocol"

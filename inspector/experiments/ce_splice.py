@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Array, Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from inspector.drawing.figures import BarSeries
-    from inspector.experiments._theory import Array
     from inspector.statistics.spliced import Spliced, SplicedSae
 
 PARTS = ("linear", "nonlinear")

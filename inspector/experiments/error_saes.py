@@ -92,8 +92,8 @@ class Result:
 
 def measure(measuring: Measuring, params: Params) -> Work[Trained]:
     """See `measure_error_saes`."""
-    from inspector.training.error_recipe import recipe_of
     from inspector.statistics.error_saes import measure_error_saes
+    from inspector.training.error_recipe import recipe_of
 
     recipe = recipe_of(
         params.preset,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Array, Figures, Measuring, Protocol, Statistics, Work
 
 if TYPE_CHECKING:
-    from inspector.experiments._theory import Array
     from inspector.statistics.probed import Probed, ProbedSae
 
 SUFFIXES = {"mean_active": "", "power_ratio": "_power_ratio", "ols": "_ols"}

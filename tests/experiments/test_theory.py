@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from inspector.experiments._theory import (
+from inspector.experiments.theory_c1 import (
     RAW_MOMENTS,
     bernoulli,
     draw_weights,

@@ -15,8 +15,8 @@ from inspector.engine.nulls import gaussian_norm_r2
 from inspector.engine.pursuit import Pursuit
 from inspector.engine.regression import Factorisation
 from inspector.experiments import synthetic_random
-from inspector.experiments._theory import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
 from inspector.experiments.dark_matter_breakdown import stacked
+from inspector.experiments.theory_c1 import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Measuring
 from inspector.statistics.profiles import PROTOCOLS
