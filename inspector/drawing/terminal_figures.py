@@ -28,9 +28,8 @@ from inspector.drawing.lines import ELLIPSIS, clipped, cut, padded, prose, share
 from inspector.drawing.palette import LEVEL_MARKS, MISSING, FigurePalette, Line, TokenPalette, figure_palette, level_of
 from inspector.drawing.safe_text import NEWLINE, cell_width, visible, visible_block
 from inspector.drawing.scales import format_cell
-from inspector.drawing.terminal_bars import bars_lines, grouped_lines, violin_lines
-from inspector.drawing.terminal_curves import band_lines, curve_lines, trace_lines
-from inspector.drawing.terminal_grids import ends, grid_lines, heatmap_lines, ramp_line
+from inspector.drawing.terminal_plots import band_lines, curve_lines, ends, grid_lines, ramp_line, trace_lines
+from inspector.drawing.terminal_rows import bars_lines, grouped_lines, heatmap_lines, violin_lines
 
 NARROWEST = 40
 """Columns below which nothing is laid out any more; the lines are then wider than asked for."""

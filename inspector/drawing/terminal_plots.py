@@ -1,18 +1,18 @@
-"""Lines, stacked bands and token traces in a terminal."""
+"""Figures with something measured along both axes, in a terminal: lines, stacked bands, token traces, grids of dots."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from inspector.drawing.figures import Axis, Bands, Curve, Series, TokenTrace
-from inspector.drawing.lines import cut
-from inspector.drawing.palette import FILLS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
+from inspector.drawing.figures import Axis, Bands, Curve, Dot, DotGrid, Series, TokenTrace
+from inspector.drawing.lines import cut, joined
+from inspector.drawing.palette import FILLS, LEVEL_MARKS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run
 from inspector.drawing.plot import Plot, Point
 from inspector.drawing.safe_text import cell_width, visible
-from inspector.drawing.scales import SAID, Scale, Ticks, axis_text, ends_of, is_thicket, scale_of, thinned
+from inspector.drawing.scales import SAID, Scale, Ticks, axis_text, ends_of, is_thicket, number_text, scale_of, thinned
 
 SMALLEST = 5
 """Lines of a plot's inside, however little room there is."""
@@ -72,6 +72,62 @@ def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePale
     return [y_label(figure.value, palette), *legend, *plot.drawn()]
 
 
+def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette) -> list[Line]:
+    """A dot per place with its value beside it, where there is room; what found none is counted below."""
+    x = scale_of((dot.x for dot in figure.dots), figure.x, margin=0.08, named=True)
+    y = scale_of((dot.y for dot in figure.dots), figure.y, margin=0.08, named=True)
+    low, high = ends(dot.value for dot in figure.dots)
+    plot = framed(x, y, width, height - 3, palette)
+    for dot in figure.dots:
+        sign = "●" if dot.value is not None else MISSING
+        plot.marks([(dot.x, dot.y)], sign, _on_ground(dot, low, high, palette))
+    cells = plot.cells()
+    unsaid = 0
+    for dot in figure.dots:
+        cell = plot.cell((dot.x, dot.y))
+        if cell is not None and dot.value is not None:
+            style = palette.of_value(dot.value, low, high)
+            unsaid += not _say(
+                cells[: plot.lines], (plot.left + cell[0], cell[1]), number_text(dot.value), style, plot.left
+            )
+    drawn = [joined(row, palette.plain) for row in cells]
+    lines = [y_label(figure.y, palette), *drawn, ramp_line(figure.value, low, high, palette)]
+    if any(dot.value is None for dot in figure.dots):
+        lines.append([(f"{MISSING} undefined", palette.quiet)])
+    if unsaid:
+        lines.append([(f"no room for {unsaid} of {len(figure.dots)} numbers", palette.quiet)])
+    return lines
+
+
+def _say(cells: Sequence[list[Run]], cell: tuple[int, int], text: str, style: CellStyle, left: int) -> bool:
+    """Write a number beside its dot, on the first side with free cells; whether there was one."""
+    column, line = cell
+    size = cell_width(text)
+    for x, y in (
+        (column + 1, line),
+        (column - size, line),
+        (column - size // 2, line - 1),
+        (column - size // 2, line + 1),
+    ):
+        if left <= x and 0 <= y < len(cells) and x + size <= len(cells[y]):
+            around = range(max(x - 1, left), min(x + size + 1, len(cells[y])))  # two numbers never read as one
+            if all(cells[y][at][0] == " " or (at, y) == cell for at in around):
+                cells[y][x : x + size] = [(character, style) for character in text]
+                return True
+    return False
+
+
+def _on_ground(dot: Dot, low: float, high: float, palette: FigurePalette) -> CellStyle:
+    """The value's colour as a foreground, never so dark that the dot is lost."""
+    if dot.value is None or not palette.coloured:
+        return palette.plain
+    cell = palette.of_value(dot.value, low, high)
+    ground = palette.plain.background
+    if cell.background == ground:
+        return CellStyle(foreground=cell.foreground, background=ground)
+    return palette.plain
+
+
 def framed(x: Scale, y: Scale, width: int, height: int, palette: FigurePalette, *, above: Ticks = ()) -> Plot:
     """An empty plot with ticks on both axes; the label of y stands in the line above, which the caller writes.
 
@@ -108,6 +164,27 @@ def legend_lines(names: Sequence[Run], width: int, palette: FigurePalette) -> li
             lines.append([(text, style)])
             used = cell_width(text)
     return lines
+
+
+def ramp_line(value: Axis, low: float, high: float, palette: FigurePalette) -> Line:
+    """What the colours mean: the label, the smallest value, the ramp, the largest."""
+    line: Line = [(f"{visible(axis_text(value))}  {number_text(low)} ", palette.plain)]
+    if palette.coloured:
+        # A level without a ground of its own but with a colour of its own, where colours are few: a square shows it.
+        plain = palette.plain
+        line += [
+            ("■■" if style.background == plain.background and style.foreground != plain.foreground else "  ", style)
+            for style in palette.ramp
+        ]
+    else:
+        line.append((LEVEL_MARKS, palette.plain))
+    return [*line, (f" {number_text(high)}", palette.plain)]
+
+
+def ends(values: Iterable[float | None]) -> tuple[float, float]:
+    """The smallest and the largest defined number."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return (min(known), max(known)) if known else (0.0, 1.0)
 
 
 def draw_series(

@@ -1,4 +1,7 @@
-"""Bars, groups of bars with marks, and violins in a terminal; all lie on their side, so that names can be read."""
+"""Figures with a name per line, in a terminal: bars, groups of bars with marks, violins, heat maps.
+
+Bars and violins lie on their side, so that names can be read.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from inspector.drawing.figures import Axis, Bars, GroupedBars, Mark, Violin
-from inspector.drawing.lines import cut
-from inspector.drawing.palette import FILLS, MARKS, CellStyle, FigurePalette, Line, Run
+from inspector.drawing.figures import Axis, Bars, GroupedBars, Heatmap, Mark, Violin
+from inspector.drawing.lines import cut, padded
+from inspector.drawing.palette import FILLS, LEVEL_MARKS, MARKS, MISSING, CellStyle, FigurePalette, Line, Run, level_of
 from inspector.drawing.plot import Plot, Point
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import Scale, Ticks, axis_text, number_text, scale_of
-from inspector.drawing.terminal_curves import legend_lines
+from inspector.drawing.terminal_plots import ends, legend_lines, ramp_line, y_label
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 VIOLIN_LINES = 3
 MOST_OF_NAME = 0.35
 """Share of the width that names may take."""
-NARROWEST = 14
+NARROWEST_BARS = 14
 """Columns of bars, axis and gaps together, below which intervals are no longer written."""
+NARROWEST_CELL = 5
+"""Columns of a heat map's cell that can hold a number: `.812` and a space."""
 ROOM_FOR_NUMBERS, ROOM_FOR_MARKS = 70, 110
 """Columns from which a violin's numbers, and the values of marks, stand beside the plot."""
 
@@ -108,6 +113,46 @@ def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Lin
     return plot.drawn()
 
 
+def heatmap_lines(figure: Heatmap, width: int, palette: FigurePalette) -> list[Line]:
+    """Every value in a cell of its colour; where cells are too narrow for numbers, as the height of a block."""
+    meant = [(i, j, value) for i, row in enumerate(figure.values) for j, value in enumerate(row)
+             if not (figure.triangle and j < i)]  # fmt: skip
+    low, high = ends(value for _, _, value in meant)
+    names = [cut(visible(tick), max(width // 3, 4), keep_end=True) for tick in figure.y_ticks]
+    left = max(map(cell_width, names), default=0) + 2
+    rows, n = len(names), max(len(figure.x_ticks), 1)
+    size = min(max((width - left) // n, 1), 9)
+    plot = Plot(
+        left + n * size,
+        rows,
+        palette,
+        Scale(low=0.0, high=float(n)),
+        Scale(low=float(rows or 1), high=0.0),
+        x_ticks=[(j + 0.5, cut(visible(tick), max(size - 1, 4))) for j, tick in enumerate(figure.x_ticks)],
+        y_ticks=[(i + 0.5, name) for i, name in enumerate(names)],
+    )
+    for i, j, value in meant:
+        plot.text((j * size, i), *_cell(value, size, low, high, palette))
+    label: Line = [(" " * left + visible(axis_text(figure.x)), palette.plain)]
+    undefined: list[Line] = (
+        [[(f"{MISSING} undefined", palette.quiet)]] if any(each[2] is None for each in meant) else []
+    )
+    return [y_label(figure.y, palette), *plot.drawn(), label, *undefined, ramp_line(figure.value, low, high, palette)]
+
+
+def _cell(value: float | None, size: int, low: float, high: float, palette: FigurePalette) -> tuple[str, CellStyle]:
+    if value is None or not math.isfinite(value):
+        return padded(MISSING, max(size - 1, 1), right=True) + " " * (size > 1), palette.quiet
+    style = palette.of_value(value, low, high)
+    if size < NARROWEST_CELL:
+        return LEVEL_MARKS[level_of(value, low, high, len(LEVEL_MARKS))] * size, style
+    text = number_text(value)
+    if cell_width(text) > size - 1:  # 0.812 as .812, and then fewer digits: never a number cut in two
+        texts = [number_text(value, digits).replace("0.", ".", 1) for digits in (3, 2, 1)]
+        text = next((each for each in texts if cell_width(each) <= size - 1), "#")
+    return padded(text, size - 1, right=True) + " ", style
+
+
 def _density(sample: Sequence[float], plot: Plot, middle: float) -> list[tuple[Point, Point]]:
     """A Gaussian kernel estimate, mirrored, as strokes; width by Silverman's rule, from the smallest value to the
     largest.
@@ -129,7 +174,7 @@ def _chart(bars: Sequence[_Bar], axis: Axis, width: int, palette: FigurePalette)
     names = [(index + 0.5, bar.name) for index, bar in enumerate(bars) if bar.fill]
     longest = max((min(cell_width(visible(name)), int(width * MOST_OF_NAME)) for _, name in names), default=0)
     texts = [bar.text(marks=width >= ROOM_FOR_MARKS) for bar in bars if bar.fill]
-    if max(map(cell_width, texts), default=0) > width - longest - NARROWEST:
+    if max(map(cell_width, texts), default=0) > width - longest - NARROWEST_BARS:
         texts = [number_text(bar.value) for bar in bars if bar.fill]  # the intervals are drawn all the same
     beside = [(line, text) for (line, _), text in zip(names, texts, strict=True)]
     plot = _lying(names, beside, scale, len(bars), width, palette)
