@@ -10,6 +10,8 @@ from inspector.drawing.palette_build import FIXED_256, parse_hex
 from inspector.drawing.safe_text import cell_width, clusters, visible
 
 ELLIPSIS = "…"
+RESET = "\x1b[0m"
+_NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 SHORTEST_START = 6
 """Columns of a start of all names below which it stays in every name."""
 
@@ -88,10 +90,6 @@ def prose(text: str, width: int, style: CellStyle) -> list[Line]:
 def text_of(lines: Sequence[Line]) -> str:
     """The characters alone."""
     return "".join("".join(text for text, _ in line) + "\n" for line in lines)
-
-
-RESET = "\x1b[0m"
-_NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 
 def to_ansi(lines: Sequence[Line], depth: Depth, plain: CellStyle) -> str:

@@ -181,15 +181,8 @@ def _series(palette: TokenPalette) -> tuple[CellStyle, ...]:
     """Ends of the ramps as foregrounds: linear, nonlinear, loss, total, then darker ones of the same."""
     ground = palette.plain.background
     if palette.depth == "16":
-        names = (
-            "ansi_cyan",
-            "ansi_yellow",
-            "ansi_bright_magenta",
-            "ansi_white",
-            "ansi_bright_green",
-            "ansi_bright_red",
-        )
-        return tuple(CellStyle(foreground=name, background=ground) for name in names)
+        names = ("cyan", "yellow", "bright_magenta", "white", "bright_green", "bright_red")
+        return tuple(CellStyle(foreground=f"ansi_{name}", background=ground) for name in names)
     kinds = ("linear", "nonlinear", "loss", "total")
     tops = [palette.ramps[kind][-1].background for kind in kinds]
     lower = [palette.ramps[kind][-3].background for kind in kinds]

@@ -212,26 +212,18 @@ class Canvas:
     """
 
     def __init__(self, columns: int, lines: int) -> None:
-        self.columns = columns
-        self.lines = lines
-        self._bits = [[0] * columns for _ in range(lines)]
-        self._series: list[list[int | None]] = [[None] * columns for _ in range(lines)]
-
-    @property
-    def width(self) -> int:
-        """Dots across."""
-        return 2 * self.columns
-
-    @property
-    def height(self) -> int:
-        """Dots down."""
-        return 4 * self.lines
+        self.columns, self.lines = columns, lines
+        self.width, self.height = 2 * columns, 4 * lines
+        """In dots."""
+        self._cells: dict[tuple[int, int], tuple[int, int]] = {}
+        """(line, column): (bits of the dots, series)."""
 
     def dot(self, x: int, y: int, series: int) -> None:
         """Set one dot."""
         if 0 <= x < self.width and 0 <= y < self.height:
-            self._bits[y // 4][x // 2] |= DOTS[y % 4][x % 2]
-            self._series[y // 4][x // 2] = series
+            cell = (y // 4, x // 2)
+            bits, _ = self._cells.get(cell, (0, series))
+            self._cells[cell] = (bits | DOTS[y % 4][x % 2], series)
 
     def path(self, points: Sequence[tuple[int, int] | None], series: int) -> None:
         """Connect the points by straight lines; None is a gap.
@@ -261,7 +253,5 @@ class Canvas:
 
     def cells(self, line: int) -> list[tuple[str, int | None]]:
         """Characters of one line with the series each belongs to; an empty cell is a space without one."""
-        return [
-            (chr(0x2800 + bits), series) if bits else (" ", None)
-            for bits, series in zip(self._bits[line], self._series[line], strict=True)
-        ]
+        found = [self._cells.get((line, column)) for column in range(self.columns)]
+        return [(" ", None) if cell is None else (chr(0x2800 + cell[0]), cell[1]) for cell in found]

@@ -152,7 +152,7 @@ def _height(figure: Figure) -> float:
 
 @contextmanager
 def _quiet_matplotlib(salt: str = "dm-inspect") -> Iterator[Callable[..., Any]]:
-    """A maker of pictures that needs no screen and reads nobody's settings."""
+    """A maker of pictures that needs no screen and reads no user's settings."""
     try:
         import matplotlib
         from matplotlib.figure import Figure as Picture

@@ -1,6 +1,6 @@
 """One page about a set of results: figures, tables, controls, what made them, and the paper's claims.
 
-Everything that was measured or named by somebody else passes `text_of`: names of models and tokens are hostile until
+Everything that was measured or named elsewhere passes `text_of`: names of models and tokens are hostile until
 they are escaped. The page loads nothing; it even forbids itself to.
 """
 

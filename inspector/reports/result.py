@@ -1,7 +1,7 @@
 """A stored result with all that is drawn and said of it: for commands, the Results screen and pages.
 
-Another version of the program, or anybody, may have written it. Texts may hold what somebody else named (models, SAEs,
-warnings); whoever draws them makes it visible first. Reading and drawing take a moment, so the screen calls this in a
+Another version or another program may have written it. Texts may hold what was named elsewhere (models, SAEs,
+warnings); what draws them makes it visible first. Reading and drawing take a moment, so the screen calls this in a
 thread. Nothing imports torch or numpy.
 """
 
