@@ -1,7 +1,7 @@
 """The house in figures: files, lines, import circles, shared lines, packages. `make house` prints them.
 
-A figure above its bound ends with exit 1, so that the list cannot be read past. What one change touches is not counted
-here: docs/design.md says how to try it.
+A figure out of its bound ends with exit 1, so that the list cannot be read past. What one change touches is not counted
+here: it stands in docs/design.md.
 """
 
 from __future__ import annotations

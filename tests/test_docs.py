@@ -59,6 +59,15 @@ def test_every_experiment_has_a_page_with_its_formula_and_an_example() -> None:
         assert f"experiments/{experiment}.md" in text("docs/index.md")
 
 
+def test_every_file_of_the_map_is_there() -> None:
+    """A path is one below `inspector/` or the checkout; a bare name is a file of any room."""
+    there = {str(path.relative_to(ROOT)) for path in ROOT.glob("inspector/**/*.py")} | {"cli.py"}
+    bare = {path.rpartition("/")[2] for path in there}
+    named = [name for name in re.findall(r"`([\w/]+\.py)`", text("docs/design.md"))]
+    assert len(named) > 30
+    assert [name for name in named if f"inspector/{name}" not in there and name not in (there | bare)] == []
+
+
 def test_every_theme_is_listed() -> None:
     for path in (ROOT / "themes").glob("*.toml"):
         assert f"| `{path.stem}` |" in text("docs/themes.md")
