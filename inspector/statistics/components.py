@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,13 +20,11 @@ from inspector.engine.resampling import Estimate, counts_together, percentile_es
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
 from inspector.sources.companions import Companion, load_companions
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import Accumulator, ByName, Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
 
 A = TypeVar("A", bound=Accumulator)
 TARGETS = ("sae_error", "linear_error", "nonlinear_error")

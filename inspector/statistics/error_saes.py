@@ -6,29 +6,26 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inspector.engine.moments import Moments
+from inspector.engine.regression import LinearMap
 from inspector.engine.resampling import counts_together
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, named
 from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import ByName, Sums, shaped
 from inspector.training.error_recipe import Recipe
 from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, sae_folder
 from inspector.training.error_stream import MAIN, ErrorStream
 from inspector.training.error_training import ErrorTraining, check_place
-
-if TYPE_CHECKING:
-    from inspector.engine.regression import LinearMap
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
-
 
 TOKENS_AT_ONCE = 512
 """Through an SAE; bounds the dense latents."""

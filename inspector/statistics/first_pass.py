@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import sae_error, squared_norm
 from inspector.engine.moments import Moments
+from inspector.engine.plan import Plan
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.passes import Activations, Progress, contexts_with, require_finite, walk
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.sums import State
+from inspector.statistics.sums import State
 
 
 class Reconstruction(Protocol):

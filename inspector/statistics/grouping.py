@@ -11,16 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inspector.engine.plan import Plan, random_part
 from inspector.errors import TargetError, nearest
-
-if TYPE_CHECKING:
-    from inspector.sources.sae import LoadedSae
+from inspector.sources.sae import LoadedSae
 
 LEAST_TOKENS = 12_000
 TOKENS_PER_DIMENSION = 50

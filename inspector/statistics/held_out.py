@@ -13,18 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inspector.engine.scores import CONSTANT_BELOW, nan_if_zero
-from inspector.statistics.sums import FIXED, Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.statistics.first_pass import SaeMaps
-    from inspector.statistics.sums import State
+from inspector.statistics.first_pass import SaeMaps
+from inspector.statistics.sums import FIXED, State, Sums, shaped
 
 SHARE = 0.001
 """Of the scored tokens, those of the largest errors."""

@@ -16,21 +16,18 @@ import gc
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from inspector.engine.moments import sums_device
+from inspector.engine.plan import Outliers
 from inspector.errors import DataError, ResourceError, is_out_of_memory
 from inspector.events import Event, Loading, PassProgress, Warned
 from inspector.sources.activations import ActivationBatch, origin_of, stream
-from inspector.statistics.sums import Accumulator
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Outliers
-    from inspector.sources.target import Loaded
-    from inspector.statistics.sums import Keeper
+from inspector.sources.target import Loaded
+from inspector.statistics.sums import Accumulator, Keeper
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Activations kept for the second pass. The demo's 300 contexts are 40 MB; larger models run again instead."""
@@ -53,8 +50,8 @@ class Activations:
     """Contexts are dealt out to so many parts, which are added up apart and then merged."""
     keeper: Keeper | None = None
     """Where sums are kept on the way; None: nowhere."""
-    _kept: dict[int, Tensor] = field(default_factory=dict, init=False)
-    _kept_marks: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _kept: dict[int, tuple[Tensor, Any]] = field(default_factory=dict, init=False)
+    """By context: x, and which are outliers."""
     _kept_bytes: int = field(default=0, init=False)
 
     @property
@@ -81,26 +78,25 @@ class Activations:
         return batch
 
     def _remember(self, group: Sequence[int], batch: ActivationBatch) -> None:
-        rows = batch.x.view(len(group), -1, batch.x.shape[1])
-        marks = None if batch.outlier is None else batch.outlier.view(len(group), -1)
-        for place, (index, x) in enumerate(zip(group, rows, strict=True)):
-            n_bytes = x.numel() * x.element_size()
+        length = self.tokens_per_context
+        for place, index in enumerate(group):
+            rows = slice(place * length, (place + 1) * length)
+            n_bytes = batch.x[rows].numel() * batch.x.element_size()
             if index in self.keep and self._kept_bytes + n_bytes <= CACHE_BYTES:
-                self._kept[index] = x
-                if marks is not None:
-                    self._kept_marks[index] = marks[place]
+                self._kept[index] = batch.x[rows], None if batch.outlier is None else batch.outlier[rows]
                 self._kept_bytes += n_bytes
 
     def _from_memory(self, group: Sequence[int]) -> ActivationBatch:
         chosen = torch.tensor(list(group), dtype=torch.int64)
         tokens = self.loaded.contexts.token_ids[chosen]
+        x, marks = zip(*(self._kept[index] for index in group), strict=True)
         return ActivationBatch(
             contexts=chosen.repeat_interleave(tokens.shape[1]),
             positions=torch.arange(tokens.shape[1]).repeat(len(group)),
             token_ids=tokens.flatten(),
-            x=torch.cat([self._kept[index] for index in group]),
+            x=torch.cat(x),
             origin=origin_of(self.loaded.model, self.loaded.hook_name),
-            outlier=None if self.outliers is None else torch.cat([self._kept_marks[index] for index in group]),
+            outlier=None if self.outliers is None else torch.cat(marks),
         )
 
 

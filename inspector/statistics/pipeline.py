@@ -6,10 +6,9 @@ the target, its activations and the fitted maps (`Measuring`), and walk the same
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,28 +19,25 @@ from inspector.engine.resampling import Estimate, percentile_estimate, resamplin
 from inspector.engine.scores import fvu_from_moments, r2_from_moments
 from inspector.errors import DataError
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.target import Loaded
+from inspector.spec import Null, SaeRef
 from inspector.statistics.first_pass import (
     Fit,
     Reconstruct,
     Reconstructed,
+    SaeMaps,
     by_the_sae,
     collect_first,
     error_name,
     norm_name,
 )
+from inspector.statistics.held_out import HookSums
 from inspector.statistics.measured import OutliersFound, SaeStatistics, Scores, Statistics
 from inspector.statistics.passes import Activations, Progress, contexts_with
 from inspector.statistics.profiles import ERROR_COVARIANCE, ERROR_MAP, NORM_MAP, Need, Protocol
 from inspector.statistics.second_pass import SecondPass, collect_second
 from inspector.statistics.substitutes import prepare
-
-if TYPE_CHECKING:
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.target import Loaded
-    from inspector.spec import Null, SaeRef
-    from inspector.statistics.first_pass import FirstPass, SaeMaps
-    from inspector.statistics.held_out import HookSums
-
 
 TOKENS_PER_DIMENSION = 20
 """With fewer training tokens per dimension of x, overfitting moves variances by more than 5% (spec 1.4)."""
@@ -86,21 +82,35 @@ def require_enough(loaded: Loaded, plan: Plan) -> None:
 class Measuring:
     """What an experiment's own measurement may use; handed to `Experiment.measure` once the shared passes are over."""
 
-    loaded: Loaded
-    plan: Plan
-    """With the profile's split."""
     activations: Activations
     """Batches of contexts, kept in memory while there is room; every walk goes over them."""
-    maps: Mapping[str, SaeMaps]
-    """By sae_id, fitted on the training tokens."""
+    plan: Plan
+    """With the profile's split."""
     protocol: Protocol
-    intercept: bool
-    """Of the maps."""
-    seed: int
+    fit: Fit
+    """Of the training tokens."""
     n_resamples: int
     """Bootstrap draws; 0 gives no intervals."""
-    first: FirstPass
-    """Moments over the training tokens that the maps were fitted from."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """The target."""
+        return self.activations.loaded
+
+    @property
+    def maps(self) -> dict[str, SaeMaps]:
+        """By sae_id, fitted on the training tokens."""
+        return self.fit.maps
+
+    @property
+    def intercept(self) -> bool:
+        """Of the maps."""
+        return self.fit.intercept
+
+    @property
+    def seed(self) -> int:
+        """Of whatever is drawn."""
+        return self.loaded.target.seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,24 +206,13 @@ def measuring_of(
     shared: Shared, protocol: Protocol, *, null: Null | None, n_resamples: int
 ) -> Generator[Event, None, Measuring]:
     """What experiments that measure for themselves may use: the real target, whatever null stood in for it."""
-    activations, first, maps = shared.activations, shared.fit.first, shared.fit.maps
+    activations, fit = shared.activations, shared.fit
     if null is not None:
         # Without marks: where outliers are left out, the plan is without them by now.
         activations = replace(activations, substitute=None, outliers=None)
-        real = yield from collect_first(activations, shared.plan, covariance=first.covariance, name="real")
-        first = real.ordinary
-        maps = Fit.of(first, intercept=protocol.intercept).maps
-    return Measuring(
-        loaded=activations.loaded,
-        plan=shared.plan,
-        activations=activations,
-        first=first,
-        maps=maps,
-        protocol=protocol,
-        intercept=protocol.intercept,
-        seed=activations.loaded.target.seed,
-        n_resamples=n_resamples,
-    )
+        real = yield from collect_first(activations, shared.plan, covariance=fit.first.covariance, name="real")
+        fit = Fit.of(real.ordinary, intercept=protocol.intercept)
+    return Measuring(activations=activations, plan=shared.plan, protocol=protocol, fit=fit, n_resamples=n_resamples)
 
 
 def _without(plan: Plan, places: Tensor) -> Plan:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,14 +15,12 @@ from inspector.engine.moments import Moments, to_float64
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import r2_from_moments
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import nearest_l0, sample_plan
 from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import ByName, Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
 
 Numbers = tuple[float, ...]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,14 +16,12 @@ from inspector.engine.plan import Plan, make_plan
 from inspector.engine.pursuit import Codes, Pursuit, Variant
 from inspector.errors import DataError
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
 from inspector.statistics.grouping import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
 from inspector.statistics.pipeline import Measuring, Regressed, regress
-
-if TYPE_CHECKING:
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
 
 Draws = tuple[float, ...]
 """A score: first as measured, then on every bootstrap draw of the held-out contexts."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import decompose, squared_norm
 from inspector.engine.moments import to_float64
+from inspector.engine.plan import Plan
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
 from inspector.statistics.first_pass import Places, Reconstructed, Reconstruction, Reconstructions, SaeMaps, pairs
 from inspector.statistics.grouping import Runs, groups_of
 from inspector.statistics.held_out import HookSums, SaeSums, placed
 from inspector.statistics.passes import Activations, Progress, contexts_with, require_finite, walk
 from inspector.statistics.sums import State, Sums
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
-    from inspector.sources.activations import ActivationBatch
 
 Tokens = Literal["all", "ordinary", "outliers"]
 

@@ -13,25 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import Decomposition, decompose, squared_norm
 from inspector.engine.moments import Moments, to_float64
+from inspector.engine.regression import LinearMap
 from inspector.engine.resampling import Estimate, percentile_estimate, resampling_counts
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import Runs, groups_of, nearest_l0, sample_plan
 from inspector.statistics.passes import Progress, contexts_with, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import ByName, Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.engine.regression import LinearMap
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,15 +17,13 @@ from inspector.engine.decomposition import Decomposition, decompose, squared_nor
 from inspector.engine.plan import random_part
 from inspector.errors import DataError
 from inspector.events import Event
+from inspector.sources.activations import ActivationBatch
 from inspector.sources.model import loss_per_token
+from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, nearest_l0
 from inspector.statistics.passes import contexts_with, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import FIXED, LARGEST, Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
 
 ARMS = ("sae", "linear", "nonlinear", "both", "random", "difference")
 """x_hat; x_hat + linear_error; x_hat + nonlinear_error; x_hat + both, which is x; x + a random direction, and x + the

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from inspector.engine.moments import Moments
 from inspector.engine.nulls import GaussianTwin, PcaMap, gaussian_twin, pca_of_fvu
+from inspector.engine.plan import Plan
 from inspector.engine.scores import fvu_from_moments
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
+from inspector.sources.sae import LoadedSae
 from inspector.spec import Null
 from inspector.statistics.first_pass import (
     Made,
@@ -29,10 +30,6 @@ from inspector.statistics.first_pass import (
     error_name,
 )
 from inspector.statistics.passes import Activations, contexts_with, require_finite, walk
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
-    from inspector.sources.sae import LoadedSae
 
 DEFINITIONS: dict[Null, str] = {
     "shuffle": (

@@ -85,24 +85,23 @@ def measure_planted(
     plan = sample_plan(measuring.plan, tokens_wanted(tokens, d), measuring.seed)
     if published:  # fitted and scored on the same tokens, as its threshold of 150,000 makes of 50,000 (D-21)
         plan = replace(plan, train=plan.included, n_train=plan.n_train + plan.n_test, n_test=plan.n_train + plan.n_test)
-    clean = _Clean(measuring.activations, sae)
+    planting = _Planting(measuring.activations, sae, encode, measuring.seed)
     sums = yield from walk(
         measuring.activations,
         contexts_with(plan.included),
         lambda: _CleanSums.zeros(d=d, m=sae.ref.d_sae),
-        lambda sums, batch: clean.add(sums, batch, plan.included),
+        lambda sums, batch: planting.add(sums, batch, plan.included),
         name="synthetic data",
     )
     mean = sums.total / sums.n
     variance = sums.square / sums.n - float(mean.square().sum())
     scalar = float((mean - mean.mean()).square().sum())
-    order = sums.activations.argsort(stable=True)
-    size = unit or (1.0 if published else float(np.sqrt(UNIT_SHARE * variance / d)))
-    source = _Source(clean, order, size, encode, measuring.seed)
+    planting.order = sums.activations.argsort(stable=True)
+    planting.unit = size = unit or (1.0 if published else float(np.sqrt(UNIT_SHARE * variance / d)))
     points = []
     for dense in sorted({*GRID, *(pair[0] for pair in EXTRA)}):
         names = _combinations(dense)
-        of = source.at(dense)
+        of = planting.at(dense)
         found = yield from regress(measuring, plan, of, name=f"planted noise {dense:g}", on_all=published)
         for introduced, ablated in names:
             scored = found[_name(introduced, ablated)]
@@ -156,51 +155,49 @@ class _CleanSums(Sums):
     n: int = 0
 
 
-class _Clean:
-    """X' of every context, kept once it was made: each level of noise begins with it."""
+class _Planting:
+    """X' of every context with noise and its reconstructions. `add` first, of which `order` and `unit` follow.
 
-    def __init__(self, activations: Activations, sae: LoadedSae) -> None:
-        self.activations, self.sae = activations, sae
-        self._kept: dict[int, Tensor] = {}
+    Args:
+        activations: of the target.
+        sae: whose reconstruction of x is x'.
+        encode: 'clean' or 'noisy'.
+        seed: of the noise, which a context has of its own.
+    """
+
+    order: Tensor
+    """Of the latents, those to be ablated first."""
+    unit: float
+    """Of the noise."""
+
+    def __init__(self, activations: Activations, sae: LoadedSae, encode: str, seed: int) -> None:
+        self._activations, self._sae, self._encode, self._seed = activations, sae, encode, seed
+        self._clean: dict[int, Tensor] = {}
+        """X' of a context, kept once it was made: each level of noise begins with it."""
 
     def add(self, sums: _CleanSums, batch: ActivationBatch, included: Tensor) -> None:
         """Add the included tokens of whole contexts."""
         rows = included[batch.contexts, batch.positions].to(batch.x.device)
-        made = torch.empty_like(batch.x)
-        for part, latents in self.sae.chunks(batch.x):
-            made[part] = self.sae.decode(latents)[: part.stop - part.start].to(made)
-            sums.activations += latents[rows[part]].sum(dim=0, dtype=torch.float64).cpu()
+        made = self._reconstruct(batch.x, sums.activations, rows)
         indices = torch.unique_consecutive(batch.contexts).tolist()
-        self._kept |= dict(zip(indices, made.view(len(indices), -1, made.shape[1]).cpu(), strict=True))
+        self._clean |= dict(zip(indices, made.view(len(indices), -1, made.shape[1]).cpu(), strict=True))
         own = made[rows].double().cpu()
         sums.total += own.sum(dim=0)
         sums.square += float(own.square().sum())
         sums.n += len(own)
 
-    def of_context(self, index: int) -> Tensor:
-        """[t, d] on the model's device."""
-        if index not in self._kept:  # the walk went on where an interrupted run stopped
-            self._kept[index] = self.sae.reconstruct(self.activations.batch([index]).x).x_hat.cpu()
-        return self._kept[index].to(self.activations.device)
-
-
-class _Source:
-    """X' + dense noise and its reconstructions, one context at a time.
-
-    Args:
-        clean: x'.
-        order: of the latents, those to be ablated first.
-        unit: of the noise.
-        encode: 'clean' or 'noisy'.
-        seed: of the noise, which a context has of its own.
-    """
-
-    def __init__(self, clean: _Clean, order: Tensor, unit: float, encode: str, seed: int) -> None:
-        self._clean, self._order, self._unit, self._encode, self._seed = clean, order, unit, encode, seed
+    def _reconstruct(self, x: Tensor, activations: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """X' of x [n, d]; adds the latents of some rows to `activations` [d_sae]."""
+        made = torch.empty_like(x)
+        for part, latents in self._sae.chunks(x):
+            made[part] = self._sae.decode(latents)[: part.stop - part.start].to(made)
+            if activations is not None and rows is not None:
+                activations += latents[rows[part]].sum(dim=0, dtype=torch.float64).cpu()
+        return made
 
     def at(self, dense: float) -> Reconstructed:
         """Everything at one level of dense noise."""
-        token_ids = self._clean.activations.loaded.contexts.token_ids
+        token_ids = self._activations.loaded.contexts.token_ids
 
         @torch.inference_mode()
         def batch(group: Sequence[int]) -> ActivationBatch:
@@ -223,14 +220,16 @@ class _Source:
 
     def _noisy(self, index: int, dense: float) -> tuple[Tensor, Tensor, Tensor]:
         """X' with dense noise, x' without, and the noise to be introduced."""
-        clean = self._clean.of_context(index)
+        if index not in self._clean:  # the walk went on where an interrupted run stopped
+            self._clean[index] = self._reconstruct(self._activations.batch([index]).x).cpu()
+        clean = self._clean[index].to(self._activations.device)
         rng = np.random.default_rng((self._seed, index))
         noise = [torch.from_numpy(rng.standard_normal(clean.shape)).to(clean) for _ in range(2)]
-        return clean + dense * self._unit * noise[0], clean, noise[1]
+        return clean + dense * self.unit * noise[0], clean, noise[1]
 
     def _reconstructed(self, index: int, dense: float) -> dict[str, Made]:
         """By name, of all tokens of a context."""
-        sae, wanted = self._clean.sae, _combinations(dense)
+        sae, wanted = self._sae, _combinations(dense)
         x, clean, noise = self._noisy(index, dense)
         made: dict[int, Tensor] = {ablated: torch.empty_like(clean) for _, ablated in wanted}
         l0 = torch.zeros(len(clean), dtype=torch.int32, device=clean.device)
@@ -239,9 +238,9 @@ class _Source:
             l0[part] = (latents[:n] > 0).sum(dim=1, dtype=torch.int32)
             for ablated, x_hat in made.items():
                 masked = latents.clone()
-                masked[:, self._order[: len(self._order) * ablated // 100].to(latents.device)] = 0.0
+                masked[:, self.order[: len(self.order) * ablated // 100].to(latents.device)] = 0.0
                 x_hat[part] = sae.decode(masked)[:n].to(x_hat)
         return {
-            _name(introduced, ablated): Made(x_hat=made[ablated] + introduced * self._unit * noise, l0=l0)
+            _name(introduced, ablated): Made(x_hat=made[ablated] + introduced * self.unit * noise, l0=l0)
             for introduced, ablated in wanted
         }

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import Decomposition, squared_norm
 from inspector.engine.moments import Moments, TargetMoments, to_float64
+from inspector.engine.plan import Plan
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.scores import r2_from_moments, ratio
 from inspector.statistics.first_pass import FirstPass, error_name
 from inspector.statistics.sums import Sums, shaped
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
 
 X = "x"
 

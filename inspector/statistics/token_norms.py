@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from inspector.engine.decomposition import decompose, squared_norm
+from inspector.engine.plan import Plan
 from inspector.engine.resampling import Estimate
+from inspector.sources.sae import LoadedSae
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.profiles import Protocol
 from inspector.statistics.token_numbers import Rests, SaeNumbers, Target
-
-if TYPE_CHECKING:
-    from inspector.engine.plan import Plan
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.pipeline import Measuring
 
 Array = npt.NDArray[np.float64]
 

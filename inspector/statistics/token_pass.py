@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,11 @@ from inspector.engine.resampling import resampling_counts
 from inspector.engine.scores import ratio, zero_if_constant
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.statistics.first_pass import collect_first, error_name
+from inspector.sources.sae import LoadedSae
+from inspector.statistics.first_pass import SaeMaps, collect_first, error_name
 from inspector.statistics.grouping import Runs, groups_of, nearest_l0
 from inspector.statistics.passes import Progress, contexts_with, require_finite, walk
+from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import Sums
 from inspector.statistics.token_fits import (
     NORMS,
@@ -52,11 +53,6 @@ from inspector.statistics.token_numbers import (
     targets_of,
     width_of,
 )
-
-if TYPE_CHECKING:
-    from inspector.sources.sae import LoadedSae
-    from inspector.statistics.first_pass import SaeMaps
-    from inspector.statistics.pipeline import Measuring
 
 PARTS = {"error": "sae_error_sq", "linear": "linear_error_sq", "nonlinear": "nonlinear_error_sq"}
 """What is kept of each SAE of the series, and which of its sizes that is."""
@@ -108,10 +104,10 @@ def _maps_of_all(measuring: Measuring) -> Generator[Event, None, Mapping[str, Sa
     """Maps fitted on training and held-out tokens, as the public code has them for the norm test."""
     held_out = replace(measuring.plan, train=measuring.plan.test, n_train=measuring.plan.n_test)
     collected = yield from collect_first(
-        measuring.activations, held_out, covariance=measuring.first.covariance, name="moments of all tokens"
+        measuring.activations, held_out, covariance=measuring.fit.first.covariance, name="moments of all tokens"
     )
     everything = collected.of_all_tokens()
-    everything.merge(measuring.first)
+    everything.merge(measuring.fit.first)
     return everything.fit(intercept=measuring.intercept)
 
 
@@ -182,8 +178,8 @@ class _Work:
 
     def __init__(self, measuring: Measuring, l0: float, tested: Mapping[str, SaeMaps] | None) -> None:
         loaded = measuring.loaded
-        self._measuring, self._loaded, self._first, self._tested = measuring, loaded, measuring.first, tested
-        self._plan, self._d = measuring.plan, measuring.first.moments.d
+        self._measuring, self._loaded, self._first, self._tested = measuring, loaded, measuring.fit.first, tested
+        self._plan, self._d = measuring.plan, measuring.fit.first.moments.d
         self._device = sums_device(loaded.model.device)
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
         self.series = sorted(nearest_l0(loaded.saes, l0), key=lambda sae: (sae.ref.d_sae, sae.ref.nominal_l0 or 0.0))
@@ -193,7 +189,7 @@ class _Work:
         self._classes = TokenClasses(loaded.contexts.token_ids, self._plan)
         self._groups = groups_of(self._plan.test, self._plan.documents)
         # About the mean: sums per class are kept around it. As it is now, for the moments may go on.
-        self._centre = measuring.first.moments.mean_x
+        self._centre = measuring.fit.first.moments.mean_x
         self._fits: Fits | None = None
         self._scalings: dict[str, tuple[Scalings, Scalings]] = {}
 

@@ -14,19 +14,18 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose
 from inspector.engine.moments import to_float64
+from inspector.engine.regression import LinearMap
 from inspector.errors import DataError
 from inspector.events import Event, Loading
 from inspector.sources.activations import ActivationBatch, origin_of
+from inspector.sources.target import Loaded
 from inspector.statistics.first_pass import collect_first
 from inspector.statistics.passes import Activations, Progress, require_finite
+from inspector.statistics.sums import Keeper, RowKeeper
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from inspector.engine.regression import LinearMap
-    from inspector.sources.activations import ActivationBatch
-    from inspector.sources.target import Loaded
-    from inspector.statistics.sums import Keeper, RowKeeper
     from inspector.statistics.token_vectors import VectorFile
 
 Maps = Mapping[str, "LinearMap"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from inspector.sources.sae import LoadedSae, load_sae
+from inspector.sources.sae import LoadedSae
+from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from tests.toy import write_toy_sae
 

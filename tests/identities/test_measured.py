@@ -153,20 +153,16 @@ def test_s25_would_notice_an_acausal_splice(toy: Toy, monkeypatch: pytest.Monkey
 
 
 def measuring_of(toy: Toy) -> Measuring:
-    from inspector.statistics.first_pass import collect_first
+    from inspector.statistics.first_pass import Fit, collect_first
 
     activations = Activations(loaded=toy.loaded, batch_size=8)
     first = finish(collect_first(activations, toy.loaded.plan)).ordinary
     return Measuring(
-        loaded=toy.loaded,
-        plan=toy.loaded.plan,
         activations=activations,
-        maps=first.fit(),
+        plan=toy.loaded.plan,
         protocol=PROTOCOLS["careful"],
-        intercept=True,
-        seed=0,
+        fit=Fit.of(first, intercept=True),
         n_resamples=0,
-        first=first,
     )
 
 
