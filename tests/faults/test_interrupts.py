@@ -25,6 +25,7 @@ import pytest
 
 from inspector.store.results import save
 from tests.commands import ROOT
+from tests.faults.conftest import Say
 from tests.hub_server import Hub, hub_server
 from tests.tui.stored_results import COMMAND, norm_result, store
 
@@ -195,17 +196,17 @@ class Table:
         assert ended.took - ended.waited <= SECONDS, (ended.stage, ended.took, ended.waited)
         self.rows.setdefault(ended.stage, []).append(ended)
 
-    def print(self, name: str, seconds: float) -> None:
-        print(f"\nCtrl-C in `{name}` ({seconds:.1f} s long): stage, times, longest until the end, without waiting")
+    def told(self, name: str, seconds: float) -> str:
+        lines = [f"Ctrl-C in `{name}` ({seconds:.1f} s long): stage, times, longest until the end, without waiting"]
         for stage, found in self.rows.items():
-            longest = max(found, key=lambda each: each.took)
-            own = max(each.took - each.waited for each in found)
-            print(f"  {stage:<24} {len(found):>3} {longest.took:>6.2f} s {own:>6.2f} s")
+            longest, own = max(each.took for each in found), max(each.took - each.waited for each in found)
+            lines.append(f"  {stage:<24} {len(found):>3} {longest:>6.2f} s {own:>6.2f} s")
+        return "\n".join(lines)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_ctrl_c_ends_every_stage(name: str, tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_every_stage(name: str, tmp_path: Path, store: Path, say: Say) -> None:
     save(norm_result(), COMMAND)
     command, order, table = COMMANDS[name], random.Random(0), Table()
     whole = in_terminal(command.words, tmp_path / "whole")
@@ -219,8 +220,7 @@ def test_ctrl_c_ends_every_stage(name: str, tmp_path: Path, store: Path, capsys:
             moment = Moment(when=lambda _, said, stage=stage: last_stage(said) == stage)
             table.add(in_terminal(command.words, tmp_path / stage, moment, name))
     assert set(command.stages) <= table.rows.keys()
-    with capsys.disabled():
-        table.print(name, whole.took)
+    say(table.told(name, whole.took))
 
 
 @pytest.fixture
@@ -237,9 +237,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_download_and_the_next_one_goes_on(
-    tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_ends_a_download_and_the_next_one_goes_on(tmp_path: Path, hub: Hub, say: Say) -> None:
     """Pressed six times in one download, each time further on; the seventh command has the rest, and the same bytes."""
     order, table, home = random.Random(0), Table(), tmp_path / "home"
     variables = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
@@ -263,5 +261,4 @@ def test_ctrl_c_ends_a_download_and_the_next_one_goes_on(
     assert last.code == 4 and "There is no text file 'no.txt'" in last.said and last.is_sane, last.said
     (weights,) = home.glob(f"cache/models--*/snapshots/*/{WEIGHTS}")
     assert weights.read_bytes() == (tmp_path / "published" / WEIGHTS).read_bytes()
-    with capsys.disabled():
-        table.print("tokens, of a hub", time.monotonic() - began)
+    say(table.told("tokens, of a hub", time.monotonic() - began))

@@ -25,6 +25,7 @@ from inspector.spec import TargetSpec
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.jobs import Job, JobStore
+from tests.faults.conftest import Say
 from tests.faults.forking import Forks, forks
 
 FEW = ["error-vector", "norm-prediction", "norm-baselines"]
@@ -158,9 +159,9 @@ def sweep_with_kills(sweeper: Forks, folder: Path, experiments: list[str], n: in
     return counts
 
 
-def tell(what: str, counts: Counts) -> None:
+def told(what: str, counts: Counts) -> str:
     most = max(counts.repeated, default=0)
-    print(
+    return (
         f"{what}: {counts.kills} kills, {counts.too_late} too late to meet anything, {counts.resumed} resumed, "
         f"{counts.results_kept} stored results looked at after a kill, none lost, none different; "
         f"at most {most} SAE calls repeated per kill"
@@ -168,10 +169,10 @@ def tell(what: str, counts: Counts) -> None:
 
 
 def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Forks, tmp_path: Path) -> None:
-    tell("sweep of 3", sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1))
+    print(told("sweep of 3", sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1)))
 
 
 @pytest.mark.slow
-def test_twenty_kills(sweeper: Forks, tmp_path: Path) -> None:
+def test_twenty_kills(sweeper: Forks, tmp_path: Path, say: Say) -> None:
     experiments = [*FEW, "fvu-nonlinear", "ce-splice"]
-    tell("sweep of 5", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2))
+    say(told("sweep of 5, in a session", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2)))

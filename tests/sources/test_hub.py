@@ -21,6 +21,8 @@ from inspector.errors import InspectorError
 from inspector.sources import hub, hub_files
 for name, value in json.loads(os.environ.get("SETTINGS", "{}")).items():
     setattr(hub_files, name, value)
+used = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) * 1024
+before = used()
 work = getattr(hub, sys.argv[1])(*json.loads(sys.argv[2]), **json.loads(sys.argv[3]))
 events = []
 try:
@@ -37,7 +39,7 @@ except StopIteration as done:
 except InspectorError as failure:
     result, error, code = None, str(failure), int(failure.exit_code)
 told = [[type(e).__name__, getattr(e, "done_bytes", None), getattr(e, "total_bytes", None)] for e in events]
-print(json.dumps({"events": told, "result": result, "error": error, "code": code}))
+print(json.dumps({"events": told, "result": result, "error": error, "code": code, "used": used() - before}))
 """
 """In a process of its own: the hub's client reads its settings as it is imported."""
 
