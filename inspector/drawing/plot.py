@@ -6,8 +6,8 @@ it drew: a theme, 16 colours and no colour are the same to it. It sees no charac
 those that are not one cell wide only a stand-in. Its legend is not used: that is a box over the plot.
 
 plotext is imported by the first plot, and every plot is a figure object of its own: threads share nothing. The live
-plot of the Stream has a `Canvas` instead: it is drawn between two key presses by the process that paints, which
-plotext's import alone would stall.
+plot of the Stream and its enlargement have a `Canvas` instead: they are drawn between two key presses by the thread
+that paints. Six lines of 150 tokens on 150 by 40 cells take it 24 ms, plotext 101 ms and, once, 190 ms of import.
 """
 
 from __future__ import annotations

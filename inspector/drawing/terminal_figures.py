@@ -33,6 +33,8 @@ from inspector.drawing.terminal_rows import bars_lines, grouped_lines, heatmap_l
 
 NARROWEST = 40
 """Columns below which nothing is laid out any more; the lines are then wider than asked for."""
+Look = Literal["strong", "quiet", "plain"]
+"""Name of a style of `FigurePalette`."""
 GAP = "  "
 INTERVAL = ("95% low", "low", "high")
 """Titles of the columns that belong to the one before them."""
@@ -92,7 +94,7 @@ def render_table(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(table: Table, width: int | None) -> list[tuple[str, Literal["strong", "quiet", "plain"]]]:
+def _table(table: Table, width: int | None) -> list[tuple[str, Look]]:
     """Lines and how they look: text to the left, numbers to the right; if it is wider than the screen, in blocks of
     columns that each begin with the first one.
     """
@@ -105,7 +107,7 @@ def _table(table: Table, width: int | None) -> list[tuple[str, Literal["strong",
     sizes = _sizes(header, rows)
     wide = sum(sizes) + len(GAP) * len(sizes)
     width = wide if width is None else width
-    lines: list[tuple[str, Literal["strong", "quiet", "plain"]]] = []
+    lines: list[tuple[str, Look]] = []
     shared = shared_start([row[0] for row in rows]) if rows and header else ""
     if shared and len(_blocks(_groups(table), sizes, width)) > 1:
         # Blocks repeat the first column: what all its names begin with is said once, above.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from inspector.drawing.figures import Axis, Bands, Curve, Dot, DotGrid, Series, TokenTrace
 from inspector.drawing.lines import cut, joined
@@ -86,10 +86,8 @@ def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette)
     for dot in figure.dots:
         cell = plot.cell((dot.x, dot.y))
         if cell is not None and dot.value is not None:
-            style = palette.of_value(dot.value, low, high)
-            unsaid += not _say(
-                cells[: plot.lines], (plot.left + cell[0], cell[1]), number_text(dot.value), style, plot.left
-            )
+            text, style = number_text(dot.value), palette.of_value(dot.value, low, high)
+            unsaid += not _say(plot, cells, cell, text, style)
     drawn = [joined(row, palette.plain) for row in cells]
     lines = [y_label(figure.y, palette), *drawn, ramp_line(figure.value, low, high, palette)]
     if any(dot.value is None for dot in figure.dots):
@@ -99,33 +97,24 @@ def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette)
     return lines
 
 
-def _say(cells: Sequence[list[Run]], cell: tuple[int, int], text: str, style: CellStyle, left: int) -> bool:
+def _say(plot: Plot, cells: list[list[Run]], cell: tuple[int, int], text: str, style: CellStyle) -> bool:
     """Write a number beside its dot, on the first side with free cells; whether there was one."""
-    column, line = cell
-    size = cell_width(text)
-    for x, y in (
-        (column + 1, line),
-        (column - size, line),
-        (column - size // 2, line - 1),
-        (column - size // 2, line + 1),
-    ):
-        if left <= x and 0 <= y < len(cells) and x + size <= len(cells[y]):
-            around = range(max(x - 1, left), min(x + size + 1, len(cells[y])))  # two numbers never read as one
-            if all(cells[y][at][0] == " " or (at, y) == cell for at in around):
-                cells[y][x : x + size] = [(character, style) for character in text]
+    column, line = plot.left + cell[0], cell[1]
+    middle, stop = column - len(text) // 2, plot.left + plot.columns
+    for x, y in ((column + 1, line), (column - len(text), line), (middle, line - 1), (middle, line + 1)):
+        if plot.left <= x and x + len(text) <= stop and 0 <= y < plot.lines:
+            around = range(max(x - 1, plot.left), min(x + len(text) + 1, stop))  # two numbers never read as one
+            if all(cells[y][at][0] == " " or (at, y) == (column, line) for at in around):
+                cells[y][x : x + len(text)] = [(character, style) for character in text]
                 return True
     return False
 
 
 def _on_ground(dot: Dot, low: float, high: float, palette: FigurePalette) -> CellStyle:
     """The value's colour as a foreground, never so dark that the dot is lost."""
-    if dot.value is None or not palette.coloured:
-        return palette.plain
-    cell = palette.of_value(dot.value, low, high)
-    ground = palette.plain.background
-    if cell.background == ground:
-        return CellStyle(foreground=cell.foreground, background=ground)
-    return palette.plain
+    plain = palette.plain
+    cell = plain if dot.value is None or not palette.coloured else palette.of_value(dot.value, low, high)
+    return replace(cell, bold=False) if cell.background == plain.background else plain
 
 
 def framed(x: Scale, y: Scale, width: int, height: int, palette: FigurePalette, *, above: Ticks = ()) -> Plot:
@@ -216,8 +205,8 @@ def draw_series(
             plot.dots(points, colour)
         elif series.style == "dotted":
             plot.dots(_dotted(points, plot), colour)
-        ends = zip(series.x, series.low, series.high, strict=False)
-        plot.strokes([((at, low), (at, high)) for at, low, high in ends], colour)
+        intervals = zip(series.x, series.low, series.high, strict=False)
+        plot.strokes([((at, low), (at, high)) for at, low, high in intervals], colour)
     for index, (series, cloud) in enumerate(zip(shown, clouds, strict=True), first):
         colour = style or palette.of_series(index)
         points = list(zip(series.x, series.y, strict=True))
@@ -285,13 +274,8 @@ def _names(
 
 def _edges(figure: Bands) -> list[list[float]]:
     """For every x the edges from 0 up; an undefined band is 0 thick here and said in the legend's numbers."""
-    rows = []
-    for index in range(len(figure.at)):
-        edges = [0.0]
-        for band in figure.bands:
-            edges.append(edges[-1] + (band.values[index] or 0.0))
-        rows.append(edges)
-    return rows
+    thick = [[band.values[index] or 0.0 for band in figure.bands] for index in range(len(figure.at))]
+    return [list(accumulate(each, initial=0.0)) for each in thick]
 
 
 def _fill_bands(plot: Plot, figure: Bands, edges: Sequence[Sequence[float]], palette: FigurePalette) -> None:
