@@ -120,52 +120,25 @@ def help_rows(moves: Iterable[tuple[str, str]], actions: Iterable[Action]) -> tu
     )
 
 
+WIDTHS, L0, PANE = ("1-9", "width"), ("[ ]", "L0"), ("Tab", "pane")
+FOOTERS: dict[str, tuple[str | tuple[str, str], ...]] = {
+    "tokens": (("←→", "token"), "mode", WIDTHS, L0, "worst", "find", "prompt", "generate", "experiments",
+               ("< >", "context")),
+    "detail": (WIDTHS, L0, "latent", "detail", "copy-token", "worst", PANE),
+    "trace": (("+ -", "zoom"), "enlarge", "mode", WIDTHS, L0, "detail", PANE),
+    "load": ("quit",),
+    "failed": (("r", "try again"), "quit"),
+}  # fmt: skip
+"""By pane of the Stream, the most useful first: ids of actions, or keys and what they do."""
+
+
 def footer_hints(pane: str, n_widths: int) -> list[tuple[str, str]]:
-    """Keys and words for the footer of a pane, the most useful first.
+    """Keys and words for the footer of a pane.
 
     Args:
-        pane: 'tokens', 'detail', 'trace', 'load' or 'failed'.
+        pane: of `FOOTERS`.
         n_widths: How many number keys do something.
     """
     widths = (f"1-{min(n_widths, 9)}" if n_widths > 1 else "1", "width")
-    tokens = [
-        ("←→", "token"),
-        _hint("mode"),
-        widths,
-        ("[ ]", "L0"),
-        _hint("worst"),
-        _hint("find"),
-        _hint("prompt"),
-        _hint("generate"),
-        _hint("experiments"),
-        ("< >", "context"),
-    ]
-    hints = {
-        "tokens": tokens,
-        "detail": [
-            widths,
-            ("[ ]", "L0"),
-            _hint("latent"),
-            _hint("detail"),
-            _hint("copy-token"),
-            _hint("worst"),
-            ("Tab", "pane"),
-        ],
-        "trace": [
-            ("+ -", "zoom"),
-            _hint("enlarge"),
-            _hint("mode"),
-            widths,
-            ("[ ]", "L0"),
-            _hint("detail"),
-            ("Tab", "pane"),
-        ],
-        "load": [("q", "quit")],
-        "failed": [("r", "try again"), ("q", "quit")],
-    }
-    return hints.get(pane, tokens)
-
-
-def _hint(action_id: str) -> tuple[str, str]:
-    action = by_id(action_id)
-    return action.keys[0], action.hint
+    hints = [widths if each == WIDTHS else each for each in FOOTERS[pane]]
+    return [each if isinstance(each, tuple) else (by_id(each).keys[0], by_id(each).hint) for each in hints]

@@ -69,8 +69,3 @@ def open_app(
     app.connect_to = connect_to
     app.run()
     return app.return_code or 0
-
-
-def run_app(target: TargetSpec, theme: str | None, new_session: bool, in_process: bool) -> int:
-    """`open_app` with its arguments in order."""
-    return open_app(target, theme=theme, new_session=new_session, in_process=in_process)

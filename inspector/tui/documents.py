@@ -194,20 +194,8 @@ class Texts:
         return len(self._kept)
 
 
-COLUMNS = (
-    "context",
-    "position",
-    "token_id",
-    "token",
-    "split",
-    "loss",
-    "x_norm",
-    "sae",
-    "l0",
-    "sae_error_norm",
-    "linear_error_norm",
-    "nonlinear_error_norm",
-)
+NUMBERS = ("l0", "sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
+COLUMNS = ("context", "position", "token_id", "token", "split", "loss", "x_norm", "sae", *NUMBERS)
 SPLITS = {"t": "train", "h": "test", "x": "excluded", "o": "excluded"}
 
 
@@ -230,10 +218,7 @@ def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes:
                 _field(scalars.loss),
                 _field(scalars.x_norm),
                 not_a_formula(saes[row].sae_id),
-                _field(scalars.l0),
-                _field(scalars.sae_error_norm),
-                _field(scalars.linear_error_norm),
-                _field(scalars.nonlinear_error_norm),
+                *(_field(getattr(scalars, name)) for name in NUMBERS),
             )
             lines.append("\t".join(fields))
     return "\n".join(lines) + "\n"

@@ -6,14 +6,13 @@ Nothing here imports the experiments by itself: the screen does that in a thread
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, get_args
 
-from inspector.spec import Null, Profile
+from inspector.spec import Null, Profile, RunSpec, command_of, target_of
 from inspector.tui.job_lines import duration
 from inspector.tui.lines import Line, cut, left
 
@@ -251,8 +250,8 @@ class Request:
 
     experiments: tuple[str, ...]
     params: tuple[tuple[str, str], ...] = ()
-    profile: str = "careful"
-    null: str | None = None
+    profile: Profile = "careful"
+    null: Null | None = None
 
     @classmethod
     def of(cls, experiments: Sequence[Experiment], form: Sequence[ParamField], values: Mapping[str, str]) -> Request:
@@ -262,12 +261,12 @@ class Request:
             for field in form
             if field.key in values and values[field.key].strip() not in (field.default, DEFAULT)
         }
-        profile, null = changed.pop("profile", "careful"), changed.pop("null", "none")
+        profile, null = changed.pop("profile", "careful"), changed.pop("null", None)
         return cls(
             experiments=tuple(experiment.id for experiment in experiments),
             params=tuple(changed.items()),
-            profile=profile,
-            null=None if null == "none" else null,
+            profile=next(each for each in get_args(Profile) if each == profile),
+            null=next((each for each in get_args(Null) if each == null), None),
         )
 
     def problem(self, experiments: Sequence[Experiment]) -> str:
@@ -287,9 +286,11 @@ class Request:
         Args:
             target: options that name the target, as Ready tells them.
         """
-        words = ["dm-inspect", "run", *self.experiments, *target]
-        for key, value in self.params:
-            words += ["-p", f"{key}={value}"]
-        words += ["--profile", self.profile] if self.profile != "careful" else []
-        words += ["--null", self.null] if self.null else []
-        return shlex.join(words)
+        run = RunSpec(
+            target=target_of(target),
+            experiments=self.experiments,
+            params=dict(self.params),
+            profile=self.profile,
+            null=self.null,
+        )
+        return command_of(run, *self.experiments)

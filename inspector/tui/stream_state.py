@@ -104,12 +104,8 @@ class StreamState:
         return 0 if self.session.improved is None else self.session.improved.epoch
 
     @property
-    def context(self) -> int:
-        """The context on the screen, or the one to come back to."""
-        return self._in_contexts.context
-
-    @property
     def _in_contexts(self) -> CursorPlace:
+        """On the screen, or where to come back to."""
         return self.place if self.place.source == "context" else self.way_back
 
     @property
@@ -189,10 +185,6 @@ class StreamState:
 
     # ---- what the session says --------------------------------------------------------------------------------------
 
-    def connecting(self) -> None:
-        """Another connection begins; what is on the screen stays."""
-        self.session = self.session.again()
-
     def lost(self, why: str, exit_code: int) -> None:
         """There is no session, or not any more."""
         self.requests.clear()
@@ -229,7 +221,7 @@ class StreamState:
             case PolicySet() if message.policy != before.policy:
                 self.texts.clear()  # other tokens count now: every number of before is of the other policy
                 if self.session.ready is not None:
-                    self.requests.add("context", GetContext(context=self.context))
+                    self.requests.add("context", GetContext(context=self._in_contexts.context))
             case Failed() if purpose == "detail":
                 self.problem = message.message
             case Failed() if purpose == "generate":
@@ -249,7 +241,7 @@ class StreamState:
         if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
             self.requests.add("policy", SetPolicy(policy=self.session.policy))
         if self.text is not None:
-            self.requests.add("context", GetContext(context=self.context))
+            self.requests.add("context", GetContext(context=self._in_contexts.context))
         elif saved is not None and saved.context < ready.n_contexts:
             self.go("context", saved.context, saved.position)
         else:

@@ -234,8 +234,7 @@ def test_a_lost_session_leaves_the_picture_and_forgets_what_it_owes() -> None:
     assert state.can_reconnect
     assert not state.requests.is_open("generate")
     assert state.text is not None
-    state.connecting()
-    assert state.session.ready is not None
+    assert state.session.again().ready is not None
 
 
 def test_the_policy_that_was_chosen_is_told_to_a_new_session() -> None:

@@ -61,7 +61,6 @@ HELP = PaneHelp(
         "result is stored as soon as it is there, and shown by r.",
         "The line with $ is the same as a command; y copies it.",
     ),
-    actions=(),
     keys=help_rows(MOVES, ACTIONS),
 )
 

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from inspector.drawing.tokens import MODES
-from inspector.tui.actions import MOVES, by_id, shown_keys
+from inspector.tui.actions import MOVES, by_id, help_rows
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -24,27 +24,18 @@ class PaneHelp:
 
     title: str
     paragraphs: tuple[str, ...]
-    actions: tuple[str, ...]
-    """Ids, without 'stream.', of the actions that matter most here."""
-    keys: tuple[tuple[str, str], ...] = ()
-    """(keys, what they do) of another screen than the Stream; shown in place of its moves and actions."""
+    keys: tuple[tuple[str, str], ...]
+    """(keys, what they do)."""
 
 
 _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
-_GENERAL = (
-    "find",
-    "prompt",
-    "generate",
-    "context-next",
-    "context-back",
-    "experiments",
-    "jobs",
-    "latent",
-    "suites",
-    "retry",
-    "theme",
-    "quit",
-)
+
+
+def _keys(actions: str, *, general: bool = True) -> tuple[tuple[str, str], ...]:
+    """Of a pane of the Stream: how to move, and the actions with these ids, those that matter most first."""
+    more = "find prompt generate context-next context-back experiments jobs latent suites retry theme quit"
+    return help_rows(MOVES, map(by_id, f"{actions} {more if general else ''}".split()))
+
 
 HELP: dict[str, PaneHelp] = {
     "tokens": PaneHelp(
@@ -67,18 +58,7 @@ HELP: dict[str, PaneHelp] = {
             "context; o lets it meet outliers too. During a "
             "search it walks over the places found.",
         ),
-        actions=(
-            "mode",
-            "mode-back",
-            "l0-less",
-            "l0-more",
-            "worst",
-            "worst-back",
-            "outliers",
-            "marks",
-            "policy",
-            *_GENERAL,
-        ),
+        keys=_keys("mode mode-back l0-less l0-more worst worst-back outliers marks policy"),
     ),
     "detail": PaneHelp(
         title="The token under the cursor",
@@ -94,7 +74,7 @@ HELP: dict[str, PaneHelp] = {
             "back. The model's first guess is bold "
             "wherever it stands.",
         ),
-        actions=("detail", "copy-token", "copy-context", "l0-less", "l0-more", "worst", *_GENERAL),
+        keys=_keys("detail copy-token copy-context l0-less l0-more worst"),
     ),
     "trace": PaneHelp(
         title="Norm against token, and pairs of widths",
@@ -107,7 +87,7 @@ HELP: dict[str, PaneHelp] = {
             "On the right, R² of each pair of enabled widths: how well the narrower one's error norm predicts"
             " the wider one's, token by token, on held-out tokens (Eq. 13).",
         ),
-        actions=("zoom-in", "zoom-out", "enlarge", "mode", "l0-less", "l0-more", "detail", *_GENERAL),
+        keys=_keys("zoom-in zoom-out enlarge mode l0-less l0-more detail"),
     ),
     "load": PaneHelp(
         title="Loading",
@@ -116,14 +96,14 @@ HELP: dict[str, PaneHelp] = {
             " closed, and the "
             "next view finds it ready.",
         ),
-        actions=("theme", "quit"),
+        keys=_keys("theme quit", general=False),
     ),
     "failed": PaneHelp(
         title="Loading failed",
         paragraphs=(
             "The session could not load what was asked for. Its log says more. Quitting returns its exit code.",
         ),
-        actions=("retry", "quit"),
+        keys=_keys("retry quit", general=False),
     ),
 }
 
@@ -156,9 +136,7 @@ class HelpScreen(ModalScreen[None]):
 
     def _text(self) -> Text:
         text = Text(f"{self._help.title}\n\n", style="bold")
-        rows = list(self._help.keys or MOVES)
-        rows += [(shown_keys(by_id(name)), by_id(name).title) for name in self._help.actions]
-        for keys, title in rows:
+        for keys, title in self._help.keys:
             text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
             text.append(f"{title}\n", style="not bold")
         text.append(f"{': Ctrl+P':<{KEY_COLUMN}}", style="bold")

@@ -48,7 +48,6 @@ HELP = PaneHelp(
         "in the very same numbers.",
         "Below the list: where it is, its rate, how long it will take, the command that does the same, and its log.",
     ),
-    actions=(),
     keys=help_rows(MOVES, ACTIONS),
 )
 

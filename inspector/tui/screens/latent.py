@@ -57,7 +57,6 @@ HELP = PaneHelp(
         "Explanation and score are those of the newest scoring that is stored, made by `dm-inspect interp`.",
         "The first question about an SAE searches every context and takes a while; the next ones are quick.",
     ),
-    actions=(),
     keys=help_rows(MOVES, [action for action in ACTIONS if not action.id.startswith("latent.neighbour")]),
 )
 

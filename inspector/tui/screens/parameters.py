@@ -51,7 +51,6 @@ HELP = PaneHelp(
         "a result is never evidence for or against a claim.",
         "The line with $ is the command that does the same; it changes as you change a value.",
     ),
-    actions=(),
     keys=help_rows(MOVES, ACTIONS),
 )
 

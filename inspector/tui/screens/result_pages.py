@@ -45,7 +45,6 @@ HELP_OF_TWO = PaneHelp(
         "SAEs are matched by name; where no name is shared, as between two layers, by width and nominal L0. The change "
         "has no interval: the two may rest on the same tokens, and then their errors are not independent.",
     ),
-    actions=(),
     keys=help_rows(MOVES, COMPARE),
 )
 
@@ -65,7 +64,6 @@ HELP_OF_CLAIMS = PaneHelp(
         "reaches both sides, or a fit that is not identified all mean 'cannot tell'.",
         "A small model is not the paper's: a claim that is contradicted on the demo is contradicted there.",
     ),
-    actions=(),
     keys=help_rows(MOVES, CLAIMS),
 )
 

@@ -83,7 +83,6 @@ HELP = PaneHelp(
         "A measured control (null) is never evidence for or against a claim.",
         "Space marks results for comparing (c), exporting (x), and judging the claims (p).",
     ),
-    actions=(),
     keys=help_rows(MOVES, ACTIONS),
 )
 

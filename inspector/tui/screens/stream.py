@@ -127,7 +127,7 @@ class StreamScreen(ActionScreen):
     async def start(self) -> None:
         """Connect, and show for how long."""
         self.panes.connecting_since = time.monotonic()
-        self.state.connecting()
+        self.state.session = self.session.again()
         self.run_worker(self._converse(), name="session", group="session", exclusive=True, exit_on_error=False)
         await self.settle()
 

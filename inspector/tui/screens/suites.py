@@ -78,7 +78,6 @@ HELP = PaneHelp(
         "d downloads what is chosen and missing into the Hugging Face cache, one file after the other; x stops, and "
         "the next d goes on where it stopped. What is opened is downloaded as well, if it is not there.",
     ),
-    actions=(),
     keys=help_rows(MOVES, ACTIONS),
 )
 
