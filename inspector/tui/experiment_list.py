@@ -222,7 +222,7 @@ def param_fields(experiments: Sequence[Experiment]) -> list[ParamField]:
                 default = DEFAULT if each.default is None else default
             new = ParamField(key=each.name, kind=kind, default=default, doc=docs.get(each.name, ""), choices=choices)
             known = found.setdefault(each.name, new)
-            if known.default != default:  # none of them is everybody's: an empty field leaves each its own
+            if known.default != default:  # no default is common to all: an empty field leaves each its own
                 found[each.name] = replace(known, default="", doc=f"{known.doc} Empty: each experiment's own default.")
     made = [
         field if len(users[key]) == len(experiments) else replace(field, used_by=tuple(users[key]))

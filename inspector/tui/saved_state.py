@@ -24,7 +24,7 @@ N_VIEWS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SavedView:
-    """Where somebody was in a target: enough to go on there after the terminal was lost."""
+    """A place in a target: enough to go on there after the terminal was lost."""
 
     context: int = 0
     position: int = 0
@@ -76,7 +76,7 @@ def load_state() -> UiState:
 
 
 def _view(saved: object) -> SavedView | None:
-    """A view as it was written; None if it makes no sense, which costs nobody else's."""
+    """A view as it was written; None if it makes no sense; the views of other targets stand."""
     if not isinstance(saved, dict):
         return None
     numbers = [saved.get(key, 0) for key in ("context", "position", "active")]

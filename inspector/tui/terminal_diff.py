@@ -4,7 +4,7 @@ Textual repaints whole spans: a changed digit at the right end of a line resends
 screen. Over SSH that is most of the lag. This remembers what the terminal shows, cell by cell, and turns each of
 Textual's updates into the shortest moves, colours and characters that lead to the same picture.
 
-It must never guess: whoever clears or resizes the terminal calls `forget`, and the next update is sent whole.
+It must never guess: after the terminal was cleared or resized `forget` is called, and the next update is sent whole.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TerminalDiff:
         self._color_system = ColorSystem.TRUECOLOR
 
     def forget(self) -> None:
-        """The terminal was cleared, resized or written to by somebody else: send everything next time."""
+        """The terminal was cleared, resized or written to by another program: send everything next time."""
         self._rows = []
 
     def reduce(self, update: CompositorUpdate, console: Console, size: tuple[int, int]) -> CompositorUpdate | None:
@@ -192,7 +192,7 @@ class _Pen:
         self._at = (x + len(cells), y) if simple else None
 
     def lift(self) -> None:
-        """End in the terminal's plain state, which everybody else who writes relies on."""
+        """End in the terminal's plain state, on which all other output relies."""
         self._use(PLAIN)
 
     def _move(self, x: int, y: int) -> None:

@@ -1,9 +1,9 @@
 """The terminal may vanish: an SSH connection is cut, tmux is killed. Then the view ends, at once and without a word.
 
-The kernel tells by SIGHUP, but only the foreground of a terminal that is somebody's controlling terminal. Otherwise
-reading returns nothing for ever, so that Textual's input thread spins, and writing fails, so that its output thread
-dies and everybody who writes afterwards waits for it. So somebody waits for the hang-up itself, and writing never
-waits for a thread that is gone. The session notices nothing but that a view left.
+The kernel tells by SIGHUP, but only the foreground of a controlling terminal. Otherwise reading returns nothing for
+ever, so that Textual's input thread spins, and writing fails, so that its output thread dies and every later write
+waits for it. So a thread waits for the hang-up itself, and writing never waits for a thread that is gone. The session
+notices nothing but that a view left.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _wait(fileno: int, loop: asyncio.AbstractEventLoop, last_words: Callable[[],
 
 
 def leave(loop: asyncio.AbstractEventLoop, last_words: Callable[[], None]) -> None:
-    """End the process from another thread: there is nobody left to restore a terminal for."""
+    """End the process from another thread: no terminal is left to restore."""
     said = threading.Event()
 
     def say() -> None:

@@ -11,7 +11,7 @@ from inspector.drawing.tokens import MEASURES, SaeColumns, TokenDocument
 from inspector.tui.documents import ScoredText, ranking
 from inspector.tui.widgets.detail import TokenFacts, norm_lines
 from inspector.tui.widgets.token_lines import Colouring
-from inspector.tui.widgets.token_pane import TokenView
+from inspector.tui.widgets.token_pane import TokenPane
 from inspector.tui.widgets.trace import TraceData, TracePane, beyond_cells
 from tests.drawing.documents import mode_named
 from tests.tui.widgets.test_trace import two_widths
@@ -72,7 +72,7 @@ def test_it_has_a_mark_of_its_own_which_the_legend_names() -> None:
         )
         assert look.look(HEAVY) == (palette.outlier, "^")
         assert palette.outlier not in (palette.excluded, palette.plain, *palette.shares, *palette.ramps["total"])
-    view = TokenView()
+    view = TokenPane()
     view.document = text().document
     assert "outlier" in "".join(run for run, _ in legend_runs(view.legend, 90))
     view.document = text("t").document

@@ -43,7 +43,7 @@ HELP = PaneHelp(
         "started. A job belongs to the session and not to this view: it goes on when you leave, and this list is "
         "there again when you come back. `dm-inspect jobs list` shows the same, and the jobs of all other sessions.",
         "queued: waits · running · done: its results are stored, Enter shows them · failed: why stands beside it · "
-        "cancelled: by somebody · interrupted: its session died.",
+        "cancelled: on request · interrupted: its session died.",
         "Cancel stops a job after the step under way. What is finished is kept: resuming goes on from there and ends "
         "in the very same numbers.",
         "Below the list: where it is, its rate, how long it will take, the command that does the same, and its log.",
@@ -62,7 +62,7 @@ EMPTY: tuple[Line, ...] = (
     [("A job runs in the session and goes on when you leave.", "muted")],
 )
 WAITING: tuple[Line, ...] = ([], [("asking the session for its jobs …", "muted")])
-NOBODY: tuple[Line, ...] = (
+NO_SESSION_LINES: tuple[Line, ...] = (
     [],
     [("no session, so no jobs", "strong")],
     [],
@@ -148,7 +148,7 @@ class JobsScreen(SessionScreen):
         self.show_head(("  jobs", "strong"), (told, ""), end=self.target_text())
         empty = EMPTY if session.ready is not None else WAITING
         if session.stage in ("failed", "lost") and not jobs:
-            empty = NOBODY
+            empty = NO_SESSION_LINES
         now = self.now()
         at = next((index for index, job in enumerate(jobs) if job.id == self._selected), 0)
         self.query_one(RowList).show(

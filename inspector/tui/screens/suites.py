@@ -74,7 +74,7 @@ HELP = PaneHelp(
         "● is loaded in this session, * is on disk, ■ is chosen. ? is an L0 or width that only the SAE's own "
         "configuration says, and that is not on disk.",
         "Enter opens what is chosen in a session of its own: another set of SAEs is another session, and the one "
-        "before goes on for as long as it would with nobody looking at it.",
+        "before goes on for as long as it would without a view.",
         "d downloads what is chosen and missing into the Hugging Face cache, one file after the other; x stops, and "
         "the next d goes on where it stopped. What is opened is downloaded as well, if it is not there.",
     ),
