@@ -9,12 +9,11 @@ import re
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
-from textwrap import wrap
 from typing import TYPE_CHECKING, get_args
 
 from inspector.spec import Null, Profile, RunSpec, command_of, target_of
 from inspector.tui.job_lines import duration
-from inspector.tui.lines import Line, cut, left
+from inspector.tui.lines import Line, cut, left, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -139,12 +138,12 @@ def detail_lines(experiment: Experiment, estimate: Cost | None, width: int) -> l
     """All that is said about one experiment."""
     room = max(20, width - 1)
     lines: list[Line] = [[(cut(experiment.title, room), "strong")], [(cut(experiment.reference, room), "muted")], []]
-    lines += [[(part, "")] for part in wrap(experiment.question, room)]
+    lines += wrapped(experiment.question, room)
     if estimate is not None and estimate.seconds is None and not estimate.why_not:
         lines += [[], [("what it costs is known once it has run on this target", "muted")]]
     if estimate is not None and estimate.why_not:
         lines += [[], [("cannot run here", "warning")]]
-        lines += [[(part, "")] for part in wrap(estimate.why_not, room)]
+        lines += wrapped(estimate.why_not, room)
     blocks = (
         ("would contradict the paper's claim", experiment.contradicted_by),
         ("measured", experiment.defined()),
@@ -152,7 +151,7 @@ def detail_lines(experiment: Experiment, estimate: Cost | None, width: int) -> l
     )
     for name, text in blocks:
         lines += [[], [(name, "accent")]]
-        lines += [[(part, "")] for part in wrap(text, room)]
+        lines += wrapped(text, room)
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
-from inspector.tui.lines import Line, cut, fit, joined, left, part, spread
+from inspector.tui.lines import Line, cut, fit, joined, left, part, spread, wrapped
 
 if TYPE_CHECKING:
     from inspector.events import JobInfo, JobState
@@ -156,9 +156,7 @@ def detail(job: JobInfo, width: int) -> list[Line]:
     if job.started and job.ended:
         lines.append([("took     ", "muted"), (duration(job.ended - job.started), "")])
     if job.error:
-        from textwrap import wrap
-
-        lines += [[(part, "error")] for part in wrap(visible(job.error), max(20, width))]
+        lines += wrapped(visible(job.error), width, "error", least=20)
     if job.results:
         counted = f"{len(job.results)} of {len(job.experiments)}  " if len(job.results) < len(job.experiments) else ""
         lines.append([("results  ", "muted"), (cut(counted + visible(", ".join(job.results)), width - 9), "")])

@@ -42,6 +42,20 @@ def left(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
 
+def wrapped(text: str, width: int, look: str = "", *, least: int = 1) -> list[Line]:
+    """A text broken between words.
+
+    Args:
+        text: safe to show.
+        width: columns.
+        look: of every line.
+        least: columns below which it is not broken; what does not fit is cut by the pane.
+    """
+    from textwrap import wrap
+
+    return [[(line, look)] for line in wrap(text, max(width, least))]
+
+
 def cut_line(line: Sequence[Piece], width: int) -> Line:
     """The pieces that fit; the first that does not is cut and the rest left out."""
     out: Line = []

@@ -45,18 +45,12 @@ Stage = Literal["connecting", "loading", "ready", "failed", "lost"]
 class LoadStep:
     """One thing that is loaded."""
 
-    what: str
-    detail: str
+    told: LoadProgress
+    """The latest report of it."""
     started: float
     """Clock time, seconds."""
     seconds: float | None
     """How long it took; None: under way."""
-    done: int
-    total: int
-    done_bytes: int = 0
-    total_bytes: int = 0
-    """Of a download; 0 of 0 if nothing is fetched."""
-    bytes_per_second: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +133,15 @@ class SessionView:
         stage: Stage = "lost" if self.ready is not None else "failed"
         return replace(self, stage=stage, error=why, exit_code=0 if self.ready is not None else exit_code)
 
-    def quality(self, row: int) -> SaeQuality | None:
-        """How well the affine map does for the SAE in this row; None before the first fit."""
-        if self.improved is None or row >= len(self.improved.qualities):
-            return None
-        return self.improved.qualities[row]
+    def quality(self, row: int, *, beside: bool = False) -> SaeQuality | None:
+        """How well the affine map does for the SAE in this row; None before the first fit.
 
-    def quality_beside(self, row: int) -> SaeQuality | None:
-        """The same under the other policy; None if it was never asked for."""
-        if self.beside is None or row >= len(self.beside.qualities):
-            return None
-        return self.beside.qualities[row]
+        Args:
+            row: of the SAE.
+            beside: under the other policy; None if that was never asked for.
+        """
+        fit = self.beside if beside else self.improved
+        return fit.qualities[row] if fit is not None and row < len(fit.qualities) else None
 
     @property
     def gate_failures(self) -> tuple[GateLine, ...]:
@@ -179,23 +171,13 @@ def _with_step(steps: tuple[LoadStep, ...], message: LoadProgress, now: float) -
     name, count, of = _counted(message.what)
     started = now - (message.seconds or 0.0)
     seconds = message.seconds
-    names = [_counted(known.what)[0] for known in steps]
+    names = [_counted(known.told.what)[0] for known in steps]
     index = names.index(name) if name in names else len(steps)
     if index < len(steps):
         started = steps[index].started
     if of:
         seconds = now - started if count == of and message.seconds is not None else None
-    step = LoadStep(
-        what=message.what,
-        detail=message.detail,
-        started=started,
-        seconds=seconds,
-        done=message.done,
-        total=message.total,
-        done_bytes=message.done_bytes,
-        total_bytes=message.total_bytes,
-        bytes_per_second=message.bytes_per_second,
-    )
+    step = LoadStep(told=message, started=started, seconds=seconds)
     return (*steps[:index], step, *steps[index + 1 :])
 
 

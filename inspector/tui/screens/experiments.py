@@ -101,10 +101,9 @@ class ExperimentsScreen(SessionScreen):
         self._shared: dict[frozenset[str], Costs] = {}
         """What a set of marked experiments costs, once asked."""
         self._asked = False
-        self._asked_when_ready = False
         self._cost_timer: Timer | None = None
-        self._n_done = 0
-        """Jobs that were done when the costs were asked for."""
+        self._n_done: int | None = None
+        """Jobs that were done when the costs were asked for; None: they were not."""
 
     def compose(self) -> ComposeResult:
         """Everything at once; the text is beside the list or below it."""
@@ -154,9 +153,8 @@ class ExperimentsScreen(SessionScreen):
         await self._estimate()
 
     async def _estimate(self) -> None:
-        """Ask for the cost of each; a session that is still loading is asked again when it is ready."""
+        """Ask for the cost of each; a session that is still loading is asked when it is ready."""
         if self.session.ready is None:
-            self._asked_when_ready = True
             return
         self._asked = self._estimates is None
         self._n_done = sum(job.state == "done" for job in self.session.jobs)
@@ -209,15 +207,11 @@ class ExperimentsScreen(SessionScreen):
 
     def session_changed(self, session: SessionView) -> None:
         """A job is further, or the target is there now."""
-        if self._asked_when_ready and session.ready is not None:
-            self._asked_when_ready = False
-            self.in_worker("estimate", self._estimate())
         n_done = sum(job.state == "done" for job in session.jobs)
-        if n_done != self._n_done:  # a measurement that has run here is known better than before
-            self._n_done = n_done
+        if n_done != self._n_done and session.ready is not None and self.experiments:
+            self._n_done = n_done  # a measurement that has run here is known better than before
             self._shared.clear()
-            if self._estimates is not None:
-                self.in_worker("estimate", self._estimate())
+            self.in_worker("estimate", self._estimate())
         self.show_title()
         self.show_queue()
         self.show_command()

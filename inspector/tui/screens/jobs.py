@@ -188,17 +188,14 @@ class JobsScreen(SessionScreen):
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
-    def _ask_again(self) -> None:
-        job = self.job
-        if job is not None and (job.state == "running" or self._log[0] != job.id or self._grew(job)):
-            self.ask_log()
-
-    def _grew(self, job: JobInfo) -> bool:
-        """Whether a job ended after its log was read: the last lines are the ones that matter."""
-        return (job.id, job.state) != self._read_as
-
     _read_as: tuple[str, str] = ("", "")
     """Job and state when the log was last read."""
+
+    def _ask_again(self) -> None:
+        """While it runs, and once after it ended: the last lines of a log are the ones that matter."""
+        job = self.job
+        if job is not None and (job.state == "running" or (job.id, job.state) != self._read_as):
+            self.ask_log()
 
     def ask_log(self) -> None:
         """Read the log of the job under the cursor."""

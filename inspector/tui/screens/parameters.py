@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from inspector.session.protocol import JobTold, StartJob
 from inspector.tui import job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request, param_fields
-from inspector.tui.lines import Line
+from inspector.tui.lines import Line, wrapped
 from inspector.tui.screens.base import SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import FooterPane, TitleBar
@@ -133,8 +132,7 @@ class ParametersScreen(SessionScreen):
         command = self.request.command(self.target_words())
 
         def command_lines(width: int) -> list[Line]:
-            lines = [[(part, "error")] for part in wrap(problem, width)] if problem else []
-            return [*lines, *job_lines.command_lines(command, width)]
+            return [*wrapped(problem, width, "error"), *job_lines.command_lines(command, width)]
 
         self.query_one("#form-command", LinesView).show_made(command_lines)
         self.show_keys(("↑↓", "field"), ("Enter", "edit"), ("←→", "choice"), "start", "copy", "back")
@@ -142,10 +140,10 @@ class ParametersScreen(SessionScreen):
     def _doc_lines(self, width: int) -> list[Line]:
         field = self.query_one(Form).field
         if field is None:
-            return [[(part, "")] for part in wrap("Queues the job in the session; it goes on when you leave.", width)]
-        lines: list[Line] = [[(part, "")] for part in wrap(field.doc or "Nothing more is known about it.", width)]
+            return wrapped("Queues the job in the session; it goes on when you leave.", width)
+        lines = wrapped(field.doc or "Nothing more is known about it.", width)
         if field.used_by:
-            lines += [[(part, "muted")] for part in wrap(f"Only for {', '.join(field.used_by)}.", width)]
+            lines += wrapped(f"Only for {', '.join(field.used_by)}.", width, "muted")
         return lines
 
     # ---- keys -------------------------------------------------------------------------------------------------------

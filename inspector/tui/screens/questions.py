@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 
 from inspector.drawing.safe_text import visible
 from inspector.tui.job_lines import duration, name_of
-from inspector.tui.lines import Line, cut
+from inspector.tui.lines import Line, cut, wrapped
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ def log_tail(path: str, lines: int = TAIL_LINES) -> list[str]:
 
 def ended_lines(why: str, log_path: str, tail: Sequence[str], width: int) -> list[Line]:
     """The panel: what happened, the log's end, the keys."""
-    from textwrap import wrap
-
     lines: list[Line] = [[("the session has ended", "error")]]
-    lines += [[(part, "strong")] for part in wrap(visible(why), max(20, width))]
+    lines += wrapped(visible(why), width, "strong", least=20)
     if tail:
         lines += [[], [("the end of its log  ", "muted"), (cut(visible(log_path), max(0, width - 20)), "muted")]]
         lines += [[("│ ", "muted"), (cut(visible(line), max(0, width - 2)), "")] for line in tail]

@@ -13,7 +13,7 @@ from textual.worker import get_current_worker
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
 from inspector.tui.actions import actions_of, help_rows
-from inspector.tui.lines import Line, left
+from inspector.tui.lines import Line, left, wrapped
 from inspector.tui.screens.base import OpenTarget, SideScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.suite_list import (
@@ -237,7 +237,10 @@ class SuitesScreen(SideScreen):
 
     def _about(self) -> list[Line]:
         if self.problem:
-            return [[("There is nothing to choose from.", "error")], *_wrapped(self.problem, self.size.width - 2)]
+            return [
+                [("There is nothing to choose from.", "error")],
+                *wrapped(visible(self.problem), self.size.width - 2, least=20),
+            ]
         ref, hook = self.grid.ref, self.hook
         if ref is None or hook is None:
             return []
@@ -254,7 +257,7 @@ class SuitesScreen(SideScreen):
             lines.append([("nothing chosen: Enter opens this one, Space chooses it", "muted")])
         lines.append(_fetch_line(self.fetching) if self.fetching is not None else [])
         if self.fetch_problem and self.fetching is None:
-            lines[-1:] = _wrapped(self.fetch_problem, self.size.width - 2, "error")
+            lines[-1:] = wrapped(visible(self.fetch_problem), self.size.width - 2, "error", least=20)
         return lines
 
     # ---- widgets tell -----------------------------------------------------------------------------------------------
@@ -401,9 +404,3 @@ def _fetch_line(told: Fetching) -> Line:
         left_seconds = (told.total_bytes - told.done_bytes) / told.bytes_per_second
         line.append((f"  {told.bytes_per_second / 1e6:,.1f} MB/s, {left_seconds:.0f} s left · x stops", "muted"))
     return line
-
-
-def _wrapped(text: str, width: int, look: str = "") -> list[Line]:
-    import textwrap
-
-    return [[(line, look)] for line in textwrap.wrap(visible(text), max(width, 20))]

@@ -5,18 +5,16 @@ On a narrow screen parts are shortened or left out, the least important first; a
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
 from inspector.tui.job_lines import bar, duration, percent
-from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part
+from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part, wrapped
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
-    from inspector.session.protocol import Ready
+    from inspector.session.protocol import LoadProgress, Ready
     from inspector.tui.selection import CursorPlace, SaeChoice
     from inspector.tui.session import LoadStep, SessionView
 
@@ -96,7 +94,7 @@ def second_line(
     if ready is None:
         return []
     if session.stage in ("connecting", "loading"):
-        step = f"loading {session.steps[-1].what}" if session.steps else "connecting again"
+        step = f"loading {session.steps[-1].told.what}" if session.steps else "connecting again"
         return [(visible(step), "warning"), ("  what is shown stays until it is there", "muted")]
     parts = [*_policy_parts(session), *_stopped(session), *_map_parts(session, choice)]
     return fit_ends(parts, _place_parts(ready, place, source_name), width, SEPARATOR)
@@ -130,7 +128,7 @@ def _map_parts(session: SessionView, choice: SaeChoice | None) -> list[Part]:
         none = "no linear map yet"
         return [part(9, [(f"{none}: showing total error", "warning")], [(none, "warning")])]
     quality = session.quality(choice.row)
-    beside = session.quality_beside(choice.row) if session.policy == "included" else None
+    beside = session.quality(choice.row, beside=True) if session.policy == "included" else None
     have, goal = improved.n_tokens, improved.n_tokens_goal
     told: list[Line]
     if improved.finished:
@@ -232,14 +230,14 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
 
 def step_lines(step: LoadStep, now: float, width: int) -> list[Line]:
     """A step; below one that fetches files, how far they are."""
-    if not step.total_bytes or step.seconds is not None:
+    if not step.told.total_bytes or step.seconds is not None:
         return [step_line(step, now, width)]
-    return [step_line(replace(step, detail=""), now, width), [("  ", ""), *download_line(step, width - 2)]]
+    return [step_line(step, now, width, with_detail=False), [("  ", ""), *download_line(step.told, width - 2)]]
 
 
-def download_line(step: LoadStep, width: int) -> Line:
+def download_line(told: LoadProgress, width: int) -> Line:
     """Bar, per cent, gigabytes, rate, time left: of all files of the step together."""
-    done, total, rate = step.done_bytes, step.total_bytes, step.bytes_per_second
+    done, total, rate = told.done_bytes, told.total_bytes, told.bytes_per_second
     parts = [
         part(4, *(bar(done, total, columns) for columns in (32, 20, 10))),
         part(9, [(percent(done, total), "strong")]),
@@ -256,13 +254,13 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
-def step_line(step: LoadStep, now: float, width: int) -> Line:
+def step_line(step: LoadStep, now: float, width: int, *, with_detail: bool = True) -> Line:
     """A step with its mark, name, detail and seconds."""
     done = step.seconds is not None
     seconds = step.seconds if step.seconds is not None else now - step.started
     name_width = max(8, min(COLUMN, width - 12))
-    detail = f"  {step.detail}" if step.detail else ""
-    name = cut(step.what, name_width)
+    detail = f"  {step.told.detail}" if step.told.detail and with_detail else ""
+    name = cut(step.told.what, name_width)
     return [
         ("✓ " if done else "… ", "good" if done else "accent"),
         (name, "" if done else "strong"),
@@ -277,7 +275,7 @@ def failed_lines(session: SessionView, width: int) -> list[Line]:
     lines: list[Line] = [[(what, "error")], []]
     text = session.error or "No reason was given."
     for sentence in text.splitlines():
-        lines += [[(visible(line), "strong")] for line in textwrap.wrap(sentence, max(20, min(width, 100)))]
+        lines += wrapped(visible(sentence), min(width, 100), "strong", least=20)
     if session.log_path:
         lines += [[], [("log  ", "muted"), (session.log_path, "")]]
     lines += [[], [("r", "key"), (" try again   ", "muted"), ("q", "key"), (" quit", "muted")]]

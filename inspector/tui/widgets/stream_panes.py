@@ -6,7 +6,6 @@ Reads the state and draws it; changes nothing and asks nothing.
 from __future__ import annotations
 
 import time
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from textual.containers import Horizontal, Vertical
@@ -14,6 +13,7 @@ from textual.containers import Horizontal, Vertical
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import TOTAL
 from inspector.tui.actions import footer_hints
+from inspector.tui.lines import wrapped
 from inspector.tui.widgets.bars import FooterPane, JobBar, TitleBar
 from inspector.tui.widgets.detail import DetailPane, TokenFacts
 from inspector.tui.widgets.entry import CommandBar
@@ -48,7 +48,7 @@ def lower_height(width: int, height: int) -> int:
 def too_small_lines(window: Size, width: int) -> list[Line]:
     """Which size is needed, and which there is."""
     sentence = f"This window is {window.width}x{window.height}. dm-inspect needs {SMALLEST[0]}x{SMALLEST[1]}. q quits."
-    return [[(row, "strong")] for row in wrap(sentence, max(width, 1))]
+    return wrapped(sentence, width, "strong")
 
 
 class StreamPanes(Vertical):

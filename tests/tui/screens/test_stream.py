@@ -199,6 +199,8 @@ async def test_find_goes_to_the_first_hit_and_n_to_the_next_until_escape() -> No
             lambda: (app.home.state.place.context, app.home.state.place.position) == (hits[0].context, hits[0].position)
         )
         assert app.screen_text()[2].startswith(f"▌find 'Dark matter' 1/{len(hits)}")
+        assert hits[0].context > 0
+        assert [hit.start for hit in app.home.tokens._hits] == [hits[0].position], "marked in another context, too"
         await app.press("n")
         await app.until(
             lambda: (app.home.state.place.context, app.home.state.place.position) == (hits[1].context, hits[1].position)
