@@ -22,7 +22,7 @@ from inspector.disk.table import Row, Table
 from inspector.events import Event, JudgeProgress
 from inspector.interp.judge import Judge, JudgeUnreachable, Question, Reply
 
-NAME = "answers.sqlite"
+ANSWERS_FILE = "answers.sqlite"
 
 
 def key_of(judge: str, version: str, question: Question) -> str:
@@ -71,7 +71,7 @@ class AnswerStore:
 def answers_table(folder: Path) -> Table:
     """The table in a folder."""
     columns = {"key": "TEXT", "answer": "TEXT", "sha256": "TEXT", "created": "REAL"}
-    return Table(folder / NAME, "answers", columns, version=1, variable=ANSWERS.variable, is_whole=_is_whole)
+    return Table(folder / ANSWERS_FILE, "answers", columns, version=1, variable=ANSWERS.variable, is_whole=_is_whole)
 
 
 def _is_whole(row: Row) -> bool:

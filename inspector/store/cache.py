@@ -19,8 +19,7 @@ from typing import Any, Literal
 
 from inspector.disk.files import HALF, is_own_file, is_own_folder, parse_json, read_file, remove_tree
 from inspector.disk.folders import CHECKPOINTS, ERROR_SAES, JOBS, RESULTS, user_folder
-from inspector.disk.locks import NAME as LOCK
-from inspector.disk.locks import FolderLock, unused
+from inspector.disk.locks import LOCK_FILE, FolderLock, unused
 from inspector.disk.sealed import to_json
 from inspector.disk.table import DAMAGED, Table
 from inspector.errors import DataError
@@ -328,7 +327,7 @@ def checkpoints_kind(folder: Path) -> Kind:
 
     def find() -> Iterator[Path]:
         for each in filter(is_own_folder, folder.iterdir()):
-            if is_own_file(each / LOCK) or is_own_file(each / checkpoints.ABOUT):
+            if is_own_file(each / LOCK_FILE) or is_own_file(each / checkpoints.ABOUT):
                 yield each
 
     def in_use(path: Path) -> bool:

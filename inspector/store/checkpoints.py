@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import inspector
 from inspector.disk.files import HALF, remove_files, write_whole
 from inspector.disk.folders import CHECKPOINTS, RESULTS
-from inspector.disk.locks import NAME as LOCK
-from inspector.disk.locks import FolderLock
+from inspector.disk.locks import LOCK_FILE, FolderLock
 from inspector.disk.sealed import digest, file_digest, read_sealed, seal
 from inspector.errors import ResourceError
 from inspector.statistics.profiles import PROTOCOLS
@@ -311,7 +310,7 @@ def remove_folder(folder: Path) -> bool:
         Whether our files are gone; what others put there stays with the folder, and so does what a link points to.
     """
     try:
-        remove_files(folder, is_own, last=LOCK)
+        remove_files(folder, is_own, last=LOCK_FILE)
     except OSError:
         return False
     return True

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec, Split
 
-NAMES = ("model", "text", "text_field")
-"""Say where weights and tokens are, not what they are: their hashes do. Not hashed, because a path is no content."""
+NOT_HASHED = ("model", "text", "text_field")
+"""Say where weights and tokens are, not what they are: their hashes do, and a path is no content."""
 LIBRARIES = ("torch", "numpy", "transformers", "transformer-lens", "sae-lens")
 
 
 def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) -> dict[str, Any]:
-    """What the numbers of a run follow from, and the names of it in NAMES. `Any`: plain JSON data."""
+    """What the numbers of a run follow from, and the names of it that are NOT_HASHED. `Any`: plain JSON data."""
     target, model = loaded.target, loaded.model
     return {
         "model": model.name,
@@ -66,7 +66,7 @@ def provenance(made_from: Mapping[str, Any], fit: Mapping[str, Any] | None = Non
         fit: of `fit_facts`; None: nothing was fitted to a model.
     """
     return {
-        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NAMES}),
+        "fingerprint": digest({key: value for key, value in made_from.items() if key not in NOT_HASHED}),
         **made_from,
         **(fit or {}),
         "program_version": __version__,

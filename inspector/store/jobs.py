@@ -30,7 +30,7 @@ from inspector.events import JobInfo, JobState
 from inspector.spec import RunSpec
 from inspector.store.results import load
 
-NAME = "jobs.sqlite"
+JOBS_FILE = "jobs.sqlite"
 BEAT_SECONDS = 600.0
 """A job of another machine that has told nothing for so long is taken for dead; here the process itself is looked at.
 Long, because a session tells between two steps and one step on a slow device may take minutes."""
@@ -315,7 +315,9 @@ class JobStore:
 
 def jobs_table(folder: Path) -> Table:
     """The table in a folder. Quick: what a power cut takes are the last words about a job."""
-    return Table(folder / NAME, "jobs", _COLUMNS, version=1, variable=JOBS.variable, is_whole=_is_whole, is_quick=True)
+    return Table(
+        folder / JOBS_FILE, "jobs", _COLUMNS, version=1, variable=JOBS.variable, is_whole=_is_whole, is_quick=True
+    )
 
 
 def _decoded(row: Row) -> Job | None:

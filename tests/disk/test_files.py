@@ -75,8 +75,7 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
 ) -> None:
     """If one of these waited, so would the test: its time is not measured, its end is."""
     from inspector.disk import sealed, tensors
-    from inspector.interp.asking import NAME as ANSWERS
-    from inspector.interp.asking import AnswerStore
+    from inspector.interp.asking import ANSWERS_FILE, AnswerStore
     from inspector.sources import hub_text, registry
     from inspector.store import jobs, results
     from inspector.store.jobs import JobLogFile
@@ -93,8 +92,8 @@ def test_a_pipe_in_place_of_any_file_of_ours_is_said_or_left_out(
     assert (tmp_path / "results" / results.INDEX_FILE).is_fifo()
 
     said = [
-        reads(lambda: jobs.JobStore(pipe(tmp_path / "jobs" / jobs.NAME).parent).all()),
-        reads(lambda: AnswerStore(pipe(tmp_path / "answers" / ANSWERS).parent)),
+        reads(lambda: jobs.JobStore(pipe(tmp_path / "jobs" / jobs.JOBS_FILE).parent).all()),
+        reads(lambda: AnswerStore(pipe(tmp_path / "answers" / ANSWERS_FILE).parent)),
         reads(lambda: themes.load_theme(pipe(tmp_path / "x.toml"))),
         reads(lambda: sealed.read_sealed(pipe(tmp_path / "sealed.json"))),
         reads(lambda: tensors.read_tensors(pipe(tmp_path / "a.safetensors"), "0" * 64)),

@@ -16,7 +16,7 @@ import pytest
 from inspector.errors import ExitCode, ResourceError
 from inspector.events import JudgeProgress
 from inspector.interp import prompts
-from inspector.interp.asking import MOST_USELESS, NAME, AnswerStore, Asker, key_of
+from inspector.interp.asking import ANSWERS_FILE, MOST_USELESS, AnswerStore, Asker, key_of
 from inspector.interp.chat import ChatJudge, Patience
 from inspector.interp.judge import JudgeUnreachable, Question
 from tests.judge_server import always_yes, judge_server
@@ -137,12 +137,12 @@ def test_an_answer_is_kept_under_all_that_was_asked(tmp_path: Path) -> None:
     assert len(keys) == 6
     AnswerStore(tmp_path).keep({"k": "half \ud800 letter\x00", "empty": ""})
     assert AnswerStore(tmp_path).find(["k", "empty", "other"]) == {"k": "half ? letter\x00", "empty": ""}
-    assert (tmp_path / NAME).stat().st_mode & 0o077 == 0, "nobody else may read the texts that were shown"
+    assert (tmp_path / ANSWERS_FILE).stat().st_mode & 0o077 == 0, "nobody else may read the texts that were shown"
 
 
 def test_a_changed_answer_counts_as_none(tmp_path: Path) -> None:
     AnswerStore(tmp_path).keep({"a": "[1, 1]", "b": "[1, 0]"})
-    with sqlite3.connect(tmp_path / NAME) as connection:
+    with sqlite3.connect(tmp_path / ANSWERS_FILE) as connection:
         connection.execute("UPDATE answers SET answer = '[0, 0]' WHERE key = 'a'")
     connection.close()
     assert AnswerStore(tmp_path).find(["a", "b"]) == {"b": "[1, 0]"}
@@ -152,12 +152,12 @@ def test_a_changed_answer_counts_as_none(tmp_path: Path) -> None:
     "content", [b"not a database at all, but long enough to be looked at" * 40, b"SQLite format 3\0x"]
 )
 def test_a_damaged_file_is_put_aside(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / NAME).write_bytes(content)
+    (tmp_path / ANSWERS_FILE).write_bytes(content)
     store = AnswerStore(tmp_path)
     assert store.table.was_damaged
     store.keep({"a": "b"})
     assert store.find(["a"]) == {"a": "b"}
-    (aside,) = tmp_path.glob(f"{NAME}.damaged-*")
+    (aside,) = tmp_path.glob(f"{ANSWERS_FILE}.damaged-*")
     assert aside.read_bytes() == content
 
 

@@ -154,7 +154,7 @@ def test_flipped_bits_never_make_a_wrong_job(store: JobStore) -> None:
     for _ in range(150):
         damaged = bytearray(good)
         damaged[chosen.randrange(len(damaged))] ^= 1 << chosen.randrange(8)
-        for leftover in store.folder.glob(f"{table.NAME}*"):
+        for leftover in store.folder.glob(f"{table.JOBS_FILE}*"):
             leftover.unlink()
         store.table.path.write_bytes(damaged)
         try:
