@@ -10,7 +10,7 @@ import pytest
 
 from inspector.errors import InspectorError, UsageError
 from inspector.session import discovery
-from inspector.spec import TargetSpec
+from inspector.spec import OPTIONS, TargetSpec
 
 
 @pytest.fixture
@@ -98,6 +98,13 @@ def test_the_key_depends_on_what_is_loaded_and_on_nothing_else(tmp_path: Path, m
     absolute = discovery.session_key(replace(target, model=str(tmp_path / "model")))
     monkeypatch.chdir(tmp_path)
     assert discovery.session_key(replace(target, model="model")) == absolute
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_of_a_target_reaches_its_session(name: str) -> None:
+    value = ("other",) if isinstance(getattr(TargetSpec(), name), tuple) else "other"
+    other = discovery.session_key(replace(TargetSpec(), **{name: value}))  # type: ignore[arg-type]
+    assert (other != discovery.session_key(TargetSpec())) == OPTIONS[name].of_session
 
 
 def test_a_file_called_demo_does_not_shadow_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -349,6 +351,15 @@ def test_details_of_prompts_and_generations_are_their_views_own(sharp: Texts, lo
     sharp.forget(1)
     with pytest.raises(UsageError, match="Send the prompt again"):
         sharp.detail(1, GetDetail(source="prompt", context=0, position=0, sae_id=sae_id))
+
+
+def test_latents_link_to_their_pages_where_they_have_one(loaded: Loaded) -> None:
+    sae = copy.copy(loaded.saes[0])
+    sae.ref = replace(sae.ref, neuronpedia="gemma-2-2b/20-res-16k")
+    asked = GetDetail(source="context", context=2, position=20, sae_id=sae.ref.sae_id)
+    (first, *_) = Texts(replace(loaded, saes=(sae, *loaded.saes[1:]))).detail(1, asked).latents
+    assert first.link == f"https://www.neuronpedia.org/gemma-2-2b/20-res-16k/{first.index}"
+    assert Texts(loaded).detail(1, asked).latents[0].link == ""
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
