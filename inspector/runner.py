@@ -25,7 +25,6 @@ from inspector.statistics.measured import Statistics
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
 from inspector.statistics.profiles import PROTOCOLS
-from inspector.statistics.sums import KeptOf
 from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
@@ -179,8 +178,7 @@ class _Run:
             assert measure is not None, "chosen for having one"
             name = f"own-{_digest(measure, params)}"
             if key not in measured:
-                if self.checkpoints is not None:
-                    measuring.activations.keeper = KeptOf(self.checkpoints, name)
+                measuring.activations.kept_as = f"{name}-"
                 measured[key] = yield from measure(measuring, params)
             own = {experiment.id: measured[key]}
             yield from self._finished(experiment, replace(shared.statistics, own=own))

@@ -15,7 +15,8 @@ from inspector.experiments.pursuit import Params as PursuitParams
 from inspector.experiments.pursuit import measure
 
 if TYPE_CHECKING:
-    from inspector.statistics.pursued import Pursued, PursuedSae, Series
+    from inspector.statistics.pipeline import Series
+    from inspector.statistics.pursued import Pursued, PursuedSae
 
 POINTS = 48
 """Widths at which the bands are drawn."""

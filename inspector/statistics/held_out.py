@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from inspector.engine.scores import CONSTANT_BELOW, nan_if_zero
 from inspector.statistics.first_pass import SaeMaps
-from inspector.statistics.sums import FIXED, State, Sums, shaped
+from inspector.statistics.sums import FIXED, Sums, shaped
 
 SHARE = 0.001
 """Of the scored tokens, those of the largest errors."""
@@ -64,16 +63,17 @@ def n_kept(n_tokens: int) -> int:
     return max(NAMED, math.ceil(SHARE * n_tokens))
 
 
-class Heaviest:
-    """Accumulator of the tokens of the largest errors.
+@dataclass
+class Heaviest(Sums):
+    """The tokens of the largest errors; the largest of parts are the largest of the whole."""
 
-    Args:
-        k: so many are kept.
-    """
+    top: Tensor
+    """[k, 4] rows of |sae_error|^2, context, position, |x|, largest error first; -1 where there is no token."""
 
-    def __init__(self, k: int) -> None:
-        self.top = torch.full((k, 4), -1.0, dtype=torch.float64)
-        """[k, 4] rows of |sae_error|^2, context, position, |x|, largest error first; -1 where there is no token."""
+    @classmethod
+    def of(cls, k: int) -> Heaviest:
+        """So many are kept; none came yet."""
+        return cls(torch.full((k, 4), -1.0, dtype=torch.float64))
 
     def candidates(self, norm_sq: Tensor, places: Tensor) -> Tensor:
         """Rows as of `top` of the k largest of norm_sq [n] at `places` [n, 3]; equal ones at the border all come."""
@@ -92,16 +92,6 @@ class Heaviest:
     def merge(self, other: Heaviest) -> None:
         """Add what another one has seen."""
         self.add(other.top)
-
-    def state(self) -> State:
-        """See `sums.Accumulator`."""
-        return {"top": self.top}, {}
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device) -> None:
-        """See `sums.Accumulator`."""
-        if tensors["top"].shape != self.top.shape:
-            raise ValueError("The stored tokens are those of another pass.")
-        self.top = tensors["top"].clone()
 
     def weights(self, n: float, sum_sq: float, sum_fourth: float) -> Weights:
         """How the squared error is spread, with the sums of e^2 and e^4 over all n tokens."""
@@ -180,7 +170,7 @@ class HookSums(Sums):
         """Before the first; the tokens [text, t] that are to be scored say how many of the largest errors are kept."""
         c, d, kept = len(contexts), len(next(iter(maps.values())).error_map.centre), n_kept(int(scored.sum()))
         saes = {sae_id: SaeSums.zeros(c=c, d=d) for sae_id in maps}
-        top = {sae_id: Heaviest(kept) for sae_id in maps}
+        top = {sae_id: Heaviest.of(kept) for sae_id in maps}
         return cls.zeros(c=c, d=d, text=len(scored), maps=maps, contexts=contexts, saes=saes, top=top)
 
     def of_contexts(self, chosen: Tensor) -> HookSums:

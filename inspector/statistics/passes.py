@@ -13,6 +13,7 @@ goes on; sums that may hold a part of the batch are dropped for those kept last,
 from __future__ import annotations
 
 import gc
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ class Activations:
     """Contexts are dealt out to so many parts, which are added up apart and then merged."""
     keeper: Keeper | None = None
     """Where sums are kept on the way; None: nowhere."""
+    kept_as: str = ""
+    """Begins the name that the sums of a pass are kept by: several measurements have passes of the same name."""
     _kept: dict[int, tuple[Tensor, Any]] = field(default_factory=dict, init=False)
     """By context: x, and which are outliers."""
     _kept_bytes: int = field(default=0, init=False)
@@ -63,6 +66,10 @@ class Activations:
     def device(self) -> torch.device:
         """Of the model."""
         return self.loaded.model.device
+
+    def kept_name(self, name: str) -> str:
+        """What the sums of a pass are kept by, which may be part of a file's name."""
+        return self.kept_as + re.sub(r"[^a-zA-Z0-9.]+", "_", name)
 
     def batch(self, group: Sequence[int]) -> ActivationBatch:
         """The contexts with these indices at once."""
@@ -205,7 +212,7 @@ def walk(
         if place.done == len(shard):
             place.end_shard(new)
         if keeper is not None and keeper.due():
-            _keep(keeper, name, place, activations.batch_size)
+            _keep(keeper, activations.kept_name(name), place, activations.batch_size)
         yield told.advance(size)
     assert place.merged is not None, "there are contexts; the runner checked"
     return place.merged
@@ -292,7 +299,7 @@ def _begin(
     activations: Activations, keeper: Keeper | None, new: Callable[[], A], first: Callable[[], A], name: str
 ) -> Generator[Event, None, _Place[A]]:
     """Where sums were kept last, or the beginning."""
-    kept = None if keeper is None else keeper.load(name)
+    kept = None if keeper is None else keeper.load(activations.kept_name(name))
     if kept is None:
         return _Place(part=first())
     place, facts = _Place(part=new()), kept.facts  # before the first shard's end its part is what was kept

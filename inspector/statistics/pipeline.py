@@ -328,24 +328,26 @@ def _train_scores(fit: Fit, sae_id: str) -> Scores:
 # ---- other reconstructions ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regressed:
-    """Scores of one reconstruction: entry 0 is the data as they are, the others are bootstrap draws of contexts."""
+Draws = tuple[float, ...]
+"""A score: first as measured, then on every bootstrap draw of the held-out contexts."""
 
-    fvu: Tensor
-    """[1 + r]"""
-    fvu_nonlinear: Tensor
-    """[1 + r]"""
-    r2_pooled: Tensor
-    """[1 + r] of the error on x."""
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Scores of one way to reconstruct x."""
+
     l0: float
+    fvu: Draws
+    fvu_nonlinear: Draws
+    r2_pooled: Draws
+    """Of the error on x."""
     variance: float
     """Sum of ‖x - mean(x)‖² over the scored tokens, per token."""
 
 
 def regress(
     measuring: Measuring, plan: Plan, of: Reconstructed, *, name: str, on_all: bool
-) -> Generator[Event, None, dict[str, Regressed]]:
+) -> Generator[Event, None, dict[str, Series]]:
     """Fit each reconstruction's error map on the plan's training tokens and score it on the others.
 
     The same two passes as those of the SAEs, so that every number means what it means there.
@@ -373,10 +375,10 @@ def regress(
         x_sum, n = sums.x_sum.sum(dim=0), sums.n.sum()
         variance = float((sums.x_sq.sum(dim=0) - x_sum.square() / n).sum() / n)
         return {
-            each: Regressed(
-                fvu=sums.fvu(each, counts),
-                fvu_nonlinear=sums.fvu_nonlinear(each, counts),
-                r2_pooled=sums.r2_pooled(each, counts),
+            each: Series(
+                fvu=tuple(sums.fvu(each, counts).tolist()),
+                fvu_nonlinear=tuple(sums.fvu_nonlinear(each, counts).tolist()),
+                r2_pooled=tuple(sums.r2_pooled(each, counts).tolist()),
                 l0=sums.l0(each),
                 variance=variance,
             )

@@ -21,20 +21,7 @@ from inspector.sources.sae import LoadedSae
 from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
 from inspector.statistics.grouping import nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import contexts_with
-from inspector.statistics.pipeline import Measuring, Regressed, regress
-
-Draws = tuple[float, ...]
-"""A score: first as measured, then on every bootstrap draw of the held-out contexts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """Scores of one way to find codes."""
-
-    l0: float
-    fvu: Draws
-    fvu_nonlinear: Draws
-    r2_pooled: Draws
+from inspector.statistics.pipeline import Measuring, Series, regress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +90,8 @@ def measure_pursuit(
                 d_sae=sae.ref.d_sae,
                 nominal_l0=sae.ref.nominal_l0,
                 unit_norm=source.pursuits[sae.ref.sae_id].unit_norm,
-                encoder=_series(found[f"encoder {sae.ref.sae_id}"]),
-                pursuit=_series(found[f"pursuit {sae.ref.sae_id}"]),
+                encoder=found[f"encoder {sae.ref.sae_id}"],
+                pursuit=found[f"pursuit {sae.ref.sae_id}"],
             )
             for sae in picks
         ),
@@ -181,14 +168,5 @@ def _as_published(
     for d_sae in sorted({sae.ref.d_sae for sae in loaded.saes}):
         same = [sae for sae in loaded.saes if sae.ref.d_sae == d_sae]
         for sae in same if l0 == 0 else [min(same, key=lambda each: abs(found[each.ref.sae_id].l0 - l0))]:
-            picks.append((sae.ref.sae_id, d_sae, _series(found[sae.ref.sae_id])))
+            picks.append((sae.ref.sae_id, d_sae, found[sae.ref.sae_id]))
     return tuple(picks)
-
-
-def _series(scored: Regressed) -> Series:
-    return Series(
-        l0=scored.l0,
-        fvu=tuple(scored.fvu.tolist()),
-        fvu_nonlinear=tuple(scored.fvu_nonlinear.tolist()),
-        r2_pooled=tuple(scored.r2_pooled.tolist()),
-    )

@@ -5,7 +5,6 @@ Sums are dataclasses, so that each has a name and a shape; nothing here has the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
@@ -176,33 +175,6 @@ class Keeper(Protocol):
         Raises:
             ResourceError: there is no room; what was kept before is still there.
         """
-
-
-class KeptOf:
-    """Part of a keeper for one measurement, so that the names of its passes are its own.
-
-    Args:
-        keeper: of the run.
-        prefix: of the measurement; as that of a file.
-    """
-
-    def __init__(self, keeper: Keeper, prefix: str) -> None:
-        self._keeper, self._prefix = keeper, prefix
-
-    def due(self) -> bool:
-        """See `Keeper`."""
-        return self._keeper.due()
-
-    def load(self, name: str) -> Kept | None:
-        """See `Keeper`."""
-        return self._keeper.load(self._named(name))
-
-    def store(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """See `Keeper`."""
-        self._keeper.store(self._named(name), tensors, facts)
-
-    def _named(self, name: str) -> str:
-        return f"{self._prefix}-{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}"
 
 
 class RowKeeper(Keeper, Protocol):

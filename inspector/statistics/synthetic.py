@@ -20,8 +20,7 @@ from inspector.sources.sae import LoadedSae
 from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
 from inspector.statistics.grouping import named, nearest_l0, sample_plan, tokens_wanted
 from inspector.statistics.passes import Activations, contexts_with, walk
-from inspector.statistics.pipeline import Measuring, regress
-from inspector.statistics.pursued import Draws
+from inspector.statistics.pipeline import Draws, Measuring, regress
 from inspector.statistics.sums import Sums, shaped
 
 GRID = (0.0, 1.0, 2.0, 3.0, 4.0)
@@ -112,8 +111,8 @@ def measure_planted(
                     dense=dense,
                     introduced=introduced,
                     ablated=ablated,
-                    fvu=tuple((factor * scored.fvu).tolist()),
-                    fvu_nonlinear=tuple((factor * scored.fvu_nonlinear).tolist()),
+                    fvu=tuple(factor * value for value in scored.fvu),
+                    fvu_nonlinear=tuple(factor * value for value in scored.fvu_nonlinear),
                     variance=scored.variance / factor,
                 )
             )

@@ -47,6 +47,9 @@ class FakeActivations:
     asked: list[list[int]] = field(default_factory=list)
     most: int = 100
 
+    def kept_name(self, name: str) -> str:
+        return name
+
     def batch(self, group: list[int]) -> ActivationBatch:
         self.asked.append(list(group))
         if len(group) > self.most:
