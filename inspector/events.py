@@ -1,8 +1,7 @@
 """What a long piece of work says while it runs.
 
-Work is a generator: it yields these and returns its result. The engine calls nobody back. Each event is a small
-immutable snapshot; a newer one may replace an older one of the same type. Plain data, so they cross the socket as they
-are.
+Work is a generator: it yields these and returns its result. Nothing is called back. Each event is a small immutable
+snapshot; a newer one may replace an older one of the same type. Plain data, so they cross the socket as they are.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class PassProgress:
     """A pass over the contexts has come this far."""
 
     name: str
-    """'moments' or 'scores'."""
+    """Of the pass: 'moments', 'scores', 'splices', ..."""
     contexts_done: int
     contexts_total: int
     tokens_per_second: float

@@ -1,7 +1,7 @@
 """The sign of the SAE error, made once: sae_error = x - x_hat, and its affine and remaining parts.
 
-Everyone who needs an error gets it from here. The paper's code stores the opposite sign on disk and flips it where it
-remembers to; norms do not notice, splicing does.
+Every error comes from here. The paper's code stores the opposite sign on disk and does not flip it everywhere: norms do
+not notice, splicing does.
 """
 
 from __future__ import annotations

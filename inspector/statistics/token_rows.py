@@ -59,7 +59,7 @@ def rows_of_contexts(
         batch_size: contexts per batch.
         keeper: where rows are kept on the way; None: nowhere.
         vectors: takes the vectors too. They are not kept on the way, so neither are the rows.
-        keep_rows: False returns those of the first batch only, for who wants nothing but vectors.
+        keep_rows: False returns those of the first batch only, where nothing but vectors is wanted.
     """
     import pyarrow as pa
 
