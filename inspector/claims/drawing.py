@@ -27,14 +27,16 @@ def claims_lines(verdicts: Sequence[Verdict], width: int, palette: TokenPalette)
         said = prose(f"{each.claim} {each.verdict[0].upper()}{each.verdict[1:]}.", width - len(indent), styles.strong)
         lines += [[(sign if i == 0 else indent, styles.strong), *line] for i, line in enumerate(said)]
         number = f"{each.number}{each.said_of}" if each.number else ""
-        told = (f"paper: {each.paper}", f"here: {number}" if number else "", each.why, _all_tokens(each), _from(each))
+        told = (
+            f"paper: {each.paper}",
+            f"here: {number}" if number else "",
+            each.why,
+            each.said_of_all_tokens,
+            _from(each),
+        )
         for text in told:
             lines += [[(indent, styles.plain), *line] for line in prose(text, width - len(indent), styles.plain)]
     return [*lines, [], *prose(counted(verdicts), width, styles.strong)]
-
-
-def _all_tokens(each: Verdict) -> str:
-    return f"Another verdict when all tokens count: {each.all_tokens}." if each.all_tokens else ""
 
 
 def _from(each: Verdict) -> str:

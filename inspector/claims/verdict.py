@@ -19,6 +19,8 @@ Result = Mapping[str, Any]
 Interval = tuple[float, float] | None
 Number = tuple[float, Interval]
 """A score and its 95% interval; None: there is none."""
+SIGNS: tuple[Literal["", "+"], ...] = ("", "+")
+"""As a number may be written."""
 Z = 1.959964
 """97.5% of the normal distribution."""
 
@@ -87,10 +89,16 @@ class Verdict:
 
     @property
     def said_of(self) -> str:
-        """'; of 0.53 [0.52, 0.54]': which number the interval is of. Empty if there is none."""
+        """'; of 0.53 [0.52, 0.54]': which number the interval is of. Empty if there is none, or the number says it."""
         if self.interval is None or self.value is None:
             return ""
-        return f"; of {with_interval(self.value, self.interval)}"
+        said = [with_interval(self.value, self.interval, sign) for sign in SIGNS]
+        return "" if any(each in self.number for each in said) else f"; of {said[0]}"
+
+    @property
+    def said_of_all_tokens(self) -> str:
+        """A sentence on the verdict with all tokens, if it is another one."""
+        return f"Another verdict when all tokens count: {self.all_tokens}." if self.all_tokens else ""
 
 
 def counted(verdicts: Sequence[Verdict]) -> str:

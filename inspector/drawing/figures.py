@@ -280,7 +280,8 @@ def supported_decimals(intervals: Iterable[Sequence[float] | None], otherwise: i
     halves = [half for ends in intervals if ends is not None and (half := abs(ends[1] - ends[0]) / 2) > 0.0]
     if not halves:
         return otherwise
-    return min(max(1 - math.floor(math.log10(min(halves))), 0), MOST_DECIMALS)
+    # Rounded, so that 0.81 and 0.83 are as far apart as 0.79 and 0.81.
+    return min(max(1 - math.floor(round(math.log10(min(halves)), 9)), 0), MOST_DECIMALS)
 
 
 def with_interval(value: float, ends: Sequence[float] | None, sign: Literal["", "+"] = "") -> str:

@@ -97,8 +97,7 @@ def _claims(verdicts: Sequence[Verdict]) -> Iterator[str]:
         number = text_of(each.number) + text_of(each.said_of).replace(", ", ",&nbsp;")
         sources = ", ".join(f'<a href="#{text_of(found)}">{text_of(found)}</a>' for found in each.results)
         why = text_of(each.why) + (f' <span class="quiet">From {sources}.</span>' if sources else "")
-        if each.all_tokens:
-            why += f" Another verdict when all tokens count: {text_of(each.all_tokens)}."
+        why += f" {text_of(each.said_of_all_tokens)}" if each.all_tokens else ""
         verdict = f'<span class="verdict {CLASSES[each.verdict]}">{each.verdict}</span>'
         cells = (each.id, text_of(each.claim), text_of(each.paper), number, verdict, why)
         rows.append([f"<td>{cell}</td>" for cell in cells])

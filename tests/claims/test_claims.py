@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -366,6 +367,14 @@ def test_the_table_in_a_terminal_holds_every_word_and_obeys_nobody() -> None:
         "       here: 0.8 to 0.8, median 0.8; of 0.800 [0.790, 0.810]\n"
     )
     assert text.endswith("\n\n1 consistent with the paper, 0 contradict it, 18 cannot tell\n")
+
+
+def test_an_interval_is_said_once() -> None:
+    """With the digits that it supports; 'of' which number only where the number itself does not say it."""
+    told = evaluate({"a": norm_prediction(0.8, 0.3)})[0]
+    assert told.said_of == "; of 0.800 [0.790, 0.810]"
+    assert replace(told, number="slope +0.800 [+0.790, +0.810], and more").said_of == ""
+    assert replace(told, interval=None).said_of == "" == replace(told, value=None).said_of
 
 
 def test_judging_loads_nothing_heavy() -> None:

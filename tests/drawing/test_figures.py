@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inspector.drawing.figures import Axis, Score, Series, curve_by_width, sae_table, supported_decimals
+from inspector.drawing.figures import Axis, Score, Series, curve_by_width, sae_table, supported_decimals, with_interval
 from inspector.options import width_label
 
 ROWS: list[dict[str, Any]] = [
@@ -50,3 +50,20 @@ def test_a_number_has_the_decimals_its_interval_supports(ends: tuple[float, floa
     """Two significant digits of half the width: 0.75 with 0.05 is 0.750."""
     assert supported_decimals([ends], 4) == decimals
     assert supported_decimals([ends, None], 4) == decimals
+
+
+@pytest.mark.parametrize(
+    ("value", "ends", "text"),
+    [
+        (0.53127, (0.52, 0.54), "0.531 [0.520, 0.540]"),
+        (0.53127, (0.3, 0.7), "0.53 [0.30, 0.70]"),
+        (1234.5, (1000.0, 1400.0), "1234 [1000, 1400]"),
+        (0.53127, None, "0.531"),
+        (0.53127, (0.5, 0.5), "0.531 [0.5, 0.5]"),
+    ],
+)
+def test_a_number_beside_its_interval_has_as_many_digits_as_that_supports(
+    value: float, ends: tuple[float, float] | None, text: str
+) -> None:
+    assert with_interval(value, ends) == text
+    assert with_interval(value, ends, "+").replace("+", "") == text

@@ -13,8 +13,9 @@ import pytest
 
 from inspector.drawing.figures import Curve, Table
 from inspector.errors import UsageError
-from inspector.experiment import Experiment, FitParams, parse_params
+from inspector.experiment import Experiment, FitParams, parse_params, words_of
 from inspector.experiments import choose, discover, find, ids
+from inspector.experiments._shared import table
 from inspector.runner import result_object
 from inspector.spec import RunSpec, SaeRef, TargetSpec
 from inspector.statistics.measured import SaeStatistics, Scores, Statistics
@@ -165,3 +166,31 @@ def test_parameters_are_read_and_refused() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             parse_params(chosen, given)
+
+
+@pytest.mark.parametrize("experiment_id", ids())
+def test_a_word_that_there_is_not_is_refused_before_anything_is_loaded(experiment_id: str) -> None:
+    chosen = find(experiment_id)
+    for each in dataclasses.fields(chosen.params):
+        if "among" not in each.metadata:
+            continue
+        for word in each.metadata["among"]:
+            assert getattr(parse_params([chosen], {each.name: word})[experiment_id], each.name) == word
+        with pytest.raises(UsageError, match=f"'{each.name}=no-such.* is not known"):
+            parse_params([chosen], {each.name: "no-such"})
+        both = ",".join(each.metadata["among"])
+        if each.metadata["several"]:
+            assert words_of(getattr(parse_params([chosen], {each.name: both})[experiment_id], each.name))
+        else:
+            with pytest.raises(UsageError, match="is not known"):
+                parse_params([chosen], {each.name: both})
+
+
+def test_a_table_has_as_many_digits_as_its_intervals_support() -> None:
+    columns = ("from", ("R²", "95% low", "high"), ("low, contexts", "high"), "further")
+    rows = [("a", (0.81234, [0.8, 0.82]), (None, [0.5, 0.9]), 0.5), ("b", (None, None), (None, None), None)]
+    drawn = table("T", columns, rows, digits=4)
+    assert [(column.title, column.digits) for column in drawn.columns] == [
+        ("from", 4), ("R²", 3), ("95% low", 3), ("high", 3), ("low, contexts", 2), ("high", 2), ("further", 4),
+    ]  # fmt: skip
+    assert drawn.rows == (("a", 0.81234, 0.8, 0.82, 0.5, 0.9, 0.5), ("b", None, None, None, None, None, None))
