@@ -21,6 +21,7 @@ from inspector.drawing.lines import joined
 from inspector.drawing.palette import CellStyle, FigurePalette, Line, Run
 from inspector.drawing.safe_text import cell_width, clusters, visible
 from inspector.drawing.scales import Scale, Ticks
+from inspector.errors import UsageError
 
 Point = tuple[float, float | None]
 """What is measured along x and y; one that is not defined has no place."""
@@ -35,7 +36,13 @@ _ESCAPE = re.compile(r"\x1b\[([\d;]*)m")
 
 @cache
 def _plotext() -> Any:
-    import plotext
+    try:
+        import plotext
+    except ImportError as error:  # its compiled part may be missing or unloadable
+        raise UsageError(
+            f"Figures in a terminal are drawn by plotext, which cannot be imported: {str(error).splitlines()[0]} "
+            "Install it again with `pip install --force-reinstall plotext`."
+        ) from error
 
     plotext.terminal.limit(False, False)  # a figure may be larger than the terminal this process was started in
     return plotext

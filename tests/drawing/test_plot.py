@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.plot import Canvas, Plot
 from inspector.drawing.safe_text import cell_width
 from inspector.drawing.scales import Scale
+from inspector.errors import UsageError
 from tests.drawing.samples import HOSTILE
 
 STYLES = figure_palette(build_palette(DEFAULT_ENDPOINTS, "truecolor"))
@@ -92,6 +94,13 @@ def test_threads_draw_as_one_does() -> None:
     alone = [picture(number) for number in range(8)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(picture, range(8))) == alone
+
+
+def test_a_plotext_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    plots._plotext.cache_clear()
+    monkeypatch.setitem(sys.modules, "plotext", None)
+    with pytest.raises(UsageError, match=r"plotext, which cannot be imported: .* Install it again with"):
+        Plot(40, 5, STYLES, UNIT, UNIT)
 
 
 def test_a_figure_may_be_larger_than_the_terminal() -> None:
