@@ -63,7 +63,7 @@ class ActivationBatch:
 
 
 def origin_of(model: LanguageModel, hook_name: str) -> str:
-    """`blocks.3.hook_resid_post, layer 3, bfloat16`: where an activation is from, for who looks for a fault."""
+    """`blocks.3.hook_resid_post, layer 3, bfloat16`: where an activation is from, for messages about faults."""
     layer = re.search(r"\bblocks\.(\d+)\.", hook_name)
     dtype = str(getattr(model, "dtype", "")).removeprefix("torch.")
     return ", ".join(part for part in (hook_name, f"layer {layer[1]}" if layer else "", dtype) if part)

@@ -109,7 +109,9 @@ def load_contexts(target: TargetSpec, model: LanguageModel) -> Contexts:
         DataError: when the text is missing, unreadable or too short for a single context, or holds a token that the
             model has no row for.
     """
-    found = _load(target, model)
+    length = default_context_length(model.n_ctx) if target.context_length is None else target.context_length
+    check_length(length, target.contexts, model.n_ctx)
+    found = _load(target, _Cutter(model.tokenizer, length, target.contexts, target.seed))
     require_rows(found, model)
     return found
 
@@ -127,65 +129,43 @@ def require_rows(contexts: Contexts, model: LanguageModel) -> None:
         raise model.without_row(int(contexts.token_ids[row, position]), where)
 
 
-def _load(target: TargetSpec, model: LanguageModel) -> Contexts:
+def _load(target: TargetSpec, cutter: _Cutter) -> Contexts:
     """As `load_contexts`, whatever the tokens are."""
-    length = default_context_length(model.n_ctx) if target.context_length is None else target.context_length
-    check_length(length, target.contexts, model.n_ctx)
-    cutter = _Cutter(model.tokenizer, length)
     path = check_text(target.text or DEMO, target.text_field)
     if path is None:
-        found = cutter.windows(list(demo_documents()), target.contexts, target.seed)
-        return _contexts(found, "The demo's text", target, cutter, length)
+        return _contexts(cutter.windows(list(demo_documents())), "The demo's text", cutter)
     if isinstance(path, HubText):
-        return _from_hub(path, target, model.tokenizer, cutter, length)
+        return _from_hub(path, target, cutter)
     if has_records(path):
         reading = Reading(field=target.text_field, seed=target.seed)
         records = shuffled(read_records(path, reading), target.seed)
-        found = cutter.heads(records, f"{path.name} {record_name(path)}", target.contexts)
-        return _contexts(found, path.name, target, cutter, length, reading.notes(path.name), reading.field)
-    most = min(_MAX_READ, max(_MIN_READ, target.contexts * length * _BYTES_PER_TOKEN))
-    pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 8 * length * _BYTES_PER_TOKEN))
+        found = cutter.heads(records, f"{path.name} {record_name(path)}")
+        return _contexts(found, path.name, cutter, reading.notes(path.name), reading.field)
+    n_bytes = cutter.length * _BYTES_PER_TOKEN
+    most = min(_MAX_READ, max(_MIN_READ, target.contexts * n_bytes))
+    pieces, notes = read_text(path, most, seed=target.seed, piece_bytes=max(PIECE_BYTES, 8 * n_bytes))
     order = {name: place for place, (name, _) in enumerate(pieces)}
-    found = cutter.windows(pieces, target.contexts, target.seed)
-    found.sort(key=lambda item: (order[item.document], item.start))
-    return _contexts(found, path.name, target, cutter, length, notes, one_text=True)
+    found = sorted(cutter.windows(pieces), key=lambda item: (order[item.document], item.start))
+    return _contexts(found, path.name, cutter, notes, one_text=True)
 
 
 def _contexts(
     found: Sequence[_Context],
     name: str,
-    target: TargetSpec,
     cutter: _Cutter,
-    length: int,
     notes: tuple[str, ...] = (),
     field: str | None = None,
     *,
     one_text: bool = False,
 ) -> Contexts:
-    notes = (*notes, *cutter.special.notes(name, one_text=one_text), *_enough(len(found), name, target, cutter, length))
+    notes = (*notes, *cutter.special.notes(name, one_text=one_text), *cutter.enough(len(found), name))
     documents = [item.document for item in found]
     if one_text and len(set(documents)) < MANY_PIECES:
         documents = [name] * len(found)
     return contexts_from([item.ids for item in found], [item.name for item in found], notes, field, documents)
 
 
-def _enough(n_found: int, name: str, target: TargetSpec, cutter: _Cutter, length: int) -> tuple[str, ...]:
-    """A note if there are fewer contexts than asked for.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not n_found:
-        raise DataError(
-            f"{name} has no text of {length:,} tokens; the longest has {cutter.longest:,}. "
-            f"Give a longer --text, or --context-length {max(3, cutter.longest):,} or less."
-        )
-    if n_found < target.contexts:
-        return (f"{target.contexts:,} contexts were asked for; {name} has {n_found:,} of {length:,} tokens.",)
-    return ()
-
-
-def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _Cutter, length: int) -> Contexts:
+def _from_hub(text: HubText, target: TargetSpec, cutter: _Cutter) -> Contexts:
     """The first tokens of a data set's long enough documents; from the disk if they were taken before."""
     from inspector.sources import hub_text
 
@@ -195,17 +175,16 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
         field=text.field or hub_text.USUAL_FIELD,
         seed=target.seed,
         n_contexts=target.contexts,
-        length=length,
-        tokenizer=hub_text.tokenizer_hash(tokenizer.encode, len(tokenizer)),
+        length=cutter.length,
+        tokenizer=hub_text.tokenizer_hash(cutter.tokenizer.encode, len(cutter.tokenizer)),
     )
     known = hub_text.kept(wanted)
     if known is None and text.field is None:
         known = hub_text.kept(replace(wanted, field=hub_text.FOUND_FIELD))
     if known is None:
         reading = Reading(field=text.field, any_order=True)
-        found = cutter.heads(
-            hub_text.records(text, target.seed, reading, offline=target.offline), f"{text.name} record", target.contexts
-        )
+        records = hub_text.records(text, target.seed, reading, offline=target.offline)
+        found = cutter.heads(records, f"{text.name} record")
         field = reading.field or hub_text.USUAL_FIELD
         known = hub_text.KeptTokens(
             token_ids=contexts_from([item.ids for item in found], []).token_ids,
@@ -216,7 +195,7 @@ def _from_hub(text: HubText, target: TargetSpec, tokenizer: Tokenizer, cutter: _
         if found:
             is_usual = text.field is not None or field == hub_text.USUAL_FIELD
             hub_text.keep(replace(wanted, field=field if is_usual else hub_text.FOUND_FIELD), known)
-    notes = (*known.notes, *_enough(len(known.names), str(text), target, cutter, length))
+    notes = (*known.notes, *cutter.enough(len(known.names), str(text)))
     return contexts_from(known.token_ids.tolist(), known.names, notes, known.field)
 
 
@@ -299,66 +278,80 @@ class SpecialStrings:
 
 
 class _Cutter:
-    """Cuts texts into contexts of `length` tokens, BOS included, and remembers the longest text it met."""
+    """Cuts texts into `n_contexts` contexts of `length` tokens, BOS included; `seed`: of the order of windows."""
 
-    def __init__(self, tokenizer: Tokenizer, length: int) -> None:
-        self._tokenizer = tokenizer
-        self._length = length
+    def __init__(self, tokenizer: Tokenizer, length: int, n_contexts: int, seed: int) -> None:
+        self.tokenizer, self.length, self._n_contexts, self._seed = tokenizer, length, n_contexts, seed
         self._front = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         self._body = length - len(self._front)
         self.longest = 0
-        """Tokens, BOS included."""
+        """Tokens of the longest text that was met, BOS included."""
         self.special = SpecialStrings(tokenizer)
         """What was met of them."""
 
-    def windows(self, documents: Sequence[Document], n_contexts: int, seed: int) -> list[_Context]:
+    def windows(self, documents: Sequence[Document]) -> list[_Context]:
         """Windows of consecutive tokens, round by round one from each document, in a seeded order.
 
         So the documents are drawn from as evenly as their lengths allow, and fewer contexts are a beginning of more.
         """
         documents = list(documents)
-        random.Random(seed).shuffle(documents)
+        random.Random(self._seed).shuffle(documents)
         pools: list[tuple[str, array[int], list[int]]] = []
         found: list[_Context] = []
         for first in range(0, len(documents), _GROUP):
             for name, ids in self._tokenised(documents[first : first + _GROUP]):
                 starts = list(range(0, len(ids) - self._body + 1, self._body))
                 if starts:
-                    random.Random(f"{seed}:{name}").shuffle(starts)
+                    random.Random(f"{self._seed}:{name}").shuffle(starts)
                     pools.append((name, ids, starts))
                     found.append(self._window(name, ids, starts[0]))
-            if len(found) >= n_contexts:
-                return found[:n_contexts]
+            if len(found) >= self._n_contexts:
+                return found[: self._n_contexts]
         for turn in range(1, max((len(starts) for _, _, starts in pools), default=0)):
             for name, ids, starts in pools:
                 if turn < len(starts):
                     found.append(self._window(name, ids, starts[turn]))
-                    if len(found) >= n_contexts:
+                    if len(found) >= self._n_contexts:
                         return found
         return found
 
-    def heads(self, records: Iterable[Record], name: str, n_contexts: int) -> list[_Context]:
+    def heads(self, records: Iterable[Record], name: str) -> list[_Context]:
         """The first tokens of each record that is long enough, until there are enough; `name` precedes a number."""
         found: list[_Context] = []
         # A token has at least one byte, so shorter records need not be tokenised to be passed over. Of long ones only
         # a beginning is held: a group of records of many megabytes would not fit into memory.
         long_enough = ((number, text[: self._most]) for number, text in records if self._may_be_long(text))
-        while group := list(islice(long_enough, min(_GROUP, 2 * (n_contexts - len(found))))):
+        while group := list(islice(long_enough, min(_GROUP, 2 * (self._n_contexts - len(found))))):
             texts = [(f"{name} {number:,}", text) for number, text in group]
             for name, ids in self._tokenised(texts, heads=True):
                 if len(ids) >= self._body:
                     found.append(self._window(name, ids, 0, label=name))
-                    if len(found) >= n_contexts:
+                    if len(found) >= self._n_contexts:
                         return found
         return found
+
+    def enough(self, n_found: int, name: str) -> tuple[str, ...]:
+        """A note if there are fewer contexts than asked for.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not n_found:
+            raise DataError(
+                f"{name} has no text of {self.length:,} tokens; the longest has {self.longest:,}. "
+                f"Give a longer --text, or --context-length {max(3, self.longest):,} or less."
+            )
+        if n_found < self._n_contexts:
+            return (f"{self._n_contexts:,} contexts were asked for; {name} has {n_found:,} of {self.length:,} tokens.",)
+        return ()
 
     def _tokenised(self, documents: Sequence[Document], *, heads: bool = False) -> Iterator[tuple[str, array[int]]]:
         """Token ids of each document without BOS; with `heads` as many as a context needs, or a few more."""
         texts = [text[: self._enough] if heads else text for _, text in documents]
-        for (name, text), part, ids in zip(documents, texts, self._tokenizer.encode_batch(texts), strict=True):
-            while len(part) < len(text) and len(ids) < self._length + _MARGIN:
+        for (name, text), part, ids in zip(documents, texts, self.tokenizer.encode_batch(texts), strict=True):
+            while len(part) < len(text) and len(ids) < self.length + _MARGIN:
                 part = text[: 2 * len(part)]
-                ids = self._tokenizer.encode(part)
+                ids = self.tokenizer.encode(part)
             self.longest = max(self.longest, len(ids))
             self.special.count(part, ids)
             yield name, array("q", ids[len(self._front) :])
@@ -366,7 +359,7 @@ class _Cutter:
     @property
     def _enough(self) -> int:
         """Characters that nearly always hold a context; tokens near the cut may differ, so there is a margin."""
-        return (self._length + _MARGIN) * _BYTES_PER_TOKEN
+        return (self.length + _MARGIN) * _BYTES_PER_TOKEN
 
     @property
     def _most(self) -> int:
@@ -376,7 +369,7 @@ class _Cutter:
     def _may_be_long(self, text: str) -> bool:
         n_bytes = len(text.encode("utf-8", "surrogatepass"))
         if n_bytes < self._body:
-            self.longest = max(self.longest, min(n_bytes, self._length - 1))
+            self.longest = max(self.longest, min(n_bytes, self.length - 1))
             return False
         return True
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEVEL = 8128
-"""transformer-lens removes hooks by level; no one else uses this one, so nobody else's hooks are removed."""
+"""transformer-lens removes hooks by level; this one is used here alone, so no other hook is removed."""
 
 
 class Stop(Exception):

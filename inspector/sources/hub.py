@@ -212,7 +212,7 @@ def _retried(work: Callable[[], object], repo: str, count: Count) -> Iterator[No
         thread = threading.Thread(target=attempted, daemon=True, name="download")
         thread.start()
         try:
-            yield None  # at once, so that who is told knows what is fetched before anything has come
+            yield None  # at once, so that what is fetched is told before anything has come
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
                 yield None

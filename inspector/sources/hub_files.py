@@ -122,7 +122,7 @@ def get(repo: str, file: str, found: About, cache: Path, count: Count) -> None:
         file: path in it, no part of which is `..`.
         found: what `about` told.
         cache: the hub client's folder; the caller holds off other processes.
-        count: hears of the bytes; its wish to stop is looked at with each of them.
+        count: counts the bytes; its wish to stop is looked at with each piece.
 
     Raises:
         Refused: the hub does not give it.

@@ -35,7 +35,7 @@ KEPT_VERSION = 1
 USUAL_FIELD = "text"
 """Of nearly all data sets, and until it could be chosen of all: what was kept then opens still."""
 FOUND_FIELD = ""
-"""Stands for the field in `Wanted` where the data set decided it: without the hub nobody knows which one."""
+"""Stands for the field in `Wanted` where the data set decided it: without the hub it is not known which one."""
 _DECIDE = 100
 """Rows that decide which field is read."""
 

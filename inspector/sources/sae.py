@@ -216,14 +216,14 @@ class Stage:
         """How many times an SAE was brought in."""
 
     def bring(self, sae: StreamedSae) -> None:
-        """Make room, and note who has it."""
+        """Make room for an SAE."""
         if self._on is not None:
             self._on.leave()
         self._on = sae
         self.n_turns += 1
 
     def clear(self) -> None:
-        """Nobody is on it."""
+        """Leave the room empty."""
         if self._on is not None:
             self._on.leave()
             self._on = None

@@ -19,7 +19,7 @@ from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.sources.companions import Companion, load_companions
+from inspector.sources.component_saes import ComponentSae, load_component_saes
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with, walk
@@ -89,10 +89,10 @@ def measure_components(
     layer = loaded.layer
     of_components = layer if component_layer == "same" else layer - 1
     middle = loaded.saes[len(loaded.saes) // 2]
-    found = load_companions(loaded, layer, of_components, middle.ref)
+    found = load_component_saes(loaded, layer, of_components, middle.ref)
     sae = _target(loaded.saes, sae_id, found)
     if sae is not middle and found:
-        found = load_companions(loaded, layer, of_components, sae.ref)
+        found = load_component_saes(loaded, layer, of_components, sae.ref)
     widths: dict[str, int] = {companion.component: companion.sae.ref.d_in for companion in found}
     d = loaded.model.check_hook(loaded.hook_name)
     wanted = tokens_wanted(tokens, max(d, sum(widths.values())))
@@ -175,7 +175,7 @@ def _named(component: str, kind: str) -> str:
     return component if kind == "sae" else f"{component} {kind}"
 
 
-def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[Companion]) -> LoadedSae:
+def _target(saes: Sequence[LoadedSae], sae_id: str, found: Sequence[ComponentSae]) -> LoadedSae:
     if sae_id:
         return named(saes, sae_id)
     if not found:
@@ -203,7 +203,7 @@ class _Source:
         self,
         measuring: Measuring,
         sae: LoadedSae,
-        companions: Sequence[Companion],
+        companions: Sequence[ComponentSae],
         kinds: Sequence[str],
         targets: Sequence[str],
     ) -> None:
@@ -253,7 +253,7 @@ class _Source:
         known = {"activation": x, "sae": x_hat.to(x)} | {name: getattr(parts, name) for name in TARGETS}
         return found, {name: known[name] for name in self._targets}
 
-    def _of(self, companion: Companion, x: Tensor) -> dict[str, Tensor]:
+    def _of(self, companion: ComponentSae, x: Tensor) -> dict[str, Tensor]:
         """By kind: what of a component is regressed on, [n, p]."""
         x_hat = companion.sae.reconstruct(x).x_hat.to(x)
         found = {"sae": x_hat, "activation": x, "sae_error": sae_error(x, x_hat)}

@@ -97,7 +97,7 @@ class ActivationBlocks:
                 return made
 
     def pieces(self, block: int) -> Generator[None, None, dict[str, Tensor]]:
-        """As a call, with a pause between two model passes, so that whoever waits can be answered or can stop it."""
+        """As a call, with a pause between two model passes, so that others can be answered or can stop it."""
         rows = self._rows(block)
         parts: dict[str, list[Tensor]] = {}
         n_left_out = n_all = 0

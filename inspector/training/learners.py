@@ -129,7 +129,7 @@ class Lockstep:
         reads: stream by the learner's name.
         make: (name, scaled activations of the first block [tokens, d_in]) to a new learner.
         batch_tokens: of a step; a block is cut into whole batches and the rest of it is left out.
-        seed: of the random numbers that learners draw, which nobody else draws from.
+        seed: of the random numbers that learners draw, which nothing else draws from.
         scale_of: activations of the first block to what they and all others are multiplied by.
     """
 

@@ -111,7 +111,7 @@ def train_suite(
         run.save()
         raise
     yield from run.left_out()
-    # From here on nothing is learned; who is killed while writing or measuring comes straight back.
+    # From here on nothing is learned; a run that is killed while it writes or measures comes straight back.
     run.save()
     for plan in plans:
         run.export(plan, metadata)
