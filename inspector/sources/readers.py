@@ -126,7 +126,7 @@ def has_records(path: Path) -> bool:
 
 def record_name(path: Path) -> str:
     """What the number of a record is, in words."""
-    from inspector.sources.json_records import is_scattered
+    from inspector.sources.record_files import is_scattered
 
     return "record at byte" if is_scattered(path) else "record"
 
@@ -195,8 +195,7 @@ def read_records(path: Path, reading: Reading) -> Iterator[Record]:
     Raises:
         DataError: when the file is of another kind than its name says, has no such field, or no record has text.
     """
-    from inspector.sources.json_records import read_json
-    from inspector.sources.parquet_records import read_parquet
+    from inspector.sources.record_files import read_json, read_parquet
 
     count = 0
     for record in (read_parquet if path.name.lower().endswith(PARQUET_SUFFIXES) else read_json)(path, reading):

@@ -24,8 +24,7 @@ from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import ByName, Sums, shaped
 from inspector.training.error_recipe import Recipe
 from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, sae_folder
-from inspector.training.error_stream import MAIN, ErrorStream
-from inspector.training.error_training import ErrorTraining, check_place
+from inspector.training.error_training import MAIN, ErrorStream, ErrorTraining, check_place
 
 TOKENS_AT_ONCE = 512
 """Through an SAE; bounds the dense latents."""

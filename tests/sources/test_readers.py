@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from inspector.errors import DataError, UsageError
-from inspector.sources import json_records, parquet_records, readers
+from inspector.sources import readers, record_files
 from inspector.sources.readers import HubText, check_file, check_text, read_records, read_text, record_name, shuffled
 from inspector.sources.records import Decoder, Reading, decoded, mended
 
@@ -197,13 +197,13 @@ def test_deeply_nested_json_is_a_broken_line_and_no_crash(tmp_path: Path) -> Non
 def test_a_line_that_is_too_long_is_left_out_and_an_endless_one_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_records, "MAX_LINE", 1 << 20)
+    monkeypatch.setattr(record_files, "MAX_LINE", 1 << 20)
     path = tmp_path / "a.jsonl"
     path.write_text('"' + "x" * (2 << 20) + '"\n"short"\n')
     problems = Reading()
     assert list(read_records(path, problems)) == [(2, "short")]
     assert problems.notes("a.jsonl") == ("a.jsonl: 1 lines of more than 16 MB were left out.",)
-    monkeypatch.setattr(json_records, "MAX_SKIPPED", 2 << 20)
+    monkeypatch.setattr(record_files, "MAX_SKIPPED", 2 << 20)
     with pytest.raises(DataError, match=r"Line 1 of .* is longer than 2 MB"):
         records(path)
 
@@ -235,8 +235,8 @@ def test_the_same_records_in_any_json_are_the_same_texts(tmp_path: Path, name: s
 
 
 def test_lines_of_a_large_file_come_in_seeded_order_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_records, "SCATTERED_FROM", 1000)
-    monkeypatch.setattr(json_records, "PIECE", 64)
+    monkeypatch.setattr(record_files, "SCATTERED_FROM", 1000)
+    monkeypatch.setattr(record_files, "PIECE", 64)
     path = tmp_path / "a.jsonl"
     lengths = random.Random(0).choices(range(200), k=300)  # lines shorter and longer than a piece
     lines = [
@@ -272,7 +272,7 @@ def test_arrays_that_are_broken_say_where(tmp_path: Path, monkeypatch: pytest.Mo
     problems = Reading()
     assert [text for _, text in read_records(path, problems)] == ["one", "two"]
     assert "the array is not closed" in problems.notes("a.json")[0]
-    monkeypatch.setattr(json_records, "MAX_LINE", 1 << 20)
+    monkeypatch.setattr(record_files, "MAX_LINE", 1 << 20)
     path.write_text('["' + "x" * (4 << 20) + '"]')
     with pytest.raises(DataError, match=r"Record 1 of .* is broken or longer than 1 MB"):
         records(path)
@@ -374,7 +374,7 @@ def test_parquet_columns_of_nothing_and_strings_with_odd_characters(
     assert problems.field == "essay"
     with pytest.raises(DataError, match=r"has no record with text"):
         list(read_records(path, Reading(field="text")))
-    monkeypatch.setattr(parquet_records, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(record_files, "MAX_UNPACKED", 1 << 20)
     table = {"html": ["x" * 300_000] * 10, "text": ["one"] * 10}
     parquet.write_table(pyarrow.table(table), path, compression="zstd", use_dictionary=False)
     assert len(records(path)) == 10  # a bomb beside the text is not touched
@@ -388,7 +388,7 @@ def test_row_groups_of_a_large_file_come_in_seeded_order_with_their_numbers(
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(1, 101)]}), path, row_group_size=7)
     assert [number for number, _ in records(path)] == list(range(1, 101))
-    monkeypatch.setattr(parquet_records, "SHUFFLE_RECORDS", 99)
+    monkeypatch.setattr(record_files, "SHUFFLE_RECORDS", 99)
     one, again, other = (list(read_records(path, Reading(seed=seed))) for seed in (1, 1, 2))
     assert one == again != other
     assert sorted(one) == [(i, f"text {i}") for i in range(1, 101)] != one
@@ -422,10 +422,16 @@ from inspector.errors import DataError
 from inspector.sources.readers import read_records, shuffled
 from inspector.sources.records import Reading
 import pyarrow.parquet
+<<<<<<< HEAD
 from inspector.sources import json_records
 json_records.MAX_SKIPPED = 100 << 20
 peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])  # of this process alone
 before = peak()
+=======
+from inspector.sources import record_files
+record_files.MAX_SKIPPED = 100 << 20
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+>>>>>>> 261d336 (Readers: JSON and parquet records stand in one file; the stream of a training on errors joins the training)
 try:
     n = sum(1 for _ in shuffled(read_records(Path(sys.argv[1]), Reading()), 0))
 except DataError as error:
