@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from inspector.errors import InspectorError
-from inspector.sources import suites
 from inspector.sources.sae_loading import load_sae
 from inspector.spec import SaeRef, hook_name_of
 
 if TYPE_CHECKING:
     from inspector.sources.sae import LoadedSae
-    from inspector.sources.target import Loaded
+    from inspector.sources.model import LanguageModel
 
 Component = Literal["previous", "mlp", "attn"]
 """Residual stream one layer before, MLP output, attention heads before their projection."""
@@ -29,11 +27,14 @@ class ComponentSae:
     sae: LoadedSae
 
 
-def load_component_saes(loaded: Loaded, layer: int, component_layer: int, like: SaeRef) -> list[ComponentSae]:
+def load_component_saes(
+    known: Sequence[SaeRef], model: LanguageModel, layer: int, component_layer: int, like: SaeRef
+) -> list[ComponentSae]:
     """Per component the SAE on disk nearest in width to `like`, then in nominal L0; some components have none.
 
     Args:
-        loaded: whose suite is looked through.
+        known: of the suite; see `suites.suite_of`.
+        model: that they are of.
         layer: the residual stream is that before it.
         component_layer: of MLP and attention. The paper's text takes the layer before, its Eq. 16 and code the same
             layer (E-12, D-22).
@@ -44,10 +45,9 @@ def load_component_saes(loaded: Loaded, layer: int, component_layer: int, like: 
         "mlp": hook_name_of("mlp", component_layer),
         "attn": hook_name_of("attn", component_layer),
     }
-    known = [ref for ref in _known_refs(loaded) if ref.on_disk and ref.path is not None]
     found = []
     for component, hook_name in hooks.items():
-        here = [ref for ref in known if ref.hook_name == hook_name]
+        here = [ref for ref in known if ref.hook_name == hook_name and ref.on_disk and ref.path is not None]
         if here:
             ref = min(
                 here,
@@ -57,18 +57,6 @@ def load_component_saes(loaded: Loaded, layer: int, component_layer: int, like: 
                     ref.sae_id,
                 ),
             )
-            sae = load_sae(ref, loaded.model.device, loaded.model.check_hook(hook_name))
+            sae = load_sae(ref, model.device, model.check_hook(hook_name))
             found.append(ComponentSae(component=component, hook_name=hook_name, sae=sae))
-    return found
-
-
-def _known_refs(loaded: Loaded) -> list[SaeRef]:
-    """Every SAE that the target's suite is known to have at any hook."""
-    try:
-        found = suites.known_saes(loaded.target)
-    except InspectorError:
-        found = []
-    roots = {sae.ref.release for sae in loaded.saes if Path(sae.ref.release).is_dir()}
-    for root in sorted(roots):
-        found += [ref for ref in suites.list_suite(Path(root)) if ref not in found]
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inspector.disk.files import is_directory, nearest_siblings, shown
-from inspector.errors import TargetError, UsageError, nearest
+from inspector.errors import InspectorError, TargetError, UsageError, nearest
 from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
 from inspector.options import width_label
 from inspector.sources.published import RefusedSae, published_refs, published_refused
@@ -113,6 +113,17 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
             )
         raise TargetError(f"No SAEs are known for model {target.model!r}. Give --suite DIR or --sae DIR.")
     return refs
+
+
+def suite_of(target: TargetSpec, refs: Iterable[SaeRef]) -> list[SaeRef]:
+    """Every SAE that the suite of a target, or of these SAEs of its, is known to have at any hook."""
+    try:
+        found = known_saes(target)
+    except InspectorError:
+        found = []
+    for root in sorted({ref.release for ref in refs if Path(ref.release).is_dir()}):
+        found += [ref for ref in list_suite(Path(root)) if ref not in found]
+    return found
 
 
 def registry_model(target: TargetSpec) -> str | None:

@@ -19,6 +19,7 @@ from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
+from inspector.sources.suites import suite_of
 from inspector.sources.component_saes import ComponentSae, load_component_saes
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
@@ -89,10 +90,11 @@ def measure_components(
     layer = loaded.layer
     of_components = layer if component_layer == "same" else layer - 1
     middle = loaded.saes[len(loaded.saes) // 2]
-    found = load_component_saes(loaded, layer, of_components, middle.ref)
+    known = suite_of(loaded.target, [sae.ref for sae in loaded.saes])
+    found = load_component_saes(known, loaded.model, layer, of_components, middle.ref)
     sae = _target(loaded.saes, sae_id, found)
     if sae is not middle and found:
-        found = load_component_saes(loaded, layer, of_components, sae.ref)
+        found = load_component_saes(known, loaded.model, layer, of_components, sae.ref)
     widths: dict[str, int] = {companion.component: companion.sae.ref.d_in for companion in found}
     d = loaded.model.check_hook(loaded.hook_name)
     wanted = tokens_wanted(tokens, max(d, sum(widths.values())))
