@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from inspector.sources.architectures import published, refusal_of  # noqa: E402
+from inspector.sources.model_files import published, refusal_of  # noqa: E402
 from inspector.sources.registry import Index, Registry, RegistryEntry, load_index  # noqa: E402
 
 PAGE = ROOT / "docs" / "suites.md"

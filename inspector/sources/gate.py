@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inspector.events import Event, Loading
-from inspector.sources.architectures import hub_id
+from inspector.sources.model_files import hub_id
 
 if TYPE_CHECKING:
     from inspector.engine.plan import Plan

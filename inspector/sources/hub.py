@@ -22,9 +22,8 @@ from inspector.disk.locks import FolderLock
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources import quiet_libraries
-from inspector.sources.architectures import require_known
 from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
-from inspector.sources.model_files import find_model, hub_cache, read_config, snapshot_of
+from inspector.sources.model_files import find_model, hub_cache, read_config, require_known, snapshot_of
 
 POLL_SECONDS = 0.2
 TRIES = 4

@@ -28,9 +28,8 @@ from inspector.disk.files import read_json, shown, write_if_possible
 from inspector.disk.folders import user_folder
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
 from inspector.sources import quiet_libraries
-from inspector.sources.architectures import require_known
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import FilesState, ModelFiles, find_model, state_of
+from inspector.sources.model_files import FilesState, ModelFiles, find_model, require_known, state_of
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.spec import TargetSpec
 

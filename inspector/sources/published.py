@@ -10,7 +10,7 @@ from inspector.errors import TargetError
 from inspector.events import Event
 from inspector.formats import Folder, layout_of, read_facts
 from inspector.sources import hub
-from inspector.sources.architectures import WIDTHS
+from inspector.sources.model_files import WIDTHS
 from inspector.sources.registry import Registry, RegistryEntry
 from inspector.spec import SaeRef, TargetSpec
 

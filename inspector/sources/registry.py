@@ -25,7 +25,7 @@ from inspector.errors import TargetError, nearest
 from inspector.formats import layer_of, layout_of_conversion
 from inspector.formats.layout import Named
 from inspector.options import width_label
-from inspector.sources.architectures import aliases, hub_id
+from inspector.sources.model_files import aliases, hub_id
 from inspector.spec import Site, hooks_of
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -19,9 +19,10 @@ from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.sources.suites import suite_of
 from inspector.sources.component_saes import ComponentSae, load_component_saes
 from inspector.sources.sae import LoadedSae
+from inspector.sources.sae_loading import ComponentSae, load_component_saes
+from inspector.sources.suites import suite_of
 from inspector.statistics.grouping import drawn_together, named, sample_plan, tokens_wanted
 from inspector.statistics.passes import Progress, contexts_with, walk
 from inspector.statistics.pipeline import Measuring

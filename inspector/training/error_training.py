@@ -311,22 +311,14 @@ class ErrorTraining:
                     if progress is not None:
                         yield replace(progress, held_out={})
                 fvu = lockstep.step(settings.rate(lockstep.tokens_done + lockstep.next_batch, total))
-                done, every = lockstep.tokens_done, total / PROBES
-                held_out: dict[str, dict[str, float]] = {}
-                if done // every > (done - self._stream.batch_tokens) // every or done >= total:
-                    for name, found in lockstep.held_out(probe).items():
-                        held_out[name.replace("|", "/seed_")] = asdict(found)
-                        self.curves[name] = (*self.curves.get(name, ()), (done, found.fvu))
-                now = time.monotonic()
+                done, now = lockstep.tokens_done, time.monotonic()
                 rate = (done - already) / max(now - began, 1e-9)
-                progress = TrainProgress(
-                    tokens_done=min(done, total),
-                    tokens_total=total,
-                    tokens_per_second=rate,
-                    seconds_left=max(0, total - done) / max(rate, 1e-9),
-                    fvu={name.replace("|", "/seed_"): value for name, value in fvu.items()},
-                    held_out=held_out,
+                progress = lockstep.progress(
+                    fvu, probe, total=total, every=total / PROBES, tokens_per_second=rate, spelled=_spelled
                 )
+                for name in self._names if progress.held_out else ():
+                    found = progress.held_out[_spelled(name)]["fvu"]
+                    self.curves[name] = (*self.curves.get(name, ()), (done, found))
                 yield progress
                 if now - saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * cost):
                     self._save(lockstep)
@@ -393,6 +385,10 @@ class ErrorTraining:
             },
         )
         checkpoint.forget(self.folder)
+
+
+def _spelled(name: str) -> str:
+    return name.replace("|", "/seed_")
 
 
 def check_place(folder: Path) -> None:

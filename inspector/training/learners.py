@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from inspector.events import TrainProgress
 
 Architecture = Literal["topk", "batchtopk", "jumprelu"]
 """TopK keeps the k largest latents of each token, BatchTopK k times the tokens of a batch (and is stored as JumpReLU
@@ -198,6 +200,38 @@ class Lockstep:
             variance = float((x - x.mean(0)).double().square().sum())
             found[name] = HeldOut(fvu=error / max(variance, 1e-30), l0=active / len(x), dead=learner.n_dead)
         return found
+
+    def progress(
+        self,
+        fvu: Mapping[str, float],
+        probe: Mapping[str, Tensor],
+        *,
+        total: int,
+        every: float,
+        tokens_per_second: float,
+        spelled: Callable[[str], str] = str,
+    ) -> TrainProgress:
+        """The event of a step that is done; now and then with what the learners do on held-out text.
+
+        Args:
+            fvu: that `step` returned.
+            probe: held-out activations [tokens, d_in] by stream.
+            total: tokens at which the training ends.
+            every: so many tokens, and at the end, the probe is measured.
+            tokens_per_second: of this process.
+            spelled: a learner's name as it is told.
+        """
+        done = self.tokens_done
+        due = done // every > (done - self._batch_tokens) // every or done >= total
+        probed = self.held_out(probe) if due else {}
+        return TrainProgress(
+            tokens_done=min(done, total),
+            tokens_total=total,
+            tokens_per_second=tokens_per_second,
+            seconds_left=max(0, total - done) / max(tokens_per_second, 1e-9),
+            fvu={spelled(name): value for name, value in fvu.items()},
+            held_out={spelled(name): asdict(found) for name, found in probed.items()},
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is not a number, by name; see `restore`."""

@@ -244,17 +244,12 @@ class _Run:
 
     def progress(self, fvu: dict[str, float], tokens_per_second: float) -> TrainProgress:
         """The event of one step; now and then with what the SAEs do on held-out text."""
-        every = self._settings.tokens / PROBES
-        batch = self._settings.batch_tokens
-        due = self.tokens_done // every > (self.tokens_done - batch) // every or self.tokens_done >= self.total
-        probed = self._lockstep.held_out(self._probe) if due else {}
-        return TrainProgress(
-            tokens_done=min(self.tokens_done, self.total),
-            tokens_total=self.total,
+        return self._lockstep.progress(
+            fvu,
+            self._probe,
+            total=self.total,
+            every=self._settings.tokens / PROBES,
             tokens_per_second=tokens_per_second,
-            seconds_left=max(0, self.total - self.tokens_done) / max(tokens_per_second, 1e-9),
-            fvu=fvu,
-            held_out={sae_id: asdict(found) for sae_id, found in probed.items()},
         )
 
     def note(self, progress: TrainProgress) -> None:

@@ -19,19 +19,20 @@ from safetensors.torch import load_file, save_file
 
 from inspector.errors import DataError, ExitCode, TargetError
 from inspector.sources import loading
-from inspector.sources.architectures import (
+from inspector.sources.contexts import load_contexts
+from inspector.sources.loading import load_model
+from inspector.sources.memory_sizes import n_parameters
+from inspector.sources.model import LanguageModel
+from inspector.sources.model_files import (
     PUBLISHED,
+    ModelFiles,
+    find_model,
     published,
     refusal_of,
     require_known,
     supported_architectures,
     text_models,
 )
-from inspector.sources.contexts import load_contexts
-from inspector.sources.loading import load_model
-from inspector.sources.memory_sizes import n_parameters
-from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import ModelFiles, find_model
 from inspector.sources.registry import parse, registry_file
 from inspector.spec import TargetSpec
 from tests.toy import toy_tokenizer
