@@ -65,6 +65,7 @@ def test_a_layout_is_recognised_and_computes_what_it_defines(tmp_path: Path, lay
     np.testing.assert_array_equal(made.l0.numpy(), (codes > 0).sum(axis=1))
     assert 0 < (codes > 0).mean() < 1
     assert len(sae.weights_hash) == 64
+    assert not [note for note in sae.ref.notes if "not known" in note], "keys as they are published are known"
 
 
 @pytest.mark.parametrize("layout", WRITERS)

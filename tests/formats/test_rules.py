@@ -505,7 +505,8 @@ def test_a_checkpoint_whose_threshold_was_not_found_yet_is_refused(tmp_path: Pat
 OLD_RUN = {
     "model_name": "gpt2-small", "hook_point": RESID, "hook_point_layer": 1, "hook_point_head_index": None,
     "dataset_path": "Skylion007/openwebtext", "is_dataset_tokenized": False, "context_size": 128,
-    "use_cached_activations": False, "d_in": D_IN, "d_sae": D_SAE, "n_batches_in_buffer": 128,
+    "use_cached_activations": False, "cached_activations_path": "activations", "from_pretrained_path": None,
+    "dead_feature_threshold": 1e-8, "prepend_bos": True, "d_in": D_IN, "d_sae": D_SAE, "n_batches_in_buffer": 128,
     "total_training_tokens": 300_000_000, "store_batch_size": 32, "device": "cpu", "seed": 42, "dtype": "torch.float32",
     "b_dec_init_method": "geometric_median", "expansion_factor": 32, "l1_coefficient": 8e-5, "lr": 4e-4,
     "lr_scheduler_name": "constantwithwarmup", "lr_warm_up_steps": 5000, "train_batch_size": 4096,
@@ -517,7 +518,8 @@ OLD_RUN = {
     "normalize_sae_decoder": True, "noise_scale": 0.0, "activation_fn_str": "relu", "activation_fn_kwargs": {},
     "model_from_pretrained_kwargs": {}, "sae_lens_training_version": "3.0.0", "finetuning_scaling_factor": False,
 }  # fmt: skip
-"""A configuration as versions 0 to 5 of sae-lens wrote it: the whole of a run, no metadata."""
+"""A configuration as versions 0 to 5 of sae-lens wrote it: the whole of a run, no metadata. The first keys, down to the
+run's name, are those of gpt2-small-res-jb as it is published."""
 
 
 def test_keys_of_old_runs_are_known_and_others_are_named(tmp_path: Path) -> None:
