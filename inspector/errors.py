@@ -88,6 +88,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error says, as far as it fits into a sentence; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether a Rust library gave up inside: its exception is no `Exception`, so that no `except` clause expects it."""
     return any(base.__name__ == "PanicException" for base in type(error).__mro__)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inspector.disk.files import shown
-from inspector.errors import TargetError
+from inspector.errors import TargetError, first_line
 from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, NoHook, Refused
 from inspector.spec import SaeRef
 
@@ -87,8 +87,7 @@ def read_facts(layout: Layout, folder: Folder) -> Facts:
     except TargetError:
         raise
     except _BROKEN as e:
-        first = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
-        why = f"it has no {e}" if isinstance(e, KeyError) else first
+        why = f"it has no {e}" if isinstance(e, KeyError) else first_line(e, 160)
         raise TargetError(
             f"{folder.path / layout.files[0]} is not of a whole SAE of the layout {layout.name}: {why}. "
             "Repair or remove its folder."

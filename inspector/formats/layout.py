@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.disk.files import MOST, open_file, parse_json
 from inspector.disk.files import read_json as regular_json
-from inspector.errors import TargetError
+from inspector.errors import TargetError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -342,7 +342,7 @@ class Weights(dict[str, "Tensor"]):
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch, zipfile and its restricted reader raise some ten kinds
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            first = first_line(error, 120)
             raise TargetError(
                 f"{path} is not a file of plain tensors ({first}). It is not loaded: other files could run code."
             ) from error

@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from inspector.errors import InspectorError, ResourceError, TargetError, first_line, is_out_of_memory
 
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -35,3 +39,23 @@ def quiet_libraries(*, offline: bool = False) -> None:
         logging = importlib.import_module("transformers.utils.logging")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+@contextmanager
+def explained(too_large: str, otherwise: Callable[[str], str]) -> Iterator[None]:
+    """Turn what libraries raise on a model's or an SAE's files into one sentence.
+
+    Args:
+        too_large: the sentence where memory runs out.
+        otherwise: the one for any other error, of its first line without a full stop.
+    """
+    try:
+        yield
+    except InspectorError:
+        raise
+    except (
+        Exception
+    ) as error:  # torch, safetensors, transformers, transformer-lens and sae-lens raise some twenty kinds
+        if is_out_of_memory(error):
+            raise ResourceError(too_large) from error
+        raise TargetError(otherwise(first_line(error).rstrip("."))) from error

@@ -14,8 +14,6 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +24,8 @@ from torch import Tensor
 
 from inspector.disk.files import read_json, shown, write_if_possible
 from inspector.disk.folders import user_folder
-from inspector.errors import InspectorError, ResourceError, TargetError, UsageError
-from inspector.sources import quiet_libraries
+from inspector.errors import TargetError, UsageError
+from inspector.sources import explained, quiet_libraries
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import FilesState, ModelFiles, find_model, require_known, state_of
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
@@ -46,7 +44,8 @@ def load_model(target: TargetSpec) -> LanguageModel:
     require_known(files.config, files.name)
     before = state_of([files.directory / "config.json", *files.weights])
     device = pick_device(target.device)
-    with _explained(files):
+    too_large = f"{files.name} does not fit into memory. Use --dtype bfloat16, a smaller model, or another --device."
+    with explained(too_large, lambda first: _why(files, first)):
         tokenizer = load_tokenizer(files.directory)
         # Before transformer-lens sees it, which makes the end-of-text token the BOS of models that have none.
         text = Tokenizer(tokenizer)
@@ -219,29 +218,13 @@ def _check(model: LanguageModel) -> None:
         )
 
 
-@contextmanager
-def _explained(files: ModelFiles) -> Iterator[None]:
-    """Turn what libraries raise on bad files into one sentence."""
-    try:
-        yield
-    except InspectorError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(
-            f"{files.name} does not fit into memory. Use --dtype bfloat16, a smaller model, or another --device."
-        ) from error
-    except Exception as error:  # transformers, safetensors and transformer-lens raise some twenty kinds
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        if "can't allocate memory" in first or "out of memory" in first:
-            raise ResourceError(f"{files.name} does not fit into memory ({first}). Use --dtype bfloat16.") from error
-        if "same dtype" in first:
-            raise TargetError(
-                f"{files.name} does not run in half precision ({first.rstrip('.')}). Use --dtype float32."
-            ) from error
-        raise TargetError(
-            f"{files.directory} cannot be loaded as a language model: {first.rstrip('.')}. "
-            "Check that it is a complete model of an architecture that transformer-lens knows."
-        ) from error
+def _why(files: ModelFiles, first: str) -> str:
+    if "same dtype" in first:
+        return f"{files.name} does not run in half precision ({first}). Use --dtype float32."
+    return (
+        f"{files.directory} cannot be loaded as a language model: {first}. "
+        "Check that it is a complete model of an architecture that transformer-lens knows."
+    )
 
 
 N_TOKENS = 256

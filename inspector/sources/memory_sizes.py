@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspector.errors import ResourceError, TargetError
+from inspector.errors import ResourceError, TargetError, first_line
 from inspector.formats.layout import tensor_entries
 from inspector.sources.contexts import default_context_length
 from inspector.sources.memory_plan import Sizes
@@ -132,7 +132,7 @@ def _tensors(path: Path) -> dict[str, Mapping[str, Any]]:
     try:
         return tensor_entries(path, _MAX_HEADER)[0]
     except (OSError, ValueError, struct.error) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0][:120]
+        first = first_line(error, 120)
         raise TargetError(f"{path} is not a whole safetensors file ({first}). Copy the model again.") from error
 
 

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
-from inspector.errors import DataError
+from inspector.errors import DataError, first_line
 from inspector.sources.records import (
     SAMPLE_CHARACTERS,
     SAMPLE_RECORDS,
@@ -339,9 +339,7 @@ def read_parquet(path: Path, reading: Reading) -> Iterator[Record]:
             if found is not None:
                 yield number, found
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a readable parquet file: {str(error).splitlines()[0][:160]}. Is it complete?"
-        ) from error
+        raise DataError(f"{path} is not a readable parquet file: {first_line(error, 160)}. Is it complete?") from error
 
 
 def _fields(file: Any, path: Path) -> list[Field]:

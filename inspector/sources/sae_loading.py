@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from inspector.errors import ResourceError, TargetError
+from inspector.errors import TargetError
 from inspector.formats import layout_of
+from inspector.sources import explained
 from inspector.sources.memory_sizes import host_free
 from inspector.sources.model_files import state_of
 from inspector.sources.sae import CENTRING, STREAM, LoadedSae, Stage, StreamedSae, files_of, is_centred
@@ -91,23 +92,20 @@ def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Sta
 
 def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
     """As `_read`, with the errors of `load_sae`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
-            return _read(ref, device, llama_gate)
-    except TargetError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(
-            f"SAE {ref.sae_id!r} ({4 * 2 * ref.d_in * ref.d_sae / 1e9:.1f} GB in float32) does not fit into memory. "
-            "Choose fewer --widths, or another --device."
-        ) from error
-    except Exception as error:  # safetensors, json, torch and sae-lens each raise their own
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise TargetError(
-            f"SAE {ref.path} cannot be loaded: {first.rstrip('.')}. It was read as {ref.format}, see docs/suites.md; "
-            "leave it out with --sae or --widths."
-        ) from error
+    n_bytes = 4 * 2 * ref.d_in * ref.d_sae
+    too_large = f"SAE {ref.sae_id!r} ({n_bytes / 1e9:.1f} GB in float32) does not fit into memory."
+    with (
+        warnings.catch_warnings(),
+        explained(
+            f"{too_large} Choose fewer --widths, or another --device.",
+            lambda first: (
+                f"SAE {ref.path} cannot be loaded: {first}. It was read as {ref.format}, see docs/suites.md; "
+                "leave it out with --sae or --widths."
+            ),
+        ),
+    ):
+        warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
+        return _read(ref, device, llama_gate)
 
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
@@ -176,18 +174,20 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:
-    notes = (*ref.notes, *_notes(ref, sae))
-    return notes if gate is None else (*notes, f"Latents of {ref.sae_id} pass: {gate}.")
-
-
-def _notes(ref: SaeRef, sae: Any) -> tuple[str, ...]:
-    kwargs = sae.cfg.metadata.model_from_pretrained_kwargs
-    notes = [_centred_note(ref)] if is_centred(ref.hook_name, kwargs) else []
+    """What a user should know about an SAE."""
+    kwargs, notes = sae.cfg.metadata.model_from_pretrained_kwargs, [*ref.notes]
+    if is_centred(ref.hook_name, kwargs):
+        notes.append(
+            f"SAE {ref.sae_id} was trained on a stream without its mean over dimensions ({CENTRING}): it is taken off "
+            "before the SAE and put back behind it, so that the error is that of training."
+        )
     if other := processing(ref.hook_name, kwargs):
         notes.append(
             f"SAE {ref.sae_id} was trained on a processed model ({other}), but the model here is as published; "
             "its error may be too large."
         )
+    if gate is not None:
+        notes.append(f"Latents of {ref.sae_id} pass: {gate}.")
     return tuple(notes)
 
 
@@ -216,14 +216,6 @@ def _centre(sae: Any) -> None:
         return whole
 
     sae.run_time_activation_norm_fn_in, sae.run_time_activation_norm_fn_out = without, again
-
-
-def _centred_note(ref: SaeRef) -> str:
-    """What a user should know about a centred SAE."""
-    return (
-        f"SAE {ref.sae_id} was trained on a stream without its mean over dimensions ({CENTRING}): it is taken off "
-        "before the SAE and put back behind it, so that the error is that of training."
-    )
 
 
 Component = Literal["previous", "mlp", "attn"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inspector.errors import DataError, TargetError, is_panic, panics_are_errors
+from inspector.errors import DataError, TargetError, first_line, is_panic, panics_are_errors
 from inspector.sources.records import mended
 
 _ANCHOR_TEXT = "a"
@@ -130,10 +130,6 @@ def load_tokenizer(directory: Any) -> Any:
             return AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
         raise TargetError(
-            f"{directory} has no tokenizer that can be loaded ({_first_line(error)}). "
+            f"{directory} has no tokenizer that can be loaded ({first_line(error)}). "
             "Copy tokenizer.json and tokenizer_config.json there."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inspector.errors import InspectorError, ResourceError, TargetError
-from inspector.sources import quiet_libraries
+from inspector.errors import TargetError
+from inspector.sources import explained, quiet_libraries
 from inspector.sources.loading import pick_device
 from inspector.sources.model_files import find_model
 from inspector.sources.tokenizer import load_tokenizer
@@ -94,20 +94,16 @@ def load_writer(directory: str, device: str) -> Writer:
     where = pick_device(device)
     from transformers import AutoModelForCausalLM
 
-    try:
+    with explained(
+        f"The judge {directory} does not fit into memory. Use a smaller model.",
+        lambda first: (
+            f"{files.directory} cannot be loaded as a judge: {first}. Give a folder with config.json, "
+            "safetensors and a tokenizer, of an architecture that transformers knows."
+        ),
+    ):
         tokenizer = load_tokenizer(files.directory)
         model = AutoModelForCausalLM.from_pretrained(
             str(files.directory), dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
         model.eval().requires_grad_(False).to(where)
         return Writer(model, tokenizer, files.digest(), directory)
-    except InspectorError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(f"The judge {directory} does not fit into memory. Use a smaller model.") from error
-    except Exception as error:  # transformers and safetensors raise some twenty kinds
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise TargetError(
-            f"{files.directory} cannot be loaded as a judge: {first.rstrip('.')}. Give a folder with config.json, "
-            "safetensors and a tokenizer, of an architecture that transformers knows."
-        ) from error

@@ -170,18 +170,12 @@ class SaeLensLearner:
 def _new_sae(architecture: Architecture, d_in: int, d_sae: int, l0: int, settings: LearnerSettings) -> Any:
     import sae_lens
 
-    if architecture == "topk":
-        return sae_lens.TopKTrainingSAE(
-            sae_lens.TopKTrainingSAEConfig(
-                d_in=d_in, d_sae=d_sae, k=l0, aux_loss_coefficient=settings.auxiliary_weight, decoder_init_norm=1.0
-            )
+    if architecture != "jumprelu":
+        name = "TopKTrainingSAE" if architecture == "topk" else "BatchTopKTrainingSAE"
+        config = getattr(sae_lens, f"{name}Config")(
+            d_in=d_in, d_sae=d_sae, k=l0, aux_loss_coefficient=settings.auxiliary_weight, decoder_init_norm=1.0
         )
-    if architecture == "batchtopk":
-        return sae_lens.BatchTopKTrainingSAE(
-            sae_lens.BatchTopKTrainingSAEConfig(
-                d_in=d_in, d_sae=d_sae, k=l0, aux_loss_coefficient=settings.auxiliary_weight, decoder_init_norm=1.0
-            )
-        )
+        return getattr(sae_lens, name)(config)
     return sae_lens.JumpReLUTrainingSAE(
         sae_lens.JumpReLUTrainingSAEConfig(
             d_in=d_in,
