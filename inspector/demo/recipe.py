@@ -27,7 +27,9 @@ from tokenizers import Tokenizer
 from inspector.demo import corpus, language_model, suite
 from inspector.events import TrainProgress
 from inspector.sources.python_text import demo_documents, is_library, training_documents
+from inspector.training import trainer
 from inspector.training.suite_files import SaePlan, read_qualities, write_json
+from inspector.training.trainer import TrainSettings
 
 SEED = 0
 LIBRARY_REPEATS = 3
@@ -108,9 +110,24 @@ def train_suite(
     contexts = windows.batch(0, SAE_CONTEXTS)
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
     started = last = time.monotonic()
-    for event in suite.train_demo_suite(
-        model, contexts, held_out, plans, out, tokens=tokens, minutes=minutes, seed=SEED
-    ):
+    settings = TrainSettings(
+        tokens=tokens,
+        minutes=minutes,
+        seed=SEED,
+        batch_tokens=1024,
+        block_contexts=512,
+        special_ids=suite.SPECIAL_IDS,
+        learner=suite.LEARNER,
+        steps_by="us",
+    )
+    metadata = {
+        "model_name": suite.MODEL_NAME,
+        "context_size": contexts.shape[1],
+        "prepend_bos": True,
+        "dataset": "installed Python, see CARD.md",
+    }
+    source = suite.source_on(model, [plan.hook_name for plan in plans])
+    for event in trainer.train_suite(source, contexts, held_out, plans, settings, out, metadata):
         if isinstance(event, TrainProgress) and time.monotonic() - last > 10:
             last = time.monotonic()
             print(json.dumps({**asdict(event), "at": time.strftime("%H:%M:%S")}), flush=True)
@@ -123,7 +140,7 @@ def write_card(work: Path, model_folder: Path, suite_folder: Path, out: Path) ->
 
     held_out = held_out_windows(Tokenizer.from_file(str(work / "tokenizer.json")), 512)
     qualities = read_qualities(suite_folder)
-    log = suite.read_log(work / "language_model.jsonl")
+    log = [json.loads(line) for line in (work / "language_model.jsonl").read_text().splitlines()]
     text, run = (json.loads((work / name).read_text()) for name in ("corpus.json", "suite.json"))
     steps = log[-1]["step"]
     model = AutoModelForCausalLM.from_pretrained(model_folder, local_files_only=True)

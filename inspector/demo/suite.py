@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +20,11 @@ from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
 from inspector.engine.moments import Moments
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import fvu_nonlinear, r2_pooled, r2_scalar
-from inspector.events import Loading, TrainProgress, Warned
 from inspector.sources.loading import load_model
 from inspector.spec import TargetSpec, hook_name_of
 from inspector.training.blocks import ActivationSource, Ids, is_ordinary, source_of
 from inspector.training.learners import LearnerSettings
-from inspector.training.suite_files import CONFIG_FILE, Quality, SaePlan, plan_suite
-from inspector.training.trainer import TrainSettings, train_suite
+from inspector.training.suite_files import CONFIG_FILE, Quality, plan_suite
 
 LAYER, N_LAYERS = 3, 6
 MODEL_NAME = "dm-inspect-demo"
@@ -45,38 +43,6 @@ SPECIAL_IDS = (PAD_ID, BOS_ID, EOS_ID)
 LEARNER = LearnerSettings(selection_dtype="bfloat16")
 
 
-def train_demo_suite(
-    model_folder: Path,
-    contexts: Ids,
-    held_out: Ids,
-    plans: tuple[SaePlan, ...],
-    out: Path,
-    *,
-    tokens: int,
-    minutes: float | None,
-    seed: int,
-) -> Generator[Loading | TrainProgress | Warned, None, tuple[Quality, ...]]:
-    """Train `plans` on the exported model in `model_folder`; see `train_suite`."""
-    source = _source(model_folder, [plan.hook_name for plan in plans])
-    settings = TrainSettings(
-        tokens=tokens,
-        minutes=minutes,
-        seed=seed,
-        batch_tokens=1024,
-        block_contexts=512,
-        special_ids=SPECIAL_IDS,
-        learner=LEARNER,
-        steps_by="us",
-    )
-    metadata = {
-        "model_name": MODEL_NAME,
-        "context_size": contexts.shape[1],
-        "prepend_bos": True,
-        "dataset": "installed Python, see CARD.md",
-    }
-    return (yield from train_suite(source, contexts, held_out, plans, settings, out, metadata))
-
-
 def predictabilities(
     model_folder: Path, suite_folder: Path, qualities: Sequence[Quality], held_out: Ids
 ) -> dict[str, Predictability]:
@@ -87,7 +53,7 @@ def predictabilities(
         by_hook.setdefault(config["metadata"]["hook_name"], []).append(quality.sae_id)
     found: dict[str, Predictability] = {}
     for hook, sae_ids in by_hook.items():
-        source = _source(model_folder, [hook])
+        source = source_on(model_folder, [hook])
         found |= predictability(source, held_out, suite_folder, hook, sae_ids, SPECIAL_IDS)
     return found
 
@@ -167,14 +133,10 @@ def write_card(out: Path, facts: Mapping[str, Any]) -> None:
     out.write_text(Template(TEMPLATE.read_text()).substitute(known))
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The progress reports of a run, one JSON object per line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def _number(value: float | None, digits: int = 3) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def _source(model_folder: Path, hook_names: Sequence[str]) -> ActivationSource:
+def source_on(model_folder: Path, hook_names: Sequence[str]) -> ActivationSource:
+    """What the exported model in a folder gives at these hooks."""
     return source_of(load_model(TargetSpec(model=str(model_folder), device="cpu", offline=True)), hook_names)
