@@ -2,7 +2,7 @@
 
 The sizes of everything are known from names and headers: a plan costs milliseconds, running out of memory costs the
 half hour before it. Over budget, in this order: fewer contexts at once, narrower chunks through the SAEs, SAEs kept on
-the host and brought in when it is their turn (`streamed.py`), and a refusal that names what would fit.
+the host and brought in when it is their turn (`sae.StreamedSae`), and a refusal that names what would fit.
 
 Sums of bytes, no torch: nothing here allocates or asks a device. The formulas follow the code that allocates, named
 beside each; `tests/sources/test_memory_measured.py` holds them against measured peaks.
@@ -22,6 +22,8 @@ CONTEXTS_AT_ONCE = 8
 """As `RunSpec.batch_size`."""
 CHUNK_TOKENS = (256, 64, 16)
 """Through an SAE at once, at most: as usual, and what is tried where that does not fit."""
+CHUNK_BYTES = 1 << 30
+"""Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
 GATE_TOKENS = 4000
 GATE_HOOKS = 7
 """As `gate.py`: four parts of the residual identity, the hook, and two beside it."""
@@ -260,10 +262,17 @@ def _scratch_of_all(sizes: Sizes, way: _Way) -> int:
     return max(scratch, *read, 0)
 
 
+def chunk_tokens(d_sae: int, most: int = CHUNK_TOKENS[0]) -> int:
+    """Tokens per chunk: as many as usual, fewer only where the temporaries would pass CHUNK_BYTES.
+
+    A function of the width alone, so that numbers do not depend on what else is computed.
+    """
+    return max(1, min(most, CHUNK_BYTES // (16 * max(1, d_sae))))
+
+
 def _scratch(ref: SaeRef, most: int) -> int:
-    """`sae.scratch_bytes` of chunks of at most so many tokens."""
-    tokens = max(1, min(most, CHUNK_TOKENS[0], (1 << 30) // (16 * max(1, ref.d_sae))))
-    return tokens * (16 * ref.d_sae + 12 * ref.d_in)
+    """Bytes that `LoadedSae.reconstruct` needs beside weights, x and x_hat, at most."""
+    return chunk_tokens(ref.d_sae, most) * (16 * ref.d_sae + 12 * ref.d_in)
 
 
 def _loading(ref: SaeRef) -> int:

@@ -26,12 +26,10 @@ from torch import Tensor
 
 from inspector.errors import TargetError
 from inspector.formats import layout_of
+from inspector.sources.memory_plan import chunk_tokens
 from inspector.sources.model_files import FilesState, digest_files, require_same, state_of
 from inspector.spec import SaeRef
 
-_CHUNK_BYTES = 1 << 30
-"""Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
-_MAX_CHUNK = 256
 CENTRING = "center_writing_weights"
 STREAM = re.compile(r"(?:blocks\.\d+\.)?hook_(?:resid_pre|resid_mid|resid_post|mlp_out|attn_out|embed|pos_embed)$")
 """Hooks whose values weights write directly."""
@@ -178,16 +176,6 @@ class LoadedSae:
                 part = torch.cat([part, part[:1].expand(self.chunk_tokens - len(part), -1)])
             self._rows_encoded = len(part)
             yield start, self._sae.encode(part)
-
-
-def chunk_tokens(d_sae: int) -> int:
-    """Tokens per chunk: 256, fewer only where the temporaries would pass 4 GB. A function of the width alone."""
-    return max(1, min(_MAX_CHUNK, _CHUNK_BYTES // (16 * d_sae)))
-
-
-def scratch_bytes(d_in: int, d_sae: int) -> int:
-    """Bytes that `reconstruct` needs beside weights, x and x_hat, at most."""
-    return chunk_tokens(d_sae) * (16 * d_sae + 12 * d_in)
 
 
 def _is_linear(sae: Any) -> bool:

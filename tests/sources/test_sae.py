@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import TargetError
-from inspector.sources.sae import LoadedSae, chunk_tokens
+from inspector.sources.memory_plan import chunk_tokens
+from inspector.sources.sae import LoadedSae
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from tests.toy import write_toy_sae
