@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inspector.events import Event, Loading
+from inspector.sources.memory_plan import GATE_TOKENS
 from inspector.sources.model_files import hub_id
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from inspector.sources.model import LanguageModel
     from inspector.sources.sae import LoadedSae
 
-N_TOKENS = 4000
-"""Non-special tokens that are looked at, if the text has so many."""
 FEWEST = 1000
 """With fewer tokens a mean says too little to refuse anybody."""
 BETTER_ELSEWHERE = 0.9
@@ -162,7 +161,7 @@ def _tokens(model: LanguageModel, contexts: Contexts, plan: Plan) -> tuple[Tenso
     included = plan.included.cpu()
     mask = included if int(included.sum()) >= FEWEST else ~special
     per_context = max(1.0, float(mask.sum()) / len(ids))
-    n = min(len(ids), int(-(-N_TOKENS // per_context)))
+    n = min(len(ids), int(-(-GATE_TOKENS // per_context)))
     chosen = torch.linspace(0, len(ids) - 1, n).round().long().unique()
     return ids[chosen], mask[chosen]
 

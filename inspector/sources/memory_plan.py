@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from inspector.errors import ResourceError
 from inspector.formats import layout_of
 from inspector.options import width_label
-from inspector.spec import SaeRef
+from inspector.spec import RunSpec, SaeRef
 
-CONTEXTS_AT_ONCE = 8
-"""As `RunSpec.batch_size`."""
+CONTEXTS_AT_ONCE = RunSpec.batch_size
 CHUNK_TOKENS = (256, 64, 16)
 """Through an SAE at once, at most: as usual, and what is tried where that does not fit."""
 CHUNK_BYTES = 1 << 30
 """Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
 GATE_TOKENS = 4000
+"""Non-special tokens that the load gate looks at, if the text has so many."""
 GATE_HOOKS = 7
 """As `gate.py`: four parts of the residual identity, the hook, and two beside it."""
 KEPT_TEXTS = 512 << 20
