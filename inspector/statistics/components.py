@@ -19,7 +19,6 @@ from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.sources.component_saes import ComponentSae, load_component_saes
 from inspector.sources.sae import LoadedSae
 from inspector.sources.sae_loading import ComponentSae, load_component_saes
 from inspector.sources.suites import suite_of

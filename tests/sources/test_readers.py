@@ -422,16 +422,10 @@ from inspector.errors import DataError
 from inspector.sources.readers import read_records, shuffled
 from inspector.sources.records import Reading
 import pyarrow.parquet
-<<<<<<< HEAD
-from inspector.sources import json_records
-json_records.MAX_SKIPPED = 100 << 20
-peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])  # of this process alone
-before = peak()
-=======
 from inspector.sources import record_files
 record_files.MAX_SKIPPED = 100 << 20
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
->>>>>>> 261d336 (Readers: JSON and parquet records stand in one file; the stream of a training on errors joins the training)
+peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])  # of this process alone
+before = peak()
 try:
     n = sum(1 for _ in shuffled(read_records(Path(sys.argv[1]), Reading()), 0))
 except DataError as error:
