@@ -88,9 +88,9 @@ def attempt(
 
 def count_reconstructions(loaded: Any, path: Path) -> None:
     """A byte for each call of an SAE by a job; the background fit's are not counted."""
-    from inspector import runner
+    from inspector.statistics import pipeline
 
-    original = runner.by_the_sae
+    original = pipeline.by_the_sae
     file = path.open("ab", buffering=0)
 
     def counted(sae: Any, batch: Any) -> Any:
@@ -98,7 +98,7 @@ def count_reconstructions(loaded: Any, path: Path) -> None:
             file.write(b".")
         return original(sae, batch)
 
-    runner.by_the_sae = counted
+    pipeline.by_the_sae = counted
 
 
 if __name__ == "__main__":
