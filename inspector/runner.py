@@ -25,7 +25,7 @@ from inspector.statistics.measured import Statistics
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
 from inspector.statistics.profiles import PROTOCOLS
-from inspector.statistics.token_rows import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
+from inspector.statistics.token_table import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
 from inspector.store.result_object import result_object, warnings_of, with_all_tokens
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from inspector.sources.target import Loaded
-    from inspector.statistics.token_vectors import VectorFile
+    from inspector.statistics.token_table import VectorFile
 
 __all__ = [
     "checkpoints_for", "plan_of", "require_enough", "result_object", "resumed", "run", "table_checkpoints",

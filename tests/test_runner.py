@@ -25,7 +25,7 @@ from inspector.runner import run, token_table
 from inspector.sources.contexts import contexts_from
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import RunSpec, TargetSpec
-from inspector.statistics.token_vectors import INDEX, SPLITS, VectorFile, require_room, size_of
+from inspector.statistics.token_table import INDEX, SPLITS, VectorFile, require_room, size_of
 from tests.toy import HEAD_DIM, HEADS, fit_toy_suite, write_toy_model, write_toy_sae, write_toy_suite
 
 T = TypeVar("T")
@@ -483,7 +483,7 @@ def test_vectors_that_find_no_room_are_refused_with_their_size(tmp_path: Path) -
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_vectors_on_a_disk_that_fills_on_the_way_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inspector.statistics.token_vectors.require_room", lambda *_: None)
+    monkeypatch.setattr("inspector.statistics.token_table.require_room", lambda *_: None)
     file = VectorFile(Path("/dev/full"), ("x",), ["a"], 8, {}, name="v")
     for step in (lambda: file.begin(1000, {}), file.close):
         with pytest.raises(ResourceError, match=r"v could not be written: No space left on device\. Make room there"):

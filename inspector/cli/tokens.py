@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inspector.events import Event
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
-    from inspector.statistics.token_vectors import VectorFile
+    from inspector.statistics.token_table import VectorFile
     from inspector.store.checkpoints import Checkpoints
 
 Row = Mapping[str, Any]
@@ -55,7 +55,7 @@ ROWS_AT_ONCE = 4096
 
 SUFFIX = ".safetensors"
 KINDS = ("x", "error", "linear", "nonlinear")
-"""As `statistics.token_vectors.KINDS`, which brings torch."""
+"""As `statistics.token_table.KINDS`, which brings torch."""
 
 
 class Kinds(click.ParamType[tuple[str, ...]]):
@@ -202,7 +202,7 @@ def _table(
 def first_context(loaded: Loaded, batch_size: int = RunSpec.batch_size) -> Generator[Event, None, pa.Table]:
     """The table's rows of the first context; the maps are fitted on all of them."""
     from inspector import runner
-    from inspector.statistics.token_rows import fitted_maps, rows_of_contexts
+    from inspector.statistics.token_table import fitted_maps, rows_of_contexts
 
     runner.require_enough(loaded, loaded.plan)
     maps = yield from fitted_maps(loaded, batch_size)
@@ -265,7 +265,7 @@ def vector_file(
     if path is None or kinds is None:
         yield None
         return
-    from inspector.statistics.token_vectors import VectorFile, names_of, require_room, size_of
+    from inspector.statistics.token_table import VectorFile, names_of, require_room, size_of
 
     chosen: Any = tuple(kinds)
     sae_ids = [sae.ref.sae_id for sae in loaded.saes]

@@ -9,11 +9,11 @@ import pytest
 
 from inspector.cli.tokens import KINDS, Kinds, vectors_place
 from inspector.errors import UsageError
-from inspector.statistics import token_vectors
+from inspector.statistics import token_table
 
 
 def test_kinds_are_the_statistics_own_in_their_order() -> None:
-    assert KINDS == token_vectors.KINDS
+    assert KINDS == token_table.KINDS
     assert Kinds().convert("nonlinear,error,error", None, None) == ("error", "nonlinear")
     for wrong in ("", "errors", "error,,x", "error, x"):
         with pytest.raises(click.BadParameter, match=r"is no kind of vector\. Write x, error, linear, nonlinear"):
