@@ -30,9 +30,8 @@ MOST_UNPARSABLE = 0.2
 @claim(
     "C12",
     "Earlier components predict part of the error.",
-    paper="of the nonlinear part: x_hat 50%, others 4 to 14%; of all 6 to 10%",
-    needs=("cross-component",),
-    contradicted_by="holding out whole contexts removes it",
+    "of the nonlinear part: x_hat 50%, others 4 to 14%; of all 6 to 10%",
+    "cross-component",
 )
 def components(results: Results) -> Finding:
     """C12: earlier components predict part of the error, with whole contexts held out."""
@@ -66,13 +65,7 @@ def components(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C16",
-    "The split recovers planted noise.",
-    paper="0.9842, 0.1417, 0.0988, 0.9036",
-    needs=("synthetic-sae",),
-    contradicted_by="a held-out fit changes the off-diagonals",
-)
+@claim("C16", "The split recovers planted noise.", "0.9842, 0.1417, 0.0988, 0.9036", "synthetic-sae")
 def planted_noise(results: Results) -> Finding:
     """C16: the correlations of Table 1 with a map scored on other tokens than it was fitted on."""
     found = results["synthetic-sae"]
@@ -107,13 +100,7 @@ def planted_noise(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C17",
-    "Random vectors are a bad test case.",
-    paper="a parabola",
-    needs=("synthetic-random",),
-    contradicted_by="a curve other than α(1-α)",
-)
+@claim("C17", "Random vectors are a bad test case.", "a parabola", "synthetic-random")
 def parabola(results: Results) -> Finding:
     """C17: random directions leave alpha (1 - alpha)."""
     found = results["synthetic-random"]["result"]
@@ -127,11 +114,7 @@ def parabola(results: Results) -> Finding:
 
 
 @claim(
-    "C19",
-    "The probe is the sum of latents weighted by mean activation.",
-    paper="'approximately equal'",
-    needs=("probe-vs-latents",),
-    contradicted_by="a slope across latents far from 1",
+    "C19", "The probe is the sum of latents weighted by mean activation.", "'approximately equal'", "probe-vs-latents"
 )
 def probes(results: Results) -> Finding:
     """C19: the slope of probe times latent on the latent's mean activation is near 1."""
@@ -154,11 +137,7 @@ def probes(results: Results) -> Finding:
 
 
 @claim(
-    "C8",
-    "An SAE on the nonlinear error is worse than one on the linear error.",
-    paper="FVU 0.59 against 0.54",
-    needs=("error-saes",),
-    contradicted_by="a difference that is surely not above 0; one within the spread of seeds decides nothing",
+    "C8", "An SAE on the nonlinear error is worse than one on the linear error.", "FVU 0.59 against 0.54", "error-saes"
 )
 def nonlinear_worse(results: Results) -> Finding:
     """C8: the nonlinear error's SAE leaves more of its own part unexplained, by more than the seeds differ."""
@@ -195,9 +174,8 @@ def nonlinear_worse(results: Results) -> Finding:
 @claim(
     "C9",
     "Latents of the nonlinear error's SAE are less interpretable.",
-    paper="about 5 points in every decile",
-    needs=("interp-error-saes",),
-    contradicted_by="an interval over latents at or below 0; one that covers 0 decides nothing",
+    "about 5 points in every decile",
+    "interp-error-saes",
 )
 def less_interpretable(results: Results) -> Finding:
     """C9: latents on the linear error are scored higher, by more than the interval over latents."""

@@ -27,10 +27,9 @@ FAR_OVER_PERCENT = 10.0
 @claim(
     "C1",
     "The size of the error is linearly predictable.",
-    paper="R² 0.70 to 0.95; '> 90%'",
-    needs=("norm-prediction",),
+    "R² 0.70 to 0.95; '> 90%'",
+    "norm-prediction",
     also=("norm-baselines",),
-    contradicted_by="R² at or below the Gaussian null or the ‖x‖ baseline",
 )
 def norm_predictable(results: Results) -> Finding:
     """C1: r2_norm in the paper's range, and for most SAEs above the Gaussian null and what |x| alone predicts.
@@ -78,13 +77,7 @@ def _x_norm_baseline(results: Results) -> float | None:
     return sorted(values)[len(values) // 2] if values else None
 
 
-@claim(
-    "C2",
-    "About half of the error vector is linearly predictable.",
-    paper="R² 0.15 to 0.72",
-    needs=("error-vector",),
-    contradicted_by="R², mean over dimensions, surely outside this with whole contexts held out",
-)
+@claim("C2", "About half of the error vector is linearly predictable.", "R² 0.15 to 0.72", "error-vector")
 def vector_predictable(results: Results) -> Finding:
     """C2: R² of the error vector, mean over dimensions as in the paper, in its range with whole contexts held out."""
     found = results["error-vector"]
@@ -105,13 +98,7 @@ def vector_predictable(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C3",
-    "Nonlinear FVU is constant in width at fixed L0 (middle layers).",
-    paper="no number",
-    needs=("fvu-nonlinear",),
-    contradicted_by="slope on log width differs from 0 beyond its interval",
-)
+@claim("C3", "Nonlinear FVU is constant in width at fixed L0 (middle layers).", "no number", "fvu-nonlinear")
 def constant_in_width(results: Results) -> Finding:
     """C3: slope of log fvu_nonlinear on log width, log L0 held fixed, over the SAEs of the hook.
 
@@ -143,9 +130,9 @@ def constant_in_width(results: Results) -> Finding:
 @claim(
     "C4",
     "Vector R² falls with width and L0; norm R² falls with width and rises with L0.",
-    paper="trends",
-    needs=("error-vector", "norm-prediction"),
-    contradicted_by="rank correlations the other way",
+    "trends",
+    "error-vector",
+    "norm-prediction",
 )
 def trends(results: Results) -> Finding:
     """C4: vector R-squared falls with width and L0; norm R-squared falls with width, rises with L0."""
@@ -173,13 +160,7 @@ def trends(results: Results) -> Finding:
     return Finding(answer=verdict.decided(right == 4, bool(wrong)), number="; ".join(said), why=why)
 
 
-@claim(
-    "C5",
-    "Some linear error survives infinite width.",
-    paper="c above the mean nonlinear FVU",
-    needs=("dark-matter-breakdown",),
-    contradicted_by="c surely not above the mean nonlinear FVU; an interval that covers it decides nothing",
-)
+@claim("C5", "Some linear error survives infinite width.", "c above the mean nonlinear FVU", "dark-matter-breakdown")
 def linear_survives(results: Results) -> Finding:
     """C5: the floor of the power law above the mean nonlinear FVU."""
     found = results["dark-matter-breakdown"]["result"]
@@ -202,9 +183,8 @@ def linear_survives(results: Results) -> Finding:
 @claim(
     "C10",
     "Both components raise the cross-entropy in proportion to their size.",
-    paper="no number; variance and norm marks",
-    needs=("ce-splice",),
-    contradicted_by="bars outside both marks",
+    "no number; variance and norm marks",
+    "ce-splice",
 )
 def splices(results: Results) -> Finding:
     """C10: both components cost cross-entropy in proportion to their size.
@@ -241,13 +221,7 @@ def splices(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C11",
-    "A better encoder cuts total FVU a little and nonlinear FVU hardly.",
-    paper="3 to 5%; about 0",
-    needs=("pursuit",),
-    contradicted_by="the comparison on the same tokens shows a change in nonlinear FVU",
-)
+@claim("C11", "A better encoder cuts total FVU a little and nonlinear FVU hardly.", "3 to 5%; about 0", "pursuit")
 def pursuit(results: Results) -> Finding:
     """C11: pursued codes cut total FVU a little and nonlinear FVU hardly, on the same tokens."""
     found = results["pursuit"]

@@ -37,13 +37,7 @@ FEWEST_WIDTHS = 5
 four widths on 60 contexts had the nonlinear part surely move by less than half as much, five on 300 surely by more."""
 
 
-@claim(
-    "C6",
-    "Large SAEs fail on the same tokens as small ones.",
-    paper="'high' R²",
-    needs=("per-token-scaling",),
-    contradicted_by="no gain over ‖x‖ or over a·x",
-)
+@claim("C6", "Large SAEs fail on the same tokens as small ones.", "'high' R²", "per-token-scaling")
 def same_tokens(results: Results) -> Finding:
     """C6: a small SAE's error tells more about a large one's than |x| or a probe of x does."""
     found = results["per-token-scaling"]
@@ -72,9 +66,8 @@ def _signs(result: Result, pairs: Sequence[Mapping[str, Any]], key: str) -> tupl
 @claim(
     "C7",
     "‖x‖² is almost perfectly predicted, the nonlinear error least.",
-    paper="ordering of five violins, 329 SAEs",
-    needs=("norm-test",),
-    contradicted_by="another order, surely, in most SAEs, with no value cut off",
+    "ordering of five violins, 329 SAEs",
+    "norm-test",
 )
 def norm_order(results: Results) -> Finding:
     """C7: |x|^2 is predicted best and almost perfectly, the nonlinear error's size worst."""
@@ -106,13 +99,7 @@ def norm_order(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C13",
-    "The linear map is not just undoing shrinkage.",
-    paper="norm -10%; cosine 0.5",
-    needs=("shrinkage",),
-    contradicted_by="one scalar explains most of the map's R²",
-)
+@claim("C13", "The linear map is not just undoing shrinkage.", "norm -10%; cosine 0.5", "shrinkage")
 def not_shrinkage(results: Results) -> Finding:
     """C13: one scalar times x explains less than half of what the whole map explains."""
     found = results["shrinkage"]
@@ -135,9 +122,8 @@ def not_shrinkage(results: Results) -> Finding:
 @claim(
     "C14",
     "Activations predict the error's size better than simple variables.",
-    paper="curves, except the first layers",
-    needs=("norm-baselines",),
-    contradicted_by="a held-out token baseline changes the crossing",
+    "curves, except the first layers",
+    "norm-baselines",
 )
 def beats_baselines(results: Results) -> Finding:
     """C14: x predicts the error's size better than token, loss, L0 and |x|, all held out."""
@@ -164,13 +150,7 @@ def beats_baselines(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C15",
-    "Linear and nonlinear parts behave so per token too.",
-    paper="one excerpt",
-    needs=("per-token-split",),
-    contradicted_by="statistics over all tokens disagree",
-)
+@claim("C15", "Linear and nonlinear parts behave so per token too.", "one excerpt", "per-token-split")
 def split_per_token(results: Results) -> Finding:
     """C15: over all tokens the linear part's mean norm falls with width and the nonlinear part's hardly moves."""
     found = results["per-token-split"]
@@ -193,13 +173,7 @@ def split_per_token(results: Results) -> Finding:
     )
 
 
-@claim(
-    "C18",
-    "The nonlinear norm helps to predict larger SAEs' errors.",
-    paper="up to 5% of FVU",
-    needs=("scaling-with-nonlinear",),
-    contradicted_by="the linear norm helps as much",
-)
+@claim("C18", "The nonlinear norm helps to predict larger SAEs' errors.", "up to 5% of FVU", "scaling-with-nonlinear")
 def helps_scaling(results: Results) -> Finding:
     """C18: adding the nonlinear norm helps more than adding the linear norm."""
     result = results["scaling-with-nonlinear"]

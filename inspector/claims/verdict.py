@@ -16,6 +16,8 @@ CONTRADICTS: Answer = "contradicts it"
 CANNOT_TELL: Answer = "cannot tell"
 Result = Mapping[str, Any]
 """An object as `--json` prints it; user data, hence Any."""
+Results = Mapping[str, Result]
+"""By experiment."""
 Interval = tuple[float, float] | None
 Number = tuple[float, Interval]
 """A score and its 95% interval; None: there is none."""
@@ -40,10 +42,6 @@ class Finding:
     """The one number it rests on, if there is one, and its 95% interval: over many SAEs that of the middle one."""
 
 
-Results = Mapping[str, Result]
-"""By experiment."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """One line of the paper's claims, and who judges it."""
@@ -54,7 +52,6 @@ class Claim:
     """The paper's own number."""
     needs: tuple[str, ...]
     """Experiments whose results it is judged by."""
-    contradicted_by: str
     judge: Callable[[Results], Finding]
     """Gets the results by experiment; all that it needs are there, of one target."""
     also: tuple[str, ...] = ()
@@ -62,12 +59,10 @@ class Claim:
 
 
 def claim(
-    claim_id: str, said: str, *, paper: str, needs: tuple[str, ...], contradicted_by: str, also: tuple[str, ...] = ()
+    claim_id: str, said: str, paper: str, *needs: str, also: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Results], Finding]], Claim]:
     """Above a function that judges: the claim it judges. See `Claim` for the fields."""
-    return lambda judge: Claim(
-        id=claim_id, claim=said, paper=paper, needs=needs, contradicted_by=contradicted_by, judge=judge, also=also
-    )
+    return lambda judge: Claim(id=claim_id, claim=said, paper=paper, needs=needs, judge=judge, also=also)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +98,9 @@ class Verdict:
 
 def counted(verdicts: Sequence[Verdict]) -> str:
     """'6 consistent with the paper, 1 contradicts it, 12 cannot tell'."""
-    counts = {
-        answer: sum(each.verdict == answer for each in verdicts) for answer in (CONSISTENT, CONTRADICTS, CANNOT_TELL)
-    }
-    many = {CONTRADICTS: "contradict it"}
-    return ", ".join(
-        f"{count} {answer if count == 1 else many.get(answer, answer)}" for answer, count in counts.items()
-    )
+    several = {CONTRADICTS: "contradict it"}
+    counts = [(each, sum(one.verdict == each for one in verdicts)) for each in (CONSISTENT, CONTRADICTS, CANNOT_TELL)]
+    return ", ".join(f"{count} {each if count == 1 else several.get(each, each)}" for each, count in counts)
 
 
 def cannot(why: str, number: str = "") -> Finding:
