@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from inspector import streams
+from inspector.cli import interrupts
 from inspector.errors import Cancelled, ExitCode, InspectorError, ResourceError, is_out_of_memory, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from types import FrameType
 
     from inspector.spec import OpenApp
 
@@ -39,45 +38,21 @@ def run_command(command: click.Command, args: Sequence[str], *, open_app: OpenAp
         open_app: what opens the app; see `cli.doors`.
     """
     streams.print_anything()
-    with _interrupts() as interrupts:
+    with interrupts.noted():
         try:
             code = _invoke(command, list(args), open_app)
             sys.stdout.flush()
         except BaseException as error:
+            interrupts.heard()
             # `| head` has what it wanted; a session that hangs up breaks a pipe too, and that is an error.
             if isinstance(error, BrokenPipeError) and streams.nobody_reads():
                 code = ExitCode.DONE
-            elif interrupts and not isinstance(error, Cancelled | ResourceError):
+            elif interrupts.pressed() and not isinstance(error, Cancelled | ResourceError):
                 code = report(KeyboardInterrupt())
             else:
                 code = report(error)
             streams.settle()
     return code
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Grows by one with every Ctrl-C. A library that is interrupted may make another error of it: an import that broke
-    off looks like a package that is not installed.
-    """
-    came: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield came
-        return
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-    except ValueError:  # in another thread than the main one no signal arrives
-        yield came
-        return
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _invoke(command: click.Command, args: list[str], open_app: OpenApp) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from inspector.cli import interrupts
 from inspector.errors import Cancelled
 from inspector.events import (
     Downloading,
@@ -81,11 +82,14 @@ def follow(
                 result: Result = end.value
                 return result
             narrator.hear(event)
+            if interrupts.pressed() and not should_stop():  # a library has swallowed it
+                raise KeyboardInterrupt
             if should_stop():
                 raise Cancelled(
                     what_stays(event) or "Stopped at your request. The same command goes on where it stopped."
                 )
     except KeyboardInterrupt:
+        interrupts.heard()
         work.close()  # from here on nothing more arrives
         if stays := what_stays(event):
             raise Cancelled(stays) from None

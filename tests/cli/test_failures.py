@@ -9,13 +9,16 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 from inspector.cli.failures import run_command
+from inspector.cli.narration import follow
 from inspector.errors import Cancelled, DataError, ExitCode, InspectorError, ResourceError, TargetError, UsageError
+from inspector.events import Loading
 from inspector.spec import AppRequest
 
 
@@ -76,15 +79,32 @@ def test_an_error_is_one_line_on_stderr(
     assert (captured.out, captured.err) == ("", f"error: {text}\n")
 
 
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """A shell lets what it runs in the background ignore Ctrl-C, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook = sys.excepthook
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert sys.excepthook is hook
+    signal.signal(signal.SIGINT, before)
+
+
+CANCELLED = "Cancelled at your request. Nothing unfinished was written."
+
+
+def swallowed() -> None:
+    """A library that is interrupted and goes on."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize(
     ("instead", "code", "text"),
     [
-        (ImportError("initialization failed"), 6, "Cancelled at your request. Nothing unfinished was written."),
-        (
-            UsageError("It is not installed. Install it."),
-            6,
-            "Cancelled at your request. Nothing unfinished was written.",
-        ),
+        (ImportError("initialization failed"), 6, CANCELLED),
+        (UsageError("It is not installed. Install it."), 6, CANCELLED),
         (Cancelled("Stopped; 12 bytes stay. Go on."), 6, "Stopped; 12 bytes stay. Go on."),
         (ResourceError("Full. Empty it."), 5, "Full. Empty it."),
     ],
@@ -94,17 +114,48 @@ def test_what_a_library_makes_of_ctrl_c_is_still_a_cancellation(
 ) -> None:
     @click.command()
     def command() -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+        swallowed()
         raise instead
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        assert run_command(command, [], open_app=no_app) == code
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert run_command(command, [], open_app=no_app) == code
     assert capsys.readouterr().err == f"error: {text}\n"
+
+
+@pytest.mark.usefixtures("foreground")
+def test_ctrl_c_that_is_swallowed_acts_at_the_next_import_of_a_library(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def command() -> None:
+        swallowed()
+        with contextlib.suppress(ImportError):
+            pass
+        with contextlib.suppress(ImportError):
+            import no_such_package  # noqa: F401
+        raise AssertionError("it went on")
+
+    assert run_command(command, [], open_app=no_app) == 6
+    assert capsys.readouterr().err == f"error: {CANCELLED}\n"
+    with pytest.raises(ModuleNotFoundError):
+        import no_such_package  # noqa: F401
+
+
+@pytest.mark.usefixtures("foreground")
+def test_ctrl_c_that_is_swallowed_acts_between_two_events(capsys: pytest.CaptureFixture[str]) -> None:
+    closed = []
+
+    def work() -> Iterator[Loading]:
+        try:
+            swallowed()
+            yield Loading(what="a")
+            yield Loading(what="it went on")
+        finally:
+            closed.append(True)
+
+    @click.command()
+    def command() -> None:
+        follow(work(), quiet=True)  # type: ignore[arg-type]
+
+    assert run_command(command, [], open_app=no_app) == 6
+    assert (closed, capsys.readouterr().err) == ([True], f"error: {CANCELLED}\n")
 
 
 def test_every_exit_code_of_the_contract_is_reached() -> None:
@@ -142,6 +193,7 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     script = """
 import sys, click
 from inspector.cli.failures import run_command
+from inspector.cli.narration import follow
 @click.command()
 def many() -> None:
     for number in range(200_000):
@@ -162,6 +214,7 @@ def test_a_stream_that_is_not_utf8_shows_question_marks() -> None:
     script = """
 import sys, click
 from inspector.cli.failures import run_command
+from inspector.cli.narration import follow
 @click.command()
 def one() -> None:
     print("R\\u00b2 \\u2192 1")
