@@ -63,22 +63,19 @@ def main_measure(mode: TokenMode) -> Measure:
     return measure
 
 
-def ranking(
-    values: Sequence[float], split: Sequence[str], limit: int = WORST_PER_CONTEXT, *, outliers: bool = False
-) -> list[int]:
+def ranking(values: Sequence[float], split: Sequence[str], *, outliers: bool = False) -> list[int]:
     """Positions of the largest values, largest first; missing values and what counts in no fit are left out.
 
     Args:
         values: one per token.
         split: letters of `TokenDocument.split`.
-        limit: positions at most.
         outliers: whether tokens that outweigh all others are ranked too.
     """
     left_out = ("x",) if outliers else LEFT_OUT
     usable = [
         p for p, letter in enumerate(split) if letter not in left_out and p < len(values) and values[p] == values[p]
     ]
-    return sorted(usable, key=lambda p: (-values[p], p))[:limit]
+    return sorted(usable, key=lambda p: (-values[p], p))[:WORST_PER_CONTEXT]
 
 
 class ScoredText:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inspector.session.protocol import Hit
 from inspector.spec import SaeRef
-from inspector.tui.documents import ranking
+from inspector.tui.documents import WORST_PER_CONTEXT, ranking
 from inspector.tui.selection import CursorPlace, SaeChoice, Search, match_end, walk_worst
 
 
@@ -182,7 +182,7 @@ def test_a_match_ends_with_the_token_that_completes_it() -> None:
 def test_the_ranking_leaves_out_what_is_excluded_or_unknown() -> None:
     values = [9.0, 3.0, math.nan, 7.0, 7.0, 1.0]
     assert ranking(values, "xthttt") == [3, 4, 1, 5]
-    assert ranking(values, "xthttt", limit=2) == [3, 4]
+    assert ranking([1.0] * 30, "t" * 30) == list(range(WORST_PER_CONTEXT))
     assert ranking([], "") == []
 
 

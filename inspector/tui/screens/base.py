@@ -26,7 +26,7 @@ from inspector.tui.widgets.bars import FooterPane, Hint, TitleBar
 from inspector.tui.widgets.session_panes import short_name, site_name
 
 if TYPE_CHECKING:
-    from textual.app import SystemCommand
+    from textual.app import ComposeResult, SystemCommand
 
     from inspector.drawing.palette import TokenPalette
     from inspector.events import JobInfo
@@ -164,7 +164,16 @@ def toggle(marks: list[str], each: str) -> None:
 
 
 class SideScreen(ActionScreen):
-    """A screen over the Stream."""
+    """A screen over the Stream: a line at the top, the keys at the bottom, panes between them."""
+
+    DEFAULT_CSS = """
+    SideScreen { layers: base; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Title and keys; subclasses add their panes."""
+        yield TitleBar()
+        yield FooterPane()
 
     @property
     def palette(self) -> TokenPalette:

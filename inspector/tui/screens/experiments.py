@@ -19,7 +19,7 @@ from inspector.tui.experiment_list import Request
 from inspector.tui.lines import Line
 from inspector.tui.screens.base import SessionScreen, toggle
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.bars import TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ class ExperimentsScreen(SessionScreen):
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
     DEFAULT_CSS = """
-    ExperimentsScreen { layers: base; }
-    #experiments-head { dock: top; }
     #experiments-body { height: 1fr; }
     #experiments-list { width: 1fr; height: 1fr; padding: 0 1 0 0; }
     #experiments-queue { height: 5; padding: 0 1; }
@@ -107,8 +105,7 @@ class ExperimentsScreen(SessionScreen):
 
     def compose(self) -> ComposeResult:
         """Everything at once; the text is beside the list or below it."""
-        yield TitleBar(id="experiments-head")
-        yield FooterPane(id="experiments-footer")
+        yield from super().compose()
         with Horizontal(id="experiments-body"):
             yield RowList(id="experiments-list")
             with Vertical(id="experiments-right"):

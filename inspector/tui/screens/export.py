@@ -18,11 +18,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
-from textual.worker import Worker, WorkerState
+from textual.worker import Worker
 
 from inspector.disk.folders import child_environment
 from inspector.drawing.safe_text import visible
 from inspector.tui.lines import Line, left
+from inspector.tui.screens.base import end_if_broken
 from inspector.tui.widgets.scrolling import RowList
 
 if TYPE_CHECKING:
@@ -221,10 +222,8 @@ class ExportScreen(ModalScreen[None]):
         self.dismiss()
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """A worker that broke is a bug: it ends the program as any other would, with one line and a log."""
-        error = event.worker.error
-        if event.state == WorkerState.ERROR and isinstance(error, Exception):
-            self.app._handle_exception(error)
+        """A worker that broke is a bug."""
+        end_if_broken(event)
 
 
 def _format_line(number: int, width: int) -> Line:

@@ -11,7 +11,7 @@ from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line
 from inspector.tui.screens.base import OpenScreen, SessionScreen
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.bars import TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
@@ -76,29 +76,21 @@ class JobsScreen(SessionScreen):
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
     DEFAULT_CSS = """
-    JobsScreen { layers: base; }
-    #jobs-head { dock: top; }
     #jobs-list { height: 2fr; padding: 0 1; }
     #jobs-detail { height: 7; }
     #jobs-log { height: 3fr; }
     """
 
-    def __init__(self, link: Link, job: str = "") -> None:
-        """A screen that has asked nothing yet.
-
-        Args:
-            link: to the session.
-            job: id of the job to begin at; '': the newest.
-        """
+    def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._selected = job
+        self._selected = ""
+        """Id of the job under the cursor; '': the newest."""
         self._log: tuple[str, Sequence[str]] = ("", ())
         """Of which job, and its lines."""
 
     def compose(self) -> ComposeResult:
         """Everything at once."""
-        yield TitleBar(id="jobs-head")
-        yield FooterPane(id="jobs-footer")
+        yield from super().compose()
         yield RowList(id="jobs-list")
         yield TitleBar(id="jobs-detail-title")
         yield LinesView(id="jobs-detail")

@@ -16,7 +16,6 @@ from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView,
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.screens.base import GoTo, SessionScreen
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.scrolling import LinesView
 
@@ -112,8 +111,7 @@ class LatentScreen(SessionScreen):
 
     def compose(self) -> ComposeResult:
         """Title, page, keys."""
-        yield TitleBar(id="latent-head")
-        yield FooterPane(id="latent-footer")
+        yield from super().compose()
         yield CommandBar(id="latent-bar")
         yield Examples(id="latent-page")
 

@@ -11,7 +11,7 @@ from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import Line, wrapped
 from inspector.tui.screens.base import SessionScreen
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.bars import TitleBar
 from inspector.tui.widgets.entry import Form
 from inspector.tui.widgets.scrolling import LinesView
 
@@ -60,8 +60,6 @@ class ParametersScreen(SessionScreen):
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
     DEFAULT_CSS = """
-    ParametersScreen { layers: base; }
-    #form-head { dock: top; }
     #form { height: 1fr; }
     #form-doc { height: 4; }
     #form-command { height: 5; }
@@ -91,8 +89,7 @@ class ParametersScreen(SessionScreen):
 
     def compose(self) -> ComposeResult:
         """Fields, what the selected one means, the command."""
-        yield TitleBar(id="form-head")
-        yield FooterPane(id="form-footer")
+        yield from super().compose()
         yield Form(id="form")
         yield TitleBar(id="form-doc-title")
         yield LinesView(id="form-doc")

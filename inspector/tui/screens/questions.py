@@ -24,7 +24,7 @@ TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8
 
 
-def log_tail(path: str, lines: int = TAIL_LINES) -> list[str]:
+def log_tail(path: str) -> list[str]:
     """The last lines of a log; none if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -33,7 +33,7 @@ def log_tail(path: str, lines: int = TAIL_LINES) -> list[str]:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
+    return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
 
 
 def ended_lines(why: str, log_path: str, tail: Sequence[str], width: int) -> list[Line]:

@@ -15,7 +15,6 @@ from inspector.store.results import load
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.screens.base import SideScreen
 from inspector.tui.screens.help import PaneHelp
-from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.scrolling import LinesView
 
 if TYPE_CHECKING:
@@ -87,8 +86,7 @@ class DrawnPage(SideScreen):
 
     def compose(self) -> ComposeResult:
         """One page; it is drawn as soon as its room is known."""
-        yield TitleBar()
-        yield FooterPane()
+        yield from super().compose()
         yield LinesView()
 
     def on_mount(self) -> None:

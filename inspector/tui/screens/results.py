@@ -34,7 +34,7 @@ from inspector.tui.lines import Line
 from inspector.tui.screens.base import SideScreen, toggle
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.result_pages import ClaimsScreen, CompareScreen
-from inspector.tui.widgets.bars import FooterPane, TitleBar
+from inspector.tui.widgets.bars import TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
@@ -102,8 +102,6 @@ class ResultsScreen(SideScreen):
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
     DEFAULT_CSS = """
-    ResultsScreen { layers: base; }
-    #results-head { dock: top; }
     #results-list { height: 8; }
     #results-panes { height: 1fr; }
     #results-left { width: 3fr; }
@@ -153,8 +151,7 @@ class ResultsScreen(SideScreen):
 
     def compose(self) -> ComposeResult:
         """Everything at once."""
-        yield TitleBar(id="results-head")
-        yield FooterPane(id="results-footer")
+        yield from super().compose()
         yield RowList(id="results-list")
         with Horizontal(id="results-panes"):
             with Vertical(id="results-left"):

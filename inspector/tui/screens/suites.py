@@ -30,7 +30,6 @@ from inspector.tui.suite_list import (
     size_text,
     total_text,
 )
-from inspector.tui.widgets.bars import FooterPane, TitleBar
 from inspector.tui.widgets.line_pane import LinePane
 from inspector.tui.widgets.scrolling import GridPane, RowList
 
@@ -134,8 +133,7 @@ class SuitesScreen(SideScreen):
 
     def compose(self) -> ComposeResult:
         """Two panes, what is under the cursor, the keys."""
-        yield TitleBar(id="suites-head")
-        yield FooterPane(id="suites-footer")
+        yield from super().compose()
         with Horizontal(id="suites-panes"):
             yield RowList(id="suites-hooks")
             yield GridPane(id="suites-grid")

@@ -94,8 +94,8 @@ class LinePane(Styled):
     LinePane { height: 1fr; background: $background; color: $foreground; }
     """
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._lines: list[Line] = []
         self._make: Callable[[int, int], Sequence[Line]] = lambda _width, _height: ()
 

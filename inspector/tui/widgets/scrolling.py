@@ -92,11 +92,6 @@ class RowList(LinePane, can_focus=True):
         self.cursor = min(max(wanted, 0), max(count - 1, 0))
         self.rebuild()
 
-    @property
-    def count(self) -> int:
-        """Entries."""
-        return self._count
-
     def build(self, width: int, height: int) -> Sequence[Line]:
         """The entries around the cursor."""
         lines: list[Line] = [self._head(width)] if self._head is not None and self._count else []

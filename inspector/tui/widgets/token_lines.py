@@ -160,9 +160,9 @@ class Legend(Widget):
     Legend { height: 1; width: 1fr; padding: 0 1; background: $surface; }
     """
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None) -> None:
         """A blank legend."""
-        super().__init__(id=id, classes=classes)
+        super().__init__(id=id)
         self.data: LegendData | None = None
 
     def show(self, data: LegendData) -> None:
