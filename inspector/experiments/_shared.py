@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from inspector import events
     from inspector.drawing import figures
+    from inspector.engine import resampling
     from inspector.statistics import measured, pipeline, profiles
     from inspector.statistics.token_norms import TokenNorms, Trace
 
@@ -38,18 +39,6 @@ Ends = Sequence[float] | None
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
-
-
-class Estimated(Structure):
-    """A number and its interval."""
-
-    @property
-    def value(self) -> float | None:
-        """None where undefined."""
-
-    @property
-    def interval(self) -> Interval:
-        """95%; None where there is none."""
 
 
 class OfAnSae(Structure):
@@ -95,7 +84,7 @@ def by_sae(
     return {name: {sae.ref.sae_id: getattr(getattr(sae, which), name) for sae in statistics.saes} for name in names}
 
 
-def apart(estimates: Mapping[str, Estimated]) -> tuple[Values, Intervals]:
+def apart(estimates: Mapping[str, resampling.Estimate]) -> tuple[Values, Intervals]:
     """Values and intervals, each by name."""
     values = {name: each.value for name, each in estimates.items()}
     return values, {name: each.interval for name, each in estimates.items()}

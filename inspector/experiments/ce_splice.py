@@ -255,8 +255,7 @@ def _bar(rows: Sequence[Mapping[str, Any]], intervals: Mapping[str, Any], part: 
     )
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     where = "In held-out contexts"
     if protocol.split == "token":
         where = "In contexts with held-out tokens (training tokens are among the replaced ones)"
@@ -273,7 +272,7 @@ EXPERIMENT = Experiment(
     title="Spliced cross-entropy",
     question="How much of the loss that an SAE costs does each part of its error recover?",
     reference="Sec. 5.3, Fig. 8",
-    definition=definition,
+    definition=_definition,
     contradicted_by="Bars outside both marks, the variance recovered and the norm ratio (C10).",
     params=Params,
     needs=("error map",),

@@ -180,8 +180,7 @@ def draw(result: ResultObject) -> Figures:
     return table, panels
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     kinds = ", or on the ".join(KINDS[kind] for kind in words_of(params.regressors))
     targets = words_of(params.targets)
     *names, last = (NAMED.get(target, target) for target in targets)
@@ -200,7 +199,7 @@ EXPERIMENT = Experiment(
     title="Cross-component prediction",
     question="How much of the SAE error do reconstructions of the components before it predict?",
     reference="Sec. 6.2, Eq. 16, Fig. 9b",
-    definition=definition,
+    definition=_definition,
     contradicted_by="The previous components predict nothing once whole contexts are held out (C12).",
     params=Params,
     needs=("error map",),

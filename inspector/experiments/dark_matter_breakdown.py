@@ -276,8 +276,7 @@ def draw(result: ResultObject) -> Figures:
     return by_width, stack, fit
 
 
-def definition(protocol: Protocol, params: PursuitParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: PursuitParams) -> str:
     ends = protocol.bootstrap(params.resamples, protocol.fvu_contexts, fixed="the maps")
     fit, tokens = "by profile least squares with c, A, m >= 0", protocol.fvu_tokens
     if protocol.breakdown_as_published:
@@ -296,7 +295,7 @@ EXPERIMENT = Experiment(
     title="Dark matter breakdown",
     question="Into absent features, linear, encoder and nonlinear error, how does FVU divide as SAEs widen?",
     reference="Sec. 4.3, Fig. 1; Fig. 9a",
-    definition=definition,
+    definition=_definition,
     contradicted_by="The interval of c covers the mean nonlinear FVU, so that no linear error need survive (C5).",
     params=PursuitParams,
     measure=measure,

@@ -256,8 +256,7 @@ def _below_noise(structure: dict[str, float | None]) -> str:
     return f" Below normal noise of its covariance: {parts}." if parts else ""
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     controls = ""
     if params.controls:
         controls = ", and as controls on x, on sae_error and on normal noise of either part's covariance"
@@ -277,7 +276,7 @@ EXPERIMENT = Experiment(
     title="SAEs on the error",
     question="Is an SAE on the nonlinear part of the error worse than one on the linear part?",
     reference="Sec. 5.2, Fig. 7",
-    definition=definition,
+    definition=_definition,
     contradicted_by="A difference between the two within the spread of seeds (C8).",
     params=Params,
     needs=("error map",),

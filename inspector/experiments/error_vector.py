@@ -82,8 +82,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: FitParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: FitParams) -> str:
     ends = protocol.bootstrap(params.resamples, fixed="the map")
     return (
         f"r2_pooled = 1 - sum ‖e - {protocol.affine}‖² / sum ‖e - mean(e)‖² over held-out tokens, with e = x - x_hat "
@@ -97,7 +96,7 @@ EXPERIMENT = Experiment(
     title="Error vector",
     question="How much of the error vector is an affine function of the activation?",
     reference="Sec. 4.2, Eq. 11, Figs. 2 (middle), 10, 11",
-    definition=definition,
+    definition=_definition,
     contradicted_by=(
         "r2_mean_dims outside 0.15 to 0.72, or a collapse when contexts instead of tokens are held out (C2)."
     ),

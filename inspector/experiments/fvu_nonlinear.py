@@ -123,8 +123,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: FitParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: FitParams) -> str:
     ends = protocol.bootstrap(params.resamples, protocol.fvu_contexts, fixed="the map")
     return (
         f"fvu_nonlinear = sum ‖e - {protocol.affine}‖² / sum ‖x - mean(x)‖², pooled over dimensions and "
@@ -138,7 +137,7 @@ EXPERIMENT = Experiment(
     title="Nonlinear FVU",
     question="What share of the variance of x is left after the SAE and the affine prediction of its error?",
     reference="Sec. 4.3, Eq. 12, Figs. 2 (right), 10, 11",
-    definition=definition,
+    definition=_definition,
     contradicted_by="At fixed L0, a slope of fvu_nonlinear on log width that differs from 0 beyond its interval (C3).",
     params=FitParams,
     needs=(ERROR_MAP,),

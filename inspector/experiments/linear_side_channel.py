@@ -191,8 +191,7 @@ def _one_per_width(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     formula = "x_hat + mean error + P_k (linear_error - its mean)" if protocol.intercept else "x_hat + P_k linear_error"
     return (
         f"FVU of {formula}, linear_error being {protocol.a_map} of x and P_k the projection on the k leading principal "
@@ -206,7 +205,7 @@ EXPERIMENT = Experiment(
     title="Linear side channel",
     question="How many linear directions beside an SAE recover what an affine map of x predicts of its error?",
     reference="beyond the paper, after Sec. 7",
-    definition=definition,
+    definition=_definition,
     contradicted_by=(
         "It tests no claim of the paper; a rank near d for half of the linear error would say that a small side "
         "channel is no remedy."

@@ -181,8 +181,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     of = ("‖sae_error‖²", "‖sae_error‖") if protocol.baselines_of == "squared" else ("‖sae_error‖", "‖sae_error‖²")
     means = "its mean over training tokens"
     if protocol.token_means_on == "all":
@@ -200,7 +199,7 @@ EXPERIMENT = Experiment(
     title="Norm baselines",
     question="Is the size of the SAE error easier to predict from something simpler than the activation?",
     reference="App. A.3, Fig. 13",
-    definition=definition,
+    definition=_definition,
     contradicted_by="A simpler variable, held out, predicts as well as x beyond the first layers (C14).",
     params=TokenParams,
     measure=measure,

@@ -85,8 +85,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: FitParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: FitParams) -> str:
     formula, fitted = (
         ("a x + c", "a, c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
     )
@@ -102,7 +101,7 @@ EXPERIMENT = Experiment(
     title="Norm prediction",
     question="How much of the per-token variation of the squared error norm is an affine function of the activation?",
     reference="Sec. 4.1, Eq. 10, Figs. 2 (left), 3, 10, 11",
-    definition=definition,
+    definition=_definition,
     contradicted_by="r2_norm at or below that of the Gaussian null, or no better than the size of x predicts (C1).",
     params=FitParams,
     needs=(NORM_MAP, ERROR_COVARIANCE),

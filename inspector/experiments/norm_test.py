@@ -170,8 +170,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     formula, fitted = (
         ("a x - c", "a and c fitted") if protocol.intercept else ("a x", "a fitted, without an intercept (D-05),")
     )
@@ -194,7 +193,7 @@ EXPERIMENT = Experiment(
     title="Norm test",
     question="Which of x, Sae(x), the SAE error and its two parts have a squared norm that x predicts?",
     reference="Sec. 5.1, Fig. 6",
-    definition=definition,
+    definition=_definition,
     contradicted_by="Another order: x not best, or the nonlinear error not worst, once nothing is left out (C7).",
     params=TokenParams,
     needs=(ERROR_COVARIANCE,),

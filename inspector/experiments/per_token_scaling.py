@@ -192,8 +192,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     size, square = "‖sae_error‖", protocol.scaling.startswith("squared")
     with_constant = protocol.scaling.endswith("intercept")
     formula, fit = ("c y1 + k", "c and k fitted") if with_constant else ("c y1", "c fitted through the origin")
@@ -210,7 +209,7 @@ EXPERIMENT = Experiment(
     title="Per-token scaling",
     question="Are the tokens on which a small SAE does badly those on which a larger one does?",
     reference="Sec. 4.4, Eq. 13, Fig. 4",
-    definition=definition,
+    definition=_definition,
     contradicted_by="r2 no higher than the size of x, or the probe a1 · x of the smaller SAE's error, predicts (C6).",
     params=TokenParams,
     measure=measure,

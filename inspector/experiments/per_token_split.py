@@ -193,8 +193,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     return (
         f"‖linear_error‖ and ‖nonlinear_error‖, the error split by {protocol.a_map}, one SAE per width: at the "
         "tokens of per-token-trace, and over all held-out tokens their mean, the least-squares slope of the mean on "
@@ -208,7 +207,7 @@ EXPERIMENT = Experiment(
     title="Per-token split",
     question="Does the linear error fall with width, token by token, while the nonlinear error stays?",
     reference="App. A.4, Fig. 12",
-    definition=definition,
+    definition=_definition,
     contradicted_by=(
         "Over all tokens the mean linear error does not fall with width, or the nonlinear error falls as steeply (C15)."
     ),

@@ -118,8 +118,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     among = "held-out ones, where whole contexts are held out"
     if protocol.split == "token":
         among = "training tokens among them"
@@ -136,7 +135,7 @@ EXPERIMENT = Experiment(
     title="Per-token trace",
     question="How do the errors of SAEs of all widths run along a text?",
     reference="Sec. 4.4, Fig. 5",
-    definition=definition,
+    definition=_definition,
     contradicted_by="Correlations over all held-out tokens far below those of the excerpt (C6).",
     params=TokenParams,
     measure=measure,

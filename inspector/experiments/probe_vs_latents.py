@@ -223,8 +223,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     how = "with an intercept" if protocol.intercept else "without an intercept"
     return (
         f"s = x_hat - b_dec; a* is the least-squares weight of ‖s‖² on s, {how}, over training tokens; per latent, "
@@ -239,7 +238,7 @@ EXPERIMENT = Experiment(
     title="Probe against latents",
     question="Is the probe for the squared norm of Sae(x) the sum of its latents weighted by their mean activation?",
     reference="App. C.2, Eqs. 21-22, Fig. 14",
-    definition=definition,
+    definition=_definition,
     contradicted_by="A slope across latents far from 1 (C19).",
     params=Params,
     measure=measure,

@@ -179,8 +179,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     variant = params.variant or protocol.pursuit
     pick = "adds the latent with the largest inner product with the residual, one in use included (D-17),"
     if variant != "paper-code":
@@ -200,7 +199,7 @@ EXPERIMENT = Experiment(
     title="Gradient pursuit",
     question="How much of the SAE error goes away when better codes are found for the same decoder?",
     reference="Sec. 6.1, Fig. 9a",
-    definition=definition,
+    definition=_definition,
     contradicted_by="On the same tokens, fvu_nonlinear changes beyond its interval, or fvu falls by far over 5% (C11).",
     params=Params,
     measure=measure,

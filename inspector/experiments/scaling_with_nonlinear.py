@@ -175,8 +175,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     square = "²" if protocol.scaling_with == "squared" else ""
     other = "norms that are not squared" if square else "squared norms"
     return (
@@ -192,7 +191,7 @@ EXPERIMENT = Experiment(
     title="Scaling with nonlinear error",
     question="Does the size of a small SAE's nonlinear error help to predict the size of a larger one's error?",
     reference="App. E, Eq. 23, Fig. 16",
-    definition=definition,
+    definition=_definition,
     contradicted_by="The linear error's size, or that of x, in its place helps as much (C18).",
     params=TokenParams,
     measure=measure,

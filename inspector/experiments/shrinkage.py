@@ -175,8 +175,7 @@ def draw(result: ResultObject) -> Figures:
     )
 
 
-def definition(protocol: Protocol, params: TokenParams) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: TokenParams) -> str:
     how = "each with an intercept" if protocol.intercept else "each without an intercept"
     return (
         "Over held-out tokens: mean of ‖x_hat‖ / ‖x‖ and of the cosine of linear_error and x, raw and around training "
@@ -191,7 +190,7 @@ EXPERIMENT = Experiment(
     title="Shrinkage",
     question="Does the linear map only undo a shrinkage of the reconstructions?",
     reference="App. A.1",
-    definition=definition,
+    definition=_definition,
     contradicted_by="One scalar times x explains most of what the whole map explains (C13).",
     params=TokenParams,
     measure=measure,

@@ -191,8 +191,7 @@ def draw(result: ResultObject) -> Figures:
     return table, curve
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     return (
         "x is a sparse sum of random Gaussian directions whose frequencies follow a power law; x_hat lacks a growing "
         "part of them, rarest first; FVU of x_hat plus the affine prediction of x - x_hat from x, with an intercept, "
@@ -206,7 +205,7 @@ EXPERIMENT = Experiment(
     title="Random features",
     question="Does the decomposition work on sparse sums of random directions?",
     reference="App. D",
-    definition=definition,
+    definition=_definition,
     contradicted_by="A curve other than alpha (1 - alpha) (C17).",
     params=Params,
     simulate=simulate,

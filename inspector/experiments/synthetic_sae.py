@@ -222,8 +222,7 @@ def draw(result: ResultObject) -> Figures:
     return table, *maps, *curves
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run with this protocol measures."""
+def _definition(protocol: Protocol, params: Params) -> str:
     how = "with an intercept" if protocol.intercept else "without an intercept"
     tokens = "Held-out tokens, means per dimension."
     over = protocol.held_out_contexts
@@ -244,7 +243,7 @@ EXPERIMENT = Experiment(
     title="Planted noise",
     question="If the truth were SAE latents plus noise, would the decomposition recover how much noise there is?",
     reference="App. C.3, B.2, Fig. 15, Table 1",
-    definition=definition,
+    definition=_definition,
     contradicted_by="A map fitted on other tokens changes the off-diagonal correlations (C16).",
     params=Params,
     measure=measure,

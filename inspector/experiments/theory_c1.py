@@ -344,8 +344,7 @@ def draw(result: ResultObject) -> Figures:
     return table, shared.curve("Poisson weights", rate, correlation, lines)
 
 
-def definition(protocol: Protocol, params: Params) -> str:
-    """What a run measures, whatever its protocol."""
+def _definition(protocol: Protocol, params: Params) -> str:
     return (
         "x = sum w_i y_i with orthonormal y_i and independent w_i >= 0; ‖x‖² is regressed on x with an intercept. "
         "Closed form: slope Cov(w, w²) / Var(w), R-squared = Cov(w, w²)² / (Var(w) Var(w²)). Beside it "
@@ -359,7 +358,7 @@ EXPERIMENT = Experiment(
     title="Theory of the norm probe",
     question="For which laws of the weights is the squared norm of a sum of orthogonal features linear in the sum?",
     reference="App. C.1",
-    definition=definition,
+    definition=_definition,
     contradicted_by=(
         "Simulation outside the closed form's interval, or a perfect probe where weights take more than two values."
     ),
