@@ -25,6 +25,8 @@ from inspector.errors import UsageError
 
 Point = tuple[float, float | None]
 """What is measured along x and y; one that is not defined has no place."""
+SMALLEST = 10
+"""Columns of the inside, however long what stands beside it is; the plot is then wider than asked for."""
 STAND_IN, SECOND_CELL = 0xE000, "\uf8ff"
 """Private-use characters, which `visible` lets through nowhere else."""
 OWN_COLOUR = "38;2;0;"
@@ -100,11 +102,13 @@ class Plot:
         sizes = [max((cell_width(text) for _, text in rulers["y", side]), default=0) for side in ("left", "right")]
         self.left = sizes[0] + 1
         """First column of the inside."""
-        self.columns = width - self.left - sizes[1]
+        self.columns = max(width - self.left - sizes[1], SMALLEST)
         """Of the inside."""
         self._figure = type(library.figure)(library.terminal)
         n_rows = sum(bool(rulers["x", side]) for side in ("lower", "upper"))
-        self._figure.plot_size(width, lines + 1 + n_rows + bool(x_label)).canvas("default")
+        self._figure.plot_size(self.left + self.columns + sizes[1], lines + 1 + n_rows + bool(x_label)).canvas(
+            "default"
+        )
         self._figure.axes(True, pixel=self._pixel(palette.quiet))
         for (axis, side), ticks in rulers.items():
             if side in ("upper", "right"):

@@ -90,7 +90,9 @@ def grouped_lines(figure: GroupedBars, width: int, palette: FigurePalette) -> li
 
 def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Line]:
     """Per label three lines of mirrored density with its median, its range and count beside it."""
-    shown = [[value for value in sample if math.isfinite(value)] for sample in figure.samples]
+    log = figure.value.log
+    shown = [[value for value in sample if math.isfinite(value) and (value > 0.0 or not log)]
+             for sample in figure.samples]  # fmt: skip
     scale = scale_of((value for sample in shown for value in sample), figure.value)
     middles = [VIOLIN_LINES * (index + 0.5) for index in range(len(shown))]
     beside: list[tuple[float, str]] = []

@@ -24,7 +24,7 @@ UNIT = Scale(low=0.0, high=1.0)
 NAMES = ("漢字", "e\u0301a\u0308", "  ", "", HOSTILE, "a\nb")
 
 
-def drawn(width: int = 60) -> Plot:
+def drawn(width: int = 100) -> Plot:
     ticks = [((i + 0.5) / len(NAMES), name) for i, name in enumerate(NAMES)]
     return Plot(width, len(NAMES), STYLES, UNIT, UNIT, y_ticks=ticks, x_label=NAMES[0], beside=ticks)
 
@@ -63,7 +63,7 @@ def test_every_run_has_the_style_it_was_drawn_in() -> None:
 def test_names_of_any_characters_keep_their_columns() -> None:
     lines = text_of(drawn().drawn()).splitlines()
     assert {cell_width(line[: line.index("┤")]) for line in lines if "┤" in line} == {drawn().left - 1}
-    assert all(cell_width(line) <= 60 for line in lines)
+    assert all(cell_width(line) <= 100 for line in lines)
     assert lines[-1].strip() == "漢字"
     assert "e\u0301a\u0308" in "".join(lines)
 

@@ -25,6 +25,7 @@ from inspector.drawing.figures import (
     Series,
     Table,
     TokenStrip,
+    Violin,
 )
 from inspector.drawing.lines import text_of, to_ansi
 from inspector.drawing.palette import Depth, Line
@@ -354,3 +355,19 @@ def test_hostile_text_stays_in_its_cell() -> None:
     assert "\x1b" not in text
     assert text.count("\n") == 4
     assert text.splitlines()[3] == "日本       2"
+
+
+def test_what_has_no_logarithm_is_undefined_in_a_violin() -> None:
+    figure = Violin(title="t", value=Axis(label="v", log=True), labels=("a", "b"), samples=((1.0, 10.0, -1.0), (0.0,)))
+    text = "\n".join(shown(figure))
+    assert "n 2, 1 undefined" in text
+    assert "no defined number" in text
+
+
+def test_numbers_that_leave_no_room_leave_the_bars_ten_columns() -> None:
+    figure = Bars(
+        title="t", value=Axis(label="v"), labels=("a long name of something",), values=(123456789012345678.0,)
+    )
+    lines = shown(figure, 40)
+    assert lines[1].count("█") in (9, 10)
+    assert max(map(cell_width, lines)) <= 40
