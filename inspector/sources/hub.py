@@ -22,7 +22,7 @@ from inspector.disk.locks import FolderLock
 from inspector.errors import InspectorError, ResourceError, TargetError
 from inspector.events import Downloading, Event, Loading
 from inspector.sources import quiet_libraries
-from inspector.sources.hub_files import About, Count, Lied, Refused, Slow, about, get, is_inside, listed, part_of
+from inspector.sources.hub_files import About, Count, HubRefusal, Lied, Slow, about, get, is_inside, listed, part_of
 from inspector.sources.model_files import find_model, hub_cache, read_config, require_known, snapshot_of
 
 POLL_SECONDS = 0.2
@@ -175,7 +175,7 @@ def _about_if_there(repo: str, file: str) -> About | None:
     """As `about`; None if the repository is there and has no such file."""
     try:
         return about(repo, file)
-    except Refused as answer:
+    except HubRefusal as answer:
         if answer.status == 404 and answer.code in ("EntryNotFound", ""):
             return None
         raise
@@ -233,7 +233,7 @@ def _retried(work: Callable[[], object], repo: str, count: Count) -> Iterator[No
 
 def _wait_before_again(error: BaseException, attempt: int) -> float | None:
     """Seconds before another try makes sense; None if it does not."""
-    if isinstance(error, Refused) and (error.status == 429 or error.status >= 500):
+    if isinstance(error, HubRefusal) and (error.status == 429 or error.status >= 500):
         asked = error.retry_after
         wait = float(asked) if asked is not None and asked.replace(".", "", 1).isdigit() else 2.0**attempt
         return wait if wait <= LONGEST_WAIT else None
@@ -253,7 +253,7 @@ def _explained(error: BaseException, repo: str) -> InspectorError:
         return TargetError(f"The hub sends next to nothing of {repo}. What has arrived is kept; try again later.")
     if isinstance(error, Lied):
         return TargetError(f"The hub {error}, of {repo}. Nothing of it was kept; try again, or check HF_ENDPOINT.")
-    if not isinstance(error, Refused):
+    if not isinstance(error, HubRefusal):
         return TargetError(
             f"The hub cannot be reached for {repo} ({type(error).__name__}). Check the network or HF_ENDPOINT; "
             "with --offline only what is on disk is used."

@@ -40,7 +40,7 @@ class Stopped(BaseException):
     """Raised to leave a download; no library swallows it."""
 
 
-class Refused(Exception):
+class HubRefusal(Exception):
     """The hub's answer to a question about a file.
 
     Args:
@@ -90,7 +90,7 @@ def about(repo: str, file: str) -> About:
     """What the hub says of a file, from one question. The library's own would be asked again for minutes by itself.
 
     Raises:
-        Refused: the hub does not give it.
+        HubRefusal: the hub does not give it.
         Lied: what it says cannot be used.
     """
     headers = _head(repo, file)
@@ -125,7 +125,7 @@ def get(repo: str, file: str, found: About, cache: Path, count: Count) -> None:
         count: counts the bytes; its wish to stop is looked at with each piece.
 
     Raises:
-        Refused: the hub does not give it.
+        HubRefusal: the hub does not give it.
         Lied: what it sends is not what it announced; nothing of it stays.
         Slow: it hardly sends; what has arrived stays.
         OSError: it cannot be written.
@@ -218,7 +218,7 @@ def _headers() -> dict[str, str]:
 def _require_given(answer: Any) -> None:
     if answer.status_code >= 400:
         code, retry_after = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After")
-        raise Refused(answer.status_code, code, retry_after)
+        raise HubRefusal(answer.status_code, code, retry_after)
 
 
 def _verify(found: About, out: IO[bytes]) -> None:
@@ -265,7 +265,7 @@ def listed(repo: str) -> list[str]:
     """The files of a repository, those alone whose names are paths within it.
 
     Raises:
-        Refused: the hub does not show it.
+        HubRefusal: the hub does not show it.
         Lied: the list has no end, or is none.
     """
     from huggingface_hub import constants

@@ -251,7 +251,7 @@ DEQUANTISED = frozenset({"mxfp4"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedModel:
     """What config.json of a published model says that matters here."""
 
     architecture: str
@@ -267,31 +267,31 @@ class Published:
 
 
 PUBLISHED = {
-    r"openai-community/gpt2": Published(architecture="GPT2LMHeadModel"),
-    r"EleutherAI/pythia-.+": Published(architecture="GPTNeoXForCausalLM"),
-    r"google/gemma-2b(-it)?": Published(architecture="GemmaForCausalLM"),
-    r"google/gemma-2-\d+b(-it)?": Published(architecture="Gemma2ForCausalLM"),
-    r"google/gemma-3-(270m|1b)(-it|-pt)?": Published(architecture="Gemma3ForCausalLM"),
-    r"google/gemma-3-(4|12|27)b(-it|-pt)": Published(
+    r"openai-community/gpt2": PublishedModel(architecture="GPT2LMHeadModel"),
+    r"EleutherAI/pythia-.+": PublishedModel(architecture="GPTNeoXForCausalLM"),
+    r"google/gemma-2b(-it)?": PublishedModel(architecture="GemmaForCausalLM"),
+    r"google/gemma-2-\d+b(-it)?": PublishedModel(architecture="Gemma2ForCausalLM"),
+    r"google/gemma-3-(270m|1b)(-it|-pt)?": PublishedModel(architecture="Gemma3ForCausalLM"),
+    r"google/gemma-3-(4|12|27)b(-it|-pt)": PublishedModel(
         architecture="Gemma3ForConditionalGeneration", has_text_config=True
     ),
-    r"mistralai/Mistral-7B-v0\.1": Published(architecture="MistralForCausalLM"),
-    r"(meta-llama/(Meta-)?Llama-3|deepseek-ai/DeepSeek-R1-Distill-Llama-8B).*": Published(
+    r"mistralai/Mistral-7B-v0\.1": PublishedModel(architecture="MistralForCausalLM"),
+    r"(meta-llama/(Meta-)?Llama-3|deepseek-ai/DeepSeek-R1-Distill-Llama-8B).*": PublishedModel(
         architecture="LlamaForCausalLM"
     ),
-    r"Qwen/Qwen2\.5-7B-Instruct": Published(architecture="Qwen2ForCausalLM"),
-    r"Qwen/Qwen3-[\d.]+B(-Base)?": Published(architecture="Qwen3ForCausalLM"),
-    r"Qwen/Qwen3-\d+B-A3B(-Base)?": Published(architecture="Qwen3MoeForCausalLM"),
-    r"Qwen/Qwen3\.5-\d+B(-Base)?": Published(architecture="Qwen3_5ForConditionalGeneration", has_text_config=True),
-    r"Qwen/Qwen3\.5-\d+B-A3B(-Base)?": Published(
+    r"Qwen/Qwen2\.5-7B-Instruct": PublishedModel(architecture="Qwen2ForCausalLM"),
+    r"Qwen/Qwen3-[\d.]+B(-Base)?": PublishedModel(architecture="Qwen3ForCausalLM"),
+    r"Qwen/Qwen3-\d+B-A3B(-Base)?": PublishedModel(architecture="Qwen3MoeForCausalLM"),
+    r"Qwen/Qwen3\.5-\d+B(-Base)?": PublishedModel(architecture="Qwen3_5ForConditionalGeneration", has_text_config=True),
+    r"Qwen/Qwen3\.5-\d+B-A3B(-Base)?": PublishedModel(
         architecture="Qwen3_5MoeForConditionalGeneration", has_text_config=True
     ),
-    r"openai/gpt-oss-20b": Published(architecture="GptOssForCausalLM", quantised="mxfp4"),
+    r"openai/gpt-oss-20b": PublishedModel(architecture="GptOssForCausalLM", quantised="mxfp4"),
 }
 """The models that SAEs of the registry were trained on, by their Hugging Face ids."""
 
 
-def published(model: str) -> Published | None:
+def published(model: str) -> PublishedModel | None:
     """What is known of a model of the registry, by its id or the registry's name for it; None if nothing is."""
     named = hub_id(model)
     return next((found for pattern, found in PUBLISHED.items() if re.fullmatch(pattern, named)), None)

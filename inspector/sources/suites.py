@@ -103,7 +103,7 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
         refs += list_suite(demo_suite_dir())
     ids = {ref.sae_id for ref in refs}
     for given in target.saes:
-        if given not in ids and is_directory(Path(given).expanduser()):
+        if given not in ids and _is_folder(given):
             refs.append(_single(given, target.hook))
     if not refs:
         if target.saes:
@@ -132,12 +132,11 @@ def registry_model(target: TargetSpec) -> str | None:
     They are unless the suite is a directory, the model is the demo or a directory, or no published SAE is of it. With
     SAEs given as directories alone, the registry is not asked either.
     """
-    given = [Path(sae).expanduser() for sae in target.saes]
-    if target.suite is not None and is_directory(Path(target.suite).expanduser()):
+    if target.suite is not None and _is_folder(target.suite):
         return None
-    if target.suite is None and given and all(is_directory(path) for path in given):
+    if target.suite is None and target.saes and all(map(_is_folder, target.saes)):
         return None
-    if target.model == "demo" or (is_directory(Path(target.model).expanduser()) and target.suite is None):
+    if target.model == "demo" or (_is_folder(target.model) and target.suite is None):
         return None
     registry = load_registry()
     if target.suite is not None and target.suite in registry.releases():
@@ -147,15 +146,19 @@ def registry_model(target: TargetSpec) -> str | None:
 
 def model_id(target: TargetSpec) -> str | None:
     """The Hugging Face id that --model names, whatever SAEs it is to be used with; None: a folder, or not known."""
-    if target.model == "demo" or is_directory(Path(target.model).expanduser()):
+    if target.model == "demo" or _is_folder(target.model):
         return None
     return load_registry().model_id(target.model)
+
+
+def _is_folder(name: str) -> bool:
+    return is_directory(Path(name).expanduser())
 
 
 def _published(target: TargetSpec, model: str) -> list[SaeRef]:
     refs = published_refs(load_registry(), model, target)
     others = {ref.model for ref in refs} - {model}
-    if others and not is_directory(Path(target.model).expanduser()):
+    if others and not _is_folder(target.model):
         raise TargetError(
             f"Release {target.suite!r} is of {others.pop()}, not of {model}. Name that model, or leave --suite out."
         )
@@ -285,7 +288,7 @@ def refused_saes(target: TargetSpec) -> list[RefusedSae]:
     model = registry_model(target)
     if model is not None:
         return published_refused(load_registry(), model, target)
-    if target.suite is not None and is_directory(Path(target.suite).expanduser()):
+    if target.suite is not None and _is_folder(target.suite):
         return survey(Path(target.suite), said_hook=target.hook).refused
     return []
 
