@@ -106,7 +106,11 @@ def load(out: Path, fingerprint: str) -> Checkpoint | None:
             )
         named = about["tensors"]
         path = folder / Path(named["file"]).name
-        return Checkpoint(tensors=read_tensors(path, named["sha256"]), facts=about["facts"])
+        try:
+            tensors = read_tensors(path, named["sha256"])
+        except ValueError:
+            raise ValueError(f"{path.name} does not match its checksum") from None
+        return Checkpoint(tensors=tensors, facts=about["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"The checkpoint in {folder} is damaged: {why}. Delete that folder to start over.") from error

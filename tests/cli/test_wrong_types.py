@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from inspector.disk.folders import RESULTS
+from inspector.disk.sealed import digest
 from inspector.store import results
 from tests.cli.conftest import Run
 from tests.store.objects import result
@@ -39,9 +40,7 @@ def forged(folder: Path, content: dict[str, Any], at: tuple[str | int, ...], val
     for key in at[:-1]:
         inside = inside[key]
     inside[at[-1]] = value
-    (folder / f"{content['id']}.json").write_text(
-        results.to_json({**content, "sha256": results._checksum(content)}) + "\n"
-    )
+    (folder / f"{content['id']}.json").write_text(results.to_json({**content, "sha256": digest(content)}) + "\n")
 
 
 def whole() -> dict[str, Any]:

@@ -93,7 +93,9 @@ def undisturbed(sweeper: Forks, folder: Path, experiments: list[str]) -> Undistu
     assert the_job(folder).state == "done", the_job(folder)
     found = stored(folder)
     assert [name.rpartition("-")[0] for name in found] == sorted(experiments)
-    return Undisturbed(results=found, seconds=seconds, reconstructions=(folder / "counts").stat().st_size)
+    reconstructions = (folder / "counts").stat().st_size
+    assert reconstructions > 0
+    return Undisturbed(results=found, seconds=seconds, reconstructions=reconstructions)
 
 
 def kill_after(sweeper: Forks, seconds: float) -> int:
