@@ -149,8 +149,12 @@ class StreamPanes(Vertical):
     @property
     def detail_is_visible(self) -> bool:
         """Whether latents and guesses are worth asking for."""
-        shown = any(pane.display for pane in self.query(DetailPane))
+        shown = any(pane.display for pane in self._details())
         return shown and (self.app.size.width >= WIDE or lower_height(*self.app.size) > 0)
+
+    def _details(self) -> tuple[DetailPane, DetailPane]:
+        """Beside the tokens, and below them; by id, since every key asks."""
+        return self.query_one("#detail", DetailPane), self.query_one("#detail-low", DetailPane)
 
     def focused_pane(self) -> str:
         """Name of the pane whose keys and help are shown."""
@@ -213,7 +217,7 @@ class StreamPanes(Vertical):
         scale = text.top((row for _, row in choice.shown), TOTAL)
         median_norm = None if state.session.ready is None else state.session.ready.median_norm
         facts = TokenFacts(text=text, position=position, choice=choice, scale=scale, median_norm=median_norm)
-        for pane in self.query(DetailPane):
+        for pane in self._details():
             if pane.display:
                 pane.show(facts, state.detail, state.problem)
         if self.trace.display:
