@@ -39,7 +39,7 @@ def main() -> None:
     """Run one command and end the process with its exit code.
 
     `run_command` answers Ctrl-C with the others. Before it is there, and once it is done and the interpreter only
-    tidies up, nobody else would: a traceback, or a death by signal instead of the code.
+    tidies up, nothing else catches it: a traceback, or a death by signal instead of the code.
     """
     code = 0
     try:

@@ -5,10 +5,10 @@
     ├── TargetError             3  model, hook or SAE is missing, gated, mismatched, or failed the load gate
     ├── DataError               4  the data cannot support the request: too few tokens, no usable text
     ├── ResourceError           5  out of memory or disk
-    └── Cancelled               6  somebody asked for it to stop
+    └── Cancelled               6  the user asked for it to stop
 
 A message is two sentences at most: what happened, with the value; what to do. One place turns errors into text
-(`inspector.cli.failures`), so nobody else prints them.
+(`inspector.cli.failures`), so nothing else prints them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ResourceError(InspectorError):
 
 
 class Cancelled(InspectorError):
-    """Somebody asked for the work to stop."""
+    """The user asked for the work to stop."""
 
     exit_code = ExitCode.CANCELLED
 

@@ -51,7 +51,7 @@ def run(
 
     Each comes as `Measured` as soon as it is finished: first those that an interrupted run has finished, then those the
     shared passes suffice for, then those that measure for themselves, then simulations, always in the order asked for;
-    `index` is the place in that order. Whoever keeps each as it comes loses none of them to what happens later.
+    `index` is the place in that order. A caller that keeps each as it comes loses none of them to what happens later.
 
     The numbers do not depend on `batch_size` or `shards` (to 1e-6); those change speed and memory. With checkpoints
     they are the same to the last bit whether or not the run was interrupted.

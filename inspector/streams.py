@@ -1,7 +1,7 @@
 """The three standard streams, which may be closed, full, or a pipe whose reader went away.
 
 A closed one (`>&-`) is `None` in Python, and its number goes to the next file that is opened, into which libraries then
-write. So each is given something to write to before anything else is opened: nobody asked for that output.
+write. So each is given something to write to before anything else is opened: that output has no reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def print_anything() -> None:
 
 
 def nobody_reads() -> bool:
-    """Whether stdout or stderr is a pipe that nobody reads any more."""
+    """Whether stdout or stderr is a pipe without a reader."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

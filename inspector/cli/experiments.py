@@ -103,7 +103,7 @@ def is_whole(path: str) -> bool:
 
 
 def _is_list(rows: object, known: Mapping[str, str]) -> bool:
-    """Whether the rows are whole and of these experiments; what is shown is checked, whoever wrote it."""
+    """Whether the rows are whole and of these experiments; what is shown is checked, as any file is."""
     return (
         isinstance(rows, list)
         and [row.get("id") if isinstance(row, dict) else None for row in rows] == list(known)

@@ -26,7 +26,7 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", *FOLDERS,
     "DM_INSPECT_IDLE_MINUTES", "DM_INSPECT_CHECKPOINT_SECONDS",
 )  # fmt: skip
-"""Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are nobody's business."""
+"""Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are private."""
 _PRIVATE = frozenset({"SSH_CONNECTION", "TMUX", "STY"})
 
 Section = dict[str, str]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inspector.spec import TargetSpec
 
 LOCAL = "local:"
-NOBODY = "nobody"
+NO_JUDGE = "none"
 """Name of the judge of an estimate for which none was named."""
 
 
@@ -80,7 +80,7 @@ The key of a judge, if it wants one, is read from the environment variable DM_IN
     metavar="DIR",
     help="Compare the SAEs that `run error-saes` trained on the parts of an error, as Fig. 7.",
 )
-@click.option("--estimate", is_flag=True, help="Say what it would cost, and ask nobody.")
+@click.option("--estimate", is_flag=True, help="Say what it would cost, and ask no judge.")
 @click.option("--json", "as_json", is_flag=True, help="The result, or the estimate, as one JSON object.")
 @click.option(
     "--out",
@@ -181,7 +181,7 @@ def check_judge(url: str | None, model: str | None, local: str | None, *, needed
         key_from_environment()
     if needed and (url is None or not model):
         raise UsageError(
-            "No judge is named. Give --judge-url and --judge-model, or --judge local:DIR; --estimate asks nobody."
+            "No judge is named. Give --judge-url and --judge-model, or --judge local:DIR; --estimate asks none."
         )
 
 
@@ -240,7 +240,7 @@ def _judge(url: str | None, model: str | None, local: str | None, parallel: int,
 
         return LocalJudge(load_writer(local.removeprefix(LOCAL), target.device))
     key = key_from_environment()
-    judge = ChatJudge(url or "http://localhost", model or NOBODY, key, parallel=parallel)
+    judge = ChatJudge(url or "http://localhost", model or NO_JUDGE, key, parallel=parallel)
     if key is not None and judge.url.startswith("http:") and not is_this_machine(judge.url):
         say("warning: the key travels unencrypted over http. Use an https address.")
     return judge

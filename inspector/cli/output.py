@@ -30,7 +30,7 @@ _PLAIN = re.compile(
 def print_text(text: str, *, end: str = "\n", coloured: bool = False) -> None:
     """Text for people on stdout: the one way by which it leaves a command.
 
-    Names, definitions and logs come from files that anybody may have written. So nothing in them acts on the terminal.
+    Names, definitions and logs come from files of unknown origin. So nothing in them acts on the terminal.
 
     Args:
         text: one line or several.
@@ -111,7 +111,7 @@ def check_file_place(path: Path) -> None:
 def is_stream(path: Path) -> bool:
     """Whether what is written there is gone at once: a pipe, a terminal, /dev/null, and /dev/stdout whatever it is.
 
-    Such a place is written to and never replaced: a file in its place would be read by nobody.
+    Such a place is written to and never replaced: a file in its place would have no reader.
     """
     kind = _kind(path)
     # /dev/stdout may be a regular file; the shell has it open, and goes on writing into the one that it opened.
@@ -163,7 +163,7 @@ def whole_file(path: Path) -> Iterator[Path]:
                 shutil.copyfileobj(whole, stream, 1 << 20)
         return
     final = _final(path)
-    # A name that nobody can know before: in a folder that others can write to, a link could wait under it.
+    # A name that cannot be known before: in a folder that others can write to, a link could wait under it.
     handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
     os.fchmod(handle, _mode(final))
     os.close(handle)
@@ -211,10 +211,10 @@ def output_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Nobody else writes into a folder while the block runs; nothing is left in it, whoever dies.
+    """Holds a folder against other processes that write into it; a lock of the system, so a kill leaves nothing behind.
 
     Raises:
-        UsageError: somebody else does.
+        UsageError: another process holds it.
     """
     import fcntl
 

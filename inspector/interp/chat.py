@@ -341,7 +341,7 @@ def _why_not_connected(said: str) -> str:
         return "the encryption cannot be agreed on, or its certificate is not trusted"
     if any(words in said for words in ("Name or service", "name resolution", "nodename", "getaddrinfo")):
         return "its name is not known"
-    return "nobody is connected there"
+    return "nothing is connected there"
 
 
 def _answer_in(raw: bytes) -> str:

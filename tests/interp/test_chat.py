@@ -174,7 +174,7 @@ def test_nobody_there_is_said_after_a_few_tries(pauses: Pauses) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port, and nobody answers
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(JudgeUnreachable, match=rf"in {STARTING_TRIES} tries: nobody is connected there"):
+        with pytest.raises(JudgeUnreachable, match=rf"in {STARTING_TRIES} tries: nothing is connected there"):
             ask(url, pauses)
     assert len(pauses.seconds) == STARTING_TRIES - 1
 
@@ -274,7 +274,7 @@ def test_why_nobody_is_reached_is_told_apart(pauses: Pauses, server: JudgeServer
         ask(server.url.replace("http:", "https:"), pauses)
     assert _why_not_connected("[Errno -2] Name or service not known") == "its name is not known"
     assert "not trusted" in _why_not_connected("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
-    assert _why_not_connected("All connection attempts failed") == "nobody is connected there"
+    assert _why_not_connected("All connection attempts failed") == "nothing is connected there"
 
 
 @pytest.mark.parametrize("echoed", [f"1. yes (Bearer {KEY})", KEY.upper(), f"...{KEY[:12]}...", f"{KEY[-12:]}: yes"])

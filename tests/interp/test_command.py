@@ -205,7 +205,7 @@ def test_a_judge_that_is_not_there_is_a_target_that_cannot_be_reached(run: Run, 
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         outcome = run("interp", *SMALL, "--judge-url", url, "--judge-model", "m")
     assert (outcome.code, outcome.out) == (ExitCode.TARGET, "")
-    assert "nobody is connected there" in outcome.err and KEY not in outcome.err
+    assert "nothing is connected there" in outcome.err and KEY not in outcome.err
 
 
 def test_a_judge_from_disk_that_has_learned_nothing_is_counted_and_not_believed(
