@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from inspector.disk.files import write_whole
+from inspector.disk.files import HALF, is_own_folder, remove_files, write_whole
 from inspector.errors import ResourceError, UsageError
 from inspector.formats import sae_lens
 from inspector.options import width_label
@@ -28,6 +28,7 @@ from inspector.training.learners import Architecture
 
 CONFIG_FILE, WEIGHTS_FILE = sae_lens.CONFIG, sae_lens.WEIGHTS
 QUALITY_FILE = "quality.json"
+_HALF_WRITTEN = re.compile(rf"\.({CONFIG_FILE}|{WEIGHTS_FILE}|{QUALITY_FILE}){HALF}")
 
 DiskType = Literal["float16", "float32"]
 
@@ -131,6 +132,12 @@ def save_sae(sae: Any, folder: Path, dtype: DiskType, metadata: dict[str, Any]) 
         raise ResourceError(
             f"{folder} could not be written: {why}. Make room there and give the command again."
         ) from error
+
+
+def remove_halves(folder: Path) -> None:
+    """Remove what a killed process has left of the files of an SAE; no other process may write there now."""
+    if is_own_folder(folder):
+        remove_files(folder, lambda name: _HALF_WRITTEN.fullmatch(name) is not None)
 
 
 def save_quality(root: Path, quality: Quality) -> None:

@@ -26,7 +26,16 @@ from inspector.training.blocks import ActivationBlocks, ActivationSource, Ids, O
 from inspector.training.checkpoint import TrainingLog
 from inspector.training.learners import Learner, LearnerSettings, Lockstep
 from inspector.training.sae_lens_learner import SaeLensLearner
-from inspector.training.suite_files import DiskType, Quality, SaePlan, measure, save_measured_l0, save_quality, save_sae
+from inspector.training.suite_files import (
+    DiskType,
+    Quality,
+    SaePlan,
+    measure,
+    remove_halves,
+    save_measured_l0,
+    save_quality,
+    save_sae,
+)
 from inspector.training.topk_learner import TopKLearner
 
 PROBES = 20
@@ -269,6 +278,7 @@ class _Run:
         """Write one SAE in sae-lens' layout. It can learn no more."""
         sae = self._lockstep.learners[plan.sae_id].finished(self._lockstep.scales[plan.hook_name])
         about = {"hook_name": plan.hook_name, "l0": plan.k, "trained_tokens": self.tokens_done, **metadata}
+        remove_halves(self._out / plan.sae_id)
         save_sae(sae, self._out / plan.sae_id, self._settings.disk_dtype, about)
 
     def save(self) -> None:

@@ -19,7 +19,7 @@ from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from inspector.training.checkpoint import FACTS_FILE, FOLDER, LOG_FILE
 from inspector.training.learners import Architecture, LearnerSettings
-from inspector.training.suite_files import Quality, SaePlan, plan_suite, read_qualities
+from inspector.training.suite_files import Quality, SaePlan, plan_suite, read_qualities, remove_halves
 from inspector.training.topk_learner import TopKLearner, topk_gradients
 from inspector.training.trainer import TrainSettings, train_suite
 from tests.training.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source, train_all_kinds
@@ -356,3 +356,11 @@ def test_a_suite_that_cannot_be_written_keeps_its_checkpoint(tmp_path: Path) -> 
     assert not [event for event in events if isinstance(event, TrainProgress)], "nothing is learned again"
     train(tmp_path / "whole")
     assert_same_suites(tmp_path / "whole", tmp_path / "saes")
+
+
+def test_halves_that_a_killed_process_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".sae_weights.safetensors.ab12_xyz.tmp", ".cfg.json.abcdefgh.tmp", "notes.tmp", ".mine.abcdefgh.tmp"):
+        (tmp_path / name).write_text("half")
+    remove_halves(tmp_path)
+    remove_halves(tmp_path / "nothing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.abcdefgh.tmp", "notes.tmp"]
