@@ -58,7 +58,7 @@ PICTURES: dict[str, Picture] = {
     "stream-help": Picture(keys=("question_mark",), seconds=1.0),
     "stream-enlarged": Picture(keys=("1", "2", "4", "5", "3", "z"), seconds=1.0),
     # These three show what is stored: run `dm-inspect run all` first.
-    "results": Picture(keys=("r", *["down"] * 7, "right_square_bracket"), seconds=3.0),
+    "results": Picture(keys=("r", *["down"] * 8), seconds=3.0),
     "results-narrow": Picture(keys=("r", *["down"] * 6, "f"), size=(80, 24), seconds=3.0),
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),

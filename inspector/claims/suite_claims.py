@@ -32,7 +32,7 @@ FAR_OVER_PERCENT = 10.0
     also=("norm-baselines",),
 )
 def norm_predictable(results: Results) -> Finding:
-    """C1: r2_norm in the paper's range, and for most SAEs above the Gaussian null and what |x| alone predicts.
+    """C1: r2_norm in the paper's range, and for most SAEs above the Gaussian null and what ‖x‖ alone predicts.
 
     At or below the null or the baseline for most SAEs: contradicted. Above both, but outside 0.70 to 0.95, or with an
     interval that reaches one of them: cannot tell.
@@ -56,7 +56,7 @@ def norm_predictable(results: Results) -> Finding:
     inside, _ = verdict.surely([half[1]], *NORM_RANGE)
     _, outside = verdict.surely((ends for _, ends in numbers), *NORM_RANGE)
     why = f"The interval of {above} of {n} SAEs lies above the Gaussian null of the same moments"
-    why += "" if by_x is None else f" and the R² {by_x:.3g} from |x| alone"
+    why += "" if by_x is None else f" and the R² {by_x:.3g} from ‖x‖ alone"
     why += f", of {below} below; the middle one {'lies' if inside else 'does not surely lie'} in the paper's range, "
     return Finding(
         answer=verdict.decided(above > n / 2 and inside == 1 and not outside, below > n / 2, n),
@@ -67,7 +67,7 @@ def norm_predictable(results: Results) -> Finding:
 
 
 def _x_norm_baseline(results: Results) -> float | None:
-    """Median R² of |e|² from |x| over SAEs, if `norm-baselines` was measured."""
+    """Median R² of ‖e‖² from ‖x‖ over SAEs, if `norm-baselines` was measured."""
     other = results.get("norm-baselines")
     if other is None:
         return None

@@ -39,7 +39,7 @@ four widths on 60 contexts had the nonlinear part surely move by less than half 
 
 @claim("C6", "Large SAEs fail on the same tokens as small ones.", "'high' R²", "per-token-scaling")
 def same_tokens(results: Results) -> Finding:
-    """C6: a small SAE's error tells more about a large one's than |x| or a probe of x does."""
+    """C6: a small SAE's error tells more about a large one's than ‖x‖ or a probe of x does."""
     found = results["per-token-scaling"]
     keys = ("r2", "r2_x_norm", "r2_activation")
     complete = [pair for pair in found["result"]["pairs"] if all(pair[key] is not None for key in keys)]
@@ -70,7 +70,7 @@ def _signs(result: Result, pairs: Sequence[Mapping[str, Any]], key: str) -> tupl
     "norm-test",
 )
 def norm_order(results: Results) -> Finding:
-    """C7: |x|^2 is predicted best and almost perfectly, the nonlinear error's size worst."""
+    """C7: ‖x‖² is predicted best and almost perfectly, the nonlinear error's size worst."""
     rows = results["norm-test"]["saes"]
     names = {"x": "r2_x", "x_hat": "r2_x_hat", "error": "r2_sae_error", "linear": "r2_linear_error",
              "nonlinear": "r2_nonlinear_error"}  # fmt: skip
@@ -126,7 +126,7 @@ def not_shrinkage(results: Results) -> Finding:
     "norm-baselines",
 )
 def beats_baselines(results: Results) -> Finding:
-    """C14: x predicts the error's size better than token, loss, L0 and |x|, all held out."""
+    """C14: x predicts the error's size better than token, loss, L0 and ‖x‖, all held out."""
     found = results["norm-baselines"]
     others = ("r2_token", "r2_loss", "r2_l0", "r2_x_norm")
     best = beaten = 0
