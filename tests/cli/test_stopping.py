@@ -7,21 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from inspector.cli import opening
 from inspector.cli.opening import interruptible
-
-
-@pytest.fixture(autouse=True)
-def as_in_the_foreground() -> Iterator[None]:
-    """A shell lets what it runs in the background ignore Ctrl-C, tests too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
 
 PATIENCE = 600.0
 """Seconds: longer than any test, so that a busy machine is not taken for a step that does not end."""
