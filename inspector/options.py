@@ -1,6 +1,7 @@
 """How a value of TARGET is written as words and read from them: the command line and repeated commands share it.
 
-No click here: a form raises `ValueError` with a whole sentence, and the reader of the words adds which option it was.
+No click here: a notation raises `ValueError` with a whole sentence, and the reader of the words adds which option it
+was.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def _write_span(span: tuple[int, int | None]) -> str:
     return f"{start}:{'' if stop is None else stop}"
 
 
-@dataclass(frozen=True)
-class Form:
+@dataclass(frozen=True, eq=False)  # TEXT, SWITCH and EACH have the same fields and are three notations
+class Notation:
     """How a type of value is written as text, and read."""
 
     read: Callable[[str], Any] = str
@@ -137,20 +138,20 @@ class Form:
     metavar: str | None = None
 
 
-TEXT = Form()
-WHOLE = Form(int, str, "N")
-NUMBER = Form(float, lambda value: f"{value:g}", "X")
-SWITCH = Form()
+TEXT = Notation()
+WHOLE = Notation(int, str, "N")
+NUMBER = Notation(float, lambda value: f"{value:g}", "X")
+SWITCH = Notation()
 """Takes no value: it is there or not."""
-EACH = Form()
+EACH = Notation()
 """Text that may be given several times."""
-WIDTHS = Form(parse_widths, lambda widths: ",".join(map(str, widths)), "LIST")
-SPAN = Form(parse_span, _write_span, "A:B")
-SIZE = Form(parse_size, str, "SIZE")
-FACTOR = Form(_parse_factor, lambda factor: "off" if factor is None else f"{factor:g}", "K|off")
-DTYPE = Form(_parse_dtype, str, f"[{'|'.join(_DTYPES)}]")
-DEVICE = Form(_parse_device, str, "DEVICE")
-FIELD_NAME = Form(_parse_field_name, str, "NAME")
+WIDTHS = Notation(parse_widths, lambda widths: ",".join(map(str, widths)), "LIST")
+SPAN = Notation(parse_span, _write_span, "A:B")
+SIZE = Notation(parse_size, str, "SIZE")
+FACTOR = Notation(_parse_factor, lambda factor: "off" if factor is None else f"{factor:g}", "K|off")
+DTYPE = Notation(_parse_dtype, str, f"[{'|'.join(_DTYPES)}]")
+DEVICE = Notation(_parse_device, str, "DEVICE")
+FIELD_NAME = Notation(_parse_field_name, str, "NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +161,9 @@ class Option:
     flag: str
     """With its dashes."""
     help: str
-    form: Form = TEXT
+    notation: Notation = TEXT
     metavar: str | None = None
-    """None: the form's."""
+    """None: the notation's."""
     least: int | None = None
     """Of a number."""
     choices: tuple[str, ...] = ()

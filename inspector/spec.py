@@ -25,7 +25,7 @@ from inspector.options import (
     TEXT,
     WHOLE,
     WIDTHS,
-    Form,
+    Notation,
     Option,
     width_label,
 )  # fmt: skip
@@ -109,9 +109,9 @@ class SaeRef:
         return f"{width_label(self.d_sae)}/{l0}"
 
 
-def _asked(default: Any, flag: str, form: Form, text: str, **more: Any) -> Any:
+def _asked(default: Any, flag: str, notation: Notation, text: str, **more: Any) -> Any:
     """A field of TARGET with the option that sets it."""
-    return field(default=default, metadata={"option": Option(flag=flag, form=form, help=text, **more)})
+    return field(default=default, metadata={"option": Option(flag=flag, notation=notation, help=text, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,9 +323,9 @@ def target_words(target: TargetSpec) -> list[str]:
         value = getattr(target, name)
         if value == getattr(DEFAULT_TARGET, name):
             continue
-        if option.form is SWITCH:
+        if option.notation is SWITCH:
             words.append(option.flag)
-        elif option.form is EACH:
+        elif option.notation is EACH:
             words += [word for each in value for word in (option.flag, each)]
         elif name == "layers_from":
             words += [option.flag, f"{value}:"]
@@ -333,7 +333,7 @@ def target_words(target: TargetSpec) -> list[str]:
             first, last = value[0], value[-1]
             words += [option.flag, str(first)] if first == last else ["--layers", f"{first}:{last + 1}"]
         else:
-            words += [option.flag, option.form.write(value)]
+            words += [option.flag, option.notation.write(value)]
     return words
 
 
@@ -347,14 +347,14 @@ def target_of(words: Sequence[str]) -> TargetSpec:
         if name is None:
             continue
         option = OPTIONS[name]
-        if option.form is SWITCH:
+        if option.notation is SWITCH:
             values[name] = True
         elif not given:
             break
-        elif option.form is EACH:
+        elif option.notation is EACH:
             values[name] = (*values.get(name, ()), given.pop(0))
         else:
-            values |= layers_asked(name, option.form.read(given.pop(0)))
+            values |= layers_asked(name, option.notation.read(given.pop(0)))
     return TargetSpec(**values)
 
 

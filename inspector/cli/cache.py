@@ -18,7 +18,7 @@ from inspector.disk.files import HALF
 from inspector.disk.folders import ANSWERS
 from inspector.errors import DataError, InspectorError
 from inspector.interp.asking import answers_table
-from inspector.options import Form, parse_size
+from inspector.options import Notation, parse_size
 from inspector.store.cache import Kind, kinds, table_kind
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def _age(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-AGE = Form(_age, str, "age")
-LIMIT = Form(lambda text: 0 if text.strip() == "0" else parse_size(text), str, "size")
+AGE = Notation(_age, str, "age")
+LIMIT = Notation(lambda text: 0 if text.strip() == "0" else parse_size(text), str, "size")
 """As SIZE of TARGET; nothing may be a limit here."""
 
 

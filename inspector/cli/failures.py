@@ -35,7 +35,7 @@ def run_command(command: click.Command, args: Sequence[str], *, open_app: OpenAp
     Args:
         command: the group of all commands.
         args: the words after the program's name.
-        open_app: what opens the app; see `cli.doors`.
+        open_app: what opens the app; see `spec.OpenApp`.
     """
     streams.print_anything()
     with interrupts.noted():

@@ -12,9 +12,9 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option, say
-from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
+from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import target_options
-from inspector.errors import ResourceError, UsageError
+from inspector.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -301,13 +301,8 @@ def _finish(result: dict[str, Any], command: str, *, as_json: bool, quiet: bool)
     """Keep the result and print it."""
     from inspector.store.results import save
 
-    try:
-        record = save(result, command)
-    except ResourceError as error:
-        say(f"warning: the result is not kept. {error}")
-    else:
-        if not quiet:
-            say(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
+    for note in stored(lambda: save(result, command), quiet=quiet):
+        say(note)
     if as_json:
         print_json(result)
         return

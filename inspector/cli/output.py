@@ -7,17 +7,20 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inspector.disk.sealed import jsonable, to_json
-from inspector.errors import UsageError
+from inspector.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from inspector.store.results import Record
 
 __all__ = [
     "alone", "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",
-    "print_json_list", "print_rows", "print_text", "to_json", "whole_file",
+    "print_json_list", "print_rows", "print_text", "stored", "to_json", "whole_file",
 ]  # fmt: skip
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -35,7 +38,7 @@ def print_text(text: str, *, end: str = "\n", coloured: bool = False) -> None:
     Args:
         text: one line or several.
         end: as `print` has it.
-        coloured: `drawing.ansi` coloured it, and has made what it coloured safe: colour codes stay.
+        coloured: `drawing.lines` coloured it, and has made what it coloured safe: colour codes stay.
     """
     if not (_PLAIN.fullmatch(text) and text.replace("\n", "").isprintable()):
         from inspector.drawing.safe_text import visible_block  # brings Rich, which a plain list need not pay for
@@ -84,6 +87,15 @@ def print_json_list(name: str, rows: Iterable[Any], **more: Iterable[Any]) -> No
         opening = ",\n"
     sys.stdout.write("}\n")
     sys.stdout.flush()
+
+
+def stored(save: Callable[[], Record], *, quiet: bool) -> list[str]:
+    """Store a result; what to say of it. A full disk costs the copy, not the numbers that are still to be printed."""
+    try:
+        record = save()
+    except ResourceError as error:
+        return [f"warning: the result is not kept. {error}"]
+    return [] if quiet else [f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again"]
 
 
 def check_file_place(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import click
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
-from inspector.cli.output import output_folder, print_json, print_text, to_json, whole_file
+from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
-from inspector.errors import ResourceError, UsageError
+from inspector.errors import UsageError
 from inspector.events import Measured
 from inspector.experiments import find
 from inspector.spec import RunSpec, command_of
@@ -104,11 +105,12 @@ def run(
             batch_size=batch_size,
             shards=shards,
         )
-        keeper = Keeper(spec, quiet=quiet)
+        notes: list[str] = []  # told when no bar is in the way
         try:
-            results = follow(measured(spec, keeper), quiet=quiet)
+            results = follow(measured(spec, notes, quiet=quiet), quiet=quiet)
         finally:
-            keeper.tell()  # after a failure too: what was finished is there
+            for note in notes:  # after a failure too: what was finished is there
+                say(note)
         for experiment, result in zip(chosen, results, strict=True):
             command = command_of(spec, experiment.id)
             found[experiment.id].append(result)
@@ -151,9 +153,9 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def measured(spec: RunSpec, keeper: Keeper) -> Generator[Event, None, list[dict[str, Any]]]:
+def measured(spec: RunSpec, notes: list[str], *, quiet: bool) -> Generator[Event, None, list[dict[str, Any]]]:
     """Load the spec's target, unless all are simulations, and run its experiments, from the checkpoints of an earlier
-    try if there are any; each result is kept as soon as it is finished.
+    try if there are any; each result is stored as soon as it is finished, and `notes` receives what to say of that.
     """
     loaded = None
     if any(find(experiment).needs_target for experiment in spec.experiments):
@@ -165,43 +167,13 @@ def measured(spec: RunSpec, keeper: Keeper) -> Generator[Event, None, list[dict[
         while True:
             event = next(work)
             if isinstance(event, Measured):
-                keeper.keep(event.result)
+                notes += stored(partial(save_measured, spec, event.result), quiet=quiet)
             yield event
     except StopIteration as end:
         results: list[dict[str, Any]] = end.value
         return results
     finally:
         work.close()
-
-
-class Keeper:
-    """Stores results as they come and tells of it afterwards, when no bar is in the way.
-
-    Args:
-        spec: of the run.
-        quiet: tell only what went wrong.
-    """
-
-    def __init__(self, spec: RunSpec, *, quiet: bool) -> None:
-        self._spec = spec
-        self._quiet = quiet
-        self._notes: list[str] = []
-
-    def keep(self, result: dict[str, Any]) -> None:
-        """Store one; a full disk costs the copy, not the numbers that are still to be printed."""
-        try:
-            record = save_measured(self._spec, result)
-        except ResourceError as error:
-            self._notes.append(f"warning: the result is not kept. {error}")
-        else:
-            if not self._quiet:
-                self._notes.append(f"kept as {record.id}; `dm-inspect results show {record.id}` shows it again")
-
-    def tell(self) -> None:
-        """Say what became of them."""
-        for note in self._notes:
-            say(note)
-        self._notes.clear()
 
 
 def file_name(result: dict[str, Any], *, several_layers: bool, several_models: bool = False) -> str:

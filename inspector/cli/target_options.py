@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from inspector.cli.lazy import TargetOption
-from inspector.options import EACH, NUMBER, SWITCH, TEXT, WHOLE, Form
+from inspector.options import EACH, NUMBER, SWITCH, TEXT, WHOLE, Notation
 from inspector.spec import DEFAULT_TARGET, OPTIONS, TargetSpec, layers_asked
 
 Result = TypeVar("Result")
@@ -24,18 +24,18 @@ OF_EACH_MODEL = {"model": "Repeat for more.", "suite": "One per model."}
 
 
 class Written(click.ParamType[Any]):
-    """A value that a form reads."""
+    """A value that a notation reads."""
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
-        self.name = form.metavar or "TEXT"
+    def __init__(self, notation: Notation) -> None:
+        self.notation = notation
+        self.name = notation.metavar or "TEXT"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value itself; a default is one already."""
         if not isinstance(value, str):
             return value
         try:
-            return self.form.read(value)
+            return self.notation.read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -43,23 +43,23 @@ class Written(click.ParamType[Any]):
 def _option(name: str, *, repeated: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The click option of one field."""
     asked = OPTIONS[name]
-    settings: dict[str, Any] = {"help": asked.help, "metavar": asked.metavar or asked.form.metavar}
-    if asked.form is SWITCH:
+    settings: dict[str, Any] = {"help": asked.help, "metavar": asked.metavar or asked.notation.metavar}
+    if asked.notation is SWITCH:
         settings["is_flag"] = True
-    elif repeated or asked.form is EACH:
+    elif repeated or asked.notation is EACH:
         settings["multiple"] = True
     elif name not in WITHOUT_DEFAULT:
         default = getattr(DEFAULT_TARGET, name)
-        settings["default"] = asked.form.write(default) if asked.shows_default else default
+        settings["default"] = asked.notation.write(default) if asked.shows_default else default
         settings["show_default"] = asked.shows_default
     if asked.choices:
         settings["type"] = click.Choice(asked.choices)
-    elif asked.form is WHOLE:
+    elif asked.notation is WHOLE:
         settings["type"] = click.IntRange(min=asked.least)
-    elif asked.form is NUMBER:
+    elif asked.notation is NUMBER:
         settings["type"] = click.FloatRange(min=asked.least)
-    elif asked.form not in (TEXT, EACH, SWITCH):
-        settings["type"] = Written(asked.form)
+    elif asked.notation not in (TEXT, EACH, SWITCH):
+        settings["type"] = Written(asked.notation)
     if repeated:
         settings["help"] += f" {OF_EACH_MODEL[name]}"
     return click.option(asked.flag, name, cls=TargetOption, **settings)
