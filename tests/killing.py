@@ -140,26 +140,35 @@ def _telling(experiment: Experiment, say: Callable[[str], None]) -> Experiment:
 
 
 def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int | None, pause: float) -> int | None:
-    """Fork; hear `after` lines and kill a moment later (None: never). Its exit code, None if it was killed."""
+    """Fork; hear `after` lines and kill a moment later (None: never). Its exit code, None if it was killed.
+
+    It goes on from a line when that was heard, so it is one line further at most when it is killed, however late this
+    process gets its turn: on a busy machine it would be at its end before.
+    """
     reader, writer = os.pipe()
+    heard_reader, heard_writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of forks beside threads; there are none here
         pid = os.fork()
     if pid == 0:
         os.close(reader)
+        os.close(heard_writer)
         code = 1
         try:
-            run(lambda line: _write(writer, line))
+            run(lambda line: _say(writer, heard_reader, line))
             code = 0
         except InspectorError as error:
             code = int(error.exit_code)
         finally:
             os._exit(code)
     os.close(writer)
+    os.close(heard_reader)
     began, killed = time.monotonic(), False
-    with os.fdopen(reader, encoding="ascii") as lines:
+    with os.fdopen(reader, encoding="ascii") as lines, os.fdopen(heard_writer, "wb", buffering=0) as answers:
         for heard, line in enumerate(lines, start=1):
             told.hear(line.rstrip("\n"))
+            if not killed:
+                answers.write(b".")
             if after is not None and heard >= after and not killed:
                 time.sleep(pause)
                 os.kill(pid, signal.SIGKILL)
@@ -171,8 +180,9 @@ def attempt(run: Callable[[Callable[[str], None]], None], told: Told, after: int
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
 
 
-def _write(handle: int, line: str) -> None:
-    os.write(handle, f"{line}\n".encode("ascii"))
+def _say(writer: int, heard: int, line: str) -> None:
+    os.write(writer, f"{line}\n".encode("ascii"))
+    os.read(heard, 1)
 
 
 def main() -> None:
