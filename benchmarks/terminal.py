@@ -182,6 +182,7 @@ class Terminal:
         self.columns, self.rows = columns, rows
         self._screen = Screen(columns, rows)
         self._shown = 0
+        self._home = home
         self._master, slave = os.openpty()
         self._set_size(slave, columns, rows)
         self.started = time.perf_counter()
@@ -240,12 +241,18 @@ class Terminal:
         return self._burst(start)
 
     def read_until_silent(self, silence: float = 0.3, limit: float = 5.0, first: float = 1.0) -> Burst:
-        """Read until nothing came for `silence` seconds; wait up to `first` seconds for the first byte."""
+        """Read until nothing came for `silence` seconds; wait up to `first` seconds for the first byte.
+
+        A process that has work and no core to do it on is not silent: on a busy machine it may be kept from its next
+        byte for longer than `silence`.
+        """
         start = last = time.perf_counter()
-        came = False
+        came, processes = False, self._home.processes()
         while (now := time.perf_counter()) - start < limit and now - last < (silence if came else first):
             if self.read(min(silence, 0.02)):
                 came, last = True, time.perf_counter()
+            elif any(is_at_work(pid) for pid in processes):
+                last = time.perf_counter()
         return self._burst(start)
 
     def press(self, keys: bytes | str, silence: float = 0.3, limit: float = 5.0) -> Burst:
@@ -339,6 +346,15 @@ class Terminal:
 def _own_terminal() -> None:
     """In the child: make standard input the controlling terminal, so that a resize and a hang-up reach it."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a thread of a process computes or waits for a core. False without /proc."""
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            if task.read_text().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
 
 
 def python(*arguments: str) -> list[str]:

@@ -39,6 +39,9 @@ def commands(folder: Path, words: Sequence[Sequence[str]], **variables: str) -> 
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # How long the library waits for an answer: a server on a busy machine is no broken one.
+        "HF_HUB_ETAG_TIMEOUT": "300",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "300",
         **variables,
     }
     done = subprocess.run(

@@ -29,6 +29,14 @@ print("\\x1b[?2026$p", end="", flush=True)
 print(repr(os.read(0, 100)), flush=True)
 os.read(0, 1)
 """
+COMPUTES_BETWEEN = """
+import time
+print("first", flush=True)
+while time.process_time() < 1.0:
+    pass
+print("second", flush=True)
+time.sleep(600)
+"""
 LEAVES_ONE_BEHIND = """
 import subprocess, sys
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -109,6 +117,13 @@ def test_burst_holds_only_what_came_after_the_key(tmp_path, home):
         assert burst.n_bytes == len("7\r\n") + len("bbbbbbb\r\n")  # the terminal echoes what is typed
         assert burst.seconds > 0
         assert terminal.read_for(0.1).n_bytes == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at /proc")
+def test_a_program_that_computes_is_not_silent(tmp_path, home):
+    with Terminal(script(tmp_path, COMPUTES_BETWEEN), home) as terminal:
+        terminal.read_until_silent(silence=0.3, limit=120, first=120)
+        assert b"second" in terminal.raw
 
 
 def test_questions_of_the_program_are_answered(tmp_path, home):

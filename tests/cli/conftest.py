@@ -66,6 +66,6 @@ def run_process(*args: str, stdin: str | None = None, **environment: str) -> sub
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=500,
         check=False,
     )

@@ -20,7 +20,7 @@ def run(command: str, redirected: str, home: Path) -> subprocess.CompletedProces
     environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
     environment = {name: value for name, value in environment.items() if not name.startswith("XDG_D")}
     line = f"{sys.executable} -m inspector {command} {redirected}"
-    return subprocess.run(line, check=False, shell=True, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(line, check=False, shell=True, capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

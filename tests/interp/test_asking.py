@@ -66,10 +66,10 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, parallel: int) ->
             )
             pid = process.pid
             server.on_request = lambda number, at=at, pid=pid: os.kill(pid, signal.SIGKILL) if number == at else None
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=500)
             assert process.returncode == -signal.SIGKILL, err
         server.on_request = None
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=500, check=False)
         assert done.returncode == 0, done.stderr
     counts = Counter(body["messages"][1]["content"] for body in server.asked)
     assert len(counts) == N

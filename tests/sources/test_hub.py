@@ -69,7 +69,7 @@ def run(tmp_path: Path, hub: Hub | None, call: str, *arguments: object, stop: bo
     }
     options = {"cache_dir": str(tmp_path / "cache"), "offline": False, **options}
     command = [sys.executable, "-c", FETCH, call, json.dumps(arguments), json.dumps(options), *(["stop"] * stop)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
     assert TOKEN not in done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
