@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inspector.store.results import Record
 
 __all__ = [
-    "alone", "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",
+    "check_file_place", "is_stream", "jsonable", "output_folder", "print_data", "print_json",
     "print_json_list", "print_rows", "print_text", "stored", "to_json", "whole_file",
 ]  # fmt: skip
 
@@ -219,25 +219,3 @@ def output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UsageError(f"The folder {path} cannot be written to. Choose another place.")
     return path
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds a folder against other processes that write into it; a lock of the system, so a kill leaves nothing behind.
-
-    Raises:
-        UsageError: another process holds it.
-    """
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"Another process writes into {folder}. Wait for it, or choose another folder.") from None
-        except OSError:  # some network file systems lock no folders
-            pass
-        yield
-    finally:
-        os.close(handle)

@@ -15,8 +15,9 @@ from inspector import threads
 from inspector.cli.lazy import Command
 from inspector.cli.narration import follow, quiet_option, say
 from inspector.cli.opening import interruptible
-from inspector.cli.output import alone, output_folder, print_json_list, print_text
+from inspector.cli.output import output_folder, print_json_list, print_text
 from inspector.cli.target_options import Written, some_target_options
+from inspector.disk.locks import alone
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.events import Event, Loading, Warned
 from inspector.options import WIDTHS

@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from inspector.errors import UsageError
+
 LOCK_FILE = "lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -96,6 +98,28 @@ def unused(folder: Path) -> Iterator[bool]:
         yield lock.take(make=False)
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a folder that is there against other processes that write into it.
+
+    The folder itself is locked, so that nothing is left in one that belongs to a user.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another process writes into {folder}. Wait for it, or choose another folder.") from None
+        except OSError:  # some network file systems lock no folders
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def is_running(pid: int) -> bool:

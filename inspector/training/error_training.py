@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from inspector.disk.folders import ERROR_SAES
+from inspector.disk.locks import alone
 from inspector.engine.plan import random_part
 from inspector.errors import DataError, UsageError
 from inspector.events import Event, Loading, TrainProgress, Warned
@@ -29,7 +30,7 @@ from inspector.training.blocks import ActivationBlocks, Ids
 from inspector.training.error_recipe import Recipe
 from inspector.training.error_saes import NOISE, ErrorParts, Gaussian, geometric_median, map_hash
 from inspector.training.learners import Learner, LearnerSettings, Lockstep, deviation_scale
-from inspector.training.suite_files import save_sae
+from inspector.training.suite_files import remove_halves, save_sae
 from inspector.training.topk_learner import TopKLearner
 
 if TYPE_CHECKING:
@@ -223,7 +224,17 @@ class ErrorTraining:
         return [(part, int(name.partition("|")[2])) for name, part in self._names.items()]
 
     def train(self) -> Generator[Event, None, None]:
-        """Train, or go on, or find that nothing is left to be done."""
+        """Train, or go on, or find that nothing is left to be done.
+
+        Raises:
+            UsageError: the folder holds another training, or another process trains into it.
+            DataError: its checkpoint is damaged.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder):
+            yield from self._trained()
+
+    def _trained(self) -> Generator[Event, None, None]:
         if files.finished(self.folder, self._fingerprint):
             about = files.read_error_saes(self.folder).about
             self.curves = {f"{each['part']}|{each['seed']}": tuple(map(tuple, each["curve"])) for each in about["saes"]}
@@ -349,7 +360,9 @@ class ErrorTraining:
                 "l0": self._recipe.k,
                 "trained_tokens": lockstep.tokens_done,
             }
-            save_sae(sae, files.sae_folder(self.folder, part, seed), "float32", about)
+            folder = files.sae_folder(self.folder, part, seed)
+            remove_halves(folder)
+            save_sae(sae, folder, "float32", about)
         files.save_map(self.folder / files.MAP_FILE, self._stream.error_map)
         files.write_about(
             self.folder,

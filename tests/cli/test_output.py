@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.cli.output import alone, output_folder, print_json_list, to_json, whole_file
+from inspector.cli.output import output_folder, print_json_list, to_json, whole_file
 from inspector.errors import UsageError
 from tests.commands import ROOT
 
@@ -145,15 +145,3 @@ def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"^The folder .*/file cannot be made: File exists\. Choose another place\.$"):
         output_folder(tmp_path / "file")
-
-
-def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    """And nothing is left of it: the lock is the folder's own."""
-    code = (
-        f"from pathlib import Path; from inspector.cli.output import alone\nwith alone(Path({str(tmp_path)!r})): pass"
-    )
-    with alone(tmp_path):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-        assert f"Another process writes into {tmp_path}. Wait for it" in done.stderr
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-    assert list(tmp_path.iterdir()) == []

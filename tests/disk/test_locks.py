@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from inspector.disk.locks import FolderLock, unused
+from inspector.disk.locks import FolderLock, alone, unused
 from inspector.store.checkpoints import remove_folder
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_lock_has_one_owner(tmp_path: Path) -> None:
@@ -49,3 +51,15 @@ def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
         os.kill(owner.pid, signal.SIGKILL)
         owner.wait()
     assert mine.take()
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    """And nothing is left of it: the lock is the folder's own."""
+    code = (
+        f"from pathlib import Path; from inspector.disk.locks import alone\nwith alone(Path({str(tmp_path)!r})): pass"
+    )
+    with alone(tmp_path):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+        assert f"Another process writes into {tmp_path}. Wait for it" in done.stderr
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert list(tmp_path.iterdir()) == []

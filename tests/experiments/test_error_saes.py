@@ -246,6 +246,29 @@ def test_a_stopped_training_goes_on_to_the_same_bytes_and_is_not_done_twice(
     assert again == resumed
 
 
+def test_two_processes_do_not_train_into_one_folder(toy: Toy, tmp_path: Path) -> None:
+    """The second is refused; when the first is stopped, it goes on from what that has kept."""
+    first = started(toy, tmp_path)
+    while not isinstance(next(first), TrainProgress):
+        pass
+    with pytest.raises(UsageError, match=r"^Another process writes into .*\. Wait for it, or choose another folder\.$"):
+        events_of(started(toy, tmp_path))
+    first.close()
+    events, _ = events_of(started(toy, tmp_path), stop_after=1)
+    assert any(isinstance(event, TrainProgress) for event in events)
+
+
+def test_half_a_file_of_a_killed_process_goes(toy: Toy, found: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    events_of(started(toy, tmp_path), stop_after=9)
+    half = tmp_path / "linear_error" / "seed_0" / ".sae_weights.safetensors.abc123_9.tmp"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half")
+    events_of(started(toy, tmp_path))
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == {
+        path.relative_to(folder) for path in folder.rglob("*")
+    }
+
+
 def test_what_is_kept_tells_the_parts_again(toy: Toy, found: dict[str, Any], folder: Path) -> None:
     """To 1e-4: float32 activations against float64."""
     trained = read_error_saes(folder)
