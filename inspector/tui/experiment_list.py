@@ -48,6 +48,23 @@ class ParamField:
     """Empty: anything may be typed."""
     used_by: tuple[str, ...] = ()
     """Ids of the experiments that take it; empty: all."""
+    least: float | None = None
+    most: float | None = None
+    """Bounds of a number; None: as the experiment declares none."""
+
+    @property
+    def range(self) -> str:
+        """'0 to 10,000'; '' without bounds."""
+        return "" if self.least is None else f"{self.least:,g} to {self.most:,.12g}"
+
+    def refused(self, value: str) -> bool:
+        """Whether a number lies outside its bounds, or is none."""
+        if self.least is None or self.most is None or value == self.default:
+            return False
+        try:
+            return not self.least <= (int(value) if self.kind == "int" else float(value)) <= self.most
+        except ValueError:
+            return True
 
 
 def paper_order(experiment: Experiment) -> tuple[int, list[tuple[int, str]], str]:
@@ -219,7 +236,17 @@ def param_fields(experiments: Sequence[Experiment]) -> list[ParamField]:
             if kind == "bool":
                 choices = (DEFAULT, *ON_OFF) if each.default is None else ON_OFF
                 default = DEFAULT if each.default is None else default
-            new = ParamField(key=each.name, kind=kind, default=default, doc=docs.get(each.name, ""), choices=choices)
+            elif "among" in each.metadata and not each.metadata["several"]:
+                choices = tuple(dict.fromkeys((default, *each.metadata["among"])))
+            new = ParamField(
+                key=each.name,
+                kind=kind,
+                default=default,
+                doc=docs.get(each.name, ""),
+                choices=choices,
+                least=each.metadata.get("least"),
+                most=each.metadata.get("most"),
+            )
             known = found.setdefault(each.name, new)
             if known.default != default:  # no default is common to all: an empty field leaves each its own
                 found[each.name] = replace(known, default="", doc=f"{known.doc} Empty: each experiment's own default.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from inspector.drawing.safe_text import visible
@@ -66,6 +67,21 @@ def name_of(job: JobInfo) -> str:
     return visible(first if len(job.experiments) < 2 else f"{first} +{len(job.experiments) - 1}")
 
 
+def changed(job: JobInfo) -> str:
+    """What differs from the defaults: 'resamples=50, null=shuffle'; '' if nothing does.
+
+    Read from its command, whose words `spec.command_of` writes: that is what is run, whatever a form once held.
+    """
+    import shlex
+
+    try:
+        words = shlex.split(job.command)
+    except ValueError:  # a name that is not UTF-8
+        return ""
+    named = {"-p": "{}", "--profile": "profile={}", "--null": "null={}"}
+    return ", ".join(named[word].format(value) for word, value in pairwise(words) if word in named)
+
+
 def indicator(job: JobInfo, waiting: int, width: int) -> Line:
     """The one line of a running job: name, stage, bar, per cent, rate, time left, and how many wait behind it.
 
@@ -112,6 +128,7 @@ def row(job: JobInfo, width: int, now: float) -> Line:
     mark, look = MARKS[job.state]
     state: Line = [(f"{mark} ", look), (left(job.state, 12), look)]
     names = ", ".join(job.experiments) or job.id
+    names += f" ({told})" if (told := changed(job)) else ""
     ago = f"{duration(max(0.0, now - job.ended))} ago" if job.ended else duration_since(job, now)
     name_width = max(12, min(34, width - 14 - 36))
     line: Line = [*state, (left(visible(names), name_width), "" if job.state == "running" else "muted"), ("  ", "")]
@@ -153,6 +170,8 @@ def detail(job: JobInfo, width: int) -> list[Line]:
         if job.seconds_left is not None:
             pieces.append(f"{duration(job.seconds_left)} left")
         lines.append([("now      ", "muted"), (cut("  ·  ".join(piece for piece in pieces if piece), width - 9), "")])
+    if told := changed(job):
+        lines.append([("changed  ", "muted"), (cut(visible(told), width - 9), "accent")])
     if job.started and job.ended:
         lines.append([("took     ", "muted"), (duration(job.ended - job.started), "")])
     if job.error:

@@ -81,7 +81,7 @@ def bindings_of(actions: Sequence[Action]) -> list[Binding]:
     ]  # fmt: skip
 
 
-class ActionScreen(Screen[None]):
+class ActionScreen(Screen[bool]):
     """A screen with a table of actions, which the command palette offers as well."""
 
     ACTIONS: ClassVar[tuple[Action, ...]] = ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.containers import Horizontal, Vertical
 
 from inspector.errors import InspectorError
-from inspector.session.protocol import Costs, Failed, GetCosts, JobTold
+from inspector.session.protocol import Costs, Failed, GetCosts
 from inspector.tui import experiment_list, job_lines
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.experiment_list import Request
@@ -84,8 +84,8 @@ class ExperimentsScreen(SessionScreen):
     #experiments-command { height: 2; padding: 0 1; }
     """
 
-    remembered: ClassVar[dict[str, str]] = {}
-    """Values of the form, for as long as the program runs."""
+    remembered: ClassVar[dict[tuple[str, ...], dict[str, str]]] = {}
+    """Values of the form by the experiments it was of, for as long as the program runs."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
@@ -361,7 +361,8 @@ class ExperimentsScreen(SessionScreen):
         from inspector.tui.screens.parameters import ParametersScreen
 
         if self.chosen:
-            self.app.push_screen(ParametersScreen(self.link, self.chosen, self.remembered))
+            values = self.remembered.setdefault(tuple(each.id for each in self.chosen), {})
+            self.app.push_screen(ParametersScreen(self.link, self.chosen, values), self._started)
 
     def action_start(self) -> None:
         """With the defaults."""
@@ -369,12 +370,15 @@ class ExperimentsScreen(SessionScreen):
             self.in_worker("start", self._start())
 
     async def _start(self) -> None:
-        from inspector.tui.screens.parameters import start_message
+        from inspector.tui.screens.parameters import start_job
 
-        ids = tuple(each.id for each in self.chosen)
-        if isinstance(await self.tell(start_message(Request(experiments=ids))), JobTold):
+        self._started(await start_job(self, Request(experiments=tuple(each.id for each in self.chosen))))
+
+    def _started(self, queued: bool | None) -> None:
+        """A job of the chosen ones is queued, or not: marks have done their work then."""
+        if queued:
             self.marks.clear()
-            self.show_all()
+            self._marks_changed()
 
     def action_cancel(self) -> None:
         """The job that runs."""

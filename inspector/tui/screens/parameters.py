@@ -18,6 +18,7 @@ from inspector.tui.widgets.scrolling import LinesView
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from textual import events
     from textual.app import ComposeResult
 
     from inspector.experiment import Experiment
@@ -35,7 +36,7 @@ ACTIONS = actions_of(
 
 MOVES = (
     ("↑ ↓ k j Tab", "the next parameter"),
-    ("Enter", "edit a value, take what was typed, or start"),
+    ("Enter", "edit a value: what is typed takes its place; take what was typed; or start"),
     ("Esc", "while a value is edited: as it was"),
     ("← → h l Space", "another choice"),
     ("Backspace", "the default again"),
@@ -54,8 +55,13 @@ HELP = PaneHelp(
 )
 
 
+TWINS = ("queued", "running", "done")
+"""States of a job that make another of the same command worth a question."""
+
+
 class ParametersScreen(SessionScreen):
-    """Over the Experiments screen; leaves when the job is queued. The values come back the next time."""
+    """Over the Experiments screen; leaves, with True, when the job is queued. The values come back the next time that
+    these very experiments are asked for."""
 
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
@@ -145,6 +151,12 @@ class ParametersScreen(SessionScreen):
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
+    def on_key(self, event: events.Key) -> None:
+        """Typed before the form had the focus."""
+        form = self.query_one(Form)
+        if not form.has_focus:
+            form.on_key(event)
+
     def on_form_changed(self, message: Form.Changed) -> None:
         """Another command, perhaps a problem."""
         message.stop()
@@ -171,8 +183,8 @@ class ParametersScreen(SessionScreen):
         self.in_worker("start", self._start())
 
     async def _start(self) -> None:
-        if isinstance(await self.tell(start_message(self.request)), JobTold):
-            self.dismiss()
+        if await start_job(self, self.request):
+            self.dismiss(True)
 
     def action_reset(self) -> None:
         """All as they were."""
@@ -185,11 +197,27 @@ class ParametersScreen(SessionScreen):
         self.copy_out(self.request.command(self.target_words()), "the command", "command.txt")
 
 
-def start_message(request: Request) -> StartJob:
-    """As the session wants it."""
-    return StartJob(
+async def start_job(screen: SessionScreen, request: Request) -> bool:
+    """Queue a job; ask first if the session has the same already. From a worker.
+
+    Args:
+        screen: that asks.
+        request: what to start.
+
+    Returns:
+        Whether it is queued.
+    """
+    command = request.command(screen.target_words())
+    twin = next((job for job in screen.session.jobs if job.command == command and job.state in TWINS), None)
+    if twin is not None:
+        from inspector.tui.screens.questions import TwinScreen
+
+        if not await screen.app.push_screen_wait(TwinScreen(twin)):
+            return False
+    message = StartJob(
         experiments=list(request.experiments),
         params=dict(request.params),
         profile=request.profile,
         null=request.null,
     )
+    return isinstance(await screen.tell(message), JobTold)

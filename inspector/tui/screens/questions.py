@@ -1,9 +1,9 @@
-"""Two questions over whatever is on the screen: the session has ended, and leaving while a job runs."""
+"""Questions over whatever is on the screen: the session has ended, leaving while a job runs, a job started twice."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
@@ -89,6 +89,7 @@ class EndedScreen(ModalScreen[bool]):
         self.dismiss(again)
 
 
+Asked = TypeVar("Asked")
 Answer = Literal["leave", "cancel", "stay"]
 """Go and let the jobs run; cancel them and go; do not go."""
 
@@ -123,23 +124,30 @@ def question_lines(jobs: Sequence[JobInfo], *, survives: bool) -> list[Line]:
     return [*lines, [("Esc", "key"), ("    stay", "")]]
 
 
-class LeavingScreen(ModalScreen[Answer]):
-    """Returns what the user wants."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,q,ctrl+q,ctrl+c", "answer('leave')", "leave", show=False, priority=True, id="leaving.leave"),
-        Binding("c", "answer('cancel')", "cancel the job and leave", show=False, id="leaving.cancel"),
-        Binding("escape", "answer('stay')", "stay", show=False, id="leaving.stay"),
+def twin_lines(job: JobInfo) -> list[Line]:
+    """That there is such a job already, and the keys."""
+    told = {"running": "is running", "queued": "is waiting to run"}.get(job.state, "is done: its results are stored")
+    return [
+        [(name_of(job), "strong"), (f" {told}, with these very parameters.", "")],
+        [],
+        [("The same on the same tokens gives the same numbers.", "muted")],
+        [],
+        [("Enter", "key"), ("  start it once more", "")],
+        [("Esc", "key"), ("    do not", "")],
     ]
+
+
+class Question(ModalScreen[Asked]):
+    """A few lines in the middle of the screen, and keys that answer."""
+
     DEFAULT_CSS = """
-    LeavingScreen { align: center middle; background: $background 0%; }
-    LeavingScreen > LinePane { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
+    Question { align: center middle; background: $background 0%; }
+    Question > LinePane { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
     """
 
-    def __init__(self, jobs: Sequence[JobInfo], *, survives: bool = True) -> None:
+    def __init__(self, lines: Sequence[Line]) -> None:
         super().__init__()
-        self._lines = question_lines(jobs, survives=survives)
-        self._survives = survives
+        self._lines = lines
 
     def compose(self) -> ComposeResult:
         """The question alone."""
@@ -147,6 +155,36 @@ class LeavingScreen(ModalScreen[Answer]):
         question.draw(lambda _width, _height: self._lines)
         question.styles.height = len(self._lines) + 2  # the border
         yield question
+
+    def action_answer(self, answer: Asked) -> None:
+        """A key was pressed."""
+        self.dismiss(answer)
+
+
+class TwinScreen(Question[bool]):
+    """True: start the job all the same."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "answer(True)", "start it once more", show=False, id="twin.start"),
+        Binding("escape,q", "answer(False)", "do not", show=False, id="twin.leave"),
+    ]
+
+    def __init__(self, job: JobInfo) -> None:
+        super().__init__(twin_lines(job))
+
+
+class LeavingScreen(Question[Answer]):
+    """Returns what the user wants."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,q,ctrl+q,ctrl+c", "answer('leave')", "leave", show=False, priority=True, id="leaving.leave"),
+        Binding("c", "answer('cancel')", "cancel the job and leave", show=False, id="leaving.cancel"),
+        Binding("escape", "answer('stay')", "stay", show=False, id="leaving.stay"),
+    ]
+
+    def __init__(self, jobs: Sequence[JobInfo], *, survives: bool = True) -> None:
+        super().__init__(question_lines(jobs, survives=survives))
+        self._survives = survives
 
     def action_answer(self, answer: Answer) -> None:
         """A key was pressed."""

@@ -1,7 +1,8 @@
 """What is typed: one line for a text to find or a prompt, and a form of short values.
 
-The form has one line per field and a cursor; letters stay keys until a field is opened with Enter. Textual's Input
-takes every letter as text as soon as it has the focus, and a widget per field costs a layout for each step.
+The form has one line per field and a cursor; letters stay keys until a field is opened with Enter. It hears its keys
+itself: a binding runs in the app's turn, when keys typed fast behind it have long come, and so does Textual's own way
+from one Input to the next.
 """
 
 from __future__ import annotations
@@ -108,16 +109,6 @@ LONGEST = 200
 class Form(LinePane, can_focus=True):
     """Posts `Changed` with another value, `Moved` with the cursor on another field, `Started` on its last line."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j,tab", "move(1)", "down", show=False),
-        Binding("up,k,shift+tab", "move(-1)", "up", show=False),
-        Binding("home", "move(-99)", "first", show=False),
-        Binding("end", "move(99)", "last", show=False),
-        Binding("left,h", "choose(-1)", "previous choice", show=False),
-        Binding("right,l,space", "choose(1)", "next choice", show=False),
-        Binding("enter", "open", "edit or start", show=False),
-        Binding("backspace,delete", "clear", "the default again", show=False),
-    ]
     DEFAULT_CSS = """
     Form { background: $surface; padding: 0 1; }
     """
@@ -139,6 +130,8 @@ class Form(LinePane, can_focus=True):
         self.cursor = 0
         self.editing: str | None = None
         """What is typed; None: nothing is being edited."""
+        self._untouched = False
+        """What is edited is still as it was: what is typed takes its place."""
         self._top = 0
 
     def show(self, fields: Sequence[ParamField], values: Mapping[str, str]) -> None:
@@ -175,16 +168,15 @@ class Form(LinePane, can_focus=True):
         room = 24 if width >= 90 else 18
         value, changed = self.value(field), self.value(field) != field.default
         if here and self.editing is not None:
-            shown = self.editing[-(room - 3) :]
-            cell: Line = [(" ", ""), (visible(shown), "strong"), ("▏", "accent")]
+            shown = visible(self.editing[-(room - 3) :])
+            cell: Line = [("  ", ""), (shown, "strong reverse")] if self._untouched else [(" ", ""), (shown, "strong")]
+            cell.append(("▏", "accent"))
         elif field.choices:
             look = "accent" if changed else "strong" if here else ""
             cell = [("‹ ", "muted"), (value, look), (" ›", "muted")]
         else:
-            cell = [
-                ("  ", ""),
-                (visible(cut(value, room - 3)) or "—", "accent" if changed else "strong" if here else ""),
-            ]
+            look = "error" if field.refused(value) else "accent" if changed else "strong" if here else ""
+            cell = [("  ", ""), (visible(cut(value, room - 3)) or "—", look)]
         cell.append((" " * max(1, room - width_of(cell)), ""))
         kind = self._kind(field)
         line: Line = [
@@ -201,7 +193,7 @@ class Form(LinePane, can_focus=True):
     @staticmethod
     def _kind(field: ParamField) -> str:
         names = {"int": "whole number", "float": "number", "str": "text", "bool": "", "choice": ""}
-        kind = names.get(field.kind, field.kind)
+        kind = field.range or names.get(field.kind, field.kind)
         default = field.default or "empty"
         return f"{kind}, default {default}" if kind else f"default {default}" if default != "default" else "by profile"
 
@@ -234,7 +226,7 @@ class Form(LinePane, can_focus=True):
         elif field.choices:
             self.action_choose(1)
         else:
-            self.editing = self.value(field)
+            self.editing, self._untouched = self.value(field), True
             self.rebuild()
 
     def action_clear(self) -> None:
@@ -258,39 +250,64 @@ class Form(LinePane, can_focus=True):
             self.post_message(self.Changed())
 
     def on_key(self, event: events.Key) -> None:
-        """While a text is edited, all keys are its."""
+        """Every key of the form; while a text is edited, all are its."""
+        if self._edits(event) or self._moves(event.key):
+            event.stop()
+            event.prevent_default()
+
+    def _moves(self, key: str) -> bool:
+        """Whether the key goes to another field, or changes or opens this one."""
+        match key:
+            case "down" | "j" | "tab":
+                self.action_move(1)
+            case "up" | "k" | "shift+tab":
+                self.action_move(-1)
+            case "home" | "end":
+                self.action_move(99 if key == "end" else -99)
+            case "left" | "h" | "right" | "l" | "space":
+                self.action_choose(-1 if key in ("left", "h") else 1)
+            case "enter":
+                self.action_open()
+            case "backspace" | "delete":
+                self.action_clear()
+            case _:
+                return False
+        return True
+
+    def _edits(self, event: events.Key) -> bool:
+        """Whether the key is of the text that is edited."""
         field = self.field
         if self.editing is None:
             # A number can be typed without opening the field: no digit is a key here.
             if field is None or field.choices or not (event.character or "").isdigit():
-                return
+                return False
             self.editing = ""
-        event.stop()
-        event.prevent_default()
+        untouched, self._untouched = self._untouched, False
         match event.key:
-            case "enter" | "tab" | "down":
+            case "enter":
                 self._commit()
-                if event.key != "enter":
-                    self.action_move(1)
+            case "tab" | "down":
+                self.action_move(1)
             case "up" | "shift+tab":
-                self._commit()
                 self.action_move(-1)
             case "escape":
                 self.editing = None
-            case "backspace":
+            case "backspace" if not untouched:
                 self.editing = self.editing[:-1]
-            case "ctrl+u" | "delete":
+            case "backspace" | "ctrl+u" | "delete":
                 self.editing = ""
             case _ if event.character is not None and event.is_printable:
-                self.editing = (self.editing + event.character)[:LONGEST]
+                self.editing = (("" if untouched else self.editing) + event.character)[:LONGEST]
         self.rebuild()
+        return True
 
     def on_paste(self, event: events.Paste) -> None:
         """Into the field that is edited, or the one under the cursor."""
         event.stop()
         if self.field is not None and not self.field.choices:
             text = "".join(character for character in event.text if character.isprintable())
-            self.editing = ((self.editing or "") + text)[:LONGEST]
+            self.editing = (("" if self._untouched else self.editing or "") + text)[:LONGEST]
+            self._untouched = False
             self.rebuild()
 
     def on_click(self, event: events.Click) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from inspector.experiments import ids
 from inspector.session.protocol import CancelJob, Failed, GetCosts, StartJob
 from inspector.tui.screens.experiments import ExperimentsScreen
 from inspector.tui.screens.jobs import JobsScreen
 from inspector.tui.screens.parameters import ParametersScreen
+from inspector.tui.screens.questions import TwinScreen
 from inspector.tui.widgets.entry import Form
 from tests.fake_jobs import FakeJobs
 from tests.fake_session import FakeSession
@@ -125,7 +127,7 @@ async def test_a_bad_value_is_told_at_once_and_never_sent() -> None:
         await app.press("enter")
         await app.until(lambda: isinstance(app.app.screen, ParametersScreen))
         await app.press("down", "enter", "x", "enter")
-        assert any("'resamples=1000x' is not a number." in line for line in app.screen_text())
+        assert any("'resamples=x' is not a number." in line for line in app.screen_text())
         await app.press("s")
         assert isinstance(app.app.screen, ParametersScreen)
         assert started(app) == []
@@ -140,12 +142,95 @@ async def test_letters_are_text_while_a_field_is_edited_and_escape_gives_the_old
         await app.until(lambda: isinstance(app.app.screen, ParametersScreen))
         form = app.app.screen.query_one(Form)
         await app.press("down", "enter", "s", "q", "y")
-        assert form.editing == "1000sqy"
+        assert form.editing == "sqy", "what is typed takes the place of what was there"
         assert isinstance(app.app.screen, ParametersScreen)
         await app.press("escape")
         assert (form.editing, form.values) == (None, {})
         await app.press("escape")
         assert isinstance(app.app.screen, ExperimentsScreen)
+
+
+async def form_of(app: Driven) -> Form:
+    await app.press("enter")
+    await app.until(lambda: isinstance(app.app.screen, ParametersScreen))
+    await app.settle()
+    return app.app.screen.query_one(Form)
+
+
+async def test_no_key_typed_fast_is_lost() -> None:
+    async with driven(session()) as app:
+        await opened(app)
+        form = await form_of(app)
+        # All at once, as a paste or a slow line brings them: each is waiting before the one before it is done.
+        for key in ("down", "enter", "5", "0", "0", "enter", "down", "right", "down", "right", "end"):
+            app.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await app.settle()
+        assert form.values == {"resamples": "500", "profile": "paper-text", "null": "shuffle"}
+        assert form.field is None
+
+
+async def test_a_number_outside_its_bounds_is_refused_with_the_range() -> None:
+    async with driven(session()) as app:
+        await opened(app)
+        form = await form_of(app)
+        await app.press("down", "enter", *"1000333", "enter")
+        assert form.values == {"resamples": "1000333"}
+        row = next(line for line in form.lines if any(text.startswith("1000333") for text, _ in line))
+        assert ("1000333", "error") in row
+        assert any(text.startswith("0 to 10,000, default 1000") for text, _ in row)
+        await app.press("s")
+        assert isinstance(app.app.screen, ParametersScreen)
+        assert started(app) == []
+        assert any("Write a number from 0 to 10,000" in line for line in app.screen_text())
+
+
+async def test_values_are_of_their_experiment_and_do_not_carry_over() -> None:
+    async with driven(session()) as app:
+        await opened(app)
+        await form_of(app)
+        await app.press("down", "5", "enter", "escape", "down")
+        form = await form_of(app)
+        assert form.values == {}, "of the next experiment nothing was asked"
+        await app.press("escape", "up")
+        form = await form_of(app)
+        assert form.values == {"resamples": "5"}
+
+
+async def test_marks_are_cleared_when_the_form_has_started_what_was_marked() -> None:
+    async with driven(session()) as app:
+        screen = await opened(app)
+        await app.press("space", "space")
+        assert len(screen.marks) == 2
+        await form_of(app)
+        await app.press("s")
+        await app.until(lambda: started(app) and app.app.screen is screen)
+        await app.settle()
+        assert screen.marks == []
+
+
+async def test_a_second_job_of_the_same_command_is_asked_about() -> None:
+    async with driven(session()) as app:
+        await opened(app)
+        await app.press("s")
+        await app.until(lambda: started(app) and app.home.session.jobs)
+        await app.press("s")
+        await app.until(lambda: isinstance(app.app.screen, TwinScreen))
+        assert any("norm-prediction is waiting to run, with these very parameters" in line
+                   for line in app.screen_text())  # fmt: skip
+        await app.press("escape")
+        assert len(started(app)) == 1
+        await form_of(app)
+        await app.press("down", "5", "enter", "s")
+        await app.until(lambda: len(started(app)) == 2)
+        assert started(app)[1].params == {"resamples": "5"}, "another parameter is another job"
+        await app.press("s")
+        await app.until(lambda: isinstance(app.app.screen, TwinScreen))
+        await app.press("enter")
+        await app.until(lambda: len(started(app)) == 3)
+        await app.press("J")
+        await app.until(lambda: isinstance(app.app.screen, JobsScreen))
+        await app.settle()
+        assert any("norm-prediction (resamples=5)" in line for line in app.screen_text()), "Jobs says what was changed"
 
 
 async def test_what_cannot_run_here_says_why_and_is_not_among_all() -> None:
