@@ -61,7 +61,8 @@ TWINS = ("queued", "running", "done")
 
 class ParametersScreen(SessionScreen):
     """Over the Experiments screen; leaves, with True, when the job is queued. The values come back the next time that
-    these very experiments are asked for."""
+    these very experiments are asked for.
+    """
 
     ACTIONS = ACTIONS
     HELP_TEXT = HELP
