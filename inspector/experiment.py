@@ -9,7 +9,7 @@ No torch and no numpy: listing experiments must cost nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     # Types only: defining the dataclasses behind these names costs more than listing every experiment may.
     from inspector.drawing.figures import Figure
     from inspector.events import Event
+    from inspector.statistics.costs import Pass, Workload
     from inspector.statistics.measured import Statistics
     from inspector.statistics.pipeline import Measuring
     from inspector.statistics.profiles import Need, Protocol
@@ -130,6 +131,9 @@ class Experiment:
     the experiment's id. Experiments with the same function and equal params are measured once."""
     simulate: Callable[[int, Any], Generator[Event, None, Outcome]] | None = None
     """(seed, params) to an outcome without rows: it looks at no model, and runs without one."""
+    passes: Callable[[Workload, Any], Iterable[Pass]] | None = None
+    """(the target's sizes, params) to the passes of `measure` or `simulate`, from which their time is told before they
+    run; None: it is known once they have."""
 
     @property
     def needs_target(self) -> bool:

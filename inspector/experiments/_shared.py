@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inspector import events
     from inspector.drawing import figures
     from inspector.engine import resampling
-    from inspector.statistics import measured, pipeline, profiles
+    from inspector.statistics import costs, measured, pipeline, profiles
     from inspector.statistics.token_norms import TokenNorms, Trace
 
 R = TypeVar("R")
@@ -29,10 +29,12 @@ R = TypeVar("R")
 Array: TypeAlias = "npt.NDArray[np.float64]"
 Figures: TypeAlias = "Sequence[figures.Figure]"
 Measuring: TypeAlias = "pipeline.Measuring"
+Passes: TypeAlias = "Iterable[costs.Pass]"
 Protocol: TypeAlias = "profiles.Protocol"
 Statistics: TypeAlias = "measured.Statistics"
 Work: TypeAlias = "Generator[events.Event, None, R]"
 """Yields events while it makes an R."""
+Workload: TypeAlias = "costs.Workload"
 
 Ends = Sequence[float] | None
 """An interval as it is stored."""
@@ -310,6 +312,19 @@ def measure(measuring: Measuring, params: TokenParams) -> Work[TokenNorms]:
     from inspector.statistics.token_pass import measure_tokens
 
     return measure_tokens(measuring, l0=params.l0, start=params.start, length=params.length)
+
+
+def passes(work: Workload, params: TokenParams) -> Passes:
+    """Of `measure`: the loss of every token, hence the whole model, and every SAE again."""
+    n, kept = len(work.saes), len(work.nearest(params.l0))
+    yield work.walk(
+        "token norms",
+        work.contexts,
+        model=work.forward(work.contexts, whole=True),
+        sae=work.coded(work.n_tokens, work.saes) + work.squares(work.n_tokens, n),
+        sums=work.squares(work.n_train, 1),
+        numbers=work.logits(work.contexts) + work.vectors(work.n_tokens, 20 * n + 4 * kept),
+    )
 
 
 def found_in(statistics: Statistics, experiment_id: str) -> TokenNorms:

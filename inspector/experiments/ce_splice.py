@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Array, Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Array, Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +87,22 @@ def measure(measuring: Measuring, params: Params) -> Work[Spliced]:
     from inspector.statistics.spliced import measure_splices
 
     return measure_splices(measuring, contexts=params.contexts, l0=params.l0, hook=params.hook)
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: two unhooked runs of each context, and six per SAE, each with the losses and their divergence."""
+    contexts = min(params.contexts or work.test_contexts, work.test_contexts)
+    narrowest = min(ref.d_sae for ref in work.saes)
+    picks = {ref.sae_id: ref for ref in (*work.nearest(params.l0), *work.saes) if ref.d_sae == narrowest}
+    picks |= {ref.sae_id: ref for ref in work.nearest(params.l0)}
+    runs = contexts * (2 + 6 * len(picks))
+    yield work.walk(
+        "splices",
+        contexts,
+        model=work.forward(runs, whole=True),
+        sae=work.coded(contexts * work.sizes.length, picks.values()),
+        numbers=4 * work.logits(runs),
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -277,6 +293,7 @@ EXPERIMENT = Experiment(
     params=Params,
     needs=("error map",),
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen, words_of
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.statistics.components import Components
@@ -92,6 +92,24 @@ def named(regressor: str) -> str:
     if component == "own" and kind:
         return "x"
     return f"{TITLES[component]}, {kind}" if kind else TITLES[component]
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`, with companions as wide as the hook: its own SAE, those of MLP, attention and the layer before, and
+    all of them joined.
+    """
+    joined = 3 * work.sizes.d_in
+    chosen = work.sampled(params.tokens or max(12_000, 50 * joined))
+    kinds = words_of(params.regressors)
+    twice = any(kind.endswith("error") and kind != "sae_error" for kind in kinds)
+    contexts = chosen.contexts + twice * chosen.train_contexts
+    yield work.walk(
+        "components",
+        contexts,
+        model=work.forward(contexts),
+        sae=4 * work.coded(contexts * work.sizes.length, work.saes[:1]),
+        sums=len(kinds) * (work.squares(chosen.n_train, 4 + 9 + 3 * 6) + 25.0 * (4 + 27) * work.sizes.d_in**3),
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -204,6 +222,7 @@ EXPERIMENT = Experiment(
     params=Params,
     needs=("error map",),
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -12,7 +12,7 @@ from inspector.experiment import Experiment, Interval, Outcome, ResultObject
 from inspector.experiments import _shared as shared
 from inspector.experiments._shared import Figures, Protocol, Statistics
 from inspector.experiments.pursuit import Params as PursuitParams
-from inspector.experiments.pursuit import measure
+from inspector.experiments.pursuit import measure, passes
 
 if TYPE_CHECKING:
     from inspector.statistics.pipeline import Series
@@ -299,6 +299,7 @@ EXPERIMENT = Experiment(
     contradicted_by="The interval of c covers the mean nonlinear FVU, so that no linear error need survive (C5).",
     params=PursuitParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

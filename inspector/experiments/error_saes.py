@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.statistics.error_saes import Trained
@@ -105,6 +105,31 @@ def measure(measuring: Measuring, params: Params) -> Work[Trained]:
         control_seeds=None if params.controls else 0,
     )
     return measure_error_saes(measuring, recipe, sae_id=params.sae, folder=params.folder)
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: the model over the tokens once, and three dense products forth and back per SAE in training."""
+    from inspector.training.error_recipe import recipe_of
+
+    recipe = recipe_of(
+        params.preset, k=params.k, expansion=params.expansion, tokens=params.sae_tokens, seeds=params.seeds
+    )
+    n = 2 * recipe.seeds + 4 * min(recipe.control_seeds * params.controls, recipe.seeds)
+    d, contexts = work.sizes.d_in, -(-recipe.tokens // max(1, work.sizes.length))
+    dense = 2.0 * recipe.expansion * d * d
+    yield work.walk(
+        "training",
+        contexts,
+        model=work.forward(contexts),
+        sae=work.coded(recipe.tokens, work.saes[:1]) + 6.0 * n * recipe.tokens * dense,
+        numbers=float(n * recipe.tokens * recipe.expansion * d),
+    )
+    yield work.walk(
+        "scores of the SAEs on errors",
+        work.test_contexts,
+        model=work.again(work.test_contexts),
+        sae=n * work.n_test * 2.0 * dense,
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -281,6 +306,7 @@ EXPERIMENT = Experiment(
     params=Params,
     needs=("error map",),
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

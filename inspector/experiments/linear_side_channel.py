@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.statistics.side_channel import Channels, ChannelSae
@@ -82,6 +82,20 @@ def measure(measuring: Measuring, params: Params) -> Work[Channels]:
     from inspector.statistics.side_channel import measure_channels
 
     return measure_channels(measuring, l0=params.l0, tokens=params.tokens, rank=params.rank, dense=params.dense)
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: covariances of both parts of every error, then the held-out parts along their directions."""
+    chosen, saes = work.sampled(params.tokens), work.nearest(params.l0)
+    n = len(saes)
+    yield work.walk(
+        "side channel",
+        chosen.contexts,
+        model=work.again(chosen.contexts),
+        sae=work.coded(chosen.n_tokens, saes) + work.squares(chosen.n_tokens, n),
+        sums=work.squares(chosen.n_train, n) + work.squares(chosen.n_test, 2 * n) + 25.0 * n * work.sizes.d_in**3,
+        numbers=chosen.n_train * float(sum(ref.d_sae for ref in saes)) + work.vectors(chosen.n_tokens, 8 * n),
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -212,6 +226,7 @@ EXPERIMENT = Experiment(
     ),
     params=Params,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

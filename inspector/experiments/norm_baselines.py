@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 
 if TYPE_CHECKING:
     from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
@@ -203,6 +203,7 @@ EXPERIMENT = Experiment(
     contradicted_by="A simpler variable, held out, predicts as well as x beyond the first layers (C14).",
     params=TokenParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

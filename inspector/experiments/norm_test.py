@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 from inspector.statistics.profiles import ERROR_COVARIANCE
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ EXPERIMENT = Experiment(
     params=TokenParams,
     needs=(ERROR_COVARIANCE,),
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 
 if TYPE_CHECKING:
     from inspector.statistics.token_norms import TokenNorms
@@ -213,6 +213,7 @@ EXPERIMENT = Experiment(
     contradicted_by="r2 no higher than the size of x, or the probe a1 · x of the smaller SAE's error, predicts (C6).",
     params=TokenParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

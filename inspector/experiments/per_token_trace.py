@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 
 if TYPE_CHECKING:
     from inspector.statistics.token_norms import SaeTokens
@@ -139,6 +139,7 @@ EXPERIMENT = Experiment(
     contradicted_by="Correlations over all held-out tokens far below those of the excerpt (C6).",
     params=TokenParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

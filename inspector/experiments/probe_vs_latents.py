@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Array, Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Array, Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.statistics.probed import Probed, ProbedSae
@@ -85,6 +85,19 @@ def measure(measuring: Measuring, params: Params) -> Work[Probed]:
     from inspector.statistics.probed import measure_probes
 
     return measure_probes(measuring, l0=params.l0, tokens=params.tokens)
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: the covariance of every output, and four powers of every latent."""
+    chosen, saes = work.sampled(params.tokens), work.nearest(params.l0)
+    yield work.walk(
+        "probes",
+        chosen.train_contexts,
+        model=work.again(chosen.train_contexts),
+        sae=work.coded(chosen.n_train, saes),
+        sums=work.squares(chosen.n_train, len(saes)) + 25.0 * len(saes) * work.sizes.d_in**3,
+        numbers=4.0 * chosen.n_train * sum(ref.d_sae for ref in saes),
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -242,6 +255,7 @@ EXPERIMENT = Experiment(
     contradicted_by="A slope across latents far from 1 (C19).",
     params=Params,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

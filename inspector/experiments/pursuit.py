@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.engine.pursuit import Variant
@@ -81,6 +81,24 @@ def measure(measuring: Measuring, params: Params) -> Work[Pursued]:
 
     variant = cast("Variant", params.variant) if params.variant else None
     return measure_pursuit(measuring, l0=params.l0, tokens=params.tokens, variant=variant)
+
+
+PURSUED = 1.0
+"""Of the operations of a whole inner product with every latent, what one step of a pursuit takes."""
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: one step per active latent, each of which looks at every latent."""
+    chosen = work.sampled(params.tokens or max(12_000, 50 * work.sizes.d_in))
+    saes = work.nearest(params.l0)
+    steps = sum((ref.nominal_l0 or 60.0) * ref.d_in * ref.d_sae for ref in saes)
+    yield work.walk(
+        "pursuit",
+        chosen.contexts,
+        model=work.again(chosen.contexts),
+        sae=work.coded(chosen.n_tokens, saes) + PURSUED * 2.0 * chosen.n_tokens * steps,
+        sums=work.squares(chosen.n_train, 1 + 2 * len(saes)),
+    )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -203,6 +221,7 @@ EXPERIMENT = Experiment(
     contradicted_by="On the same tokens, fvu_nonlinear changes beyond its interval, or fvu falls by far over 5% (C11).",
     params=Params,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 
 if TYPE_CHECKING:
     from inspector.engine.resampling import Estimate
@@ -195,6 +195,7 @@ EXPERIMENT = Experiment(
     contradicted_by="The linear error's size, or that of x, in its place helps as much (C18).",
     params=TokenParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.experiment import Experiment, Outcome, ResultObject
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure
+from inspector.experiments._shared import Figures, Protocol, Statistics, TokenParams, measure, passes
 
 if TYPE_CHECKING:
     from inspector.statistics.token_norms import Array, SaeTokens, TokenNorms
@@ -194,6 +194,7 @@ EXPERIMENT = Experiment(
     contradicted_by="One scalar times x explains most of what the whole map explains (C13).",
     params=TokenParams,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Protocol, Work
+from inspector.experiments._shared import Figures, Passes, Protocol, Work, Workload
 
 ABLATED = tuple(i / 10 for i in range(11))
 MOST_BYTES = 4_000_000_000
@@ -115,6 +115,18 @@ def simulate(seed: int, params: Params) -> Work[Outcome]:
     return _outcome(curves, intervals, params, n_train)
 
 
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `simulate`: which features of every sample are active, their sums, and eleven regressions."""
+    samples, dims = params.samples, params.dims
+    cuts = len(ABLATED)
+    yield work.walk(
+        "simulation",
+        samples,
+        sums=2.0 * cuts * (samples * dims**2 + dims**3 + params.resamples * samples / 3),
+        numbers=samples * (params.features + 3 * params.active * dims + cuts * dims),
+    )
+
+
 def _outcome(curves: Mapping[str, list[float]], ends: Sequence[Interval], params: Params, n_train: int) -> Outcome:
     """The curve beside the parabola."""
     left, expected = curves["fvu_nonlinear"], [alpha * (1 - alpha) for alpha in curves["alpha"]]
@@ -209,5 +221,6 @@ EXPERIMENT = Experiment(
     contradicted_by="A curve other than alpha (1 - alpha) (C17).",
     params=Params,
     simulate=simulate,
+    passes=passes,
     draw=draw,
 )

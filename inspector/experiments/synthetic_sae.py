@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from inspector.experiment import Experiment, FitParams, Outcome, ResultObject, bounded, chosen
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Figures, Measuring, Protocol, Statistics, Work
+from inspector.experiments._shared import Figures, Measuring, Passes, Protocol, Statistics, Work, Workload
 
 if TYPE_CHECKING:
     from inspector.statistics.synthetic import Planted, Point
@@ -82,6 +82,25 @@ def measure(measuring: Measuring, params: Params) -> Work[Planted]:
     return measure_planted(
         measuring, sae_id=params.sae, l0=params.l0, tokens=params.tokens, encode=params.encode, unit=params.unit
     )
+
+
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `measure`: an SAE's outputs, and 37 combinations of noises in them, each encoded, fitted and scored."""
+    narrowest = min(ref.d_sae for ref in work.saes)
+    sae = [ref for ref in work.nearest(params.l0) if ref.sae_id == params.sae or ref.d_sae == narrowest][:1]
+    chosen = work.sampled(params.tokens or max(12_000, 50 * work.sizes.d_in))
+    first = work.again(chosen.contexts)
+    yield work.walk("synthetic data", chosen.contexts, model=first, sae=work.coded(chosen.n_tokens, sae))
+    for dense in (0, 0.6, 1, 2, 3, 4):
+        n = 5 * (dense != 0.6) + 6 * (dense in (0.6, 1))
+        yield work.walk(
+            f"planted noise {dense:g}",
+            chosen.contexts,
+            model=first,
+            sae=n * work.coded(chosen.n_tokens, sae) + work.squares(chosen.n_test, n),
+            sums=work.squares(chosen.n_train, n + 1) + 25.0 * work.sizes.d_in**3,
+            numbers=work.vectors(chosen.n_tokens, 12 * n),
+        )
 
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
@@ -247,6 +266,7 @@ EXPERIMENT = Experiment(
     contradicted_by="A map fitted on other tokens changes the off-diagonal correlations (C16).",
     params=Params,
     measure=measure,
+    passes=passes,
     compute=compute,
     draw=draw,
 )

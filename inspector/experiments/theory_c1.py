@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from inspector.experiment import Experiment, FitParams, Interval, Outcome, ResultObject, bounded
 from inspector.experiments import _shared as shared
-from inspector.experiments._shared import Array, Figures, Protocol, Work
+from inspector.experiments._shared import Array, Figures, Passes, Protocol, Work, Workload
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -229,6 +229,14 @@ def simulate(seed: int, params: Params) -> Work[Outcome]:
     return _outcome(laws, {name: each[0] for name, each in at_one.items()}, intervals, params.summands)
 
 
+def passes(work: Workload, params: Params) -> Passes:
+    """Of `simulate`: weights of every law, and the products of any two."""
+    drawn = float(len(LAWS) * params.draws)
+    yield work.walk(
+        "simulation", len(LAWS), sums=2.0 * drawn * (params.summands + 2) ** 2, numbers=4 * drawn * params.summands
+    )
+
+
 def _outcome(
     laws: Sequence[Law], poisson_1: Mapping[str, float], intervals: Mapping[str, shared.Intervals], summands: int
 ) -> Outcome:
@@ -364,5 +372,6 @@ EXPERIMENT = Experiment(
     ),
     params=Params,
     simulate=simulate,
+    passes=passes,
     draw=draw,
 )

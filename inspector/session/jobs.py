@@ -40,6 +40,7 @@ from inspector.store.results import save_measured
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
+    from inspector.statistics.costs import Ahead
 
 TOLD_SECONDS = 0.5
 """Between two messages about progress; a change of state is told at once."""
@@ -75,6 +76,8 @@ class JobRunner:
         self._queue: deque[Job] = deque()
         self._running: _Running | None = None
         self._told_at = self._written_at = float("-inf")
+        self.ahead_of: Callable[[RunSpec], Ahead] | None = None
+        """The passes of a run; None: nobody can tell."""
 
     @property
     def busy(self) -> bool:
@@ -244,9 +247,8 @@ class JobRunner:
         job = replace(job, state="running", started=now, beat=now)
         work: Turns[Event] = Turns(lambda turns: work_on(job.spec, loaded, turns))
         self._running = _Running(job, self._store.log(job.id), work)
-        # The second pass is sure to follow the first; what experiments measure for themselves cannot be counted yet.
-        plan = loaded.plan
-        self._running.tokens_after["moments"] = int(plan.test.any(dim=1).sum()) * plan.test.shape[1]
+        if self.ahead_of is not None:
+            self._running.ahead = self.ahead_of(job.spec)
         self._running.log.say("running")
         self._write(job)
         self._tell(JobTold(job=info(job)))
@@ -259,9 +261,9 @@ class JobRunner:
                 stage, done, total = event.name, event.contexts_done, event.contexts_total
                 if stage in SHARED and not job.seconds.keys() - {""}:
                     running.add_shared()
-                after = running.tokens_after.get(stage, 0) / max(event.tokens_per_second, 1e-9)
+                left = event.seconds_left if running.ahead is None else running.ahead.left(event)
                 said = f"{done} of {total} contexts, {event.tokens_per_second:,.0f} tokens/s"
-                job = running.at(stage, done, total, event.tokens_per_second, event.seconds_left + after, said)
+                job = running.at(stage, done, total, event.tokens_per_second, left, said)
             case TrainProgress():
                 done, total = event.tokens_done, event.tokens_total
                 said = f"{done:,} of {total:,} tokens"
@@ -324,8 +326,8 @@ class _Running:
         self.job = job
         self.log = job_log
         self.work = work
-        self.tokens_after: dict[str, int] = {}
-        """By pass, tokens of the passes that are known to follow."""
+        self.ahead: Ahead | None = None
+        """Its passes; None: nobody can tell."""
         self.seconds = 0.0
         """Spent in steps since the last `take_seconds`: what views asked in between is not counted."""
 

@@ -107,6 +107,7 @@ class GetCosts(Message, frozen=True, kw_only=True):
     """What experiments would cost on this target. Answered by Costs (last)."""
 
     experiments: list[str]
+    params: dict[str, str] = {}
 
 
 class StartJob(Message, frozen=True, kw_only=True):
@@ -394,11 +395,16 @@ class LatentView(Message, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one experiment would cost beside the others asked for."""
+    """What one experiment would cost."""
 
     experiment: str
     seconds: float | None
-    """None: cannot be told yet."""
+    """Beside the shared passes and those asked for before it, with which it may share a measurement; None: it is not
+    known."""
+    alone: float | None = None
+    """Seconds over all passes if nothing else is asked for, the shared ones included; None: not known."""
+    measured: bool = False
+    """Whether it has taken that time here, rather than being expected to."""
     why_not: str = ""
     """Not empty: it cannot run on this target, and why."""
 

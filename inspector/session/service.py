@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, panics_are_errors
 from inspector.session import discovery
-from inspector.session.costs import FitClock, costs
+from inspector.session.costs import Costing, FitClock
 from inspector.session.jobs import JobRunner
 from inspector.session.loading import first_layer, load, ready_message
 from inspector.session.protocol import (
@@ -169,6 +169,8 @@ class Service:
         from inspector.session.fitting import Fits
         from inspector.session.texts import Texts
 
+        costing = Costing(loaded, self._clock)
+        self.jobs.ahead_of = lambda spec: costing.ahead(spec, self.jobs.jobs())
         texts = self._texts = Texts(loaded)
         self._fits = Fits(loaded, texts.fits)
         self._fits.want("excluded")
@@ -179,7 +181,7 @@ class Service:
             GetPairs: texts.pairs,
             AnalysePrompt: texts.prompt,
             SetPolicy: texts.set_policy,
-            GetCosts: lambda _, asked: costs(asked, loaded, self.jobs.jobs(), self._clock.seconds),
+            GetCosts: lambda _, asked: costing.answer(asked, self.jobs.jobs()),
             Generate: lambda view, asked: self._take_steps(view, asked, texts.generate(view, asked)),
             GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
         }

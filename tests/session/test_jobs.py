@@ -377,19 +377,25 @@ def test_no_job_is_made_for_a_target_that_there_is_not(
     assert [m.exit_code for m in running.told[view - 1] if isinstance(m, Failed) and m.request == 1] == [3]
 
 
-def test_estimates_come_from_what_was_measured_here(running: Running, loaded: Loaded) -> None:
+def test_estimates_are_counted_first_and_then_what_was_measured_here(running: Running, loaded: Loaded) -> None:
     def ask(request: int, *experiments: str) -> Costs:
-        answer = running.ask(1, GetCosts(request=request, experiments=list(experiments)))
+        answer = running.ask(1, GetCosts(request=request, experiments=list(experiments), params=QUICK))
         assert isinstance(answer, Costs), answer
         return answer
 
     running.until(1, finished)
-    before = ask(1, "error-vector", "ce-splice")
+    before = ask(1, "error-vector", "ce-splice", "theory-c1")
     assert before.shared_seconds is not None  # the fit has done the same work
     assert before.shared_seconds > 0
-    assert [each.seconds for each in before.costs] == [0.0, None]
+    vector, splice, theory = before.costs
+    assert not any(each.measured for each in before.costs)
+    assert (vector.seconds, vector.alone) == (0.0, before.shared_seconds)
+    assert splice.seconds is not None
+    assert splice.alone == pytest.approx(before.shared_seconds + splice.seconds, rel=0.1)  # two digits each
+    assert theory.alone == theory.seconds  # it makes no pass over this target's tokens
     until_state(running, start(running, "ce-splice", request=2).id, "done")
     (after,) = ask(3, "ce-splice").costs
+    assert after.measured
     assert after.seconds is not None
     assert after.seconds > 0
     assert isinstance(running.ask(1, GetCosts(request=4, experiments=["nope"])), Failed)
@@ -397,7 +403,7 @@ def test_estimates_come_from_what_was_measured_here(running: Running, loaded: Lo
 
 def test_what_cannot_run_says_why(loaded: Loaded, toy_target: TargetSpec, folders: Path) -> None:
     few = replace(loaded, plan=replace(loaded.plan, n_train=319))
-    told = costs.costs(GetCosts(request=1, experiments=["error-vector"]), few, [], None)
+    told = costs.Costing(few, costs.FitClock()).answer(GetCosts(request=1, experiments=["error-vector"]), [])
     assert told.shared_seconds is None
     assert told.costs[0].seconds is None
     assert told.costs[0].why_not.startswith("The regression needs 320 training tokens")
