@@ -11,9 +11,9 @@ small models take longer than this says. Whoever has measured a pass scales by w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inspector.sources.memory_plan import Sizes
 from inspector.statistics.profiles import ERROR_COVARIANCE, Need
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from inspector.engine.plan import Plan
     from inspector.events import PassProgress
-    from inspector.experiment import Experiment, FitParams
     from inspector.spec import SaeRef
 
 KEPT_BYTES = 256 << 20
@@ -228,6 +227,30 @@ def shared_passes(work: Workload, needs: Iterable[Need]) -> list[Pass]:
 # ---- experiments ----------------------------------------------------------------------------------------------------
 
 
+class Priced(Protocol):
+    """What is asked of an experiment here; see `inspector.experiment.Experiment`."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Of the shared passes."""
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether it makes those passes."""
+
+    @property
+    def own_work(self) -> Callable[..., Any] | None:
+        """What it does beside them."""
+
+    @property
+    def passes(self) -> Callable[[Workload, Any], Iterable[Pass]] | None:
+        """Of that work, from the target and its parameters."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What one experiment costs."""
@@ -244,8 +267,8 @@ class Estimate:
 
 
 def estimate(
-    experiments: Sequence[Experiment],
-    params: Mapping[str, FitParams],
+    experiments: Sequence[Priced],
+    params: Mapping[str, object],
     work: Workload,
     rates: Rates,
     *,
@@ -290,14 +313,14 @@ def estimate(
     return found, shared_seconds if of_target else 0.0
 
 
-def _own_passes(experiment: Experiment, params: FitParams, work: Workload) -> list[Pass] | None:
+def _own_passes(experiment: Priced, params: object, work: Workload) -> list[Pass] | None:
     """What it does beside the shared passes; None if it does something and does not say what."""
     if experiment.own_work is None:
         return []
     return None if experiment.passes is None else list(experiment.passes(work, params))
 
 
-def passes_of(experiments: Sequence[Experiment], params: Mapping[str, FitParams], work: Workload) -> list[Pass]:
+def passes_of(experiments: Sequence[Priced], params: Mapping[str, object], work: Workload) -> list[Pass]:
     """Every pass of one run, in its order: those that are shared, then each measurement once, then simulations."""
     ordered = sorted(experiments, key=lambda each: not each.needs_target)
     own = {(each.own_work, params[each.id]): _own_passes(each, params[each.id], work) or () for each in ordered}
