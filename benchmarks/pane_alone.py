@@ -29,14 +29,15 @@ class PaneAlone(App[None]):
 
     def on_mount(self) -> None:
         """Colour it by a finished map."""
-        session = FakeSession(context_length=8192)
+        session = self.session = FakeSession(context_length=8192)
         pane = self.query_one(TokenPane)
         pane.set_document(ScoredText.of(session.context_scores(0, session.epochs)).document)
         pane.focus()
 
     def action_width(self, width: int) -> None:
         """The middle L0 of a width."""
-        self.query_one(TokenPane).set_sae(3 * width + 1)
+        row = 3 * width + 1
+        self.query_one(TokenPane).set_sae(row, self.session.ranges(row, self.session.epochs))
 
 
 if __name__ == "__main__":

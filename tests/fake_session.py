@@ -296,6 +296,7 @@ class FakeSession:
                     fvu=fvu,
                     fvu_nonlinear=fvu * (1 - r2),
                     l0=self.saes[row].nominal_l0,
+                    ranges=self.ranges(row, epoch),
                 )
             )
         return MapImproved(
@@ -307,6 +308,15 @@ class FakeSession:
             finished=epoch >= self.epochs and not self.job_running,
             policy=policy,
         )
+
+    def ranges(self, row: int, epoch: int) -> dict[str, tuple[float, float]]:
+        """About what the scores of an SAE run over."""
+        fvu, share = self.quality(row)
+        total = 17.0 * math.sqrt(fvu)
+        linear, rest = math.sqrt(share * (1 - 0.5**epoch)), math.sqrt(1 - share * (1 - 0.5**epoch))
+        ends = {"total": (0.7, 1.4), "linear": (0.7 * linear, 1.4 * linear), "nonlinear": (0.7 * rest, 1.4 * rest)}
+        norms = {name: (low * total, high * total) for name, (low, high) in ends.items()}
+        return norms | {"fvu": (fvu * (0.7 * rest) ** 2, fvu * (1.4 * rest) ** 2)}
 
     def detail(self, asked: GetDetail) -> TokenDetail:
         """Latents and guesses that depend on the token and the SAE."""

@@ -1,29 +1,27 @@
 """From a number to one of a few levels, with edges a reader can say aloud.
 
-The edges come from robust quantiles of the included tokens of the documents shown so far, over all SAEs together: if
-every SAE had its own scale, a wider SAE could not look better than a narrow one. They are refreshed when the number of
-documents has doubled, so colours settle instead of flickering. The legend says the edges beside the colours, for
-screen, export and command line.
+A colour means the same in every context. The share of nonlinear error has one scale for ever, centred on a half: a
+token is painted nonlinear when more than half of its error is. A size has one scale per SAE and text, from quantiles
+that the session measured on ordinary held-out tokens; the loss has one in nats. Only where a reader asks for it, or
+nothing has been measured yet, are the edges those of the context on the screen, and then the legend says so. The
+legend says the edges beside the colours, for screen, export and command line.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
 from inspector.drawing.lines import clipped
 from inspector.drawing.palette import OUTLIER_MARK, CellStyle, Run, TokenPalette
-from inspector.drawing.tokens import MEASURES, Measure, TokenDocument, TokenMode
+from inspector.drawing.tokens import Measure, TokenDocument, TokenMode
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.2, 0.97
 """A fifth of the tokens stays plain, so that the others stand out; the upper tail of error norms is long and few."""
 SHARE_QUANTILE = 0.03
 """A share has two interesting ends: its edges cover the bulk between this quantile and its mirror."""
-TOKENS_PER_DOCUMENT = 64
-"""Sampled from each document and SAE, evenly spaced. With 40 SAEs and all measures about 10 ms of Python."""
-MAX_SAMPLE = 8192
 TINY = 1e-6
 """Values below this are nothing, and values that differ by less than this part of themselves are the same."""
 _NICE = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -54,30 +52,45 @@ class LevelScale:
         return tuple(f"{value:.2g}" for value in values)
 
 
-def nice_scale(values: Sequence[float], n_levels: int, *, upper_limit: float | None = None) -> LevelScale:
-    """Equal steps of a round width that cover the bulk of the values.
+def nice_scale(low: float, high: float, n_levels: int) -> LevelScale:
+    """Equal steps of a round width: the first edge near `low`, the last near `high`.
 
     Args:
-        values: Sample of a measure that is never negative; NaN and infinities are ignored. Empty: as if from 0 to 1.
+        low: what the bulk of a measure that is never negative begins at.
+        high: where it ends; not above `low`, or nothing at all: edges around it.
         n_levels: At least 2.
-        upper_limit: What a measure with two interesting ends never exceeds (1 for a share). Without it the first edge
-            is near the low quantile and the last near the high one; with it the levels split the bulk evenly.
+    """
+    low, high = _spread(low, high)
+    n_edges = n_levels - 1
+    step = _nice_step((high - low) / max(n_edges - 1, 1), 1.0)
+    grid = step if n_edges > 1 else _nice_step(step / 5, 1.0)
+    return _stepped(low, high, n_edges, step, grid, None)
+
+
+def relative_scale(values: Iterable[float], n_levels: int, upper_limit: float | None = None) -> LevelScale:
+    """The scale of these values alone.
+
+    Args:
+        values: of a measure that is never negative; NaN and infinities are ignored. None: as if from 0 to 1.
+        n_levels: At least 2.
+        upper_limit: What a measure with two interesting ends never exceeds (1 for a share): its levels split the bulk
+            evenly. Without it the edges run from the low quantile to the high one.
     """
     known = sorted(value for value in values if isfinite(value)) or [0.0, 1.0]
-    n_edges = n_levels - 1
     if upper_limit is None:
-        low, high = _spread(_quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE))
-        step = _nice_step((high - low) / max(n_edges - 1, 1), 1.0)
-        grid = step if n_edges > 1 else _nice_step(step / 5, 1.0)
-    else:
-        low, high = _spread(_quantile(known, SHARE_QUANTILE), _quantile(known, 1 - SHARE_QUANTILE))
-        step = _nice_step(min(high - low, upper_limit) / n_levels, 0.01)
-        grid = min(step, upper_limit / 20)
+        return nice_scale(_quantile(known, LOW_QUANTILE), _quantile(known, HIGH_QUANTILE), n_levels)
+    low, high = _spread(_quantile(known, SHARE_QUANTILE), _quantile(known, 1 - SHARE_QUANTILE))
+    step = _nice_step(min(high - low, upper_limit) / n_levels, 0.01)
+    return _stepped(low, high, n_levels - 1, step, min(step, upper_limit / 20), upper_limit)
+
+
+def _stepped(low: float, high: float, n_edges: int, step: float, grid: float, limit: float | None) -> LevelScale:
+    """Edges of this step on this grid, around the middle of two ends, above 0 and below the limit."""
     while True:
         reach = step * (n_edges - 1)
         first = max(round((low + high - reach) / 2 / grid), 1) * grid
-        if upper_limit is not None:
-            first = min(first, (ceil((upper_limit - reach) / grid - 1e-9) - 1) * grid)
+        if limit is not None:
+            first = min(first, (ceil((limit - reach) / grid - 1e-9) - 1) * grid)
         if first > 1e-9 * step:
             return LevelScale(edges=tuple(float(f"{first + index * step:.10g}") for index in range(n_edges)))
         step = _nice_step(step * 0.79, 0.01)  # Too wide to fit below the limit.
@@ -109,81 +122,30 @@ def _quantile(ordered: Sequence[float], q: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-class ScaleBook:
-    """The scales of all measures, learnt from the documents shown."""
-
-    def __init__(self) -> None:
-        """Start empty: every scale covers 0 to 1 until a document was observed."""
-        self._epoch = 0
-        self._samples: dict[str, _Sample] = {measure.id: _Sample() for measure in MEASURES}
-        self._scales: dict[tuple[str, int], tuple[_Sample, int, LevelScale]] = {}
-        self._seen: set[tuple[str, int, int]] = set()
-
-    def observe(self, document: TokenDocument) -> None:
-        """Learn from the included tokens of a document; the same document and epoch counts once.
-
-        Scores from a newer linear map replace what older maps said.
-        """
-        key = (document.source, document.context, document.epoch)
-        if document.source == "context":
-            if key in self._seen:
-                return
-            self._seen.add(key)
-        if document.epoch < self._epoch:
-            return
-        positions = list(document.included())
-        positions = positions[:: max(1, len(positions) // TOKENS_PER_DOCUMENT)]
-        if not positions or not document.saes:
-            return
-        if document.epoch > self._epoch:
-            self._epoch = document.epoch
-            for measure in MEASURES:
-                if measure.needs_map:
-                    self._samples[measure.id] = _Sample()
-        for sae in range(len(document.saes)):
-            rows = [document.scalars(position, sae) for position in positions]
-            for measure in MEASURES:
-                if measure.per_sae or sae == 0:
-                    self._samples[measure.id].add([measure.value(row) for row in rows])
-        for sample in self._samples.values():
-            sample.documents += 1
-
-    def scale(self, measure: Measure, n_levels: int) -> LevelScale:
-        """The scale of a measure with this many levels. Cheap: computed when the documents observed have doubled."""
-        sample = self._samples[measure.id]
-        key = (measure.id, n_levels)
-        known = self._scales.get(key)
-        if known is not None and known[0] is sample:
-            documents = known[1]
-            if sample.documents == documents or sample.documents < 2 * documents:
-                return known[2]
-        scale = nice_scale(sample.values, n_levels, upper_limit=measure.upper_limit)
-        self._scales[key] = (sample, sample.documents, scale)
-        return scale
+Ranges = Mapping[str, tuple[float, float]]
+"""By measure: the low and the high quantile over ordinary tokens of the whole text."""
 
 
-class _Sample:
-    """A bounded, evenly thinned sample."""
+def scale_of(
+    measure: Measure, n_levels: int, ranges: Ranges, document: TokenDocument | None, sae: int, *, relative: bool
+) -> tuple[LevelScale, bool]:
+    """The scale of a measure, and whether it is that of one document alone.
 
-    def __init__(self) -> None:
-        self.values: list[float] = []
-        self.documents = 0
-        self._stride = 1
-        self._skip = 0
-
-    def add(self, values: Sequence[float]) -> None:
-        """Take every stride-th finite value; thin out when full."""
-        for value in values:
-            if not isfinite(value):
-                continue
-            if self._skip:
-                self._skip -= 1
-                continue
-            self._skip = self._stride - 1
-            self.values.append(value)
-        while len(self.values) > MAX_SAMPLE:
-            self.values = self.values[::2]
-            self._stride *= 2
+    Args:
+        measure: whose.
+        n_levels: as many as the palette has.
+        ranges: measured on the text, of the SAE that is shown; empty: nothing yet.
+        document: what is shown.
+        sae: an index into its `saes`.
+        relative: whether the reader wants the edges of this document.
+    """
+    if not relative and measure.edges is not None:
+        return LevelScale(edges=measure.edges(n_levels)), False
+    if not relative and measure.id in ranges:
+        return nice_scale(*ranges[measure.id], n_levels), False
+    positions = document.included() if document is not None and document.saes else ()
+    values = [measure.of(document, sae, position) for position in positions] if document is not None else []
+    return relative_scale(values, n_levels, measure.upper_limit), True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +162,12 @@ class LegendData:
     """Whether marks are drawn after the tokens."""
     outliers: bool = False
     """Whether there are tokens that outweigh all others, which no level says."""
+    relative: bool = False
+    """Whether the edges are those of this context alone."""
+
+
+RELATIVE = ("~ ", "this context ", "relative to this context  ")
+"""From short to long: these edges are of what is on the screen and of nothing else."""
 
 
 def legend_runs(legend: LegendData, width: int) -> list[Run]:
@@ -218,7 +186,7 @@ def legend_runs(legend: LegendData, width: int) -> list[Run]:
 def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]:
     mode, palette, marks = legend.mode, legend.palette, legend.marks
     plain = palette.plain
-    runs: list[Run] = []
+    runs: list[Run] = [(RELATIVE[words] if legend.relative else "", palette.strong)]
     if mode.size is not None and legend.size_scale is not None:
         heading = "‖error‖ " if mode.share is not None else f"{mode.size.title}  "
         levels = range(palette.n_sizes)
@@ -229,8 +197,12 @@ def _runs(legend: LegendData, *, words: int, swatch: int, gap: str) -> list[Run]
         runs += [(heading if words > 1 else "", plain), *_scale(legend.size_scale, mode.size, swatches, gap, plain)]
     if mode.share is not None and legend.share_scale is not None:
         if mode.size is not None:
+            top = palette.n_sizes - 1
             letter = "a" if palette.depth == "none" else " "  # Underlines need something to be under.
-            swatches = [(letter * swatch, palette.style(mode, palette.n_sizes - 1, k)) for k in range(palette.n_shares)]
+            swatches = [
+                ((palette.mark(mode, top, k) if marks else letter) * swatch, palette.style(mode, top, k))
+                for k in range(palette.n_shares)
+            ]
             before, after = ((" │ ", ""), (" │ lin ", " nonlin"), (" │ linear ", " nonlinear"))[words]
         else:
             swatches = [

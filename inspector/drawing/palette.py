@@ -19,9 +19,13 @@ from inspector.drawing.tokens import TokenMode
 Depth = Literal["truecolor", "256", "16", "none"]
 
 LEVEL_MARKS = "▁▂▃▄▅▆▇█"
-"""Second channel: level 0 to 7 as a bar of that height."""
-DIGITS = "01234567"
-"""The same for terminals whose font has no eighth blocks (the Linux console)."""
+"""Of figures: level 0 to 7 as a bar of that height."""
+SIDE_MARKS = (" ⡀⡄⡆⡇", " ⣀⣤⣶⣿", " ⢀⢠⢰⢸")
+"""Second channel of tokens, both numbers in one cell: the height is the size; the left column is linear, the right one
+nonlinear, both are about equal. No character of any language or code is among them; eighth blocks read as underscores
+there. What is small stays blank."""
+CONSOLE_MARKS = (" ┤╡╢╣", " ┼╪╫╬", " ├╞╟╠")
+"""The same for terminals whose font has no braille (the Linux console): the arms point to the side."""
 MIN_CONTRAST = 4.5
 """WCAG AA for text."""
 
@@ -38,7 +42,7 @@ class CellStyle:
     reverse: bool = False
 
 
-OUTLIER_MARK = "^"
+OUTLIER_MARK = "▲"
 """In the place of a level's mark."""
 
 
@@ -82,12 +86,22 @@ class TokenPalette:
     """Search hits: underlined and bold if true, reversed if the underline already means something."""
     marks_by_default: bool
     """Whether colour alone is not enough at this depth."""
-    marks: str = LEVEL_MARKS
+    marks: tuple[str, str, str] = SIDE_MARKS
+
+    @property
+    def strong(self) -> CellStyle:
+        """Plain, but bold: of a word that must not be missed."""
+        return replace(self.plain, bold=True)
 
     @property
     def outlier(self) -> CellStyle:
         """Of tokens that outweigh all others: excluded ones reversed, which no level looks like at any depth."""
         return replace(self.excluded, reverse=True, bold=True)
+
+    @property
+    def selected(self) -> CellStyle:
+        """Of text selected with the mouse: as the cursor, which no level looks like, but not bold."""
+        return replace(self.cursor, bold=False, underline=False)
 
     @property
     def n_sizes(self) -> int:
@@ -110,12 +124,24 @@ class TokenPalette:
         return self.mixed[size][share]
 
     def mark(self, mode: TokenMode, size: int | None, share: int | None) -> str:
-        """The second channel's character; a space where nothing is known."""
-        level = share if mode.size is None else size
-        if level is None:
+        """The second channel's character, for size and side alike; a space where nothing is known."""
+        if mode.size is None:
+            if share is None:
+                return " "
+            centre = (len(self.shares) - 1) / 2
+            distance = abs(share - centre) / centre
+            return self.marks[_side(share, centre)][max(1, round(distance * (len(self.marks[0]) - 1)))]
+        if size is None:
             return " "
-        n_levels = len(self.shares) if mode.size is None else self.n_sizes
-        return self.marks[round(level * (len(self.marks) - 1) / (n_levels - 1))]
+        side = {"linear": 0, "nonlinear": 2}.get(mode.ramp, 1)
+        if mode.share is not None and share is not None:
+            side = _side(share, (self.n_shares - 1) / 2)
+        return self.marks[side][round(size * (len(self.marks[0]) - 1) / (self.n_sizes - 1))]
+
+
+def _side(share: int, centre: float) -> int:
+    """0: the linear side, 1: neither, 2: the nonlinear one."""
+    return 1 + (share > centre) - (share < centre)
 
 
 Run = tuple[str, CellStyle]

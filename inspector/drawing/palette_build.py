@@ -275,18 +275,20 @@ def _sixteen_palette() -> TokenPalette:
 
 
 def _colourless_palette(endpoints: Endpoints) -> TokenPalette:
+    """Bold is large, underlined is nonlinear: both can be told with the marks off, too."""
     plain = CellStyle(foreground=endpoints.foreground, background=endpoints.background)
 
     def emphasised(*, underline: bool, bold: bool) -> CellStyle:
         return CellStyle(foreground=plain.foreground, background=plain.background, underline=underline, bold=bold)
 
-    shares = (plain, emphasised(underline=True, bold=False), emphasised(underline=True, bold=True))
-    ramp = (plain,) * SIZES
+    quiet, loud = emphasised(underline=False, bold=False), emphasised(underline=False, bold=True)
+    ramp = tuple(loud if size >= SIZES // 2 else quiet for size in range(SIZES))
+    lined = tuple(emphasised(underline=size > 0, bold=size >= SIZES // 2) for size in range(SIZES))
     return TokenPalette(
         depth="none",
-        mixed=(shares,) * SIZES,
-        ramps={"total": ramp, "linear": ramp, "nonlinear": ramp, "loss": ramp},
-        shares=(plain,) * N_SHARE_LEVELS,
+        mixed=tuple((size, size, under) for size, under in zip(ramp, lined, strict=True)),
+        ramps={"total": ramp, "linear": ramp, "nonlinear": lined, "loss": ramp},
+        shares=(plain, plain, plain, lined[1], lined[-1]),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background, dim=True),
         cursor=CellStyle(foreground=plain.foreground, background=plain.background, bold=True, reverse=True),

@@ -52,6 +52,18 @@ class TokenScalars(NamedTuple):
     linear_error_norm: float
     nonlinear_error_norm: float
 
+    @property
+    def cosine(self) -> float:
+        """Of the angle between linear and nonlinear error, from the three norms; NaN where one is nothing or unknown.
+
+        Over many tokens the two are orthogonal, which is what least squares means; on one token they need not be.
+        """
+        both = 2 * self.linear_error_norm * self.nonlinear_error_norm
+        if not both > 0:
+            return nan
+        rest = self.sae_error_norm**2 - self.linear_error_norm**2 - self.nonlinear_error_norm**2
+        return min(max(rest / both, -1.0), 1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenDocument:
@@ -170,6 +182,8 @@ class Measure:
     """False: the same for every SAE."""
     upper_limit: float | None = None
     """For a measure with two interesting ends: what it never exceeds."""
+    edges: Callable[[int], tuple[float, ...]] | None = None
+    """Edges between so many levels that hold for every text; None: they depend on SAE and text."""
 
     @property
     def percent(self) -> bool:
@@ -210,6 +224,15 @@ def _nonlinear_fvu(token: TokenScalars) -> float:
     return (token.nonlinear_error_norm / token.x_norm) ** 2
 
 
+def _around_a_half(n_levels: int) -> tuple[float, ...]:
+    """A diverging scale: steps of a fifth, the same number on either side of 50%."""
+    return tuple(round(0.5 + 0.2 * (index - (n_levels - 2) / 2), 10) for index in range(n_levels - 1))
+
+
+def _whole_nats(n_levels: int) -> tuple[float, ...]:
+    return tuple(float(nats) for nats in range(1, n_levels))
+
+
 TOTAL = Measure(
     id="total",
     title="SAE error norm",
@@ -242,6 +265,7 @@ SHARE = Measure(
     value=_share,
     needs_map=True,
     upper_limit=1.0,
+    edges=_around_a_half,
 )
 FVU = Measure(
     id="fvu",
@@ -259,6 +283,7 @@ LOSS = Measure(
     value=lambda token: token.loss,
     needs_map=False,
     per_sae=False,
+    edges=_whole_nats,
 )
 MEASURES: tuple[Measure, ...] = (TOTAL, LINEAR, NONLINEAR, SHARE, FVU, LOSS)
 

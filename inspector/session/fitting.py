@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.engine.decomposition import sae_error, squared_norm
+from inspector.drawing.levels import HIGH_QUANTILE, LOW_QUANTILE
+from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.engine.plan import Plan, with_everything
 from inspector.engine.resampling import percentile_estimate, resampling_counts
 from inspector.engine.scores import r2_scalar
@@ -48,6 +49,8 @@ STEP_SECONDS = 0.06
 """What a step should take; a view's question waits for the end of one."""
 EVALUATION_BYTES = 256 * 1024 * 1024
 """For reconstructions of the evaluated contexts; if they take more, they are made anew for every fit."""
+RANGE_TOKENS = 64
+"""Tokens of each evaluated context that say what colours run over: a thousand in all, enough for two quantiles."""
 WIDE = 512
 """From this d on, a fit takes long enough to be done in a thread while questions are answered."""
 
@@ -248,6 +251,8 @@ class _Fit:
         """By context, the parts it is scored in; without reconstructions where they would take too much."""
         self.measured: set[int] = set()
         """Contexts whose error norms were added."""
+        self.sizes: dict[str, list[Tensor]] = {}
+        """By SAE, of tokens scored with the newest maps: [4, n] as `_ranges` takes them."""
 
     def run(self) -> Iterator[Improvement | None]:
         """The whole work."""
@@ -292,6 +297,7 @@ class _Fit:
     def _fitted(self) -> Generator[None, None, dict[str, SaeMaps]]:
         """Maps from what was added so far."""
         self.epoch += 1
+        self.sizes = {sae_id: [] for sae_id in self.sae_ids}
         if self.d < WIDE:
             with torch.inference_mode():
                 return self.first.fit()
@@ -323,8 +329,21 @@ class _Fit:
                     known.update(made)
                 with torch.inference_mode():
                     second.update(part, made)
+                    if index in self.test_contexts[:N_EVALUATED]:
+                        self._note_sizes(second, part, made)
                 yield None
             self.measured.add(index)
+
+    def _note_sizes(self, second: SecondPass, part: ActivationBatch, made: Mapping[str, Reconstruction]) -> None:
+        """Keep four numbers per SAE of some of the scored tokens, evenly spaced."""
+        scored = second.mask(part).nonzero()[:, 0]
+        rows = scored[:: max(1, len(scored) // RANGE_TOKENS)].to(part.x.device)
+        x = part.x[rows]
+        for sae_id, one in made.items():
+            parts = decompose(x, one.x_hat[rows], second.maps[sae_id].error_map)
+            rest = parts.nonlinear_error_norm
+            norms = (parts.sae_error_norm, parts.linear_error_norm, rest, (rest / squared_norm(x).sqrt()).square())
+            self.sizes[sae_id].append(torch.stack(norms).float().cpu())
 
     def _activations(self, index: int) -> ActivationBatch:
         with torch.inference_mode():
@@ -353,7 +372,7 @@ class _Fit:
         plan = self.loaded.plan
         with torch.inference_mode():
             sums = second.finish()
-            qualities = [_quality(sums, sae_id, self.seed) for sae_id in self.sae_ids]
+            qualities = [_quality(sums, sae_id, self.seed, _ranges(self.sizes[sae_id])) for sae_id in self.sae_ids]
         return Improvement(
             maps={sae_id: fitted.error_map for sae_id, fitted in maps.items()},
             message=MapImproved(
@@ -368,7 +387,15 @@ class _Fit:
         )
 
 
-def _quality(sums: HookSums | None, sae_id: str, seed: int) -> SaeQuality:
+def _ranges(sizes: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
+    """What the colours of an SAE run over: quantiles of what `_note_sizes` kept, by id of the measure."""
+    if not sizes:
+        return {}
+    ends = torch.quantile(torch.cat(list(sizes), dim=1), torch.tensor([LOW_QUANTILE, HIGH_QUANTILE]), dim=1).T.tolist()
+    return {name: (low, high) for name, (low, high) in zip(("total", "linear", "nonlinear", "fvu"), ends, strict=True)}
+
+
+def _quality(sums: HookSums | None, sae_id: str, seed: int, ranges: dict[str, tuple[float, float]]) -> SaeQuality:
     """Held-out scores of one SAE; nothing known if nothing is held out."""
     if sums is None:
         return SaeQuality(r2=None, r2_low=None, r2_high=None, fvu=None, fvu_nonlinear=None, l0=None)
@@ -381,6 +408,7 @@ def _quality(sums: HookSums | None, sae_id: str, seed: int) -> SaeQuality:
         fvu=percentile_estimate(sums.fvu(sae_id, counts[:1])).value,
         fvu_nonlinear=percentile_estimate(sums.fvu_nonlinear(sae_id, counts[:1])).value,
         l0=sums.l0(sae_id),
+        ranges=ranges,
     )
 
 

@@ -222,6 +222,9 @@ class SaeQuality(msgspec.Struct, frozen=True, kw_only=True):
     fvu: float | None
     fvu_nonlinear: float | None
     l0: float | None
+    ranges: dict[str, tuple[float, float]] = {}
+    """What colours run over, by id of the measure per SAE (total, linear, nonlinear, fvu): the low and the high
+    quantile of `levels` over ordinary held-out tokens. Empty: not known yet."""
 
 
 class MapImproved(Message, frozen=True, kw_only=True):

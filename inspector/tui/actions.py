@@ -46,6 +46,7 @@ ACTIONS = actions_of(
     "stream",
     ("mode", "m", "do('step_mode', 1)", "Next colour mode", "mode"),
     ("mode-back", "M", "do('step_mode', -1)", "Previous colour mode"),
+    ("relative", "v", "do('toggle_relative')", "Colours relative to this context, or the same everywhere"),
     *(
         (f"width-{n}", str(n), f"do('press_width', {n - 1})", f"Width {n}: enable and colour by it; again: disable it")
         for n in range(1, 10)
@@ -62,7 +63,7 @@ ACTIONS = actions_of(
     ("context-back", "< ,", "do('step_context', -1)", "Previous context"),
     ("prompt", "p", "type('prompt')", "Analyse a text of yours", "prompt"),
     ("generate", "g", "do('generate')", "Generate from here", "generate"),
-    ("escape", "escape", "do('leave')", "Stop generating, end search, back to contexts"),
+    ("escape", "escape", "escape", "Stop generating, end search, back to contexts"),
     ("detail", "d", "detail", "Show or hide the detail", "detail"),
     ("marks", "u", "marks", "Marks, for reading without colour"),
     ("zoom-in", "+", "zoom(-1)", "Plot: fewer tokens, wider", "zoom"),

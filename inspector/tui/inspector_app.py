@@ -82,7 +82,8 @@ class InspectorApp(App[int]):
 
     TITLE = "dm-inspect"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True, id="app.quit"),
+        Binding("ctrl+q", "quit", "quit", show=False, priority=True, id="app.quit"),
+        Binding("ctrl+c", "copy_selection", "copy", show=False, priority=True, id="app.copy"),
         Binding("ctrl+z", "suspend_process", "suspend", show=False, priority=True, id="app.suspend"),
     ]
     CSS = """
@@ -331,6 +332,16 @@ class InspectorApp(App[int]):
     async def action_quit(self) -> None:
         """The keys that leave from anywhere."""
         self.leave()
+
+    async def action_copy_selection(self) -> None:
+        """What is selected, with the mouse or in a field that is typed into; where nothing is, which key leaves."""
+        typed = getattr(self.screen.focused, "selected_text", "")  # of an Input or a TextArea, which may not be loaded
+        text = typed or self.screen.get_selected_text()
+        if text:
+            self.copy_to_clipboard(text)
+            self.notify(f"Copied {len(text):,} characters.", timeout=2)
+        else:
+            self.notify("Nothing is selected. Drag over text to copy it; q quits.", timeout=4)
 
     def leave(self) -> None:
         """Leave; with the exit code of what failed, if nothing was ever shown. While a job runs, ask first."""

@@ -61,6 +61,8 @@ class StreamState:
         self.choice: SaeChoice | None = None
         """None until the session has said which SAEs there are."""
         self.mode: TokenMode = DEFAULT_MODE
+        self.relative = False
+        """Whether the colours' edges are those of the text shown, and not the same for all."""
         self.texts = Texts()
         self.text: ScoredText | None = None
         """What is shown; None until the first text came."""
@@ -337,6 +339,10 @@ class StreamState:
     def step_mode(self, step: int) -> None:
         """Another meaning of the colours."""
         self.mode = next_mode(self.mode, step)
+
+    def toggle_relative(self) -> None:
+        """Edges of this context alone, or those of the whole text again."""
+        self.relative = not self.relative
 
     def press_width(self, index: int) -> None:
         """A number key."""

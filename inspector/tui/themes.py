@@ -34,7 +34,7 @@ from textual.theme import Theme as TextualTheme
 import inspector
 from inspector.disk.files import read_text
 from inspector.disk.folders import user_folder
-from inspector.drawing.palette import DIGITS, Depth, Endpoints, TokenPalette
+from inspector.drawing.palette import CONSOLE_MARKS, Depth, Endpoints, TokenPalette
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest
 
@@ -92,8 +92,8 @@ class Theme(TextualTheme):
     def palette(self, depth: Depth) -> TokenPalette:
         """The token palette at a colour depth; a theme of 16 colours has no other but none."""
         palette = _palette(self._endpoints(), "16" if self.ansi and depth != "none" else depth)
-        # The font of the Linux console has no eighth blocks.
-        return replace(palette, marks=DIGITS) if os.environ.get("TERM") == "linux" else palette
+        # The font of the Linux console has no braille.
+        return replace(palette, marks=CONSOLE_MARKS) if os.environ.get("TERM") == "linux" else palette
 
     def _endpoints(self) -> Endpoints:
         ground, text = self.colours["surface"], self.colours["foreground"]

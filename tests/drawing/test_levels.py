@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.drawing.levels import LegendData, LevelScale, ScaleBook, legend_runs, nice_scale
+from inspector.drawing.levels import LegendData, LevelScale, legend_runs, relative_scale, scale_of
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import LINEAR, LOSS, MODES, SHARE, TOTAL, TokenMode
+from inspector.drawing.tokens import LINEAR, LOSS, MEASURES, MODES, NONLINEAR, SHARE, Measure, TokenDocument, TokenMode
 from tests.drawing.documents import NAN, document, mode_named
 
 SIZES = st.lists(st.floats(0, 1e6, allow_subnormal=False), max_size=60)
@@ -20,7 +21,7 @@ SHARES = st.lists(st.floats(0, 1), max_size=60)
 
 @given(SIZES, st.integers(2, 9))
 def test_edges_ascend_from_above_zero_in_equal_steps(values: list[float], n_levels: int) -> None:
-    edges = nice_scale(values, n_levels).edges
+    edges = relative_scale(values, n_levels).edges
     assert len(edges) == n_levels - 1
     assert edges[0] > 0
     steps = [after - before for before, after in pairwise(edges)]
@@ -30,7 +31,7 @@ def test_edges_ascend_from_above_zero_in_equal_steps(values: list[float], n_leve
 
 @given(SHARES, st.integers(2, 9))
 def test_edges_of_a_share_stay_inside_it(values: list[float], n_levels: int) -> None:
-    edges = nice_scale(values, n_levels, upper_limit=1.0).edges
+    edges = relative_scale(values, n_levels, 1.0).edges
     assert len(edges) == n_levels - 1
     assert edges[0] > 0 and edges[-1] < 1
     assert all(after > before for before, after in pairwise(edges))
@@ -38,8 +39,8 @@ def test_edges_of_a_share_stay_inside_it(values: list[float], n_levels: int) -> 
 
 def test_known_edges() -> None:
     values = [float(value) for value in range(101)]
-    assert nice_scale(values, 8).edges == (24, 36, 48, 60, 72, 84, 96)
-    assert nice_scale([value / 100 for value in values], 5, upper_limit=1.0).labels(percent=True) == (
+    assert relative_scale(values, 8).edges == (24, 36, 48, 60, 72, 84, 96)
+    assert relative_scale([value / 100 for value in values], 5, 1.0).labels(percent=True) == (
         "20",
         "40",
         "60",
@@ -49,7 +50,7 @@ def test_known_edges() -> None:
 
 def test_the_bulk_uses_all_levels_and_outliers_do_not_stretch_them() -> None:
     values = [50.0 + index % 50 for index in range(1000)]
-    scale = nice_scale([*values, 1e9, 2e9], 8)
+    scale = relative_scale([*values, 1e9, 2e9], 8)
     levels = [scale.level(value) for value in values]
     assert set(levels) == set(range(8))
     assert scale.edges[-1] < 110
@@ -77,75 +78,59 @@ def test_labels_share_their_decimals(edges: tuple[float, ...], percent: bool, la
     assert LevelScale(edges=edges).labels(percent=percent) == labels
 
 
+def edges(measure: Measure, of: TokenDocument | None = None, relative: bool = False, n: int = 8) -> tuple[float, ...]:
+    return scale_of(measure, n, {"linear": (20.0, 80.0)}, of, 0, relative=relative)[0].edges
+
+
 def test_excluded_tokens_do_not_count() -> None:
     tokens = ["a"] * 100
     norms = [1e6] * 50 + [10.0 + index for index in range(50)]
-    book, with_them = ScaleBook(), ScaleBook()
-    book.observe(document(tokens, linear=norms, nonlinear=[0.0] * 100, excluded=50))
-    with_them.observe(document(tokens, linear=norms, nonlinear=[0.0] * 100))
-    assert book.scale(LINEAR, 8).edges[-1] < 65
-    assert with_them.scale(LINEAR, 8).edges[-1] > 1e5
+    without = document(tokens, linear=norms, nonlinear=[0.0] * 100, excluded=50)
+    assert edges(LINEAR, without, relative=True)[-1] < 65
+    assert edges(LINEAR, document(tokens, linear=norms, nonlinear=[0.0] * 100), relative=True)[-1] > 1e5
 
 
-def test_edges_settle_they_change_only_when_the_documents_have_doubled() -> None:
-    book = ScaleBook()
-    seen = []
-    for index in range(9):
-        book.observe(document(["a"] * 64, linear=[10.0 * (index + 1)] * 64, nonlinear=[1.0] * 64, context=index))
-        seen.append(book.scale(LINEAR, 8).edges)
-    changed = [after != before for before, after in pairwise(seen)]
-    assert changed == [True, False, True, False, False, False, True, False]
+def test_what_is_measured_on_the_whole_text_is_the_same_in_every_context() -> None:
+    small, large = (document(["a"] * 64, linear=[norm] * 64, nonlinear=[1.0] * 64) for norm in (3.0, 900.0))
+    for measure in (LINEAR, SHARE, LOSS):
+        assert edges(measure, small) == edges(measure, large) == edges(measure)
+    assert edges(LINEAR)[0] == pytest.approx(20, rel=0.2) and edges(LINEAR)[-1] == pytest.approx(80, rel=0.2)
+    assert edges(LINEAR, small, relative=True) != edges(LINEAR, large, relative=True)
 
 
-def test_a_better_map_replaces_what_depends_on_it_and_keeps_the_rest() -> None:
-    book = ScaleBook()
-    book.observe(document(["a"] * 64, epoch=1, linear=[10.0] * 64, nonlinear=[10.0] * 64))
-    loss, before = book.scale(LOSS, 8), book.scale(LINEAR, 8)
-    book.observe(document(["a"] * 64, epoch=2, linear=[90.0] * 64, nonlinear=[10.0] * 64))
-    assert book.scale(LINEAR, 8).edges[0] > before.edges[-1]
-    assert book.scale(LOSS, 8) == loss
-    book.observe(document(["a"] * 64, epoch=1, linear=[10.0] * 64, nonlinear=[10.0] * 64, context=7))
-    assert book.scale(LINEAR, 8).edges[0] > before.edges[-1]  # Late news of an old map is ignored.
+@pytest.mark.parametrize("n", range(2, 8))
+def test_the_scale_of_a_share_is_centred_on_a_half_and_never_moves(n: int) -> None:
+    found = edges(SHARE, document(["a"] * 64, linear=[9.0] * 64, nonlinear=[1.0] * 64), n=n)
+    assert [round(1 - edge, 10) for edge in reversed(found)] == list(found)
+    if n == 5:
+        assert found == (0.2, 0.4, 0.6, 0.8)
 
 
-def test_the_same_context_counts_once() -> None:
-    once, twice = ScaleBook(), ScaleBook()
-    first = document(["a"] * 64, linear=[10.0] * 64, nonlinear=[5.0] * 64)
-    other = document(["a"] * 64, linear=[99.0] * 64, nonlinear=[5.0] * 64, context=1)
-    for book, documents in ((once, [first, other]), (twice, [first, first, other])):
-        for item in documents:
-            book.observe(item)
-    assert once.scale(LINEAR, 8) == twice.scale(LINEAR, 8)
+@pytest.mark.parametrize("depth", ["truecolor", "256", "16", "none"])
+@pytest.mark.parametrize("mode", ["mixed", "share"])
+def test_a_token_that_is_53_percent_nonlinear_is_not_painted_linear(depth: Depth, mode: str) -> None:
+    palette, chosen = build_palette(DEFAULT_ENDPOINTS, depth), mode_named(mode)
+    n = palette.n_shares if chosen.size else len(palette.shares)
+    scale, relative = scale_of(SHARE, n, {}, None, 0, relative=False)
+    level = scale.level(0.53)
+    assert level is not None and level >= (n - 1) / 2 and not relative
+    assert palette.mark(chosen, palette.n_sizes - 1 if chosen.size else None, level) not in "⡀⡄⡆⡇"
 
 
-def test_all_saes_share_one_scale() -> None:
-    book = ScaleBook()
-    book.observe(document(["a"] * 640, linear=[10.0 + index for index in range(640)], nonlinear=[1.0] * 640, n_saes=3))
-    single = ScaleBook()
-    single.observe(document(["a"] * 640, linear=[10.0 + index for index in range(640)], nonlinear=[1.0] * 640))
-    assert book.scale(TOTAL, 8) == single.scale(TOTAL, 8)
+def test_where_nothing_was_measured_the_scale_is_the_contexts_own_and_says_so() -> None:
+    shown = document(["a"] * 64, linear=[10.0] * 64, nonlinear=[2.0] * 64)
+    assert scale_of(NONLINEAR, 8, {}, shown, 0, relative=False) == (relative_scale([2.0] * 64, 8), True)
+    assert scale_of(NONLINEAR, 8, {"nonlinear": (1.0, 5.0)}, shown, 0, relative=False)[1] is False
+    said = text(replace(legend(mode_named("nonlinear")), relative=True), 120)
+    assert said.startswith("relative to this context  nonlinear error norm  ")
+    assert "context" not in text(legend(mode_named("nonlinear")), 120)
 
 
-def test_without_a_map_the_scales_of_its_parts_are_the_empty_ones() -> None:
-    book = ScaleBook()
-    book.observe(document(["a"] * 64, epoch=0))
-    assert book.scale(SHARE, 5) == nice_scale([], 5, upper_limit=1.0)
-    assert book.scale(TOTAL, 8).edges[0] > 1.5  # All totals are 5: edges around it, not from 0 to 1.
-
-
-def test_a_document_without_included_tokens_or_saes_teaches_nothing() -> None:
-    book = ScaleBook()
-    book.observe(document(["a"] * 8, excluded=8))
-    book.observe(document(["a"] * 8, n_saes=0))
-    book.observe(document([]))
-    assert book.scale(TOTAL, 8) == nice_scale([], 8)
-
-
-def test_the_sample_stays_bounded() -> None:
-    book = ScaleBook()
-    for index in range(40):
-        book.observe(document(["a"] * 64, linear=[1.0] * 64, nonlinear=[1.0] * 64, n_saes=10, context=index))
-    assert max(len(sample.values) for sample in book._samples.values()) <= 8192
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.id)
+def test_without_tokens_or_saes_or_a_map_there_is_still_a_scale(measure: Measure) -> None:
+    for of in (document([]), document(["a"] * 8, n_saes=0), document(["a"] * 8, excluded=8), None):
+        assert edges(measure, of, relative=True) == relative_scale([], 8, measure.upper_limit).edges
+    assert len(edges(measure, document(["a"] * 8, epoch=0), relative=True)) == 7
 
 
 DEPTHS: tuple[Depth, ...] = ("truecolor", "256", "16", "none")
@@ -157,8 +142,8 @@ def legend(mode: TokenMode, depth: Depth = "truecolor", marks: bool = False) -> 
     return LegendData(
         mode=mode,
         palette=palette,
-        size_scale=nice_scale([1000.0 + index for index in range(900)], palette.n_sizes) if mode.size else None,
-        share_scale=nice_scale([], n_shares, upper_limit=1.0) if mode.share else None,
+        size_scale=relative_scale([1000.0 + index for index in range(900)], palette.n_sizes) if mode.size else None,
+        share_scale=relative_scale([], n_shares, 1.0) if mode.share else None,
         marks=marks,
     )
 
@@ -169,14 +154,14 @@ def text(data: LegendData, width: int) -> str:
 
 def test_share_with_marks_reads_as_in_the_sketch() -> None:
     assert text(legend(mode_named("share"), marks=True), 80) == (
-        "share of nonlinear error  ▁▁ 20 ▃▃ 40 ▅▅ 60 ▆▆ 80 ██ %"
+        "share of nonlinear error  ⡇⡇ 20 ⡄⡄ 40 ⣀⣀ 60 ⢠⢠ 80 ⢸⢸ %"
     )
 
 
 def test_total_fits_eighty_columns_with_all_its_edges() -> None:
     data = legend(mode_named("total"), marks=True)
-    assert text(data, 80) == "SAE error norm  ▁▁ 1200 ▂▂ 1320 ▃▃ 1440 ▄▄ 1560 ▅▅ 1680 ▆▆ 1800 ▇▇ 1920 ██"
-    assert text(data, 70) == "SAE error norm  ▁▁1200▂▂1320▃▃1440▄▄1560▅▅1680▆▆1800▇▇1920██"
+    assert text(data, 80) == "SAE error norm     1200 ⣀⣀ 1320 ⣀⣀ 1440 ⣤⣤ 1560 ⣤⣤ 1680 ⣶⣶ 1800 ⣶⣶ 1920 ⣿⣿"
+    assert text(data, 70) == "SAE error norm    1200⣀⣀1320⣀⣀1440⣤⣤1560⣤⣤1680⣶⣶1800⣶⣶1920⣿⣿"
 
 
 def test_mixed_shows_size_and_both_hues() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import combinations, pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.color import Color, ColorSystem
 
-from inspector.drawing.palette import MIN_CONTRAST, CellStyle, Depth, TokenPalette
+from inspector.drawing.palette import CONSOLE_MARKS, MIN_CONTRAST, SIDE_MARKS, CellStyle, Depth, TokenPalette
 from inspector.drawing.palette_build import (
     DEFAULT_ENDPOINTS,
     FIXED_256,
@@ -24,6 +25,7 @@ from inspector.drawing.palette_build import (
     to_hex,
     to_oklab,
 )
+from inspector.drawing.safe_text import cell_width
 from inspector.drawing.tokens import MODES
 from inspector.tui.themes import Theme, find_themes, shipped_folder
 from tests.drawing.colour_vision import MACHADO_2009, seen_with
@@ -196,15 +198,37 @@ def test_sixteen_colours_are_distinct_styles_without_red_and_green() -> None:
     assert palette.marks_by_default
 
 
-def test_without_colour_the_mark_says_the_size_and_the_line_the_share() -> None:
+def test_without_colour_style_and_mark_each_say_size_and_side() -> None:
     palette = build_palette(DEFAULT_ENDPOINTS, "none")
     mode = mode_named("mixed")
-    said = {
-        (palette.mark(mode, size, share), palette.style(mode, size, share)) for size in range(8) for share in range(3)
-    }
-    assert len(said) == 24
+    styles = {size: [palette.style(mode, size, share) for share in range(3)] for size in range(8)}
+    assert all(styles[size][2].underline and not styles[size][0].underline for size in range(1, 8))
+    assert [styles[size][0].bold for size in range(8)] == [False] * 4 + [True] * 4
     colours = {(cell.foreground, cell.background) for row in palette.mixed for cell in row}
     assert len(colours) == 1
+    shares = [
+        (palette.style(mode_named("share"), None, k), palette.mark(mode_named("share"), None, k)) for k in range(5)
+    ]
+    assert len(set(shares)) == 5
+
+
+@pytest.mark.parametrize("depth", ["truecolor", "256", "16", "none"])
+def test_the_mark_alone_says_size_and_side_at_every_depth(depth: Depth) -> None:
+    palette = build_palette(DEFAULT_ENDPOINTS, depth)
+    mode = mode_named("mixed")
+    for last, column in ((0, "⡀⡄⡆⡇"), (palette.n_shares - 1, "⢀⢠⢰⢸")):
+        marks = [palette.mark(mode, size, last) for size in range(palette.n_sizes)]
+        assert marks[0] == " " and marks[-1] == column[-1]
+        assert sorted(set(marks[1:])) == sorted(column), "four heights"
+        assert marks[1:] == sorted(marks[1:], key=column.index), "that rise with the size"
+
+
+@pytest.mark.parametrize("marks", [SIDE_MARKS, CONSOLE_MARKS])
+def test_no_mark_can_be_read_as_text(marks: tuple[str, ...]) -> None:
+    characters = set("".join(marks)) - {" "}
+    assert len(characters) == 12
+    assert {unicodedata.category(character) for character in characters} == {"So"}
+    assert all(cell_width(character) == 1 for character in characters)
 
 
 @pytest.mark.parametrize("depth", ["truecolor", "256", "16", "none"])
@@ -226,8 +250,16 @@ def test_a_size_without_a_share_has_the_hue_of_the_total() -> None:
     assert palette.style(mode_named("mixed"), 5, None) == palette.ramps["total"][5]
 
 
-def test_marks_grow_with_the_level_from_lowest_to_full() -> None:
+def test_marks_of_one_number_grow_on_the_side_that_it_is_of() -> None:
     palette = build_palette(DEFAULT_ENDPOINTS, "truecolor")
-    total, share = mode_named("total"), mode_named("share")
-    assert "".join(palette.mark(total, level, None) for level in range(8)) == "▁▂▃▄▅▆▇█"
-    assert "".join(palette.mark(share, None, level) for level in range(5)) == "▁▃▅▆█"
+
+    def row(mode: str, *, by_share: bool = False) -> str:
+        marks = (
+            palette.mark(mode_named(mode), *((None, k) if by_share else (k, None))) for k in range(5 if by_share else 8)
+        )
+        return "".join(marks)
+
+    assert row("total") == row("loss") == " ⣀⣀⣤⣤⣶⣶⣿"
+    assert row("linear") == " ⡀⡀⡄⡄⡆⡆⡇"
+    assert row("nonlinear") == row("fvu") == " ⢀⢀⢠⢠⢰⢰⢸"
+    assert row("share", by_share=True) == "⡇⡄⣀⢠⢸"

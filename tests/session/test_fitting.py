@@ -95,6 +95,28 @@ def test_the_last_map_and_its_scores_are_those_of_least_squares(
     assert quality.l0 == pytest.approx(loaded.saes[row].ref.nominal_l0, rel=0.2)
 
 
+@pytest.mark.parametrize("row", range(4))
+def test_the_ranges_of_the_colours_are_quantiles_over_held_out_tokens(
+    fitted: tuple[list[Improvement], ErrorNorms], loaded: Loaded, row: int
+) -> None:
+    reference = Reference(loaded, row)
+    x, error = reference.x[reference.test], reference.error[reference.test]
+    linear = reference.linear_error(x)
+    rest = np.linalg.norm(error - linear, axis=1)
+    sizes = {
+        "total": np.linalg.norm(error, axis=1),
+        "linear": np.linalg.norm(linear, axis=1),
+        "nonlinear": rest,
+        "fvu": (rest / np.linalg.norm(x, axis=1)) ** 2,
+    }
+    ranges = fitted[0][-1].message.qualities[row].ranges
+    assert set(ranges) == set(sizes)
+    for name, (low, high) in ranges.items():
+        # Of up to 16 of the held-out contexts, so that a fit stays quick: not more than a few ranks away.
+        assert (sizes[name] < low).mean() == pytest.approx(0.2, abs=0.05), name
+        assert (sizes[name] < high).mean() == pytest.approx(0.97, abs=0.02), name
+
+
 def test_the_last_numbers_are_those_of_a_headless_run(
     fitted: tuple[list[Improvement], ErrorNorms], loaded: Loaded
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 
-from inspector.drawing.levels import ScaleBook, legend_runs
+from inspector.drawing.levels import legend_runs, scale_of
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.tokens import MEASURES, SaeColumns, TokenDocument
 from inspector.tui.documents import ScoredText, ranking
@@ -42,10 +42,8 @@ def text(letter: str = "o") -> ScoredText:
 def test_axis_and_colours_are_set_by_the_others() -> None:
     measure = next(each for each in MEASURES if each.id == "total")
     assert text().extent([0], measure) == (4.0, 6.0) and text("t").extent([0], measure) == (4.0, 390.0)
-    books = [ScaleBook(), ScaleBook()]
-    for book, of in zip(books, (text(), text("t")), strict=True):
-        book.observe(of.document)
-    highest = [book.scale(measure, 4).edges[-1] for book in books]
+    found = [scale_of(measure, 4, {}, of.document, 0, relative=True)[0] for of in (text(), text("t"))]
+    highest = [scale.edges[-1] for scale in found]
     assert highest[0] < 10 < highest[1]
 
 
@@ -70,7 +68,7 @@ def test_it_has_a_mark_of_its_own_which_the_legend_names() -> None:
         look = Colouring(
             document=document, sae=0, mode=mode_named("total"), palette=palette, size_scale=None, share_scale=None
         )
-        assert look.look(HEAVY) == (palette.outlier, "^")
+        assert look.look(HEAVY) == (palette.outlier, "▲")
         assert palette.outlier not in (palette.excluded, palette.plain, *palette.shares, *palette.ramps["total"])
     view = TokenPane()
     view.document = text().document

@@ -6,7 +6,7 @@ import pytest
 from textual.app import App
 from textual.widgets import Static
 
-from inspector.drawing.palette import DIGITS, LEVEL_MARKS
+from inspector.drawing.palette import CONSOLE_MARKS, SIDE_MARKS
 from inspector.errors import UsageError
 from inspector.tui.themes import (
     ANSI_NAMES,
@@ -79,12 +79,12 @@ def test_an_ansi_theme_has_the_16_colour_palette_at_every_depth_but_none() -> No
     assert names <= set(ANSI_NAMES)
 
 
-def test_the_linux_console_gets_digits_for_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_linux_console_gets_marks_of_its_font(monkeypatch: pytest.MonkeyPatch) -> None:
     theme = load_theme(shipped_folder() / "okabe.toml")
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert theme.palette("16").marks == LEVEL_MARKS
+    assert theme.palette("16").marks == SIDE_MARKS
     monkeypatch.setenv("TERM", "linux")
-    assert theme.palette("16").marks == DIGITS
+    assert theme.palette("16").marks == CONSOLE_MARKS
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,16 @@ HELP: dict[str, PaneHelp] = {
             "too: the header then shows the numbers with them and, in brackets, without. The line below the tokens "
             "is the legend. Colour modes:",
             *_MODES,
+            "A colour means the same in every context: a share has one scale, centred on 50%; a norm has one per SAE "
+            "and text, from ordinary held-out tokens. v makes the edges those of this context, and the legend says so.",
+            "u shows marks that say the same: the height is the size, the left half is linear, the right nonlinear.",
             "Tokens in reverse are outliers: their activation is more than --outliers times (4) as long as the median. "
             "They are left out of fits, scales and axes like excluded ones, or they would decide them alone.",
             "n walks over the ten worst tokens of this text in the present mode, then goes on to the next "
             "context; o lets it meet outliers too. During a "
             "search it walks over the places found.",
         ),
-        keys=_keys("mode mode-back l0-less l0-more worst worst-back outliers marks policy"),
+        keys=_keys("mode mode-back relative l0-less l0-more worst worst-back outliers marks policy"),
     ),
     "detail": PaneHelp(
         title="The token under the cursor",
@@ -67,7 +70,9 @@ HELP: dict[str, PaneHelp] = {
             "One bar per enabled width. Its length is the norm of sae_error, on one scale for the whole text;"
             " › marks one that is longer. Its two parts show linear and nonlinear error by their share of "
             "squared norms: norms themselves do not add up, since ‖a + b‖ is at most ‖a‖ + ‖b‖ (triangle "
-            "inequality). The numbers behind are the norms.",
+            "inequality). The numbers behind are the norms. cos is the cosine of the angle between the two parts: over "
+            "many tokens they are orthogonal, on one they are not, so total² = linear² + nonlinear² + 2·cos·linear·"
+            "nonlinear.",
             "Latents: those of the active SAE that are on at this token, strongest first, as index and activation.",
             "Next token: the model's own guesses, and what they become when the SAE's output is put in the "
             "activation's place, alone, with the linear error added back, with the nonlinear error added "

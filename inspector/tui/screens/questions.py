@@ -177,7 +177,7 @@ class LeavingScreen(Question[Answer]):
     """Returns what the user wants."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,q,ctrl+q,ctrl+c", "answer('leave')", "leave", show=False, priority=True, id="leaving.leave"),
+        Binding("enter,q,ctrl+q", "answer('leave')", "leave", show=False, priority=True, id="leaving.leave"),
         Binding("c", "answer('cancel')", "cancel the job and leave", show=False, id="leaving.cancel"),
         Binding("escape", "answer('stay')", "stay", show=False, id="leaving.stay"),
     ]

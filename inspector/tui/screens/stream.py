@@ -332,6 +332,12 @@ class StreamScreen(ActionScreen):
         self.tokens.set_marks(self.marks)
         self.post_message(MarksChosen(self.marks))
 
+    async def action_escape(self) -> None:
+        """Off with what covers the tokens, else one step back."""
+        if not self.panes.leave_detail():
+            self.state.leave()
+        await self.settle()
+
     async def action_detail(self) -> None:
         """Show or hide the detail pane."""
         self.panes.toggle_detail()

@@ -2,7 +2,8 @@
 
 The norms come from the scores at hand and follow the cursor at once; latents and guesses are asked for and arrive
 later. Bars: the length is the norm of sae_error on one scale per text; the split is by share of squared norms, since
-norms of parts do not add up (`|a + b| <= |a| + |b|`). The two parts differ in glyph as well as in hue.
+norms of parts do not add up (`|a + b| <= |a| + |b|`): on one token the parts are not orthogonal, and the cosine between
+them is what squares lack to the square of the total. The two parts differ in glyph as well as in hue.
 """
 
 from __future__ import annotations
@@ -31,13 +32,21 @@ MANY_TIMES = 2.0
 GUESS_COLUMNS = (
     ("model", "model"),
     ("Sae", "Sae"),
-    ("Sae + linear", "Sae+linear"),
-    ("Sae + nonlinear", "Sae+nonlin"),
+    ("Sae + linear", "+linear"),
+    ("Sae + nonlinear", "+nonlin"),
 )
-"""Keys of TokenDetail.guesses, and their headings."""
+"""Keys of TokenDetail.guesses, and their headings: the last two are added to the SAE's output."""
+NOTES = (
+    "Bars: length is the total, split by squared norms.",
+    "Parts are not orthogonal on one token:",
+    "total² = linear² + nonlin² + 2·cos·linear·nonlin.",
+)
+"""Under the bars, as far as there is room."""
 N_GUESSES = 3
 LINK = "⇗"
 """After a latent about which a page is known; terminals that know OSC 8 open it on a click."""
+ROOM_FOR_GUESSES = 8
+"""Lines that title, guesses and what separates them take; what a window lacks, notes and latents give up first."""
 TWO_COLUMNS = 78
 """From this width on, a low pane puts latents and guesses beside the norms."""
 
@@ -87,11 +96,13 @@ class DetailPane(LinePane, can_focus=True):
         title = self.title_line(*title_pieces(facts), width)
         if width >= TWO_COLUMNS and height < 18:
             half = width // 2
-            norms = [*norm_lines(facts, half - 2)]
+            norms = norm_lines(facts, half - 2)
+            norms += note_lines(facts, half - 2, height - 1 - len(norms))
             rest = self._rest(width - half - 2, height - 1)
             return [title, *beside(norms, rest, half)]
         inner = width - 2
-        body = [*norm_lines(facts, inner), []]
+        body = norm_lines(facts, inner)
+        body += [*note_lines(facts, inner, height - ROOM_FOR_GUESSES - len(body)), []]
         body += self._rest(inner, height - 1 - len(body))
         return [title, *([(" ", ""), *line] if line else [] for line in body)]
 
@@ -133,18 +144,21 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
     if facts.median_norm and document.x_norm[position] >= MANY_TIMES * facts.median_norm:
         look = "warning" if document.split[position] == OUTLIER else "muted"
         lines.append([(f"{number(document.x_norm[position] / facts.median_norm, 2)} x the median norm", look)])
-    room = max(4, width - 7 - 7 - 1 - 8 - 9 - 4)
-    heading: Line = [(left("", 7), ""), ("  total", "muted"), (" " * (room + 1), "")]
+    roomy = width >= 46
+    linear_room, nonlinear_room, cosine_room = (8, 9, 6) if roomy else (7, 7, 0)
+    room = max(4, width - 7 - 7 - 1 - linear_room - nonlinear_room - cosine_room - 4)
+    heading: Line = [(left("", 7), ""), ("  total", "muted")]
     if has_map:
-        heading += [
-            (f"{LINEAR_GLYPH}", "linear"),
-            (" linear", "muted"),
-            (f" {NONLINEAR_GLYPH}", "nonlinear"),
-            (" nonlin", "muted"),
-            ("  L0", "muted"),
-        ]
+        names = (" linear", " nonlin") if roomy else (" lin", " nonl")
+        parts = (
+            (room + 1 + linear_room, LINEAR_GLYPH, names[0], "linear"),
+            (nonlinear_room, NONLINEAR_GLYPH, names[1], "nonlinear"),
+        )
+        for size, glyph, name, look in parts:
+            heading += [(" " * (size - 1 - len(name)), ""), (glyph, look), (name, "muted")]
+        heading.append((f"{'cos' if cosine_room else '':>{cosine_room}}  L0", "muted"))
     else:
-        heading += [(" no linear map yet", "muted")]
+        heading.append((" " * (room + 1) + " no linear map yet", "muted"))
     lines += [[], heading]
     for index, row in facts.choice.shown:
         scalars = document.scalars(position, row)
@@ -155,11 +169,18 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
         line.append((" ", ""))
         line += bar(scalars.sae_error_norm, scalars.linear_error_norm, scalars.nonlinear_error_norm, facts.scale, room)
         if has_map:
-            line.append((f"{number(scalars.linear_error_norm):>8}", "linear"))
-            line.append((f"{number(scalars.nonlinear_error_norm):>9}", "nonlinear"))
-            line.append((f"{number(scalars.l0, 1):>4}", "muted"))
+            cosine = f"{scalars.cosine:+.2f}".replace("+nan", "-") if roomy else ""
+            line.append((f"{number(scalars.linear_error_norm):>{linear_room}}", "linear"))
+            line.append((f"{number(scalars.nonlinear_error_norm):>{nonlinear_room}}", "nonlinear"))
+            line.append((f"{cosine:>{cosine_room}}{number(scalars.l0, 1):>4}", "muted"))
         lines.append(line)
     return lines
+
+
+def note_lines(facts: TokenFacts, width: int, room: int) -> list[Line]:
+    """What the bars are and why norms of parts do not add up; as many of the sentences as there is room for."""
+    shown = NOTES if room >= len(NOTES) else NOTES[:1] if room >= 1 else ()
+    return [[(cut(note, width), "muted")] for note in shown] if facts.text.has_map else []
 
 
 def bar(total: float, linear: float, nonlinear: float, scale: float, room: int) -> list[Piece]:

@@ -42,7 +42,8 @@ def positions_text(positions: tuple[int, int], context_length: int) -> str:
 
 def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
     """The widths with their keys, from long to short: '1 256●' enabled, '2 512○' not, the active one marked '◉'."""
-    long: Line = [("widths ", "muted")]
+    long: Line = []
+    names: Line = []
     middle: Line = []
     short: Line = []
     for index, label in enumerate(choice.labels):
@@ -54,9 +55,10 @@ def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
         long += [*gap, (f"{key} ", "key" if index < 9 else "muted"), (f"{label}{mark}", look)]
         gap = [] if index == 0 else [(" ", "")]
         short += [*gap, (f"{key}{mark}", look)]
+        names += [*gap, (f"{label}{mark}", look)]
         middle += [*gap, (f"{key} {label}{mark}" if enabled else f"{key}{mark}", look)]
     only: Line = [(f"{choice.labels[choice.active]}◉", f"series-{choice.series(choice.active)} bold")]
-    return long, middle, short, only, []
+    return [("widths ", "muted"), *long], long, names, middle, short, only, []
 
 
 def first_line(session: SessionView, model: str, choice: SaeChoice | None, width: int) -> Line:
@@ -71,7 +73,7 @@ def first_line(session: SessionView, model: str, choice: SaeChoice | None, width
     where = part(
         3, [*short, (layer, ""), (site, "muted")], [*short, (layer, "")], [*short, (layer.replace("layer ", "L"), "")]
     )
-    right = [part(2, *width_parts(choice)), _l0(session, choice)] if choice is not None else []
+    right = [part(5, *width_parts(choice)), _l0(session, choice)] if choice is not None else []
     return fit_ends([name, where], right, width)
 
 

@@ -57,6 +57,8 @@ class StreamPanes(Vertical):
     DEFAULT_CSS = """
     StreamPanes {
         height: 1fr;
+        layers: base over;
+        & #detail-over { layer: over; margin: 2 0 1 0; width: 1fr; height: 1fr; display: none; }
         & #body { height: 1fr; display: none; }
         & #left { width: 1fr; }
         & #tokens { height: 1fr; }
@@ -83,8 +85,10 @@ class StreamPanes(Vertical):
         self._model = model
         self._palette = palette
         self._show_detail = True
-        self._low_is_detail = False
+        self._low_is_detail = True
         """Whether a narrow window shows the detail below the tokens, in the plot's place."""
+        self._over = False
+        """Whether a window without room for either shows the detail over the tokens."""
 
     def compose(self) -> ComposeResult:
         """Everything at once; what is not needed yet is hidden."""
@@ -102,6 +106,7 @@ class StreamPanes(Vertical):
             yield TracePane(id="trace")
             yield PairsPane(id="pairs")
             yield DetailPane(id="detail-low")
+        yield DetailPane(id="detail-over")
         yield JobBar(id="jobs")
         yield LinePane(id="too-small")
 
@@ -135,6 +140,7 @@ class StreamPanes(Vertical):
             "trace": wide or not self._low_is_detail,
             "pairs": wide,
             "detail-low": not wide and self._low_is_detail,
+            "detail-over": fits and has_text and self._over and not (wide or low),
         }
         for name, shown in show.items():
             self.query_one(f"#{name}").display = shown
@@ -149,12 +155,12 @@ class StreamPanes(Vertical):
     @property
     def detail_is_visible(self) -> bool:
         """Whether latents and guesses are worth asking for."""
-        shown = any(pane.display for pane in self._details())
-        return shown and (self.app.size.width >= WIDE or lower_height(*self.app.size) > 0)
+        beside, low, over = (pane.display for pane in self._details())
+        return beside or over or (low and lower_height(*self.app.size) > 0)
 
-    def _details(self) -> tuple[DetailPane, DetailPane]:
-        """Beside the tokens, and below them; by id, since every key asks."""
-        return self.query_one("#detail", DetailPane), self.query_one("#detail-low", DetailPane)
+    def _details(self) -> tuple[DetailPane, ...]:
+        """Beside the tokens, below them, and over them; by id, since every key asks."""
+        return tuple(self.query_one(f"#{name}", DetailPane) for name in ("detail", "detail-low", "detail-over"))
 
     def focused_pane(self) -> str:
         """Name of the pane whose keys and help are shown."""
@@ -163,13 +169,25 @@ class StreamPanes(Vertical):
         if self.state.text is None:
             return "load"
         name = (self.screen.focused.id if self.screen.focused is not None else "") or ""
-        return {"detail": "detail", "detail-low": "detail", "trace": "trace"}.get(name, "tokens")
+        return "trace" if name == "trace" else "detail" if name.startswith("detail") else "tokens"
 
     def toggle_detail(self) -> None:
-        """Show or hide the detail pane; in a narrow window it takes turns with the plot."""
-        self._show_detail = not self._show_detail
-        self._low_is_detail = not self._low_is_detail
+        """Show or hide the detail pane; in a narrow window it takes turns with the plot, in a low one with the tokens,
+        whose keys go on working.
+        """
+        if self.app.size.width >= WIDE:
+            self._show_detail = not self._show_detail
+        elif lower_height(*self.app.size):
+            self._low_is_detail = not self._low_is_detail
+        else:
+            self._over = not self._over
         self.arrange_panes()
+
+    def leave_detail(self) -> bool:
+        """Take the detail off the tokens; whether it was there."""
+        shown, self._over = self.query_one("#detail-over").display, False
+        self.arrange_panes()
+        return shown
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
@@ -197,7 +215,8 @@ class StreamPanes(Vertical):
             return
         start, end = state.title()
         self.query_one(TitleBar).show([(visible(start), "")], visible(end), self.focused_pane() == "tokens")
-        pane.set_sae(state.row)
+        quality = state.session.quality(state.row)
+        pane.set_sae(state.row, quality.ranges if quality is not None else {}, relative=state.relative)
         pane.set_mode(state.mode)
         if state.grew:
             pane.document_grew()

@@ -5,11 +5,12 @@ It takes data and posts messages; it knows no session and no other widget. What 
     pane = TokenPane(id="tokens")
     pane.set_document(document)                    # a TokenDocument; also with better scores of the same tokens:
                                                    # cursor and scroll position stay, the colours sharpen
-    pane.set_sae(3); pane.set_mode(mode); pane.set_palette(palette); pane.set_marks(True); pane.set_hits([range(5, 7)])
+    pane.set_sae(3, ranges); pane.set_mode(mode); pane.set_palette(palette)
+    pane.set_marks(True); pane.set_hits([range(5, 7)])
     pane.move_to(416)                              # the cursor; scrolls if needed, posts CursorMoved
     document.extend(...); pane.document_grew()     # generation: drawn a few times a second, whatever the rate
 
-    pane.document, pane.cursor, pane.sae, pane.mode, pane.palette, pane.marks, pane.scales, pane.legend     # to read
+    pane.document, pane.cursor, pane.sae, pane.mode, pane.palette, pane.marks, pane.legend     # to read
 
     TokenPane.CursorMoved(position)                # the cursor is on another token
     TokenPane.EdgeReached(step)                    # the user walked past the last (+1) or before the first token (-1)
@@ -17,7 +18,7 @@ It takes data and posts messages; it knows no session and no other widget. What 
 
 What things cost at 120x40 in 24-bit colour: a cursor step two small regions (under 400 bytes), a page or a recolouring
 one repaint of the pane. Levels are computed for visible lines only, so a width switch does not depend on the length of
-the document; the edges come from the ScaleBook (`scales`), which learns when a document is set.
+the document; the edges come from ranges that were measured on the whole text.
 
 Styles of tokens come from a `TokenPalette` (`inspector.tui.themes.palette_of(app)`), not from CSS.
 """
@@ -37,10 +38,10 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.timer import Timer
 
-from inspector.drawing.levels import LegendData, ScaleBook
+from inspector.drawing.levels import LegendData, LevelScale, Ranges, scale_of
 from inspector.drawing.palette import TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import DEFAULT_MODE, OUTLIER, TokenDocument, TokenMode
+from inspector.drawing.tokens import DEFAULT_MODE, OUTLIER, Measure, TokenDocument, TokenMode
 from inspector.tui.widgets.line_pane import LineScroll
 from inspector.tui.widgets.token_layout import TokenLayout
 from inspector.tui.widgets.token_lines import Colouring, line_strip, rich_style, selected_text, with_selection
@@ -95,7 +96,10 @@ class TokenPane(LineScroll, can_focus=True):
         """
         super().__init__(id=id)
         self.palette = palette if palette is not None else build_palette(DEFAULT_ENDPOINTS, "truecolor")
-        self.scales = ScaleBook()
+        self.ranges: Ranges = {}
+        """Measured on the whole text, of the SAE that is shown."""
+        self.relative = False
+        """Whether the colours' edges are those of this document alone."""
         self.mode = DEFAULT_MODE
         self.sae = 0
         self.marks = self.palette.marks_by_default
@@ -122,7 +126,6 @@ class TokenPane(LineScroll, can_focus=True):
             cursor: Where to put the cursor; if None, on the first included token of a new document.
         """
         before, self.document = self.document, document
-        self.scales.observe(document)
         is_new = before is None or before.token_ids != document.token_ids or before.tokens != document.tokens
         if is_new:
             self._hits = ()
@@ -137,10 +140,16 @@ class TokenPane(LineScroll, can_focus=True):
             self._reveal(self.cursor)
             self.post_message(self.CursorMoved(self, self.cursor))
 
-    def set_sae(self, sae: int) -> None:
-        """Colour by another SAE's scores (an index into the document's `saes`)."""
-        if sae != self.sae:
-            self.sae = sae
+    def set_sae(self, sae: int, ranges: Ranges, *, relative: bool = False) -> None:
+        """Colour by another SAE's scores.
+
+        Args:
+            sae: an index into the document's `saes`.
+            ranges: of its measures over the whole text.
+            relative: whether the edges are those of this document instead.
+        """
+        if (sae, ranges, relative) != (self.sae, self.ranges, self.relative):
+            self.sae, self.ranges, self.relative = sae, ranges, relative
             self._recolour()
 
     def set_mode(self, mode: TokenMode) -> None:
@@ -177,15 +186,26 @@ class TokenPane(LineScroll, can_focus=True):
     @property
     def legend(self) -> LegendData:
         """What the present colours mean."""
-        mode, palette, scales = self.mode, self.palette, self.scales
-        n_shares = len(palette.shares) if mode.size is None else palette.n_shares
+        mode, palette, relative = self.mode, self.palette, False
+
+        def scale(measure: Measure | None, n_levels: int) -> LevelScale | None:
+            nonlocal relative
+            if measure is None:
+                return None
+            found, own = scale_of(measure, n_levels, self.ranges, self.document, self.sae, relative=self.relative)
+            relative = relative or own
+            return found
+
+        size_scale = scale(mode.size, palette.n_sizes)
+        share_scale = scale(mode.share, len(palette.shares) if mode.size is None else palette.n_shares)
         return LegendData(
             mode=mode,
             palette=palette,
-            size_scale=scales.scale(mode.size, palette.n_sizes) if mode.size else None,
-            share_scale=scales.scale(mode.share, n_shares) if mode.share else None,
+            size_scale=size_scale,
+            share_scale=share_scale,
             marks=self.marks,
             outliers=self.document is not None and OUTLIER in self.document.split,
+            relative=relative,
         )
 
     # ---- laying out -------------------------------------------------------------------------------------------
@@ -317,8 +337,7 @@ class TokenPane(LineScroll, can_focus=True):
         strip = self._line(line, width)
         selection = self.text_selection
         if selection is not None:
-            style = self.screen.get_component_rich_style("screen--selection")
-            strip = with_selection(strip, selection.get_span(line), style)
+            strip = with_selection(strip, selection.get_span(line), rich_style(self.palette.selected))
         return strip.apply_offsets(0, line)
 
     def _line(self, line: int, width: int) -> Strip:

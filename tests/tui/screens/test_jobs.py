@@ -149,8 +149,8 @@ async def test_leaving_while_a_job_runs_asks_once(key: str, leaves: bool, cancel
 async def test_leaving_twice_by_the_same_key_leaves() -> None:
     async with driven(session(("error-vector", "running"))) as app:
         await app.until(lambda: app.home.session.unfinished)
-        await app.press("ctrl+c")
+        await app.press("ctrl+q")
         await app.until(lambda: isinstance(app.app.screen, LeavingScreen))
-        await app.pilot.press("ctrl+c")
+        await app.pilot.press("ctrl+q")
         await app.until(lambda: app.app.return_code is not None)
         assert app.app.return_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.events import MouseMove
 from textual.widgets import Input
 
 from inspector.drawing.tokens import MODES
@@ -12,6 +13,7 @@ from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Gene
 from inspector.tui.screens.help import HelpScreen
 from inspector.tui.widgets.detail import DetailPane
 from inspector.tui.widgets.entry import CommandBar
+from inspector.tui.widgets.token_lines import rich_style
 from inspector.tui.widgets.trace import EnlargedTrace, TracePane
 from tests.fake_session import WORDS, FakeSession
 from tests.tui.driving import Driven, driven
@@ -306,14 +308,33 @@ async def test_d_hides_the_detail_pane_and_shows_it_again() -> None:
         assert app.home.query_one("#detail").region.width == 54
 
 
-async def test_in_a_narrow_window_d_swaps_plot_and_detail() -> None:
+async def test_a_narrow_window_shows_the_predictions_and_d_swaps_them_for_the_plot() -> None:
     async with driven(size=(80, 24)) as app:
-        assert app.home.query_one(TracePane).region.height == 8
-        await app.press("d")
         low = app.home.query_one("#detail-low", DetailPane)
         assert low.region.size == (80, 8)
-        assert app.home.query_one(TracePane).region.height == 0
-        await app.until(lambda: any("latents of" in line or "next token" in line for line in app.screen_text()))
+        await app.until(lambda: any("next token" in line for line in app.screen_text()))
+        for heading in ("model", "Sae", "+linear", "+nonlin"):
+            assert any(f" {heading} " in line for line in app.screen_text()), heading
+        await app.press("d")
+        assert app.home.query_one(TracePane).region.height == 8
+        assert low.region.height == 0
+
+
+async def test_in_the_smallest_window_d_shows_the_details_over_the_tokens_whose_keys_go_on() -> None:
+    async with driven(size=(60, 16)) as app:
+        assert "1 256●  2 512○  3 1k◉  4 2k○  5 4k●" in app.screen_text()[0], "widths keep their names"
+        await app.press("d")
+        over = app.home.query_one("#detail-over", DetailPane)
+        assert over.region.size == (60, 13)
+        await app.until(lambda: any("next token" in line for line in app.screen_text()))
+        assert "position 32" in app.screen_text()[2]
+        await app.press("right")
+        assert "position 33" in app.screen_text()[2]
+        assert app.screen_text()[-1].rstrip().endswith("? help")
+        await app.press("escape")
+        assert over.region.height == 0 and app.home.state.place.position == 33
+        await app.press("d", "d")
+        assert over.region.height == 0
 
 
 async def test_help_is_about_the_focused_pane() -> None:
@@ -503,3 +524,68 @@ async def test_hostile_tokens_a_single_sae_and_no_map_are_all_browsable(session:
             await app.press(key)
         for line in app.screen_text():
             assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in line)
+
+
+# ---- selecting and copying ------------------------------------------------------------------------------------------
+
+
+async def drag(app: Driven, start: tuple[int, int], end: tuple[int, int]) -> None:
+    """The left button down at one cell of the tokens, moved to another, and up."""
+    await app.pilot.mouse_down(app.home.tokens, offset=start)
+    await app.pilot._post_mouse_events([MouseMove], app.home.tokens, offset=end, button=1)
+    await app.pilot.mouse_up(app.home.tokens, offset=end)
+    await app.settle()
+
+
+@pytest.mark.parametrize("theme", ["okabe", "dark", "light", "sixteen"])
+async def test_what_is_dragged_over_is_seen_and_ctrl_c_copies_it_and_stays(theme: str) -> None:
+    async with driven(theme=theme) as app:
+        pane = app.home.tokens
+        pane.set_marks(False)
+        style = rich_style(pane.palette.selected)
+
+        def shown() -> str:
+            looks = [(part.text, part.style) for part in pane.render_line(4) if part.style]
+            return "".join(text for text, look in looks if (look.color, look.bgcolor) == (style.color, style.bgcolor))
+
+        assert shown() == ""
+        await drag(app, (5, 3), (20, 4))
+        text = app.home.get_selected_text()
+        assert text and "\n" in text
+        assert text.rpartition("\n")[2].strip() in shown()
+        await app.press("ctrl+c")
+        assert app.app.clipboard == text
+        assert app.app.return_code is None and app.app.screen is app.home
+
+
+async def test_ctrl_c_without_a_selection_says_what_quits() -> None:
+    async with driven(notifications=True) as app:
+        await app.press("ctrl+c")
+        assert [n.message for n in app.app._notifications] == [
+            "Nothing is selected. Drag over text to copy it; q quits."
+        ]
+        assert app.app.return_code is None
+        await app.press("ctrl+q")
+    assert app.app.return_code == 0
+
+
+# ---- what colours mean ----------------------------------------------------------------------------------------------
+
+
+async def test_colours_mean_the_same_in_every_context_until_v_and_then_the_legend_says_so() -> None:
+    async with driven() as app:
+
+        def legend() -> str:
+            return app.home.query_one("#legend").render_line(0).text
+
+        first = legend()
+        assert "context" not in first
+        await app.press("greater_than_sign")
+        await app.until(lambda: app.home.state.place.context == 1)
+        assert legend() == first
+        await app.press("v")
+        assert "this context" in legend() and legend() != first
+        await app.press("v", "3")
+        assert "context" not in legend()
+        await app.press("1")
+        assert legend() != first, "another SAE has other edges"

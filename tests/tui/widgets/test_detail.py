@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from math import nan
 
+import numpy as np
 import pytest
 
+from inspector.drawing.tokens import TokenScalars
 from inspector.session.protocol import GetDetail, Latent, TokenDetail
 from inspector.tui.lines import Line, text_of, width_of
-from inspector.tui.widgets.detail import TokenFacts, bar, compact, guess_lines, latent_lines, norm_lines, title_pieces
+from inspector.tui.widgets.detail import (
+    TokenFacts,
+    bar,
+    compact,
+    guess_lines,
+    latent_lines,
+    norm_lines,
+    note_lines,
+    title_pieces,
+)
 from tests.fake_session import FakeSession
 from tests.tui.texts import scored_text, two_widths
 
@@ -22,21 +33,46 @@ def texts(lines: list[Line]) -> list[str]:
 
 
 def test_norms_of_a_token() -> None:
-    """Norms 15 and 7.5 on a scale of 30 in 16 columns; 3:4 norms are 9:16 squared, so 36% of a bar is linear."""
+    """Norms 15 and 7.5 on a scale of 30 in 10 columns; 3:4 norms are 9:16 squared, so 36% of a bar is linear. 9, 12 and
+    15 are a right angle."""
     assert texts(norm_lines(facts(), 52)) == [
         "loss 1.00  ‖x‖ 10.0  held out",
         "",
-        "         total                 ▓ linear █ nonlin  L0",
-        "● 256     15.0 ▓▓▓█████            9.00     12.0  16",
-        "◉ 1k      7.50 ▓███                4.50     6.00  16",
+        "         total           ▓ linear █ nonlin   cos  L0",
+        "● 256     15.0 ▓▓███         9.00     12.0 +0.00  16",
+        "◉ 1k      7.50 ▓█            4.50     6.00 +0.00  16",
     ]
+
+
+def test_the_parts_of_an_error_that_is_shorter_than_one_of_them_are_at_an_obtuse_angle() -> None:
+    """The case that looks like a bug: total 10.7, linear 8.08, nonlinear 13.0."""
+    token = TokenScalars(0.0, 1.0, 1.0, 10.7, 8.08, 13.0)
+    sides = np.array([[8.08, 0.0], [13.0 * token.cosine, 13.0 * np.sqrt(1 - token.cosine**2)]])
+    assert token.cosine < 0
+    assert np.linalg.norm(sides.sum(axis=0)) == pytest.approx(10.7, rel=1e-9)  # float64
+    assert TokenScalars(0.0, 1.0, 1.0, 5.0, 3.0, 0.0).cosine != TokenScalars(0.0, 1.0, 1.0, 5.0, 3.0, 0.0).cosine
+    shown = facts()
+    columns = shown.text.document.saes[0]
+    for column, norm in zip(columns.columns()[1:], (10.7, 8.08, 13.0), strict=True):
+        column[2] = norm
+    assert texts(norm_lines(shown, 52))[3].endswith("8.08     13.0 -0.57  16")
+
+
+def test_the_bars_say_what_they_are_where_there_is_room() -> None:
+    assert texts(note_lines(facts(), 60, 9)) == [
+        "Bars: length is the total, split by squared norms.",
+        "Parts are not orthogonal on one token:",
+        "total² = linear² + nonlin² + 2·cos·linear·nonlin.",
+    ]
+    assert texts(note_lines(facts(), 20, 1)) == ["Bars: length is the…"]
+    assert note_lines(facts(), 60, 0) == note_lines(facts(has_map=False), 60, 9) == []
 
 
 def test_before_the_first_map_the_bars_have_no_parts() -> None:
     assert texts(norm_lines(facts(has_map=False), 52))[2:] == [
-        "         total                  no linear map yet",
-        "● 256     15.0 ▒▒▒▒▒▒▒▒        ",
-        "◉ 1k      7.50 ▒▒▒▒            ",
+        "         total            no linear map yet",
+        "● 256     15.0 ▒▒▒▒▒     ",
+        "◉ 1k      7.50 ▒▒        ",
     ]
 
 
@@ -103,7 +139,7 @@ def test_guesses_stand_side_by_side_and_the_models_own_is_bold_everywhere() -> N
     lines = guess_lines(session.detail(asked), 52)
     assert texts(lines) == [
         "next token, with the SAE's output spliced in",
-        "model        Sae          Sae+linear   Sae+nonlin   ",
+        "model        Sae          +linear      +nonlin      ",
         "⇄        .70 ␣×8      .60 ⇄        .50 ⇄        .40 ",
         "[bold r… .28 _name    .24 [bold r… .20 [bold r… .16 ",
         "↵        .11  dark    .10 ↵        .08 ↵        .06 ",

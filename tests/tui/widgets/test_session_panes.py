@@ -46,8 +46,8 @@ def second(view: SessionView, width: int, place: CursorPlace = PLACE) -> str:
     ("width", "line"),
     [
         (98, "dm-inspect  demo · layer 3 · resid_post   widths 1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16 (16.0)"),
-        (78, "demo · layer 3 · resid_post             1 256● 2○ 3 1k◉ 4○ 5 4k●  L0≈16 (16.0)"),
-        (58, "demo · layer 3 · resid_post   1● 2○ 3◉ 4○ 5●  L0≈16 (16.0)"),
+        (78, "demo · layer 3        widths 1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16 (16.0)"),
+        (58, "demo · L3       1 256●  2 512○  3 1k◉  4 2k○  5 4k●  L0≈16"),
     ],
 )
 def test_the_first_line(width: int, line: str) -> None:

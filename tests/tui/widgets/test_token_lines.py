@@ -1,4 +1,4 @@
-"""TODO."""
+"""One line of tokens as a strip: styles, marks, cursor, hits, and what a selection copies."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_neighbours_of_equal_style_are_one_segment() -> None:
 
 def test_marks_follow_their_tokens_and_excluded_ones_have_none() -> None:
     doc = document(["<s>", "a", " b"], linear=[0, 5.5, 0.5], nonlinear=[0] * 3, excluded=1)
-    assert "".join(text for text, _ in drawn(doc, marks=True)) == "<s> a▆ b▁   "
+    assert "".join(text for text, _ in drawn(doc, marks=True)) == "<s> a⡆ b    "
 
 
 def test_without_a_map_the_hue_is_that_of_the_total() -> None:
@@ -98,7 +98,7 @@ def test_indentation_shows_its_level_in_its_last_cell_only() -> None:
     filled = style(PALETTE.mixed[5][0])
     assert drawn(doc) == [("   ", style(PALETTE.plain)), (" a", filled), (" " * 7, style(PALETTE.plain))]
     assert drawn(doc, cursor=0)[0] == ("    ", style(PALETTE.cursor))
-    assert drawn(doc, marks=True)[1] == (" ▆a▆", filled)
+    assert drawn(doc, marks=True)[1] == (" ⡆a⡆", filled)
 
 
 def test_a_document_without_saes_is_plain() -> None:

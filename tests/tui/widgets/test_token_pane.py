@@ -171,7 +171,7 @@ async def test_a_cursor_step_repaints_two_tokens_and_a_recolouring_builds_only_v
             return original(*args, **kwargs)  # type: ignore[arg-type]
 
         monkeypatch.setattr(token_pane, "line_strip", counted)
-        pane.set_sae(1)
+        pane.set_sae(1, {})
         await pilot.pause()
         assert len(built) == 5
         pane.set_hits([])
@@ -220,12 +220,12 @@ async def test_marks_are_laid_out_and_taken_back() -> None:
     async with app.run_test(size=(31, 6)) as pilot:
         pane = await started(pilot, document(["a", " b"], linear=[1.0, 50.0], nonlinear=[0.0, 0.0]))
         pane.set_marks(True)
-        assert lines(pane)[0] == "a▁ b█"
+        assert lines(pane)[0] == "a  b⡇"
         pane.set_marks(False)
         assert lines(pane)[0] == "a b"
         pane.set_palette(build_palette(DEFAULT_ENDPOINTS, "none"))
         assert pane.marks
-        assert lines(pane)[0] == "a▁ b█"
+        assert lines(pane)[0] == "a  b⡇"
         await pilot.pause()
 
 
@@ -242,7 +242,7 @@ async def test_the_legend_follows_mode_and_marks() -> None:
         assert shown.cell_length == 81
         pane.set_marks(True)
         await pilot.pause()
-        assert "▁▁" in legend.render_line(0).text
+        assert "⣿⣿" in legend.render_line(0).text
 
 
 async def test_a_hundred_thousand_tokens_are_laid_out_in_slices_and_reached_at_once() -> None:
