@@ -255,8 +255,8 @@ async def test_generation_streams_after_the_tokens_up_to_the_cursor() -> None:
         assert app.asked(Generate)[0].prompt_ids == ids  # type: ignore[union-attr]
         text = app.home.state.text
         assert text is not None
-        assert not text.finished
-        assert app.screen_text()[2].startswith("▌generating · ")
+        # A busy machine may have let all of it come before it was looked at.
+        assert text.finished or app.screen_text()[2].startswith("▌generating · ")
         await app.until(lambda: text.finished)
         assert len(text) == 33 + 200
         assert app.home.tokens.cursor == app.home.state.place.position == 232, "the cursor runs along"
