@@ -425,6 +425,7 @@ OWN = {
     "linear-side-channel": {},
     "probe-vs-latents": {},
     "ce-splice": {"contexts": "3"},
+    "worst-tokens": {"places": "50"},
 }
 
 

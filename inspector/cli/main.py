@@ -16,6 +16,7 @@ from inspector.spec import AppRequest, OpenApp, TargetSpec
 COMMANDS = {
     "run": "Measure experiments on a model and its SAEs, without a screen.",
     "tokens": "Print the per-token table behind the stream.",
+    "worst": "List the tokens that an SAE fails on.",
     "experiments": "List the experiments and what each one asks.",
     "results": "List, show and export what was measured.",
     "suites": "List the SAEs of a model's hook.",

@@ -6,7 +6,7 @@ their score as `<score>_low` and `<score>_high`; lists and dictionaries stand as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inspector.disk.sealed import jsonable, to_json
@@ -46,12 +46,17 @@ def _cells(entry: Mapping[str, Any], ends: Mapping[str, Any]) -> Row:
 
 
 def to_csv(result: Mapping[str, Any]) -> str:
-    """The rows as CSV with a header (RFC 4180); None is an empty cell.
+    """The rows of one result; see `csv_text`."""
+    rows = flat_rows(result)
+    return csv_text(rows[0], (row.values() for row in rows))
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV with a header (RFC 4180); None is an empty cell.
 
     A text that a spreadsheet would run as a formula gets an apostrophe before it; every other text is as it is.
     """
-    rows = flat_rows(result)
-    lines = [[not_a_formula(key) for key in rows[0]], *([_plain_text(value) for value in row.values()] for row in rows)]
+    lines = [[not_a_formula(key) for key in columns], *([_plain_text(value) for value in row] for row in rows)]
     return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
 
 
