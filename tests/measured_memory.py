@@ -101,7 +101,7 @@ def main() -> None:
         "measured": max(peaks.values()),
         "peaks": peaks,
         "rows": plan.rows,
-        "streamed": sorted(plan.streamed),
+        "sliced": sorted(plan.sliced),
         "chunk": plan.chunk_tokens,
     }
     print(json.dumps(told))

@@ -16,10 +16,14 @@ from pathlib import Path
 
 from inspector.disk.files import shown
 from inspector.errors import TargetError, first_line
-from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, NoHook, Refused
+from inspector.formats.layout import Facts, Folder, Layout, Named, NoHook, Refused
+from inspector.formats.weights import Converted, Folds, Kept, Stored
 from inspector.spec import SaeRef
 
-__all__ = ["LAYOUTS", "Converted", "Facts", "Folder", "Layout", "Named", "NoHook", "Refused", "layout_of", "read_ref"]
+__all__ = [
+    "LAYOUTS", "Converted", "Facts", "Folder", "Folds", "Kept", "Layout", "Named", "NoHook", "Refused", "Stored",
+    "layout_of", "read_ref",
+]  # fmt: skip
 
 LAYOUTS: tuple[Layout, ...] = tuple(
     sorted(

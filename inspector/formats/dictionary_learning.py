@@ -12,18 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.formats.hooks import hook_of_module
-from inspector.formats.layout import (
-    TRANSCODER,
-    Converted,
-    Facts,
-    Folder,
-    Layout,
-    Named,
-    Refused,
-    Settings,
-    Weights,
-    config,
-)
+from inspector.formats.layout import TRANSCODER, Facts, Folder, Layout, Named, Refused, Settings
+from inspector.formats.weights import Converted, Weights, config, kept_of_torch
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
@@ -190,5 +180,6 @@ LAYOUTS = (
         conversions=("dictionary_learning_1",),
         named=_named,
         stored_bytes=4,
+        kept=lambda folder: kept_of_torch(folder / WEIGHTS),
     ),
 )

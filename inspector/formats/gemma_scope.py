@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
+import os
 import re
 import struct
 import zipfile
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from inspector.disk.files import MOST
 from inspector.errors import TargetError
-from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Refused, config
+from inspector.formats.layout import Facts, Folder, Layout, Named, Refused
+from inspector.formats.weights import Converted, Kept, Stored, config
 from inspector.options import WIDTH_OF_LABEL
 from inspector.spec import Site, hook_name_of
 
@@ -37,6 +40,8 @@ _SITES: tuple[tuple[re.Pattern[str], Site], ...] = (
 )
 _LONGEST_HEADER = 10_000
 """Bytes of the header of an array; numpy's limit, too."""
+_ENCRYPTED = 0x1
+"""Flag of a member of an archive."""
 _LOWER = {"w_enc": "W_enc", "w_dec": "W_dec"}
 """Some files spell the matrices so."""
 
@@ -125,7 +130,10 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
                 raise TargetError(
                     f"{path} has no array {missing[0]!r}. It is not an SAE of Gemma Scope, or was cut off."
                 )
-            state = {name: _array(archive, members[name], shape, path) for name, shape in wanted.items()}
+            state: dict[str, Tensor | Stored] = {}
+            for name, shape in wanted.items():
+                place = _place(members[name], shape, path) if len(shape) == 2 else None
+                state[name] = _array(archive, members[name], shape, path) if place is None else place
     except FileNotFoundError as error:
         raise TargetError(f"There is no {path}. The SAE was moved or deleted after it was listed.") from error
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
@@ -145,6 +153,53 @@ def _damage_told() -> Iterator[None]:
 def _name(member: str) -> str:
     stem = member.removesuffix(".npy")
     return _LOWER.get(stem, stem)
+
+
+def _kept(folder: Path) -> Kept:
+    try:
+        with zipfile.ZipFile(folder / FILE) as archive:
+            packed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        packed = True  # what is wrong with it is said when it is read
+    return "at once" if packed else "in parts"
+
+
+def _place(info: zipfile.ZipInfo, shape: tuple[int, ...], path: Path) -> Stored | None:
+    """Where a matrix lies in the file; None: it is packed, or another array than it must be."""
+    import numpy as np
+    import torch
+    from numpy.lib import format as npy
+
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
+        return None
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        local = file.read(30)
+        if len(local) < 30 or local[:4] != b"PK\x03\x04":
+            return None
+        file.seek(sum(struct.unpack("<HH", local[26:30])), os.SEEK_CUR)
+        begin = file.tell()
+        with _damage_told():
+            version = npy.read_magic(file)
+            header = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+        offset = file.tell()
+    found, transposed, dtype = header
+    types = {np.dtype("<f2"): torch.float16, np.dtype("<f4"): torch.float32, np.dtype("<f8"): torch.float64}
+    if (
+        tuple(found) != shape
+        or dtype not in types
+        or offset - begin + dtype.itemsize * math.prod(shape) > info.file_size
+    ):
+        return None
+
+    def whole() -> Tensor:
+        with zipfile.ZipFile(path) as archive:
+            return _array(archive, info, shape, path)
+
+    rows, columns = shape
+    return Stored(
+        path=path, offset=offset, dtype=types[dtype], shape=(rows, columns), transposed=bool(transposed), whole=whole
+    )
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple[int, ...], path: Path) -> Tensor:
@@ -192,6 +247,7 @@ LAYOUTS = (
         model_of=_model,
         is_family=True,
         stored_bytes=4,
+        kept=_kept,
         loading_halves=0,  # arrays are read to where they stay
     ),
 )

@@ -11,22 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.formats.hooks import hook_of_point
-from inspector.formats.layout import (
-    CROSS_LAYER,
-    TRANSCODER,
-    Converted,
-    Facts,
-    Folder,
-    Layout,
-    Named,
-    NoHook,
-    Refused,
-    Settings,
-    Weights,
-    config,
-    stored_shape,
-    tensor_entries,
-)
+from inspector.formats.layout import CROSS_LAYER, TRANSCODER, Facts, Folder, Layout, Named, NoHook, Refused, Settings
+from inspector.formats.weights import Converted, Weights, config, stored_shape, tensor_entries
 from inspector.options import WIDTH_OF_LABEL
 from inspector.spec import Site, hook_name_of
 
@@ -133,7 +119,7 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
     if "affine_skip_connection" in stored:
         raise Refused(f"{folder} is {TRANSCODER}. Choose an SAE.")
     state = {name: stored.pick(low, name) for low, name in _NAMES.items()}
-    return Converted(cfg=config("jumprelu", ref), state=state)
+    return Converted(cfg=config("jumprelu", ref), state=state, source=stored)
 
 
 LAYOUTS = (

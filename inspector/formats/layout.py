@@ -7,28 +7,22 @@ file can run code. What a file does not say is not guessed: a hook that is unkno
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from inspector.disk.files import MOST, open_file, parse_json
+from inspector.disk.files import MOST
 from inspector.disk.files import read_json as regular_json
-from inspector.errors import TargetError, first_line
+from inspector.errors import TargetError
+from inspector.formats.weights import MAX_CONFIG, Converted, Kept
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from inspector.spec import SaeRef
 
-MAX_CONFIG = 1 << 20
-"""Bytes; a configuration is a few hundred."""
 TRANSCODER = "a transcoder: it does not reconstruct its own input"
 CROSS_LAYER = "a cross-layer transcoder: it reads one layer and writes to several"
 TEMPORAL = "a temporal SAE: what it makes of a token depends on the tokens before it"
-_NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e"}
-"""How `struct` unpacks the types of safetensors."""
 
 
 class Refused(TargetError):
@@ -102,17 +96,6 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
-    """An SAE in sae-lens' terms."""
-
-    cfg: dict[str, Any]
-    state: dict[str, Tensor]
-    """W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_enc [d_sae], b_dec [d_in], and what its architecture has besides."""
-    gate: str | None = None
-    """How latents are let through, where that is not clear from the layout alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
     """One layout."""
 
@@ -141,6 +124,8 @@ class Layout:
     """Per number, where the published files always have it so; 0: unknown before they are there."""
     loading_halves: int = 2
     """Halves of its weights in float32 that are there twice while it is read: the file, transposed or wider copies."""
+    kept: Callable[[Path], Kept] = field(default=lambda path: "in parts")
+    """How the files of an SAE on disk let its latents be read; of its folder or file."""
     is_file: bool = False
     """The published path is the weights' file itself, and no folder: there is nothing to recognise in one."""
     beside: Callable[[str], tuple[str, ...]] = field(default=lambda path: ())
@@ -160,9 +145,6 @@ class Layout:
         """Whether a folder with these files and folders in it is an SAE of this layout."""
         marks = self.marks or tuple(PurePosixPath(name).parts[0] for name in self.files)
         return bool(marks) and all(name in names for name in marks)
-
-
-# ---- reading small files --------------------------------------------------------------------------------------------
 
 
 class Settings(dict[str, Any]):
@@ -236,140 +218,3 @@ def number_of(value: object) -> float | None:
     """A positive finite number; None for anything else."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
     return float(value) if known else None  # type: ignore[arg-type]
-
-
-def tensor_entries(path: Path, most: int = MAX_CONFIG) -> tuple[dict[str, Mapping[str, Any]], int]:
-    """What the header of a safetensors file says of its tensors by name, and where their numbers begin.
-
-    Args:
-        path: of the file.
-        most: bytes that the header may have.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError, struct.error: there is no such header.
-    """
-    with open_file(path) as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > most:
-            raise ValueError(f"the header of {path.name} is too long")
-        raw = file.read(length)
-    if len(raw) != length:
-        raise ValueError("it ends within its header")
-    header = parse_json(raw)
-    if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
-        raise ValueError("an entry is no object")
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + length
-
-
-def stored_shape(entries: Mapping[str, Mapping[str, Any]], name: str) -> tuple[int, ...]:
-    """Shape of one of the tensors; see `tensor_entries`.
-
-    Raises:
-        KeyError, ValueError: there is no such tensor, or it has none.
-    """
-    shape = entries[name]["shape"]
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < MOST for size in shape):
-        raise ValueError(f"it gives {name} no shape")
-    return tuple(shape)
-
-
-def stored_number(path: Path, name: str) -> float:
-    """The one number of a tensor in a safetensors file, without the file's other bytes.
-
-    Raises:
-        OSError, ValueError, KeyError, struct.error: it is not there, or more than one number.
-    """
-    entries, begin = tensor_entries(path)
-    kind, (start, end) = entries[name]["dtype"], entries[name]["data_offsets"]
-    with open_file(path) as file:
-        file.seek(begin + start)
-        raw = file.read(end - start) if 0 <= end - start <= 8 else b""
-    return float(struct.unpack("<f", b"\0\0" + raw)[0] if kind == "BF16" else struct.unpack(_NUMBERS[kind], raw)[0])
-
-
-# ---- turning weights into sae-lens' terms ---------------------------------------------------------------------------
-
-
-def config(architecture: str, ref: SaeRef, **more: Any) -> dict[str, Any]:
-    """A sae-lens configuration. Heads come flattened and activations as they are."""
-    return {
-        "architecture": architecture,
-        "d_in": ref.d_in,
-        "d_sae": ref.d_sae,
-        "dtype": "float32",
-        "apply_b_dec_to_input": False,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": {"model_name": ref.model, "hook_name": ref.hook_name},
-        **more,
-    }
-
-
-class Weights(dict[str, "Tensor"]):
-    """The tensors of a file by name, on the CPU, as they are stored; and its path for messages."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
-        super().__init__(tensors)
-        self.path = path
-
-    @classmethod
-    def of_safetensors(cls, path: Path) -> Weights:
-        """All tensors of a safetensors file.
-
-        Raises:
-            TargetError: the file is missing or damaged.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return cls(load_file(path), path)
-        except (SafetensorError, OSError) as error:
-            raise TargetError(
-                f"{path} is not a whole safetensors file ({str(error)[:120]}). It was cut off."
-            ) from error
-
-    @classmethod
-    def of_torch(cls, path: Path) -> Weights:
-        """The tensors of a torch file. `weights_only` refuses whatever could run code.
-
-        Raises:
-            TargetError: it is missing, damaged, or holds anything but named tensors.
-        """
-        import torch
-
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch, zipfile and its restricted reader raise some ten kinds
-            first = first_line(error, 120)
-            raise TargetError(
-                f"{path} is not a file of plain tensors ({first}). It is not loaded: other files could run code."
-            ) from error
-        if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-            raise TargetError(f"{path} holds something else than named tensors. It is not loaded.")
-        return cls({str(name): value for name, value in found.items()}, path)
-
-    def pick(self, *names: str) -> Tensor:
-        """The first of these tensors that is there, of a floating type.
-
-        Raises:
-            TargetError: none is.
-        """
-        name = next((name for name in names if name in self), None)
-        if name is None:
-            raise TargetError(
-                f"{self.path} has no tensor {names[0]!r} (it has {', '.join(list(self)[:6])}). Is it another layout?"
-            )
-        value = self[name]
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise TargetError(f"{self.path} stores {name} as {kind}, not as floating-point numbers. It cannot be used.")
-        return value
-
-    def matrix(self, plain: str, linear: str) -> Tensor:
-        """A matrix that is stored as x is multiplied with it, or transposed, as the weight of a torch.nn.Linear.
-
-        Which of the two is told by the name and never by the shape: a square one has the same shape both ways.
-        """
-        return self.pick(plain) if plain in self else self.pick(linear, plain).T

@@ -16,19 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError
 from inspector.formats.hooks import hook_of_name
-from inspector.formats.layout import (
-    TRANSCODER,
-    Converted,
-    Facts,
-    Folder,
-    Layout,
-    Named,
-    Refused,
-    Settings,
-    Weights,
-    config,
-    number_of,
-)
+from inspector.formats.layout import TRANSCODER, Facts, Folder, Layout, Named, Refused, Settings, number_of
+from inspector.formats.weights import Converted, Folds, Weights, config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,29 +116,33 @@ def _converted(ref: SaeRef, about: Settings, path: Path, gate: str) -> Converted
 
     stored = Weights.of_safetensors(path)
     factor = _factor(about, ref)
-    w_dec = stored.pick("decoder.weight").float().T
-    norm = w_dec.norm(dim=1)
+    w_dec, folds = stored.pick("decoder.weight").T, Folds()
+    norm = folds.row_norms("W_dec", w_dec)
     if not bool((norm > 0).all()):
         raise TargetError(f"{path} has {int((norm == 0).sum())} decoder rows of zero, which no threshold suits.")
     b_dec = stored.pick("decoder.bias").float() if about.get("use_decoder_bias", True) else torch.zeros(ref.d_in)
     # In units of x: a row of the decoder divided by the factor has norm `norm / factor`.
     scale = norm / factor
+    folds.then("W_enc", lambda part, at: part * factor * scale[at])
+    folds.then("W_dec", lambda part, at: part / norm[at, None])
     state = {
-        "W_enc": stored.pick("encoder.weight").float().T * factor * scale,
+        "W_enc": stored.pick("encoder.weight").T,
         "b_enc": stored.pick("encoder.bias").float() * scale,
-        "W_dec": w_dec / norm[:, None],
+        "W_dec": w_dec,
         "b_dec": b_dec / factor,
     }
-    activation = _activation(about)
+    activation, gates = _activation(about), None
     if activation == "relu":
-        return Converted(cfg=config("standard", ref), state=state)
-    if activation == "topk":  # not saved for inference: as in training
+        cfg = config("standard", ref)
+    elif activation == "topk":  # not saved for inference: as in training
         k = about.whole("top_k" if about.get("top_k") else "k")
-        return Converted(cfg=config("topk", ref, k=min(k, ref.d_sae)), state=state)
-    if gate == "topk":
-        return Converted(cfg=config("topk", ref, k=min(TOP_K, ref.d_sae)), state=state, gate=GATES["topk"])
-    state["threshold"] = _threshold(about, stored, ref.d_sae, factor)
-    return Converted(cfg=config("jumprelu", ref), state=state, gate=GATES["published"])
+        cfg = config("topk", ref, k=min(k, ref.d_sae))
+    elif gate == "topk":
+        cfg, gates = config("topk", ref, k=min(TOP_K, ref.d_sae)), GATES["topk"]
+    else:
+        state["threshold"] = _threshold(about, stored, ref.d_sae, factor)
+        cfg, gates = config("jumprelu", ref), GATES["published"]
+    return Converted(cfg=cfg, state=state, gate=gates, folds=folds, source=stored)
 
 
 def _threshold(about: Settings, stored: Weights, d_sae: int, factor: float) -> Tensor:

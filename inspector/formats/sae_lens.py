@@ -17,7 +17,6 @@ from inspector.formats.layout import (
     CROSS_LAYER,
     TEMPORAL,
     TRANSCODER,
-    Converted,
     Facts,
     Folder,
     Layout,
@@ -25,10 +24,9 @@ from inspector.formats.layout import (
     NoHook,
     Refused,
     Settings,
-    Weights,
     number_of,
-    stored_number,
 )
+from inspector.formats.weights import Converted, Folds, Kept, Weights, stored_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +38,7 @@ ARCHITECTURES = frozenset({"standard", "gated", "jumprelu", "topk", "matching_pu
 """That reconstruct a token from itself alone, as they are saved for use."""
 TRAINED = frozenset({"batchtopk", "matryoshka_batchtopk"})
 """Saved by a checkpoint of training; used as JumpReLU with the threshold that training has found."""
+_MATRICES = ("W_enc", "W_dec")
 _ACTIVATIONS = {"standard": ("relu",), "gated": ("relu",), "jumprelu": ("relu", "jumprelu"), "topk": ("topk", "relu")}
 _L0_IN_PATH = re.compile(r"(?:^|[/_-])(?:average_)?l0_(\d+(?:\.\d+)?)(?=$|[/_-])")
 _HOOK_IN_ID = re.compile(
@@ -198,19 +197,22 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
             "model_from_pretrained_kwargs": overrides["model_from_pretrained_kwargs"],
         }
     stored = Weights.of_safetensors(path)
-    state = {name: stored.pick(name).float() for name in stored}
-    _fold_scaling(cfg, state, folder)
+    state = {name: stored.pick(name) if name in _MATRICES else stored.pick(name).float() for name in stored}
+    folds = Folds()
+    _fold_scaling(cfg, state, folds, folder)
     if cfg.get("architecture") in TRAINED:
-        _for_use(cfg, state, path)
-    if cfg.get("normalize_activations") in ("expected_average_only_in", True) and ref.norm_factor is not None:
+        _for_use(cfg, state, folds, path)
+    norm_factor = ref.norm_factor
+    if cfg.get("normalize_activations") in ("expected_average_only_in", True) and norm_factor is not None:
         # As sae-lens does for what it downloads, and leaves out with a warning for what is on disk.
-        state["W_enc"] = state["W_enc"] * ref.norm_factor
-        state["W_dec"], state["b_dec"] = state["W_dec"] / ref.norm_factor, state["b_dec"] / ref.norm_factor
+        folds.then("W_enc", lambda part, at: part * norm_factor)
+        folds.then("W_dec", lambda part, at: part / norm_factor)
+        state["b_dec"] = state["b_dec"] / norm_factor
         cfg["normalize_activations"] = "none"
-    return Converted(cfg=cfg, state=state)
+    return Converted(cfg=cfg, state=state, folds=folds, source=stored)
 
 
-def _fold_scaling(cfg: dict[str, Any], state: dict[str, Tensor], folder: Path) -> None:
+def _fold_scaling(cfg: dict[str, Any], state: dict[str, Tensor], folds: Folds, folder: Path) -> None:
     """Put the scaling factors of a fine-tuned SAE, one per latent, into its decoder rows; all ones mean nothing."""
     found = [state.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in state]
     asked = bool(cfg.pop("finetuning_scaling_factor", False))
@@ -222,7 +224,7 @@ def _fold_scaling(cfg: dict[str, Any], state: dict[str, Tensor], folder: Path) -
                 f"{folder} stores scaling factors, but its finetuning_scaling_factor is off: which of the two is meant "
                 "is not known. Save it again with one or the other."
             )
-        state["W_dec"] = state["W_dec"] * factor[:, None]
+        folds.then("W_dec", lambda part, at, factor=factor: part * factor[at, None])  # type: ignore[misc]
 
 
 def _require_found(threshold: float, path: Path) -> None:
@@ -233,7 +235,7 @@ def _require_found(threshold: float, path: Path) -> None:
         )
 
 
-def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], folds: Folds, path: Path) -> None:
     """A training checkpoint as sae-lens saves it for use: JumpReLU with the threshold found in training."""
     import torch
 
@@ -241,13 +243,19 @@ def _for_use(cfg: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     _require_found(threshold, path)
     del state["topk_threshold"]
     if cfg.pop("rescale_acts_by_decoder_norm", False):
-        norm = state["W_dec"].norm(dim=1)
-        state["W_enc"], state["b_enc"] = state["W_enc"] * norm, state["b_enc"] * norm
-        state["W_dec"] = state["W_dec"] / norm[:, None]
+        norm = folds.row_norms("W_dec", state["W_dec"])
+        folds.then("W_enc", lambda part, at: part * norm[at])
+        folds.then("W_dec", lambda part, at: part / norm[at, None])
+        state["b_enc"] = state["b_enc"] * norm
     state["threshold"] = torch.full_like(state["b_enc"], threshold)
     for key in ("k", "topk_threshold_lr", "matryoshka_widths", "aux_loss_coefficient"):
         cfg.pop(key, None)
     cfg["architecture"] = "jumprelu"
+
+
+def _kept(folder: Path) -> Kept:
+    # Matching pursuit picks among all latents at each of its steps.
+    return "whole" if Settings.read(folder / CONFIG).get("architecture") == "matching_pursuit" else "in parts"
 
 
 LAYOUTS = (
@@ -258,6 +266,7 @@ LAYOUTS = (
         read=_read,
         conversions=(None,),
         rank=0,
+        kept=_kept,
         named=_named,
     ),
 )

@@ -11,18 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.formats.hooks import hook_of_module, is_module
-from inspector.formats.layout import (
-    TRANSCODER,
-    Converted,
-    Facts,
-    Folder,
-    Layout,
-    NoHook,
-    Refused,
-    Settings,
-    Weights,
-    config,
-)
+from inspector.formats.layout import TRANSCODER, Facts, Folder, Layout, NoHook, Refused, Settings
+from inspector.formats.weights import Converted, Weights, config
 
 if TYPE_CHECKING:
     from inspector.spec import SaeRef
@@ -121,7 +111,7 @@ def _read(ref: SaeRef, folder: Path, _gate: str) -> Converted:
         "b_enc": stored.get("encoder.bias", torch.zeros(ref.d_sae)),
         "b_dec": stored.pick("b_dec"),
     }
-    return Converted(cfg=config("topk", ref, k=about.whole("k"), apply_b_dec_to_input=True), state=state)
+    return Converted(cfg=config("topk", ref, k=about.whole("k"), apply_b_dec_to_input=True), state=state, source=stored)
 
 
 LAYOUTS = (Layout(name="sparsify", files=(CONFIG, WEIGHTS), facts=_facts, read=_read),)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError
-from inspector.formats.layout import Converted, Facts, Folder, Layout, Named, Settings, Weights, config
+from inspector.formats.layout import Facts, Folder, Layout, Named, Settings
+from inspector.formats.weights import Converted, Weights, config, kept_of_torch
 from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
@@ -115,7 +116,12 @@ def _read_heads(ref: SaeRef, path: Path, _gate: str) -> Converted:
 
 def _layout(name: str, conversion: str, **more: Any) -> Layout:
     return Layout(
-        name=name, conversions=(conversion,), files=(), is_file=True, **{"facts": None, "stored_bytes": 4, **more}
+        name=name,
+        conversions=(conversion,),
+        files=(),
+        is_file=True,
+        kept=kept_of_torch,
+        **{"facts": None, "stored_bytes": 4, **more},
     )
 
 

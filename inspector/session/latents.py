@@ -235,12 +235,10 @@ class Latents:
 
 def _neighbours(sae: LoadedSae, index: int) -> Generator[None, None, list[Neighbour]]:
     """The latents whose decoder rows point most in the same direction, the latent itself left out."""
-    rows, _ = sae.decoder
     with torch.inference_mode():
-        own = torch.nn.functional.normalize(rows[index].float(), dim=0)
-    per_step = max(1, DECODER_BYTES // (4 * rows.shape[1]))
+        own = torch.nn.functional.normalize(sae.rows_of(torch.tensor([index]))[0].float(), dim=0)
     cosines = []
-    for part in torch.split(rows, per_step):
+    for part in sae.decoder_rows(DECODER_BYTES):
         with torch.inference_mode():
             # A row of zeros points nowhere; its cosine is 0.
             cosines.append((torch.nn.functional.normalize(part.float(), dim=1) @ own).cpu())

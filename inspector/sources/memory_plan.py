@@ -1,8 +1,8 @@
 """What will be on the device, before anything is loaded; and what to do where it does not fit.
 
 The sizes of everything are known from names and headers: a plan costs milliseconds, running out of memory costs the
-half hour before it. Over budget, in this order: fewer contexts at once, narrower chunks through the SAEs, SAEs kept on
-the host and brought in when it is their turn (`sae.StreamedSae`), and a refusal that names what would fit.
+half hour before it. Over budget, in this order: fewer contexts at once, narrower chunks through the SAEs, SAEs of which
+a slice is there at a time (`sliced.SlicedSae`), and a refusal that names what would fit.
 
 Sums of bytes, no torch: nothing here allocates or asks a device. The formulas follow the code that allocates, named
 beside each; `tests/sources/test_memory_measured.py` holds them against measured peaks.
@@ -10,8 +10,9 @@ beside each; `tests/sources/test_memory_measured.py` holds them against measured
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from inspector.errors import ResourceError
 from inspector.formats import layout_of
@@ -34,6 +35,22 @@ KEPT_FOR_SECOND = 256 << 20
 """`passes.CACHE_BYTES`."""
 PART_TOKENS = 256
 """`fitting.PART_TOKENS`."""
+SLICES = tuple(1 << power for power in range(30, 15, -1))
+"""Bytes of an encoder's slice, largest first: a gigabyte is copied while the one before computes."""
+USUAL_SLICE = 1 << 28
+"""Below, more SAEs are sliced first."""
+ALIGNED = 64
+"""Latents of a slice are a multiple: products of such shapes round as those of the whole matrix do."""
+CODES_BYTES = 256 << 20
+"""Of active latents of all tokens that go through a sliced SAE together; where it is not enough, fewer tokens do."""
+CODE_BYTES = 56
+"""Of an active latent at once: token, latent and activation, the same sorted, and the order."""
+USUAL_L0 = 100.0
+"""Active latents per token where nothing says how many."""
+HOST_RATE, DISK_RATE = 20e9, 2e9
+"""Bytes per second that slices are expected to come with: pinned memory over PCIe 4.0, and a solid-state disk."""
+HOST_RESERVE = 4 << 30
+"""Bytes of the host's memory that sliced SAEs leave free; what finds no room is read from disk."""
 GB = 1e9
 
 
@@ -62,6 +79,12 @@ class Sizes:
     """Whether texts are kept to be looked at."""
     on_host: bool = False
     """Whether the device is the CPU: then what is summed up there counts too."""
+    host_free: int = 0
+    """Bytes of the host's memory, beside a GPU."""
+    whole: frozenset[str] = frozenset()
+    """SAEs that make nothing of a slice: matching pursuit picks among all latents."""
+    at_once: frozenset[str] = frozenset()
+    """SAEs whose files can only be read from beginning to end: slices of them come from the host's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +102,45 @@ class MemoryPlan:
     """Largest batch of contexts that fits. Changes no number."""
     chunk_tokens: int | None
     """Tokens through an SAE at once, if fewer than usual; None: as usual."""
-    streamed: frozenset[str]
-    """SAEs that are kept on the host."""
+    sliced_from_host: frozenset[str]
+    """SAEs of which a slice is on the device at a time, the rest in the host's memory."""
+    sliced_from_disk: frozenset[str]
+    """The same, the rest in their files."""
+    slice_bytes: int
+    """Of an encoder at once; 0: none is sliced."""
+    page_tokens: int
+    """Of a text, which go through all SAEs together."""
+    page_from_host: int
+    page_from_disk: int
+    """Bytes that are moved for a page's tokens."""
+
+    @property
+    def sliced(self) -> frozenset[str]:
+        """All SAEs that are not there whole."""
+        return self.sliced_from_host | self.sliced_from_disk
+
+    @property
+    def page_seconds(self) -> float:
+        """That moving a page's bytes takes, at the rates that are expected."""
+        return self.page_from_host / HOST_RATE + self.page_from_disk / DISK_RATE
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about a plan that is not the usual one."""
         found = []
-        if self.streamed:
+        if self.sliced:
+            ways = [
+                (self.sliced_from_host, self.page_from_host, "the host's memory", HOST_RATE),
+                (self.sliced_from_disk, self.page_from_disk, "disk", DISK_RATE),
+            ]
+            where = " and ".join(f"{len(saes)} from {source}" for saes, _, source, _ in ways if saes)
+            cost = " and ".join(
+                f"{_gb(n_bytes)} from {source} (at {rate / GB:g} GB/s)" for saes, n_bytes, source, rate in ways if saes
+            )
             found.append(
-                f"{len(self.streamed)} SAEs do not fit beside the others in {_gb(self.budget)}: they stay on "
-                "the host and come when it is their turn, which takes longer and changes no number."
+                f"{len(self.sliced)} SAEs do not fit beside the others in {_gb(self.budget)}: they are evaluated in "
+                f"slices of {_gb(self.slice_bytes)}, {where}. A page of {self.page_tokens:,} tokens moves {cost}, "
+                f"about {self.page_seconds:.2g} s; numbers differ by float32's last digits at most."
             )
         if self.chunk_tokens is not None:
             found.append(
@@ -105,7 +156,8 @@ class _Way:
 
     contexts: int = CONTEXTS_AT_ONCE
     chunk: int = CHUNK_TOKENS[0]
-    streamed: frozenset[str] = frozenset()
+    sliced: frozenset[str] = frozenset()
+    slice_bytes: int = 0
 
 
 def sae_bytes(ref: SaeRef) -> int:
@@ -139,7 +191,7 @@ def plan_memory(
                 budget=budget,
                 contexts_at_once=_most_contexts(sizes, way, budget),
                 chunk_tokens=way.chunk if way.chunk != CHUNK_TOKENS[0] else None,
-                streamed=way.streamed,
+                **_told(sizes, way),
             )
     raise _refused(sizes, budget, device, asked, may_halve)
 
@@ -150,17 +202,76 @@ def _ways(sizes: Sizes, budget: int) -> Iterator[_Way]:
     yield from batches
     yield from (replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])
     for way in (*batches, *(replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])):
-        yield replace(way, streamed=_streamed(sizes, way, budget))
+        yield _sliced(sizes, way, budget)
 
 
-def _streamed(sizes: Sizes, way: _Way, budget: int) -> frozenset[str]:
-    """The widest SAEs, as few as make the rest fit; all of them if nothing does."""
-    order = sorted(sizes.saes, key=lambda ref: (-sae_bytes(ref), ref.sae_id))
-    for n in range(1, len(order) + 1):
-        chosen = frozenset(ref.sae_id for ref in order[:n])
-        if _needed(sizes, replace(way, streamed=chosen)) <= budget:
-            return chosen
-    return frozenset(ref.sae_id for ref in order)
+def _sliced(sizes: Sizes, way: _Way, budget: int) -> _Way:
+    """The widest SAEs in slices, as few as make the rest fit, and slices as large as fit; all of them in the smallest
+    slices if nothing does.
+    """
+    order = sorted((ref for ref in sizes.saes if _may_slice(sizes, ref)), key=lambda ref: (-sae_bytes(ref), ref.sae_id))
+    found = way
+    for least in (USUAL_SLICE, SLICES[-1]):
+        for n in range(1, len(order) + 1):
+            widest = 4 * max(ref.d_in * ref.d_sae for ref in order[:n])
+            for slice_bytes in (each for each in SLICES if each >= least):
+                found = replace(
+                    way,
+                    sliced=frozenset(ref.sae_id for ref in order[:n]),
+                    slice_bytes=min(slice_bytes, widest),
+                )
+                if _needed(sizes, found) <= budget:
+                    return found
+    return found
+
+
+def _may_slice(sizes: Sizes, ref: SaeRef) -> bool:
+    if ref.sae_id in sizes.at_once:
+        all_at_once = sum(_stored(each) for each in sizes.saes if each.sae_id in sizes.at_once)
+        return not sizes.on_host and all_at_once <= sizes.host_free - HOST_RESERVE
+    return ref.sae_id not in sizes.whole
+
+
+def _told(sizes: Sizes, way: _Way) -> dict[str, Any]:
+    """The fields of the plan about slices."""
+    refs = {ref.sae_id: ref for ref in sizes.saes if ref.sae_id in way.sliced}
+    left = 0 if sizes.on_host else sizes.host_free - HOST_RESERVE
+    from_host = set()
+    # Those that can come from nowhere else, then the largest: what is left over for the disk is little.
+    for ref in sorted(refs.values(), key=lambda ref: (ref.sae_id not in sizes.at_once, -_stored(ref), ref.sae_id)):
+        if _stored(ref) <= left:
+            from_host.add(ref.sae_id)
+            left -= _stored(ref)
+    from_disk = refs.keys() - from_host
+
+    def moved(saes: Iterable[str]) -> int:
+        return sum(_page_bytes(refs[sae_id], sizes.length) for sae_id in saes)
+
+    return {
+        "sliced_from_host": frozenset(from_host),
+        "sliced_from_disk": frozenset(from_disk),
+        "slice_bytes": way.slice_bytes,
+        "page_tokens": sizes.length,
+        "page_from_host": moved(from_host),
+        "page_from_disk": moved(from_disk),
+    }
+
+
+def _stored(ref: SaeRef) -> int:
+    """Bytes of its weights as they are stored, which is how they are kept on the host and moved."""
+    return min(ref.n_bytes, sae_bytes(ref)) or sae_bytes(ref)
+
+
+def _page_bytes(ref: SaeRef, tokens: int) -> int:
+    """Its encoder, and the rows of the decoder that some token has active."""
+    half = _stored(ref) // 2
+    return half + int(half * min(1.0, tokens * (ref.nominal_l0 or USUAL_L0) / ref.d_sae))
+
+
+def latents_per_slice(d_in: int, n_bytes: int) -> int:
+    """Latents whose encoder in float32 has so many bytes."""
+    n = max(1, n_bytes // (4 * d_in))
+    return n if n < ALIGNED else n // ALIGNED * ALIGNED
 
 
 def _most_contexts(sizes: Sizes, way: _Way, budget: int) -> int:
@@ -193,13 +304,14 @@ def _largest(stays: dict[str, int], goes: dict[str, int]) -> dict[str, int]:
 
 
 def _weights(sizes: Sizes, way: _Way) -> dict[str, int]:
-    resident = [ref for ref in sizes.saes if ref.sae_id not in way.streamed]
-    streamed = [sae_bytes(ref) for ref in sizes.saes if ref.sae_id in way.streamed]
-    count = f"{len(resident)} of {len(sizes.saes)}" if streamed else str(len(sizes.saes))
+    resident = [ref for ref in sizes.saes if ref.sae_id not in way.sliced]
+    sliced = [ref for ref in sizes.saes if ref.sae_id in way.sliced]
+    count = f"{len(resident)} of {len(sizes.saes)}" if sliced else str(len(sizes.saes))
     return {
         "model weights": sizes.n_parameters * sizes.dtype_bytes,
         f"SAE weights ({count})": sum(map(sae_bytes, resident)),
-        "SAE whose turn it is": max(streamed, default=0),
+        # `sliced.Slices`: two that come in turn, and one converted or of decoder rows; and one number per latent.
+        "slices of SAEs": 3 * way.slice_bytes + sum(12 * ref.d_sae for ref in sliced),
     }
 
 
@@ -235,7 +347,9 @@ def _goes_while_loading(sizes: Sizes, way: _Way) -> dict[str, int]:
     measured = 8 * gate * d + max(32 * gate * d, _scratch_of_all(sizes, way))
     return {
         "load gate": max(2 * hooks, hooks + 48 * gate * sizes.d_model, hooks + measured),
-        "reading an SAE": max((_loading(ref) for ref in sizes.saes), default=0) if sizes.on_host else 0,
+        "reading an SAE": max((_loading(ref) for ref in sizes.saes if ref.sae_id not in way.sliced), default=0)
+        if sizes.on_host
+        else 0,
     }
 
 
@@ -256,10 +370,8 @@ def _goes_at_work(sizes: Sizes, way: _Way) -> dict[str, int]:
 
 
 def _scratch_of_all(sizes: Sizes, way: _Way) -> int:
-    """They take their chunks one after the other; one that is read for its turn needs room for that before."""
-    scratch = max((_scratch(ref, way.chunk) for ref in sizes.saes), default=0)
-    read = [_loading(ref) for ref in sizes.saes if ref.sae_id in way.streamed and sizes.on_host]
-    return max(scratch, *read, 0)
+    """They take their chunks one after the other."""
+    return max((_scratch(ref, way, sizes.length) for ref in sizes.saes), default=0)
 
 
 def chunk_tokens(d_sae: int, most: int = CHUNK_TOKENS[0]) -> int:
@@ -270,9 +382,13 @@ def chunk_tokens(d_sae: int, most: int = CHUNK_TOKENS[0]) -> int:
     return max(1, min(most, CHUNK_BYTES // (16 * max(1, d_sae))))
 
 
-def _scratch(ref: SaeRef, most: int) -> int:
-    """Bytes that `LoadedSae.reconstruct` needs beside weights, x and x_hat, at most."""
-    return chunk_tokens(ref.d_sae, most) * (16 * ref.d_sae + 12 * ref.d_in)
+def _scratch(ref: SaeRef, way: _Way, length: int) -> int:
+    """Bytes that `reconstruct` needs beside weights, x and x_hat, at most."""
+    width, codes = ref.d_sae, 0
+    if ref.sae_id in way.sliced:
+        width = min(width, latents_per_slice(ref.d_in, way.slice_bytes))
+        codes = min(CODES_BYTES, int(CODE_BYTES * way.contexts * length * (ref.nominal_l0 or USUAL_L0)))
+    return codes + chunk_tokens(ref.d_sae, way.chunk) * (16 * width + 12 * ref.d_in)
 
 
 def _loading(ref: SaeRef) -> int:

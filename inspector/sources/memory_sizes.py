@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ResourceError, TargetError, first_line
-from inspector.formats.layout import tensor_entries
+from inspector.formats import layout_of
+from inspector.formats.weights import MAX_HEADER, tensor_entries
 from inspector.sources.contexts import default_context_length
 from inspector.sources.memory_plan import Sizes
 from inspector.sources.model_files import ModelFiles
@@ -25,8 +26,6 @@ from inspector.spec import SaeRef, TargetSpec
 if TYPE_CHECKING:
     import torch
 
-_MAX_HEADER = 100 << 20
-"""Bytes; the format's own limit."""
 _LARGEST = 1 << 40
 """No size of a model or of one of its tensors is larger."""
 _OF_TEXT = re.compile(r"(model\.)?language_model\.|lm_head\.")
@@ -45,6 +44,7 @@ def sizes_of(
         TargetError: a weight file is damaged.
     """
     refs = tuple(refs)
+    kept = {ref.sae_id: layout_of(ref.format).kept(Path(ref.path)) for ref in refs if ref.path is not None}
     d_model = files.d_model or 0
     n_ctx = files.n_ctx
     length = target.context_length or default_context_length(n_ctx if n_ctx is not None else 1024)
@@ -62,6 +62,9 @@ def sizes_of(
         by_token=target.split == "token",
         session=session,
         on_host=on_host,
+        host_free=0 if on_host else host_free(),
+        whole=frozenset(sae_id for sae_id, how in kept.items() if how == "whole"),
+        at_once=frozenset(sae_id for sae_id, how in kept.items() if how == "at once"),
     )
 
 
@@ -130,7 +133,7 @@ def _tensors(path: Path) -> dict[str, Mapping[str, Any]]:
         TargetError: it has none.
     """
     try:
-        return tensor_entries(path, _MAX_HEADER)[0]
+        return tensor_entries(path, MAX_HEADER)[0]
     except (OSError, ValueError, struct.error) as error:
         first = first_line(error, 120)
         raise TargetError(f"{path} is not a whole safetensors file ({first}). Copy the model again.") from error

@@ -2,20 +2,14 @@
 
 Always float32: in half precision the SAE's own rounding would be counted as its error. Tokens go through in chunks of
 one fixed size, the last one padded, so that a token's reconstruction does not depend on how many came with it.
-
-SAEs that do not fit on the device all at once are kept on the host, one on the device at a time. The host is the
-machine's memory beside a GPU, or, where the device is the CPU already, the files themselves: they are read again for
-each turn, which the system's file cache makes quick if there is room. Numbers are those of an SAE that stays: the same
-weights go through the same code. A pass asks every SAE for every batch, so each batch costs all streamed weights once
-over the bus: the larger the batch, the less that weighs. Keeping the last one longer would not help, because they come
-in a circle.
+Those whose weights do not fit are `sliced.SlicedSae`s, which answer the same questions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +21,7 @@ from torch import Tensor
 from inspector.errors import TargetError
 from inspector.formats import layout_of
 from inspector.sources.memory_plan import chunk_tokens
-from inspector.sources.model_files import FilesState, digest_files, require_same, state_of
+from inspector.sources.model_files import FilesState, digest_files, require_same
 from inspector.spec import SaeRef
 
 CENTRING = "center_writing_weights"
@@ -70,8 +64,8 @@ class LoadedSae:
         """Tokens of the contexts that it was trained on, as its files say; None: they do not."""
         self.never_saw_special = bool(getattr(sae.cfg.metadata, "exclude_special_tokens", None))
         """Whether special tokens were left out of its training, as its files say."""
-        self._module = sae
-        self._device = torch.device(sae.W_dec.device)
+        self._sae = sae
+        self._device = torch.device(sae.b_dec.device)
         self.chunk_tokens = chunk_tokens(ref.d_sae)
         self.is_centred = is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs)
         """Whether it reads the stream without its mean over dimensions; see `sae_loading`."""
@@ -79,11 +73,6 @@ class LoadedSae:
         """Whether x_hat is the latents times the decoder's rows, plus its bias, and nothing else."""
         self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and self.is_plain
         self._rows_encoded = 0
-
-    @property
-    def _sae(self) -> Any:
-        """The sae-lens object, ready to compute; `StreamedSae` has to bring it first."""
-        return self._module
 
     @cached_property
     def weights_hash(self) -> str:
@@ -121,12 +110,27 @@ class LoadedSae:
         return [(int(i), float(row[i])) for i in indices[order]]
 
     @property
-    def decoder(self) -> tuple[Tensor, Tensor]:
-        """Rows [d_sae, d] and bias [d], float32: x_hat is the latents times the rows, plus the bias.
+    def bias(self) -> Tensor:
+        """[d] float32: x_hat where no latent is active."""
+        found: Tensor = self._sae.b_dec.detach()
+        return found
 
-        Of an SAE that takes turns they stay on the device for as long as the caller holds them.
+    def whole_decoder(self) -> Tensor:
+        """[d_sae, d] float32 on the device: with the bias, x_hat of latents is their product with these rows.
+
+        Raises:
+            ResourceError: of an SAE in slices whose decoder finds no room; `decoder_rows` needs none.
         """
-        return self._sae.W_dec.detach(), self._sae.b_dec.detach()
+        rows: Tensor = self._sae.W_dec.detach()
+        return rows
+
+    def rows_of(self, latents: Tensor) -> Tensor:
+        """[k, d] of them, of latents in ascending order."""
+        return self.whole_decoder()[latents]
+
+    def decoder_rows(self, n_bytes: int) -> Iterator[Tensor]:
+        """All of them, a part after the other, none larger; each is good until the SAE is asked again."""
+        yield from self.whole_decoder().split(max(1, n_bytes // (4 * self.ref.d_in)))
 
     @torch.inference_mode()
     def chunks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -148,15 +152,8 @@ class LoadedSae:
             decoded: Tensor = self._sae.decode(torch.nn.functional.pad(latents, (0, 0, 0, max(0, missing))))
             return decoded[:n]
         latents = latents[:n]
-        places = torch.nonzero(latents)
-        counts = torch.bincount(places[:, 0], minlength=len(latents))
-        summed = torch.nn.functional.embedding_bag(
-            places[:, 1],
-            self._sae.W_dec,
-            offsets=counts.cumsum(0) - counts,
-            mode="sum",
-            per_sample_weights=latents[places[:, 0], places[:, 1]],
-        )
+        tokens, places = torch.nonzero(latents, as_tuple=True)
+        summed = weighted_rows(self._sae.W_dec, tokens, places, latents[tokens, places], len(latents))
         return summed + self._sae.b_dec
 
     def _encoded(self, x: Tensor) -> Any:
@@ -178,6 +175,46 @@ class LoadedSae:
             yield start, self._sae.encode(part)
 
 
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row [n, m] and their places [n, k]; of equal ones that at the lower place.
+
+    Libraries leave that open, and it decides which of two equal latents is active.
+    """
+    if values.device.type == "cpu" and k < values.shape[1]:  # where a look at the numbers waits for nothing
+        found = values.topk(k + 1, dim=1)
+        if not bool((found.values[:, k - 1] == found.values[:, k]).any()):
+            return found.values[:, :k], found.indices[:, :k]
+    indices = ranks(values, torch.arange(values.shape[1], device=values.device)).topk(k, dim=1).indices
+    return values.gather(1, indices), indices
+
+
+def ranks(values: Tensor, places: Tensor) -> Tensor:
+    """int64 that are ordered as float32 values are, and for equal values the other way round than their places."""
+    bits = (values + 0.0).view(torch.int32).long()  # 0.0 for -0.0
+    return (torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits) << 32) - places
+
+
+class LargestFirst(torch.nn.Module):
+    """The activation function of a TopK SAE: ReLU of the k `largest`, and zero for all others."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, pre: Tensor) -> Tensor:
+        """Latents [n, d_sae] of pre-activations."""
+        values, indices = largest(pre, self.k)
+        return torch.zeros_like(pre).scatter_(1, indices, values.relu())
+
+
+def weighted_rows(rows: Tensor, tokens: Tensor, places: Tensor, weights: Tensor, n: int) -> Tensor:
+    """[n, d] sums of rows [m, d] at `places`, weighted, for each of n tokens; `tokens` ascend."""
+    counts = torch.bincount(tokens, minlength=n)
+    return torch.nn.functional.embedding_bag(
+        places, rows, offsets=counts.cumsum(0) - counts, mode="sum", per_sample_weights=weights
+    )
+
+
 def _is_linear(sae: Any) -> bool:
     """Whether decoding is W_dec and b_dec and nothing else."""
     plain = sae.cfg.normalize_activations == "none" and not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
@@ -189,98 +226,15 @@ def is_centred(hook_name: str, kwargs: Mapping[str, Any] | None) -> bool:
     return bool((kwargs or {}).get(CENTRING)) and STREAM.match(hook_name) is not None
 
 
+def not_finite(ref: SaeRef, name: str) -> TargetError:
+    """What is said of an SAE with such weights."""
+    return TargetError(
+        f"SAE {ref.sae_id!r} has weights that are not finite, in {name}: its training diverged or its file is damaged. "
+        "Leave it out with --sae or --widths."
+    )
+
+
 def files_of(ref: SaeRef) -> list[Path]:
     """Paths of an SAE that is on disk: small files first, weights last."""
     layout, path = layout_of(ref.format), Path(ref.path or "")
     return [Path(each) for each in layout.paths(str(path))]
-
-
-class Stage:
-    """The room on a device for one streamed SAE."""
-
-    def __init__(self) -> None:
-        self._on: StreamedSae | None = None
-        self.n_turns = 0
-        """How many times an SAE was brought in."""
-
-    def bring(self, sae: StreamedSae) -> None:
-        """Make room for an SAE."""
-        if self._on is not None:
-            self._on.leave()
-        self._on = sae
-        self.n_turns += 1
-
-    def clear(self) -> None:
-        """Leave the room empty."""
-        if self._on is not None:
-            self._on.leave()
-            self._on = None
-
-
-class StreamedSae(LoadedSae):
-    """An SAE whose weights come to the device when it is asked something, and leave when another one is.
-
-    Args:
-        ref: which one it is.
-        sae: the sae-lens object, on the host.
-        device: where it computes.
-        stage: shared by all that take turns.
-        read: reads the object again from its files; None: it is kept in the host's memory.
-        notes, gate: as in LoadedSae.
-    """
-
-    def __init__(
-        self,
-        ref: SaeRef,
-        sae: Any,
-        *,
-        device: torch.device,
-        stage: Stage,
-        read: Callable[[], Any] | None,
-        notes: tuple[str, ...] = (),
-        gate: str | None = None,
-    ) -> None:
-        super().__init__(ref, sae, notes, gate)
-        self._device = device
-        self._stage = stage
-        self._read = read
-        self._files_before = state_of(files_of(ref))
-        self.is_here = False
-        if read is not None:
-            self._drop()
-        else:
-            self._host: dict[str, Tensor] = {name: weight.data for name, weight in sae.named_parameters()}
-
-    @property
-    def _sae(self) -> Any:
-        if not self.is_here:
-            self._stage.bring(self)
-            with torch.inference_mode(mode=False):  # a parameter made in the other mode cannot be changed here
-                self._come()
-            self.is_here = True
-        return self._module
-
-    def _come(self) -> None:
-        if self._read is not None:
-            require_same(self._files_before)
-            self._module = self._read()
-            return
-        for name, weight in self._module.named_parameters():
-            weight.data = self._host[name].to(self._device, non_blocking=True)
-
-    def leave(self) -> None:
-        """Give the room back."""
-        self.is_here = False
-        if self._read is not None:
-            self._drop()
-            return
-        with torch.inference_mode(mode=False):
-            for name, weight in self._module.named_parameters():
-                weight.data = self._host[name]
-
-    def _drop(self) -> None:
-        """Forget the module and free its weights now: it refers to itself, so it would stay until a collection."""
-        with torch.inference_mode(mode=False):
-            for weight in self._module.parameters():
-                weight.data = torch.empty(0)
-        self._module = None

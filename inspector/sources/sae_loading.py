@@ -10,35 +10,35 @@ gives its logits. FVU is of x as published, mean included. Layer-normed SAEs of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
 from inspector.errors import TargetError
-from inspector.formats import layout_of
+from inspector.formats import Stored, layout_of
 from inspector.sources import explained
-from inspector.sources.memory_sizes import host_free
 from inspector.sources.model_files import state_of
-from inspector.sources.sae import CENTRING, STREAM, LoadedSae, Stage, StreamedSae, files_of, is_centred
+from inspector.sources.sae import CENTRING, STREAM, LargestFirst, LoadedSae, files_of, is_centred, not_finite
+from inspector.sources.sliced import SlicedSae
+from inspector.sources.slices import Matrix, Slices
 from inspector.sources.suites import mismatch
 from inspector.spec import LlamaGate, SaeRef, hook_name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inspector.formats import Converted
     from inspector.sources.model import LanguageModel
-    from inspector.sources.sae import LoadedSae
 
 SHAPES = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_in",)}
 PER_LATENT = ("threshold", "b_mag", "b_gate", "r_mag")
 _ROWS_CHECKED = 256
-_HOST_RESERVE = 4 << 30
-"""Bytes of the host's memory that stay free; below, streamed SAEs are read from their files for each turn."""
 _HARMLESS = frozenset(
     {"center_unembed", "n_devices", "dtype", "device", "torch_dtype", "trust_remote_code", "revision"}
 )
@@ -51,7 +51,8 @@ def load_sae(
     d_in_expected: int,
     *,
     llama_gate: LlamaGate = "published",
-    stage: Stage | None = None,
+    slices: Slices | None = None,
+    hold: bool = False,
 ) -> LoadedSae:
     """Load one SAE from its folder.
 
@@ -60,7 +61,8 @@ def load_sae(
         device: where it goes.
         d_in_expected: width of the activation it will read.
         llama_gate: of Llama Scope.
-        stage: room on the device that it takes turns for with others; None: it stays there.
+        slices: room on the device for a slice of it at a time, shared with others; None: it is there whole.
+        hold: whether slices are kept in the host's memory; else they are read when it is their turn.
 
     Raises:
         TargetError: when d_in differs, files are broken, weights are not finite, or it needs something not done here.
@@ -71,27 +73,21 @@ def load_sae(
     if ref.d_in != d_in_expected:
         raise mismatch(ref, d_in_expected)
     before = state_of(files_of(ref))
-    found = _loaded(ref, device, llama_gate, stage)
+    with _explained(ref):
+        if slices is None:
+            sae, gate = _read(ref, device, llama_gate)
+            found = LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
+        else:
+            found = _sliced(ref, device, llama_gate, slices)
+            if hold:
+                found.hold()
     found.files = before
     return found
 
 
-def _loaded(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, stage: Stage | None) -> LoadedSae:
-    if stage is not None:
-        sae, gate = _read_or_explain(ref, torch.device("cpu"), llama_gate)
-        in_files = device.type == "cpu" or host_free() < _HOST_RESERVE
-
-        def again() -> Any:
-            return _read_or_explain(ref, device, llama_gate)[0]
-
-        read = again if in_files else None
-        return StreamedSae(ref, sae, device=device, stage=stage, read=read, notes=_noted(ref, sae, gate), gate=gate)
-    sae, gate = _read_or_explain(ref, device, llama_gate)
-    return LoadedSae(ref, sae, _noted(ref, sae, gate), gate)
-
-
-def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
-    """As `_read`, with the errors of `load_sae`."""
+@contextlib.contextmanager
+def _explained(ref: SaeRef) -> Iterator[None]:
+    """Errors of libraries as those of `load_sae`, and none of their warnings, which become notes."""
     n_bytes = 4 * 2 * ref.d_in * ref.d_sae
     too_large = f"SAE {ref.sae_id!r} ({n_bytes / 1e9:.1f} GB in float32) does not fit into memory."
     with (
@@ -104,13 +100,54 @@ def _read_or_explain(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -
             ),
         ),
     ):
-        warnings.simplefilter("ignore")  # about model_from_pretrained_kwargs, which become notes
-        return _read(ref, device, llama_gate)
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any, str | None]:
     """The sae-lens object, checked, and the name of its gate."""
-    sae, gate = _built(ref, device, llama_gate)
+    converted = _converted(ref, llama_gate)
+    state = {name: converted.whole(name).to(device, torch.float32).contiguous() for name in converted.state}
+    sae = _ready(ref, _built(ref, converted.cfg, state, device))
+    for name, weight in sae.named_parameters():
+        _require_finite(ref, name, weight)
+    if sae.cfg.architecture() == "topk":
+        sae.activation_fn = LargestFirst(sae.cfg.k)
+    return sae, converted.gate
+
+
+def _sliced(ref: SaeRef, device: torch.device, llama_gate: LlamaGate, slices: Slices) -> SlicedSae:
+    """An SAE of which nothing but biases and thresholds is loaded."""
+    converted = _converted(ref, llama_gate)
+    matrices, first, vectors = {}, {}, {}
+    for name, value in converted.state.items():
+        if name in SHAPES and len(SHAPES[name]) == 2:
+            source = None if isinstance(value, Stored) or converted.source is None else converted.source
+            place = value if source is None else source.place_of(cast("Tensor", value)) or value
+            matrices[name] = Matrix(ref, name, place, converted.folds)
+            first[name] = torch.zeros(ref.d_in, 1) if name == "W_enc" else torch.zeros(1, ref.d_in)
+        else:
+            assert not isinstance(value, Stored), "only matrices are left in their files"
+            first[name] = value.to(device, torch.float32).contiguous()
+            if name != "b_dec" and tuple(value.shape) == (ref.d_sae,):
+                vectors[name], first[name] = first[name], first[name][:1]
+    sae = _ready(ref, _built(ref, {**converted.cfg, "d_sae": 1}, first, device))
+    for name, value in {**vectors, "b_dec": sae.b_dec}.items():
+        _require_finite(ref, name, value)
+    return SlicedSae(
+        ref,
+        sae,
+        vectors=vectors,
+        encoder=matrices["W_enc"],
+        decoder=matrices["W_dec"],
+        slices=slices,
+        notes=_noted(ref, sae, converted.gate),
+        gate=converted.gate,
+    )
+
+
+def _ready(ref: SaeRef, sae: Any) -> Any:
+    """The sae-lens object, checked and made to take what comes here."""
     architecture = sae.cfg.architecture()
     k = getattr(sae.cfg, "k", None)
     if architecture == "topk" and (type(k) is not int or not 1 <= k <= ref.d_sae):
@@ -125,37 +162,33 @@ def _read(ref: SaeRef, device: torch.device, llama_gate: LlamaGate) -> tuple[Any
             f"SAE {ref.sae_id!r} was trained with normalize_activations={normalisation!r}, whose factor is not in the "
             "weights. Fold it with sae-lens before saving (fold_activation_norm_scaling_factor)."
         )
-    broken = [name for name, weight in sae.named_parameters() if not _is_finite(weight)]
-    if broken:
-        raise TargetError(
-            f"SAE {ref.sae_id!r} has weights that are not finite, in {broken[0]}: its training diverged or its file is "
-            "damaged. Leave it out with --sae or --widths."
-        )
     if is_centred(ref.hook_name, sae.cfg.metadata.model_from_pretrained_kwargs):
         _centre(sae)
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads come flattened
-    return sae.eval().requires_grad_(False), gate
+    return sae.eval().requires_grad_(False)
 
 
-def _built(ref: SaeRef, device: torch.device | str, llama_gate: LlamaGate) -> tuple[Any, str | None]:
-    """The sae-lens object in float32 on the device, and the name of its gate where a layout leaves a choice."""
-    from sae_lens import SAE
-
+def _converted(ref: SaeRef, llama_gate: LlamaGate) -> Converted:
+    """What its files hold, of the right shapes."""
     for path in files_of(ref):
         if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
             raise TargetError(f"{path} is not a regular file. Put the SAE's own file in its place.")
-    folder = Path(ref.path or "")
-    converted = layout_of(ref.format).read(ref, folder, llama_gate)
+    converted = layout_of(ref.format).read(ref, Path(ref.path or ""), llama_gate)
+    _check_shapes(ref, converted.state)
+    return converted
+
+
+def _built(ref: SaeRef, cfg: Mapping[str, Any], state: dict[str, Tensor], device: torch.device) -> Any:
+    """The sae-lens object of a configuration and float32 weights."""
+    from sae_lens import SAE
 
     def converter(_path: Any, _device: str, cfg_overrides: Any = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        state = {name: value.to(_device, torch.float32).contiguous() for name, value in converted.state.items()}
-        return {**converted.cfg, **(cfg_overrides or {}), "device": _device}, state
+        return {**cfg, **(cfg_overrides or {}), "device": _device}, state
 
-    _check_shapes(ref, converted.state)
-    return SAE.load_from_disk(folder, device=str(device), dtype="float32", converter=converter), converted.gate
+    return SAE.load_from_disk(Path(ref.path or ""), device=str(device), dtype="float32", converter=converter)
 
 
-def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor]) -> None:
+def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor | Stored]) -> None:
     """Refuse shapes that are not what the reference promises; swapped matrices are such, unless they are square."""
     sizes = {"d_in": ref.d_in, "d_sae": ref.d_sae}
     for name, value in state.items():
@@ -168,9 +201,10 @@ def _check_shapes(ref: SaeRef, state: Mapping[str, Tensor]) -> None:
             )
 
 
-def _is_finite(weight: Tensor) -> bool:
+def _require_finite(ref: SaeRef, name: str, weight: Tensor) -> None:
     """In parts: the copies that the test makes of a whole decoder would be as large as the decoder."""
-    return all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED))
+    if not all(bool(torch.isfinite(part).all()) for part in weight.detach().split(_ROWS_CHECKED)):
+        raise not_finite(ref, name)
 
 
 def _noted(ref: SaeRef, sae: Any, gate: str | None) -> tuple[str, ...]:

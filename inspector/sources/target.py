@@ -318,16 +318,22 @@ def _planned(resolved: ResolvedTarget, refs: tuple[SaeRef, ...], *, session: boo
 def _load_saes(
     refs: tuple[SaeRef, ...], model: LanguageModel, d_in: int, llama_gate: LlamaGate, memory: MemoryPlan
 ) -> Generator[Event, None, tuple[LoadedSae, ...]]:
-    from inspector.sources.sae import Stage
     from inspector.sources.sae_loading import load_sae
+    from inspector.sources.slices import Slices
 
-    stage = Stage()
+    slices = Slices(model.device, memory.slice_bytes, spare=memory.budget - memory.needed)
     loaded: list[LoadedSae] = []
     for i, ref in enumerate(refs):
         started = time.perf_counter()
         yield Loading(what=f"SAE {i + 1}/{len(refs)}", detail=ref.sae_id, done=i, total=len(refs))
-        turns = stage if ref.sae_id in memory.streamed else None
-        sae = load_sae(ref, model.device, d_in, llama_gate=llama_gate, stage=turns)
+        sae = load_sae(
+            ref,
+            model.device,
+            d_in,
+            llama_gate=llama_gate,
+            slices=slices if ref.sae_id in memory.sliced else None,
+            hold=ref.sae_id in memory.sliced_from_host,
+        )
         if sae.is_centred and not model.has_layer_norm:
             raise TargetError(
                 f"SAE {ref.sae_id!r} was trained with center_writing_weights, but {model.name} has no LayerNorm, so "

@@ -22,6 +22,8 @@ from inspector.statistics.passes import contexts_with, walk
 from inspector.statistics.pipeline import Measuring
 from inspector.statistics.sums import ByName, Sums, shaped
 
+DECODER_BYTES = 64 << 20
+"""Of the decoder at once, in float64 twice that."""
 Numbers = tuple[float, ...]
 
 
@@ -106,7 +108,7 @@ class _Latents(Sums):
 
     def update(self, sae: LoadedSae, x: Tensor) -> None:
         """Add tokens x [n, d]."""
-        bias = sae.decoder[1]
+        bias = sae.bias
         for rows, latents in sae.chunks(x):
             n = rows.stop - rows.start
             s = sae.decode(latents)[:n] - bias
@@ -125,7 +127,8 @@ class _Latents(Sums):
         order = when_active.argsort(descending=True, stable=True)
         chosen = order[: int(active.sum())]
         variance, covariance = second - first.square(), third - first * second
-        dot = (to_float64(sae.decoder[0]).cpu() @ probe.weight[0].cpu())[chosen]
+        weight = probe.weight[0].cpu()
+        dot = torch.cat([to_float64(rows).cpu() @ weight for rows in sae.decoder_rows(DECODER_BYTES)])[chosen]
 
         def listed(values: Tensor) -> Numbers:
             return tuple(float(f"{value:.7g}") for value in values.tolist())

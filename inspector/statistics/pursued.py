@@ -112,7 +112,7 @@ class _Source:
                     f"SAE {sae.ref.sae_id} normalises or centres each token before it encodes, so its x_hat is no sum "
                     "of its decoder's rows and codes cannot be pursued. Choose SAEs that read x as it is."
                 )
-        self.pursuits = {sae.ref.sae_id: Pursuit(*sae.decoder, variant=variant) for sae in saes}
+        self.pursuits = {sae.ref.sae_id: Pursuit(sae.whole_decoder(), sae.bias, variant=variant) for sae in saes}
 
     def made(self, batch: ActivationBatch, rows: Tensor) -> Iterator[tuple[str, Reconstruction]]:
         """See `Reconstructed`. Whole contexts are pursued, so that what is kept of them serves both passes."""

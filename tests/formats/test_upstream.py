@@ -168,7 +168,7 @@ def test_weights_are_those_that_sae_lens_reads(
     assert found.cfg.get("k") == cfg.get("k")
     assert set(found.state) == {name for name, value in state.items() if value is not None}
     for key, value in state.items():
-        torch.testing.assert_close(found.state[key].float(), value.float(), rtol=0, atol=0, msg=f"{name} {key}")
+        torch.testing.assert_close(found.whole(key).float(), value.float(), rtol=0, atol=0, msg=f"{name} {key}")
 
 
 @pytest.mark.parametrize(("conversion", "make"), [("llama_scope", llama_scope), ("llama_scope_r1_distill", r1_distill)])
@@ -182,7 +182,7 @@ def test_openmoss_suites_differ_by_the_norms_of_decoder_rows_alone(
     theirs_dec = state["W_dec"].float()
     norm = theirs_dec.norm(dim=1)
     assert float((norm - 1).abs().max()) > 0.1
-    torch.testing.assert_close(found.state["W_dec"], theirs_dec / norm[:, None])
+    torch.testing.assert_close(found.whole("W_dec"), theirs_dec / norm[:, None])
     # Its threshold is of activations that are not scaled by those norms; the ratio is one number for all latents.
-    ratio = found.state["W_enc"] / (state["W_enc"].float() * norm)
+    ratio = found.whole("W_enc") / (state["W_enc"].float() * norm)
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-4, atol=0)

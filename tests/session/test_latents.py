@@ -117,7 +117,8 @@ def test_a_latent_that_is_never_active_has_no_examples(loaded: Loaded, everythin
     class Silenced:
         """The SAE with its latent 4 never active."""
 
-        ref, decoder = everything.sae.ref, everything.sae.decoder
+        ref, rows_of = everything.sae.ref, everything.sae.rows_of
+        decoder_rows = everything.sae.decoder_rows
 
         def chunks(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
             for rows, values in everything.sae.chunks(x):
@@ -132,7 +133,7 @@ def test_a_latent_that_is_never_active_has_no_examples(loaded: Loaded, everythin
 
 
 def test_neighbours_are_the_largest_cosines_of_the_decoder(latents: Latents, everything: Everything) -> None:
-    rows = everything.sae.decoder[0].double().numpy()
+    rows = everything.sae.whole_decoder().double().numpy()
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = unit @ unit[4]
     cosines[4] = -np.inf

@@ -111,13 +111,13 @@ def measured(small: Fields, target: Fields, what: Literal["run", "session"]) -> 
 @pytest.mark.parametrize("what", ["run", "session"])
 def test_saes_that_stay(small: Fields, wide: Fields, what: Literal["run", "session"]) -> None:
     found = measured(small, wide, what)
-    assert found["streamed"] == []
+    assert found["sliced"] == []
     assert found["measured"] == pytest.approx(found["planned"], rel=TOLERANCE), found
 
 
-def test_saes_that_take_turns(small: Fields, wide: Fields) -> None:
+def test_saes_in_slices(small: Fields, wide: Fields) -> None:
     found = measured(small, wide | {"max_memory": 180_000_000}, "run")
-    assert found["streamed"]
+    assert found["sliced"]
     assert found["measured"] == pytest.approx(found["planned"], rel=TOLERANCE), found
     assert found["measured"] <= 180_000_000
 

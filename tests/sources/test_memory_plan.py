@@ -55,7 +55,7 @@ def test_the_nine_billion_model_with_its_seven_saes() -> None:
     assert rows["moments and maps"] == 8 * 3584**2 * (2 + 3 * 7)
     assert sum(rows.values()) == made.needed
     assert 80e9 < made.needed < 88e9
-    assert (made.streamed, made.chunk_tokens, made.notes) == (frozenset(), None, ())
+    assert (made.sliced, made.slice_bytes, made.chunk_tokens, made.notes) == (frozenset(), 0, None, ())
     assert made.contexts_at_once >= 8
 
 
@@ -63,21 +63,57 @@ def test_less_room_means_fewer_contexts_at_once_first() -> None:
     full = plan(GEMMA_9B, 140)
     small = plan_memory(GEMMA_9B, full.needed - 1, device="cuda:0")
     assert small.contexts_at_once < 8
-    assert (small.streamed, small.notes) == (frozenset(), ())
+    assert (small.sliced, small.notes) == (frozenset(), ())
     assert small.needed < full.needed
 
 
-def test_then_the_widest_saes_take_turns_and_as_few_as_possible() -> None:
+def test_then_the_widest_saes_are_sliced_and_as_few_as_possible() -> None:
     one = plan(GEMMA_9B, 70)
-    # The two widest weigh 45 GB; taking turns they need the room of the wider one.
-    assert one.streamed == {"width_1048576", "width_524288"}
+    assert one.sliced == {"width_1048576"}
     rows = dict(one.rows)
-    assert rows["SAE whose turn it is"] == sae_bytes(ref(2**20))
-    assert rows["SAE weights (5 of 7)"] == sum(sae_bytes(ref(width)) for width in WIDTHS[:5])
+    assert rows["slices of SAEs"] == 3 * one.slice_bytes + 12 * 2**20
+    assert rows["SAE weights (6 of 7)"] == sum(sae_bytes(ref(width)) for width in WIDTHS[:6])
     assert one.needed <= 70e9
-    assert "2 SAEs do not fit beside the others in 70.0 GB" in one.notes[0]
-    tight = plan(GEMMA_9B, 53)
-    assert len(tight.streamed) > 2
+    tight = plan(GEMMA_9B, 45)
+    assert len(tight.sliced) > 1
+    assert min(tight.slice_bytes, one.slice_bytes) >= 1 << 28
+
+
+@pytest.mark.parametrize("session", [False, True])
+@pytest.mark.parametrize("gigabytes", [24, 48, 80, 141])
+def test_the_nine_billion_model_is_refused_on_no_card_from_24_gigabytes_on(gigabytes: int, session: bool) -> None:
+    made = plan(replace(GEMMA_9B, session=session, host_free=64 * 10**9), gigabytes)
+    assert made.needed <= gigabytes * 1e9
+    assert bool(made.sliced) == (gigabytes < 100)
+
+
+def test_slices_come_from_the_host_where_it_has_room_and_else_from_disk() -> None:
+    """A page of 1,024 tokens: 7.5 GB of encoder, and the rows of 100 active latents per token or all of them."""
+    largest = sae_bytes(ref(2**20))
+    for host_free, host in ((0, set()), (4 * 2**30 + largest, {"width_1048576"}), (10**12, None)):
+        made = plan(replace(GEMMA_9B, host_free=host_free), 30)
+        assert made.sliced_from_host == (made.sliced if host is None else host)
+        assert made.sliced_from_disk == made.sliced - made.sliced_from_host
+        (note,) = made.notes
+        assert ("from disk" in note) == bool(made.sliced_from_disk)
+        assert ("from the host's memory" in note) == bool(made.sliced_from_host)
+        assert made.page_seconds == made.page_from_host / 20e9 + made.page_from_disk / 2e9
+    only = plan(replace(GEMMA_9B, saes=(ref(2**20),), host_free=0), 30)
+    rows = 1024 * 100 / 2**20
+    assert only.page_from_disk == pytest.approx(largest / 2 * (1 + rows), rel=1e-6)
+    on_host = plan(replace(GEMMA_9B, on_host=True, host_free=10**12), 30)
+    assert not on_host.sliced_from_host, "beside the CPU there is no other memory"
+
+
+def test_what_cannot_be_sliced_is_not() -> None:
+    widest = "width_1048576"
+    with pytest.raises(ResourceError, match="At least"):
+        plan(replace(GEMMA_9B, whole=frozenset({widest})), 45)
+    assert plan(replace(GEMMA_9B, whole=frozenset({widest})), 60).sliced.isdisjoint({widest})
+    packed = replace(GEMMA_9B, at_once=frozenset({widest}))
+    with pytest.raises(ResourceError, match="At least"):
+        plan(packed, 45)  # no room on the host, and its file can only be read from beginning to end
+    assert plan(replace(packed, host_free=40 * 10**9), 45).sliced_from_host >= {widest}
 
 
 def test_a_plan_never_promises_more_than_its_budget() -> None:
@@ -90,7 +126,7 @@ def test_a_plan_never_promises_more_than_its_budget() -> None:
             assert made.needed == sum(n_bytes for _, n_bytes in made.rows) <= gigabytes * 1e9
 
 
-@pytest.mark.parametrize("gigabytes", [22.0, 30.0, 45.0])
+@pytest.mark.parametrize("gigabytes", [22.0, 30.0, 40.0])
 def test_a_refusal_names_flags_that_fit(gigabytes: float) -> None:
     sizes = replace(GEMMA_9B, dtype_bytes=4)
     with pytest.raises(ResourceError, match="What would fit") as caught:

@@ -18,7 +18,7 @@ from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, MemoryPlanned
 from inspector.sources.memory_plan import plan_memory
 from inspector.sources.memory_sizes import sizes_of
-from inspector.sources.sae import StreamedSae
+from inspector.sources.sliced import SlicedSae
 from inspector.sources.target import Loaded, ResolvedTarget, open_target, resolve
 from inspector.spec import RunSpec, TargetSpec
 from tests.toy import write_toy_model, write_toy_sae
@@ -56,13 +56,13 @@ def result_of(work: Generator[Event, None, Any], events: list[Event] | None = No
             events.append(event)
 
 
-def budget_that(choice: ResolvedTarget, streams: bool) -> int:
-    """Bytes with which SAEs take turns, or with which narrower chunks are enough."""
+def budget_that(choice: ResolvedTarget, slices: bool) -> int:
+    """Bytes with which SAEs are sliced, or with which narrower chunks are enough."""
     sizes = sizes_of(choice.files, choice.refs, choice.target, dtype_bytes=4, session=False, on_host=True)
     budget = plan_memory(sizes, 10**12, device="cpu").needed
     while True:
         made = plan_memory(sizes, budget, device="cpu")
-        if made.chunk_tokens is not None and bool(made.streamed) == streams:
+        if bool(made.sliced) if slices else made.chunk_tokens is not None:
             return budget
         budget = int(0.98 * budget)
 
@@ -83,21 +83,22 @@ def test_the_plan_is_told_before_anything_is_loaded(target: TargetSpec) -> None:
     assert loaded.memory.notes == ()
 
 
-@pytest.mark.parametrize("streams", [False, True])
-def test_within_less_memory_the_numbers_stay(target: TargetSpec, streams: bool) -> None:
+@pytest.mark.parametrize("slices", [False, True])
+def test_within_less_memory_the_numbers_stay(target: TargetSpec, slices: bool) -> None:
     usual = opened(target)
-    small = opened(replace(target, max_memory=budget_that(resolve(target), streams)))
+    small = opened(replace(target, max_memory=budget_that(resolve(target), slices)))
     assert small.memory is not None and small.memory.needed <= (small.target.max_memory or 0)
-    assert small.memory.chunk_tokens is not None
-    assert [sae.chunk_tokens for sae in small.saes] == [small.memory.chunk_tokens] * 3
-    assert any(isinstance(sae, StreamedSae) for sae in small.saes) == streams
+    if not slices:
+        assert [sae.chunk_tokens for sae in small.saes] == [small.memory.chunk_tokens] * 3
+    assert any(isinstance(sae, SlicedSae) for sae in small.saes) == slices
     spec = RunSpec(target=target, experiments=("error-vector",), batch_size=16)
     (expected,), (found,) = result_of(runner.run(spec, usual)), result_of(runner.run(spec, small))
     assert small.at_once(4096) == small.memory.contexts_at_once < 4096
     for a, b in zip(expected["saes"], found["saes"], strict=True):
         assert a["r2_pooled"] == pytest.approx(b["r2_pooled"], abs=1e-5)  # other chunks: float32's last digits
-    assert any("take 16 tokens at once" in w or "take 64 tokens at once" in w for w in found["warnings"])
-    assert any("when it is their turn" in warning for warning in found["warnings"]) == streams
+    narrow = any("take 16 tokens at once" in w or "take 64 tokens at once" in w for w in found["warnings"])
+    assert narrow == (small.memory.chunk_tokens is not None)
+    assert any("are evaluated in slices of" in warning for warning in found["warnings"]) == slices
     assert found["provenance"]["fingerprint"] == expected["provenance"]["fingerprint"]
 
 
