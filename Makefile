@@ -72,7 +72,7 @@ test-latest: $(VENV)/bin/python
 	@$(PYTHON) -m venv .venv-latest
 	@grep '^torch==' constraints.txt > .venv-latest/constraints.txt
 	@PIP_CONSTRAINT=.venv-latest/constraints.txt PIP_BUILD_CONSTRAINT=.venv-latest/constraints.txt \
-	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures]'
+	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures,cluster]'
 	@.venv-latest/bin/python -m pytest -q -m "not slow" $(WORKERS) $(TESTS)
 
 clean:
@@ -96,6 +96,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "dm-inspect: installing pinned packages and test tools into .venv (torch is the big one; one to three minutes on a fast line)" >&2
-	@$(PIP) -e '.[dev,figures]'
+	@$(PIP) -e '.[dev,figures,cluster]'
 	@touch $(VENV)/.installed $@
 	@echo "dm-inspect: installed" >&2
