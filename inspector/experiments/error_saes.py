@@ -307,7 +307,6 @@ EXPERIMENT = Experiment(
     needs=("error map",),
     measure=measure,
     passes=passes,
-    writes=True,
     compute=compute,
     draw=draw,
 )

@@ -19,11 +19,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from inspector.errors import DataError, UsageError
-from inspector.sources.built_in import DEMO
 from inspector.sources.python_text import Document, demo_documents
 from inspector.sources.readers import (
+    DEMO,
     PIECE_BYTES,
-    PYTHON_TEXTS,
     WHOLE_BYTES,
     HubText,
     check_text,
@@ -132,11 +131,9 @@ def require_rows(contexts: Contexts, model: LanguageModel) -> None:
 
 def _load(target: TargetSpec, cutter: _Cutter) -> Contexts:
     """As `load_contexts`, whatever the tokens are."""
-    text = target.text or DEMO
-    path = check_text(text, target.text_field)
+    path = check_text(target.text or DEMO, target.text_field)
     if path is None:
-        documents = demo_documents(sources=text == DEMO)
-        return _contexts(cutter.windows(list(documents)), PYTHON_TEXTS[text], cutter)
+        return _contexts(cutter.windows(list(demo_documents())), "The demo's text", cutter)
     if isinstance(path, HubText):
         return _from_hub(path, target, cutter)
     if has_records(path):

@@ -1,0 +1,284 @@
+"""The whole program on a pretended CUDA device: no mix of devices, the CPU's numbers, few waits, and what memory does.
+
+What a GPU itself would do is not tested: that is `benchmarks/gpu.py` on a machine that has one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+
+from inspector.errors import ResourceError, is_out_of_memory
+from inspector.runner import run as run_experiments
+from inspector.session.protocol import ContextScores, Generate, Generated, GetContext, MapImproved
+from inspector.sources.sae_loading import load_sae
+from inspector.sources.slices import Slices
+from inspector.sources.target import Loaded, open_target
+from inspector.spec import RunSpec, TargetSpec
+from tests import toy
+from tests.cli.conftest import Run, run  # noqa: F401  # commands are run here as there
+from tests.pretended import Gpu, pretended
+from tests.session.conftest import WORDS
+from tests.session.test_service import Running
+
+T = TypeVar("T")
+CUDA = "cuda:0"
+SHARED = ("norm-prediction", "error-vector", "fvu-nonlinear")
+"""What both passes give."""
+OWN = ("ce-splice", "cross-component")
+"""Those that run the model on their own, with a short sample."""
+
+
+def finished(work: Generator[Any, None, T]) -> T:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what transformer-lens and sae-lens say of each other when they are imported
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+
+
+@dataclass(frozen=True)
+class World:
+    """The same target on both sides."""
+
+    gpu: Gpu
+    on_cpu: Loaded
+    on_gpu: Loaded
+
+    def words(self, *, device: str) -> tuple[str, ...]:
+        """As a command's TARGET."""
+        target = self.on_cpu.target
+        options = {"model": target.model, "suite": target.suite, "text": target.text, "device": device}
+        return tuple(word for name, value in options.items() for word in (f"--{name}", str(value)))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A Gemma 2 of 16 dimensions, TopK SAEs of two widths and two L0s, 40 contexts of 32 tokens."""
+    folder = tmp_path_factory.mktemp("toy")
+    chosen = random.Random(0)
+    text = " ".join(chosen.choice(WORDS) for _ in range(3000))
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    model = toy.write_toy_model(folder / "model")
+    suite = toy.fit_toy_suite(toy.write_toy_suite(folder / "suite"), model, text)
+    target = TargetSpec(
+        model=str(model), suite=str(suite), text=str(folder / "text.txt"), contexts=40, context_length=32, device="cpu"
+    )
+    on_cpu = finished(open_target(target))
+    with pretended() as gpu:
+        yield World(gpu=gpu, on_cpu=on_cpu, on_gpu=finished(open_target(replace(target, device=CUDA))))
+
+
+def assert_same(found: Any, expected: Any, path: str = "", rel: float = 1e-9) -> None:
+    """Numbers to 1e-9, which another layout of a matrix in memory may cost a sum in float64; the rest exactly."""
+    if isinstance(expected, dict):
+        assert set(found) == set(expected), path
+        for key in set(expected) - {"device", "command", "fingerprint", "made", "created", "id", "provenance"}:
+            assert_same(found[key], expected[key], f"{path}/{key}", rel)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), path
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{path}/{i}", rel)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=rel, abs=1e-3 * rel, nan_ok=True), path
+    else:
+        assert found == expected, path
+
+
+def results(loaded: Loaded, *experiments: str, **more: Any) -> list[dict[str, Any]]:
+    return finished(run_experiments(RunSpec(target=loaded.target, experiments=experiments, **more), loaded))
+
+
+def test_the_device_refuses_what_cuda_refuses(world: World) -> None:
+    there, here = torch.ones(3, device=CUDA), torch.ones(3)
+    mixes = {
+        "a sum": lambda: there + here,
+        "a sum in place": lambda: here.add_(there),
+        "a product": lambda: torch.ones(2, 3) @ there[:, None],
+        "an index": lambda: here[there > 0],
+        "a value": lambda: there.index_put_((torch.tensor([0]),), here[:1]),
+        "two of them": lambda: torch.cat([there, torch.ones(3, device="cuda:1")]),
+        "numpy": lambda: np.asarray(there),
+    }
+    for name, mix in mixes.items():
+        with pytest.raises((RuntimeError, TypeError)):
+            mix()
+            pytest.fail(name)
+    assert (there + torch.tensor(2.0)).device == there.device  # a number without dimensions is let through
+    with pytest.raises(RuntimeError, match="invalid device"):
+        torch.ones(3, device="cuda:2")
+    assert torch.cuda.is_available()
+
+
+def test_it_counts_what_waits_and_nothing_else(world: World) -> None:
+    def waits(*work: Any) -> int:
+        before = world.gpu.waits.total()
+        for each in work:
+            each()
+        return world.gpu.waits.total() - before
+
+    x, places = torch.ones(4, 3, device=CUDA), torch.tensor([1, 2])
+    assert waits(lambda: (x @ x.T).softmax(dim=-1).topk(2), lambda: x[places.to(CUDA, non_blocking=True)]) == 0
+    waiting = [x.sum().item, lambda: bool(x.any()), x.cpu, x.tolist, lambda: places.to(CUDA), lambda: x[places]]
+    waiting += [x.nonzero, lambda: torch.tensor([1.0], device=CUDA), lambda: float(x[0, 0])]
+    assert [waits(each) for each in waiting] == [1] * len(waiting)
+    assert waits(lambda: x[x[:, 0] > 0]) >= 1
+
+
+def test_gradients_are_those_of_the_cpu(world: World) -> None:
+    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for device in ("cpu", CUDA):
+        weight = torch.nn.Parameter(values.clone().to(device))
+        (torch.ones(2, 5, device=device) @ weight).square().sum().backward()
+        torch.optim.Adam([weight]).step()
+        found.append(weight.detach().cpu())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("names", [SHARED, OWN])
+def test_results_are_those_of_the_cpu(world: World, names: tuple[str, ...]) -> None:
+    params = {"contexts": "2"} if names == OWN else {}
+    assert_same(results(world.on_gpu, *names, params=params), results(world.on_cpu, *names, params=params))
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_saes_in_slices_give_the_same(world: World, held: bool) -> None:
+    loaded = world.on_gpu
+    slices = Slices(loaded.model.device, 4 * 16 * 20)  # twenty latents of 16 numbers
+    saes = tuple(load_sae(sae.ref, loaded.model.device, 16, slices=slices, hold=held) for sae in loaded.saes)
+    found, expected = (results(each, *SHARED) for each in (replace(loaded, saes=saes), world.on_cpu))
+    assert_same(found, expected, rel=1e-5)  # float32 sums in another order
+
+
+def test_tokens_on_the_second_device(world: World, run: Run) -> None:  # noqa: F811
+    own = ("tokens", "--contexts", "30", "--context-length", "32", "--json", "--quiet")
+    found = [run(*own, *world.words(device=device)) for device in ("cuda:1", "cpu")]
+    assert [each.code for each in found] == [0, 0], found[0].err
+    assert_same(*(json.loads(each.out) for each in found))
+
+
+def test_a_session_pages_and_generates_as_on_the_cpu(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for loaded in (world.on_gpu, world.on_cpu):
+        monkeypatch.setattr("inspector.session.service.Service._load", lambda _, loaded=loaded: (loaded, []))
+        session = Running(loaded.target)
+        view = session.attach()
+        session.start()
+        session.until(view, lambda told: isinstance(told, MapImproved) and told.finished)
+        pages = [session.ask(view, GetContext(request=number, context=number)) for number in (1, 2, 3)]
+        session.views.ask(view, Generate(request=9, prompt_ids=[1, 40, 50], max_tokens=5))
+        session.until(view, lambda told: isinstance(told, Generated) and told.finished)
+        told = [each for each in session.told[0] if isinstance(each, Generated)]
+        session.end()
+        answers.append((pages, told))
+    (pages, told), (expected_pages, expected) = answers
+    for page, other in zip(pages, expected_pages, strict=True):
+        assert isinstance(page, ContextScores) and isinstance(other, ContextScores)
+        assert (page.tokens, page.split, page.loss, page.x_norm) == (
+            other.tokens,
+            other.split,
+            other.loss,
+            other.x_norm,
+        )
+        for mine, theirs in zip(page.saes, other.saes, strict=True):
+            assert (mine.l0, mine.sae_error_norm) == (theirs.l0, theirs.sae_error_norm)
+            ours, wanted = (np.frombuffer(each.nonlinear_error_norm, "<f4") for each in (mine, theirs))
+            np.testing.assert_allclose(ours, wanted, rtol=1e-5)  # float32 predictions
+    assert [token for each in told for token in each.tokens] == [token for each in expected for token in each.tokens]
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def sweep(world: World) -> list[dict[str, Any]]:
+    return results(world.on_gpu, "norm-prediction", batch_size=8)
+
+
+def outcome_at(world: World, number: int, expected: list[dict[str, Any]]) -> str:
+    """What becomes of a run whose memory runs out once, at an allocation."""
+    world.gpu.allocations, world.gpu.fails_at = 0, number
+    try:
+        found = sweep(world)
+    except Exception as error:
+        assert isinstance(error, ResourceError) or is_out_of_memory(error), f"allocation {number}"
+        return "refused"
+    finally:
+        world.gpu.fails_at = None
+    assert_same(found, expected)
+    return "went on"
+
+
+def allocations(world: World) -> list[str]:
+    """The line behind every allocation of a run."""
+    world.gpu.allocations, world.gpu.asking = 0, []
+    sweep(world)
+    lines, world.gpu.asking = world.gpu.asking, None
+    return lines
+
+
+def test_memory_that_runs_out_once_changes_no_number(world: World) -> None:
+    expected, n = sweep(world), len(allocations(world))
+    outcomes = [outcome_at(world, number, expected) for number in range(n // 8, n, n // 4)]
+    assert "went on" in outcomes
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_at_any_line_changes_no_number(world: World) -> None:
+    expected, lines = sweep(world), allocations(world)
+    firsts = {line: number for number, line in reversed(list(enumerate(lines)))}
+    lasts = {line: number for number, line in enumerate(lines)}
+    numbers = sorted({*firsts.values(), *lasts.values(), *range(0, len(lines), math.ceil(len(lines) / 200))})
+    for number in numbers:
+        outcome_at(world, number, expected)
+
+
+# ---- everything -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_all_experiments_give_the_cpus_results(world: World) -> None:
+    assert_same(results(world.on_gpu, "all"), results(world.on_cpu, "all"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
+def test_training_leaves_the_cpus_saes(world: World, run: Run, tmp_path: Path, architecture: str) -> None:  # noqa: F811
+    qualities = []
+    for device in (CUDA, "cpu"):
+        model, _, text, where = (world.words(device=device)[i : i + 2] for i in (0, 2, 4, 6))
+        own = ("--widths", "32", "--l0", "4", "--tokens", "4000", "--layer", "1", "--architecture", architecture)
+        done = run("train", *own, *model, *text, *where, "--out", str(tmp_path / device), "--json", "--quiet")
+        assert done.code == 0, done.err
+        qualities.append(json.loads(done.out)["saes"])
+    assert_same(*qualities)
+
+
+@pytest.mark.slow
+def test_a_judge_of_this_process_runs_there(
+    world: World,
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DM_INSPECT_ANSWERS_DIR", str(tmp_path / "answers"))
+    monkeypatch.setattr("inspector.interp.prompts.EXPLANATION_TOKENS", 8)
+    judge = toy.write_toy_model(tmp_path / "judge", "llama", context=4096)
+    asked = ("--latents", "4", "--window", "7", "--shown", "12", "--judge", f"local:{judge}", "--contexts", "200")
+    own = ("interp", *asked, "--widths", "64", "--l0", "4", "--context-length", "32", "--json", "--quiet")
+    found = [run(*own, *world.words(device=device)) for device in (CUDA, "cpu")]
+    assert [each.code for each in found] == [0, 0], found[0].err
+    assert_same(*(json.loads(each.out)["saes"] for each in found))
