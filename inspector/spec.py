@@ -125,10 +125,10 @@ class TargetSpec:
         "demo",
         "--model",
         TEXT,
-        "demo (default), gemma-2-9b and the like, a Hugging Face id, or a directory.",
-        metavar="NAME|DIR",
+        "demo, smollm2, gemma-2-9b and the like, a Hugging Face id, a directory or a .gguf. Default: demo.",
+        metavar="NAME|DIR|FILE",
         is_path=True,
-        built_in="demo",
+        built_in=("demo", "smollm2"),
     )
     layers: tuple[int, ...] | None = _asked(
         None, "--layer", WHOLE, "Layer, from 0. Default: the suite's, or the middle.", least=0
@@ -161,10 +161,11 @@ class TargetSpec:
         None,
         "--text",
         TEXT,
-        ".txt .md .py .json .jsonl .jsonl.zst .parquet, a data set of the hub. Default: the Pile; demo: its own.",
-        metavar="demo|FILE|hf:NAME",
+        ".txt .md .py .json .jsonl .jsonl.zst .parquet, a data set of the hub. Default: the Pile; demo: its own; "
+        "smollm2: pydoc.",
+        metavar="demo|pydoc|FILE|hf:NAME",
         is_path=True,
-        built_in="demo",
+        built_in=("demo", "pydoc"),
     )
     text_field: str | None = _asked(
         None,

@@ -25,6 +25,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
+# The app that is started without a target shows the demo here, whatever else is installed.
+os.environ["DM_INSPECT_MODEL"] = "demo"
+
 # Results that tests measure are nobody's: they never reach the checkout's own store.
 os.environ["DM_INSPECT_RESULTS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-results-")
 atexit.register(shutil.rmtree, os.environ["DM_INSPECT_RESULTS_DIR"], ignore_errors=True)

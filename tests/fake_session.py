@@ -115,6 +115,9 @@ class FakeSession:
     """While generating; 0: as fast as messages go."""
     messages_per_second: float = 8.0
     """At most this many Generated messages; tokens are gathered in between."""
+    pause_at: int = 0
+    """A generation waits there, at so many tokens with those it began with, until `goes_on` is set; 0: nowhere."""
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     job_running: float = 0.0
     """After the scripted fits, this many MapImproved per second without end, each from a few more tokens; no context is
     sent again for them."""
@@ -594,6 +597,8 @@ class FakeView:
                 await asyncio.sleep(len(chunk) / session.tokens_per_second)
             else:
                 await asyncio.sleep(0)
+            if start < session.pause_at <= start + len(chunk):
+                await session.goes_on.wait()
             loss, x_norm, saes = session.scores(chunk, start, self.epoch, 9_000_000)
             losses = array("f")
             losses.frombytes(loss)

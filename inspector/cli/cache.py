@@ -14,12 +14,12 @@ from inspector.cli.lazy import Command
 from inspector.cli.narration import say
 from inspector.cli.output import print_json, print_json_list, print_text
 from inspector.cli.target_options import Written
-from inspector.disk.files import HALF
-from inspector.disk.folders import ANSWERS
+from inspector.disk.files import HALF, is_own_folder
+from inspector.disk.folders import ANSWERS, DEQUANTISED
 from inspector.errors import DataError, InspectorError
 from inspector.interp.asking import answers_table
 from inspector.options import Notation, parse_size
-from inspector.store.cache import Kind, kinds, table_kind
+from inspector.store.cache import Kind, kinds, remove_folder, table_kind
 
 if TYPE_CHECKING:
     from inspector.store.cache import Entry
@@ -151,7 +151,7 @@ def prune(older_than: float | None, max_size: int | None, dry_run: bool, as_json
 
 def all_kinds() -> list[Kind]:
     """The store's kinds, and those of the layers above it."""
-    return [*kinds(), answers_kind(ANSWERS.path()), experiments_kind()]
+    return [*kinds(), dequantised_kind(DEQUANTISED.path()), answers_kind(ANSWERS.path()), experiments_kind()]
 
 
 def amount(n_bytes: int) -> str:
@@ -185,6 +185,22 @@ def _when(seconds: float | None) -> str | None:
     import datetime
 
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def dequantised_kind(folder: Path) -> Kind:
+    """One folder per GGUF; a half made one is another process's, or was left by it."""
+    from inspector.sources import gguf_files
+
+    return Kind(
+        name="dequantised",
+        what="models made from GGUF files",
+        rebuild="Remove it; what opens the GGUF makes it again, which takes a minute.",
+        folder=folder,
+        find=lambda: filter(gguf_files.is_ours, filter(is_own_folder, folder.iterdir())),
+        damage=gguf_files.damage_of,
+        prunable="by age",
+        remove=remove_folder,
+    )
 
 
 def answers_kind(folder: Path) -> Kind:

@@ -19,11 +19,11 @@ from inspector.disk.folders import VARIABLES as FOLDERS
 
 PACKAGES = (
     "torch", "transformer-lens", "sae-lens", "transformers", "numpy", "scipy", "safetensors", "pyarrow", "datasets",
-    "huggingface-hub", "textual", "rich", "plotext", "click", "msgspec", "platformdirs",
+    "huggingface-hub", "gguf", "textual", "rich", "plotext", "click", "msgspec", "platformdirs",
 )  # fmt: skip
 VARIABLES = (
     "TERM", "COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "TMUX", "STY", "SSH_CONNECTION", "HF_HOME", "HF_HUB_OFFLINE",
-    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", *FOLDERS,
+    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DM_INSPECT_DEBUG", "DM_INSPECT_MODEL", *FOLDERS,
     "DM_INSPECT_IDLE_MINUTES", "DM_INSPECT_CHECKPOINT_SECONDS",
 )  # fmt: skip
 """Shown if set. SSH_CONNECTION and TMUX only as `set`: addresses and paths are private."""
@@ -71,7 +71,7 @@ def version_of(distribution: str) -> str:
 
 def folders() -> Section:
     """Where things are and go."""
-    from inspector.disk.folders import RESULTS, user_folder
+    from inspector.disk.folders import DEQUANTISED, RESULTS, user_folder
     from inspector.errors import InspectorError
     from inspector.session import discovery
 
@@ -84,13 +84,29 @@ def folders() -> Section:
     return {
         "package": str(package),
         "demo": "complete" if (package / "demo" / "model" / "config.json").is_file() else "missing",
+        "smollm2": _smollm2(),
         "cache": str(user_folder("cache")),
+        "dequantised": str(DEQUANTISED.path()),
         "results": str(RESULTS.path()),
         "logs": str(discovery.log_dir()),
         "sessions": sessions,
         "themes": str(user_folder("config") / "themes"),
         "hugging face": hub,
     }
+
+
+def _smollm2() -> str:
+    """Whether the real model can be opened, and how its weights are stored."""
+    from inspector.errors import TargetError
+    from inspector.sources.built_in import SMOLLM2, suite_folder, weights_of
+    from inspector.sources.gguf_files import read_header
+
+    try:
+        suite_folder(SMOLLM2)
+        path = weights_of(SMOLLM2)
+        return "missing" if path is None else f"complete, {read_header(path).label}"
+    except TargetError as error:
+        return str(error)
 
 
 def terminal() -> Section:

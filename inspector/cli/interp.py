@@ -172,9 +172,9 @@ def check_judge(url: str | None, model: str | None, local: str | None, *, needed
     if local is not None:
         if not local.startswith(LOCAL) or local == LOCAL:
             raise UsageError(f"--judge {local!r} is not of the form local:DIR. For an endpoint use --judge-url.")
-        from inspector.sources.model_files import find_model
+        from inspector.sources.dequantising import check_model
 
-        find_model(local.removeprefix(LOCAL))
+        check_model(local.removeprefix(LOCAL))
         return
     if url is not None:
         completions_url(url)

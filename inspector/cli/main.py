@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import click
+from click.core import ParameterSource
 
 from inspector import __version__
 from inspector.cli.failures import DEBUG_VARIABLE
 from inspector.cli.lazy import LazyGroup
 from inspector.cli.target_options import target_options
-from inspector.spec import AppRequest, OpenApp, TargetSpec
+from inspector.spec import DEFAULT_TARGET, AppRequest, OpenApp, TargetSpec
 
 COMMANDS = {
     "run": "Measure experiments on a model and its SAEs, without a screen.",
@@ -31,7 +33,8 @@ COMMANDS = {
 
 EPILOG = """\b
 Examples:
-  dm-inspect                                            the embedded demo
+  dm-inspect                                            SmolLM2 if it is installed, else the demo
+  dm-inspect --model demo                               the embedded demo, trained on Python
   dm-inspect --model ~/models/llama --layer 3 --suite ~/saes --text notes.txt
   dm-inspect run error-vector --json                    see `dm-inspect run --help`
 
@@ -68,14 +71,18 @@ def dm_inspect(
 ) -> None:
     """See what sparse autoencoders fail to explain, token by token.
 
-    Without a command: the app on TARGET, and without TARGET the embedded demo. Where there is no terminal it prints the
-    same numbers as text.
+    Without a command: the app on TARGET. Without TARGET it shows SmolLM2 where its weights are installed, else the
+    embedded demo. Where there is no terminal it prints the same numbers as text.
     """
     if context.invoked_subcommand is not None:
         _refuse_misplaced_options(context)
         return
     if new_session and in_process:
         raise click.UsageError("--new-session and --in-process contradict each other. Leave one out.")
+    if target == DEFAULT_TARGET and context.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
+        from inspector.sources.built_in import first_shown
+
+        target = replace(target, model=first_shown())
     if has_terminal():
         open_app: OpenApp = context.obj
         code = open_app(AppRequest(target=target, theme=theme, new_session=new_session, in_process=in_process))
@@ -95,7 +102,7 @@ def _refuse_misplaced_options(context: click.Context) -> None:
     given = [
         param.opts[0]
         for param in context.command.params
-        if context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
+        if context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
     ]
     given = [name for name in given if name != "--debug"]
     if given:

@@ -15,6 +15,7 @@ from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
+from inspector.cluster.driver import SHARDS, run_on_cluster
 from inspector.errors import UsageError
 from inspector.events import Measured
 from inspector.experiments import find
@@ -53,10 +54,13 @@ Examples:
 @click.option(
     "--shards",
     type=click.IntRange(min=1),
-    default=RunSpec.shards,
-    show_default=True,
     metavar="N",
-    help="Add up in N parts and merge; changes no number.",
+    help="Add up in N parts and merge; changes no number.  [default: 1; with --ray 16]",
+)
+@click.option(
+    "--ray",
+    metavar="local[:N]|auto|ADDRESS",
+    help="On the workers of a Ray cluster, which share the passes; local: one on this machine.",
 )
 @click.option("--detach", is_flag=True, help="As a job of the target's background session; prints its id.")
 @quiet_option
@@ -69,7 +73,8 @@ def run(
     as_json: bool,
     out: Path | None,
     batch_size: int,
-    shards: int,
+    shards: int | None,
+    ray: str | None,
     detach: bool,
     quiet: bool,
     targets: tuple[TargetSpec, ...],
@@ -88,6 +93,8 @@ def run(
             "--out and --detach were both given, but a job writes no files there. "
             "Leave --out away and use `dm-inspect results export` when the job is done."
         )
+    if detach and ray is not None:
+        raise UsageError("--ray and --detach were both given. Leave one away.")
     if out is not None:
         output_folder(out)
     hooks = [each for target in targets for each in layer_by_layer(target)]
@@ -103,11 +110,11 @@ def run(
             profile=profile,
             null=null,
             batch_size=batch_size,
-            shards=shards,
+            shards=shards or (RunSpec.shards if ray is None else SHARDS),
         )
         notes: list[str] = []  # told when no bar is in the way
         try:
-            results = follow(measured(spec, notes, quiet=quiet), quiet=quiet)
+            results = follow(measured(spec, notes, ray=ray, quiet=quiet), quiet=quiet)
         finally:
             for note in notes:  # after a failure too: what was finished is there
                 say(note)
@@ -153,16 +160,21 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def measured(spec: RunSpec, notes: list[str], *, quiet: bool) -> Generator[Event, None, list[dict[str, Any]]]:
+def measured(
+    spec: RunSpec, notes: list[str], *, quiet: bool, ray: str | None = None
+) -> Generator[Event, None, list[dict[str, Any]]]:
     """Load the spec's target, unless all are simulations, and run its experiments, from the checkpoints of an earlier
     try if there are any; each result is stored as soon as it is finished, and `notes` receives what to say of that.
     """
-    loaded = None
-    if any(find(experiment).needs_target for experiment in spec.experiments):
-        loaded = yield from opened(spec.target)
-    from inspector import runner  # imports torch, which `opened` has told about
+    if ray is not None:
+        work = run_on_cluster(spec, ray)
+    else:
+        loaded = None
+        if any(find(experiment).needs_target for experiment in spec.experiments):
+            loaded = yield from opened(spec.target)
+        from inspector import runner  # imports torch, which `opened` has told about
 
-    work = runner.resumed(spec, loaded)
+        work = runner.resumed(spec, loaded)
     try:
         while True:
             event = next(work)

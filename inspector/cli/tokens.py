@@ -294,6 +294,7 @@ def _about(loaded: Loaded) -> dict[str, Any]:
     return {
         "model": loaded.model.name,
         "weights_hash": loaded.model.weights_hash,
+        **({"quantised": loaded.model.quantised} if loaded.model.quantised else {}),
         "hook_name": loaded.hook_name,
         "sae_weights": {sae.ref.sae_id: sae.weights_hash for sae in loaded.saes},
         "text": target.text or "",

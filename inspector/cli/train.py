@@ -159,9 +159,11 @@ class _Wanted:
 
 def _train(target: TargetSpec, wanted: _Wanted) -> Generator[Event, None, tuple[Quality, ...]]:
     from inspector.sources import quiet_libraries
+    from inspector.sources.dequantising import provide
     from inspector.sources.model_files import find_model
 
     threads.limit()
+    yield from provide(target.model)
     files = find_model(target.model, target.cache_dir)
     hooks = hook_names(target, files.n_layers)
     check_text_of(target)

@@ -49,11 +49,13 @@ RESULTS = Folder(name="results", variable="DM_INSPECT_RESULTS_DIR", user="data")
 JOBS = Folder(name="jobs", variable="DM_INSPECT_JOBS_DIR", user="data")
 ANSWERS = Folder(name="judge", variable="DM_INSPECT_ANSWERS_DIR")
 ERROR_SAES = Folder(name="error-saes", variable="DM_INSPECT_ERROR_SAES_DIR", beside=RESULTS)
+DEQUANTISED = Folder(name="dequantised", variable="DM_INSPECT_DEQUANTISED_DIR")
+"""One folder per GGUF that was opened: four bytes per weight."""
 CHECKPOINTS = Folder(name="checkpoints", beside=RESULTS)
 VARIABLES = (
     RUNTIME_VARIABLE,
     EXPERIMENTS_VARIABLE,
-    *(each.variable for each in (RESULTS, JOBS, ANSWERS, ERROR_SAES)),
+    *(each.variable for each in (RESULTS, JOBS, ANSWERS, ERROR_SAES, DEQUANTISED)),
 )
 """All that name a folder."""
 

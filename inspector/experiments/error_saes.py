@@ -307,6 +307,7 @@ EXPERIMENT = Experiment(
     needs=("error map",),
     measure=measure,
     passes=passes,
+    writes=True,
     compute=compute,
     draw=draw,
 )

@@ -148,7 +148,7 @@ def resolved(target: TargetSpec) -> TargetSpec:
     changed: dict[str, object] = {}
     for name, option in OPTIONS.items():
         value = getattr(target, name)
-        if not option.is_path or value == option.built_in:
+        if not option.is_path or value in option.built_in:
             continue
         changed[name] = tuple(absolute(each) for each in value) if isinstance(value, tuple) else absolute(value)
     return replace(target, **changed)  # type: ignore[arg-type]  # each keeps its type

@@ -86,6 +86,7 @@ def ready_message(loaded: Loaded, warnings: list[str], asked: TargetSpec) -> Rea
     start, stop = target.positions or (0, None)
     return Ready(
         model=loaded.model.name,
+        quantised=loaded.model.quantised,
         hook_name=loaded.hook_name,
         layer=loaded.layer,
         device=str(loaded.model.device),

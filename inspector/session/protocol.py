@@ -192,6 +192,8 @@ class Ready(Message, frozen=True, kw_only=True):
     """The target is loaded; told once to every view (on attaching if already so)."""
 
     model: str
+    quantised: str = ""
+    """How the weights were stored before they were made numbers again: Q4_1 and the like; empty: as numbers."""
     hook_name: str
     layer: int | None
     device: str

@@ -20,6 +20,7 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "WANDB_SILENT": "true",
+    "TQDM_DISABLE": "1",
 }
 """What a user has set stays as it is."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

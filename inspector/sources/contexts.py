@@ -19,10 +19,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from inspector.errors import DataError, UsageError
+from inspector.sources.built_in import DEMO
 from inspector.sources.python_text import Document, demo_documents
 from inspector.sources.readers import (
-    DEMO,
     PIECE_BYTES,
+    PYTHON_TEXTS,
     WHOLE_BYTES,
     HubText,
     check_text,
@@ -131,9 +132,11 @@ def require_rows(contexts: Contexts, model: LanguageModel) -> None:
 
 def _load(target: TargetSpec, cutter: _Cutter) -> Contexts:
     """As `load_contexts`, whatever the tokens are."""
-    path = check_text(target.text or DEMO, target.text_field)
+    text = target.text or DEMO
+    path = check_text(text, target.text_field)
     if path is None:
-        return _contexts(cutter.windows(list(demo_documents())), "The demo's text", cutter)
+        documents = demo_documents(sources=text == DEMO)
+        return _contexts(cutter.windows(list(documents)), PYTHON_TEXTS[text], cutter)
     if isinstance(path, HubText):
         return _from_hub(path, target, cutter)
     if has_records(path):

@@ -26,8 +26,9 @@ from inspector.disk.files import read_json, shown, write_if_possible
 from inspector.disk.folders import user_folder
 from inspector.errors import TargetError, UsageError
 from inspector.sources import explained, quiet_libraries
+from inspector.sources.dequantising import provided
 from inspector.sources.model import LanguageModel
-from inspector.sources.model_files import FilesState, ModelFiles, find_model, require_known, state_of
+from inspector.sources.model_files import FilesState, ModelFiles, require_known, state_of
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.spec import TargetSpec
 
@@ -40,9 +41,9 @@ def load_model(target: TargetSpec) -> LanguageModel:
         ResourceError: when it does not fit into memory.
     """
     quiet_libraries(offline=target.offline)
-    files = find_model(target.model, target.cache_dir)
+    files = provided(target.model, target.cache_dir)
     require_known(files.config, files.name)
-    before = state_of([files.directory / "config.json", *files.weights])
+    before = state_of(files.files)
     device = pick_device(target.device)
     too_large = f"{files.name} does not fit into memory. Use --dtype bfloat16, a smaller model, or another --device."
     with explained(too_large, lambda first: _why(files, first)):
@@ -54,7 +55,8 @@ def load_model(target: TargetSpec) -> LanguageModel:
         question = Question.of(files, hf_model, before)
         expected = None if question.was_answered() else question.logits_of(hf_model)
         bridge = _bridge(files, hf_model, tokenizer, device)
-        model = LanguageModel(bridge, text, files, (*warnings, *_disagreements(files, text)))
+        told = () if files.origin is None else files.origin.notes
+        model = LanguageModel(bridge, text, files, (*warnings, *told, *_disagreements(files, text)))
         model.files = before
         _check(model)
         if expected is not None:

@@ -85,6 +85,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.warnings = warnings
         self.name = files.name
+        self.quantised = "" if files.origin is None else files.origin.label
+        """How the weights were stored before they were made numbers again: Q4_1 and the like; empty: as numbers."""
         self.directory: Path = files.directory
         self.d_model = int(bridge.cfg.d_model)
         self.n_layers = int(bridge.cfg.n_layers)

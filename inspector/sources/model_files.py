@@ -21,11 +21,11 @@ from typing import Any
 
 from inspector.disk.files import is_directory, nearest_siblings, open_file, read_json, shown
 from inspector.errors import TargetError, nearest
+from inspector.sources import gguf_files
+from inspector.sources.built_in import BUILT_IN, demo_model, weights_of
 
-DEMO = "demo"
-_DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.gguf")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
@@ -42,6 +42,13 @@ class ModelFiles:
     """config.json, as it stands."""
     weights: tuple[Path, ...]
     """The safetensors files, sorted by name."""
+    origin: gguf_files.Origin | None = None
+    """The GGUF that they were made from; None: they are as they were published."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that numbers follow from."""
+        return (self.directory / "config.json", *self.weights, *(() if self.origin is None else (self.origin.path,)))
 
     @property
     def n_layers(self) -> int | None:
@@ -59,32 +66,36 @@ class ModelFiles:
         return _first_int(self.config, _CONTEXT_KEYS)
 
     def digest(self) -> str:
-        """sha256 over config.json and the weights, names and sizes included. Reads every byte, once: 1-2 s per GB."""
+        """sha256 over config.json and the weights, names and sizes included; of a GGUF over that alone, which says the
+        same on every machine. Reads every byte, once: 1-2 s per GB.
+        """
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
-        return digest_files([self.directory / "config.json", *self.weights])
-
-
-def demo_folder() -> Path:
-    """Where the demo's model and suite are installed."""
-    return _DEMO_FOLDER
+        return digest_files(self.files if self.origin is None else [self.origin.path])
 
 
 def find_model(name: str, cache_dir: str | None = None) -> ModelFiles:
-    """The files of `demo`, of a directory, or of a Hugging Face id that is in the local cache.
+    """The files of a built-in model, of a directory, of a GGUF or of a Hugging Face id that is in the local cache.
 
     Args:
-        name: as typed after --model.
+        name: as typed after --model. Of a GGUF those that `gguf_files.dequantise` has made.
         cache_dir: hub cache to look into; the hub client's own when `None`.
 
     Raises:
         TargetError: with what is missing and what to do.
     """
-    directory = _locate(name, cache_dir)
+    gguf = weights_of(name)
+    if gguf is None:
+        directory, origin = _locate(name, cache_dir), None
+    else:
+        directory = gguf_files.folder_of(gguf)
+        origin = gguf_files.origin_of(directory)
+        if origin is None:
+            raise TargetError(f"{gguf} was not dequantised yet. Open it once with --model {shown(name)}.")
     config = read_config(name, directory)
-    return ModelFiles(name=name, directory=directory, config=config, weights=_weights(directory))
+    return ModelFiles(name=name, directory=directory, config=config, weights=_weights(directory), origin=origin)
 
 
 def digest_files(paths: Iterable[Path]) -> str:
@@ -143,21 +154,21 @@ def hub_cache(cache_dir: str | None = None) -> Path:
 
 
 def _locate(name: str, cache_dir: str | None) -> Path:
-    if name == DEMO:
-        directory = demo_folder() / "model"
+    if name in BUILT_IN:
+        directory = demo_model()
         if not (directory / "config.json").is_file():
             raise TargetError(
                 f"The demo's weights are not at {directory}. Reinstall dm-inspect, or name a model with --model DIR."
             )
         return directory
     if not name.strip():
-        raise TargetError("--model is empty. Give a directory, a Hugging Face id, or demo.")
+        raise TargetError(f"--model is empty. Give a directory, a GGUF, a Hugging Face id, or {' or '.join(BUILT_IN)}.")
     path = Path(name).expanduser()
     if is_directory(path):
         return path
     if os.path.exists(path):
         raise TargetError(
-            f"--model {shown(name)} is a file. Give the directory that holds config.json and the weights."
+            f"--model {shown(name)} is a file. Give the directory that holds config.json and the weights, or a .gguf."
         )
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
         raise TargetError(f"There is no model directory {shown(name)}.{nearest_siblings(path)}")
@@ -181,7 +192,8 @@ def _from_cache(name: str, cache: Path) -> Path:
     cached = [path.name.removeprefix("models--").replace("--", "/", 1) for path in cache.glob("models--*")]
     raise TargetError(
         f"Model {shown(name)} is neither a directory nor in the Hugging Face cache {cache}. "
-        f"Give a directory, or fetch it first with `hf download ORGANISATION/NAME`.{nearest(name, [DEMO, *cached])}"
+        "Give a directory, or fetch it first with `hf download ORGANISATION/NAME`."
+        f"{nearest(name, [*BUILT_IN, *cached])}"
     )
 
 

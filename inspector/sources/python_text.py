@@ -65,19 +65,21 @@ def is_held_out(relative_path: str | PurePosixPath) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
-def demo_documents(root: Path | None = None) -> Iterator[Document]:
+def demo_documents(root: Path | None = None, *, sources: bool = True) -> Iterator[Document]:
     """Held-out library sources and reference topics, in an order that is fixed and mixes the two.
 
     The order is that of the SHA-256 of each name, so the first documents are a fair sample of all.
 
     Args:
         root: a standard-library folder; the running Python's when `None`.
+        sources: false for the topics alone, which are English with some code in it.
 
     Raises:
         DataError: if the folder holds no held-out text, as in a Python whose library is zipped.
     """
     root = root or stdlib_root()
-    names = [path for path in _files(root, (".py",)) if is_held_out(path) and not path.startswith(_NOT_SHOWN)]
+    files = _files(root, (".py",)) if sources else []
+    names = [path for path in files if is_held_out(path) and not path.startswith(_NOT_SHOWN)]
     topics = read_topics(root / _TOPICS)
     names += [f"topic:{topic}" for topic in topics]
     if not names:

@@ -21,8 +21,8 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.zst", ".ndjson.zst", ".js
 PARQUET_SUFFIXES = (".parquet",)
 _PACKED_SUFFIXES = (".zst", ".gz", ".bz2", ".xz", ".zip", ".tar", ".7z")
 FORMATS = "Use UTF-8 text (.txt, .md, .py, ...), .jsonl, .json, .jsonl.zst or .parquet."
-DEMO = "demo"
-"""In the place of a file: the demo's own text."""
+PYTHON_TEXTS = {"demo": "The demo's text", "pydoc": "Python's language reference"}
+"""In the place of a file: what every Python carries and no built-in SAE has learned from."""
 _HEAD = 1 << 16
 """Bytes looked at before anything is loaded."""
 MOST_REPLACED = 0.3
@@ -69,7 +69,7 @@ def hub_text(text: str) -> HubText | None:
 
 
 def check_text(text: str, field: str | None = None) -> Path | HubText | None:
-    """The file or data set of --text, see `check_file` and `hub_text`; None for the demo's text.
+    """The file or data set of --text, see `check_file` and `hub_text`; None for one of PYTHON_TEXTS.
 
     Args:
         text: as typed.
@@ -79,11 +79,11 @@ def check_text(text: str, field: str | None = None) -> Path | HubText | None:
         DataError: when it cannot be used.
         UsageError: when the text has no fields, or names another one itself.
     """
-    found = None if text == DEMO else hub_text(text)
+    found = None if text in PYTHON_TEXTS else hub_text(text)
     if found is None:
-        path = None if text == DEMO else check_file(text)
+        path = None if text in PYTHON_TEXTS else check_file(text)
         if field is not None and (path is None or not has_records(path)):
-            name = "the demo's text" if path is None else path.name
+            name = f"{text}'s text" if path is None else path.name
             raise UsageError(f"--text-field {field!r} names a field of records, and {name} has none. Leave it out.")
         return path
     if field is not None and found.field is not None and field != found.field:

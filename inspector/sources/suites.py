@@ -15,19 +15,14 @@ from inspector.disk.files import is_directory, nearest_siblings, shown
 from inspector.errors import InspectorError, TargetError, UsageError, nearest
 from inspector.formats import LAYOUTS, Layout, layer_of, read_ref, recognise
 from inspector.options import width_label
+from inspector.sources.built_in import BUILT_IN, built_in, suite_folder
+from inspector.sources.gguf_files import gguf_of
 from inspector.sources.published import RefusedSae, published_refs, published_refused
 from inspector.sources.registry import load_registry
 from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of
 
-DEMO_LAYER = 3
-"""The demo's middle layer, which has every width and L0."""
 FAR_L0 = 0.2
 """A pick whose nominal L0 is farther than this share from the one asked for is reported."""
-
-
-def demo_suite_dir() -> Path:
-    """Where the demo's SAEs are installed."""
-    return Path(__file__).parent.parent / "demo" / "suite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +90,8 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
         refs += _published(target, model)
     elif target.suite is not None:
         refs += list_suite(Path(target.suite), said_hook=target.hook)
-    elif target.model == "demo":
-        if not demo_suite_dir().is_dir():
-            raise TargetError(
-                f"The demo's SAEs are not at {demo_suite_dir()}. Reinstall dm-inspect, or give --suite DIR."
-            )
-        refs += list_suite(demo_suite_dir())
+    elif (own := suite_folder(target.model)) is not None:
+        refs += list_suite(own)
     ids = {ref.sae_id for ref in refs}
     for given in target.saes:
         if given not in ids and _is_folder(given):
@@ -129,14 +120,14 @@ def suite_of(target: TargetSpec, refs: Iterable[SaeRef]) -> list[SaeRef]:
 def registry_model(target: TargetSpec) -> str | None:
     """The Hugging Face id of the target's model, if its SAEs are to be looked up in the registry.
 
-    They are unless the suite is a directory, the model is the demo or a directory, or no published SAE is of it. With
-    SAEs given as directories alone, the registry is not asked either.
+    They are unless the suite is a directory, the model is built in, a directory or a file, or no published SAE is of
+    it. With SAEs given as directories alone, the registry is not asked either.
     """
     if target.suite is not None and _is_folder(target.suite):
         return None
     if target.suite is None and target.saes and all(map(_is_folder, target.saes)):
         return None
-    if target.model == "demo" or (_is_folder(target.model) and target.suite is None):
+    if target.model in BUILT_IN or (_is_here(target.model) and target.suite is None):
         return None
     registry = load_registry()
     if target.suite is not None and target.suite in registry.releases():
@@ -145,8 +136,8 @@ def registry_model(target: TargetSpec) -> str | None:
 
 
 def model_id(target: TargetSpec) -> str | None:
-    """The Hugging Face id that --model names, whatever SAEs it is to be used with; None: a folder, or not known."""
-    if target.model == "demo" or _is_folder(target.model):
+    """The Hugging Face id that --model names, whatever SAEs it is to be used with; None: on disk, or not known."""
+    if target.model in BUILT_IN or _is_here(target.model):
         return None
     return load_registry().model_id(target.model)
 
@@ -155,10 +146,15 @@ def _is_folder(name: str) -> bool:
     return is_directory(Path(name).expanduser())
 
 
+def _is_here(model: str) -> bool:
+    """Whether a model's name is that of a folder or of a GGUF."""
+    return _is_folder(model) or gguf_of(model) is not None
+
+
 def _published(target: TargetSpec, model: str) -> list[SaeRef]:
     refs = published_refs(load_registry(), model, target)
     others = {ref.model for ref in refs} - {model}
-    if others and not _is_folder(target.model):
+    if others and not _is_here(target.model):
         raise TargetError(
             f"Release {target.suite!r} is of {others.pop()}, not of {model}. Name that model, or leave --suite out."
         )
@@ -168,8 +164,8 @@ def _published(target: TargetSpec, model: str) -> list[SaeRef]:
 def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | None = None) -> tuple[str, int | None]:
     """The hook that the target means and its layer, every default decided.
 
-    --hook wins; then --layer with the site; then the hook of the SAEs named by --sae; then the demo's middle layer or
-    the only layer that has SAEs at the site.
+    --hook wins; then --layer with the site; then the hook of the SAEs named by --sae; then a built-in model's
+    own layer or the only layer that has SAEs at the site.
 
     Args:
         refs: all SAEs known.
@@ -198,8 +194,9 @@ def resolve_hook(refs: Sequence[SaeRef], target: TargetSpec, n_layers: int | Non
             raise TargetError(f"The SAEs given read different hooks: {', '.join(hooks[:3])}. Give SAEs of one hook.")
         return hooks[0], layer_of(hooks[0])
     layers = sorted({ref.layer for ref in refs if ref.layer is not None and _at_site(ref, target)})
-    if target.model == "demo" and target.suite is None and DEMO_LAYER in layers:
-        return hook_name_of(target.site, DEMO_LAYER), DEMO_LAYER
+    known = built_in(target.model)
+    if known is not None and target.suite is None and known.layer in layers:
+        return hook_name_of(target.site, known.layer), known.layer
     if len(layers) == 1:
         return _hook_at(refs, target.site, layers[0]), layers[0]
     if not layers and target.site == TargetSpec.site and len(everywhere := {ref.hook_name for ref in refs}) == 1:

@@ -17,10 +17,12 @@ from inspector.errors import TargetError, UsageError
 from inspector.events import Event, Loading, MemoryPlanned
 from inspector.formats.hooks import hook_on, lacks
 from inspector.sources import quiet_libraries, suites
+from inspector.sources.built_in import DEMO, built_in, weights_of
 from inspector.sources.contexts import check_length, default_context_length, default_positions
+from inspector.sources.dequantising import provide
 from inspector.sources.hub import fetch_model
 from inspector.sources.memory_sizes import refuse_float16_gemma, require_plausible
-from inspector.sources.model_files import DEMO, ModelFiles, find_model, require_same
+from inspector.sources.model_files import ModelFiles, find_model, require_same
 from inspector.sources.published import DEFAULT_L0, fetched
 from inspector.sources.readers import check_text
 from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
@@ -103,8 +105,7 @@ def resolve(target: TargetSpec) -> ResolvedTarget:
             f"{hook_name} is at layer {layer}, but model {target.model!r} has layers 0 to {files.n_layers - 1}. "
             "Choose a layer the model has, or the SAE's own model."
         )
-    text = target.text or (DEMO if target.model == DEMO else DEFAULT_TEXT)
-    decided = replace(target, layers=None if layer is None else (layer,), text=text)
+    decided = replace(_with_its_own(target), layers=None if layer is None else (layer,))
     notes: tuple[str, ...] = ()
     if published is not None and target.suite is None and target.l0 is None and not target.saes:
         decided = replace(decided, l0=DEFAULT_L0)
@@ -129,6 +130,14 @@ def resolve(target: TargetSpec) -> ResolvedTarget:
     if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
     return ResolvedTarget(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
+
+
+def _with_its_own(target: TargetSpec) -> TargetSpec:
+    """The target with a text; of a built-in model its own, in contexts as its own SAEs know them."""
+    known = built_in(target.model)
+    length = None if known is None or target.suite is not None or target.saes else known.context_length
+    text = DEFAULT_TEXT if known is None else known.text
+    return replace(target, text=target.text or text, context_length=target.context_length or length)
 
 
 def _on(ref: SaeRef, model_type: str) -> SaeRef:
@@ -285,13 +294,19 @@ def _beyond_training(saes: Sequence[LoadedSae], length: int, include_special: bo
 
 
 def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
-    """Fetch a published model that is not in the cache. Whatever else is wrong with the target is said first."""
+    """Fetch a published model that is not in the cache, or dequantise a GGUF. Whatever else is wrong with the target
+    is said first.
+    """
     _check_values(target)
     model = suites.model_id(target)
-    if model is not None:
-        known = suites.known_saes(replace(target, model=model))
-        hook_name, _ = suites.resolve_hook(known, target)
-        suites.select(known, replace(target, hook=hook_name))
+    if model is None and weights_of(target.model) is None:
+        return
+    known = suites.known_saes(replace(target, model=model or target.model))
+    hook_name, _ = suites.resolve_hook(known, target)
+    suites.select(known, replace(target, hook=hook_name))
+    if model is None:
+        yield from provide(target.model)
+    else:
         yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
 
 

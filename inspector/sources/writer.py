@@ -12,8 +12,8 @@ import torch
 
 from inspector.errors import TargetError
 from inspector.sources import explained, quiet_libraries
+from inspector.sources.dequantising import provided
 from inspector.sources.loading import pick_device
-from inspector.sources.model_files import find_model
 from inspector.sources.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ class Writer:
 
 
 def load_writer(directory: str, device: str) -> Writer:
-    """Load a folder in the Hugging Face layout, in the precision it is stored in.
+    """Load a folder in the Hugging Face layout, in the precision it is stored in, or a GGUF, in float32.
 
     Raises:
         TargetError: it is missing, incomplete, needs code of its own, or is none.
         ResourceError: it does not fit into memory.
     """
     quiet_libraries(offline=True)
-    files = find_model(directory)
+    files = provided(directory)
     where = pick_device(device)
     from transformers import AutoModelForCausalLM
 

@@ -16,7 +16,7 @@ import gc
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from inspector.engine.moments import sums_device
 from inspector.engine.plan import Outliers
-from inspector.errors import DataError, ResourceError, is_out_of_memory
+from inspector.errors import DataError, InspectorError, ResourceError, is_out_of_memory
 from inspector.events import Event, Loading, PassProgress, Warned
 from inspector.sources.activations import ActivationBatch, origin_of, stream
 from inspector.sources.target import Loaded
-from inspector.statistics.sums import Accumulator, Keeper
+from inspector.statistics.sums import Accumulator, Keeper, Together, together
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Activations kept for the second pass. The demo's 300 contexts are 40 MB; larger models run again instead."""
@@ -178,44 +178,96 @@ def walk(
     made = batch or cast("Callable[[Sequence[int]], B]", activations.batch)
     parts = shards_of(indices, activations.shards)
     told = progress or Progress(name, len(indices), activations.tokens_per_context)
-    before = told.done
     keeper = activations.keeper if resumable else None
-    place = yield from _begin(activations, keeper, new, first or new, name)
-    if place.batch_size is not None:  # memory may have run out before: the same order of sums, and no second try
-        activations.batch_size = min(activations.batch_size, place.batch_size)
-    if place.contexts(parts):
-        told.restart(before + place.contexts(parts))
-        what = f"'{name}' of an interrupted run, {place.contexts(parts):,} of {len(indices):,} contexts"
-        yield Loading(what=what, seconds=0.0)
-    while place.shard < len(parts):
-        shard = parts[place.shard]
-        size = min(activations.batch_size, at_once or len(shard), len(shard) - place.done)
-        # An error keeps all alive that the frames it went through hold, so nothing is repaired inside `except`.
-        memory_ran_out = began_to_add = False
+    alone = _Walk(activations, new, add, made, name, at_once=at_once, told=told, whole_batches=whole_batches)
+    others = together(keeper)
+    if others is not None:
+        return (yield from _walk_together(alone, others, parts, first or new))
+    return (yield from alone.over(parts, keeper, first or new))
+
+
+def _walk_together(
+    alone: _Walk[A, B], others: Together, parts: Sequence[Sequence[int]], first: Callable[[], A]
+) -> Generator[Event, None, A]:
+    """Add up the shards that are this process's, and merge those of all in their order."""
+    step = alone.activations.kept_name(alone.name)
+    while (number := others.claim(step, len(parts))) is not None:
         try:
-            whole = made(shard[place.done : place.done + size])
-            began_to_add = True
-            for _ in _fed(add, place.part, whole):
-                yield told.advance(0)
-            del whole  # or it would be held while the next batch is made
-        except Exception as error:
-            if not is_out_of_memory(error):
+            part = yield from alone.over([parts[number]], None, first if number == 0 else alone.new)
+        except InspectorError as error:
+            if not others.give_up(step, number, str(error)):
                 raise
-            memory_ran_out = True
-        if memory_ran_out:
-            yield from _halve(activations, size, name)
-            if began_to_add and not whole_batches:
-                place = yield from _begin(activations, keeper, new, first or new, name)
-                told.restart(before + place.contexts(parts))
             continue
-        place.done += size
-        if place.done == len(shard):
-            place.end_shard(new)
-        if keeper is not None and keeper.due():
-            _keep(keeper, activations.kept_name(name), place, activations.batch_size)
-        yield told.advance(size)
-    assert place.merged is not None, "there are contexts; the runner checked"
-    return place.merged
+        others.hand_in(step, number, *part.state())
+    merged: A | None = None
+    for kept in others.handed_in(step, len(parts)):
+        found = alone.new()
+        found.restore(kept.tensors, kept.facts, sums_device(alone.activations.device))
+        if merged is None:
+            merged = found
+        else:
+            merged.merge(found)
+    assert merged is not None, "there are contexts; the runner checked"
+    return merged
+
+
+@dataclass(frozen=True)
+class _Walk(Generic[A, B]):
+    """What `walk` was asked for; see there."""
+
+    activations: Activations
+    new: Callable[[], A]
+    add: Callable[[A, B], Iterator[None] | None]
+    made: Callable[[Sequence[int]], B]
+    name: str
+    _: KW_ONLY
+    at_once: int | None
+    told: Progress
+    whole_batches: bool
+
+    def over(
+        self, parts: Sequence[Sequence[int]], keeper: Keeper | None, first: Callable[[], A]
+    ) -> Generator[Event, None, A]:
+        """Add up shard by shard, from where `keeper` has the sums of."""
+        activations, told, new, name = self.activations, self.told, self.new, self.name
+        before = told.done
+        place = yield from _begin(activations, keeper, new, first, name)
+        if place.batch_size is not None:  # memory may have run out before: the same order of sums, and no second try
+            activations.batch_size = min(activations.batch_size, place.batch_size)
+        if place.contexts(parts):
+            told.restart(before + place.contexts(parts))
+            n_all = sum(map(len, parts))
+            what = f"'{name}' of an interrupted run, {place.contexts(parts):,} of {n_all:,} contexts"
+            yield Loading(what=what, seconds=0.0)
+        while place.shard < len(parts):
+            shard = parts[place.shard]
+            size = min(activations.batch_size, self.at_once or len(shard), len(shard) - place.done)
+            # An error keeps all alive that the frames it went through hold, so nothing is repaired inside `except`.
+            memory_ran_out = began_to_add = False
+            try:
+                whole = self.made(shard[place.done : place.done + size])
+                began_to_add = True
+                for _ in _fed(self.add, place.part, whole):
+                    yield told.advance(0)
+                del whole  # or it would be held while the next batch is made
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                memory_ran_out = True
+            if memory_ran_out:
+                yield from _halve(activations, size, name)
+                if began_to_add and not self.whole_batches:
+                    place = yield from _begin(activations, keeper, new, first, name)
+                    told.restart(before + place.contexts(parts))
+                continue
+            place.done += size
+            if place.done == len(shard):
+                place.end_shard(new)
+            if keeper is not None and keeper.due():
+                _keep(keeper, activations.kept_name(name), place, activations.batch_size)
+            yield told.advance(size)
+        assert place.merged is not None, "there are contexts; the runner checked"
+        return place.merged
 
 
 class Progress:

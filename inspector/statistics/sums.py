@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -175,6 +175,32 @@ class Keeper(Protocol):
         Raises:
             ResourceError: there is no room; what was kept before is still there.
         """
+
+
+@runtime_checkable
+class Together(Keeper, Protocol):
+    """Deals out work among processes that all run the same program on the same target, step by step.
+
+    Each does some pieces of a step and hands in what came of them; nobody goes on before all pieces of it are there. So
+    all have the same sums after every pass, whoever added up what, and whoever died on the way.
+    """
+
+    def claim(self, step: str, n_pieces: int) -> int | None:
+        """The next piece of a step that is this process's to do; None: all are done. Waits while others do the last."""
+
+    def hand_in(self, step: str, piece: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """What came of a piece."""
+
+    def give_up(self, step: str, piece: int, why: str) -> bool:
+        """A piece failed here; whether somebody is to try it once more."""
+
+    def handed_in(self, step: str, n_pieces: int) -> Iterator[Kept]:
+        """What came of every piece, in their order; all are done."""
+
+
+def together(keeper: object) -> Together | None:
+    """The keeper of sums, if it deals out work as well."""
+    return keeper if isinstance(keeper, Together) else None
 
 
 class RowKeeper(Keeper, Protocol):

@@ -48,6 +48,12 @@ def _unlink(path: Path) -> bool:
     return True
 
 
+def remove_folder(path: Path) -> bool:
+    """The way of `Kind.remove` for a folder."""
+    remove_tree(path)
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """One kind of entry. Nothing here raises for what other processes do meanwhile."""
@@ -420,10 +426,6 @@ def error_saes_kind(folder: Path) -> Kind:
         """While any run is under way: one that trains them holds the lock of its own checkpoints."""
         return any(run.in_use for run in checkpoints_kind(CHECKPOINTS.path()).entries())
 
-    def remove(path: Path) -> bool:
-        remove_tree(path)
-        return True
-
     return Kind(
         name="error-saes",
         what="SAEs trained by the experiment error-saes",
@@ -433,5 +435,5 @@ def error_saes_kind(folder: Path) -> Kind:
         damage=damage,
         prunable="by age",
         in_use=in_use,
-        remove=remove,
+        remove=remove_folder,
     )

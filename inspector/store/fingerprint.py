@@ -30,6 +30,7 @@ def identity(loaded: Loaded, spec: RunSpec, *, split: Split, intercept: bool) ->
     return {
         "model": model.name,
         "weights_hash": model.weights_hash,
+        **({"quantised": model.quantised} if getattr(model, "quantised", "") else {}),
         "hook_name": loaded.hook_name,
         "saes": {sae.ref.sae_id: _contents(sae) for sae in loaded.saes},
         "text": target.text,

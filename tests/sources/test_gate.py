@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from inspector.errors import ExitCode, TargetError
 from inspector.sources import gate
+from inspector.sources.built_in import BUILT_IN
 from inspector.sources.gate import GateReport
-from inspector.sources.suites import demo_suite_dir
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import Site, TargetSpec, hook_name_of
 from tests import toy
@@ -182,7 +182,7 @@ def test_an_sae_of_another_layer_is_caught(world: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("trained_at", [0, 1, 2, 4, 5])
 def test_a_trained_sae_is_recognised_at_a_wrong_layer(tmp_path: Path, trained_at: int) -> None:
     """The demo's: their FVU at other layers is often below 1, but lowest where they belong."""
-    source = demo_suite_dir() / f"layer_{trained_at}" / "resid" / "width_1k" / "l0_16"
+    source = BUILT_IN["demo"].suite / f"layer_{trained_at}" / "resid" / "width_1k" / "l0_16"
     folder = tmp_path / "sae"
     folder.mkdir()
     (folder / "sae_weights.safetensors").symlink_to(source / "sae_weights.safetensors")

@@ -9,7 +9,6 @@ import pytest
 
 from inspector.errors import TargetError, UsageError
 from inspector.sources.suites import (
-    demo_suite_dir,
     known_saes,
     l0_notes,
     layer_of,
@@ -235,10 +234,9 @@ def test_without_suite_or_sae_it_says_which_to_give() -> None:
 
 def test_listing_imports_neither_torch_nor_numpy(suite: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from inspector.sources.suites import list_suite, demo_suite_dir\n"
+        "import sys; from pathlib import Path; from inspector.sources.suites import list_suite\n"
         f"assert len(list_suite(Path({str(suite)!r}))) == 13\n"
         "heavy = {'torch', 'numpy', 'transformers', 'sae_lens', 'huggingface_hub'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-    assert demo_suite_dir().parts[-3:] == ("inspector", "demo", "suite")

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from inspector.cli.cache import answers_kind, experiments_kind
+from inspector.cli.cache import answers_kind, dequantised_kind, experiments_kind
 from inspector.interp.asking import AnswerStore
-from inspector.sources import hub_text, registry
+from inspector.sources import gguf_files, hub_text, registry
 from inspector.store import cache, results
 from inspector.store.cache import Kind, prune, verify
 from inspector.store.checkpoints import Checkpoints
 from inspector.store.jobs import JobStore
 from inspector.store.results import list_results
 from inspector.training.error_saes import save_map, write_about
+from tests.gguf_writer import header_bytes
 from tests.store.objects import result
 from tests.store.test_jobs import job
 
@@ -103,6 +104,17 @@ def some_error_saes(folder: Path) -> Kind:
     return cache.error_saes_kind(folder)
 
 
+def some_dequantised(folder: Path) -> Kind:
+    source = folder.parent / "m.gguf"
+    folder.mkdir(parents=True, exist_ok=True)
+    source.write_bytes(header_bytes({}, [("a", [1], 0, 0)], data=bytes(4)))
+    one = folder / gguf_files.folder_of(source).name
+    one.mkdir()
+    (one / "model.safetensors").write_bytes(b"weights")
+    (one / gguf_files.ABOUT).write_bytes(gguf_files.about(gguf_files.read_header(source), one))
+    return dequantised_kind(folder)
+
+
 MAKERS: dict[str, Callable[[Path], Kind]] = {
     "results": some_results,
     "index": some_index,
@@ -112,6 +124,7 @@ MAKERS: dict[str, Callable[[Path], Kind]] = {
     "registry": some_registry,
     "judge": some_answers,
     "error-saes": some_error_saes,
+    "dequantised": some_dequantised,
 }
 TABLES = ("index", "jobs", "judge")
 
@@ -119,6 +132,7 @@ TABLES = ("index", "jobs", "judge")
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "results"))
+    monkeypatch.setenv("DM_INSPECT_DEQUANTISED_DIR", str(tmp_path / "dequantised"))
 
 
 def files_of(kind: Kind) -> list[Path]:
@@ -274,14 +288,14 @@ def test_what_is_not_surely_ours_stays(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints" / "run").iterdir()] == ["best.ckpt"]
 
 
-@pytest.mark.parametrize("name", ["results", "jobs", "checkpoints", "tokens", "registry", "error-saes", "judge"])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "index"])
 def test_no_link_is_followed_in_any_folder_that_is_pruned(tmp_path: Path, name: str) -> None:
     """Folders and files that look like the kind's own, each behind a link with a name of the kind's own."""
     kind = MAKERS[name](tmp_path / "there")
     n_own = len(kind.entries())
     MAKERS[name](tmp_path / "theirs")
     for path in tmp_path.joinpath("theirs").rglob("*"):
-        if path.is_file() or name in ("checkpoints", "error-saes"):
+        if path.is_file() or name in ("checkpoints", "error-saes", "dequantised"):
             new = "fedcba9876543210" if path.is_dir() else f"x-{'0' * 32}-{path.name}"
             kind.folder.joinpath(new).unlink(missing_ok=True)
             kind.folder.joinpath(new).symlink_to(path)
@@ -317,7 +331,7 @@ def test_the_old_goes_but_never_results_and_jobs(tmp_path: Path) -> None:
     table.close()
     done = prune(kinds, older_than=30 * DAY)
     assert {path.name.partition("-")[0] for path in done.removed} == {
-        *("run", "a", "registry", "0123456789abcdef", "answers.sqlite"),
+        *("run", "a", "registry", "0123456789abcdef", "answers.sqlite", "m"),
     }
     assert [each.name for each in (tmp_path / "checkpoints").iterdir()] == ["fresh"]
     assert len(results.stored_ids(tmp_path / "results")) == 2 and len(JobStore(tmp_path / "jobs").all().jobs) == 2

@@ -68,10 +68,14 @@ def first_line(session: SessionView, model: str, choice: SaeChoice | None, width
     if ready is None:
         return joined(fit([name, part(9, [(short_name(model), "strong")])], width))
     short: Line = [(short_name(ready.model), "strong")]
+    stored: Line = [(f" {visible(ready.quantised)}", "muted")] if ready.quantised else []
     layer = "" if ready.layer is None else f"{SEPARATOR}layer {ready.layer}"
     site = f"{SEPARATOR}{site_name(ready.hook_name)}"
     where = part(
-        3, [*short, (layer, ""), (site, "muted")], [*short, (layer, "")], [*short, (layer.replace("layer ", "L"), "")]
+        3,
+        [*short, *stored, (layer, ""), (site, "muted")],
+        [*short, (layer, "")],
+        [*short, (layer.replace("layer ", "L"), "")],
     )
     right = [part(5, *width_parts(choice)), _l0(session, choice)] if choice is not None else []
     return fit_ends([name, where], right, width)
