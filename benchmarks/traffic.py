@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 from benchmarks.measures import Measure
 from benchmarks.sessions import FakeServer
 from benchmarks.terminal import Home, Terminal, python
-from benchmarks.view import DOWN, GENERATE, PAGE_DOWN, RIGHT, WIDTHS, open_view, wait_for_colours, wait_for_finished_map
+from benchmarks.view import (
+    DOWN,
+    GENERATE,
+    PAGE_DOWN,
+    RIGHT,
+    WIDTHS,
+    WORST,
+    open_view,
+    wait_for_colours,
+    wait_for_finished_map,
+)
+from inspector.disk.folders import RESULTS
+from inspector.store.results import save
+from tests.store.objects import worst_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +33,7 @@ TOKENS_PER_SECOND = 30
 
 def measure(target: Sequence[str], runs: int) -> list[Measure]:
     """All measures of this group. Counts hardly vary, so `runs` is not used; only one of them needs a model."""
-    return [*_pane_alone(), *_whole_screen(), _idle_with_model(target), _streaming()]
+    return [*_pane_alone(), *_whole_screen(), *_worst_tokens(), _idle_with_model(target), _streaming()]
 
 
 def _pane_alone() -> list[Measure]:
@@ -45,6 +58,34 @@ def _whole_screen() -> list[Measure]:
         ]
         view.read_until_silent(1.0, 10.0)
         return [*lines, _idle("idle, invented session", view)]
+
+
+def _worst_tokens() -> list[Measure]:
+    """Ten thousand rows: a page of them, and from the key that sorts them anew to the last byte."""
+    made = worst_result(10_000)
+    made["provenance"] |= {"model": "demo", "text": "fake", "n_contexts": 300, "context_length": 256}
+    with Home() as home, FakeServer(home) as server:
+        folder = home.path / "results"
+        save(made, "dm-inspect run worst-tokens", folder=folder)
+        extra = {**server.environment, RESULTS.variable: str(folder)}
+        with open_view(home, extra=extra) as view:
+            wait_for_colours(view)
+            view.send(WORST)
+            view.wait_for("nonlinear")
+            view.read_until_silent(1.0, 10.0)
+            page = _per_key("page, worst tokens", view, [PAGE_DOWN] * 5, 12_000)
+            bursts = [view.press(RIGHT) for _ in range(8)]
+    milliseconds = [1000 * burst.seconds for burst in bursts if burst.n_bytes]
+    median = statistics.median(milliseconds) if milliseconds else None
+    sort = Measure(
+        group="worst tokens",
+        what="10,000 rows sorted, key to last byte",
+        budget="100 ms",
+        measured="no answer" if median is None else f"{median:.0f} ms median of {len(milliseconds)}",
+        value=median,
+        limit=100,
+    )
+    return [page, sort]
 
 
 def _idle_with_model(target: Sequence[str]) -> Measure:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.terminal import Home
 
 RIGHT, DOWN, PAGE_DOWN = "\x1b[C", "\x1b[B", "\x1b[6~"
-GENERATE, WIDTHS, QUIT = "g", "12345", "q"
+GENERATE, WIDTHS, WORST, QUIT = "g", "12345", "w", "q"
 APP = ("-m", "inspector")
 MAP = "linear map from"
 """In the second line once there is one, followed by its tokens, and by `of` the goal while there are more to come."""

@@ -61,6 +61,8 @@ PICTURES: dict[str, Picture] = {
     "results": Picture(keys=("r", *["down"] * 8), seconds=3.0),
     "results-narrow": Picture(keys=("r", *["down"] * 6, "f"), size=(80, 24), seconds=3.0),
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
+    "worst": Picture(keys=("w", "tab", "tab"), seconds=3.0),
+    "notes": Picture(keys=("B",), seconds=2.0),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),
 }
 

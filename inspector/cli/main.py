@@ -21,6 +21,7 @@ COMMANDS = {
     "worst": "List the tokens that an SAE fails on.",
     "experiments": "List the experiments and what each one asks.",
     "results": "List, show and export what was measured.",
+    "notes": "Keep bookmarks and notes on tokens, latents and results.",
     "suites": "List the SAEs of a model's hook.",
     "train": "Train a suite of SAEs on a model.",
     "interp": "Explain latents with a language model and score the explanations.",

@@ -52,6 +52,7 @@ ERROR_SAES = Folder(name="error-saes", variable="DM_INSPECT_ERROR_SAES_DIR", bes
 DEQUANTISED = Folder(name="dequantised", variable="DM_INSPECT_DEQUANTISED_DIR")
 """One folder per GGUF that was opened: four bytes per weight."""
 CHECKPOINTS = Folder(name="checkpoints", beside=RESULTS)
+NOTES = Folder(name="notes", user="data", beside=RESULTS)
 VARIABLES = (
     RUNTIME_VARIABLE,
     EXPERIMENTS_VARIABLE,

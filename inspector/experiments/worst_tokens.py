@@ -456,10 +456,10 @@ def _definition(protocol: Protocol, params: Params) -> str:
         + also
         + " "
         "Means and standard deviations over the tokens of a group; outliers are in a class of their own and in nothing "
-        "else. Intervals of classes and positions: "
+        "else. "
         + protocol.bootstrap(params.resamples, "the documents", fixed="the maps")
-        + " "
-        "Those of token ids: Student's, over 16 blocks of documents, where a token is in 8."
+        + " That is of classes and positions; of token ids it is Student's, over 16 blocks of documents, where an id "
+        "is in 8 of them."
     )
 
 

@@ -119,6 +119,13 @@ def first_column(group: str, by: str) -> str:
     return {"position": "first", "outlier": "x_norm"}.get(group, by)
 
 
+def is_of(result: Mapping[str, Any], model: str, text: str, n_contexts: int, context_length: int) -> bool:
+    """Whether a result is of this model's text, so that its places are places there."""
+    made = result["provenance"]
+    found = (made.get("model"), made.get("text") or "", made.get("n_contexts"), made.get("context_length"))
+    return found == (model, text, n_contexts, context_length)
+
+
 def heading(name: str) -> str:
     """Of a column, as short as it is clear."""
     named = {"n": "seen", "part": "part", "x_norm": "‖x‖", "first": "from", "last": "to"}
@@ -128,7 +135,7 @@ def heading(name: str) -> str:
 def column(name: str) -> Column:
     """Of the figures' tables."""
     unit = "%" if name in PERCENT else VALUES.get(name, ("", ""))[1]
-    return Column(title=heading(name), unit=unit, digits=1 if name in PERCENT else 2)
+    return Column(title=heading(name), unit=unit, digits=3 if name == "part" else 1 if name in PERCENT else 2)
 
 
 def shown_value(name: str, value: Any) -> Any:
@@ -139,10 +146,8 @@ def shown_value(name: str, value: Any) -> Any:
 def said(result: ResultObject, shown: Listing) -> str:
     """Of which tokens these rows are, in one line."""
     found = result["result"]
-    what = f"positions {found['first_position']} to {found['last_position']}, {found['n_tokens']:,} tokens of "
-    what += f"{found['n_contexts']:,} contexts"
+    what = f"{found['n_tokens']:,} tokens"
     if shown.group == "place" and len(shown) < found["n_tokens"]:
-        what = f"the {len(shown):,} with the largest {heading(shown.by)} of {what}"
-    if found["n_outliers"]:
-        what += f"; {found['n_outliers']:,} outliers apart"
-    return what
+        what = f"{len(shown):,} with the largest {heading(shown.by)} of {what}"
+    what += f" · positions {found['first_position']} to {found['last_position']} · {found['n_contexts']:,} contexts"
+    return what + (f" · {found['n_outliers']:,} outliers apart" if found["n_outliers"] else "")

@@ -25,6 +25,7 @@ from inspector.disk.table import DAMAGED, Table
 from inspector.errors import DataError
 from inspector.store import checkpoints, results
 from inspector.store.jobs import jobs_table
+from inspector.store.notes import Notes
 
 LEFTOVER_SECONDS = 3600.0
 """A temporary file of this age was left by a process that was killed: writing one takes seconds."""
@@ -245,6 +246,7 @@ def kinds() -> list[Kind]:
         results_kind(RESULTS.path()),
         index_kind(RESULTS.path()),
         jobs_kind(JOBS.path()),
+        notes_kind(),
         checkpoints_kind(CHECKPOINTS.path()),
         tokens_kind(lists / "tokens"),
         registry_kind(lists),
@@ -324,6 +326,17 @@ def jobs_kind(folder: Path) -> Kind:
         rebuild="`dm-inspect jobs list` saves the jobs that are whole; results are files of their own.",
         find=lambda: [*filter(Path.is_file, [table.path]), *(folder / "logs").glob("*.log")],
         damage=lambda path: table.check()[0] if path == table.path else [],
+        prunable="no",
+    )
+
+
+def notes_kind() -> Kind:
+    """The table of bookmarks and notes, whose rows carry a checksum."""
+    return table_kind(
+        Notes().table,
+        name="notes",
+        what="bookmarks and notes",
+        rebuild="`dm-inspect notes list` shows those that are whole.",
         prunable="no",
     )
 

@@ -25,7 +25,11 @@ class Action:
     """The word in the footer; '' if it is not shown there."""
 
 
-COMMON = (("theme", "t", "app.next_theme", "Next theme"), ("palette", ":", "app.command_palette", "All commands"))
+COMMON = (
+    ("notes", "B", "app.open_screen('notes')", "Bookmarks and notes"),
+    ("theme", "t", "app.next_theme", "Next theme"),
+    ("palette", ":", "app.command_palette", "All commands"),
+)
 
 
 def actions_of(screen: str, *rows: tuple[str, ...]) -> tuple[Action, ...]:
@@ -77,6 +81,8 @@ ACTIONS = actions_of(
     ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
     ("jobs", "J", "app.open_screen('jobs')", "Jobs: what runs and what ran", "jobs"),
     ("latent", "L", "latent", "The strongest latent here", "latent"),
+    ("worst-tokens", "w", "app.open_screen('worst')", "Worst tokens: which ones the SAE fails on", "worst tokens"),
+    ("note", "*", "note", "Bookmark or note on this token", "note"),
     ("suites", "s", "app.open_screen('suites')", "Suites: which SAEs there are", "suites"),
     ("results", "", "app.open_screen('results')", "Results"),
     ("retry", "r", "results", "Results; with no session: reconnect", "results"),

@@ -291,6 +291,11 @@ class InspectorApp(App[int]):
                 await self.push_screen(module.ResultsScreen(ids))
             case "suites":
                 await self.push_screen(module.SuitesScreen(self.target, home.session.ready))
+            case "worst":
+                choice = home.state.choice
+                await self.push_screen(module.WorstScreen(home, choice.sae.sae_id if choice is not None else ""))
+            case "notes" if not isinstance(self.screen, module.NotesScreen):
+                await self.push_screen(module.NotesScreen(home))
             case "experiments" | "jobs":
                 made = module.ExperimentsScreen if name == "experiments" else module.JobsScreen
                 shown = type(self.screen).__name__

@@ -24,7 +24,10 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-KINDS = ["results", "index", "jobs", "checkpoints", "tokens", "registry", "error-saes", "judge", "experiments"]
+KINDS = [
+    "results", "index", "jobs", "notes", "checkpoints", "tokens", "registry", "error-saes", "dequantised", "judge",
+    "experiments",
+]  # fmt: skip
 
 
 def test_info_lists_every_kind(run: Run, tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_info_lists_every_kind(run: Run, tmp_path: Path) -> None:
     (checkpoints,) = [row for row in rows if row["kind"] == "checkpoints"]
     assert checkpoints["items"] == 1 and checkpoints["bytes"] > 0 and checkpoints["in_use"] == 0
     assert checkpoints["oldest"].endswith("+00:00") and checkpoints["pruned"] == "yes"
-    assert [row["oldest"] for row in rows if not row["items"]] == [None] * 7
+    assert [row["oldest"] for row in rows if not row["items"]] == [None] * 9
 
 
 def test_verify_says_what_is_damaged_and_ends_with_4(run: Run, tmp_path: Path) -> None:

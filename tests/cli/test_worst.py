@@ -14,38 +14,7 @@ from inspector.reports import worst_tokens as reports
 from inspector.reports.worst_tokens import listing
 from inspector.store.results import save
 from tests.cli.conftest import Run
-from tests.store.objects import HOSTILE, result
-
-
-def worst_result(n: int = 6, **changes: Any) -> dict[str, Any]:
-    """Places of `n` tokens, the first hostile, the last without a share; as the experiment stores them."""
-    values = [float(n - i) for i in range(n)]
-    tokens = [HOSTILE, "=1+1", " the", "\n", " import", " os", *[f" t{i}" for i in range(n)]][:n]
-    kinds = ["code mark", "code mark", "word start", "newline", "word start", "word start", *["word start"] * n][:n]
-    numbers = {"nonlinear": values, "linear": values[::-1], "total": values, "share": [0.5] * (n - 1) + [None],
-               "fvu": [0.25] * n, "loss": [float(i % 3) for i in range(n)]}  # fmt: skip
-    places = {"context": [i // 2 for i in range(n)], "position": [10 + i for i in range(n)],
-              "token_id": list(range(n)), "token": tokens, "class": kinds, "train": [False] * n,
-              "x_norm": [8.0] * n, **numbers}  # fmt: skip
-    means = {f"{name}{end}": each for name, each in numbers.items() for end in ("", "_sd", "_half")}
-    ids = {"token_id": list(range(n)), "token": tokens, "class": kinds, "n": [7] * (n - 1) + [1], "n_blocks": [7] * n,
-           "part": [1 / n] * n, "context": places["context"], "position": places["position"], **means}  # fmt: skip
-    sae = "layer_3/resid/width_1k/l0_16"
-    rows = 3
-    ends = ("", "_sd", "_low", "_high")
-    classes = {"sae": [sae, sae, "other"], "class": ["all", "word start", "all"], "n": [n, 2, n],
-               "documents": [3] * rows, "part": [1.0, 0.4, 1.0],
-               **{f"{name}{end}": [1.0] * rows for name in numbers for end in ends}}  # fmt: skip
-    positions = {"first": [8, 16], "last": [15, 20], "n": [4, 2],
-                 **{f"{name}{end}": [1.0, 2.0] for name in numbers for end in ends}}  # fmt: skip
-    made = result("worst-tokens", **changes)
-    made["result"] = {
-        "sae": sae, "by": "nonlinear", "n_tokens": n, "n_ids": n, "n_contexts": 3, "n_documents": 3, "n_outliers": 2,
-        "median_norm": 8.0, "first_position": 8, "last_position": 20, "damage_measured": False, "classes": classes,
-        "positions": positions, "tokens": ids, "places": places,
-        "outliers": {name: each[:2] for name, each in places.items()},
-    }  # fmt: skip
-    return made
+from tests.store.objects import result, worst_result
 
 
 @pytest.fixture
@@ -90,7 +59,7 @@ def test_text_is_safe_and_says_what_counts(run: Run, stored: str) -> None:
     lines = outcome.out.splitlines()
     assert outcome.code == 0 and "\x1b" not in outcome.out
     assert lines[0] == (
-        "SAE layer_3/resid/width_1k/l0_16 · positions 8 to 20, 6 tokens of 3 contexts; 2 outliers apart"
+        "SAE layer_3/resid/width_1k/l0_16 · 6 tokens · positions 8 to 20 · 3 contexts · 2 outliers apart"
     )
     assert lines[2].split() == [
         "token", "class", "context", "position", "‖nonlinear‖", "‖linear‖", "‖error‖", "share", "(%)", "fvu", "(%)",

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from inspector.events import JobInfo
     from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.spec import TargetSpec
+    from inspector.store.notes import Subject
     from inspector.tui.lines import Piece
     from inspector.tui.screens.help import PaneHelp
     from inspector.tui.session import Link, SessionView
 
 MAX_CLIPBOARD = 60_000
 """Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
-ScreenName = Literal["experiments", "jobs", "results", "suites"]
+ScreenName = Literal["experiments", "jobs", "notes", "results", "suites", "worst"]
 
 
 @dataclass
@@ -116,6 +117,24 @@ class ActionScreen(Screen[bool]):
         from inspector.tui.screens.help import HelpScreen
 
         self.app.push_screen(HelpScreen(self.help_text))
+
+    def note_subject(self) -> Subject | None:
+        """What a note taken now would be on; None: there is nothing."""
+        return None
+
+    def action_note(self) -> None:
+        """A bookmark, or a note of a line, on what is under the cursor."""
+        subject = self.note_subject()
+        if subject is None:
+            self.notify("There is nothing here to take a note on.", timeout=3)
+            return
+        from inspector.tui.screens.questions import NoteEntry
+
+        def say(said: str | None) -> None:
+            if said:
+                self.notify(said, timeout=4, markup=False)
+
+        self.app.push_screen(NoteEntry(subject), say)
 
     def copy_command(self, command: str) -> None:
         """What does the same from a shell, to the clipboard."""

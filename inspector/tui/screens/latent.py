@@ -13,6 +13,7 @@ from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
 from inspector.session.frames import unpack
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
+from inspector.store.notes import of_latent
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.screens.base import GoTo, SessionScreen
 from inspector.tui.screens.help import PaneHelp
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from inspector.drawing.palette import CellStyle, TokenPalette
     from inspector.session.protocol import LatentExample, LatentView
+    from inspector.store.notes import Subject
     from inspector.tui.session import Link
 
 MOST_NEIGHBOURS = 9
@@ -40,6 +42,7 @@ ACTIONS = actions_of(
     *((f"neighbour-{n}", str(n), f"neighbour({n - 1})", f"Neighbour {n}") for n in range(1, MOST_NEIGHBOURS + 1)),
     ("before", "b", "before", "The latent shown before", "before"),
     ("copy", "c y", "copy", "Copy the examples as a table", "copy"),
+    ("note", "*", "note", "Bookmark or note on this latent", "note"),
     ("help", "?", "help", "Help for the latent", "help"),
     ("back", "escape q L", "back", "Back to the stream", "back"),
 )
@@ -256,6 +259,14 @@ class LatentScreen(SessionScreen):
         """Nothing was typed."""
         message.stop()
         self.page.focus()
+
+    def note_subject(self) -> Subject | None:
+        """The latent, and what was found of it."""
+        view, ready = self.view, self.session.ready
+        if view is None or ready is None:
+            return None
+        found = {"density": view.density, "max_activation": view.max_activation, "explanation": view.explanation}
+        return of_latent(ready.model, view.sae_id, view.index, self.target_words(), **found, link=view.link)
 
     def action_copy(self) -> None:
         """The examples as a table."""

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
 from textual.screen import ModalScreen
+from textual.widgets import Input
 
 from inspector.drawing.safe_text import visible
+from inspector.errors import InspectorError
+from inspector.store.notes import Notes
 from inspector.tui.job_lines import duration, name_of
 from inspector.tui.lines import Line, cut, wrapped
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
 
     from inspector.events import JobInfo
+    from inspector.store.notes import Subject
 
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8
@@ -190,3 +197,93 @@ class LeavingScreen(Question[Answer]):
         """A key was pressed."""
         if answer != "cancel" or self._survives:
             self.dismiss(answer)
+
+
+class NoteEntry(ModalScreen[str]):
+    """One line for the words of a note, over whatever is on the screen; returns what to say of it, '' if nothing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "close", show=False, id="note.close")]
+    DEFAULT_CSS = """
+    NoteEntry { align: center bottom; background: $background 0%; }
+    NoteEntry > Vertical { height: 4; background: $surface; border-top: heavy $accent; padding: 0 1; }
+    NoteEntry LinePane { height: 1; background: $surface; }
+    NoteEntry Input { height: 1; border: none; padding: 0; background: $surface; }
+    """
+
+    @dataclass
+    class Known(Message):
+        """There is a note on it already, or the notes cannot be read."""
+
+        words: str
+        problem: str = ""
+
+    @dataclass
+    class Kept(Message):
+        """It is kept, or could not be."""
+
+        said: str
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self._subject = subject
+
+    def compose(self) -> ComposeResult:
+        """What it is about, the words, the keys."""
+        about, keys = LinePane(), LinePane()
+        about.draw(lambda width, _: [[("note on ", "muted"), (cut(visible(self._subject.title), width - 9), "strong")]])
+        keys.draw(lambda _width, _height: [[("Enter", "key"), (" keeps it; nothing typed is a bookmark   ", "muted"),
+                                            ("Esc", "key"), (" leaves it", "muted")]])  # fmt: skip
+        field = Input(compact=True, placeholder="what is worth remembering", select_on_focus=False)
+        field.cursor_blink = False
+        with Vertical():
+            yield about
+            yield field
+            yield keys
+
+    def on_mount(self) -> None:
+        """Look for the note that is there."""
+        self.query_one(Input).focus()
+        self._in_thread(self._find)
+
+    def _in_thread(self, work: Callable[[], object]) -> None:
+        self.run_worker(work, thread=True, group="note")
+
+    def _find(self) -> None:
+        try:
+            note = Notes().find(self._subject)
+        except InspectorError as error:
+            self.post_message(self.Known("", str(error)))
+            return
+        if note is not None:
+            self.post_message(self.Known(note.words))
+
+    def on_note_entry_known(self, message: Known) -> None:
+        """Change that note, unless something was typed meanwhile."""
+        field = self.query_one(Input)
+        if message.problem:
+            self.dismiss(message.problem)
+        elif not field.value:
+            field.value = message.words
+            field.action_end()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep it."""
+        event.stop()
+        words = event.value.strip()
+        self._in_thread(lambda: self._keep(words))
+
+    def _keep(self, words: str) -> None:
+        try:
+            note = Notes().put(self._subject, words)
+        except InspectorError as error:
+            self.post_message(self.Kept(str(error)))
+            return
+        self.post_message(self.Kept(f"{'Note' if words else 'Bookmark'} {note.number} kept. B lists them."))
+
+    def on_note_entry_kept(self, message: Kept) -> None:
+        """Say so on the screen below."""
+        self.dismiss(message.said)
+
+    def action_close(self) -> None:
+        """As it was."""
+        self.dismiss("")

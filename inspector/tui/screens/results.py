@@ -27,6 +27,7 @@ from inspector.reports.result import (
     read_newest,
     reading,
 )
+from inspector.store.notes import of_result
 from inspector.store.results import Record, list_results
 from inspector.tui import result_list
 from inspector.tui.actions import actions_of, help_rows
@@ -38,13 +39,11 @@ from inspector.tui.widgets.bars import TitleBar
 from inspector.tui.widgets.scrolling import LinesView, RowList
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from textual import events
     from textual.app import ComposeResult
 
     from inspector.drawing.palette import Line as DrawnLine
-    from inspector.store.results import Record
+    from inspector.store.notes import Subject
 
 ACTIONS = actions_of(
     "results",
@@ -54,6 +53,7 @@ ACTIONS = actions_of(
     ("compare", "c", "compare", "Compare the two marked results", "compare"),
     ("export", "x", "export", "Export this or the marked", "export"),
     ("copy", "y", "copy", "Copy the command that repeats it", "copy command"),
+    ("note", "*", "note", "Bookmark or note on this result", "note"),
     ("claims", "p", "claims", "The paper's claims", "claims"),
     ("large", "f", "large", "Hide or show the list", "large"),
     ("pane", "tab", "pane(1)", "Next pane", "pane"),
@@ -432,6 +432,10 @@ class ResultsScreen(SideScreen):
         """The paper's claims."""
         if self.shelf is not None:
             self.app.push_screen(ClaimsScreen(self.shelf, self.marks))
+
+    def note_subject(self) -> Subject | None:
+        """The result under the cursor."""
+        return of_result(self.record) if self.record is not None else None
 
     def action_copy(self) -> None:
         """The command that measures this again."""

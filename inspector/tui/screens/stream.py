@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 from textual.signal import Signal
 
+from inspector.drawing.tokens import MEASURES
 from inspector.errors import InspectorError
 from inspector.tui.actions import ACTIONS
 from inspector.tui.documents import table
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from inspector.drawing.palette import TokenPalette
     from inspector.session.protocol import SessionMessage, ViewMessage
+    from inspector.store.notes import Subject
     from inspector.tui.screens.help import PaneHelp
 
 DELAYS: dict[Purpose, float] = {"detail": 0.12, "pairs": 0.25}
@@ -366,6 +368,21 @@ class StreamScreen(ActionScreen):
             from inspector.tui.screens.latent import LatentScreen
 
             self.app.push_screen(LatentScreen(self, at, choice.sae.d_sae, self.state.active_latents()))
+
+    def note_subject(self) -> Subject | None:
+        """The token under the cursor, with its numbers and some of the text around it."""
+        ready, text, choice, place = self.session.ready, self.state.text, self.state.choice, self.state.place
+        if ready is None or text is None or choice is None or not len(text):
+            return None
+        from inspector.store.notes import of_token
+
+        tokens, at = text.document.tokens, place.position
+        around = {"before": "".join(tokens[max(0, at - 16) : at]), "after": "".join(tokens[at + 1 : at + 9])}
+        numbers = {each.id: each.of(text.document, choice.row, at) for each in MEASURES}
+        return of_token(
+            ready.model, ready.text, place.source, place.context, at, ready.target, token=tokens[at],
+            hook_name=ready.hook_name, sae=choice.sae.sae_id, numbers=numbers, **around,
+        )  # fmt: skip
 
     def action_copy_token(self) -> None:
         """The numbers of the token under the cursor, for each enabled SAE."""
