@@ -22,10 +22,31 @@ import msgspec
 
 from inspector import __version__
 from inspector.session import frames
+from inspector.session.cards import (
+    Across,
+    AnatomyCard,
+    Bin,
+    Directions,
+    Guess,
+    Latent,
+    LatentCard,
+    LatentExample,
+    Moved,
+    Neighbour,
+    Share,
+    SimilarCard,
+    SimilarToken,
+    Splice,
+    TakenUp,
+    Weight,
+    Wider,
+    Width,
+)
 from inspector.session.frames import pack
 from inspector.session.protocol import (
     PROTOCOL_VERSION,
     AnalysePrompt,
+    Anatomy,
     Cancel,
     CancelJob,
     ContextScores,
@@ -35,6 +56,7 @@ from inspector.session.protocol import (
     GateLine,
     Generate,
     Generated,
+    GetAnatomy,
     GetContext,
     GetCosts,
     GetDetail,
@@ -42,15 +64,12 @@ from inspector.session.protocol import (
     GetJobs,
     GetLatent,
     GetPairs,
-    Guess,
+    GetSimilar,
     Hello,
     Hit,
-    Latent,
-    LatentExample,
     LatentView,
     LoadProgress,
     MapImproved,
-    Neighbour,
     Pairs,
     Policy,
     PolicySet,
@@ -60,6 +79,7 @@ from inspector.session.protocol import (
     SaeScores,
     SessionMessage,
     SetPolicy,
+    SimilarErrors,
     StartJob,
     Stop,
     TokenDetail,
@@ -404,6 +424,108 @@ class FakeSession:
             explanation=f"words about \x1b[31m{asked.index}" if asked.index % 2 == 0 else "",
             score=0.75 if asked.index % 4 == 0 else None,
             link=f"https://example.org/latent/{asked.index}" if asked.index % 3 == 0 else "",
+            card=LatentCard(
+                histogram=[Bin(low=2.0**k, high=2.0 ** (k + 1), n=40 >> k) for k in range(4)] if examples else [],
+                drawn=[msgspec.structs.replace(each, quantile=0.9 - 0.4 * k) for k, each in enumerate(examples[9:])],
+                n_drawn=24 if examples else 0,
+                top=[Weight(token=self.token_text(k), logit=3.0 - 0.1 * k) for k in range(10)],
+                bottom=[Weight(token=self.token_text(40 + k), logit=0.1 * k - 3.0) for k in range(10)],
+                why_no_logits="",
+                error_share=0.02,
+                error_share_others=0.01,
+                error_share_random=1 / 128,
+                across=[
+                    Across(
+                        sae_id=sae.sae_id,
+                        d_sae=sae.d_sae,
+                        nearest=[Neighbour(index=(asked.index + k) % sae.d_sae, cosine=0.9 - k / 5) for k in range(3)],
+                        random_cosine=0.3,
+                    )
+                    for sae in self.saes
+                    if sae.d_sae != d_sae and sae.nominal_l0 == self.saes[row].nominal_l0
+                ],
+            ),
+        )
+
+    def anatomy(self, asked: GetAnatomy) -> Anatomy:
+        """Twenty latents of the widest SAE take the error up; of the widest itself nothing is wider."""
+        ids = self.token_ids(asked.context)
+        row, at = self.row(asked.sae_id), asked.position
+        same = [sae for sae in self.saes if sae.nominal_l0 == self.saes[row].nominal_l0]
+        n = len(same)
+        shares = [Share(n=n, share=n / 16, random=n / 20, random_most=n / 16, others=n / 20) for n in (1, 5, 10)]
+        near = [Neighbour(index=10 + k, cosine=(0.4 - 0.02 * k) * (-1) ** k) for k in range(10)]
+        moved = [Moved(token=self.token_text(k), change=2.0 - 0.2 * k, before=0.01, after=0.05) for k in range(8)]
+        fallen = [msgspec.structs.replace(each, change=-each.change, before=0.05, after=0.01) for each in moved]
+        arms = {"Sae": "sae_error", "Sae + linear": "nonlinear_error", "Sae + nonlinear": "linear_error", "x": ""}
+        widest = same[-1]
+        taken = [
+            TakenUp(
+                index=37 * k + at,
+                activation=8.0 - 0.3 * k,
+                cosine=0.4 - 0.02 * k,
+                share=0.2 - 0.015 * k,
+                share_of_error=0.25 - 0.015 * k,
+                known=Neighbour(index=k, cosine=0.2 + 0.04 * k),
+            )
+            for k in range(16)
+        ]
+        return Anatomy(
+            asked=asked,
+            card=AnatomyCard(
+                token=self.token_text(ids[at]),
+                following=self.token_text(ids[at + 1]) if at + 1 < len(ids) else None,
+                split="h",
+                d=128,
+                x_norm=38.3,
+                n_train=8000,
+                widths=[
+                    Width(
+                        sae_id=sae.sae_id,
+                        d_sae=sae.d_sae,
+                        nominal_l0=sae.nominal_l0,
+                        sae_error=22.0 - 2 * k,
+                        linear_error=13.0 - k,
+                        nonlinear_error=19.0 - 2 * k,
+                        parts_cosine=-0.1,
+                        cosines=[0.9 ** abs(j - k) for j in range(n)],
+                        elsewhere=0.02,
+                    )
+                    for k, sae in enumerate(same)
+                ],
+                directions=[
+                    Directions(sae_id=sae_id, nearest=near, random_cosine=0.33, chosen=list(range(10)), shares=shares)
+                    for sae_id in dict.fromkeys((asked.sae_id, widest.sae_id))
+                ],
+                splices=[
+                    Splice(arm=arm, missing=missing, norm=22.0 if missing else 0.0, kl=0.06 if missing else 0.0,
+                           random_kl=0.016 if missing else None, loss=1.25, up=moved, down=fallen)
+                    for arm, missing in arms.items()
+                ],
+                wider=None
+                if asked.sae_id == widest.sae_id
+                else Wider(sae_id=widest.sae_id, n_active=16, latents=taken, of_latents=1.4, rest=-0.9, left=0.5,
+                           gap=1e-7, explained=0.31, explained_random=0.125, explained_others=0.14),
+                why_no_wider="No SAE that is loaded is wider." if asked.sae_id == widest.sae_id else "",
+            ),
+        )  # fmt: skip
+
+    def similar(self, asked: GetSimilar) -> SimilarErrors:
+        """Twelve tokens of the first contexts."""
+        found = []
+        for k in range(12):
+            context, position = (5 * k + 1) % self.n_contexts, 40 + k
+            ids = self.token_ids(context)
+            around = [self.token_text(t) for t in ids[position - 8 : position + 9]]
+            found.append(
+                SimilarToken(context=context, position=position, cosine=0.8 - 0.03 * k, norm=9.0,
+                             before="".join(around[:8]), token=around[8], after="".join(around[9:]))
+            )  # fmt: skip
+        return SimilarErrors(
+            asked=asked,
+            card=SimilarCard(
+                found=found, n_searched=50_000, n_scored=60_000, random_cosine=0.36, n_same=9, share_same=0.01
+            ),
         )
 
     def pairs(self, asked: GetPairs) -> Pairs:
@@ -554,6 +676,10 @@ class FakeView:
                     while len(self._watched) > 3:
                         del self._watched[next(iter(self._watched))]
                     answer = session.context_scores(context, self.epoch, self.policy)
+                case GetAnatomy():
+                    answer = session.anatomy(message)
+                case GetSimilar():
+                    answer = session.similar(message)
                 case GetDetail():
                     answer = session.detail(message)
                 case Find():

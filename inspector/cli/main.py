@@ -19,6 +19,8 @@ COMMANDS = {
     "run": "Measure experiments on a model and its SAEs, without a screen.",
     "tokens": "Print the per-token table behind the stream.",
     "worst": "List the tokens that an SAE fails on.",
+    "anatomy": "Show why an SAE fails on a token.",
+    "latent": "Show one latent: where it is active and how strongly, what it writes, what is like it.",
     "experiments": "List the experiments and what each one asks.",
     "results": "List, show and export what was measured.",
     "notes": "Keep bookmarks and notes on tokens, latents and results.",

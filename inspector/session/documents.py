@@ -21,7 +21,8 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.errors import DataError
-from inspector.session.protocol import Floats, Generated, Guess, Policy, SaeScores
+from inspector.session.cards import Guess
+from inspector.session.protocol import Floats, Generated, Policy, SaeScores
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap

@@ -15,9 +15,10 @@ from typing import Literal
 import msgspec
 
 from inspector.events import JobInfo
+from inspector.session.cards import AnatomyCard, Guess, Latent, LatentCard, LatentExample, Neighbour, SimilarCard
 from inspector.spec import SaeRef
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 Floats = bytes
 """Packed little-endian float32; NaN is missing. See `frames.pack` and `frames.unpack`."""
@@ -57,6 +58,17 @@ class GetDetail(Message, frozen=True, kw_only=True):
     context: int
     position: int
     sae_id: str
+
+
+class GetAnatomy(GetDetail, frozen=True, kw_only=True):
+    """What the SAE's nonlinear error at one token looks like. Answered by Anatomy (last)."""
+
+    wider: str = ""
+    """The SAE to hold it against; '': the widest of the nearest nominal L0."""
+
+
+class GetSimilar(GetDetail, frozen=True, kw_only=True):
+    """Where in the contexts the nonlinear error is most like it. Answered by SimilarErrors (last), after a search."""
 
 
 class Find(Message, frozen=True, kw_only=True):
@@ -303,22 +315,6 @@ class Generated(TokenScores, frozen=True, kw_only=True):
     finished: bool = False
 
 
-class Latent(msgspec.Struct, frozen=True, kw_only=True):
-    """One active latent at a token."""
-
-    index: int
-    activation: float
-    link: str = ""
-    """Where to read about it, if a page is known."""
-
-
-class Guess(msgspec.Struct, frozen=True, kw_only=True):
-    """One likely next token."""
-
-    token: str
-    probability: float
-
-
 class TokenDetail(Message, frozen=True, kw_only=True):
     """The side pane's content for one token and one SAE."""
 
@@ -332,6 +328,20 @@ class TokenDetail(Message, frozen=True, kw_only=True):
     guesses: dict[str, list[Guess]]
     """Next-token guesses, likeliest first, for 'model' and, with the SAE's output spliced in at every included
     position, 'Sae', 'Sae + linear', 'Sae + nonlinear'."""
+
+
+class Anatomy(Message, frozen=True, kw_only=True):
+    """Answer to GetAnatomy."""
+
+    asked: GetAnatomy
+    card: AnatomyCard
+
+
+class SimilarErrors(Message, frozen=True, kw_only=True):
+    """Answer to GetSimilar."""
+
+    asked: GetSimilar
+    card: SimilarCard
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -359,26 +369,6 @@ class Pairs(Message, frozen=True, kw_only=True):
     n_tokens: int
 
 
-class LatentExample(msgspec.Struct, frozen=True, kw_only=True):
-    """A window of text in which a latent is active."""
-
-    context: int
-    position: int
-    """Of the strongest token."""
-    start: int
-    """Position of the window's first token."""
-    tokens: list[str]
-    activations: Floats
-    """One per token of the window."""
-
-
-class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """A latent whose decoder direction is near."""
-
-    index: int
-    cosine: float
-
-
 class LatentView(Message, frozen=True, kw_only=True):
     """Answer to GetLatent."""
 
@@ -397,6 +387,7 @@ class LatentView(Message, frozen=True, kw_only=True):
     """Of the newest scoring of this latent that is stored; empty: none."""
     score: float | None = None
     link: str = ""
+    card: LatentCard
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -450,12 +441,12 @@ class Failed(Message, frozen=True, kw_only=True):
 
 TextQuestion = GetContext | GetDetail | Find | GetPairs | AnalysePrompt | SetPolicy
 """Answered at once from what is loaded."""
-LongQuestion = Generate | GetLatent
+LongQuestion = Generate | GetLatent | GetAnatomy | GetSimilar
 """Answered step by step, beside others."""
 JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
 """Answered while the target loads, too."""
 ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetCosts | Cancel | Stop
 
 ToldToAll = LoadProgress | Ready | MapImproved | JobTold | Failed
-Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | LatentView | Costs | Jobs | JobLog
-SessionMessage = Welcome | ToldToAll | Answer
+Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | Costs | Jobs | JobLog
+SessionMessage = Welcome | ToldToAll | Answer | LatentView | Anatomy | SimilarErrors

@@ -27,13 +27,14 @@ from inspector.session.protocol import (
     Find,
     Generate,
     Generated,
+    GetAnatomy,
     GetContext,
     GetCosts,
     GetDetail,
     GetLatent,
     GetPairs,
+    GetSimilar,
     JobQuestion,
-    LatentView,
     PolicySet,
     Ready,
     SessionMessage,
@@ -98,8 +99,8 @@ class Service:
         """Views that left and whose texts are to be forgotten."""
         self._again: deque[tuple[int, str, int]] = deque()
         """(view, source, context) to be sent again with the newest maps."""
-        self._in_steps: OrderedDict[tuple[int, int], Iterator[Generated | LatentView | None]] = OrderedDict()
-        """Generations and searches for latents under way, by view and request."""
+        self._in_steps: OrderedDict[tuple[int, int], Iterator[SessionMessage | None]] = OrderedDict()
+        """Generations, searches and cards under way, by view and request."""
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
@@ -166,12 +167,15 @@ class Service:
 
     def _begin(self, loaded: Loaded) -> None:
         """There is something to look at from now on."""
+        from inspector.session.anatomy import anatomy_of
         from inspector.session.fitting import Fits
+        from inspector.session.similar import Similar
         from inspector.session.texts import Texts
 
         costing = Costing(loaded, self._clock)
         self.jobs.ahead_of = lambda spec: costing.ahead(spec, self.jobs.jobs())
         texts = self._texts = Texts(loaded)
+        similar = Similar(texts)
         self._fits = Fits(loaded, texts.fits)
         self._fits.want("excluded")
         self._answers |= {
@@ -184,6 +188,8 @@ class Service:
             GetCosts: lambda _, asked: costing.answer(asked, self.jobs.jobs()),
             Generate: lambda view, asked: self._take_steps(view, asked, texts.generate(view, asked)),
             GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
+            GetAnatomy: lambda view, asked: self._take_steps(view, asked, anatomy_of(texts, view, asked)),
+            GetSimilar: lambda view, asked: self._take_steps(view, asked, similar.answer(view, asked)),
         }
 
     def _fail(self, error: Exception) -> int:
@@ -284,7 +290,7 @@ class Service:
         self._job_was_last = not (self._job_was_last and self._fits.has_work and self.views.count)
         return self._job_was_last
 
-    def _take_steps(self, view: int, asked: ViewMessage, steps: Iterator[Generated | LatentView | None]) -> None:
+    def _take_steps(self, view: int, asked: ViewMessage, steps: Iterator[SessionMessage | None]) -> None:
         """Answer in steps from now on."""
         running = [key for key in self._in_steps if key[0] == view]
         if len(running) >= MOST_IN_STEPS:

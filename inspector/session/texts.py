@@ -18,6 +18,7 @@ from torch import Tensor
 from inspector.engine.decomposition import decompose
 from inspector.errors import DataError, UsageError, nearest
 from inspector.session import documents
+from inspector.session.cards import Latent
 from inspector.session.documents import NO_GUESSES, Document, Guesses, KeptDocuments
 from inspector.session.fitting import PolicyFit, policy_fits, policy_set
 from inspector.session.latents import link_to
@@ -32,7 +33,6 @@ from inspector.session.protocol import (
     GetDetail,
     GetPairs,
     Hit,
-    Latent,
     Pairs,
     Policy,
     PolicySet,
@@ -144,15 +144,9 @@ class Texts:
 
     def detail(self, view: int, asked: GetDetail) -> TokenDetail:
         """Latents and guesses at one token."""
-        sae = self._sae(asked.sae_id)
-        document = self._named(view, asked)
-        if not 0 <= asked.position < len(document.token_ids):
-            raise UsageError(
-                f"Position {asked.position} is not in a text of {len(document.token_ids)} tokens. "
-                "Ask for one that was shown."
-            )
+        document, sae, fit = self.at(view, asked)
         latents = sae.active_latents(document.x[asked.position])
-        replaced = self._with_sae(document, sae, self._fit(view))
+        replaced = self._with_sae(document, sae, fit)
         text_of = self.loaded.model.token_text
         guesses = {"model": document.guesses.at(asked.position, text_of)}
         guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}
@@ -169,6 +163,21 @@ class Texts:
             n_active=len(latents),
             guesses=guesses,
         )
+
+    def at(self, view: int, asked: GetDetail) -> tuple[Document, LoadedSae, PolicyFit]:
+        """The text, the SAE and the maps that a question about a token means.
+
+        Raises:
+            UsageError: there is no such SAE, text or position.
+        """
+        sae = self._sae(asked.sae_id)
+        document = self._named(view, asked)
+        if not 0 <= asked.position < len(document.token_ids):
+            raise UsageError(
+                f"Position {asked.position} is not in a text of {len(document.token_ids)} tokens. "
+                "Ask for one that was shown."
+            )
+        return document, sae, self._fit(view)
 
     # ---- all texts --------------------------------------------------------------------------------------------
 

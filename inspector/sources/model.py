@@ -237,6 +237,35 @@ class LanguageModel:
                 logits.append(self._run(row).float())
         return torch.cat(logits)
 
+    @torch.inference_mode()
+    def direct_logits(self, directions: Tensor) -> Tensor:
+        """What directions of the residual stream write to the logits by themselves, past all later blocks.
+
+        The final norm is applied to each as if the stream held nothing else: its weight counts and the direction's
+        length does not, so the numbers compare tokens with each other and not directions. Half the difference to the
+        opposite direction is taken, in which what the norm and the unembedding add on their own cancels; a soft cap of
+        the logits is not applied.
+
+        Args:
+            directions: [n, d_model], not zero.
+
+        Returns:
+            [n, v] float32.
+
+        Raises:
+            TargetError: the model has no final norm and unembedding that are known.
+        """
+        norm, unembed = (getattr(self._bridge, name, None) for name in ("ln_final", "unembed"))
+        if norm is None or unembed is None:
+            raise TargetError(
+                f"{self.name} has no final norm and unembedding that are known here. Look at its splices."
+            )
+        # So long that the norm's epsilon, which is added to the mean square, is nothing beside it.
+        long = 1e3 * self.d_model**0.5 * torch.nn.functional.normalize(directions.float(), dim=1)
+        both = torch.cat([long, -long]).to(self.device, self.dtype)
+        logits = unembed(norm(both[None]))[0].float()
+        return (logits[: len(long)] - logits[len(long) :]) / 2
+
     def generate(
         self, tokens: Sequence[int], hook_name: str, *, max_tokens: int, temperature: float, seed: int
     ) -> Iterator[Step]:

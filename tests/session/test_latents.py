@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,7 @@ def test_a_latent_that_is_never_active_has_no_examples(loaded: Loaded, everythin
         """The SAE with its latent 4 never active."""
 
         ref, rows_of = everything.sae.ref, everything.sae.rows_of
-        decoder_rows = everything.sae.decoder_rows
+        decoder_rows, decode = everything.sae.decoder_rows, everything.sae.decode
 
         def chunks(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
             for rows, values in everything.sae.chunks(x):
@@ -130,6 +131,7 @@ def test_a_latent_that_is_never_active_has_no_examples(loaded: Loaded, everythin
     told, _ = view_of(Latents(silenced), GetLatent(sae_id=everything.sae.ref.sae_id, index=4))
     assert (told.examples, told.density, told.max_activation) == ([], 0.0, 0.0)
     assert len(told.neighbours) == N_NEIGHBOURS
+    assert (told.card.histogram, told.card.drawn, told.card.n_drawn) == ([], [], 0)
 
 
 def test_neighbours_are_the_largest_cosines_of_the_decoder(latents: Latents, everything: Everything) -> None:
@@ -148,9 +150,9 @@ def test_the_contexts_are_searched_once_and_in_short_steps(loaded: Loaded, every
     asked = GetLatent(sae_id=everything.sae.ref.sae_id, index=1)
     _, first = view_of(fresh, asked)
     _, second = view_of(fresh, asked)
-    # A step for the model and one for the SAE, for each context; then only the example and the neighbours are left.
+    # A step for the model and one for the SAE, for each context; then only the examples and the decoders are left.
     assert first - second == 2 * len(loaded.contexts.token_ids)
-    assert second < 2 * N_EXAMPLES + 6
+    assert second <= 2 * (N_EXAMPLES + len(module.QUANTILES)) + 4
 
 
 def test_a_search_that_was_left_goes_on_with_the_next_question(loaded: Loaded, everything: Everything) -> None:
@@ -163,8 +165,9 @@ def test_a_search_that_was_left_goes_on_with_the_next_question(loaded: Loaded, e
     for _ in range(5):
         next(other)
     told, steps = view_of(fresh, asked)
-    assert steps < 2 * len(loaded.contexts.token_ids)
-    assert told == view_of(Latents(loaded), asked)[0]
+    expected, all_steps = view_of(Latents(loaded), asked)
+    assert steps == all_steps - 35
+    assert told == expected
 
 
 def test_a_table_keeps_the_strongest_where_it_has_room_for_few(
@@ -176,8 +179,107 @@ def test_a_table_keeps_the_strongest_where_it_has_room_for_few(
         pass
     for index in range(everything.sae.ref.d_sae):
         best = np.sort(everything.scored(index).max(axis=1))[::-1][: module.FEWEST]
-        told = [place.activation for place in search.places(index, 99)]
+        told = [place.activation for place in search.strongest.of(index)]
         np.testing.assert_allclose(told, best[best > 0], rtol=1e-6)
+
+
+def test_the_histogram_counts_every_activation_once_between_its_edges(latents: Latents, everything: Everything) -> None:
+    index = busy(everything)
+    told, _ = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=index))
+    values = everything.scored(index)
+    values = values[values > 0]
+    bins = told.card.histogram
+    assert sum(each.n for each in bins) == len(values)
+    for one, other in pairwise(bins):
+        assert one.high == other.low and other.high / other.low == pytest.approx(2**0.25)
+    # An activation may lie on an edge to float32.
+    for each in bins:
+        inside = ((values >= each.low * (1 + 1e-6)) & (values < each.high * (1 - 1e-6))).sum()
+        around = ((values >= each.low * (1 - 1e-6)) & (values < each.high * (1 + 1e-6))).sum()
+        assert inside <= each.n <= around
+
+
+def test_examples_are_drawn_from_all_activations_and_not_the_strongest_alone(
+    loaded: Loaded, latents: Latents, everything: Everything
+) -> None:
+    index = busy(everything)
+    told, _ = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=index))
+    scored, card = everything.scored(index), told.card
+    in_contexts = int((scored.max(axis=1) > 0).sum())
+    assert card.n_drawn == min(module.MOST, in_contexts)
+    own = [numbers(each.activations)[each.position - each.start] for each in card.drawn]
+    assert own == sorted(own, reverse=True)
+    assert [each.quantile for each in card.drawn] == sorted((each.quantile or 0 for each in card.drawn), reverse=True)
+    for each, value in zip(card.drawn, own, strict=True):
+        assert value == pytest.approx(scored[each.context, each.position], rel=1e-5) and value > 0
+    assert len({each.context for each in card.drawn}) == len(card.drawn)
+
+
+def test_every_active_token_is_as_likely_to_be_drawn(
+    loaded: Loaded, everything: Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over many seeds the mean activation drawn is the mean of all, not that of the strongest."""
+    index = busy(everything)
+    means = []
+    for seed in range(12):
+        search = LatentSearch(replace(loaded, target=replace(loaded.target, seed=seed)), everything.sae)
+        while search.advance():
+            pass
+        means.append(np.mean([place.activation for place in search.drawn.of(index)]))
+    values = everything.scored(index)
+    # Of each context one: a token counts by one over the active ones of its context, as all 40 contexts fit.
+    per_context = [row[row > 0].mean() for row in values if (row > 0).any()]
+    spread = np.std(means) / np.sqrt(len(means)) + 1e-3
+    assert np.mean(means) == pytest.approx(np.mean(per_context), abs=5 * spread)
+    assert np.mean(means) < np.mean([row.max() for row in values if (row > 0).any()]) - 5 * spread
+
+
+def test_the_share_of_the_error_along_a_latent_is_that_of_its_squared_projections(
+    loaded: Loaded, latents: Latents, everything: Everything
+) -> None:
+    sae = everything.sae
+    x = loaded.model.activations(loaded.contexts.token_ids, loaded.hook_name)[loaded.plan.included]
+    error = (x - sae.reconstruct(x).x_hat).double().numpy()
+    rows = sae.whole_decoder().double().numpy()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    card = view_of(latents, GetLatent(sae_id=sae.ref.sae_id, index=7))[0].card
+    assert card.error_share == pytest.approx(((error @ unit[7]) ** 2).sum() / (error**2).sum(), rel=1e-5)
+    assert card.error_share_random == 1 / 16
+    shares = ((error @ unit.T) ** 2).sum(axis=0) / (error**2).sum()
+    assert card.error_share_others is not None and shares.min() <= card.error_share_others <= shares.max()
+
+
+def test_logits_are_the_row_through_the_final_norm_and_the_unembedding(
+    loaded: Loaded, toy_target: TargetSpec, latents: Latents, everything: Everything
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(toy_target.model)
+    row = everything.sae.whole_decoder()[3].double()
+    scaled = row / row.square().mean().sqrt() * (1 + model.model.norm.weight.detach().double())
+    logits = (model.get_output_embeddings().weight.detach().double() @ scaled).numpy()
+    card = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=3))[0].card
+    order = np.argsort(-logits)
+    for told, expected in ((card.top, order[:10]), (card.bottom, order[::-1][:10])):
+        assert [each.logit for each in told] == pytest.approx(logits[expected], rel=1e-4, abs=1e-5)
+        assert [each.token for each in told] == loaded.model.token_texts(expected.tolist())
+    assert card.why_no_logits == ""
+
+
+def test_the_nearest_of_other_widths_are_the_largest_cosines_there(
+    loaded: Loaded, latents: Latents, everything: Everything
+) -> None:
+    card = view_of(latents, GetLatent(sae_id=everything.sae.ref.sae_id, index=4))[0].card
+    own = everything.sae.whole_decoder()[4].double().numpy()
+    (other,) = card.across
+    sae = next(sae for sae in loaded.saes if sae.ref.sae_id == other.sae_id)
+    assert (sae.ref.nominal_l0, sae.ref.d_sae) == (everything.sae.ref.nominal_l0, 32)
+    rows = sae.whole_decoder().double().numpy()
+    cosines = rows @ own / np.linalg.norm(rows, axis=1) / np.linalg.norm(own)
+    order = np.argsort(-cosines)[:3]
+    assert [each.index for each in other.nearest] == order.tolist()
+    assert [each.cosine for each in other.nearest] == pytest.approx(cosines[order], abs=1e-5)
+    assert 0 < other.random_cosine < 1
 
 
 def test_what_was_said_about_it_comes_along(loaded: Loaded, everything: Everything) -> None:

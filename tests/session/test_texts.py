@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from inspector.errors import DataError, InspectorError, UsageError
 from inspector.session import documents, texts
+from inspector.session.cards import Guess
 from inspector.session.fitting import ErrorNorms, background_fit
 from inspector.session.protocol import (
     AnalysePrompt,
@@ -26,7 +27,6 @@ from inspector.session.protocol import (
     GetContext,
     GetDetail,
     GetPairs,
-    Guess,
     Hit,
     SaeScores,
 )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.drawing.palette import CellStyle, TokenPalette
-    from inspector.session.protocol import LatentExample, LatentView
+    from inspector.session.cards import LatentExample
+    from inspector.session.protocol import LatentView
     from inspector.store.notes import Subject
     from inspector.tui.session import Link
 

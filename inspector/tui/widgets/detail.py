@@ -20,7 +20,8 @@ from inspector.tui.widgets.line_pane import LinePane
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.session.protocol import Guess, TokenDetail
+    from inspector.session.cards import Guess
+    from inspector.session.protocol import TokenDetail
     from inspector.tui.documents import ScoredText
     from inspector.tui.selection import SaeChoice
 

@@ -13,8 +13,9 @@ from inspector.drawing.lines import text_of
 from inspector.drawing.palette import Depth
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
+from inspector.session.cards import LatentCard, LatentExample, Neighbour
 from inspector.session.frames import pack
-from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentExample, LatentView, Neighbour
+from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView
 from inspector.tui.screens.latent import LatentScreen, examples_table, latent_page
 from tests.fake_session import HOSTILE, FakeSession
 from tests.tui.driving import Driven, driven
@@ -55,7 +56,7 @@ async def test_it_opens_at_the_strongest_latent_of_the_cursor_and_walks_the_othe
 
 
 async def test_in_a_narrow_window_it_asks_which_latents_are_active() -> None:
-    async with driven(size=(80, 24)) as app:
+    async with driven(size=(60, 16)) as app:
         assert app.asked(GetDetail) == []
         screen = await opened(app)
         assert len(app.asked(GetDetail)) == 1
@@ -130,12 +131,21 @@ async def test_the_examples_are_copied_as_a_table() -> None:
 SESSION = FakeSession()
 
 
+def card(**changes: object) -> LatentCard:
+    values: dict[str, object] = {
+        "histogram": [], "drawn": [], "n_drawn": 0, "top": [], "bottom": [], "why_no_logits": "", "error_share": None,
+        "error_share_others": None, "error_share_random": 0.01, "across": [],
+    }  # fmt: skip
+    return LatentCard(**{**values, **changes})  # type: ignore[arg-type]
+
+
 def small(**changes: object) -> LatentView:
     example = LatentExample(context=6, position=41, start=40, tokens=["the", " dark", "\n", "x"],
                             activations=pack(array("f", [0.0, 8.0, 2.0, 0.0])))  # fmt: skip
     values: dict[str, object] = {
         "sae_id": "s", "index": 7, "density": 0.0025, "n_tokens": 12345, "max_activation": 8.0, "examples": [example],
         "neighbours": [Neighbour(index=3, cosine=0.75), Neighbour(index=400, cosine=-0.5)],
+        "card": card(),
     }  # fmt: skip
     return LatentView(**{**values, **changes})  # type: ignore[arg-type]
 

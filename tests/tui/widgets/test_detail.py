@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from inspector.drawing.tokens import TokenScalars
-from inspector.session.protocol import GetDetail, Latent, TokenDetail
+from inspector.session.cards import Latent
+from inspector.session.protocol import GetDetail, TokenDetail
 from inspector.tui.lines import Line, text_of, width_of
 from inspector.tui.widgets.detail import (
     TokenFacts,
