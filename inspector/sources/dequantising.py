@@ -17,6 +17,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from inspector.disk.files import remove_tree
 from inspector.disk.folders import DEQUANTISED
 from inspector.errors import ResourceError, TargetError, first_line
 from inspector.events import Event, Loading
@@ -149,12 +150,12 @@ def _write(model: Any, tokenizer: Any, header: Header, folder: Path) -> None:
             tokenizer.save_pretrained(half)
             (Path(half) / "config.json").write_text(json.dumps(config, indent=1, default=str), encoding="utf-8")
             (Path(half) / ABOUT).write_bytes(about(header, Path(half)))
-            try:
-                Path(half).rename(folder)
-                Path(half).mkdir()  # for the block to remove
-            except OSError:
-                if origin_of(folder) is None:  # else another process was faster, and made the same
-                    raise
+            if origin_of(folder) is not None:  # another process was faster, and made the same
+                return
+            if folder.exists():  # it is damaged
+                remove_tree(folder)
+            Path(half).rename(folder)
+            Path(half).mkdir()  # for the block to remove
     except (OSError, SafetensorError) as error:
         raise ResourceError(
             f"{folder} could not be written ({first_line(error)}). Make room there, or name another folder with "

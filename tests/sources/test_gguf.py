@@ -275,6 +275,15 @@ def test_a_file_that_changed_is_dequantised_again(toy: Path, tmp_path: Path, kep
     assert gguf_files.damage_of(first) == [f"{path}, of which it was made, is gone"]
 
 
+def test_what_was_damaged_is_made_again(toy: Path, tmp_path: Path) -> None:
+    path = write_gguf(toy, tmp_path / "toy.gguf")
+    list(dequantising.provide(str(path)))
+    folder = find_model(str(path)).directory
+    (folder / gguf_files.ABOUT).write_text("{}")
+    assert gguf_files.damage_of(folder) == ["it was not finished"]
+    assert len(list(dequantising.provide(str(path)))) == 4 and gguf_files.damage_of(folder) == []
+
+
 def test_what_is_stopped_half_way_leaves_nothing(toy: Path, tmp_path: Path, kept: Path) -> None:
     path = write_gguf(toy, tmp_path / "toy.gguf")
     steps = dequantising.provide(str(path))
