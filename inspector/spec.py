@@ -261,7 +261,9 @@ class RunSpec:
     batch_size: int = 8
     """Contexts per forward pass. Changes speed and memory, not numbers."""
     shards: int = 1
-    """Accumulate in this many separate parts and merge. Changes no number; there to prove it."""
+    """Accumulate in this many separate parts and merge. Changes no number; workers share them."""
+    ray: str | None = None
+    """The Ray cluster whose workers share the passes: local, local:N, auto or an address; None: this process alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

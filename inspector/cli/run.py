@@ -15,7 +15,7 @@ from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
-from inspector.cluster.driver import SHARDS, run_on_cluster
+from inspector.cluster.driver import SHARDS, check_address, run_on_cluster
 from inspector.errors import UsageError
 from inspector.events import Measured
 from inspector.experiments import find
@@ -93,13 +93,13 @@ def run(
             "--out and --detach were both given, but a job writes no files there. "
             "Leave --out away and use `dm-inspect results export` when the job is done."
         )
-    if detach and ray is not None:
-        raise UsageError("--ray and --detach were both given. Leave one away.")
+    if ray is not None:
+        check_address(ray)
     if out is not None:
         output_folder(out)
     hooks = [each for target in targets for each in layer_by_layer(target)]
     if detach:
-        start_job(hooks, chosen, as_pairs(params), profile, null, as_json=as_json)
+        start_job(hooks, chosen, as_pairs(params), profile, null, ray, as_json=as_json)
         return
     found: dict[str, list[dict[str, Any]]] = {experiment.id: [] for experiment in chosen}
     for each in hooks:
@@ -111,10 +111,11 @@ def run(
             null=null,
             batch_size=batch_size,
             shards=shards or (RunSpec.shards if ray is None else SHARDS),
+            ray=ray,
         )
         notes: list[str] = []  # told when no bar is in the way
         try:
-            results = follow(measured(spec, notes, ray=ray, quiet=quiet), quiet=quiet)
+            results = follow(measured(spec, notes, quiet=quiet), quiet=quiet)
         finally:
             for note in notes:  # after a failure too: what was finished is there
                 say(note)
@@ -160,14 +161,12 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def measured(
-    spec: RunSpec, notes: list[str], *, quiet: bool, ray: str | None = None
-) -> Generator[Event, None, list[dict[str, Any]]]:
+def measured(spec: RunSpec, notes: list[str], *, quiet: bool) -> Generator[Event, None, list[dict[str, Any]]]:
     """Load the spec's target, unless all are simulations, and run its experiments, from the checkpoints of an earlier
     try if there are any; each result is stored as soon as it is finished, and `notes` receives what to say of that.
     """
-    if ray is not None:
-        work = run_on_cluster(spec, ray)
+    if spec.ray is not None:
+        work = run_on_cluster(spec)
     else:
         loaded = None
         if any(find(experiment).needs_target for experiment in spec.experiments):
@@ -218,6 +217,7 @@ def start_job(
     params: Mapping[str, str],
     profile: str,
     null: str | None,
+    ray: str | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -237,7 +237,11 @@ def start_job(
         )
     say("asking the session of this target ...")
     message = StartJob(
-        experiments=[experiment.id for experiment in experiments], params=dict(params), profile=profile, null=null
+        experiments=[experiment.id for experiment in experiments],
+        params=dict(params),
+        profile=profile,
+        null=null,
+        ray=ray,
     )
     told = ask_target(targets[0], message)
     assert isinstance(told, JobTold), "what StartJob is answered with"

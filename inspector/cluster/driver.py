@@ -40,6 +40,8 @@ ANSWER_SECONDS = 10.0
 SHARDS = 16
 """Where --shards says nothing: more than most have devices, so that a fast one does more of them."""
 AT_HOME = "127.0.0.1"
+LOCAL = re.compile(r"local(?::([1-9]\d{0,2}))?")
+ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):(\d{1,5})")
 PASSED_ON = re.compile(r"DM_INSPECT_\w+|HF_\w+|OMP_\w+|MKL_\w+|KMP_\w+|XDG_\w+")
 """Names of variables that a worker is given: where things are kept, and how many threads compute."""
 
@@ -86,15 +88,14 @@ class Worker:
             yield _Failed(exit_code=int(error.exit_code), message=str(error))
 
 
-def run_on_cluster(spec: RunSpec, where: str) -> Generator[Event, None, list[dict[str, Any]]]:
+def run_on_cluster(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]]:
     """As `runner.run` on a target that is opened by every worker; close it to end all of them.
 
     Args:
-        spec: of the run. Its shards are dealt out; the same number of them gives the same bits in one process.
-        where: local, local:N, auto, or the address of a cluster.
+        spec: of the run, with `ray`. Its shards are dealt out; the same number gives the same bits in one process.
 
     Raises:
-        UsageError: Ray is not installed, or `where` is none of these.
+        UsageError: Ray is not installed, or that is no address.
         TargetError: there is no cluster there.
         ResourceError: all workers died, or the same shard cost several.
         InspectorError: as the run in one process raises it.
@@ -104,7 +105,8 @@ def run_on_cluster(spec: RunSpec, where: str) -> Generator[Event, None, list[dic
         from inspector.runner import run
 
         return (yield from run(spec, None))
-    with _cluster(where) as n_workers:
+    assert spec.ray is not None, "the caller looked"
+    with _cluster(spec.ray) as n_workers:
         crew = _Crew(spec, n_workers)
         try:
             yield from crew.started()
@@ -262,7 +264,8 @@ def _cluster(where: str) -> Iterator[int]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = _ray()
-    local = re.fullmatch(r"local(?::(\d{1,3}))?", where)
+    check_address(where)
+    local = LOCAL.fullmatch(where)
     n_workers = 0
     if local is not None:
         n_workers = int(local.group(1) or 0) or min(4, threads.usable_cores())
@@ -295,19 +298,25 @@ def _cluster(where: str) -> Iterator[int]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_address(where: str) -> None:
+    """Refuse what names no cluster, before anything is loaded.
+
+    Raises:
+        UsageError: it is none of local, local:N, auto and an address.
+    """
+    if where != "auto" and not LOCAL.fullmatch(where) and not ADDRESS.fullmatch(where):
+        raise UsageError(f"--ray {where} is no cluster. Write local, local:N, auto, or an address such as HOST:6379.")
+
+
 def _require_an_answer(where: str) -> None:
     """Ray itself tries for minutes.
 
     Raises:
-        UsageError: `where` is no address.
         OSError: nothing listens there.
     """
-    named = re.fullmatch(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):(\d{1,5})", where)
+    named = ADDRESS.fullmatch(where)
     if named is not None:
-        with socket.create_connection((named[1] or named[2], int(named[3])), timeout=ANSWER_SECONDS):
-            return
-    if where != "auto":
-        raise UsageError(f"--ray {where} is no cluster. Write local, local:N, auto, or an address such as HOST:6379.")
+        socket.create_connection((named[1] or named[2], int(named[3])), timeout=ANSWER_SECONDS).close()
 
 
 def _places(resources: dict[str, float], n_nodes: int) -> int:

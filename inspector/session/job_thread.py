@@ -212,7 +212,11 @@ def resting(loaded: Loaded, turns: Turns[Any]) -> Loaded:
 
 
 def work_on(spec: RunSpec, loaded: Loaded, turns: Turns[Any]) -> Generator[Event, None, list[dict[str, Any]]]:
-    """The run itself, which rests where the service may answer in between."""
+    """The run itself, which rests where the service may answer in between; or the driver of one on a cluster."""
+    if spec.ray is not None:
+        from inspector.cluster.driver import run_on_cluster
+
+        return run_on_cluster(spec)
     from inspector import runner
 
     return runner.resumed(spec, _with_room(spec, resting(loaded, turns)))

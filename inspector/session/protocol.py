@@ -129,6 +129,7 @@ class StartJob(Message, frozen=True, kw_only=True):
     params: dict[str, str] = {}
     profile: str = "careful"
     null: str | None = None
+    ray: str | None = None
 
 
 class CancelJob(Message, frozen=True, kw_only=True):

@@ -114,7 +114,7 @@ def test_any_number_of_workers_ends_in_the_bits_of_one_process(
     crew.board.discard()
 
 
-@pytest.mark.parametrize("at_call", [3, 6, 9, 14, 20, 30])
+@pytest.mark.parametrize("at_call", [3, 8, 9, 14, 20, 25])
 def test_a_worker_that_dies_costs_its_shard_and_no_bit(copies: list[Loaded], alone: list[str], at_call: int) -> None:
     """One call after the other is the last one of the first worker."""
     crew = Crew(copies[:2], lambda worker, _, calls: worker == 0 and calls == at_call)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_two_workers_one_of_them_killed_end_in_the_bits_of_one_process(target: T
     """-9 in the middle of the second pass; nothing runs on afterwards, and no folder of checkpoints stays."""
     spec = spec_of(target)
     alone = finish(run(spec, finish(open_target(target))))
-    work = driver.run_on_cluster(spec, "local:2")
+    work = driver.run_on_cluster(replace(spec, ray="local:2"))
     events, killed = [], False
     while True:
         try:
@@ -125,30 +126,29 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(target: TargetSpec, tmp_pa
 
 
 def test_what_a_worker_cannot_do_is_the_error_of_the_run(target: TargetSpec) -> None:
-    short = RunSpec(
-        target=TargetSpec(**{**vars(target), "contexts": 2}), experiments=("norm-prediction",), shards=SHARDS
-    )
+    few = replace(target, contexts=2)
+    short = RunSpec(target=few, experiments=("norm-prediction",), shards=SHARDS, ray="local:1")
     with pytest.raises(DataError, match="training tokens"):
-        finish(driver.run_on_cluster(short, "local:1"))
+        finish(driver.run_on_cluster(short))
 
 
 def test_a_simulation_needs_no_cluster() -> None:
     spec = RunSpec(target=TargetSpec(), experiments=("theory-c1",), params={"draws": "2000"})
-    assert finish(driver.run_on_cluster(spec, "nowhere")) == finish(run(spec, None))
+    assert finish(driver.run_on_cluster(spec)) == finish(run(spec, None))
 
 
 def test_a_cluster_that_is_not_there_is_said(target: TargetSpec) -> None:
     with pytest.raises(TargetError, match=r"^No Ray cluster answers at '127\.0\.0\.1:1': .* use --ray local\.$"):
-        finish(driver.run_on_cluster(spec_of(target), "127.0.0.1:1"))
+        finish(driver.run_on_cluster(replace(spec_of(target), ray="127.0.0.1:1")))
 
 
 @pytest.mark.parametrize("where", ["nowhere", "local:x", "http://a", "1.2.3.4"])
 def test_what_is_no_address_is_a_mistake(target: TargetSpec, where: str) -> None:
     with pytest.raises(UsageError, match=rf"^--ray {where} is no cluster\. Write local, local:N, auto, or an address"):
-        finish(driver.run_on_cluster(spec_of(target), where))
+        finish(driver.run_on_cluster(replace(spec_of(target), ray=where)))
 
 
 def test_without_the_extra_it_says_which_to_install(target: TargetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"^--ray needs Ray, which is not installed\. Run: pip install 'dm-inspect"):
-        finish(driver.run_on_cluster(spec_of(target), "local"))
+        finish(driver.run_on_cluster(replace(spec_of(target), ray="local")))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inspector import runner
+from inspector.cluster import driver
 from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.sealed import jsonable
 from inspector.errors import Cancelled, DataError
@@ -100,6 +101,25 @@ def test_a_job_runs_to_its_end_and_its_results_are_those_of_a_run(
     spec = RunSpec(target=loaded.target, experiments=tuple(queued.experiments), params=QUICK)
     kept = [results.load(each).result for each in done.results]
     assert kept == [jsonable(each) for each in result_of(runner.run(spec, loaded))]  # in every bit
+
+
+def test_a_job_on_a_cluster_is_the_run_that_the_workers_are_given(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RunSpec] = []
+
+    def noted(spec: RunSpec) -> Iterator[None]:
+        given.append(spec)
+        yield from ()
+
+    monkeypatch.setattr(driver, "run_on_cluster", noted)
+    ask = StartJob(request=1, experiments=["error-vector"], params=QUICK, ray="local:2")
+    job = job_of(running.ask(1, ask))
+    until_state(running, job.id, "done")
+    assert [(spec.ray, spec.shards) for spec in given] == [("local:2", driver.SHARDS)]
+    refused = running.ask(1, StartJob(request=2, experiments=["error-vector"], ray="nowhere"))
+    assert isinstance(refused, Failed)
+    assert (refused.exit_code, refused.message[:29]) == (2, "--ray nowhere is no cluster. ")
 
 
 def result_of(work: Any) -> Any:
