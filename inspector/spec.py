@@ -282,6 +282,8 @@ class AppRequest:
     """View and engine in one process, for debugging."""
     session_id: str | None = None
     """Attach to this running session, whatever its target; None: the target decides."""
+    prompt: str | None = None
+    """A text to begin with, instead of the first context."""
 
 
 OpenApp = Callable[[AppRequest], int]

@@ -288,12 +288,12 @@ class FakeSession:
         known = {word.strip(): i for i, word in enumerate(WORDS)}
         return [1000] + [known.get(word, len(word) % len(WORDS)) for word in text.split()]
 
-    def prompt_scores(self, text: str, epoch: int, policy: Policy = "excluded") -> ContextScores:
-        """Typed text; every token but <bos> and the last is scored."""
-        ids = self.prompt_ids(text)
+    def own_scores(self, asked: AnalysePrompt, epoch: int, policy: Policy = "excluded") -> ContextScores:
+        """A text of the view's own; every token but <bos> and the last is scored."""
+        ids = asked.token_ids or self.prompt_ids(asked.text)
         left_out = {len(ids) - 1} | ({0} if policy == "excluded" else set())
         split = "".join("x" if i in left_out else "h" for i in range(len(ids)))
-        return self.document("prompt", 0, ids, split, text[:40], epoch, policy)
+        return self.document(asked.source, asked.number, ids, split, asked.text[:40], epoch, policy)
 
     def policy_set(self, policy: Policy) -> PolicySet:
         """One special token at the start of each context, then those before the positions."""
@@ -689,7 +689,7 @@ class FakeView:
                 case GetPairs():
                     answer = session.pairs(message)
                 case AnalysePrompt():
-                    answer = session.prompt_scores(message.text, self.epoch, self.policy)
+                    answer = session.own_scores(message, self.epoch, self.policy)
                 case SetPolicy():
                     self.policy = message.policy
                     self.tell(msgspec.structs.replace(session.policy_set(message.policy), request=request))

@@ -379,7 +379,7 @@ def test_lists_have_their_keys(dm, world):
     assert dm("sessions", "list", "--json").data == {"sessions": []}
 
 
-def test_prompt_and_generated_tokens_split_as_a_full_recomputation_does(dm, world):
+def test_prompt_and_generated_tokens_split_as_a_full_recomputation_does(dm, world, tmp_path):
     """Sampled step by step with a cache, recomputed in one pass: float32 sums in another order, hence 1e-4."""
     from sklearn.linear_model import LinearRegression
 
@@ -389,8 +389,17 @@ def test_prompt_and_generated_tokens_split_as_a_full_recomputation_does(dm, worl
     ids, train = grid(rows, "token_id").astype(np.int64), grid(rows, "split").astype(str).ravel() == "train"
     x = activations_by_transformers(world.root / "gemma2", "resid", ids)[0].reshape(-1, D_MODEL)[train]
     linear_map = LinearRegression().fit(x, x - reconstruct_by_hand(directory, x)[0])
-    for extra in (("--prompt", "the linear error"), ("--generate", 8), ("--prompt", "a token", "--generate", 8)):
-        rows = dm("tokens", *target, *extra, "--json").data["tokens"]
+    path = tmp_path / "prompt.txt"
+    path.write_text("the linear\n\n error\n")
+    for extra in (
+        ("--prompt", "the linear error"),
+        ("--prompt-file", path),
+        ("--generate", 8),
+        ("--prompt", "a token", "--generate", 8),
+    ):
+        data = dm("tokens", *target, *extra, "--json").data
+        rows = data["tokens"]
+        assert "count from 0" in data["notes"][0]
         assert all(set(row) == TOKEN_KEYS for row in rows)
         assert [row["position"] for row in rows] == list(range(len(rows)))
         x = activations_by_transformers(world.root / "gemma2", "resid", np.array([[r["token_id"] for r in rows]]))[0][0]

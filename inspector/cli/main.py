@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from inspector import __version__
 from inspector.cli.failures import DEBUG_VARIABLE
 from inspector.cli.lazy import LazyGroup
+from inspector.cli.opening import prompt_file_option
 from inspector.cli.target_options import target_options
 from inspector.spec import DEFAULT_TARGET, AppRequest, OpenApp, TargetSpec
 
@@ -61,6 +62,7 @@ def set_debug(_context: click.Context, _param: click.Parameter, value: bool) -> 
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option("--theme", metavar="NAME", help="Colours of the app; ctrl+p inside it lists them.")
+@prompt_file_option
 @click.option("--new-session", is_flag=True, help="Start a session even if one for this target runs.")
 @click.option("--in-process", is_flag=True, help="View and engine in one process, for debugging.")
 @click.option(
@@ -70,7 +72,12 @@ def set_debug(_context: click.Context, _param: click.Parameter, value: bool) -> 
 @target_options
 @click.pass_context
 def dm_inspect(
-    context: click.Context, theme: str | None, new_session: bool, in_process: bool, target: TargetSpec
+    context: click.Context,
+    theme: str | None,
+    prompt_file: str | None,
+    new_session: bool,
+    in_process: bool,
+    target: TargetSpec,
 ) -> None:
     """See what sparse autoencoders fail to explain, token by token.
 
@@ -88,8 +95,12 @@ def dm_inspect(
         target = replace(target, model=first_shown())
     if has_terminal():
         open_app: OpenApp = context.obj
-        code = open_app(AppRequest(target=target, theme=theme, new_session=new_session, in_process=in_process))
-        context.exit(code)
+        request = AppRequest(
+            target=target, theme=theme, new_session=new_session, in_process=in_process, prompt=prompt_file
+        )
+        context.exit(open_app(request))
+    if prompt_file is not None:
+        raise click.UsageError("There is no terminal for the app. `dm-inspect tokens --prompt-file` prints the table.")
     from inspector.cli.plain import print_overview
 
     print_overview(target)

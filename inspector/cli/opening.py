@@ -7,14 +7,52 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from inspector import threads
+from inspector.disk.files import read_text
+from inspector.errors import DataError, UsageError
 from inspector.events import Event, Warned
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
+
+
+LONGEST_PROMPT = 1 << 24
+"""Bytes of a prompt in a file; no model reads more."""
+
+
+class TextFile(click.ParamType[str]):
+    """A file of UTF-8 text, which is read whole: every line, and nothing stripped."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text.
+
+        Raises:
+            UsageError: there is no such file.
+            DataError: it is not UTF-8, or empty, or too long for a prompt.
+        """
+        try:
+            text = read_text(Path(value).expanduser(), LONGEST_PROMPT)
+        except OSError as error:
+            raise UsageError(f"{value} cannot be read ({error.strerror or error}). Name a text file.") from error
+        except ValueError as error:
+            raise DataError(f"{value} is no prompt: {error}. Name a text file in UTF-8.") from error
+        if not text:
+            raise DataError(f"{value} is empty. Write a text into it.")
+        return text
+
+
+def prompt_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --prompt-file; its function receives the text as `prompt_file: str | None`."""
+    told = "Score the text in this file, all its lines."
+    return click.option("--prompt-file", type=TextFile(), metavar="FILE", help=told)(function)
 
 
 def opened(target: TargetSpec) -> Generator[Event, None, Loaded]:

@@ -12,7 +12,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option, say
-from inspector.cli.opening import one_context, opened
+from inspector.cli.opening import one_context, opened, prompt_file_option
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
 from inspector.drawing.figures import Column, Table
@@ -50,6 +50,8 @@ _KEYS = (
     "sae_error_norm", "linear_error_norm", "nonlinear_error_norm",
 )  # fmt: skip
 
+NUMBERING = "context and position count from 0; on the screen contexts count from 1"
+"""Stated in every file, since scripts depend on the one and people look at the other."""
 ROWS_AT_ONCE = 4096
 """Rows that are Python objects at one time while JSON is written."""
 
@@ -80,11 +82,13 @@ class Kinds(click.ParamType[tuple[str, ...]]):
 Examples:
   dm-inspect tokens
   dm-inspect tokens --prompt 'def main():' --l0 16
+  dm-inspect tokens --prompt-file notes.txt --json
   dm-inspect tokens --out tokens.parquet
   dm-inspect tokens --vectors error,linear,nonlinear --out tokens.safetensors
 """,
 )
 @click.option("--prompt", metavar="TEXT", help="Score this text instead of the target's.")
+@prompt_file_option
 @click.option(
     "--generate", type=click.IntRange(min=1), metavar="N", help="Let the model write N tokens, after --prompt."
 )
@@ -105,6 +109,7 @@ Examples:
 @target_options
 def tokens(
     prompt: str | None,
+    prompt_file: str | None,
     generate: int | None,
     temperature: float,
     as_json: bool,
@@ -117,8 +122,12 @@ def tokens(
     """Print the per-token table behind the stream.
 
     A row per token and SAE: context, position, token, split, loss, the norms of x, of the SAE error, and of its linear
-    and nonlinear parts. Without --json or --out the first context is shown as text, with one SAE.
+    and nonlinear parts. context and position count from 0; the app counts contexts from 1. Without --json or --out the
+    first context is shown as text, with one SAE.
     """
+    if prompt is not None and prompt_file is not None:
+        raise UsageError("--prompt and --prompt-file were both given. Leave one out.")
+    prompt = prompt_file if prompt is None else prompt
     if as_json and out is not None:
         raise UsageError("--json and --out were both given. Leave one out.")
     place = vectors_place(out, kinds)
@@ -139,7 +148,7 @@ def tokens(
         )
         loaded, table, checkpoints = follow(_table(target, wanted, stack), quiet=quiet)
         if as_json:
-            print_json_list("tokens", rows_of(table))
+            print_json_list("tokens", rows_of(table), notes=[NUMBERING])
         elif wanted.only_vectors:
             say(f"wrote vectors to {out}")
         elif out is not None:
@@ -219,8 +228,9 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """The whole table or nothing."""
     from pyarrow import parquet
 
+    stated = table.replace_schema_metadata({**(table.schema.metadata or {}), "numbering": NUMBERING})
     with whole_file(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+        parquet.write_table(stated, temporary, compression="zstd")
 
 
 def print_first(loaded: Loaded, table: pa.Table, *, scored: str) -> None:
@@ -309,6 +319,7 @@ def _about(loaded: Loaded) -> dict[str, Any]:
         "outliers": None
         if loaded.outliers is None
         else {"factor": loaded.outliers.factor, "threshold": loaded.outliers.threshold},
+        "numbering": NUMBERING,
         "program_version": __version__,
     }
 

@@ -424,7 +424,8 @@ def trace_figures(
     if zoom and n >= 20:
         parts.append((f"{title}, magnified", slice(round(ZOOM[0] * n), round(ZOOM[1] * n) + 1)))
     trained = sum(found["train"])
-    where = f"Context {found['context']}, positions {found['positions'][0]} to {found['positions'][-1]}; "
+    # From 1, as the Stream counts contexts; in the result it is an index.
+    where = f"Context {found['context'] + 1}, positions {found['positions'][0]} to {found['positions'][-1]}; "
     where += "held out." if not trained else f"the maps were fitted on {trained} of these {n} tokens."
     return tuple(
         TokenTrace(

@@ -56,6 +56,7 @@ class GetDetail(Message, frozen=True, kw_only=True):
     source: str
     """'context' or 'prompt' or 'generated': which document the position is in."""
     context: int
+    """Of a text of the view's own its number."""
     position: int
     sae_id: str
 
@@ -85,9 +86,17 @@ class GetPairs(Message, frozen=True, kw_only=True):
 
 
 class AnalysePrompt(Message, frozen=True, kw_only=True):
-    """Score typed text. Answered by ContextScores with source 'prompt' (last)."""
+    """Score a text of the view's own: what was typed, or what was generated before. Answered by ContextScores (last)
+    with this source, and the number as its context.
+    """
 
-    text: str
+    text: str = ""
+    token_ids: list[int] = []
+    """Instead of a text: these very tokens."""
+    source: str = "prompt"
+    """'prompt' or 'generated'."""
+    number: int = 0
+    """The view's own; a text of the same source and number is replaced."""
 
 
 class Generate(Message, frozen=True, kw_only=True):
@@ -98,6 +107,8 @@ class Generate(Message, frozen=True, kw_only=True):
     max_tokens: int = 200
     temperature: float = 0.8
     seed: int = 0
+    number: int = 0
+    """As of AnalysePrompt."""
 
 
 class SetPolicy(Message, frozen=True, kw_only=True):
@@ -299,9 +310,9 @@ class ContextScores(TokenScores, frozen=True, kw_only=True):
     """A whole context or prompt."""
 
     source: str
-    """'context', 'prompt'."""
+    """'context', 'prompt', 'generated'."""
     context: int
-    """Index among the contexts; 0 for a prompt."""
+    """Index among the contexts, from 0; of a text of the view's own its number."""
     name: str
     """Where the text is from, for the title."""
 

@@ -351,9 +351,10 @@ class Service:
     def _send_again(self, view: int, source: str, context: int) -> None:
         texts = self._texts
         try:
-            message = (
-                texts.context(view, GetContext(context=context)) if source == "context" else texts.prompt_again(view)
-            )
+            if source == "context":
+                message: ContextScores | None = texts.context(view, GetContext(context=context))
+            else:
+                message = texts.own_again(view, source, context)
         except Exception as error:
             log.warning("context %d could not be sent again: %s", context, error)
             return

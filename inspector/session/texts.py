@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -53,6 +54,8 @@ LONGEST_TOKEN = 128
 """Characters; the longest of the vocabularies in use are runs of 128 spaces."""
 FEW_TOKENS = 32
 """An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
+MOST_OWN = 256
+"""Texts of the views' own whose tokens are remembered, a few kilobytes each."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
@@ -66,7 +69,8 @@ class Texts:
         self._policies: dict[int, Policy] = {}
         """By view, of those that asked for one."""
         self._saes = {sae.ref.sae_id: sae for sae in loaded.saes}
-        self._generated: dict[int, list[int]] = {}
+        self._own: OrderedDict[tuple[str, int, int], list[int]] = OrderedDict()
+        """Token ids of what views typed or let the model write, by source, view and number: read again when needed."""
         self._index: TextIndex | None = None
 
     def policy(self, view: int) -> Policy:
@@ -81,7 +85,8 @@ class Texts:
     def forget(self, view: int) -> None:
         """The view has gone: its prompt, its generation and its policy go too."""
         self.kept.drop(lambda key: key[1] == view)
-        self._generated.pop(view, None)
+        for key in [key for key in self._own if key[1] == view]:
+            del self._own[key]
         self._policies.pop(view, None)
 
     # ---- whole texts ------------------------------------------------------------------------------------------
@@ -91,28 +96,38 @@ class Texts:
         return self._scores(self._context(asked.context), asked.request, self._fit(view))
 
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
-        """Scores of typed text."""
-        ids = self._encoded(asked.text)
+        """Scores of a text of the view's own."""
+        ids = asked.token_ids or self._encoded(asked.text)
+        self._require_known(ids, "token_ids")
         self._require_length(len(ids))
-        document = self._run("prompt", ids, _title(asked.text))
-        self.kept.put(("prompt", view, 0), document)
+        key = (asked.source, view, asked.number)
+        document = self._run(asked.source, ids, _title(asked.text), asked.number)
+        self._keep(key, ids)
+        self.kept.put(key, document)
         return self._scores(document, asked.request, self._fit(view))
 
-    def prompt_again(self, view: int) -> ContextScores | None:
-        """The view's prompt with the maps of now; None if it has none or it was dropped for room."""
-        document = self.kept.get(("prompt", view, 0))
+    def own_again(self, view: int, source: str, number: int) -> ContextScores | None:
+        """A text of the view's own with the maps of now; None if there is none or it was dropped for room."""
+        document = self.kept.get((source, view, number))
         return None if document is None else self._scores(document, 0, self._fit(view))
+
+    def _keep(self, key: tuple[str, int, int], ids: list[int]) -> None:
+        self._own[key] = ids
+        self._own.move_to_end(key)
+        while len(self._own) > MOST_OWN:
+            self._own.popitem(last=False)
+
+    def _require_known(self, ids: Sequence[int], field: str) -> None:
+        size = self.loaded.model.vocab_size
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise UsageError(f"{field} holds {wrong}, but the model has {size} tokens. Send the ids of a context.")
 
     def generate(self, view: int, asked: Generate) -> Iterator[Generated | None]:
         """A generation, one item per sampled token; what is checked is checked at once, before the first item."""
         ids = list(asked.prompt_ids) or self.loaded.model.encode("")
         self._require_length(len(ids), room=1)
-        out_of_range = next((token for token in ids if not 0 <= token < self.loaded.model.vocab_size), None)
-        if out_of_range is not None:
-            raise UsageError(
-                f"prompt_ids holds {out_of_range}, but the model has {self.loaded.model.vocab_size} tokens. "
-                "Send the ids of a context."
-            )
+        self._require_known(ids, "prompt_ids")
         steps = self.loaded.model.generate(
             ids,
             self.loaded.hook_name,
@@ -121,8 +136,9 @@ class Texts:
             seed=asked.seed,
         )
         told: list[int] = []
-        self._generated[view] = told
-        self.kept.drop(lambda key: key[:2] == ("generated", view))
+        own = ("generated", view, asked.number)
+        self._keep(own, told)
+        self.kept.drop(lambda key: key == own)
         fit = replace(self._fit(view))  # the maps of now, whatever is fitted until it ends
 
         def message(new: list[Step], start: int, finished: bool) -> Generated:
@@ -259,13 +275,11 @@ class Texts:
         """The document a view means; run again if it was dropped for room or has grown."""
         if asked.source == "context":
             return self._context(asked.context)
-        key = (asked.source, view, 0)
-        document = self.kept.get(key)
-        if asked.source == "generated":
-            ids = self._generated.get(view, [])
-            if ids and (document is None or len(document.token_ids) != len(ids)):
-                document = self._run("generated", list(ids), "generated")
-                self.kept.put(key, document)
+        key = (asked.source, view, asked.context)
+        document, ids = self.kept.get(key), self._own.get(key)
+        if ids and (document is None or len(document.token_ids) != len(ids)):
+            document = self._run(asked.source, list(ids), asked.source, asked.context)
+            self.kept.put(key, document)
         if document is None:
             raise UsageError(f"There is no text {asked.source!r} of this view. Send the prompt again.")
         return document

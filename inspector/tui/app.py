@@ -35,6 +35,7 @@ def open_app(
     new_session: bool = False,
     in_process: bool = False,
     session_id: str | None = None,
+    prompt: str | None = None,
 ) -> int:
     """Show the app until the user leaves it; returns the exit code.
 
@@ -44,6 +45,7 @@ def open_app(
         new_session: Start a session of its own even if one for this target runs.
         in_process: View and engine in one process, for debugging.
         session_id: Attach to this running session, whatever its target.
+        prompt: A text to begin with.
 
     Raises:
         UsageError: there is no theme of that name.
@@ -64,7 +66,7 @@ def open_app(
 
         return await SessionClient.attach(session_id)
 
-    app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process)
+    app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process, prompt=prompt)
     app.asked = target if session_id is None else None
     app.connect_to = connect_to
     app.run()

@@ -97,9 +97,9 @@ class ScoredText:
         return cls(document, policy=message.policy)
 
     @classmethod
-    def generated(cls, message: Generated, name: str) -> ScoredText:
+    def generated(cls, message: Generated, name: str, number: int = 0) -> ScoredText:
         """From the first message of a generation, which holds its prompt."""
-        return cls(document_of(message, source="generated", name=name), message.finished)
+        return cls(document_of(message, source="generated", name=name, context=number), message.finished)
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -191,8 +191,14 @@ class Texts:
         return len(self._kept)
 
 
+def number_on_screen(document: TokenDocument) -> int:
+    """The number of a context or of a text of the user's own, as people count."""
+    return document.context + 1 if document.source == "context" else document.context
+
+
 NUMBERS = ("l0", "sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
-COLUMNS = ("context", "position", "token_id", "token", "split", "loss", "x_norm", "sae", *NUMBERS)
+COLUMNS = ("context", "position", "token_id", "token", "split", "loss", "x_norm", "sae", *NUMBERS, "context_on_screen")
+"""Those of `dm-inspect tokens`, in which contexts count from 0, and the number on the screen, which is from 1."""
 SPLITS = {"t": "train", "h": "test", "x": "excluded", "o": "excluded"}
 
 
@@ -216,6 +222,7 @@ def table(text: ScoredText, positions: Iterable[int], rows: Sequence[int], saes:
                 _field(scalars.x_norm),
                 not_a_formula(saes[row].sae_id),
                 *(_field(getattr(scalars, name)) for name in NUMBERS),
+                str(number_on_screen(document)),
             )
             lines.append("\t".join(fields))
     return "\n".join(lines) + "\n"

@@ -102,6 +102,7 @@ class InspectorApp(App[int]):
         theme: str | None = None,
         remember: bool = True,
         survives: bool = True,
+        prompt: str | None = None,
     ) -> None:
         """An app that has not started.
 
@@ -111,6 +112,7 @@ class InspectorApp(App[int]):
             theme: Name of a theme; None: the last one, or the default.
             remember: Whether to read and write what is kept between runs.
             survives: Whether the session, and with it a job, goes on without this program.
+            prompt: A text to begin with.
 
         Raises:
             UsageError: there is no theme of that name.
@@ -121,6 +123,7 @@ class InspectorApp(App[int]):
         self._connect = connect
         self._remember = remember
         self._survives = survives
+        self._prompt = prompt
         self.asked: TargetSpec | None = None
         """What was asked for, where that is known: not where a running session was named."""
         self.connect_to: Callable[[TargetSpec], Awaitable[Client]] | None = None
@@ -188,6 +191,7 @@ class InspectorApp(App[int]):
         stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
         replaced = self.home
         state = stream.StreamState(self._state.views.get)
+        state.first_prompt, self._prompt = self._prompt, None
         if self.asked is not None and self.asked.include_special:
             state.session = replace(state.session, policy="included")
         self.home = stream.StreamScreen(self._model, self._connect, palette_of(self), self._state.marks, state)

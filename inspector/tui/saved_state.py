@@ -12,8 +12,11 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from inspector.disk.files import parse_json, read_text, writing_whole
 from inspector.errors import ResourceError
+from inspector.tui.own_texts import OwnText
 
 VERSION = 1
 
@@ -36,6 +39,8 @@ class SavedView:
     """d_sae of the width that colours the tokens."""
     mode: str = ""
     """Id of the colour mode."""
+    texts: tuple[OwnText, ...] = ()
+    """Typed and generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,20 @@ def _view(saved: object) -> SavedView | None:
         sae_ids=tuple(names),
         enabled=tuple(widths),
         mode=mode,
+        texts=tuple(text for each in _list(saved.get("texts")) if (text := _text(each)) is not None),
     )
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _text(saved: object) -> OwnText | None:
+    """A text as it was written; None if it makes no sense."""
+    try:
+        return msgspec.convert(saved, OwnText)
+    except msgspec.ValidationError:
+        return None
 
 
 def save_state(state: UiState) -> None:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
-from inspector.drawing.tokens import DEFAULT_MODE, MODES, TokenMode, next_mode
+from inspector.drawing.tokens import MODES, next_mode
 from inspector.session.protocol import (
-    AnalysePrompt,
     ContextScores,
     Failed,
     Find,
     Found,
-    Generate,
     Generated,
     GetContext,
     GetDetail,
@@ -30,16 +27,11 @@ from inspector.session.protocol import (
     SetPolicy,
     TokenDetail,
 )
-from inspector.tui.documents import ScoredText, Texts, main_measure
+from inspector.tui.documents import ScoredText, main_measure
 from inspector.tui.saved_state import SavedView
-from inspector.tui.selection import CursorPlace, SaeChoice, Search, Source, match_end, walk_worst
-from inspector.tui.session import Notice, Purpose, Question, Requests, SessionView, notices_of
-
-GENERATE_TOKENS = 200
-"""Tokens per press of the key; Escape stops earlier."""
-
-Where = int | Literal["first", "last", "worst", "last-worst"]
-"""Which token of a text the cursor goes to when the text is there."""
+from inspector.tui.selection import SaeChoice, Search, match_end, walk_worst
+from inspector.tui.session import Notice, Purpose, Question, notices_of
+from inspector.tui.text_state import TextState, Where
 
 
 def target_name(ready: Ready) -> str:
@@ -47,8 +39,8 @@ def target_name(ready: Ready) -> str:
     return f"{ready.model} {ready.hook_name} {ready.text} {ready.n_contexts}x{ready.context_length}"
 
 
-class StreamState:
-    """Session, SAEs, colour mode, text, cursor, search, and the requests under way."""
+class StreamState(TextState):
+    """Session, SAEs, colour mode, search, and what hangs on the cursor; which text is shown is its base's."""
 
     def __init__(self, recall: Callable[[str], SavedView | None] = lambda _: None) -> None:
         """Nothing is known yet.
@@ -56,64 +48,16 @@ class StreamState:
         Args:
             recall: what is remembered of a target from an earlier run, by its name.
         """
+        super().__init__()
         self._recall = recall
-        self.session = SessionView()
-        self.choice: SaeChoice | None = None
-        """None until the session has said which SAEs there are."""
-        self.mode: TokenMode = DEFAULT_MODE
+        self.first_prompt: str | None = None
+        """A text to begin with, as soon as there is a session."""
         self.relative = False
         """Whether the colours' edges are those of the text shown, and not the same for all."""
-        self.texts = Texts()
-        self.text: ScoredText | None = None
-        """What is shown; None until the first text came."""
-        self.place = CursorPlace()
-        self.way_back = CursorPlace()
-        """Where in the contexts to come back to from a prompt or a generation."""
         self.search: Search | None = None
-        self.walks_outliers = False
-        """Whether the walk over the worst tokens meets those that outweigh all others."""
-        self.detail: TokenDetail | None = None
-        """May be about another token or SAE than the present one, which its fields tell."""
-        self.problem = ""
-        """Why there is no detail."""
         self.pairs: Pairs | None = None
-        self.following = False
-        """The cursor stays on the last token of what is being generated."""
-        self.jumped = False
-        """The cursor was sent somewhere: the pane, which walks by itself, has to be told."""
-        self.grew = False
-        """The text on the screen has more tokens than were drawn."""
-        self.arriving: list[Generated] = []
-        """Tokens that came since the last drawing."""
-        self.requests = Requests()
-        self.notices: list[Notice] = []
-        """To be said."""
-        self._wanted: tuple[Source, int, Where] | None = None
-        """Where to go as soon as that text is there."""
-        self._n_generations = 0
-        """Each has its own seed."""
 
     # ---- looking ----------------------------------------------------------------------------------------------------
-
-    @property
-    def row(self) -> int:
-        """Row of the SAE that colours the tokens."""
-        return self.choice.row if self.choice is not None else 0
-
-    @property
-    def epoch(self) -> int:
-        """Of the newest maps; 0: there are none yet."""
-        return 0 if self.session.improved is None else self.session.improved.epoch
-
-    @property
-    def _in_contexts(self) -> CursorPlace:
-        """On the screen, or where to come back to."""
-        return self.place if self.place.source == "context" else self.way_back
-
-    @property
-    def can_reconnect(self) -> bool:
-        """Whether there is no session."""
-        return self.session.stage in ("failed", "lost")
 
     def title(self) -> tuple[str, str]:
         """Above the tokens: what their colour means or what is going on; which text they are or which key ends it."""
@@ -183,12 +127,16 @@ class StreamState:
             enabled=tuple(choice.widths[index] for index in sorted(choice.enabled)),
             active=choice.widths[choice.active],
             mode=self.mode.id,
+            texts=self.own.worth_keeping(),
         )
 
     # ---- what the session says --------------------------------------------------------------------------------------
 
     def lost(self, why: str, exit_code: int) -> None:
         """There is no session, or not any more."""
+        if self.requests.is_open("generate"):
+            self.flush()
+            self._end_generation()
         self.requests.clear()
         self.session = self.session.lost(why, exit_code)
 
@@ -229,6 +177,9 @@ class StreamState:
             case Failed() if purpose == "generate":
                 self.flush()
                 self._end_generation()
+            case Failed() if purpose == "prompt" and self._wanted is not None:
+                self.own.drop(*self._wanted[:2])
+                self._wanted = None
             case _:
                 pass  # the session's own account is all that changes
 
@@ -239,6 +190,7 @@ class StreamState:
         if saved is not None:
             self.choice = self.choice.restored(saved.sae_ids, saved.enabled, saved.active)
             self.mode = next((mode for mode in MODES if mode.id == saved.mode), self.mode)
+            self.own.all = self.own.all or saved.texts
         self.requests.ask_again()
         if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
             self.requests.add("policy", SetPolicy(policy=self.session.policy))
@@ -248,6 +200,9 @@ class StreamState:
             self.go("context", saved.context, saved.position)
         else:
             self.go("context", 0, "first")
+        if self.first_prompt is not None:
+            self.analyse(self.first_prompt)
+            self.first_prompt = None
         self.requests.add("jobs", GetJobs())
 
     def _take_found(self, found: Found) -> None:
@@ -260,79 +215,6 @@ class StreamState:
         text = f"'{self.search.text}' is in none of the contexts."
         self.notices.append(Notice(text=text, severity="warning"))
         self.search = None
-
-    # ---- texts ------------------------------------------------------------------------------------------------------
-
-    def go(self, source: Source, context: int, where: Where) -> None:
-        """Show a text: now if it is at hand, else when it comes."""
-        self._wanted = (source, context, where)
-        text = self.texts.get(source, context)
-        if text is not None:
-            self._arrive(text)
-        stale = text is None or text.document.epoch < self.epoch or text.policy != self.session.policy
-        if source == "context" and stale:
-            self.requests.add("context", GetContext(context=context))
-
-    def _take_text(self, text: ScoredText) -> None:
-        """A text came: the one waited for, or better scores of the one shown, or one for later."""
-        self.texts.put(text)
-        if self._wanted is not None and self._wanted[:2] == text.key:
-            self._arrive(text)
-        elif self.text is not None and self.text.key == text.key:
-            self.text = text
-
-    def _arrive(self, text: ScoredText) -> None:
-        """Show this text, which was waited for."""
-        assert self._wanted is not None, "only a text that was asked for is arrived at"
-        source, context, where = self._wanted
-        self._wanted = None
-        if self.text is not None:
-            self.way_back = self._in_contexts
-        self.text = text
-        self.place = CursorPlace(source=source, context=context, position=self._position(text, where))
-        self.jumped = True
-        self.detail, self.problem = None, ""
-        self.requests.ask_again("detail")
-
-    def _position(self, text: ScoredText, where: Where) -> int:
-        last = max(0, len(text) - 1)
-        if isinstance(where, int):
-            return min(max(where, 0), last)
-        if where == "last":
-            return last
-        if where == "first":
-            return next(text.document.included(), 0)
-        ranked = text.ranked(self.row, self.mode, outliers=self.walks_outliers)
-        if not ranked:
-            return 0
-        return ranked[0] if where == "worst" else ranked[-1]
-
-    def flush(self) -> None:
-        """Take the tokens that came since the last time: faster than a slow line can show them one by one."""
-        arriving, self.arriving = self.arriving, []
-        for message in arriving:
-            if message.start == 0:
-                self.texts.put(ScoredText.generated(message, "generated text"))
-                self._wanted = ("generated", 0, "last")
-                self.following = True
-            elif (grown := self.texts.get("generated", 0)) is not None:
-                grown.extend(message)
-        text = self.texts.get("generated", 0)
-        if not arriving or text is None:
-            return
-        if self._wanted is not None and self._wanted[:2] == text.key:
-            self._arrive(text)
-        elif self.text is text:
-            self.grew = True
-            if self.following:
-                self.jump(len(text) - 1)
-
-    def _end_generation(self) -> None:
-        """The last token is there, or no more are wanted."""
-        text = self.texts.get("generated", 0)
-        if text is not None:
-            text.finished = True
-        self.following = False
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
@@ -358,17 +240,6 @@ class StreamState:
         """Colour by this SAE; the other widths take their nearest L0."""
         if self.choice is not None:
             self.choice = self.choice.go_to(row)
-
-    def move(self, position: int) -> None:
-        """The cursor is on another token of the same text."""
-        if self.text is not None and position != self.place.position:
-            self.place = replace(self.place, position=position)
-            self.following = not self.text.finished and position == len(self.text) - 1
-
-    def jump(self, position: int) -> None:
-        """Send the cursor to a token of this text."""
-        self.move(position)
-        self.jumped = True
 
     def walk(self, step: int) -> None:
         """To the next place found, or the next worst token."""
@@ -397,9 +268,12 @@ class StreamState:
             self.go("context", (self.place.context + step) % self.session.ready.n_contexts, where)
 
     def step_context(self, step: int) -> None:
-        """The neighbouring context; from a prompt or a generation, back to the contexts."""
+        """The neighbouring context; of the user's own texts the neighbouring one, and past their ends the contexts."""
+        own = self.own.neighbour(self.place.source, self.place.context, step)
         if self.place.source == "context":
             self._to_context(step, "first")
+        elif own is not None:
+            self.go(own.source, own.number, "first")
         else:
             self._go_back()
 
@@ -408,9 +282,6 @@ class StreamState:
         ready, context = self.session.ready, self.place.context + step
         if self.place.source == "context" and ready is not None and 0 <= context < ready.n_contexts:
             self.go("context", context, 0 if step > 0 else "last")
-
-    def _go_back(self) -> None:
-        self.go("context", self.way_back.context, self.way_back.position)
 
     def toggle_outliers(self) -> None:
         """Whether the walk over the worst tokens meets those that outweigh all others."""
@@ -429,21 +300,6 @@ class StreamState:
         self.search = Search(text=text)
         self.requests.add("find", Find(text=text))
 
-    def analyse(self, prompt: str) -> None:
-        """Score a typed text, and go there."""
-        self._wanted = ("prompt", 0, "first")
-        self.requests.add("prompt", AnalysePrompt(text=prompt))
-
-    def generate(self) -> None:
-        """Sample from the model after the text up to the cursor."""
-        if self.text is None or self.requests.is_open("generate") or self.can_reconnect:
-            return
-        self._n_generations += 1
-        ids = self.text.document.token_ids[: self.place.position + 1]
-        request = Generate(prompt_ids=ids, max_tokens=GENERATE_TOKENS, seed=self._n_generations)
-        self.requests.add("generate", request)
-        self.notices.append(Notice(text="Generating from the text up to the cursor. Esc stops.", seconds=3))
-
     def leave(self) -> None:
         """Escape: stop a generation, else end the search, else go back to the contexts."""
         if self.requests.is_open("generate"):
@@ -451,4 +307,6 @@ class StreamState:
         elif self.search is not None:
             self.search = None
         elif self.place.source != "context" and self.text is not None:
+            own = self.own.place(self.place.source, self.place.context)
             self._go_back()
+            self.notices.append(Notice(text=f"Kept as text {own}. P lists the texts.", seconds=3))

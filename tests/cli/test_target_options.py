@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from inspector.options import parse_width, width_label
@@ -172,3 +174,37 @@ def test_float16_gets_the_reason(run: Run, text: str) -> None:
 
 def test_another_dtype_gets_the_choices(run: Run) -> None:
     assert "'auto', 'float32', 'bfloat16'" in run("--dtype", "int8").err
+
+
+# ---- a text in a file -----------------------------------------------------------------------------------------------
+
+
+def test_the_app_begins_with_the_whole_text_of_a_file(run: Run, terminal: None, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("one\n\ttwo \x1b[31m\r\n\n  déjà \n".encode())
+    outcome = run("--prompt-file", str(path))
+    assert outcome.code == 0
+    assert outcome.opened[0].prompt == "one\n\ttwo \x1b[31m\r\n\n  déjà \n"
+
+
+@pytest.mark.parametrize("command", [(), ("tokens",)])
+def test_a_prompt_file_that_cannot_be_read_is_told_with_its_code(
+    run: Run, terminal: None, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    for name, content, code in (("none", None, 2), ("empty", b"", 4), ("latin", b"\xe9t\xe9", 4)):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        outcome = run(*command, "--prompt-file", str(path))
+        assert (outcome.code, outcome.opened) == (code, ())
+        assert str(path) in outcome.err and outcome.err.rstrip().endswith(".")
+
+
+def test_a_prompt_comes_from_one_place(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("a")
+    outcome = run("tokens", "--prompt", "b", "--prompt-file", str(path))
+    assert (outcome.code, outcome.err) == (2, "error: --prompt and --prompt-file were both given. Leave one out.\n")
+    monkeypatch.setattr("inspector.cli.main.has_terminal", lambda: False)
+    outcome = run("--prompt-file", str(path))
+    assert outcome.code == 2 and "dm-inspect tokens --prompt-file" in outcome.err

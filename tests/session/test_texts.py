@@ -154,7 +154,7 @@ def test_after_a_fit_a_text_recolours_without_the_model(
     with monkeypatch.context() as patch:
         patch.setattr(type(loaded.model), "forward", never)
         improve(browser, maps, 1)
-        context, prompt = browser.context(0, GetContext(context=2)), browser.prompt_again(1)
+        context, prompt = browser.context(0, GetContext(context=2)), browser.own_again(1, "prompt", 0)
     assert prompt is not None
     assert context.epoch == prompt.epoch == 1
     check_scores(context, loaded, maps)
@@ -351,6 +351,31 @@ def test_details_of_prompts_and_generations_are_their_views_own(sharp: Texts, lo
     sharp.forget(1)
     with pytest.raises(UsageError, match="Send the prompt again"):
         sharp.detail(1, GetDetail(source="prompt", context=0, position=0, sae_id=sae_id))
+
+
+def test_a_view_has_several_texts_and_a_generation_comes_back_by_its_tokens(sharp: Texts, loaded: Loaded) -> None:
+    sae_id = loaded.saes[0].ref.sae_id
+    first, second = (
+        sharp.prompt(7, AnalysePrompt(text=text, number=n)) for n, text in ((1, TEXT), (2, f"{TEXT} {TEXT}"))
+    )
+    ids, *_ = together(generated(sharp, Generate(prompt_ids=first.token_ids, max_tokens=6, number=3)))
+    again = sharp.prompt(7, AnalysePrompt(token_ids=ids, source="generated", number=3))
+    assert [(each.source, each.context) for each in (first, second, again)] == [
+        ("prompt", 1),
+        ("prompt", 2),
+        ("generated", 3),
+    ]
+    assert again.token_ids == ids
+    for told in (first, second, again):
+        last = len(told.token_ids) - 1
+        asked = GetDetail(source=told.source, context=told.context, position=last, sae_id=sae_id)
+        # Each detail is of its own text, also when the session kept only its tokens.
+        sharp.kept.drop(lambda key: key[1] == 7)
+        same(sharp.detail(7, asked).guesses["model"], best(Rerun(loaded, told.token_ids).log_probabilities[-1], loaded))
+        with pytest.raises(UsageError, match="is not in a text of"):
+            sharp.detail(7, GetDetail(source=told.source, context=told.context, position=last + 1, sae_id=sae_id))
+    with pytest.raises(UsageError, match="token_ids holds 10000000"):
+        sharp.prompt(7, AnalysePrompt(token_ids=[10_000_000]))
 
 
 def test_latents_link_to_their_pages_where_they_have_one(loaded: Loaded) -> None:

@@ -113,16 +113,22 @@ def test_the_whole_table() -> None:
     text = scored_text(3, has_map=False)
     text.document.tokens[1] = '\t\n"é\x1b'
     assert table(text, [1, 2], [0], two_widths().saes) == (
-        "context\tposition\ttoken_id\ttoken\tsplit\tloss\tx_norm\tsae\tl0\tsae_error_norm\tlinear_error_norm\tnonlinear_error_norm\n"
-        '0\t1\t101\t\\t\\n\\"\\u00e9\\u001b\ttest\t0.5\t10\tw256\t16\t10\t\t\n'
-        "0\t2\t102\t t2\ttest\t\t10\tw256\t16\t15\t\t\n"
+        "context\tposition\ttoken_id\ttoken\tsplit\tloss\tx_norm\tsae\tl0\tsae_error_norm\tlinear_error_norm\tnonlinear_error_norm\tcontext_on_screen\n"
+        '0\t1\t101\t\\t\\n\\"\\u00e9\\u001b\ttest\t0.5\t10\tw256\t16\t10\t\t\t1\n'
+        "0\t2\t102\t t2\ttest\t\t10\tw256\t16\t15\t\t\t1\n"
     )
 
 
 def test_one_line_per_token_and_sae() -> None:
     lines = table(scored_text(4), range(4), [0, 1], two_widths().saes).splitlines()
     assert len(lines) == 1 + 4 * 2
-    assert lines[2].split("\t")[7:] == ["w1k", "16", "2.5", "1.5", "2"]
+    assert lines[2].split("\t")[7:] == ["w1k", "16", "2.5", "1.5", "2", "1"]
+
+
+def test_context_300_on_the_screen_is_300_in_its_file_beside_the_index() -> None:
+    names, row = table(scored_text(2, context=299), [0], [0], two_widths().saes).splitlines()
+    said = dict(zip(names.split("\t"), row.split("\t"), strict=True))
+    assert (said["context"], said["context_on_screen"]) == ("299", "300")
 
 
 def test_an_export_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

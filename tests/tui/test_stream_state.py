@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from inspector.drawing.tokens import MODES
 from inspector.session.protocol import (
     AnalysePrompt,
@@ -205,6 +207,107 @@ def test_a_generation_is_followed_until_the_cursor_is_moved_away_and_escape_stop
     assert (state.text.finished, len(state.text), state.place.position) == (True, 44, 0)
 
 
+def own(asked: ViewMessage) -> ContextScores:
+    """The answer to a question about a text of the user's own."""
+    assert isinstance(asked, AnalysePrompt)
+    return SESSION.own_scores(asked, 1)
+
+
+def generated(state: StreamState, n: int = 44) -> None:
+    """A whole generation, from the text up to the cursor."""
+    state.generate()
+    sent(state)
+    message = msgspec.structs.replace(part(0, n, finished=True), request=NUMBERS[0])
+    tell(state, message, state.requests.answered(message))
+
+
+def test_what_was_generated_is_kept_named_and_listed_and_comes_back() -> None:
+    state = opened()
+    state.move(40)
+    generated(state)
+    state.leave()
+    assert state.place.source == "context"
+    assert [notice.text for notice in state.notices][-1] == "Kept as text 1/1. P lists the texts."
+    (kept,) = state.own.all
+    assert (kept.source, kept.number, len(kept.token_ids)) == ("generated", 1, 44)
+    assert kept.name.startswith("after '") and kept.name.endswith("'")
+    state.go(kept.source, kept.number, "first")
+    assert (state.place.source, sent(state)) == ("generated", [])
+    assert list(state.text.document.token_ids) == list(kept.token_ids)  # type: ignore[union-attr]
+
+
+def test_several_texts_stand_side_by_side_and_are_walked_through() -> None:
+    state = opened()
+    for text in ("self dark", "two\nlines", "self dark"):
+        state.analyse(text)
+        for asked in sent(state):
+            tell(state, own(asked), "prompt")
+    state.move(1)
+    generated(state)
+    assert [(each.source, each.number) for each in state.own.all] == [("prompt", 1), ("prompt", 2), ("generated", 3)]
+    assert state.own.history() == ["self dark", "two\nlines"], "the same text again is the one that is there"
+    state.go("prompt", 1, "first")
+    seen = []
+    for _ in range(3):
+        seen.append((state.place.source, state.place.context))
+        state.step_context(1)
+    assert seen == [("prompt", 1), ("prompt", 2), ("generated", 3)]
+    assert state.place.source == "context", "past the last are the contexts"
+    state.drop_text("prompt", 2)
+    assert [each.number for each in state.own.all] == [1, 3]
+
+
+def test_texts_are_saved_with_the_view_and_scored_again_when_they_are_looked_at() -> None:
+    state = opened()
+    state.analyse("self dark")
+    tell(state, own(sent(state)[0]), "prompt")
+    generated(state)
+    saved = state.saved_view()
+    assert saved is not None
+    later = opened(saved[1])
+    assert later.own.all == state.own.all and sent(later) == []
+    later.go("generated", 2, "first")
+    (asked,) = sent(later)
+    assert asked == AnalysePrompt(token_ids=list(state.own.all[1].token_ids), source="generated", number=2)
+    tell(later, own(asked), "prompt")
+    assert (later.place.source, later.place.context) == ("generated", 2)
+
+
+def test_a_text_that_is_refused_and_a_generation_that_never_began_leave_nothing() -> None:
+    state = opened()
+    state.analyse("x" * 9)
+    sent(state)
+    tell(state, Failed(request=1, exit_code=4, message="Too long. Shorten it."), "prompt")
+    state.generate()
+    sent(state)
+    tell(state, Failed(request=2, exit_code=4, message="No room. Shorten it."), "generate")
+    assert state.own.all == ()
+
+
+def test_a_lost_session_keeps_what_it_had_generated() -> None:
+    state = opened()
+    state.generate()
+    sent(state)
+    tell(state, part(0, 44), "generate")
+    state.lost("The session ended.", 1)
+    assert [len(each.token_ids) for each in state.own.all] == [44]
+
+
+def test_the_program_can_begin_with_a_text() -> None:
+    state = StreamState()
+    state.first_prompt = "self\n dark"
+    tell(state, SESSION.ready())
+    asked = [message for message in sent(state) if isinstance(message, AnalysePrompt)]
+    assert [message.text for message in asked] == ["self\n dark"]
+    tell(state, SESSION.context_scores(0, 1), "context")
+    tell(state, own(asked[0]), "prompt")
+    assert state.place.source == "prompt"
+    state.leave()
+    assert state.place.source == "context"
+    tell(state, SESSION.ready())
+    assert not any(isinstance(message, AnalysePrompt) for message in sent(state)), "once"
+
+
 def test_a_second_generation_waits_for_the_first() -> None:
     state = opened()
     state.generate()
@@ -217,10 +320,9 @@ def test_escape_leads_back_from_a_prompt_to_where_it_was_asked() -> None:
     state = opened()
     state.move(45)
     state.analyse("self dark")
-    assert sent(state) == [AnalysePrompt(text="self dark")]
-    scores = SESSION.context_scores(1, 1)
-    fields = {name: getattr(scores, name) for name in scores.__struct_fields__}
-    tell(state, ContextScores(**{**fields, "source": "prompt", "context": 0}), "prompt")
+    asked = sent(state)
+    assert asked == [AnalysePrompt(text="self dark", number=1)]
+    tell(state, own(asked[0]), "prompt")
     assert state.place.source == "prompt"
     state.leave()
     assert (state.place.source, state.place.context, state.place.position) == ("context", 0, 45)

@@ -8,6 +8,7 @@ them; everything else happens in handlers, one at a time.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 from textual.signal import Signal
 
+from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import MEASURES
 from inspector.errors import InspectorError
 from inspector.tui.actions import ACTIONS
-from inspector.tui.documents import table
+from inspector.tui.documents import number_on_screen, table
 from inspector.tui.screens.base import ActionScreen, MarksChosen, OpenScreen
 from inspector.tui.session import Connect, Conversation, Purpose, Question, SessionView
 from inspector.tui.stream_state import StreamState
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
     from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.store.notes import Subject
+    from inspector.tui.own_texts import OwnText
     from inspector.tui.screens.help import PaneHelp
 
 DELAYS: dict[Purpose, float] = {"detail": 0.12, "pairs": 0.25}
@@ -289,7 +292,7 @@ class StreamScreen(ActionScreen):
         """Something was typed."""
         message.stop()
         self.tokens.focus()
-        (self.state.find if message.purpose == "find" else self.state.analyse)(message.text)
+        self.state.find(message.text)
         await self.settle()
 
     def on_command_bar_closed(self, message: CommandBar.Closed) -> None:
@@ -323,10 +326,49 @@ class StreamScreen(ActionScreen):
         """A page of tokens, whichever pane has the focus."""
         self.tokens.action_page(step)
 
-    def action_type(self, purpose: str) -> None:
-        """Open the line for a text to find, or for a prompt."""
+    def action_find(self) -> None:
+        """Open the line for a text to find."""
         if self.state.text is not None:
-            self.query_one(CommandBar).open("find" if purpose == "find" else "prompt")
+            self.query_one(CommandBar).open("find")
+
+    async def action_write(self) -> None:
+        """Open the editor for a text of the user's own."""
+        if self.state.text is not None:
+            # In a thread: TextArea is some 0.1 s of imports, during which the loop still answers.
+            texts = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.texts")
+            self.app.push_screen(texts.PromptScreen(self.state.own.history()), self._written)
+
+    async def _written(self, text: str | None) -> None:
+        if text is not None:
+            self.state.analyse(text)
+            await self.settle()
+
+    async def action_texts(self) -> None:
+        """List the contexts and the texts of the user's own."""
+        state, ready = self.state, self.session.ready
+        if state.text is None or ready is None:
+            return
+        module = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.texts")
+        found = [state.texts.get(each.source, each.number) for each in state.own.all]
+        lengths = [None if text is None else len(text) for text in found]
+        now = state.own.find(state.place.source, state.place.context)
+        at = 0 if now is None else state.own.all.index(now) + 1
+        contexts = f"{ready.n_contexts:,} of {ready.context_length:,} tokens, from {visible(ready.text)}"
+        self.app.push_screen(module.TextsScreen(state.own.all, contexts, lengths, at), self._text_chosen)
+
+    async def _text_chosen(self, chosen: tuple[OwnText | None, bool] | None) -> None:
+        if chosen is None:
+            return
+        text, forget = chosen
+        if text is None:
+            self.state.to_contexts()
+        elif forget:
+            self.state.drop_text(text.source, text.number)
+        else:
+            self.state.go(text.source, text.number, "first")
+        await self.settle()
+        if forget:
+            await self.action_texts()
 
     def action_marks(self) -> None:
         """The second channel."""
@@ -388,14 +430,14 @@ class StreamScreen(ActionScreen):
         """The numbers of the token under the cursor, for each enabled SAE."""
         if self.state.text is not None and len(self.state.text):
             position = self.state.place.position
-            self._copy([position], f"token {position}", "token.tsv")
+            self._copy([position], f"the token at position {position}", "token.tsv")
 
     def action_copy_context(self) -> None:
         """The numbers of every token of this text, for each enabled SAE."""
-        text, choice, place = self.state.text, self.state.choice, self.state.place
+        text, choice = self.state.text, self.state.choice
         if text is not None and choice is not None:
             what = f"{len(text)} tokens of {len(choice.shown)} SAEs"
-            self._copy(range(len(text)), what, f"{place.source}-{place.context}.tsv")
+            self._copy(range(len(text)), what, f"{text.document.source}-{number_on_screen(text.document)}.tsv")
 
     def _copy(self, positions: Iterable[int], what: str, name: str) -> None:
         text, choice = self.state.text, self.state.choice

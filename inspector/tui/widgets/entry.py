@@ -1,4 +1,4 @@
-"""What is typed: one line for a text to find or a prompt, and a form of short values.
+"""What is typed: one line for a text to find or a latent's number, and a form of short values.
 
 The form has one line per field and a cursor; letters stay keys until a field is opened with Enter. It hears its keys
 itself: a binding runs in the app's turn, when keys typed fast behind it have long come, and so does Textual's own way
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
     from inspector.tui.experiment_list import ParamField
 
-Purpose = Literal["find", "prompt", "latent"]
+Purpose = Literal["find", "latent"]
 LABELS: dict[Purpose, tuple[str, str, str]] = {
     "find": (" find ", "text in any context", " Enter finds it · Esc closes "),
-    "prompt": (" prompt ", "a text of your own", " Enter scores its tokens · Esc closes "),
     "latent": (" latent ", "its number", " Enter shows it · Esc closes "),
 }
 """Name, what to type, and what the keys do."""
@@ -63,7 +62,7 @@ class CommandBar(Horizontal):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._purpose: Purpose = "find"
-        self._texts: dict[Purpose, str] = {"find": "", "prompt": "", "latent": ""}
+        self._texts: dict[Purpose, str] = {"find": "", "latent": ""}
 
     def compose(self) -> ComposeResult:
         """A label and the input."""

@@ -198,7 +198,8 @@ class StreamPanes(Vertical):
         if has_text and not too_small and self.query_one("#load").display:
             self.arrange_panes()
         place = state.place if has_text else None
-        self.query_one(HeaderPane).show(session, state.choice, place, SOURCE_NAMES.get(state.place.source, ""))
+        own = f"{SOURCE_NAMES.get(state.place.source, '')} {state.own.place(state.place.source, state.place.context)}"
+        self.query_one(HeaderPane).show(session, state.choice, place, own)
         n_widths = len(state.choice.rows) if state.choice is not None else 0
         self.query_one(FooterPane).show(footer_hints(self.focused_pane(), n_widths))
         self.query_one(JobBar).show(session.unfinished if not too_small else ())

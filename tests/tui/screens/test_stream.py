@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
-from textual.events import MouseMove
+from textual.events import MouseMove, Paste
 from textual.widgets import Input
 
 from inspector.drawing.tokens import MODES
 from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Generate, GetContext, GetDetail, GetPairs
 from inspector.tui.screens.help import HelpScreen
+from inspector.tui.screens.texts import PromptArea, PromptScreen, TextsScreen
 from inspector.tui.widgets.detail import DetailPane
 from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.token_lines import rich_style
@@ -236,16 +238,77 @@ async def test_escape_closes_the_line_and_nothing_is_asked() -> None:
 async def test_a_prompt_is_scored_and_escape_leads_back() -> None:
     async with driven() as app:
         await app.press("right", "right", "p")
+        await app.until(lambda: isinstance(app.app.screen, PromptScreen))
         await app.press(*"self", "space", *"dark")
-        assert any("Enter scores its tokens · Esc closes" in line for line in app.screen_text())
+        assert any("Enter score its tokens   ctrl+j new line   Esc close" in line for line in app.screen_text())
         await app.press("enter")
         await app.until(lambda: app.home.state.place.source == "prompt")
         assert app.asked(AnalysePrompt)[0].text == "self dark"  # type: ignore[union-attr]
         assert app.home.state.text.document.tokens == ["<bos>", " self", " dark"]  # type: ignore[union-attr]
-        assert app.screen_text()[1].rstrip().endswith("your text")
+        assert app.screen_text()[1].rstrip().endswith("your text 1/1")
         await app.press("escape")
         await app.until(lambda: app.home.state.place.source == "context")
         assert app.home.state.place.position == 34
+
+
+PASTED = "def f(x):\n\treturn \x1b[31mx\x1b]0;owned\x07\n\n# \u202e\x0c end\u2028\n  last "
+
+
+async def test_a_pasted_text_is_scored_whole_and_no_control_character_reaches_the_terminal() -> None:
+    async with driven() as app:
+        await app.press("p")
+        await app.until(lambda: isinstance(app.app.screen, PromptScreen))
+        app.app.screen.query_one(PromptArea).post_message(Paste(PASTED.replace("\n", "\r")))
+        await app.settle()
+        shown = "\n".join(app.screen_text())
+        assert "return ␛[31mx␛]0;owned␇" in shown and "⇄␌ end↵" in shown
+        assert not any(
+            unicodedata.category(character) in ("Cc", "Cf", "Co", "Zl") for character in shown if character != "\n"
+        )
+        await app.press("enter")
+        await app.until(lambda: app.asked(AnalysePrompt))
+        assert app.asked(AnalysePrompt)[0].text == PASTED  # type: ignore[union-attr]
+
+
+async def test_the_editor_has_lines_and_a_history() -> None:
+    async with driven() as app:
+        for text in ("one", "two"):
+            await app.press("p")
+            await app.until(lambda: isinstance(app.app.screen, PromptScreen))
+            await app.press(*text, "ctrl+j", *"end", "enter")
+            await app.until(lambda text=text: app.home.state.own.history()[-1:] == [f"{text}\nend"])
+        await app.press("p")
+        await app.until(lambda: isinstance(app.app.screen, PromptScreen))
+        area = app.app.screen.query_one(PromptArea)
+        await app.press("n", "up")
+        assert area.whole == "two\nend"
+        await app.press("up", "up")
+        assert area.whole == "one\nend"
+        await app.press("down", "down", "down")
+        assert area.whole == "n", "what was begun is still there"
+        await app.press("escape")
+        assert app.app.screen is app.home and len(app.asked(AnalysePrompt)) == 2
+
+
+async def test_texts_are_listed_beside_the_contexts_and_gone_to() -> None:
+    async with driven() as app:
+        app.home.state.analyse("self dark")
+        await app.home.settle()
+        await app.until(lambda: app.home.state.place.source == "prompt")
+        await app.press("g")
+        await app.until(lambda: app.home.state.text.document.source == "generated" and app.home.state.text.finished)  # type: ignore[union-attr]
+        await app.press("escape", "P")
+        await app.until(lambda: isinstance(app.app.screen, TextsScreen))
+        shown = "\n".join(app.screen_text())
+        assert "contexts   300 of 256 tokens, from fake" in shown
+        assert "yours      'self dark'" in shown and "generated  after '<bos> self'" in shown
+        await app.press("down", "enter")
+        await app.until(lambda: app.home.state.place.source == "prompt")
+        await app.press("P")
+        await app.until(lambda: isinstance(app.app.screen, TextsScreen))
+        await app.press("x")
+        await app.until(lambda: len(app.home.state.own.all) == 1)
+        assert app.home.state.place.source == "context"
 
 
 async def test_generation_streams_after_the_tokens_up_to_the_cursor() -> None:
@@ -394,7 +457,7 @@ async def test_copying_puts_a_table_on_the_clipboard_and_in_a_file(state_home: P
         assert len(copied.splitlines()) == 1 + 3
         assert (state_home / "dm-inspect" / "exports" / "token.tsv").read_text() == copied
         await app.press("C")
-        table = (state_home / "dm-inspect" / "exports" / "context-0.tsv").read_text()
+        table = (state_home / "dm-inspect" / "exports" / "context-1.tsv").read_text()
         assert len(table.splitlines()) == 1 + 3 * 256
         assert app.app.clipboard == copied, "too long for a terminal's clipboard: only the file"
 
@@ -459,7 +522,9 @@ async def test_a_fit_that_fails_is_told_and_the_picture_stays() -> None:
 async def test_a_request_that_fails_is_told_and_nothing_else_changes() -> None:
     failure = Failed(exit_code=4, message="The prompt is empty. Type some text.")
     async with driven(plain(failures={AnalysePrompt: failure}), notifications=True) as app:
-        await app.press("p", "a", "enter")
+        await app.press("p")
+        await app.until(lambda: isinstance(app.app.screen, PromptScreen))
+        await app.press("a", "enter")
         await app.until(lambda: len(app.app._notifications))
         assert [n.message for n in app.app._notifications] == [failure.message]
         assert app.home.state.place.source == "context"
