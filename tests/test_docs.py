@@ -45,7 +45,7 @@ def test_every_command_is_listed(page: str) -> None:
 
 def test_every_option_of_a_target_is_explained() -> None:
     table = text("docs/commands.md").split("## TARGET")[1].split("\n## ")[0]
-    own = {"--theme", "--new-session", "--in-process", "--debug", "--version", "--accept-gate"}
+    own = {"--theme", "--prompt-file", "--new-session", "--in-process", "--debug", "--version", "--accept-gate"}
     options = {param.opts[0] for param in dm_inspect.params if isinstance(param, click.Option)} - own
     assert {option for option in options if f"`{option}" not in table} == set()
 

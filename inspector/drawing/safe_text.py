@@ -15,7 +15,7 @@ Not handled: terminals that reorder right-to-left letters by themselves. Those l
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from rich.cells import cell_len
@@ -24,6 +24,8 @@ NEWLINE = "⏎"
 TAB = "→"
 EMPTY = "∅"
 """Stands for a token whose text is the empty string."""
+CONTINUED = "⋯"
+"""Stands for a token that goes on with the character of an earlier one, which is shown there as a whole."""
 HALF = "�"
 """Stands for a lone surrogate; byte-level tokenizers already write it for half a character."""
 INVISIBLE = "·"
@@ -85,6 +87,14 @@ def visible(text: str, *, newline: str = NEWLINE, tab: str = TAB) -> str:
             shown.append(INVISIBLE)
             has_base = False
     return "".join(shown)
+
+
+def continues(tokens: Sequence[str], position: int) -> int | None:
+    """Position of the token that shows the character which the one at `position` goes on with; None if it does not."""
+    first = position
+    while first > 0 and not tokens[first]:
+        first -= 1
+    return first if first < position and tokens[first][-1:] and not tokens[first][-1].isascii() else None
 
 
 def visible_block(text: str) -> str:

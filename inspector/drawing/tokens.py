@@ -79,7 +79,7 @@ class TokenDocument:
     """Where the text is from."""
     token_ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    """Decoded text of each token alone; any character at all."""
+    """Text of each token where it stands; any character at all. '': its character is whole on an earlier token."""
     split: list[str] = field(default_factory=list)
     """One letter per token: 't' train, 'h' held out, 'x' excluded (special token or outside the positions), 'o' an
     outlier, whose norm is many times the median: it counts in no fit and no scale."""

@@ -236,6 +236,7 @@ class KeptDocuments:
 def in_messages(
     steps: Iterator[Step],
     message: Callable[[list[Step], int, bool], Generated],
+    n_whole: Callable[[list[Step]], int] = len,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Generated | None]:
     """One item per sampled token: a message that is due, or None. The last item is the message that finishes.
@@ -245,17 +246,18 @@ def in_messages(
     Args:
         steps: of LanguageModel.generate, the prompt first.
         message: what is told of consecutive steps, the position of the first token, and whether they are the last.
+        n_whole: how many of the waiting steps may be told: a character is not cut between two messages.
         clock: seconds.
     """
     waiting: list[Step] = []
     start = 0
     last = -math.inf
     for step in steps:
-        if waiting and clock() - last >= MESSAGE_SECONDS:
+        if waiting and clock() - last >= MESSAGE_SECONDS and (n := n_whole(waiting)):
             last = clock()
-            yield message(waiting, start, False)
-            start += sum(len(each.token_ids) for each in waiting)
-            waiting = []
+            yield message(waiting[:n], start, False)
+            start += sum(len(each.token_ids) for each in waiting[:n])
+            waiting = waiting[n:]
         else:
             yield None
         waiting.append(step)

@@ -293,7 +293,8 @@ class TokenScores(Message, frozen=True, kw_only=True):
 
     token_ids: list[int]
     tokens: list[str]
-    """Decoded text of each token alone; may hold any character at all."""
+    """Text of each token where it stands; may hold any character at all. A character that several tokens spell is whole
+    on the first of them, and '' are the others."""
     split: str
     """One letter per token: 't' train, 'h' held out, 'x' excluded (special or outside the positions), 'o' outlier."""
     loss: Floats

@@ -41,6 +41,7 @@ from inspector.session.protocol import (
     TokenDetail,
 )
 from inspector.sources.model import loss_per_token
+from inspector.sources.tokenizer import HALF
 
 if TYPE_CHECKING:
     from inspector.sources.model import Step
@@ -56,6 +57,8 @@ FEW_TOKENS = 32
 """An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
 MOST_OWN = 256
 """Texts of the views' own whose tokens are remembered, a few kilobytes each."""
+BYTES_PER_CHARACTER = 4
+"""At most, in UTF-8; a token is a byte at least."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
@@ -154,7 +157,12 @@ class Texts:
                 **documents.token_scores(document, self.loaded.saes, fit, singly=len(token_ids) <= FEW_TOKENS),
             )
 
-        return documents.in_messages(steps, message)
+        def n_whole(waiting: list[Step]) -> int:
+            ids = [token for step in waiting for token in step.token_ids]
+            n_half = len(ids) - len(without_half(self.loaded.model.spelled(ids)))
+            return len(waiting) - n_half if n_half < len(waiting) else 0
+
+        return documents.in_messages(steps, message, n_whole)
 
     # ---- one token --------------------------------------------------------------------------------------------
 
@@ -200,7 +208,7 @@ class Texts:
     def find(self, _view: int, asked: Find) -> Found:
         """Search the contexts."""
         if self._index is None:
-            self._index = TextIndex(self.loaded.contexts.token_ids.tolist(), self.loaded.model.token_text)
+            self._index = TextIndex(self.loaded.contexts.token_ids.tolist(), self.loaded.model.spelled)
         return self._index.find(asked)
 
     def pairs(self, view: int, asked: GetPairs) -> Pairs:
@@ -264,7 +272,7 @@ class Texts:
             context=index,
             name=name,
             token_ids=ids,
-            tokens=self.loaded.model.token_texts(ids),
+            tokens=self.loaded.model.spelled(ids),
             splits=splits,
             x=x,
             loss=loss,
@@ -338,6 +346,12 @@ def _title(text: str) -> str:
     return line if len(line) <= 60 else line[:59] + "…"
 
 
+def without_half(texts: Sequence[str]) -> Sequence[str]:
+    """Without the tokens at the end that may be the beginning of a character; more than three of them are none."""
+    whole = next((n for n in range(len(texts), 0, -1) if not texts[n - 1].endswith(HALF)), 0)
+    return texts[:whole] if len(texts) - whole < BYTES_PER_CHARACTER else texts
+
+
 class TextIndex:
     """The searchable text of all contexts, across token boundaries.
 
@@ -346,30 +360,30 @@ class TextIndex:
 
     Args:
         token_ids: ids of every context.
-        text_of: text of one token; called once per different id.
+        texts_of: texts of the tokens of one context.
     """
 
-    def __init__(self, token_ids: Sequence[Sequence[int]], text_of: Callable[[int], str]) -> None:
-        self._token_ids = token_ids
+    def __init__(self, token_ids: Sequence[Sequence[int]], texts_of: Callable[[Sequence[int]], Sequence[str]]) -> None:
         # Folded token by token, so that a letter that grows when lowered ('İ') does not shift what follows it.
-        self._texts = {token: text_of(token).lower() for token in {token for ids in token_ids for token in ids}}
-        self._joined = ["".join([self._texts[token] for token in ids]) for ids in token_ids]
+        folded: dict[str, str] = {}
+        self._texts = [[folded.setdefault(text, text.lower()) for text in texts_of(ids)] for ids in token_ids]
+        self._joined = ["".join(texts) for texts in self._texts]
 
     def find(self, asked: Find) -> Found:
         """Where the text begins, in order; a token in which it begins twice counts once. An empty text is nowhere."""
         needle = asked.text.lower()
         hits: list[Hit] = []
         for context, text in enumerate(self._joined if needle else ()):
-            for position in self._positions(text, needle, self._token_ids[context]):
+            for position in self._positions(text, needle, self._texts[context]):
                 if len(hits) == MOST_HITS:
                     return Found(request=asked.request, hits=hits, truncated=True)
                 hits.append(Hit(context=context, position=position))
         return Found(request=asked.request, hits=hits)
 
-    def _positions(self, text: str, needle: str, ids: Sequence[int]) -> Iterable[int]:
+    def _positions(self, text: str, needle: str, texts: Sequence[str]) -> Iterable[int]:
         if needle not in text:
             return ()
-        starts = list(accumulate((len(self._texts[token]) for token in ids), initial=0))
+        starts = list(accumulate(map(len, texts), initial=0))
         matches = re.finditer(f"(?={re.escape(needle)})", text)  # overlapping ones too
         # The last token that starts at or before the match: tokens without text share a start with their successor.
-        return dict.fromkeys(bisect_right(starts, match.start(), hi=len(ids)) - 1 for match in matches)
+        return dict.fromkeys(bisect_right(starts, match.start(), hi=len(texts)) - 1 for match in matches)

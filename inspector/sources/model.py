@@ -137,6 +137,10 @@ class LanguageModel:
         """The text of each token alone."""
         return self.tokenizer.token_texts(ids)
 
+    def spelled(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token where it stands, characters whole; see `Tokenizer.spelled`."""
+        return self.tokenizer.spelled(ids)
+
     # ---- numbers --------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()

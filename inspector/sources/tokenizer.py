@@ -11,6 +11,10 @@ from typing import Any
 from inspector.errors import DataError, TargetError, first_line, is_panic, panics_are_errors
 from inspector.sources.records import mended
 
+HALF = "\ufffd"
+"""What decoders write for bytes that are no whole character."""
+LONGEST_RUN = 16
+"""Tokens that may share characters one into the next before they are taken one by one; a character has four bytes."""
 _ANCHOR_TEXT = "a"
 """Decoded before each token, because some decoders strip the space in front of the first token they see."""
 
@@ -37,6 +41,7 @@ class Tokenizer:
         """Ids that are not of the trained vocabulary."""
         self._bos_text: str | None = tokenizer.bos_token if self.bos_id is not None else None
         self._texts: dict[int, str] = {}
+        self._runs: dict[tuple[int, ...], list[str] | None] = {}
         self._anchor = self._ids([_ANCHOR_TEXT])[0][-1:]
         self._anchor_text = self._decode(self._anchor)
 
@@ -79,6 +84,48 @@ class Tokenizer:
     def token_texts(self, token_ids: Iterable[int]) -> list[str]:
         """`token_text` of each."""
         return [self.token_text(int(token_id)) for token_id in token_ids]
+
+    def spelled(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token where it stands: a character that several tokens spell is whole, on the first of them.
+
+        The others have no text, or what they hold beside it. Put together it is the text, but for bytes that are no
+        character at all, each of which is U+FFFD as in `token_text`.
+        """
+        texts = self.token_texts(token_ids)
+        at = 0
+        while at < len(texts):
+            run = self._run(token_ids, at) if HALF in texts[at] else None
+            if run is not None:
+                texts[at : at + len(run)] = run
+            at += 1 if run is None else len(run)
+        return texts
+
+    def _run(self, token_ids: Sequence[int], start: int) -> list[str] | None:
+        """The texts of the fewest tokens from `start` on that are whole characters together; None: they never are."""
+        for stop in range(start + 2, min(start + LONGEST_RUN, len(token_ids)) + 1):
+            ids = tuple(int(token_id) for token_id in token_ids[start:stop])
+            if ids not in self._runs:
+                whole = self.text(ids)
+                self._runs[ids] = None if HALF in whole else self._shared_out(ids)
+            if (found := self._runs[ids]) is not None:
+                return found
+        return None
+
+    def _shared_out(self, ids: Sequence[int]) -> list[str]:
+        """The characters of a run, each with the token that begins it."""
+        texts = [""] * len(ids)
+        known, begun = "", None  # where a character that is not whole yet begins
+        for place in range(len(ids)):
+            decoded = self.text(ids[: place + 1])
+            whole = decoded.rstrip(HALF)
+            new = whole[len(known) :]
+            if new and begun is not None:
+                texts[begun], new, begun = texts[begun] + new[0], new[1:], None
+            texts[place] += new
+            if decoded != whole and begun is None:
+                begun = place
+            known = whole
+        return texts
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of several tokens together: a letter of several tokens is whole, the first leading space kept."""

@@ -201,8 +201,8 @@ def _rows(
         """Values of the tokens, once per SAE."""
         return values.take(pa.array(repeated))
 
-    # A token may hold half a character; the decoder writes a replacement for it, a lone surrogate cannot be stored.
-    texts = [text.encode("utf-8", "replace").decode() for text in loaded.model.token_texts(token_ids.tolist())]
+    # Bytes that are no character are a replacement; a lone surrogate cannot be stored.
+    texts = [text.encode("utf-8", "replace").decode() for text in loaded.model.spelled(token_ids.tolist())]
     columns = {
         "context": each(pa.array(batch.contexts.numpy())),
         "position": each(pa.array(positions.numpy())),

@@ -219,7 +219,8 @@ def match_end(tokens: Sequence[str], position: int, text: str) -> int:
     for index in range(position, len(tokens)):
         joined += tokens[index]
         if needle in joined.casefold():
-            return index + 1
+            rest = (after for after in range(index + 1, len(tokens)) if tokens[after])
+            return next(rest, len(tokens))  # with the tokens that go on with its last character
         if len(joined) > len(text) + len(tokens[position]):
             break
     return position + 1

@@ -68,6 +68,24 @@ def test_every_token_is_told_once_in_order_and_every_loss_arrives(n: int, second
     assert losses[-1] != losses[-1]
 
 
+def test_a_character_is_not_cut_between_two_messages() -> None:
+    """Tokens 104 to 106 are one character: they are told together, and what is left at the end is told all the same."""
+
+    def n_whole(waiting: list[Step]) -> int:
+        ids = [token for step in waiting for token in step.token_ids]
+        return len(waiting) - (2 if ids[-2:] == [104, 105] else 1 if ids[-1] in (104, 109) else 0)
+
+    now = [0.0]
+
+    def timed() -> Iterator[Step]:
+        for step in steps(7):
+            now[0] += 1.0
+            yield step
+
+    items = documents.in_messages(timed(), message, n_whole, clock=lambda: now[0])
+    assert [item.token_ids for item in items if item] == [[100, 101, 102], [103], [104, 105, 106], [107], [108], [109]]
+
+
 def test_the_prompt_is_told_alone_and_first() -> None:
     assert told(5, 0.0)[0][0].token_ids == [100, 101, 102]
 

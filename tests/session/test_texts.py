@@ -456,7 +456,7 @@ TEXTS = ["def", " dark", " mat", "ter", "İ", "", "aa", "DARK", "ß", "\n"]
 
 
 def index(*contexts: list[int]) -> TextIndex:
-    return TextIndex(contexts, lambda token: TEXTS[token])
+    return TextIndex(contexts, lambda ids: [TEXTS[token] for token in ids])
 
 
 def places(found_in: TextIndex, text: str) -> list[tuple[int, int]]:

@@ -92,6 +92,50 @@ def test_half_characters_and_special_tokens_have_a_text() -> None:
         assert texts[-4:] == ["\ufffd", "\ufffd", "\ufffd", "\n"]
 
 
+def test_a_character_of_several_tokens_stands_whole_on_the_first_of_them() -> None:
+    for tokenizer in (GEMMA_LIKE, sentence_piece()):
+        ids = tokenizer.encode("日本\n😀a")
+        texts = tokenizer.spelled(ids)
+        assert len(texts) == len(ids)
+        for character, n_bytes in (("日", 3), ("本", 3), ("😀", 4)):
+            at = texts.index(character)
+            assert texts[at : at + n_bytes] == [character] + [""] * (n_bytes - 1)
+
+
+def test_a_token_that_ends_one_character_and_begins_the_next_has_the_next() -> None:
+    """As merges of byte-level tokenizers cut: 日 is E6 97 A5, 本 is E6 9C AC."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    bytes_of = [backend.encode(text).tokens for text in (" 日", "本", "é")]
+    flat = [byte for text in bytes_of for byte in text]
+    merged = ["".join(flat[:2]), "".join(flat[2:5]), flat[5], "".join(flat[6:8]), flat[8]]
+    vocab = {token: i for i, token in enumerate([*alphabet, *(token for token in merged if len(token) > 1)])}
+    whole = Backend(models.BPE(vocab, []))
+    whole.decoder = decoders.ByteLevel()
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = Tokenizer(fast(tokenizer_object=whole))
+    ids = [vocab[token] for token in merged]
+    assert tokenizer.spelled(ids) == [" 日", "本", "", "é", ""]
+    assert "日" not in "".join(tokenizer.spelled(ids[1:])), "half of it is not it"
+
+
+@given(st.text(alphabet="aé日😀 \n<\ufffd\u0301"), st.integers(0, 60))
+def test_spelled_texts_put_together_are_the_text_of_any_cut(text: str, cut: int) -> None:
+    ids = GEMMA_LIKE.encode(text)[1:][cut:]
+    spelled = GEMMA_LIKE.spelled(ids)
+    assert len(spelled) == len(ids)
+    if cut == 0 and "\ufffd" not in text:
+        assert "".join(spelled) == text
+    # A cut may leave bytes of no character, each of which is a token here and a sign of its own.
+    assert "".join(spelled).replace("\ufffd", "") == GEMMA_LIKE.text(ids).replace("\ufffd", "")
+
+
 def test_lengths_beyond_the_models_limit_are_not_cut_here() -> None:
     assert len(GEMMA_LIKE.encode("x" * 5000)) == 5001
 

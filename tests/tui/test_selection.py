@@ -201,3 +201,10 @@ def test_past_the_ends_of_the_ranking_is_the_neighbouring_context() -> None:
     assert walk_worst([7, 2], 7, -1) == (-1, None)
     assert walk_worst([7, 2], 0, -1) == (-1, None)
     assert walk_worst([], 0, 1) == (1, None)
+
+
+def test_a_match_takes_the_tokens_along_that_go_on_with_its_last_character() -> None:
+    tokens = ["a", "日", "", "", "本", "", "b"]
+    assert match_end(tokens, 1, "日") == 4
+    assert match_end(tokens, 1, "日本") == 6
+    assert match_end(tokens, 4, "本b") == 7

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspector.drawing.safe_text import visible
+from inspector.drawing.safe_text import CONTINUED, continues, visible
 from inspector.drawing.tokens import OUTLIER
 from inspector.tui.lines import Line, Piece, cut, left, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
@@ -120,7 +120,9 @@ class DetailPane(LinePane, can_focus=True):
 def title_pieces(facts: TokenFacts) -> tuple[Line, Line]:
     """The token, and where it is."""
     document, position = facts.text.document, facts.position
-    token = cut(f"'{compact(document.tokens[position])}'", 24)
+    begun = continues(document.tokens, position)
+    token = cut(f"'{compact(document.tokens[position if begun is None else begun])}'", 24)
+    token += "" if begun is None else f" {CONTINUED}"
     return [(token, "bold")], [(f"position {position} · id {document.token_ids[position]}", "")]
 
 

@@ -13,11 +13,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from inspector.drawing.safe_text import clusters, visible_lines
+from inspector.drawing.safe_text import CONTINUED, clusters, visible_lines
 
 MAX_WORD = 16
 """Cells. A longer tail is broken where the line ends rather than moved down as a whole."""
 TAB = "→   "
+CONTINUATION = ((CONTINUED, 1, False),)
+"""Of a token whose character stands on an earlier one."""
 
 
 class Piece(NamedTuple):
@@ -55,6 +57,7 @@ class TokenLayout:
         self._line_start = array("l", [0])  # First piece of each line.
         self._used = 0  # Cells used in the last line.
         self._word = 0  # Piece at which the last word of the last line begins.
+        self._foreign = False  # Whether the text so far ends with a character that may have several tokens.
 
     @property
     def n_lines(self) -> int:
@@ -66,7 +69,8 @@ class TokenLayout:
         first_changed = self.n_lines - 1
         for text in tokens:
             self._first_piece.append(len(self._text))
-            parts = visible_lines(text, tab=TAB)
+            parts = visible_lines(text, tab=TAB) if text or not self._foreign else CONTINUATION
+            self._foreign = not text[-1].isascii() if text else self._foreign
             begins_word = text[:1].isspace() or self._used == 0
             last = len(parts) - 1
             for index, (shown, cells, ends_line) in enumerate(parts):

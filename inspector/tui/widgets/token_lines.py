@@ -1,8 +1,8 @@
 """Turns the pieces of one line into a strip: levels, styles, marks, hits, cursor, selection; and the legend below them.
 
 Textual speaks of a selection in characters of the shown lines. What is copied is the text as shown, so that no escape
-sequence reaches a clipboard, with three differences: newlines and tabs are real again, lines that only the width of
-the pane broke are joined, and marks are left out.
+sequence reaches a clipboard, with four differences: newlines and tabs are real again, lines that only the width of
+the pane broke are joined, marks are left out, and so is what stands for a token without text.
 """
 
 from __future__ import annotations
@@ -146,6 +146,8 @@ def selected_text(layout: TokenLayout, tokens: Sequence[str], selection: Selecti
 
 
 def _copyable(shown: str, raw: str, *, whole: str) -> str:
+    if not raw:  # its character is on an earlier token
+        return ""
     if "\t" in raw:
         shown = shown.replace(TAB, "\t")
     if "\n" in raw and shown.endswith(NEWLINE) and whole.endswith(NEWLINE):

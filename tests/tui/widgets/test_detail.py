@@ -109,6 +109,12 @@ def test_hostile_tokens_are_shown_harmless() -> None:
     assert compact(" a") == " a"
 
 
+def test_a_token_within_a_character_names_the_character() -> None:
+    shown = facts(position=3)
+    shown.text.document.tokens[1:4] = ["語", "", ""]
+    assert texts([title_pieces(shown)[0]]) == ["'語' ⋯"]
+
+
 def detail(latents: list[Latent]) -> TokenDetail:
     return TokenDetail(
         source="context", context=0, position=0, sae_id="x", latents=latents, n_active=len(latents), guesses={}

@@ -153,3 +153,11 @@ def test_selected_cells_are_restyled_wide_ones_whole() -> None:
     assert result.cell_length == 6
     assert with_selection(strip, None, marked) is strip
     assert [bool(s.style and s.style.reverse) for s in with_selection(strip, (0, -1), marked)] == [True, True]
+
+
+def test_a_character_of_several_tokens_is_copied_once_and_whole() -> None:
+    tokens = ["a", " 日", "", "", "本", "", "!"]
+    for marks in (False, True):
+        layout = TokenLayout(40, marks=marks)
+        layout.extend(tokens)
+        assert selected_text(layout, tokens, SELECT_ALL) == "a 日本!"
