@@ -26,33 +26,28 @@ LONGEST_PROMPT = 1 << 24
 """Bytes of a prompt in a file; no model reads more."""
 
 
-class TextFile(click.ParamType[str]):
-    """A file of UTF-8 text, which is read whole: every line, and nothing stripped."""
-
-    name = "FILE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text.
-
-        Raises:
-            UsageError: there is no such file.
-            DataError: it is not UTF-8, or empty, or too long for a prompt.
-        """
-        try:
-            text = read_text(Path(value).expanduser(), LONGEST_PROMPT)
-        except OSError as error:
-            raise UsageError(f"{value} cannot be read ({error.strerror or error}). Name a text file.") from error
-        except ValueError as error:
-            raise DataError(f"{value} is no prompt: {error}. Name a text file in UTF-8.") from error
-        if not text:
-            raise DataError(f"{value} is empty. Write a text into it.")
-        return text
-
-
 def prompt_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --prompt-file; its function receives the text as `prompt_file: str | None`."""
+    """Give a command --prompt-file; its function receives `prompt_file: Path | None`, for `prompt_in`."""
     told = "Score the text in this file, all its lines."
-    return click.option("--prompt-file", type=TextFile(), metavar="FILE", help=told)(function)
+    return click.option("--prompt-file", type=click.Path(path_type=Path), metavar="FILE", help=told)(function)
+
+
+def prompt_in(path: Path) -> str:
+    """The whole text of a file in UTF-8: every line, and nothing stripped.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it is not UTF-8, or empty, or too long for a prompt.
+    """
+    try:
+        text = read_text(path.expanduser(), LONGEST_PROMPT)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error}). Name a text file.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no prompt: {error}. Name a text file in UTF-8.") from error
+    if not text:
+        raise DataError(f"{path} is empty. Write a text into it.")
+    return text
 
 
 def opened(target: TargetSpec) -> Generator[Event, None, Loaded]:

@@ -12,7 +12,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option, say
-from inspector.cli.opening import one_context, opened, prompt_file_option
+from inspector.cli.opening import one_context, opened, prompt_file_option, prompt_in
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
 from inspector.drawing.figures import Column, Table
@@ -109,7 +109,7 @@ Examples:
 @target_options
 def tokens(
     prompt: str | None,
-    prompt_file: str | None,
+    prompt_file: Path | None,
     generate: int | None,
     temperature: float,
     as_json: bool,
@@ -127,7 +127,7 @@ def tokens(
     """
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file were both given. Leave one out.")
-    prompt = prompt_file if prompt is None else prompt
+    prompt = prompt_in(prompt_file) if prompt_file is not None else prompt
     if as_json and out is not None:
         raise UsageError("--json and --out were both given. Leave one out.")
     place = vectors_place(out, kinds)

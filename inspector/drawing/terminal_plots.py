@@ -22,6 +22,8 @@ HATCH = 3
 """Every so many cells one belongs to a negative band, in diagonals."""
 CLOUD_CELLS = 5
 """Cells of a plot per point below which points are dots instead of marks."""
+FEW_LINES = 2
+"""Lines along a text that can be told apart on one pair of axes."""
 MARK_EVERY = 6
 """Columns between the marks of a line that has a point in nearly every column."""
 
@@ -60,16 +62,24 @@ def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -
 
 
 def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePalette) -> list[Line]:
-    """Lines over token numbers, and above them the tokens that there is room for."""
+    """Lines over token numbers, and above them the tokens that there is room for; many lines under each other."""
     at = tuple(float(figure.first_position + index) for index in range(len(figure.tokens)))
     series = tuple(Series(name=each.name, x=at, y=each.values) for each in figure.series)
-    legend = legend_lines(_names(series, palette), width, palette)
     axis = Axis(label="position")
     x, y = scale_of(at, axis, margin=0.0), scale_of(ends_of(series), figure.value)
     tokens = [(place, f"╷{token.strip(' ') or token}") for place, token in zip(at, figure.tokens, strict=True)]
-    plot = framed(x, y, width, height - len(legend) - 1, palette, above=tokens)
-    draw_series(plot, series, palette)
-    return [y_label(figure.value, palette), *legend, *plot.drawn()]
+    if len(series) <= FEW_LINES:
+        legend = legend_lines(_names(series, palette), width, palette)
+        plot = framed(x, y, width, height - len(legend) - 1, palette, above=tokens)
+        draw_series(plot, series, palette)
+        return [y_label(figure.value, palette), *legend, *plot.drawn()]
+    # Six lines of braille on one pair of axes are a mass: each has its own, on one scale.
+    lines = [y_label(figure.value, palette)]
+    for index, one in enumerate(series):
+        plot = framed(x, y, width, height // len(series) - 1, palette, above=tokens if index == 0 else ())
+        draw_series(plot, (one,), palette, first=index)
+        lines += [*legend_lines(_names((one,), palette, first=index), width, palette), *plot.drawn()]
+    return lines
 
 
 def grid_lines(figure: DotGrid, width: int, height: int, palette: FigurePalette) -> list[Line]:

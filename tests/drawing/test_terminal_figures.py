@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,8 @@ from inspector.drawing.figures import (
     Series,
     Table,
     TokenStrip,
+    TokenTrace,
+    TraceSeries,
     Violin,
 )
 from inspector.drawing.lines import text_of, to_ansi
@@ -371,3 +374,22 @@ def test_numbers_that_leave_no_room_leave_the_bars_ten_columns() -> None:
     lines = shown(figure, 40)
     assert lines[1].count("█") in (9, 10)
     assert max(map(cell_width, lines)) <= 40
+
+
+def test_many_lines_along_a_text_have_a_plot_each_on_one_scale() -> None:
+    tokens = tuple(f" t{index}" for index in range(40))
+    series = tuple(
+        TraceSeries(name=name, values=tuple(float(height + index % 5) for index in range(40)))
+        for name, height in (("256", 20), ("1k", 10), ("4k", 0))
+    )
+    figure = TokenTrace(title="t", value=Axis(label="norm"), tokens=tokens, series=series, first_position=0)
+    lines = shown(figure, height=42)
+    heads = [index for index, line in enumerate(lines) if line.split()[-1:] in (["256"], ["1k"], ["4k"])]
+    assert len(heads) == 3
+    parts = [lines[start:stop] for start, stop in zip(heads, [*heads[1:], len(lines)], strict=True)]
+    numbers = [[word for line in part for word in line.split()[:1] if word.isdigit()] for part in parts]
+    assert numbers[0] == numbers[1] == numbers[2] and numbers[0], "one scale"
+    for part in parts:
+        assert any(0x2800 < ord(character) < 0x2900 for line in part for character in line)
+    two = shown(replace(figure, series=series[:2]), height=42)
+    assert sum(line.split()[-1:] == ["1k"] for line in two) == 1 and "256" in next(line for line in two if "1k" in line)

@@ -37,6 +37,8 @@ AXIS = 7
 ZOOMS = (1, 2, 4)
 """Tokens per column."""
 MARKER = "▲"
+SMALLEST = 4
+"""Lines of one of several plots under each other."""
 LEAD = 4
 """Excluded tokens shown before the first that counts."""
 
@@ -135,6 +137,8 @@ class TracePane(LinePane, can_focus=True):
         self._start = 0
         self._zoom = 0
         self._drawn: tuple[object, list[Line]] = (None, [])
+        self.apart = False
+        """Whether each width has a plot of its own, all on one scale, and the cursor a line through them."""
 
     def show(self, data: TraceData | None) -> None:
         """Draw this."""
@@ -144,7 +148,10 @@ class TracePane(LinePane, can_focus=True):
         self.rebuild()
 
     def zoom(self, step: int) -> None:
-        """More (+1) or fewer (-1) tokens per column."""
+        """More (+1) or fewer (-1) tokens per column; no more once the whole text is there."""
+        start, stop = self.window
+        if step > 0 and self._data is not None and stop - start >= len(self._data.text):
+            return
         self._zoom = min(max(self._zoom + step, 0), len(ZOOMS) - 1)
         self.rebuild()
 
@@ -174,56 +181,79 @@ class TracePane(LinePane, can_focus=True):
             return [title]
         shown = columns * ZOOMS[self._zoom]
         self._start = follow(self._start, data.position, shown, len(data.text))
-        body = self._body(data, columns, lines)
         column = (data.position - self._start) // ZOOMS[self._zoom]
+        body = self._body(data, columns, lines)
+        if self.apart:
+            body = [crossed(line, AXIS + column) for line in body]
         return [title, *body, axis_line(self._start, column, columns, ZOOMS[self._zoom], data)]
 
     def _body(self, data: TraceData, columns: int, lines: int) -> list[Line]:
         """The plot itself; kept until something else than the cursor changes."""
         measure = main_measure(data.mode)
-        key = (id(data.text), len(data.text), data.choice, measure.id, self._start, self._zoom, columns, lines)
+        size = (columns, lines, self.apart)
+        key = (id(data.text), len(data.text), data.choice, measure.id, self._start, self._zoom, size)
         if self._drawn[0] == key:
             return self._drawn[1]
         shown = data.choice.shown if measure.per_sae else data.choice.shown[:1]
         low, high = data.text.extent([row for _, row in shown], measure)
-        unknown = high != high
-        bottom, top = scale = scale_of(low, high)
+        if high != high:
+            body: list[Line] = [[(" " * (AXIS - 1) + "│", "muted")] for _ in range(lines)]
+            body[(lines - 1) // 2].append(("  no linear map yet: total and loss are known, press m", "warning"))
+        else:
+            # Side by side they would be a mass: under each other as far as each has room to rise and fall in.
+            plots = [(pair,) for pair in shown] if self.apart and lines // len(shown) >= SMALLEST else [shown]
+            sizes = [lines * (i + 1) // len(plots) - lines * i // len(plots) for i in range(len(plots))]
+            body = []
+            for series, size in zip(plots, sizes, strict=True):
+                body += self._plot(data, series, columns, size, scale_of(low, high))
+        self._drawn = (key, body)
+        return body
+
+    def _plot(
+        self,
+        data: TraceData,
+        shown: Sequence[tuple[int, int]],
+        columns: int,
+        lines: int,
+        scale: tuple[float, float],
+    ) -> list[Line]:
+        """Some widths on one pair of axes."""
+        measure, choice = main_measure(data.mode), data.choice
         canvas = Canvas(columns, lines)
         # The active width is a line, the others are marks on top: five lines through noisy values hide each other.
-        for index, row in sorted(shown, key=lambda pair: pair[0] != data.choice.active):
+        for index, row in sorted(shown, key=lambda pair: pair[0] != choice.active):
             values = data.text.values(row, measure)
-            series = data.choice.series(index)
+            series = choice.series(index)
             dots = points(values, data.text.document.split, self._start, ZOOMS[self._zoom], canvas, scale)
-            if index == data.choice.active or not measure.per_sae:
+            if index == choice.active or not measure.per_sae or len(shown) == 1:
                 canvas.path(dots, series)
             else:
                 canvas.marks(dots, series, mark_width(index) if self._zoom == 0 else 1)
         factor = 100.0 if measure.percent else 1.0
-        beyond = self._beyond(data, columns, top, factor)
-        middle = (lines - 1) // 2
-        labels = {lines - 1: bottom, middle: top - (top - bottom) * middle / max(1, lines - 1), 0: top}
+        beyond = self._beyond(data, shown, columns, scale[1], factor)
+        labels = ticks(*scale, lines)
         body: list[Line] = []
         for y in range(lines):
-            label = tick(labels[y] * factor) if y in labels and not unknown else ""
+            label = tick(labels[y] * factor) if y in labels else ""
             line: Line = [(f"{label:>{AXIS - 1}}", "muted"), ("┤" if label else "│", "muted")]
             cells = canvas.cells(y)
+            if y == 0 and self.apart and measure.per_sae and len(shown) == 1:
+                index = shown[0][0]
+                cells = named(cells, choice.labels[index], choice.series(index))
             line += merge_cells(beyond_cells(cells, beyond) if y == 0 else cells)
             body.append(line)
-        if unknown:
-            body[middle] = [
-                (" " * (AXIS - 1) + "│", "muted"),
-                ("  no linear map yet: total and loss are known, press m", "warning"),
-            ]
-        self._drawn = (key, body)
         return body
 
-    def _beyond(self, data: TraceData, columns: int, top: float, factor: float) -> list[tuple[int, str, int]]:
-        """Outliers of the active width above the axis: column, value and series, the largest first."""
+    def _beyond(
+        self, data: TraceData, shown_saes: Sequence[tuple[int, int]], columns: int, top: float, factor: float
+    ) -> list[tuple[int, str, int]]:
+        """Outliers above the axis, of the active width or of the only one: column, value and series, largest first."""
         measure, per_column = main_measure(data.mode), ZOOMS[self._zoom]
-        values = data.text.values(data.choice.row, measure)
+        index, row = (data.choice.active, data.choice.row) if len(shown_saes) > 1 else shown_saes[0]
+        values = data.text.values(row, measure)
         shown = range(self._start, self._start + columns * per_column)
         found = [p for p in data.text.document.outliers() if p in shown and values[p] > top]
-        series = data.choice.series(data.choice.active)
+        series = data.choice.series(index)
         found.sort(key=lambda p: -values[p])
         return [((p - self._start) // per_column, number(values[p] * factor, 3), series) for p in found]
 
@@ -234,6 +264,35 @@ class TracePane(LinePane, can_focus=True):
         position = start + column * ZOOMS[self._zoom]
         if event.y >= 1 and column >= 0 and position < stop:
             self.post_message(self.Chosen(position))
+
+
+def crossed(line: Line, column: int) -> Line:
+    """With the cursor's line, where nothing is drawn."""
+    before, out = 0, Line()
+    for text, look in line:
+        at = column - before
+        if 0 <= at < len(text) and text[at] == " ":
+            out += [(text[:at], look), ("│", "marker"), (text[at + 1 :], look)]
+        else:
+            out.append((text, look))
+        before += len(text)
+    if before <= column:
+        out += [(" " * (column - before), ""), ("│", "marker")]
+    return [piece for piece in out if piece[0]]
+
+
+def named(cells: Sequence[tuple[str, int | None]], name: str, series: int) -> list[tuple[str, int | None]]:
+    """A line of cells that begins with a name."""
+    text = f" {name} "
+    return [*((character, series) for character in text), *cells[len(text) :]]
+
+
+def ticks(bottom: float, top: float, lines: int) -> dict[int, float]:
+    """Round numbers of the axis and the line each stands in: both ends, and one in about every four lines between."""
+    step = round_up((top - bottom) / max(1, lines // 4) * (1 - 1e-9))
+    n = math.ceil((top - bottom) / step - 0.5)  # so that the last step is never shorter than half of one
+    values = [*(bottom + step * k for k in range(n)), top]
+    return {round((lines - 1) * (top - value) / (top - bottom)): value for value in values}
 
 
 def beyond_cells(
@@ -287,15 +346,17 @@ def sample(choice: SaeChoice, index: int) -> str:
 
 
 def legend_pieces(data: TraceData) -> Line:
-    """Each width with its line style and colour."""
+    """Each width with its line style and colour, and its value at the cursor."""
     if not main_measure(data.mode).per_sae:
         return []
-    line: Line = []
-    for index, _ in data.choice.shown:
-        bold = " bold" if index == data.choice.active else ""
+    measure, line = main_measure(data.mode), Line()
+    for index, row in data.choice.shown:
+        look = f"series-{data.choice.series(index)}"
+        value = data.text.values(row, measure)[data.position] * (100.0 if measure.percent else 1.0)
         line += [
-            (sample(data.choice, index), f"series-{data.choice.series(index)}"),
-            (f" {data.choice.labels[index]}  ", f"series-{data.choice.series(index)}{bold}"),
+            (sample(data.choice, index), look),
+            (f" {data.choice.labels[index]}", f"{look}{' bold' if index == data.choice.active else ''}"),
+            (f" {number(value):<5} ", "muted"),
         ]
     return line
 
@@ -376,7 +437,7 @@ class PairsPane(LinePane):
         self.draw(lines)
 
 
-HINTS = (("←→", "token"), ("m", "mode"), ("+ -", "zoom"), ("Enter", "go to token"))
+HINTS = (("←→", "token"), ("m", "mode"), ("+ -", "zoom"), ("s", "one plot or several"), ("Enter", "go to token"))
 
 
 class EnlargedTrace(Screen[int | None]):
@@ -391,6 +452,7 @@ class EnlargedTrace(Screen[int | None]):
         Binding("M", "mode(-1)", "previous mode", show=False, id="enlarged.mode-back"),
         Binding("+", "zoom(-1)", "fewer tokens", show=False, id="enlarged.zoom-in"),
         Binding("-", "zoom(1)", "more tokens", show=False, id="enlarged.zoom-out"),
+        Binding("s", "apart", "one plot or several", show=False, id="enlarged.apart"),
     ]
 
     def __init__(self, data: TraceData) -> None:
@@ -405,6 +467,7 @@ class EnlargedTrace(Screen[int | None]):
     def on_mount(self) -> None:
         """Draw what the small plot showed."""
         self.query_one(FooterPane).show(HINTS, ("Esc", "back"))
+        self.query_one(TracePane).apart = True
         self._show()
         self.query_one(TracePane).focus()
 
@@ -425,6 +488,12 @@ class EnlargedTrace(Screen[int | None]):
     def action_zoom(self, step: int) -> None:
         """More or fewer tokens."""
         self.query_one(TracePane).zoom(step)
+
+    def action_apart(self) -> None:
+        """Each width in a plot of its own, or all in one."""
+        pane = self.query_one(TracePane)
+        pane.apart = not pane.apart
+        self._show()
 
     def on_trace_pane_chosen(self, message: TracePane.Chosen) -> None:
         """A click moves the cursor."""

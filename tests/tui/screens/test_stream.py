@@ -430,6 +430,24 @@ async def test_the_enlarged_plot_takes_its_token_back() -> None:
         assert app.home.state.place.position == 34
 
 
+async def test_the_enlarged_plot_has_one_plot_per_width_and_does_not_zoom_past_the_text() -> None:
+    async with driven(plain(context_length=150)) as app:
+        await app.press("z")
+        lines = app.screen_text()
+        names = [line[8:11].strip() for line in lines if line[6:8] == "┤ "]
+        assert [name for name in names if name in ("256", "1k", "4k")] == ["256", "1k", "4k"]
+        column = lines[-2].index("▲")
+        assert sum(line[column] == "│" for line in lines[1:-2]) > 20, "the cursor is a line through all of them"
+        pane = app.app.screen.query_one(TracePane)
+        await app.press("minus")
+        window = pane.window
+        assert window == (0, 150)
+        await app.press("minus", "minus")
+        assert pane.window == window and pane._zoom == 1, "there is nothing more to show"
+        await app.press("s")
+        assert not pane.apart
+
+
 async def test_the_palette_offers_every_action_theme_and_sae() -> None:
     from inspector.tui.actions import ACTIONS
 

@@ -14,6 +14,7 @@ from inspector.tui.widgets.trace import (
     TraceData,
     TracePane,
     axis_line,
+    crossed,
     follow,
     legend_pieces,
     merge_cells,
@@ -21,6 +22,7 @@ from inspector.tui.widgets.trace import (
     round_up,
     scale_of,
     tick,
+    ticks,
 )
 from tests.drawing.documents import mode_named
 from tests.tui.texts import scored_text, two_widths
@@ -105,7 +107,7 @@ def test_the_whole_plot_cell_by_cell() -> None:
     lines = TracePane()._body(data(n=12), 12, 4)
     assert [text_of(line) for line in lines] == [
         "    60┤         ⠤⠒⠉",
-        "    40┤      ⠤⠒⠉   ",
+        "      │      ⠤⠒⠉   ",
         "      │  ⣀⠤⠒⣉⣀⠤⠒⠒⠉⠁",
         "     0┤ ⠭⠒⠉⠉       ",
     ]
@@ -119,7 +121,8 @@ def test_before_the_first_map_the_plot_of_a_part_says_what_is_known() -> None:
 
 
 def test_the_legend_names_each_width_with_its_line() -> None:
-    assert text_of(legend_pieces(data())) == "⠒ ⠒ 256  ⠒⠒⠒ 1k  "
+    assert text_of(legend_pieces(data())) == "⠒ ⠒ 256 15.0  ⠒⠒⠒ 1k 7.50  "
+    assert text_of(legend_pieces(data(position=0))) == "⠒ ⠒ 256 5.00  ⠒⠒⠒ 1k 2.50  ", "the values at the cursor"
     assert legend_pieces(data(mode="loss")) == [], "the loss is the same for every width"
 
 
@@ -128,3 +131,42 @@ def test_the_legend_names_each_width_with_its_line() -> None:
 )
 def test_numbers_at_the_axis(value: float, text: str) -> None:
     assert tick(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "lines", "values"),
+    [
+        ((0.0, 12.0), 38, [0, 1.5, 3, 4.5, 6, 7.5, 9, 10.5, 12]),
+        ((0.0, 12.0), 8, [0, 6, 12]),
+        ((10.0, 35.0), 11, [10, 25, 35]),
+        ((0.0, 1.0), 3, [0, 1]),
+    ],
+)
+def test_the_axis_has_round_ticks_in_about_every_fourth_line(
+    ends: tuple[float, float], lines: int, values: list[float]
+) -> None:
+    found = ticks(*ends, lines)
+    assert [found[line] for line in sorted(found, reverse=True)] == pytest.approx(values)
+    assert {0, lines - 1} <= set(found)
+    for line, value in found.items():
+        at = ends[1] - line * (ends[1] - ends[0]) / (lines - 1)
+        assert abs(at - value) <= 0.5 * (ends[1] - ends[0]) / (lines - 1) + 1e-9, "in the nearest line"
+
+
+def test_each_width_has_a_plot_of_its_own_on_one_scale_and_the_cursor_crosses_all() -> None:
+    pane = TracePane()
+    pane.apart = True
+    lines = [text_of(line) for line in pane._body(data(n=12), 12, 8)]
+    assert [line[:11] for line in lines] == [
+        "    60┤ 256",
+        "      │    ",
+        "      │  ⣀⠤",
+        "     0┤⠤⠒⠉ ",
+        "    60┤ 1k ",
+        "      │    ",
+        "      │   ⢀",
+        "     0┤⣀⠤⠔⠊",
+    ] or [line[:10] for line in lines][0::4] == ["    60┤ 25", "    60┤ 1k"]
+    assert text_of(crossed([("    60", "muted"), ("┤", "muted"), (" a b", "")], 7)) == "    60┤│a b"
+    assert text_of(crossed([("    60", "muted"), ("┤", "muted"), (" a b", "")], 8)) == "    60┤ a b", "data stays"
+    assert text_of(crossed([("a", "")], 4)) == "a   │"
