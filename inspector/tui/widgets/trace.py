@@ -190,8 +190,8 @@ class TracePane(LinePane, can_focus=True):
     def _body(self, data: TraceData, columns: int, lines: int) -> list[Line]:
         """The plot itself; kept until something else than the cursor changes."""
         measure = main_measure(data.mode)
-        size = (columns, lines, self.apart)
-        key = (id(data.text), len(data.text), data.choice, measure.id, self._start, self._zoom, size)
+        room = (columns, lines, self.apart)
+        key = (id(data.text), len(data.text), data.choice, measure.id, self._start, self._zoom, room)
         if self._drawn[0] == key:
             return self._drawn[1]
         shown = data.choice.shown if measure.per_sae else data.choice.shown[:1]
