@@ -20,6 +20,7 @@ from inspector.spec import DEFAULT_TARGET, AppRequest, OpenApp, TargetSpec
 COMMANDS = {
     "run": "Measure experiments on a model and its SAEs, without a screen.",
     "tokens": "Print the per-token table behind the stream.",
+    "beside": "Compare two SAEs token by token.",
     "worst": "List the tokens that an SAE fails on.",
     "anatomy": "Show why an SAE fails on a token.",
     "latent": "Show one latent: where it is active and how strongly, what it writes, what is like it.",

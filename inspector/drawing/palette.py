@@ -64,6 +64,10 @@ class Endpoints:
     """Half and half; also the hue of the total."""
     loss: str
     """A token at the top level of loss."""
+    first: str
+    """A token on which the first of two SAEs has far more."""
+    second: str
+    """A token on which the second has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ class TokenPalette:
     """By ramp name, one style per size level."""
     shares: tuple[CellStyle, ...]
     """Of the mode that shows share alone: from all linear to all nonlinear."""
+    differences: tuple[CellStyle, ...]
+    """Of the mode that shows which of two SAEs has more: as many, from the first to the second."""
     plain: CellStyle
     """A token whose value is not known, and the space around tokens."""
     excluded: CellStyle

@@ -176,11 +176,14 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
     weak, strong = cells(
         [[_towards(to_oklab(ground), end, top, part) for end in (linear, nonlinear)] for part in SHARE_STRENGTHS]
     )
+    sides = [to_oklab(parse_hex(name)) for name in (endpoints.first, endpoints.second)]
+    some, much = cells([[_towards(to_oklab(ground), end, top, part) for end in sides] for part in SHARE_STRENGTHS])
     return TokenPalette(
         depth=depth,
         mixed=mixed,
         ramps=ramps,
         shares=(strong[0], weak[0], plain, weak[1], strong[1]),
+        differences=(much[0], some[0], plain, some[1], much[1]),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background),
         cursor=CellStyle(foreground=endpoints.background, background=endpoints.foreground, bold=True),
@@ -260,12 +263,13 @@ def _sixteen_palette() -> TokenPalette:
             CellStyle(foreground=black, background=bright),
         )
 
-    linear, nonlinear = ramp("cyan"), ramp("yellow")
+    linear, nonlinear, first, second = ramp("cyan"), ramp("yellow"), ramp("green"), ramp("magenta")
     return TokenPalette(
         depth="16",
         mixed=tuple(zip(linear, nonlinear, strict=True)),
         ramps={"total": ramp("white"), "linear": linear, "nonlinear": nonlinear, "loss": ramp("magenta")},
         shares=(linear[4], linear[1], plain, nonlinear[1], nonlinear[4]),
+        differences=(first[4], first[1], plain, second[1], second[4]),
         plain=plain,
         excluded=CellStyle(foreground="ansi_bright_black", background=black),
         cursor=CellStyle(foreground=black, background="ansi_bright_white", bold=True, underline=True),
@@ -289,6 +293,7 @@ def _colourless_palette(endpoints: Endpoints) -> TokenPalette:
         mixed=tuple((size, size, under) for size, under in zip(ramp, lined, strict=True)),
         ramps={"total": ramp, "linear": ramp, "nonlinear": lined, "loss": ramp},
         shares=(plain, plain, plain, lined[1], lined[-1]),
+        differences=(plain, plain, plain, lined[1], lined[-1]),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background, dim=True),
         cursor=CellStyle(foreground=plain.foreground, background=plain.background, bold=True, reverse=True),
@@ -305,5 +310,7 @@ DEFAULT_ENDPOINTS = Endpoints(
     middle="#c89eaa",
     nonlinear="#f98d1a",
     loss="#7fc9a8",
+    first="#7fbc41",
+    second="#e377b8",
 )
 """Those of the default theme, for widgets and tests that have no theme at hand."""

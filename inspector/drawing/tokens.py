@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import NamedTuple
 
@@ -303,6 +303,59 @@ MODES: tuple[TokenMode, ...] = (
     TokenMode(id="loss", title=LOSS.title, meaning=LOSS.meaning, size=LOSS, ramp="loss"),
 )
 DEFAULT_MODE = MODES[0]
+
+
+def difference(measure: Measure, first: float, second: float) -> float:
+    """How much larger the second value is, -1 to 1: of shares in points, of anything else in parts of the larger one.
+
+    NaN where one is not known.
+    """
+    if measure.upper_limit is not None:
+        return second - first
+    larger = max(first, second)
+    return (second - first) / larger if larger > 0 else second - first
+
+
+def difference_mode(measure: Measure, first: str, second: str) -> TokenMode:
+    """The mode in which the one SAE of `difference_document` is shown.
+
+    Args:
+        measure: what is compared.
+        first: short name of an SAE.
+        second: of the other.
+    """
+    parts = "points" if measure.upper_limit is not None else "parts of the larger one"
+    return TokenMode(
+        id="difference",
+        title=f"{measure.title}: larger for {first} or for {second}",
+        meaning=f"By how much the {measure.title} differs, in {parts}.",
+        share=Measure(
+            id="difference",
+            title=f"{measure.title}: {first} is larger ◂ ▸ {second} is larger",
+            unit="%",
+            meaning=f"Negative where {first} has more, positive where {second} has.",
+            value=lambda token: token.sae_error_norm,
+            needs_map=measure.needs_map,
+            upper_limit=1.0,
+            edges=lambda _: (-0.3, -0.1, 0.1, 0.3),
+        ),
+    )
+
+
+def difference_document(
+    document: TokenDocument, measure: Measure, first: Sequence[float], second: Sequence[float]
+) -> TokenDocument:
+    """The same tokens with the difference of two SAEs' values in the place of an SAE's scores.
+
+    Args:
+        document: the tokens.
+        measure: of which the values are.
+        first: one value per token.
+        second: likewise.
+    """
+    values = array("f", [difference(measure, a, b) for a, b in zip(first, second, strict=True)])
+    column = SaeColumns(l0=values, sae_error_norm=values, linear_error_norm=values, nonlinear_error_norm=values)
+    return replace(document, saes=(column,))
 
 
 def next_mode(mode: TokenMode, step: int = 1) -> TokenMode:

@@ -81,6 +81,7 @@ ACTIONS = actions_of(
     # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
     ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
     ("jobs", "J", "app.open_screen('jobs')", "Jobs: what runs and what ran", "jobs"),
+    ("beside", "D", "beside", "Two SAEs side by side, token by token", "two SAEs"),
     ("latent", "L", "latent", "The strongest latent here", "latent"),
     ("worst-tokens", "w", "app.open_screen('worst')", "Worst tokens: which ones the SAE fails on", "worst tokens"),
     ("note", "*", "note", "Bookmark or note on this token", "note"),

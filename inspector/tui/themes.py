@@ -105,6 +105,8 @@ class Theme(TextualTheme):
             middle=self.tokens.get("middle", text),
             nonlinear=self.tokens.get("nonlinear", text),
             loss=self.tokens.get("loss", text),
+            first=self.variables.get("series-1", text),
+            second=self.variables.get("series-9", text),
         )
 
 

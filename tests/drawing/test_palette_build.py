@@ -133,7 +133,7 @@ def test_levels_stay_apart_for_every_eye(built: tuple[Theme, TokenPalette], defi
 @pytest.mark.parametrize("deficiency", [None, *MACHADO_2009])
 def test_steps_of_each_ramp_stay_apart_for_every_eye(built: tuple[Theme, TokenPalette], deficiency: str | None) -> None:
     _, palette = built
-    for ramp in (*palette.ramps.values(), palette.shares):
+    for ramp in (*palette.ramps.values(), palette.shares, palette.differences):
         colours = [seen_with(deficiency, fill(cell, palette.depth)) for cell in ramp]
         assert min(distance(one, other) for one, other in combinations(colours, 2)) >= SMALLEST[palette.depth]
 
@@ -156,7 +156,7 @@ def test_sizes_are_equally_light_whatever_the_share_in_24_bit(built: tuple[Theme
 
 def test_text_can_be_read_on_every_cell(built: tuple[Theme, TokenPalette]) -> None:
     _, palette = built
-    cells = [*filled(palette), *palette.shares, palette.plain, palette.cursor]
+    cells = [*filled(palette), *palette.shares, *palette.differences, palette.plain, palette.cursor]
     cells += [cell for ramp in palette.ramps.values() for cell in ramp]
     for cell in cells:
         assert contrast(parse_hex(cell.foreground), parse_hex(cell.background)) >= MIN_CONTRAST, cell

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from inspector.drawing.palette import TokenPalette
     from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.store.notes import Subject
+    from inspector.tui.documents import ScoredText
     from inspector.tui.own_texts import OwnText
     from inspector.tui.screens.help import PaneHelp
 
@@ -90,11 +91,13 @@ class StreamScreen(ActionScreen):
         super().__init__()
         self.state = state
         self.session_changed: Signal[SessionView] = Signal(self, "session-changed")
+        self.text_changed: Signal[ScoredText] = Signal(self, "text-changed")
+        """Another text, or better scores of the same, for a screen above this one."""
         self._connect = connect
         self._palette = palette
         self._marks_wanted = marks
         self._talk = Conversation()
-        self._told_session = state.session
+        self._told_session, self._told_text = state.session, state.text
         self._delays: dict[str, Timer] = {}
         """One of each name at most."""
         self._latest: dict[Purpose, tuple[Question | None, float]] = {}
@@ -208,6 +211,9 @@ class StreamScreen(ActionScreen):
         if self._told_session is not self.session:
             self._told_session = self.session
             self.session_changed.publish(self.session)
+        if self._told_text is not state.text and state.text is not None:
+            self._told_text = state.text
+            self.text_changed.publish(state.text)
 
     def _ask_soon(self, purpose: Purpose, question: Question) -> None:
         """At once, or, while questions of its kind follow each other quickly, when they have come to rest."""
@@ -228,7 +234,8 @@ class StreamScreen(ActionScreen):
             self._delays[name] = self.set_timer(seconds, partial(self._due, name, call))
 
     def _due(self, name: str, call: Callable[[], object]) -> None:
-        del self._delays[name]
+        if self._delays.pop(name, None) is None:
+            return  # stopped when its call was already under way
         self.call_later(call)  # in its turn among the other messages; a timer calls from a task of its own
 
     def _stop(self, name: str) -> None:
@@ -425,6 +432,12 @@ class StreamScreen(ActionScreen):
             ready.model, ready.text, place.source, place.context, at, ready.target, token=tokens[at],
             hook_name=ready.hook_name, sae=choice.sae.sae_id, numbers=numbers, **around,
         )  # fmt: skip
+
+    async def action_beside(self) -> None:
+        """Two SAEs side by side, on the text and the token that are shown."""
+        if self.state.text is not None and self.state.choice is not None:
+            module = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.beside")
+            self.app.push_screen(module.BesideScreen(self))
 
     def action_copy_token(self) -> None:
         """The numbers of the token under the cursor, for each enabled SAE."""
