@@ -26,7 +26,7 @@ from inspector.drawing.tokens import (
 )
 from inspector.options import width_label
 from inspector.tui.actions import actions_of
-from inspector.tui.documents import main_measure, number_on_screen, table
+from inspector.tui.documents import WORST_PER_CONTEXT, main_measure, number_on_screen, table
 from inspector.tui.lines import Line, cut, left, number
 from inspector.tui.screens.base import ActionScreen
 from inspector.tui.screens.help import PaneHelp
@@ -271,10 +271,10 @@ class BesideScreen(ActionScreen):
         return [*lines, apart, [(cut(told, width), "muted")]]
 
     def _ranked(self) -> list[int]:
-        """Positions of the tokens that count, the largest difference first."""
+        """Positions of the tokens that differ most, the largest difference first; as many as the Stream's worst."""
         first, second = (self.text.values(row, self.measure) for row in self.rows)
         by = {p: difference(self.measure, first[p], second[p]) for p in self.text.document.included()}
-        return sorted((p for p, value in by.items() if value == value), key=lambda p: (-abs(by[p]), p))
+        return sorted((p for p, v in by.items() if v == v), key=lambda p: (-abs(by[p]), p))[:WORST_PER_CONTEXT]
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
