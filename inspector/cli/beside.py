@@ -135,9 +135,13 @@ def beside_row(measure: Measure, first: Row, second: Row) -> dict[str, Any]:
     values = []
     for letter, of in (("a", first), ("b", second)):
         scalars = TokenScalars(
-            *(float("nan") if of[name] is None else of[name] for name in ("loss", "x_norm", "l0")),
-            of["sae_error_norm"], of["linear_error_norm"], of["nonlinear_error_norm"],
-        )  # fmt: skip
+            loss=float("nan") if of["loss"] is None else of["loss"],
+            x_norm=of["x_norm"],
+            l0=of["l0"],
+            sae_error_norm=of["sae_error_norm"],
+            linear_error_norm=of["linear_error_norm"],
+            nonlinear_error_norm=of["nonlinear_error_norm"],
+        )
         row[f"{letter}_l0"] = of["l0"]
         for each in COMPARED.values():
             row[f"{letter}_{each.id}"] = _known(each.value(scalars))
