@@ -5,8 +5,10 @@ background, so size is readable without any hue; hue walks from blue-like to ora
 blindness keeps apart. Level 0 ("smaller than the first edge") is plain text: what is small should be quiet, and plain
 cells cost no bytes. Where colour is scarce there are fewer levels, and the mark after each token says the same.
 
-The colours of figures are taken from the same palette, so that a theme is said once. Series are told apart by colour
-and by the mark of their points; values by colour and by the printed number.
+The colours of figures are taken from the same palette, so that a theme is said once and a colour means one thing on
+every screen: linear error, nonlinear error, an SAE's width (a run of nine from narrow to wide, for other series too),
+or in greys how large any other value is. Series are told apart by the mark of their points as well, values by the
+printed number.
 """
 
 from __future__ import annotations
@@ -26,6 +28,23 @@ nonlinear, both are about equal. No character of any language or code is among t
 there. What is small stays blank."""
 CONSOLE_MARKS = (" ┤╡╢╣", " ┼╪╫╬", " ├╞╟╠")
 """The same for terminals whose font has no braille (the Linux console): the arms point to the side."""
+WIDTHS_DARK = ("#fffbf2", "#ebe06d", "#4dc20f", "#369640", "#b9d1ac", "#f1a9f8", "#a567fd", "#d980ca", "#e24fb2")
+WIDTHS_LIGHT = ("#3a2601", "#147003", "#217e3d", "#0f5152", "#716980", "#575584", "#5815bb", "#a42a9e", "#950136")
+"""From narrow to wide, on a dark ground and on a light one; none has the hue of linear or nonlinear error. Chosen by a
+search over OKLab: of two to six widths any two keep 0.08 apart for every common colour blindness (`distance`)."""
+WIDTHS_ANSI = tuple(
+    f"ansi_{name}"
+    for name in ("bright_white", "bright_white", "green", "bright_green", "white", "bright_magenta", "bright_magenta",
+                 "magenta", "magenta")
+)  # fmt: skip
+N_SERIES = len(WIDTHS_DARK)
+
+
+def place_in_run(index: int, n: int) -> int:
+    """Which colour of the run the width or series with this number has among so many: they are spread over it."""
+    return round(index * (N_SERIES - 1) / max(1, n - 1)) if n <= N_SERIES else index % N_SERIES
+
+
 MIN_CONTRAST = 4.5
 """WCAG AA for text."""
 
@@ -64,10 +83,8 @@ class Endpoints:
     """Half and half; also the hue of the total."""
     loss: str
     """A token at the top level of loss."""
-    first: str
-    """A token on which the first of two SAEs has far more."""
-    second: str
-    """A token on which the second has."""
+    widths: tuple[str, ...]
+    """Of the SAEs, from narrow to wide; two of them are also the sides on which one of two SAEs has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +100,8 @@ class TokenPalette:
     """Of the mode that shows share alone: from all linear to all nonlinear."""
     differences: tuple[CellStyle, ...]
     """Of the mode that shows which of two SAEs has more: as many, from the first to the second."""
+    widths: tuple[CellStyle, ...]
+    """Foregrounds of the SAEs by width."""
     plain: CellStyle
     """A token whose value is not known, and the space around tokens."""
     excluded: CellStyle
@@ -178,14 +197,18 @@ class FigurePalette:
     strong: CellStyle
     """Titles."""
     series: tuple[CellStyle, ...]
-    """Foreground of lines and bars; repeats after the last."""
+    """Foregrounds of lines and bars: those of the widths."""
+    linear: CellStyle
+    nonlinear: CellStyle
     ramp: tuple[CellStyle, ...]
-    """Filled cells for a value, from small to large; every one readable. A single one: no colours."""
+    """Filled cells for a value, from small to large, in greys; every one readable. A single one: no colours."""
     coloured: bool
 
-    def of_series(self, index: int) -> CellStyle:
-        """Style of the series with this number."""
-        return self.series[index % len(self.series)]
+    def of_series(self, index: int, name: str = "", n: int = N_SERIES) -> CellStyle:
+        """Style of the series with this number among `n`; one that is named after a part of the error has its hue."""
+        if "nonlinear" in name:
+            return self.nonlinear
+        return self.linear if "linear" in name else self.series[place_in_run(index, n) % len(self.series)]
 
     def of_value(self, value: float, low: float, high: float) -> CellStyle:
         """Style of a value between two ends; outside it is that of the nearer end."""
@@ -197,25 +220,23 @@ def figure_palette(palette: TokenPalette) -> FigurePalette:
     plain = palette.plain
     strong = CellStyle(foreground=plain.foreground, background=plain.background, bold=True)
     coloured = palette.depth != "none"
-    ramp = palette.ramps["nonlinear"] if coloured else (plain,)
+    ramp = palette.ramps["value"] if coloured else (plain,)
     return FigurePalette(
         plain=plain,
         # Bright black is unreadable on many terminals, and so is its grey where there is no colour.
         quiet=palette.excluded if palette.depth in ("truecolor", "256") else plain,
         strong=strong,
-        series=_series(palette) if coloured else (plain,),
+        series=palette.widths if coloured else (plain,),
+        linear=_hue(palette, "linear"),
+        nonlinear=_hue(palette, "nonlinear"),
         ramp=ramp,
         coloured=coloured,
     )
 
 
-def _series(palette: TokenPalette) -> tuple[CellStyle, ...]:
-    """Ends of the ramps as foregrounds: linear, nonlinear, loss, total, then darker ones of the same."""
-    ground = palette.plain.background
-    if palette.depth == "16":
-        names = ("cyan", "yellow", "bright_magenta", "white", "bright_green", "bright_red")
-        return tuple(CellStyle(foreground=f"ansi_{name}", background=ground) for name in names)
-    kinds = ("linear", "nonlinear", "loss", "total")
-    tops = [palette.ramps[kind][-1].background for kind in kinds]
-    lower = [palette.ramps[kind][-3].background for kind in kinds]
-    return tuple(CellStyle(foreground=colour, background=ground) for colour in (*tops, *lower))
+def _hue(palette: TokenPalette, ramp: str) -> CellStyle:
+    """The top of a ramp as a foreground."""
+    top, plain = palette.ramps[ramp][-1], palette.plain
+    if palette.depth == "none":
+        return plain
+    return CellStyle(foreground=top.background, background=plain.background)

@@ -14,7 +14,7 @@ import re
 from functools import cache
 from math import dist, hypot
 
-from inspector.drawing.palette import MIN_CONTRAST, CellStyle, Depth, Endpoints, TokenPalette
+from inspector.drawing.palette import MIN_CONTRAST, WIDTHS_ANSI, WIDTHS_DARK, CellStyle, Depth, Endpoints, TokenPalette
 
 RGB = tuple[int, int, int]
 """Red, green, blue of sRGB, 0 to 255."""
@@ -124,6 +124,8 @@ FIXED_256: tuple[RGB, ...] = _table_256()
 
 SIZES, SHARES = 8, 5
 SIZES_256, SHARES_256 = 6, 3
+FAR_APART = (2, 7)
+"""Two colours of the widths' run that every eye keeps apart, also as fills of two strengths and in 256 colours."""
 QUIET_SIZES = 2
 """Up to this size 24-bit palettes show three shares instead of five."""
 N_SHARE_LEVELS = 5
@@ -171,12 +173,20 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
     mixed = ((plain,) * shares, *(tuple(row) for row in rows))
     ramps = {
         name: (plain, *(row[0] for row in cells([[level(end, size)] for size in range(1, sizes)])))
-        for name, end in (("total", middle), ("linear", linear), ("nonlinear", nonlinear), ("loss", loss))
+        for name, end in (
+            ("total", middle),
+            ("linear", linear),
+            ("nonlinear", nonlinear),
+            ("loss", loss),
+            ("value", (top, 0.0, 0.0)),
+        )
     }
     weak, strong = cells(
         [[_towards(to_oklab(ground), end, top, part) for end in (linear, nonlinear)] for part in SHARE_STRENGTHS]
     )
-    sides = [to_oklab(parse_hex(name)) for name in (endpoints.first, endpoints.second)]
+    sides = [
+        to_oklab(parse_hex(name)) for name in (endpoints.widths[2], endpoints.widths[7])
+    ]  # as far apart as any two
     some, much = cells([[_towards(to_oklab(ground), end, top, part) for end in sides] for part in SHARE_STRENGTHS])
     return TokenPalette(
         depth=depth,
@@ -184,6 +194,7 @@ def _rgb_palette(endpoints: Endpoints, depth: Depth, sizes: int, shares: int, *,
         ramps=ramps,
         shares=(strong[0], weak[0], plain, weak[1], strong[1]),
         differences=(much[0], some[0], plain, some[1], much[1]),
+        widths=tuple(CellStyle(foreground=name, background=endpoints.background) for name in endpoints.widths),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background),
         cursor=CellStyle(foreground=endpoints.background, background=endpoints.foreground, bold=True),
@@ -267,9 +278,16 @@ def _sixteen_palette() -> TokenPalette:
     return TokenPalette(
         depth="16",
         mixed=tuple(zip(linear, nonlinear, strict=True)),
-        ramps={"total": ramp("white"), "linear": linear, "nonlinear": nonlinear, "loss": ramp("magenta")},
+        ramps={
+            "total": ramp("white"),
+            "linear": linear,
+            "nonlinear": nonlinear,
+            "loss": ramp("magenta"),
+            "value": ramp("white"),
+        },
         shares=(linear[4], linear[1], plain, nonlinear[1], nonlinear[4]),
         differences=(first[4], first[1], plain, second[1], second[4]),
+        widths=tuple(CellStyle(foreground=name, background=black) for name in WIDTHS_ANSI),
         plain=plain,
         excluded=CellStyle(foreground="ansi_bright_black", background=black),
         cursor=CellStyle(foreground=black, background="ansi_bright_white", bold=True, underline=True),
@@ -291,9 +309,10 @@ def _colourless_palette(endpoints: Endpoints) -> TokenPalette:
     return TokenPalette(
         depth="none",
         mixed=tuple((size, size, under) for size, under in zip(ramp, lined, strict=True)),
-        ramps={"total": ramp, "linear": ramp, "nonlinear": lined, "loss": ramp},
+        ramps={"total": ramp, "linear": ramp, "nonlinear": lined, "loss": ramp, "value": ramp},
         shares=(plain, plain, plain, lined[1], lined[-1]),
         differences=(plain, plain, plain, lined[1], lined[-1]),
+        widths=(plain,),
         plain=plain,
         excluded=CellStyle(foreground=endpoints.muted, background=endpoints.background, dim=True),
         cursor=CellStyle(foreground=plain.foreground, background=plain.background, bold=True, reverse=True),
@@ -310,7 +329,6 @@ DEFAULT_ENDPOINTS = Endpoints(
     middle="#c89eaa",
     nonlinear="#f98d1a",
     loss="#7fc9a8",
-    first="#7fbc41",
-    second="#e377b8",
+    widths=WIDTHS_DARK,
 )
 """Those of the default theme, for widgets and tests that have no theme at hand."""

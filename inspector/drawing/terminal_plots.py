@@ -47,7 +47,7 @@ def band_lines(figure: Bands, width: int, height: int, palette: FigurePalette) -
         band = figure.bands[index]
         below = sum(value < 0.0 for value in band.values if value is not None)
         said = f" (hatched: negative at {below} of {len(band.values)})" if below else ""
-        names.append((f"{_fill(index) * 2} {visible(band.name)}{said}", palette.of_series(index)))
+        names.append((f"{_fill(index) * 2} {visible(band.name)}{said}", palette.of_series(index, band.name, shift)))
     if any(figure.extrapolated):
         names.append(("every other cell: extrapolated", palette.quiet))
     names += [(text, palette.strong) for text, _ in _names(figure.points, palette, first=shift)]
@@ -77,8 +77,9 @@ def trace_lines(figure: TokenTrace, width: int, height: int, palette: FigurePale
     lines = [y_label(figure.value, palette)]
     for index, one in enumerate(series):
         plot = framed(x, y, width, height // len(series) - 1, palette, above=tokens if index == 0 else ())
-        draw_series(plot, (one,), palette, first=index)
-        lines += [*legend_lines(_names((one,), palette, first=index), width, palette), *plot.drawn()]
+        draw_series(plot, (one,), palette, first=index, of=len(series))
+        name = _names((one,), palette, first=index, of=len(series))
+        lines += [*legend_lines(name, width, palette), *plot.drawn()]
     return lines
 
 
@@ -193,6 +194,7 @@ def draw_series(
     *,
     first: int = 0,
     style: CellStyle | None = None,
+    of: int = 0,
 ) -> None:
     """Lines, then intervals, then points over both; a number that is not defined is a cross at the bottom.
 
@@ -202,12 +204,15 @@ def draw_series(
         palette: styles.
         first: number of the first series, for its colour and mark.
         style: of the marks; None: each in its series' own.
+        of: how many series there are in all; 0: these.
     """
+    of = of or first + len(all_series)
     shown = [thinned(series, plot.x, 2 * plot.columns) for series in all_series]
     clouds = [_is_cloud(series, plot.columns, plot.lines) for series in shown]
     # Clouds come first: a line through one stays a line.
     for index in sorted(range(len(shown)), key=lambda index: not clouds[index]):
-        series, colour = shown[index], palette.of_series(first + index)
+        series = shown[index]
+        colour = palette.of_series(first + index, series.name, of)
         points = list(zip(series.x, series.y, strict=True))
         if series.style == "line":
             plot.path(points, colour)
@@ -218,7 +223,7 @@ def draw_series(
         intervals = zip(series.x, series.low, series.high, strict=False)
         plot.strokes([((at, low), (at, high)) for at, low, high in intervals], colour)
     for index, (series, cloud) in enumerate(zip(shown, clouds, strict=True), first):
-        colour = style or palette.of_series(index)
+        colour = style or palette.of_series(index, series.name, of)
         points = list(zip(series.x, series.y, strict=True))
         plot.marks([(at, plot.y.low) for at, y in points if y is None or not math.isfinite(y)], MISSING, colour)
         if not cloud:
@@ -257,7 +262,12 @@ def _dotted(points: Sequence[Point], plot: Plot) -> list[Point]:
 
 
 def _names(
-    all_series: Sequence[Series], palette: FigurePalette, *, first: int = 0, room: tuple[int, int] | None = None
+    all_series: Sequence[Series],
+    palette: FigurePalette,
+    *,
+    first: int = 0,
+    room: tuple[int, int] | None = None,
+    of: int = 0,
 ) -> list[Run]:
     """Each series with its sign.
 
@@ -266,15 +276,18 @@ def _names(
         palette: styles.
         first: number of the first.
         room: columns and lines there will be, about; None: so many that every point has its mark.
+        of: as of `draw_series`.
     """
     names = []
+    of = of or first + len(all_series)
     for index, series in enumerate(all_series, first):
+        style = palette.of_series(index, series.name, of)
         if room is not None and _is_cloud(series, *room):
-            names.append((f"⠂⠄⠂ {visible(series.name)}", palette.of_series(index)))
+            names.append((f"⠂⠄⠂ {visible(series.name)}", style))
             continue
         dots = "⠄⠄" if series.style == "dotted" else "" if series.style == "points" else "⠒⠒"
         sign = f"{dots[:1]}{MARKS[index % len(MARKS)]}{dots[1:]}"
-        names.append((f"{sign} {visible(series.name)}", palette.of_series(index)))
+        names.append((f"{sign} {visible(series.name)}", style))
     if room is not None and any(is_thicket(series, 2 * room[0]) for series in all_series):
         names.append((SAID, palette.quiet))
     if any(y is None for series in all_series for y in series.y):
@@ -303,7 +316,7 @@ def _fill_bands(plot: Plot, figure: Bands, edges: Sequence[Sequence[float]], pal
             if index is not None and not (beyond and (column + line) % 2):
                 cells[index].append((plot.x.value(across), value))
     for index, points in enumerate(cells):
-        plot.marks(points, _fill(index), palette.of_series(index))
+        plot.marks(points, _fill(index), palette.of_series(index, figure.bands[index].name, len(cells)))
 
 
 def _band_at(edges: Sequence[float], value: float, *, hatched: bool) -> int | None:

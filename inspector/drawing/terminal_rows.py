@@ -66,7 +66,10 @@ def bars_lines(figure: Bars, width: int, palette: FigurePalette) -> list[Line]:
 def grouped_lines(figure: GroupedBars, width: int, palette: FigurePalette) -> list[Line]:
     """A heading per group, under it one line per bar; marks stand across the bars where they lie."""
     signs = _mark_signs(mark for series in figure.bars for mark in series.marks)
-    looks = [(FILLS[index % len(FILLS)], palette.of_series(index)) for index in range(len(figure.bars))]
+    looks = [
+        (FILLS[index % len(FILLS)], palette.of_series(index, series.name, len(figure.bars)))
+        for index, series in enumerate(figure.bars)
+    ]
     bars = []
     for g, group in enumerate(figure.groups):
         bars.append(_Bar(name=group, style=palette.strong))
@@ -108,7 +111,7 @@ def violin_lines(figure: Violin, width: int, palette: FigurePalette) -> list[Lin
     plot = _lying(names, beside, scale, VIOLIN_LINES * len(shown), width, palette)
     for index, (sample, middle) in enumerate(zip(shown, middles, strict=True)):
         if sample:
-            plot.strokes(_density(sample, plot, middle), palette.of_series(index))
+            plot.strokes(_density(sample, plot, middle), palette.of_series(index, figure.labels[index], len(shown)))
             plot.marks([(statistics.median(sample), middle)], "┃", palette.strong)
         else:
             plot.text((0, int(middle)), "no defined number", palette.quiet)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from inspector.drawing.palette import place_in_run
 from inspector.options import width_label
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from inspector.spec import SaeRef
 
 Source = Literal["context", "prompt", "generated"]
-N_SERIES = 9
-"""Colours that tell widths apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ class SaeChoice:
         """Number, 0 to 8, of a width's colour: the colours run from the narrowest to the widest, however many there
         are.
         """
-        return round(index * (N_SERIES - 1) / max(1, len(self.rows) - 1))
+        return place_in_run(index, len(self.rows))
 
     def press(self, index: int) -> SaeChoice:
         """A number key: enable and activate a width; pressed on the active one, disable it.

@@ -13,9 +13,9 @@ its name, the key and the nearest known one, and left out; it never stops the pr
     [variables]                         optional: any Textual theme variable, such as border-blurred
     [tokens]                            muted; and, unless ansi: linear middle nonlinear loss
 
-Beside Textual's own colours a theme has the two parts of the error and a run of nine for the widths. These run from
-narrow to wide through green, grey and magenta: ordered, kept apart by every common colour blindness, and none of them
-the hue of linear or nonlinear error. Line styles say the same without colour.
+Beside Textual's own colours a theme has the two parts of the error and a run of nine for the widths
+(`inspector.drawing.palette`): kept apart by every common colour blindness, and none of them the hue of linear or
+nonlinear error. Line styles say the same without colour. The accent, which keys and focus have, is no hue at all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ from textual.theme import Theme as TextualTheme
 import inspector
 from inspector.disk.files import read_text
 from inspector.disk.folders import user_folder
-from inspector.drawing.palette import CONSOLE_MARKS, Depth, Endpoints, TokenPalette
+from inspector.drawing.palette import (
+    CONSOLE_MARKS,
+    N_SERIES,
+    WIDTHS_ANSI,
+    WIDTHS_DARK,
+    WIDTHS_LIGHT,
+    Depth,
+    Endpoints,
+    TokenPalette,
+)
 from inspector.drawing.palette_build import build_palette
 from inspector.errors import UsageError, nearest
 
@@ -57,15 +66,6 @@ ANSI_NAMES = tuple(
 )
 
 
-SERIES_DARK = ("#a6d96a", "#7fbc41", "#b8e186", "#dbe8c8", "#e8e8e8", "#f1d3e6", "#f1a7d6", "#e377b8", "#d6409f")
-SERIES_LIGHT = ("#276419", "#3b7d1f", "#4d9221", "#5c7a45", "#444444", "#94597f", "#b0418a", "#c51b7d", "#8e0152")
-SERIES_ANSI = tuple(
-    f"ansi_{name}"
-    for name in ("green", "green", "bright_green", "bright_green", "white", "bright_white", "bright_magenta",
-                 "bright_magenta", "magenta")
-)  # fmt: skip
-
-
 def _variables(linear: str, nonlinear: str, series: tuple[str, ...]) -> dict[str, str]:
     return {
         "linear-error": linear,
@@ -74,7 +74,7 @@ def _variables(linear: str, nonlinear: str, series: tuple[str, ...]) -> dict[str
     }
 
 
-DEFAULTS = _variables("#5fb4f5", "#f5a623", SERIES_DARK)
+DEFAULTS = _variables("#5fb4f5", "#f5a623", WIDTHS_DARK)
 """For a theme that is none of ours."""
 
 
@@ -105,8 +105,7 @@ class Theme(TextualTheme):
             middle=self.tokens.get("middle", text),
             nonlinear=self.tokens.get("nonlinear", text),
             loss=self.tokens.get("loss", text),
-            first=self.variables.get("series-1", text),
-            second=self.variables.get("series-9", text),
+            widths=tuple(self.variables[f"series-{number}"] for number in range(1, N_SERIES + 1)),
         )
 
 
@@ -134,11 +133,11 @@ def load_theme(path: Path) -> Theme:
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
         raise UsageError(f"Theme {path}: [variables] must hold names with text in quotes. Found {variables!r}.")
     if ansi:
-        ours = _variables("ansi_cyan", "ansi_yellow", SERIES_ANSI)
+        ours = _variables("ansi_cyan", "ansi_yellow", WIDTHS_ANSI)
         # Textual's own style sheet asks themes of 16 colours for these two.
         ours |= {"ansi-background": colours["background"], "ansi-foreground": colours["foreground"]}
     else:
-        ours = _variables(tokens["linear"], tokens["nonlinear"], SERIES_DARK if content["dark"] else SERIES_LIGHT)
+        ours = _variables(tokens["linear"], tokens["nonlinear"], WIDTHS_DARK if content["dark"] else WIDTHS_LIGHT)
     return Theme(
         name=path.stem,
         title=content["title"],

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from textual.app import App
 from textual.widgets import Static
 
-from inspector.drawing.palette import CONSOLE_MARKS, SIDE_MARKS
+from inspector.drawing.palette import CONSOLE_MARKS, N_SERIES, SIDE_MARKS, WIDTHS_ANSI, figure_palette, place_in_run
+from inspector.drawing.palette_build import contrast, distance, parse_hex, to_oklab
 from inspector.errors import UsageError
 from inspector.tui.themes import (
     ANSI_NAMES,
     DEFAULT_THEME,
     SIXTEEN_THEME,
+    Theme,
     depth_of,
     find_themes,
     load_theme,
@@ -20,6 +23,7 @@ from inspector.tui.themes import (
     theme_for,
     theme_named,
 )
+from tests.drawing.colour_vision import MACHADO_2009, seen_with
 
 FILES = sorted(shipped_folder().glob("*.toml"))
 GOOD = (shipped_folder() / f"{DEFAULT_THEME}.toml").read_text(encoding="utf-8")
@@ -99,7 +103,7 @@ def test_the_linux_console_gets_marks_of_its_font(monkeypatch: pytest.MonkeyPatc
         ('loss = "#7fc9a8"', "", r"\[tokens\] lacks the key 'loss'"),
         ("[tokens]", "tokens = 1\n[tokken]", "cannot be read|has no key|must be a table"),
         ("dark = true", "dark = true\nansi = true", r"says ansi = true\. Known: ansi_black|says ansi = true"),
-        ('border = "#56b4e9"', "border = 7", r"\[variables\] must hold names with text"),
+        ('border = "#9db0c3"', "border = 7", r"\[variables\] must hold names with text"),
         ("dark = true", "dark = = true", r"cannot be read: .*Mend the file"),
     ],
 )
@@ -161,3 +165,43 @@ def test_depth_follows_the_terminal(
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
     assert depth_of(App()) == depth
+
+
+RGB_THEMES = [
+    load_theme(path) for path in sorted(shipped_folder().glob("*.toml")) if "ansi = true" not in path.read_text()
+]
+
+
+@pytest.mark.parametrize("theme", RGB_THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("deficiency", [None, *MACHADO_2009])
+@pytest.mark.parametrize("n", range(2, 7))
+def test_widths_have_colours_that_every_eye_keeps_apart(theme: Theme, deficiency: str | None, n: int) -> None:
+    run = [parse_hex(theme.variables[f"series-{place_in_run(index, n) + 1}"]) for index in range(n)]
+    shown = [seen_with(deficiency, colour) for colour in run]
+    # 0.02 is just seen side by side; words and lines are thin and apart.
+    assert min(distance(one, other) for one, other in combinations(shown, 2)) > 0.06
+
+
+@pytest.mark.parametrize("theme", RGB_THEMES, ids=lambda theme: theme.name)
+def test_one_colour_has_one_meaning(theme: Theme) -> None:
+    """Linear, nonlinear, every width and the accent are all different colours; figures use the same."""
+    palette = theme.palette("truecolor")
+    figures = figure_palette(palette)
+    linear, nonlinear = parse_hex(theme.tokens["linear"]), parse_hex(theme.tokens["nonlinear"])
+    for number in range(1, N_SERIES + 1):
+        colour = parse_hex(theme.variables[f"series-{number}"])
+        assert min(distance(colour, linear), distance(colour, nonlinear)) > 0.08, number
+        assert parse_hex(figures.of_series(number - 1, "512", N_SERIES).foreground) == colour
+        assert contrast(colour, parse_hex(theme.colours["surface"])) >= 4.5
+    assert distance(parse_hex(theme.colours["accent"]), nonlinear) > 0.2
+    assert distance(parse_hex(theme.colours["accent"]), linear) > 0.2
+    assert figures.of_series(1, "mean nonlinear") == figures.nonlinear != figures.of_series(1, "512", 5)
+    for cell in figures.ramp[1:]:  # any other value, an activation among them, is grey
+        _, a, b = to_oklab(parse_hex(cell.background))
+        assert abs(a) < 0.01 and abs(b) < 0.01
+
+
+def test_two_widths_never_share_a_colour_where_there_are_16() -> None:
+    for n in range(2, 6):
+        run = [WIDTHS_ANSI[place_in_run(index, n)] for index in range(n)]
+        assert len(set(run)) == n, run

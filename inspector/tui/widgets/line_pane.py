@@ -20,8 +20,8 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
+from inspector.drawing.palette import N_SERIES
 from inspector.tui.lines import Line, cut_line, width_of
-from inspector.tui.selection import N_SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
