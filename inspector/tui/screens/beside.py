@@ -345,3 +345,8 @@ class BesideScreen(ActionScreen):
         position = self.panes[0].cursor
         self.dismiss()
         await self.home.action_do("jump", position)
+
+
+def compare(stream: StreamScreen) -> None:
+    """Two SAEs on the text and the token that the Stream shows."""
+    stream.app.push_screen(BesideScreen(stream))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 from textual.signal import Signal
 
-from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import MEASURES
 from inspector.errors import InspectorError
 from inspector.tui.actions import ACTIONS
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from inspector.session.protocol import SessionMessage, ViewMessage
     from inspector.store.notes import Subject
     from inspector.tui.documents import ScoredText
-    from inspector.tui.own_texts import OwnText
     from inspector.tui.screens.help import PaneHelp
 
 DELAYS: dict[Purpose, float] = {"detail": 0.12, "pairs": 0.25}
@@ -338,44 +336,16 @@ class StreamScreen(ActionScreen):
         if self.state.text is not None:
             self.query_one(CommandBar).open("find")
 
-    async def action_write(self) -> None:
-        """Open the editor for a text of the user's own."""
-        if self.state.text is not None:
-            # In a thread: TextArea is some 0.1 s of imports, during which the loop still answers.
-            texts = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.texts")
-            self.app.push_screen(texts.PromptScreen(self.state.own.history()), self._written)
+    async def action_over(self, module: str, opens: str) -> None:
+        """A screen over this one, which `opens` of a module shows.
 
-    async def _written(self, text: str | None) -> None:
-        if text is not None:
-            self.state.analyse(text)
-            await self.settle()
-
-    async def action_texts(self) -> None:
-        """List the contexts and the texts of the user's own."""
-        state, ready = self.state, self.session.ready
-        if state.text is None or ready is None:
-            return
-        module = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.texts")
-        found = [state.texts.get(each.source, each.number) for each in state.own.all]
-        lengths = [None if text is None else len(text) for text in found]
-        now = state.own.find(state.place.source, state.place.context)
-        at = 0 if now is None else state.own.all.index(now) + 1
-        contexts = f"{ready.n_contexts:,} of {ready.context_length:,} tokens, from {visible(ready.text)}"
-        self.app.push_screen(module.TextsScreen(state.own.all, contexts, lengths, at), self._text_chosen)
-
-    async def _text_chosen(self, chosen: tuple[OwnText | None, bool] | None) -> None:
-        if chosen is None:
-            return
-        text, forget = chosen
-        if text is None:
-            self.state.to_contexts()
-        elif forget:
-            self.state.drop_text(text.source, text.number)
-        else:
-            self.state.go(text.source, text.number, "first")
-        await self.settle()
-        if forget:
-            await self.action_texts()
+        Args:
+            module: of `tui.screens`; imported only now, in a thread, during which the loop still answers.
+            opens: a function of it that takes this screen.
+        """
+        if self.state.text is not None and self.state.choice is not None:
+            found = await asyncio.to_thread(importlib.import_module, f"inspector.tui.screens.{module}")
+            getattr(found, opens)(self)
 
     def action_marks(self) -> None:
         """The second channel."""
@@ -432,12 +402,6 @@ class StreamScreen(ActionScreen):
             ready.model, ready.text, place.source, place.context, at, ready.target, token=tokens[at],
             hook_name=ready.hook_name, sae=choice.sae.sae_id, numbers=numbers, **around,
         )  # fmt: skip
-
-    async def action_beside(self) -> None:
-        """Two SAEs side by side, on the text and the token that are shown."""
-        if self.state.text is not None and self.state.choice is not None:
-            module = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.beside")
-            self.app.push_screen(module.BesideScreen(self))
 
     def action_copy_token(self) -> None:
         """The numbers of the token under the cursor, for each enabled SAE."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from inspector.tui.own_texts import OwnText
+    from inspector.tui.screens.stream import StreamScreen
 
 FIRST_STAND_IN = 0xF0000
 """A private plane of Unicode, in which a character stands for one that must not reach the terminal."""
@@ -219,3 +220,42 @@ class TextsScreen(ModalScreen["tuple[OwnText | None, bool] | None"]):
     def action_close(self) -> None:
         """Nothing was chosen."""
         self.dismiss(None)
+
+
+def write(stream: StreamScreen) -> None:
+    """Open the editor, and score what was written in it."""
+
+    async def written(text: str | None) -> None:
+        if text is not None:
+            stream.state.analyse(text)
+            await stream.settle()
+
+    stream.app.push_screen(PromptScreen(stream.state.own.history()), written)
+
+
+def choose(stream: StreamScreen) -> None:
+    """List the contexts and the texts of the user's own, and show the one that is chosen."""
+    state, ready = stream.state, stream.session.ready
+    if ready is None:
+        return
+
+    async def chosen(answer: tuple[OwnText | None, bool] | None) -> None:
+        if answer is None:
+            return
+        text, forget = answer
+        if text is None:
+            state.to_contexts()
+        elif forget:
+            state.drop_text(text.source, text.number)
+        else:
+            state.go(text.source, text.number, "first")
+        await stream.settle()
+        if forget:
+            choose(stream)
+
+    found = [state.texts.get(each.source, each.number) for each in state.own.all]
+    lengths = [None if text is None else len(text) for text in found]
+    now = state.own.find(state.place.source, state.place.context)
+    at = 0 if now is None else state.own.all.index(now) + 1
+    contexts = f"{ready.n_contexts:,} of {ready.context_length:,} tokens, from {visible(ready.text)}"
+    stream.app.push_screen(TextsScreen(state.own.all, contexts, lengths, at), chosen)
