@@ -64,6 +64,8 @@ class MemoryPlanned:
     budget: int
     """Bytes that may be used."""
     device: str
+    slices: str = ""
+    """Which SAEs come in slices, from where, and what a page of text costs; empty: none does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,11 @@
 """A process that opens a target, works on it, and prints what was planned and the peak that was measured, as JSON.
 
     python -m tests.measured_memory SMALL-TARGET TARGET run|session
+    python -m tests.measured_memory SMALL-SAE SAE MAX-MEMORY
 
-Targets are JSON objects of TargetSpec's fields. The peak is the kernel's high-water mark of resident memory on the CPU,
-less what was resident before: libraries are imported and have allocated what they allocate once, because the small
-target goes through the same work first.
+The second form loads an SAE alone, in slices, and reconstructs tokens. Targets are JSON objects of TargetSpec's fields.
+The peak is the kernel's high-water mark of resident memory on the CPU, less what was resident before: libraries are
+imported and have allocated what they allocate once, because the small target goes through the same work first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any
 
 from inspector.events import Event
 from inspector.spec import RunSpec, TargetSpec
+
+N_TOKENS = 128
+"""Through an SAE in slices; two chunks of a million latents."""
 
 
 def resident(key: str) -> int:
@@ -80,9 +84,49 @@ def work(target: TargetSpec, what: str, base: int) -> tuple[Any, dict[str, int]]
     return loaded, peaks
 
 
+def sliced(folder: Path, max_memory: int) -> dict[str, Any]:
+    """An SAE in slices as the plan has it, on tokens that are always the same; what was planned and what came of it."""
+    import torch
+
+    from inspector.sources.memory_plan import Sizes, _scratch, _Way, plan_memory
+    from inspector.sources.sae_loading import load_sae
+    from inspector.sources.slices import Slices
+    from inspector.sources.suites import list_suite
+
+    (ref,) = list_suite(folder)
+    sizes = Sizes(
+        n_parameters=0, dtype_bytes=4, d_model=ref.d_in, n_heads=1, d_ff=1, vocab_size=1, saes=(ref,), d_in=ref.d_in,
+        n_contexts=1, length=N_TOKENS, on_host=True,
+    )  # fmt: skip
+    plan = plan_memory(sizes, max_memory, device="cpu")
+    cpu = torch.device("cpu")
+    forget()
+    sae = load_sae(ref, cpu, ref.d_in, slices=Slices(cpu, plan.slice_bytes or 1 << 20))
+    made = sae.reconstruct(torch.randn(N_TOKENS, ref.d_in, generator=torch.Generator().manual_seed(0)))
+    way = _Way(contexts=1, sliced=plan.sliced, slice_bytes=plan.slice_bytes)
+    x_and_x_hat = 2 * 4 * N_TOKENS * ref.d_in
+    return {
+        "planned": dict(plan.rows).get("slices of SAEs", 0) + _scratch(ref, way, N_TOKENS) + x_and_x_hat,
+        "peak": resident("VmHWM"),
+        "slices": -(-ref.d_sae // getattr(sae, "latents_at_once", ref.d_sae)),
+        "l0": made.l0.tolist(),
+        "x_hat": made.x_hat.double().tolist(),
+    }
+
+
 def main() -> None:
     """Print one JSON object."""
     warnings.simplefilter("ignore")
+    if sys.argv[3].isdigit():
+        import sae_lens
+
+        small_sae, large_sae = (Path(text) for text in sys.argv[1:3])
+        sliced(small_sae, 1_200_000_000)
+        gc.collect()
+        base = resident("VmRSS")
+        found = sliced(large_sae, int(sys.argv[3]))
+        print(json.dumps(found | {"measured": found["peak"] - base}))
+        return
     small, target = (
         TargetSpec(**{**json.loads(text), "positions": (0, None)}, device="cpu", accept_gate=True)
         for text in sys.argv[1:3]

@@ -255,6 +255,7 @@ def memory_text(event: MemoryPlanned) -> list[str]:
         f"memory on {event.device}:",
         *(f"  {name:<{width}} {n_bytes / 1e9:8.2f} GB" for name, n_bytes in rows),
         f"  {together:<{width}} {event.needed / 1e9:8.2f} GB of {event.budget / 1e9:.2f} GB that may be used",
+        *([f"  {event.slices}"] if event.slices else []),
     ]
 
 

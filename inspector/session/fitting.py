@@ -44,7 +44,7 @@ TOKENS_PER_DIMENSION = 2
 nothing else."""
 PART_TOKENS = 256
 """Tokens that all SAEs see before the next ones: an SAE takes no fewer at once, and what 40 of them make of more is
-large."""
+large. Where SAEs come in slices, all of them come for each part, and a part is a whole context."""
 STEP_SECONDS = 0.06
 """What a step should take; a view's question waits for the end of one."""
 EVALUATION_BYTES = 256 * 1024 * 1024
@@ -287,12 +287,27 @@ class _Fit:
         plan = self.loaded.plan
         batch = self._activations(index)
         yield None
-        for part in _parts(batch):
+        for part in self._parts(batch):
             made = yield from self._reconstructed(part)
             with torch.inference_mode():
                 self.first.update(part, made, part.ordinary(plan.train[part.contexts.cpu(), part.positions.cpu()]))
             yield None
         self.measured.add(index)
+
+    def _parts(self, batch: ActivationBatch) -> Iterator[ActivationBatch]:
+        """The batch in parts of PART_TOKENS, or as it is."""
+        memory = self.loaded.memory
+        size = PART_TOKENS if memory is None or not memory.sliced else len(batch.positions)
+        for start in range(0, len(batch.positions), size):
+            part = slice(start, start + size)
+            yield replace(
+                batch,
+                contexts=batch.contexts[part],
+                positions=batch.positions[part],
+                token_ids=batch.token_ids[part],
+                x=batch.x[part],
+                outlier=None if batch.outlier is None else batch.outlier[part],
+            )
 
     def _fitted(self) -> Generator[None, None, dict[str, SaeMaps]]:
         """Maps from what was added so far."""
@@ -320,7 +335,7 @@ class _Fit:
             if parts is None:
                 batch = self._activations(index)
                 yield None
-                parts = [(part, {}) for part in _parts(batch)]
+                parts = [(part, {}) for part in self._parts(batch)]
                 if index in self.test_contexts[:N_EVALUATED]:
                     self.evaluated[index] = parts
             for part, known in parts:
@@ -410,20 +425,6 @@ def _quality(sums: HookSums | None, sae_id: str, seed: int, ranges: dict[str, tu
         l0=sums.l0(sae_id),
         ranges=ranges,
     )
-
-
-def _parts(batch: ActivationBatch) -> Iterator[ActivationBatch]:
-    """The batch in parts of PART_TOKENS."""
-    for start in range(0, len(batch.positions), PART_TOKENS):
-        part = slice(start, start + PART_TOKENS)
-        yield replace(
-            batch,
-            contexts=batch.contexts[part],
-            positions=batch.positions[part],
-            token_ids=batch.token_ids[part],
-            x=batch.x[part],
-            outlier=None if batch.outlier is None else batch.outlier[part],
-        )
 
 
 def _shuffled(chosen: Tensor, seed: int) -> list[int]:

@@ -62,6 +62,8 @@ def load(
             case MemoryPlanned():
                 amount = f"{event.needed / 1e9:.1f} of {event.budget / 1e9:.1f} GB on {event.device}"
                 tell(LoadProgress(what="memory", detail=amount, seconds=0.0))
+                if event.slices:
+                    tell(LoadProgress(what="slices", detail=event.slices, seconds=0.0))
             case Warned():
                 warnings.append(event.message)
         between()

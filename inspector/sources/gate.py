@@ -228,7 +228,8 @@ def _hook(sae: LoadedSae, x: Tensor, rivals: dict[str, Tensor]) -> list[GateChec
     """
     if not rivals:
         return []
-    own, found = _fvu(sae, x), {name: _fvu(sae, value) for name, value in rivals.items()}
+    (own, _), *theirs = _fvus_and_l0s(sae, [x, *rivals.values()])
+    found = {name: fvu for name, (fvu, _) in zip(rivals, theirs, strict=True)}
     best = min(found, key=lambda name: found[name])
     return [
         GateCheck(
@@ -270,7 +271,7 @@ def _measured(sae: LoadedSae, x: Tensor) -> list[GateCheck]:
             GateCheck(name="L0", sae=sae_id, expected="near its nominal one", why=why),
             GateCheck(name="FVU", sae=sae_id, expected="below 1", why=why),
         ]
-    fvu, l0 = _fvu_and_l0(sae, x)
+    ((fvu, l0),) = _fvus_and_l0s(sae, [x])
     worse = "the reconstruction is worse than the mean activation"
     checks = [GateCheck(name="FVU", sae=sae_id, passed=fvu < 1, measured=fvu, expected="below 1", why=worse)]
     if nominal is None:
@@ -293,8 +294,8 @@ def _layer(sae: LoadedSae, x: Tensor, others: dict[str, Tensor]) -> list[GateChe
     """An SAE reconstructs its own layer best: neighbouring layers' streams are alike, but not that alike."""
     if len(x) < FEWEST or not others:
         return []
-    own, own_l0 = _fvu_and_l0(sae, x)
-    found = {name: _fvu_and_l0(sae, value) for name, value in others.items()}
+    (own, own_l0), *theirs = _fvus_and_l0s(sae, [x, *others.values()])
+    found = dict(zip(others, theirs, strict=True))
     elsewhere = {name: fvu for name, (fvu, l0) in found.items() if _as_sparse(sae.ref.nominal_l0, own_l0, l0)}
     best = min(elsewhere, key=lambda name: elsewhere[name], default="")
     return [
@@ -309,15 +310,16 @@ def _layer(sae: LoadedSae, x: Tensor, others: dict[str, Tensor]) -> list[GateChe
     ]
 
 
-def _fvu_and_l0(sae: LoadedSae, x: Tensor) -> tuple[float, float]:
-    made, wide = sae.reconstruct(x), x.double()
-    unexplained = (wide - made.x_hat.double()).square().sum()
-    fvu = float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
-    return fvu, float(made.l0.double().mean())
-
-
-def _fvu(sae: LoadedSae, x: Tensor) -> float:
-    return _fvu_and_l0(sae, x)[0]
+def _fvus_and_l0s(sae: LoadedSae, inputs: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """Of each [n, d]; all go through the SAE together, for one that comes in slices comes once then."""
+    made, start, found = sae.reconstruct(torch.cat(list(inputs))), 0, []
+    for x in inputs:
+        rows, wide = slice(start, start + len(x)), x.double()
+        unexplained = (wide - made.x_hat[rows].double()).square().sum()
+        fvu = float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
+        found.append((fvu, float(made.l0[rows].double().mean())))
+        start = rows.stop
+    return found
 
 
 def _as_sparse(nominal: float | None, own: float, other: float) -> bool:

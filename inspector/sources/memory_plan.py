@@ -106,6 +106,8 @@ class MemoryPlan:
     """SAEs of which a slice is on the device at a time, the rest in the host's memory."""
     sliced_from_disk: frozenset[str]
     """The same, the rest in their files."""
+    n_saes: int
+    """All of them."""
     slice_bytes: int
     """Of an encoder at once; 0: none is sliced."""
     page_tokens: int
@@ -125,22 +127,30 @@ class MemoryPlan:
         return self.page_from_host / HOST_RATE + self.page_from_disk / DISK_RATE
 
     @property
+    def slices(self) -> str:
+        """Which SAEs come in slices, and what it costs, in words; empty: none does."""
+        if not self.sliced:
+            return ""
+        ways = (
+            (len(self.sliced_from_host), self.page_from_host, "the host's memory", HOST_RATE),
+            (len(self.sliced_from_disk), self.page_from_disk, "disk", DISK_RATE),
+        )
+        where = " and ".join(
+            f"{n} from {source} ({_gb(n_bytes)} a page at {rate / GB:g} GB/s)" for n, n_bytes, source, rate in ways if n
+        )
+        return (
+            f"{len(self.sliced)} of {self.n_saes} SAEs in slices of {_gb(self.slice_bytes)}: {where}; a page of "
+            f"{self.page_tokens:,} tokens takes about {_seconds(self.page_seconds)}"
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about a plan that is not the usual one."""
         found = []
         if self.sliced:
-            ways = [
-                (self.sliced_from_host, self.page_from_host, "the host's memory", HOST_RATE),
-                (self.sliced_from_disk, self.page_from_disk, "disk", DISK_RATE),
-            ]
-            where = " and ".join(f"{len(saes)} from {source}" for saes, _, source, _ in ways if saes)
-            cost = " and ".join(
-                f"{_gb(n_bytes)} from {source} (at {rate / GB:g} GB/s)" for saes, n_bytes, source, rate in ways if saes
-            )
             found.append(
-                f"{len(self.sliced)} SAEs do not fit beside the others in {_gb(self.budget)}: they are evaluated in "
-                f"slices of {_gb(self.slice_bytes)}, {where}. A page of {self.page_tokens:,} tokens moves {cost}, "
-                f"about {self.page_seconds:.2g} s; numbers differ by float32's last digits at most."
+                f"{self.slices}. They find no room in {_gb(self.budget)}; numbers differ by float32's last digits at "
+                "most."
             )
         if self.chunk_tokens is not None:
             found.append(
@@ -250,6 +260,7 @@ def _told(sizes: Sizes, way: _Way) -> dict[str, Any]:
     return {
         "sliced_from_host": frozenset(from_host),
         "sliced_from_disk": frozenset(from_disk),
+        "n_saes": len(sizes.saes),
         "slice_bytes": way.slice_bytes,
         "page_tokens": sizes.length,
         "page_from_host": moved(from_host),
@@ -310,8 +321,8 @@ def _weights(sizes: Sizes, way: _Way) -> dict[str, int]:
     return {
         "model weights": sizes.n_parameters * sizes.dtype_bytes,
         f"SAE weights ({count})": sum(map(sae_bytes, resident)),
-        # `sliced.Slices`: two that come in turn, and one converted or of decoder rows; and one number per latent.
-        "slices of SAEs": 3 * way.slice_bytes + sum(12 * ref.d_sae for ref in sliced),
+        # `slices.Slices`: one that is computed with and the next; and biases and thresholds, which stay.
+        "slices of SAEs": 2 * way.slice_bytes + sum(12 * ref.d_sae for ref in sliced),
     }
 
 
@@ -358,12 +369,17 @@ def _goes_at_work(sizes: Sizes, way: _Way) -> dict[str, int]:
     square = 8 * d * d
     scratch = _scratch_of_all(sizes, way)
     n = way.contexts * length
-    part = PART_TOKENS if sizes.session else n
+    part = PART_TOKENS if sizes.session and not way.sliced else n
+    # A session whose SAEs come in slices keeps what all of them make of a whole context.
+    made = 4 * n * d * len(sizes.saes) if sizes.session and way.sliced else 0
     return {
         "forward pass and logits": _forward(sizes),
         # Float32 and float64 copies of x, x_hat and the errors of one SAE: 64 bytes per number in second_pass.py, the
         # larger of the two; or the chunk's dense latents while x_hat is made.
-        "batch and SAE scratch": 4 * n * d * sizes.session + max(64 * part * d, 24 * part * d + scratch) + 4 * square,
+        "batch and SAE scratch": 4 * n * d * sizes.session
+        + made
+        + max(64 * part * d, 24 * part * d + scratch)
+        + 4 * square,
         # eigh: the standardised scatter, its vectors, LAPACK's two squares of work, and the root.
         "factorisation": 6 * square,
     }
@@ -469,6 +485,10 @@ def _spelled(width: int) -> str:
 
 def _gb(n_bytes: int) -> str:
     return f"{n_bytes / GB:.1f} GB" if n_bytes >= GB / 10 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1g} s"
 
 
 def _flag_value(n_bytes: int) -> str:

@@ -89,9 +89,8 @@ class SlicedSae(LoadedSae):
         super().__init__(ref, sae, notes, gate)
         self._vectors, self._encoder, self._decoder, self._slices = vectors, encoder, decoder, slices
         self._k: int | None = sae.cfg.k if sae.cfg.architecture() == "topk" else None
-        # A gated encoder makes a second matrix, a folded one copies, and both come on top of one to be converted.
-        crowded = encoder.is_folded or "r_mag" in vectors
-        self.latents_at_once = encoder.at_once(slices.n_bytes // (2 if crowded else 1))
+        # A gated encoder multiplies its matrix.
+        self.latents_at_once = slices.latents(encoder, more=4 * ("r_mag" in vectors))
         self._files_before = state_of(files_of(ref))
         self._norms: Tensor | None = None
         """Of decoder rows, where TopK compares pre-activations times these, and divides by them at the end."""
@@ -105,7 +104,7 @@ class SlicedSae(LoadedSae):
         """Keep all weights in the host's memory from now on."""
         pinned = self._device.type == "cuda"
         self._encoder.hold(self.latents_at_once, pinned=pinned)
-        self._decoder.hold(self.latents_at_once, pinned=False)
+        self._decoder.hold(self._slices.latents(self._decoder), pinned=False)
 
     # ---- what an SAE is asked ---------------------------------------------------------------------------------
 
@@ -161,14 +160,14 @@ class SlicedSae(LoadedSae):
 
     def rows_of(self, latents: Tensor) -> Tensor:
         """See `LoadedSae.rows_of`."""
-        most = self._decoder.at_once(self._slices.n_bytes)
-        return torch.cat([self._rows(part).clone() for part in latents.split(most)])
+        return torch.cat([rows.clone() for _, rows in self._rows(latents)])
 
     def decoder_rows(self, n_bytes: int) -> Iterator[Tensor]:
         """See `LoadedSae.decoder_rows`."""
-        n = self._decoder.at_once(min(n_bytes, self._slices.n_bytes))
+        n = max(1, n_bytes // (4 * self.ref.d_in))
         for start in range(0, self.ref.d_sae, n):
-            yield self._rows(torch.arange(start, min(start + n, self.ref.d_sae)))
+            for _, rows in self._rows(torch.arange(start, min(start + n, self.ref.d_sae))):
+                yield rows
 
     # ---- slice by slice ---------------------------------------------------------------------------------------
 
@@ -237,15 +236,11 @@ class SlicedSae(LoadedSae):
         summed = torch.zeros(codes.n, self.ref.d_in, device=self._device)
         values = codes.values if self._norms is None else codes.values * (1 / self._norms[codes.latents])
         wanted, places = torch.unique(codes.latents, return_inverse=True)
-        most = self._decoder.at_once(self._slices.n_bytes)
-        for start in range(0, len(wanted), most):
-            rows = self._rows(wanted[start : start + most])
-            tokens, chosen = codes.tokens, places
-            if len(wanted) > most:
-                inside = ((places >= start) & (places < start + most)).nonzero()[:, 0]
-                tokens, chosen, weights = tokens[inside], places[inside] - start, values[inside]
-            else:
-                weights = values
+        for at, rows in self._rows(wanted):
+            tokens, chosen, weights = codes.tokens, places, values
+            if len(rows) < len(wanted):
+                inside = ((places >= at.start) & (places < at.stop)).nonzero()[:, 0]
+                tokens, chosen, weights = tokens[inside], places[inside] - at.start, values[inside]
             summed += weighted_rows(rows, tokens, chosen, weights, codes.n)
         return summed
 
@@ -254,7 +249,7 @@ class SlicedSae(LoadedSae):
         x_hat: Tensor = self._sae.run_time_activation_norm_fn_out(summed + self.bias)
         return x_hat
 
-    def _rows(self, latents: Tensor) -> Tensor:
-        """Of the decoder; good until the buffers are used again."""
+    def _rows(self, latents: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Of the decoder, see `Slices.rows`."""
         require_same(self._files_before)
         return self._slices.rows(self._decoder, latents)

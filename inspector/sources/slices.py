@@ -26,6 +26,9 @@ from inspector.sources.memory_plan import latents_per_slice
 from inspector.sources.sae import not_finite
 from inspector.spec import SaeRef
 
+_CHECKED = 1 << 20
+"""Numbers that are looked at together."""
+
 
 class Matrix:
     """W_enc or W_dec, of which some latents' weights can be had: [d_sae, d], one row per latent.
@@ -45,14 +48,23 @@ class Matrix:
         self._held: list[Tensor] = []
 
     @property
-    def is_folded(self) -> bool:
-        """Whether its numbers are not the stored ones."""
-        return self.name in self._folds
+    def dtype(self) -> torch.dtype:
+        """As it comes to the host."""
+        return (self._held[0] if self._held else self._stored).dtype
 
-    def at_once(self, n_bytes: int) -> int:
-        """Latents whose numbers have room in a buffer, as they are stored and in float32."""
-        stored = self._held[0] if self._held else self._stored
-        return latents_per_slice(self.d, n_bytes * 4 // max(4, stored.dtype.itemsize))
+    @property
+    def arriving_bytes(self) -> int:
+        """Per number while it comes: twice as it is stored, for the next comes meanwhile, and what is made of it."""
+        stored = 2 * self.dtype.itemsize
+        if self.name in self._folds:
+            return stored + 16  # in float32 once more, folded, and both of them for two
+        in_place = isinstance(self._stored, Stored) and self.dtype == torch.float32 and not self._by_latent
+        return stored if in_place else stored + 4
+
+    @property
+    def picked_bytes(self) -> int:
+        """Per number of picked latents: as it is stored, so many to choose from, and what is made of it."""
+        return 2 * self.dtype.itemsize + (16 if self.name in self._folds else 4)
 
     def hold(self, n: int, *, pinned: bool) -> None:
         """Bring all of it into the host's memory, n latents after n."""
@@ -100,7 +112,7 @@ class Matrix:
                 for first, n, row in _runs(latents):
                     _read_into(found[row : row + n], file.fileno(), first * self.d, place)
         else:  # a latent's numbers lie far from each other, so all between are read
-            columns = self.at_once(spare.nbytes)
+            columns = spare.nbytes // (place.dtype.itemsize * self.d)
             with open_file(place.path) as file:
                 for number, begin, end in _within(latents, columns):
                     start, stop = number * columns, min(self.d_sae, (number + 1) * columns)
@@ -112,10 +124,12 @@ class Matrix:
 
     def _checked(self, part: Tensor, at: slice | Tensor) -> Tensor:
         """Latents [n, d], folded, after a look at whether they are finite."""
-        # One sum instead of a mask of the same size; in float64 no sum of finite float32 numbers is infinite.
-        if not math.isfinite(float(part.sum(dtype=torch.float64))):
-            raise not_finite(self._ref, self.name)
-        if not self.is_folded:
+        laid = part if part.is_contiguous() else part.T
+        # Sums in float64, where none of finite float32 numbers is infinite; of a few rows, for it makes a copy of them.
+        for rows in laid.split(max(1, _CHECKED // laid.shape[1])):
+            if not math.isfinite(float(rows.sum(dtype=torch.float64))):
+                raise not_finite(self._ref, self.name)
+        if self.name not in self._folds:
             return part
         laid = self._folds.apply(self.name, (part if self.name == "W_dec" else part.T).float(), at)
         return laid if self.name == "W_dec" else laid.T
@@ -165,14 +179,15 @@ def laid_out(room: Tensor, part: Tensor) -> Tensor:
 
 
 class Slices:
-    """The room that all sliced SAEs of a target compute in: three buffers of a slice's size, made at first use.
+    """The room that all sliced SAEs of a target compute in, made at first use and as large as two slices in float32.
 
-    Slices come to two of them in turn; the third is for what has to be converted, or for decoder rows. Beside a GPU
-    there are two more in the host's memory, from which it copies.
+    It holds the slice that is computed with and the next, and what is made of a slice that is stored in another way: of
+    such a slice are fewer latents. Decoder rows come to the same room. Beside a GPU there is one more on the host, from
+    which it copies.
 
     Args:
         device: where SAEs compute.
-        n_bytes: of one buffer.
+        n_bytes: of a slice in float32.
         spare: bytes of the device that nothing is planned for.
     """
 
@@ -180,31 +195,32 @@ class Slices:
         self.device, self.n_bytes, self.spare = device, n_bytes, spare
 
     @cached_property
-    def rooms(self) -> tuple[Tensor, Tensor, Tensor]:
-        """On the device."""
+    def room(self) -> Tensor:
+        """Bytes on the device."""
         with torch.inference_mode(mode=False):
-            first, second, third = (torch.empty(self.n_bytes, dtype=torch.uint8, device=self.device) for _ in range(3))
-        return first, second, third
+            return torch.empty(2 * self.n_bytes, dtype=torch.uint8, device=self.device)
 
     @cached_property
-    def staged(self) -> tuple[Tensor, Tensor]:
-        """On the host; of the CPU the same as on the device."""
+    def staged(self) -> Tensor:
+        """Bytes on the host; beside the CPU there are no others."""
         if self.device.type == "cpu":
-            return self.rooms[0], self.rooms[1]
+            return self.room
         with torch.inference_mode(mode=False):
-            first, second = (
-                torch.empty(self.n_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda") for _ in range(2)
-            )
-        return first, second
+            return torch.empty(2 * self.n_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+
+    def latents(self, matrix: Matrix, more: int = 0) -> int:
+        """Of a slice of W_enc, with `more` bytes per number for what the SAE makes of it itself."""
+        return self._fitting(matrix, matrix.arriving_bytes + more)
+
+    def _fitting(self, matrix: Matrix, bytes_each: int) -> int:
+        return latents_per_slice(matrix.d, 8 * self.n_bytes // bytes_each)
 
     def arriving(self, matrix: Matrix, n: int) -> Iterator[tuple[slice, Tensor]]:
         """All latents, n at a time, and their weights [n, d] on the device, float32, which are good until the next are
         asked for.
         """
-        if self.device.type == "cuda":
-            lanes: _Lanes = _CudaLanes(self)
-        else:
-            lanes = _Lanes(self)
+        size = n * matrix.d * matrix.dtype.itemsize
+        lanes = (_CudaLanes if self.device.type == "cuda" else _Lanes)(self, size)
 
         def bring(start: int) -> Tensor:
             """In a thread of its own, while the slice before is computed with."""
@@ -218,27 +234,37 @@ class Slices:
                 if start + n < matrix.d_sae:
                     ahead = reader.submit(bring, start + n)
                 lanes.wait(start // n % 2)
-                yield slice(start, min(start + n, matrix.d_sae)), self._ready(matrix, part)
+                yield slice(start, min(start + n, matrix.d_sae)), _ready(matrix, part, self.room[2 * size :])
                 lanes.leave(start // n % 2)
 
-    def rows(self, matrix: Matrix, latents: Tensor) -> Tensor:
-        """[k, d] float32 of ascending latents, on the device; good until the buffers are used again."""
-        picked = matrix.pick(latents.cpu(), *self.staged)
-        return self._ready(matrix, picked if self.device.type == "cpu" else laid_out(self.rooms[0], picked))
+    def rows(self, matrix: Matrix, latents: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """W_dec's [k, d] float32 on the device of ascending latents, as many at a time as there is room for: which of
+        them, and their rows, which are good until the next are asked for.
+        """
+        most = self._fitting(matrix, matrix.picked_bytes)
+        size = most * matrix.d * matrix.dtype.itemsize
+        for start in range(0, len(latents), most):
+            some = latents[start : start + most]
+            part = matrix.pick(some.cpu(), self.staged[:size], self.staged[size : 2 * size])
+            if self.device.type != "cpu":
+                part = laid_out(self.room[:size], part)
+            yield slice(start, start + len(some)), _ready(matrix, part, self.room[2 * size :])
 
-    def _ready(self, matrix: Matrix, part: Tensor) -> Tensor:
-        """Latents [n, d] in float32; W_enc's in columns, one dimension after the other, as a whole one has them."""
-        laid = part if matrix.name == "W_dec" else part.T
-        if laid.dtype != torch.float32 or not laid.is_contiguous():
-            laid = shaped(self.rooms[2], torch.float32, *laid.shape).copy_(laid)
-        return laid if matrix.name == "W_dec" else laid.T
+
+def _ready(matrix: Matrix, part: Tensor, room: Tensor) -> Tensor:
+    """Latents [n, d] in float32; W_enc's in columns, one dimension after the other, as a whole one has them."""
+    laid = part if matrix.name == "W_dec" else part.T
+    if laid.dtype != torch.float32 or not laid.is_contiguous():
+        laid = shaped(room, torch.float32, *laid.shape).copy_(laid)
+    return laid if matrix.name == "W_dec" else laid.T
 
 
 class _Lanes:
-    """How slices get to the two buffers."""
+    """How slices get to the room: to two places in turn, of `size` bytes each."""
 
-    def __init__(self, slices: Slices) -> None:
-        self._rooms, self._staged = slices.rooms, slices.staged
+    def __init__(self, slices: Slices, size: int) -> None:
+        self._rooms = slices.room[:size], slices.room[size : 2 * size]
+        self._staged = slices.staged[:size], slices.staged[size : 2 * size]
         self._is_host = slices.device.type == "cpu"
 
     def bring(self, matrix: Matrix, start: int, stop: int, slot: int) -> Tensor:
@@ -259,8 +285,8 @@ class _Lanes:
 class _CudaLanes(_Lanes):
     """The same on a stream of its own, so that copies and computing overlap."""
 
-    def __init__(self, slices: Slices) -> None:
-        super().__init__(slices)
+    def __init__(self, slices: Slices, size: int) -> None:
+        super().__init__(slices, size)
         self._compute = torch.cuda.current_stream(slices.device)
         self._compute.synchronize()  # what was computed with the buffers before
         self._copies: Any = torch.cuda.Stream(slices.device)

@@ -170,7 +170,9 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     from inspector.sources.loading import load_model
 
     memory = _planned(resolved, refs, session=session)
-    yield MemoryPlanned(rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device)
+    yield MemoryPlanned(
+        rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device, slices=memory.slices
+    )
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
     model = load_model(resolved.target)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,11 @@ from inspector import runner
 from inspector.cli.narration import memory_text
 from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, MemoryPlanned
-from inspector.sources.memory_plan import plan_memory
+from inspector.session.frames import unpack
+from inspector.session.latents import Latents
+from inspector.session.protocol import GetContext, GetDetail, GetLatent
+from inspector.session.texts import Texts
+from inspector.sources.memory_plan import Sizes, plan_memory, sae_bytes
 from inspector.sources.memory_sizes import sizes_of
 from inspector.sources.sliced import SlicedSae
 from inspector.sources.target import Loaded, ResolvedTarget, open_target, resolve
@@ -98,8 +103,65 @@ def test_within_less_memory_the_numbers_stay(target: TargetSpec, slices: bool) -
         assert a["r2_pooled"] == pytest.approx(b["r2_pooled"], abs=1e-5)  # other chunks: float32's last digits
     narrow = any("take 16 tokens at once" in w or "take 64 tokens at once" in w for w in found["warnings"])
     assert narrow == (small.memory.chunk_tokens is not None)
-    assert any("are evaluated in slices of" in warning for warning in found["warnings"]) == slices
+    assert any("SAEs in slices of" in warning for warning in found["warnings"]) == slices
     assert found["provenance"]["fingerprint"] == expected["provenance"]["fingerprint"]
+
+
+@pytest.fixture(scope="module")
+def seven(target: TargetSpec, tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
+    """Seven widths, as the 9B model has them, a thousandth as wide."""
+    suite = tmp_path_factory.mktemp("seven")
+    for power in range(8, 15):
+        kind = {"k": 4} if power % 2 else {"threshold": 2.0}
+        write_toy_sae(suite / f"w{2**power}", d_in=16, d_sae=2**power, hook_name=HOOK, **kind)  # type: ignore[arg-type]
+    return replace(target, suite=str(suite), contexts=12)
+
+
+def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: TargetSpec) -> None:
+    """All numbers of the app and of a run are those of SAEs that are there whole, to float32's last digits."""
+    choice = resolve(seven)
+    sizes = sizes_of(choice.files, choice.refs, seven, dtype_bytes=4, session=True, on_host=True)
+    without = plan_memory(replace(sizes, saes=choice.refs[:1]), 10**12, device="cpu").needed
+    budget = next(b for b in range(without, 10**9, 10**5) if _fits(sizes, b))
+    events: list[Event] = []
+    whole = result_of(open_target(seven, session=True))
+    small = result_of(open_target(replace(seven, max_memory=budget), session=True), events)
+    plan = small.memory
+    assert len(plan.sliced_from_disk) >= 5 and not plan.sliced_from_host
+    assert budget < sum(map(sae_bytes, choice.refs)) + without
+    (told,) = (event for event in events if isinstance(event, MemoryPlanned))
+    assert "from disk" in told.slices and f"{len(plan.sliced)} of 7 SAEs in slices" in told.slices
+    assert memory_text(told)[-1].strip() == told.slices
+    shown, expected = Texts(small), Texts(whole)
+    for context in range(3):
+        found, wanted = (each.context(1, GetContext(context=context)) for each in (shown, expected))
+        for one, other in zip(found.saes, wanted.saes, strict=True):
+            assert unpack(one.l0).tolist() == unpack(other.l0).tolist()
+            np.testing.assert_allclose(unpack(one.sae_error_norm), unpack(other.sae_error_norm), rtol=1e-4)
+    for sae in whole.saes:
+        asked = GetDetail(source="context", context=1, position=9, sae_id=sae.ref.sae_id)
+        one, other = shown.detail(1, asked), expected.detail(1, asked)
+        assert [latent.index for latent in one.latents] == [latent.index for latent in other.latents]
+        about = GetLatent(sae_id=sae.ref.sae_id, index=one.latents[0].index)
+        mine, theirs = ([*Latents(each).answer(about)][-1] for each in (small, whole))
+        assert mine is not None and theirs is not None
+        assert (mine.density, mine.n_tokens) == (theirs.density, theirs.n_tokens)
+        assert [each.index for each in mine.neighbours] == [each.index for each in theirs.neighbours]
+    ids = ("error-vector", "norm-prediction", "probe-vs-latents")
+    spec = RunSpec(target=seven, experiments=ids, batch_size=4)
+    for found_one, wanted_one in zip(
+        result_of(runner.run(spec, small)), result_of(runner.run(spec, whole)), strict=True
+    ):
+        for a, b in zip(found_one["saes"], wanted_one["saes"], strict=True):
+            numbers = {key: value for key, value in b.items() if isinstance(value, float)}
+            assert {key: a[key] for key in numbers} == pytest.approx(numbers, rel=1e-4, abs=1e-5)
+
+
+def _fits(sizes: Sizes, budget: int) -> bool:
+    try:
+        return bool(plan_memory(sizes, budget, device="cpu"))
+    except ResourceError:
+        return False
 
 
 def test_too_little_is_refused_before_the_model_is_loaded(target: TargetSpec) -> None:
