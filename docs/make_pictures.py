@@ -63,6 +63,7 @@ PICTURES: dict[str, Picture] = {
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
     "worst": Picture(keys=("w", "tab", "tab"), seconds=3.0),
     "notes": Picture(keys=("B",), seconds=2.0),
+    "anatomy": Picture(keys=("1", *["greater_than_sign"] * 19, "n", "a"), seconds=90.0),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),
 }
 

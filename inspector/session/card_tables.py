@@ -11,6 +11,7 @@ from inspector.drawing.lines import cut
 from inspector.drawing.safe_text import visible
 from inspector.drawing.scales import number_text
 from inspector.options import width_label
+from inspector.session.cards import Bin
 from inspector.session.frames import unpack
 from inspector.session.protocol import GetLatent, Hit
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 N_NEAREST = 5
 N_TAKEN_UP = 12
 LONGEST_TOKEN = 12
-LONGEST_TEXT = 46
-BAR = 30
+LONGEST_TEXT = 42
+N_MOST = 8
+"""Bars of a histogram, and tokens of a direction."""
+BAR = 20
 """Columns of the longest bar."""
 DENSE = 0.1
 """Active at a larger share of tokens: a dense latent."""
@@ -86,7 +89,8 @@ def _widths(card: AnatomyCard, sae_id: str) -> Table:
 
 def _splices(card: AnatomyCard) -> Table:
     rows = tuple(
-        (each.arm, each.missing or "nothing", each.norm, each.kl, each.random_kl, each.loss) for each in card.splices
+        (each.arm, each.missing or "nothing", each.norm, each.kl, *map(_told, (each.random_kl, each.loss)))
+        for each in card.splices
     )
     following = "" if card.following is None else f" of {_token(card.following)}, which follows"
     return Table(
@@ -220,18 +224,19 @@ def latent_facts(view: LatentView) -> list[str]:
     return lines
 
 
-def latent_tables(view: LatentView) -> list[Table]:
-    """A latent's histogram, logits, and its likes in its own SAE and in other widths."""
+def latent_tables(view: LatentView, *, own: bool = True) -> list[Table]:
+    """A latent's histogram, its logits, and its likes in other widths; `own`: and in its own SAE."""
     card, tables = view.card, []
     if card.histogram:
-        most = max(each.n for each in card.histogram)
+        bins = _merged(card.histogram)
+        most = max(each.n for each in bins)
         tables.append(
             Table(
                 title="How strong it is where it is active",
                 columns=(Column(title="activation"), Column(title="tokens"), Column(title="of the most")),
                 rows=tuple(
                     (f"{number_text(each.low)} to {number_text(each.high)}", each.n, "█" * -(-BAR * each.n // most))
-                    for each in card.histogram
+                    for each in bins
                 ),
             )
         )
@@ -242,23 +247,34 @@ def latent_tables(view: LatentView) -> list[Table]:
                 columns=tuple(Column(title=title, digits=2) for title in ("favours", "logit", "disfavours", "logit")),
                 rows=tuple(
                     (_token(up.token), up.logit, _token(down.token), down.logit)
-                    for up, down in zip(card.top, card.bottom, strict=True)
+                    for up, down in zip(card.top[:N_MOST], card.bottom[:N_MOST], strict=True)
                 ),
                 note="Past all later blocks: the decoder row through the final norm, as if the stream held nothing "
                 "else (its weight counts, the row's length does not), and the unembedding.",
             )
         )
-    own: tuple[Cell, ...] = (visible(view.sae_id), _list(view.neighbours[:N_NEAREST]), "")
-    others = [(visible(each.sae_id), _list(each.nearest), each.random_cosine) for each in card.across]
-    tables.append(
-        Table(
-            title="The nearest decoder directions",
-            columns=(Column(title="SAE"), Column(title="latents and cosines"), Column(title="random", digits=2)),
-            rows=(own, *others),
-            note="random: the largest cosine that a random direction finds there, on average." if others else "",
+    rows: list[tuple[Cell, ...]] = [(visible(view.sae_id), _list(view.neighbours[:N_NEAREST]), "")] if own else []
+    rows += [(visible(each.sae_id), _list(each.nearest), each.random_cosine) for each in card.across]
+    if rows:
+        tables.append(
+            Table(
+                title="The nearest decoder directions" + (", in other widths" if not own else ""),
+                columns=(Column(title="SAE"), Column(title="latents and cosines"), Column(title="random", digits=2)),
+                rows=tuple(rows),
+                note="random: the largest cosine that a random direction finds there, on average."
+                if card.across
+                else "",
+            )
         )
-    )
     return tables
+
+
+def _merged(bins: Sequence[Bin]) -> list[Bin]:
+    """Neighbours in one, twice, four times, ... as wide, until there are no more than N_MOST."""
+    while len(bins) > N_MOST:
+        pairs = [bins[i : i + 2] for i in range(0, len(bins), 2)]
+        bins = [Bin(low=pair[0].low, high=pair[-1].high, n=sum(each.n for each in pair)) for pair in pairs]
+    return list(bins)
 
 
 def example_tables(view: LatentView) -> list[Table]:
@@ -278,6 +294,11 @@ def _example(example: LatentExample) -> tuple[Cell, ...]:
         activation += f" ({100 * example.quantile:.0f}%)"
     before, after = "".join(example.tokens[:at]), "".join(example.tokens[at + 1 :])
     return (example.context + 1, example.position, activation, _around(before, example.tokens[at], after))
+
+
+def _told(value: float | None) -> Cell:
+    """Nothing where there is no such number: that is no undefined one."""
+    return "" if value is None else value
 
 
 def _list(near: Sequence[Neighbour]) -> str:

@@ -62,10 +62,9 @@ class GetDetail(Message, frozen=True, kw_only=True):
 
 
 class GetAnatomy(GetDetail, frozen=True, kw_only=True):
-    """What the SAE's nonlinear error at one token looks like. Answered by Anatomy (last)."""
+    """The SAE's nonlinear error at one token, beside a `wider` one, or the widest. Answered by Anatomy (last)."""
 
     wider: str = ""
-    """The SAE to hold it against; '': the widest of the nearest nominal L0."""
 
 
 class GetSimilar(GetDetail, frozen=True, kw_only=True):
@@ -383,19 +382,17 @@ class Pairs(Message, frozen=True, kw_only=True):
 
 
 class LatentView(Message, frozen=True, kw_only=True):
-    """Answer to GetLatent."""
+    """Answer to GetLatent; neighbours come with the largest cosine first."""
 
     sae_id: str
     index: int
     density: float
-    """Share of the searched tokens at which it is active."""
+    """Share of the `n_tokens` searched at which it is active."""
     n_tokens: int
-    """Tokens searched."""
     max_activation: float
     examples: list[LatentExample]
     """Strongest first, at most one per context."""
     neighbours: list[Neighbour]
-    """Largest cosine first."""
     explanation: str = ""
     """Of the newest scoring of this latent that is stored; empty: none."""
     score: float | None = None

@@ -83,6 +83,7 @@ ACTIONS = actions_of(
     ("jobs", "J", "app.open_screen('jobs')", "Jobs: what runs and what ran", "jobs"),
     ("beside", "D", "over('beside', 'compare')", "Two SAEs side by side, token by token", "two SAEs"),
     ("latent", "L", "latent", "The strongest latent here", "latent"),
+    ("anatomy", "a", "anatomy", "Why the SAE fails on this token: anatomy of its error", "why"),
     ("worst-tokens", "w", "app.open_screen('worst')", "Worst tokens: which ones the SAE fails on", "worst tokens"),
     ("note", "*", "note", "Bookmark or note on this token", "note"),
     ("suites", "s", "app.open_screen('suites')", "Suites: which SAEs there are", "suites"),
@@ -131,9 +132,9 @@ def help_rows(moves: Iterable[tuple[str, str]], actions: Iterable[Action]) -> tu
 
 WIDTHS, L0, PANE = ("1-9", "width"), ("[ ]", "L0"), ("Tab", "pane")
 FOOTERS: dict[str, tuple[str | tuple[str, str], ...]] = {
-    "tokens": (("←→", "token"), "mode", WIDTHS, L0, "worst", "find", "prompt", "generate", "experiments",
+    "tokens": (("←→", "token"), "mode", WIDTHS, L0, "worst", "find", "prompt", "generate", "anatomy", "experiments",
                ("< >", "context")),
-    "detail": (WIDTHS, L0, "latent", "detail", "copy-token", "worst", PANE),
+    "detail": (WIDTHS, L0, "latent", "anatomy", "detail", "copy-token", "worst", PANE),
     "trace": (("+ -", "zoom"), "enlarge", "mode", WIDTHS, L0, "detail", PANE),
     "load": ("quit",),
     "failed": (("r", "try again"), "quit"),

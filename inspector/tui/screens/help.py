@@ -33,8 +33,9 @@ _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
 
 def _keys(actions: str, *, general: bool = True) -> tuple[tuple[str, str], ...]:
     """Of a pane of the Stream: how to move, and the actions with these ids, those that matter most first."""
-    more = "find prompt texts generate context-next context-back experiments jobs latent worst-tokens note notes suites"
-    return help_rows(MOVES, map(by_id, f"{actions} {f'{more} retry theme quit' if general else ''}".split()))
+    more = "find prompt texts generate context-next context-back anatomy latent worst-tokens note notes experiments "
+    more += "jobs suites retry theme quit"
+    return help_rows(MOVES, map(by_id, f"{actions} {more if general else ''}".split()))
 
 
 HELP: dict[str, PaneHelp] = {

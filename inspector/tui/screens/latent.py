@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.message import Message
@@ -11,6 +11,8 @@ from inspector.drawing.lines import cut, prose
 from inspector.drawing.palette import LEVEL_MARKS, FigurePalette, Line, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
+from inspector.drawing.terminal_figures import render_table
+from inspector.session.card_tables import latent_facts, latent_tables
 from inspector.session.frames import unpack
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
 from inspector.store.notes import of_latent
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from inspector.drawing.figures import Table
     from inspector.drawing.palette import CellStyle, TokenPalette
     from inspector.session.cards import LatentExample
     from inspector.session.protocol import LatentView
@@ -55,8 +58,12 @@ HELP = PaneHelp(
         "which it is strongest, at most one per context. Tokens where it is active are coloured by activation, on one "
         "scale for all examples; the strongest of each window stands in brackets. Without colours a block after the "
         "token says how large.",
+        "Below the strongest are some drawn at random among all tokens at which it is active, with the quantile of "
+        "their activation: the strongest alone make every latent look clean.",
         "Density is the share of all searched tokens at which it is active; above 10% it is called dense. Neighbours "
-        "are the latents whose decoder directions have the largest cosine with this one's.",
+        "are the latents whose decoder directions have the largest cosine with this one's. Next tokens are those that "
+        "the decoder row favours by itself, through the final norm and the unembedding, past all later blocks. The "
+        "share of the SAE's squared error along the direction is the most that the latent could take of it.",
         "Explanation and score are those of the newest scoring that is stored, made by `dm-inspect interp`.",
         "The first question about an SAE searches every context and takes a while; the next ones are quick.",
     ),
@@ -203,7 +210,7 @@ class LatentScreen(SessionScreen):
         message.stop()
         if self.view is None or not self.view.examples:
             return
-        self._cursor = min(max(self._cursor + message.step, 0), len(self.view.examples) - 1)
+        self._cursor = min(max(self._cursor + message.step, 0), len(examples_of(self.view)) - 1)
         self.show_view(keep_place=True)
         if self._page is not None:
             start, stop = self._page.starts[self._cursor], self._page.starts[self._cursor + 1]
@@ -217,7 +224,7 @@ class LatentScreen(SessionScreen):
         """To the example's token in the Stream."""
         if self.view is None or not self.view.examples:
             return
-        example = self.view.examples[self._cursor]
+        example = examples_of(self.view)[self._cursor]
         self.post_message(GoTo(example.context, example.position))
         self.dismiss()
 
@@ -278,6 +285,8 @@ class LatentScreen(SessionScreen):
 
 CURSOR = "▸ "
 INDENT = "  "
+BESIDE = 100
+"""Columns from which tables stand beside each other, above the examples; below, they come after them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +295,7 @@ class LatentPage:
 
     lines: list[Line]
     starts: tuple[int, ...]
-    """Of each example its first line; the last one is the number of lines."""
+    """Of each example its first line; the last one is the line after them all."""
 
 
 def latent_page(view: LatentView, cursor: int, width: int, palette: TokenPalette) -> LatentPage:
@@ -299,28 +308,74 @@ def latent_page(view: LatentView, cursor: int, width: int, palette: TokenPalette
         palette: of the theme.
     """
     styles = figure_palette(palette)
+    tables = latent_tables(view, own=False)
     lines = [*_facts(view, width, styles), []]
     if view.neighbours:
         lines += [*_neighbours(view, width, styles), []]
+    if width >= BESIDE:
+        lines += _beside(tables[:2], width, styles) if len(tables) > 1 else []
+        lines += [line for table in tables[2 if len(tables) > 1 else 0 :] for line in table_lines(table, width, styles)]
     if not view.examples:
         lines += prose(f"It is active at none of the {view.n_tokens:,} tokens searched.", width, styles.plain)
     starts = []
     top = view.max_activation
-    for number, example in enumerate(view.examples):
+    for number, example in enumerate(examples_of(view)):
+        if number == len(view.examples):
+            title = f"drawn at random, from {view.card.n_drawn} of all activations, by quantile"
+            lines += [[(cut(title, width), styles.strong)], []]
         starts.append(len(lines))
         lines += [*_example(example, number == cursor, top, width, palette, styles), []]
-    return LatentPage(lines=lines, starts=(*starts, len(lines)))
+    starts.append(len(lines))
+    if width < BESIDE:
+        lines += [line for table in tables for line in table_lines(table, width, styles)]
+    return LatentPage(lines=lines, starts=tuple(starts))
+
+
+def examples_of(view: LatentView) -> list[LatentExample]:
+    """In the order of the page."""
+    return [*view.examples, *view.card.drawn]
+
+
+def table_lines(table: Table, width: int, styles: FigurePalette, marked: int | None = None) -> list[Line]:
+    """Title, header, rows, note and an empty line; what is wider than the screen loses its last columns.
+
+    Args:
+        table: what to draw.
+        width: columns.
+        styles: of the theme.
+        marked: the row that carries the cursor.
+    """
+    header, _, *rows = render_table(replace(table, title="", note="")).splitlines()
+    lines: list[Line] = [[(cut(visible(table.title), width), styles.strong)]]
+    lines.append([(cut(INDENT + header, width), styles.quiet)])
+    for number, row in enumerate(rows):
+        here = number == marked
+        lines.append([(cut((CURSOR if here else INDENT) + row, width), styles.strong if here else styles.plain)])
+    return [*lines, *_note(table.note, width, styles), []]
+
+
+def _note(text: str, width: int, styles: FigurePalette) -> list[Line]:
+    wrapped = prose(text, max(width - len(INDENT), 20), styles.quiet) if text else []
+    return [[(INDENT, styles.plain), *line] for line in wrapped]
+
+
+def _beside(tables: Sequence[Table], width: int, styles: FigurePalette) -> list[Line]:
+    """Two tables side by side, and below them what is to be known of them."""
+    half = width // 2
+    left, right = (table_lines(replace(table, note=""), half - 1, styles)[:-1] for table in tables)
+    lines: list[Line] = []
+    for number in range(max(len(left), len(right))):
+        line = left[number] if number < len(left) else []
+        gap = half - sum(cell_width(text) for text, _ in line)
+        lines.append([*line, (" " * gap, styles.plain), *(right[number] if number < len(right) else [])])
+    notes = [line for table in tables for line in _note(table.note, width, styles)]
+    return [*lines, *notes, []]
 
 
 def _facts(view: LatentView, width: int, styles: FigurePalette) -> list[Line]:
-    often = f"active at {100 * view.density:.3g}% of {view.n_tokens:,} tokens"
-    if view.density > 0.1:
-        often += ", a dense latent"
-    lines: list[Line] = [
-        [(cut(f"{often} · largest activation {number_text(view.max_activation)}", width), styles.plain)]
-    ]
-    if view.link:
-        lines.append([(cut(visible(view.link), width), styles.quiet)])
+    first, *others = latent_facts(view)
+    lines: list[Line] = [[(cut(first, width), styles.plain)]]
+    lines += [[(cut(text, width), styles.quiet)] for text in others]
     if view.explanation:
         score = "not scored" if view.score is None else f"score {view.score:.2f}"
         lines += prose(f"{view.explanation} ({score})", width, styles.strong)
@@ -349,10 +404,11 @@ def _example(
 ) -> list[Line]:
     """A heading, then the window's tokens, those where the latent is active in its colour."""
     activations = list(unpack(example.activations))
-    strongest = max((value for value in activations if value == value), default=0.0)
+    own = activations[example.position - example.start : example.position - example.start + 1]
     head = f"{CURSOR if marked else INDENT}context {example.context + 1}, position {example.position}"
+    head += "" if example.quantile is None else f" · {100 * example.quantile:.0f}% are weaker"
     look = styles.strong if marked else styles.quiet
-    lines: list[Line] = [[(cut(f"{head} · {number_text(strongest)}", width), look)], [(INDENT, styles.plain)]]
+    lines: list[Line] = [[(cut(f"{head} · {number_text(*own or (0.0,))}", width), look)], [(INDENT, styles.plain)]]
     used = len(INDENT)
     for place, (token, value) in enumerate(zip(example.tokens, activations, strict=False), example.start):
         text, style = _token(token, value, top, place == example.position, palette, styles)
@@ -369,8 +425,6 @@ def _token(
     token: str, value: float, top: float, peak: bool, palette: TokenPalette, styles: FigurePalette
 ) -> tuple[str, CellStyle]:
     """A token; the strongest one in brackets, and without colours a block after each that says how large."""
-    from dataclasses import replace
-
     text = visible(token)
     active = value == value and value > 0.0
     style = styles.of_value(value, 0.0, top) if active else styles.plain

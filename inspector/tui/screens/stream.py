@@ -388,6 +388,14 @@ class StreamScreen(ActionScreen):
 
             self.app.push_screen(LatentScreen(self, at, choice.sae.d_sae, self.state.active_latents()))
 
+    def action_anatomy(self) -> None:
+        """Why the active SAE fails on the token under the cursor."""
+        at, ready = self.state.detail_request(), self.session.ready
+        if at is not None and ready is not None:
+            from inspector.tui.screens.anatomy import AnatomyScreen
+
+            self.app.push_screen(AnatomyScreen(self, at, ready.saes))
+
     def note_subject(self) -> Subject | None:
         """The token under the cursor, with its numbers and some of the text around it."""
         ready, text, choice, place = self.session.ready, self.state.text, self.state.choice, self.state.place

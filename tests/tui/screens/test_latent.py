@@ -179,10 +179,17 @@ def test_what_is_missing_is_said() -> None:
 
 def test_the_cursor_marks_one_example_and_its_place_is_known() -> None:
     view = SESSION.latent(GetLatent(sae_id=SESSION.saes[0].sae_id, index=4))
-    view = msgspec.structs.replace(view, examples=view.examples[:3])
-    page = latent_page(view, 1, 80, build_palette(DEFAULT_ENDPOINTS, "none"))
+    few = msgspec.structs.replace(view.card, drawn=view.card.drawn[:1])
+    view = msgspec.structs.replace(view, examples=view.examples[:3], card=few)
+    page = latent_page(view, 1, 120, build_palette(DEFAULT_ENDPOINTS, "none"))
     texts = ["".join(text for text, _ in line) for line in page.lines]
-    assert [texts[start][:11] for start in page.starts[:-1]] == ["  context 5", "▸ context 1", "  context 1"]
+    assert [texts[start][:11] for start in page.starts[:-1]] == [
+        "  context 5",
+        "▸ context 1",
+        "  context 1",
+        "  context 6",
+    ]
+    assert "drawn at random, from 24" in texts[page.starts[3] - 2] and "90% are weaker" in texts[page.starts[3]]
     assert page.starts[-1] == len(page.lines)
 
 
@@ -196,6 +203,17 @@ def test_hostile_tokens_fit_and_are_symbols(depth: Depth, width: int) -> None:
         text = "".join(piece for piece, _ in line)
         assert cell_width(text) <= width
         assert not any(unicodedata.category(character)[0] == "C" for character in text)
+
+
+def test_the_tables_stand_above_the_examples_where_there_is_room_and_else_below() -> None:
+    view = SESSION.latent(GetLatent(sae_id=SESSION.saes[0].sae_id, index=4))
+    for width, above in ((120, True), (80, False)):
+        lines = shown(view, width)
+        (favoured,) = (number for number, line in enumerate(lines) if "favours and disfavours" in line)
+        (strong,) = (number for number, line in enumerate(lines) if "How strong it is" in line)
+        first = next(number for number, line in enumerate(lines) if line.startswith("▸ context"))
+        assert (strong < first, strong == favoured) == (above, above)
+        assert "2.00% of the SAE's squared error" in lines[1]
 
 
 def test_the_table_has_a_line_per_token() -> None:
