@@ -53,10 +53,13 @@ PICTURES: dict[str, Picture] = {
     "stream-light": Picture(keys=("greater_than_sign", "down", "down"), theme="light"),
     "stream-sixteen": Picture(keys=("greater_than_sign", "down", "down"), theme="sixteen"),
     "stream-generating": Picture(keys=("greater_than_sign", "down", "down", "down", "down", "g"), seconds=8.0),
-    "stream-prompt": Picture(keys=("p",), typed="def read_file(path, encoding='utf-8'):"),
+    "stream-prompt": Picture(
+        keys=("p",), typed="def read_file(path):\n    with open(path) as file:\n        return file.read()\n"
+    ),
+    "stream-beside": Picture(keys=("greater_than_sign", "D", "n")),
     "stream-find": Picture(keys=("slash",), typed="return"),
     "stream-help": Picture(keys=("question_mark",), seconds=1.0),
-    "stream-enlarged": Picture(keys=("1", "2", "4", "5", "3", "z"), seconds=1.0),
+    "stream-enlarged": Picture(keys=("z", "right"), seconds=1.0),
     # These three show what is stored: run `dm-inspect run all` first.
     "results": Picture(keys=("r", *["down"] * 8), seconds=3.0),
     "results-narrow": Picture(keys=("r", *["down"] * 6, "f"), size=(80, 24), seconds=3.0),
@@ -80,9 +83,8 @@ async def take(picture: Picture, connect: Connect) -> str:
             await pilot.pause(0.4)
         if picture.typed:
             await pilot.press(*("space" if c == " " else c for c in picture.typed if c.isalnum() or c == " "))
-            from textual.widgets import Input
-
-            app.screen.query_one(Input).value = picture.typed
+            field = app.screen.focused  # an Input, or the editor of a text
+            setattr(field, "value" if hasattr(field, "value") else "text", picture.typed)
             await pilot.press("enter")
         await pilot.pause(picture.seconds)
         app.clear_notifications()

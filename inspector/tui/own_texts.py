@@ -45,6 +45,8 @@ class OwnTexts:
 
     def __init__(self) -> None:
         self.all: tuple[OwnText, ...] = ()
+        self._last = 0
+        """The highest number there ever was: the scores of a text that was forgotten may still be at hand."""
 
     def find(self, source: str, number: int) -> OwnText | None:
         """A text; None if there is none of that number."""
@@ -64,8 +66,8 @@ class OwnTexts:
         return self._add("generated", f"after {_name(before, tail=True)}")
 
     def _add(self, source: OwnSource, name: str, text: str = "") -> OwnText:
-        number = 1 + max((each.number for each in self.all), default=0)
-        added = OwnText(source=source, number=number, name=name, text=text)
+        self._last = 1 + max(self._last, *(each.number for each in self.all), 0)
+        added = OwnText(source=source, number=self._last, name=name, text=text)
         self.all = (*self.all, added)
         return added
 

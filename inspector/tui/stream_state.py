@@ -195,7 +195,10 @@ class StreamState(TextState):
         if self.session.policy != "excluded":  # a new session knows nothing of what this view chose
             self.requests.add("policy", SetPolicy(policy=self.session.policy))
         if self.text is not None:
+            self.texts.clear()  # nor any text of the user's own: each is asked for again before it is shown
             self.requests.add("context", GetContext(context=self._in_contexts.context))
+            if (own := self.own.find(self.place.source, self.place.context)) is not None:
+                self.requests.add("prompt", own.question())
         elif saved is not None and saved.context < ready.n_contexts:
             self.go("context", saved.context, saved.position)
         else:

@@ -273,6 +273,29 @@ def test_texts_are_saved_with_the_view_and_scored_again_when_they_are_looked_at(
     assert (later.place.source, later.place.context) == ("generated", 2)
 
 
+def test_a_number_is_not_given_again_after_its_text_was_forgotten() -> None:
+    state = opened()
+    for text in ("self dark", "dark self"):
+        state.analyse(text)
+        tell(state, own(sent(state)[0]), "prompt")
+    state.drop_text("prompt", 2)
+    state.analyse("of the path")
+    assert sent(state) == [AnalysePrompt(text="of the path", number=3)], "and not the scores of the forgotten one"
+
+
+def test_a_new_session_is_asked_for_the_users_own_text_that_is_shown_and_for_others_when_they_are() -> None:
+    state = opened()
+    for text in ("self dark", "dark self"):
+        state.analyse(text)
+        tell(state, own(sent(state)[0]), "prompt")
+    state.lost("The session ended.", 1)
+    state.session = state.session.again()
+    tell(state, SESSION.ready())
+    assert AnalysePrompt(text="dark self", number=2) in sent(state)
+    state.go("prompt", 1, "first")
+    assert sent(state) == [AnalysePrompt(text="self dark", number=1)]
+
+
 def test_a_text_that_is_refused_and_a_generation_that_never_began_leave_nothing() -> None:
     state = opened()
     state.analyse("x" * 9)
