@@ -7,8 +7,7 @@
 Killed at any time, a step given again continues. The two parts may run at the same time, one core each.
 
 The model's activations are made in bfloat16, three times as fast as in float32 on a CPU with AMX, by transformers
-itself, which attends with a fused kernel. What the card says is measured in float32, by this program, on the files as
-shipped.
+itself, which attends with a fused kernel. What the card says is measured in float32 on the files as shipped.
 """
 
 from __future__ import annotations
@@ -41,17 +40,16 @@ from inspector.demo.suite import Predictability, predictability, table
 from inspector.events import TrainProgress, Warned
 from inspector.sources.built_in import BUILT_IN, SMOLLM2
 from inspector.sources.dequantising import provided
-from inspector.sources.loading import load_model
 from inspector.sources.python_text import read_topics, stdlib_root, training_documents
-from inspector.spec import SITE_HOOKS, TargetSpec, hook_name_of
+from inspector.spec import SITE_HOOKS, hook_name_of
 from inspector.training import trainer
-from inspector.training.blocks import Ids, OutlierMarks, source_of
+from inspector.training.blocks import ActivationSource, Ids, OutlierMarks
 from inspector.training.learners import LearnerSettings
 from inspector.training.suite_files import Quality, SaePlan, measure, plan_suite, save_quality, write_json
 from inspector.training.trainer import TrainSettings
 
 LAYER, SEED = BUILT_IN[SMOLLM2].layer, 0
-LENGTH = BUILT_IN[SMOLLM2].context_length or 512
+LENGTH = 512
 MIDDLE, WIDTH, L0 = hook_name_of("resid", LAYER), 2048, 32
 OTHERS = (hook_name_of("mlp", LAYER), hook_name_of("attn", LAYER), *(hook_name_of("resid", at) for at in (4, 20, 26)))
 PARTS: dict[str, tuple[SaePlan, ...]] = {
@@ -251,13 +249,13 @@ def _windows(pieces: Sequence[str]) -> Ids:
 # ---- the training ----------------------------------------------------------------------------------------------------
 
 
-class HalfModel:
-    """An `ActivationSource`: transformers' own model in bfloat16, without the layers after the last hook."""
+class Beginning:
+    """An `ActivationSource`: transformers' own model, without the layers after the last hook."""
 
-    def __init__(self, hook_names: Sequence[str]) -> None:
+    def __init__(self, hook_names: Sequence[str], dtype: torch.dtype) -> None:
         from transformers import AutoModelForCausalLM
 
-        whole = AutoModelForCausalLM.from_pretrained(str(provided(SMOLLM2).directory), dtype=torch.bfloat16)
+        whole = AutoModelForCausalLM.from_pretrained(str(provided(SMOLLM2).directory), dtype=dtype)
         self._model = whole.model.eval()
         self._found: dict[str, Tensor] = {}
         at = {name: int(name.split(".")[1]) for name in hook_names}
@@ -294,7 +292,7 @@ def train(work: Path, part: str, tokens: int, minutes: float | None) -> None:
     about["dataset"] = "free English and code, see CARD.md"
     settings = replace(SETTINGS, tokens=tokens, minutes=minutes)
     started, last = time.process_time(), 0.0
-    source = HalfModel(hook_names)
+    source = Beginning(hook_names, torch.bfloat16)
     out = work / part
     for event in trainer.train_suite(source, windows[:-HELD_OUT], windows[-HELD_OUT:], plans, settings, out, about):
         if isinstance(event, Warned):
@@ -310,19 +308,38 @@ def train(work: Path, part: str, tokens: int, minutes: float | None) -> None:
 # ---- the card --------------------------------------------------------------------------------------------------------
 
 
+class Kept:
+    """An `ActivationSource` of contexts whose activations were all made before.
+
+    Args:
+        source: that makes them.
+        contexts: [contexts, positions] token ids, no two the same.
+    """
+
+    def __init__(self, source: ActivationSource, contexts: Ids) -> None:
+        parts = [source(torch.from_numpy(contexts[at : at + 8])) for at in range(0, len(contexts), 8)]
+        self._values = {hook: torch.cat([part[hook] for part in parts]) for hook in parts[0]}
+        self._places = {row.tobytes(): place for place, row in enumerate(contexts)}
+
+    def at(self, hook: str) -> ActivationSource:
+        """The values at one hook."""
+        return lambda ids: {hook: self._values[hook][[self._places[row.tobytes()] for row in ids.numpy()]]}
+
+
 def write_card(work: Path, out: Path) -> None:
     """Copy the SAEs to `out`, measure them on held-out text in float32, and fill the card."""
     for part, plans in PARTS.items():
         for plan in plans:
             shutil.copytree(work / part / plan.sae_id, out / plan.sae_id, dirs_exist_ok=True)
-    model = load_model(TargetSpec(model=SMOLLM2, device="cpu", offline=True))
+    hook_names = list(dict.fromkeys(plan.hook_name for plans in PARTS.values() for plan in plans))
     held_out = np.load(work / "windows.npy")[-HELD_OUT:]
+    kept = Kept(Beginning(hook_names, torch.float32), held_out)
     qualities: list[Quality] = []
     predicted: dict[str, Predictability] = {}
-    for hook in dict.fromkeys(plan.hook_name for plans in PARTS.values() for plan in plans):
+    for hook in hook_names:
         here = [plan for part in PARTS.values() for plan in part if plan.hook_name == hook]
-        source = OutlierMarks(source_of(model, [hook]), OUTLIERS, held_out[:8], SPECIAL_IDS)
-        trained = json.loads((out / here[0].sae_id / "quality.json").read_text())["trained_tokens"]
+        source = OutlierMarks(kept.at(hook), OUTLIERS, held_out[:8], SPECIAL_IDS)
+        trained = json.loads((out / here[0].sae_id / "cfg.json").read_text())["metadata"]["trained_tokens"]
         measured = measure(source, held_out, out, here, trained, SPECIAL_IDS)
         for quality in measured:
             save_quality(out, quality)
@@ -357,10 +374,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="wall-clock budget; none without it")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     if arguments.step == "text":
         gather(arguments.packages, arguments.work)
     elif arguments.step == "train":
+        torch.set_num_threads(1)
         train(arguments.work, arguments.part, arguments.tokens, arguments.minutes)
     else:
         write_card(arguments.work, arguments.out)

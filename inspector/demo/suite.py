@@ -22,7 +22,7 @@ from inspector.engine.regression import Factorisation
 from inspector.engine.scores import fvu_nonlinear, r2_pooled, r2_scalar
 from inspector.sources.loading import load_model
 from inspector.spec import TargetSpec, hook_name_of
-from inspector.training.blocks import ActivationSource, Ids, is_ordinary, source_of
+from inspector.training.blocks import ActivationSource, Ids, chosen_rows, is_ordinary, source_of
 from inspector.training.learners import LearnerSettings
 from inspector.training.suite_files import CONFIG_FILE, Quality, plan_suite
 
@@ -88,7 +88,7 @@ def predictability(
 
     half = len(held_out) // 2
     train_x, test_x = (
-        source(torch.from_numpy(part))[hook_name][torch.from_numpy(is_ordinary(part, special_ids))].float()
+        chosen_rows(source(torch.from_numpy(part)), torch.from_numpy(is_ordinary(part, special_ids)))[0][hook_name]
         for part in (held_out[:half], held_out[half:])
     )
     scores = {}

