@@ -217,6 +217,8 @@ class _Run:
         if statistics.outliers is not None:
             about["outlier_tokens"] = fitted["outliers"]
         about["documents"] = len(set(loaded.contexts.documents))
+        if loaded.effect is not None:
+            about["precision"] = asdict(loaded.effect)
         about["gate"] = None if loaded.gate is None else loaded.gate.summary()
         warnings = warnings_of(loaded, plan, statistics, outcome)
         definition = f"{experiment.defined(self.protocol, self.params[experiment.id])} {self.protocol.summary}"

@@ -123,7 +123,7 @@ def passes(work: Workload, params: Params) -> Passes:
         "simulation",
         samples,
         sums=2.0 * cuts * (samples * dims**2 + dims**3 + params.resamples * samples / 3),
-        numbers=samples * (params.features + 3 * params.active * dims + cuts * dims),
+        numbers=samples * (4 * params.features + 10 * params.active * dims + cuts * dims),
     )
 
 

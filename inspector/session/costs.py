@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,8 @@ class Costing:
         files = find_model(target.model, target.cache_dir)
         refs = [sae.ref for sae in loaded.saes]
         sizes = sizes_of(files, refs, target, dtype_bytes=loaded.model.dtype.itemsize, session=True, on_host=False)
-        return Workload.of_plan(sizes, loaded.plan, layer=loaded.layer, n_layers=files.n_layers)
+        work = Workload.of_plan(sizes, loaded.plan, layer=loaded.layer, n_layers=files.n_layers)
+        return replace(work, memory=loaded.memory)
 
     @cached_property
     def _nominal(self) -> Rates:

@@ -126,6 +126,10 @@ class MemoryPlan:
         """That moving a page's bytes takes, at the rates that are expected."""
         return self.page_from_host / HOST_RATE + self.page_from_disk / DISK_RATE
 
+    def place_of(self, sae_id: str) -> str:
+        """Where an SAE's weights are: 'device', or, but for a slice, 'host' or 'disk'."""
+        return "host" if sae_id in self.sliced_from_host else "disk" if sae_id in self.sliced_from_disk else "device"
+
     @property
     def slices(self) -> str:
         """Which SAEs come in slices, and what it costs, in words; empty: none does."""
@@ -224,14 +228,10 @@ def _sliced(sizes: Sizes, way: _Way, budget: int) -> _Way:
     for least in (USUAL_SLICE, SLICES[-1]):
         for n in range(1, len(order) + 1):
             widest = 4 * max(ref.d_in * ref.d_sae for ref in order[:n])
-            for slice_bytes in (each for each in SLICES if each >= least):
-                found = replace(
-                    way,
-                    sliced=frozenset(ref.sae_id for ref in order[:n]),
-                    slice_bytes=min(slice_bytes, widest),
-                )
-                if _needed(sizes, found) <= budget:
-                    return found
+            found = replace(way, sliced=frozenset(ref.sae_id for ref in order[:n]), slice_bytes=min(least, widest))
+            if _needed(sizes, found) <= budget:
+                larger = (replace(found, slice_bytes=min(each, widest)) for each in SLICES if each >= least)
+                return next(each for each in larger if _needed(sizes, each) <= budget)
     return found
 
 

@@ -12,14 +12,15 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from inspector.errors import ResourceError, TargetError, first_line
 from inspector.formats import layout_of
 from inspector.formats.weights import MAX_HEADER, tensor_entries
 from inspector.sources.contexts import default_context_length
-from inspector.sources.memory_plan import Sizes
+from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory
 from inspector.sources.model_files import ModelFiles
 from inspector.spec import SaeRef, TargetSpec
 
@@ -68,6 +69,65 @@ def sizes_of(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What a target needs, and in which dtype its model computes."""
+
+    memory: MemoryPlan
+    sizes: Sizes
+    dtype: Literal["float32", "bfloat16"]
+    why: str = ""
+    """Why it is not float32, though nothing was asked for; empty: it is, or it was."""
+
+
+def planned(
+    files: ModelFiles,
+    refs: Iterable[SaeRef],
+    target: TargetSpec,
+    *,
+    device: str,
+    budget: int,
+    session: bool,
+    host_memory: int | None = None,
+) -> Planned:
+    """What will be on the device, or a refusal. Asks no device: it need not be there.
+
+    `--dtype auto` is float32 where that fits, because errors are differences of nearly equal vectors, where half
+    precision shows; else bfloat16, which is said, and how much it changes is measured (`precision`).
+
+    Args:
+        files: of the model, which may not be here.
+        refs: the SAEs, with their sizes.
+        target: as asked for.
+        device: its name; 'cpu' plans for what lies on the host too.
+        budget: bytes of the device.
+        session: whether texts will be looked at and kept.
+        host_memory: bytes beside the device; None: what is free here.
+
+    Raises:
+        ResourceError: nothing fits.
+    """
+    wide = sizes_of(files, refs, target, dtype_bytes=4, session=session, on_host=device == "cpu")
+    if host_memory is not None:
+        wide = replace(wide, host_free=host_memory * (device != "cpu"))
+    half = replace(wide, dtype_bytes=2)
+
+    def fitted(sizes: Sizes) -> MemoryPlan:
+        may_halve = target.dtype == "float32"
+        return plan_memory(sizes, budget, device=device, asked=target.max_memory, may_halve=may_halve)
+
+    if target.dtype == "bfloat16":
+        return Planned(memory=fitted(half), sizes=half, dtype="bfloat16")
+    try:
+        return Planned(memory=fitted(wide), sizes=wide, dtype="float32")
+    except ResourceError as error:
+        if target.dtype == "float32":
+            raise
+        memory, what = fitted(half), str(error).partition(". ")[0]
+    why = f"In float32 it would not fit: {what[0].lower()}{what[1:]}."
+    return Planned(memory=memory, sizes=half, dtype="bfloat16", why=why)
+
+
 def require_plausible(files: ModelFiles) -> None:
     """Refuse a configuration that asks for more than the weight files hold, before a library tries to build it.
 
@@ -108,6 +168,8 @@ def n_parameters(files: ModelFiles) -> int:
     Raises:
         TargetError: a weight file is damaged.
     """
+    if files.expected is not None:
+        return files.expected
     has_more = isinstance(files.config.get("text_config"), Mapping)
     return sum(
         _numbers(path, name, entry)

@@ -22,6 +22,7 @@ from torch import Tensor
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources import hooks
 from inspector.sources.model_files import FilesState, ModelFiles, require_same
+from inspector.sources.precision import exact_products, raised
 from inspector.sources.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -178,6 +179,12 @@ class LanguageModel:
         """The hook's values, [c, t] int64 -> [c, t, d] float32. The pass ends once the hook has fired."""
         return self.values(tokens, [hook_name])[hook_name]
 
+    @torch.inference_mode()
+    def in_float32(self, tokens: Tensor, hook_name: str) -> Tensor:
+        """As `activations`, every product and sum in float32, of weights that are rounded to the model's dtype."""
+        with raised(self._parts()):
+            return self.activations(tokens, hook_name)
+
     @property
     def hook_names(self) -> frozenset[str]:
         """Every hook there is."""
@@ -332,6 +339,7 @@ class LanguageModel:
         Returns:
             logits [n, v] float32, the hook's values [n, d] float32, and the cache.
         """
+        exact_products()
         with hooks.capture(self._points, [hook_name]) as taken:
             logits, cache = self._bridge.forward(
                 tokens.to(self.device),
@@ -345,6 +353,20 @@ class LanguageModel:
                 f"{self.name} keeps no key-value cache, so it cannot generate here. Give a text with --prompt."
             )
         return logits[0].float(), _flat(taken[hook_name])[0], cache
+
+    def _parts(self) -> list[torch.nn.Module]:
+        """Its layers, and the largest modules beside them that hold weights: what a pass goes through in turn."""
+        layers = set(self._bridge.blocks)
+
+        def within(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+            if module in layers or layers.isdisjoint(module.modules()):
+                yield module
+            else:
+                for child in module.children():
+                    yield from within(child)
+
+        found = dict.fromkeys(within(self._bridge.original_model))
+        return [each for each in found if next(each.parameters(), None) is not None]
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -361,6 +383,7 @@ class LanguageModel:
         `output_attentions=False` is said each time: transformer-lens sets it to True in the model's configuration, and
         then every attention pattern is kept (1.4 GB for 1024 tokens of Gemma 2 9B).
         """
+        exact_products()  # a library may have asked for less since the last pass
         logits: Tensor = self._bridge.forward(tokens, return_type="logits", output_attentions=False, use_cache=False)
         return logits
 

@@ -44,6 +44,8 @@ class ModelFiles:
     """The safetensors files, sorted by name."""
     origin: gguf_files.Origin | None = None
     """The GGUF that they were made from; None: they are as they were published."""
+    expected: int | None = None
+    """Numbers in weights that are not here, of a model whose sizes are known all the same; see `model_shapes`."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -413,18 +415,6 @@ IDS = {
     "qwen3-14b": "Qwen/Qwen3-14B",
 }
 """Names under which the registry speaks of models and that are no ids themselves."""
-
-_GEMMA_3 = {"270m": (640, 1024), "1b": (1152, 1024), "4b": (2560, 2048), "12b": (3840, 4096), "27b": (5376, 4096)}
-WIDTHS = {
-    "google/gemma-2-2b": (2304, 2048),
-    "google/gemma-2-2b-it": (2304, 2048),
-    "google/gemma-2-9b": (3584, 4096),
-    "google/gemma-2-9b-it": (3584, 4096),
-    "google/gemma-2-27b": (4608, 4096),
-    "meta-llama/Llama-3.1-8B": (4096, 4096),
-    **{f"google/gemma-3-{size}{end}": widths for size, widths in _GEMMA_3.items() for end in ("", "-it", "-pt")},
-}
-"""d_model, and the width of hook_z, of models whose SAEs' sizes are to be known before anything was fetched."""
 
 
 def hub_id(name: str) -> str:

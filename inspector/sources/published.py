@@ -10,7 +10,7 @@ from inspector.errors import TargetError
 from inspector.events import Event
 from inspector.formats import Folder, layout_of, read_facts
 from inspector.sources import hub
-from inspector.sources.model_files import WIDTHS
+from inspector.sources.model_shapes import width_at
 from inspector.sources.registry import Registry, RegistryEntry
 from inspector.spec import SaeRef, TargetSpec
 
@@ -78,8 +78,7 @@ def published_refused(registry: Registry, model: str, target: TargetSpec) -> lis
 def ref_of(entry: RegistryEntry, cache_dir: str | None) -> SaeRef:
     """One SAE; sizes that only its configuration says are 0 until it is on disk."""
     assert entry.refused is None and entry.hook_name is not None
-    wide = entry.hook_name.endswith("hook_z")
-    d_in = entry.d_in or WIDTHS.get(entry.model, (0, 0))[wide]
+    d_in = entry.d_in or width_at(entry.model, entry.hook_name)
     d_sae = entry.d_sae or 0
     layout = layout_of(entry.format)
     ref = SaeRef(

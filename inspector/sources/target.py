@@ -23,6 +23,7 @@ from inspector.sources.dequantising import provide
 from inspector.sources.hub import fetch_model
 from inspector.sources.memory_sizes import refuse_float16_gemma, require_plausible
 from inspector.sources.model_files import ModelFiles, find_model, require_same
+from inspector.sources.model_shapes import expected_model
 from inspector.sources.published import DEFAULT_L0, fetched
 from inspector.sources.readers import check_text
 from inspector.spec import DEFAULT_TEXT, LlamaGate, SaeRef, TargetSpec
@@ -32,12 +33,16 @@ if TYPE_CHECKING:
     from inspector.sources.contexts import Contexts
     from inspector.sources.gate import GateReport
     from inspector.sources.memory_plan import MemoryPlan
+    from inspector.sources.memory_sizes import Planned
     from inspector.sources.model import LanguageModel
+    from inspector.sources.precision import Effect
     from inspector.sources.sae import LoadedSae
 
 
 _OF_D_MODEL = re.compile(r"\.hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out)$")
 """Hooks whose width is the residual stream's, in every architecture."""
+COMPARED = (2, 256)
+"""Contexts, and tokens of them that count, on which bfloat16 is compared with float32."""
 HASH_STEP_SECONDS = 0.1
 HASH_QUIET_SECONDS = 0.5
 """Before the first word: small weights are hashed in a blink, which is no news."""
@@ -62,6 +67,8 @@ class Loaded:
     """What the load gate found."""
     memory: MemoryPlan | None = None
     """What was planned to be on the device."""
+    effect: Effect | None = None
+    """What bfloat16 changes, where nobody asked for it; None: the dtype was asked for, or is float32."""
     outliers: Outliers | None = None
     """Which tokens count as outliers; None: none does."""
 
@@ -84,8 +91,12 @@ class ResolvedTarget:
     """What was decided that the user may not expect."""
 
 
-def resolve(target: TargetSpec) -> ResolvedTarget:
+def resolve(target: TargetSpec, *, unseen: bool = False) -> ResolvedTarget:
     """Find the target's files and decide its layer, hook and SAEs, without importing torch.
+
+    Args:
+        target: as asked for.
+        unseen: the model need not be here, if its published sizes are known.
 
     Raises:
         TargetError: when model, layer, hook or SAEs do not exist; the nearest names are given.
@@ -96,7 +107,7 @@ def resolve(target: TargetSpec) -> ResolvedTarget:
     published = suites.registry_model(target)
     target = replace(target, model=suites.model_id(target) or target.model)
     known = suites.known_saes(target)
-    files = find_model(target.model, target.cache_dir)
+    files = (expected_model if unseen else find_model)(target.model, target.cache_dir)
     model_type = str(files.config["model_type"])
     known = [_on(ref, model_type) for ref in known]
     hook_name, layer = suites.resolve_hook(known, target, files.n_layers)
@@ -126,8 +137,11 @@ def resolve(target: TargetSpec) -> ResolvedTarget:
         if is_known and _OF_D_MODEL.search(hook_name) and ref.d_in != files.d_model:
             raise suites.mismatch(ref, files.d_model or 0)
     _check_text(decided, files)
-    require_plausible(files)
-    if target.dtype == "auto" and target.model != DEMO:  # the demo was trained here; its numbers fit into float16
+    if files.expected is None:
+        require_plausible(files)
+    if (
+        target.dtype == "auto" and target.model != DEMO and files.expected is None
+    ):  # the demo was trained here; its numbers fit into float16
         refuse_float16_gemma(files)
     return ResolvedTarget(target=decided, files=files, hook_name=hook_name, layer=layer, refs=tuple(refs), notes=notes)
 
@@ -168,14 +182,17 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     from inspector.engine.plan import make_plan, outliers_of, with_everything
     from inspector.sources.contexts import load_contexts
     from inspector.sources.loading import load_model
+    from inspector.sources.precision import effect_of
 
-    memory = _planned(resolved, refs, session=session)
+    plan_of_memory = _planned(resolved, refs, session=session)
+    memory = plan_of_memory.memory
     yield MemoryPlanned(
         rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device, slices=memory.slices
     )
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
-    model = load_model(resolved.target)
+    decided = replace(resolved.target, dtype=plan_of_memory.dtype) if plan_of_memory.why else resolved.target
+    model = load_model(decided)
     d_in = model.check_hook(resolved.hook_name)
     yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
 
@@ -184,7 +201,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     contexts = load_contexts(resolved.target, model)
     length = contexts.token_ids.shape[1]
     positions = default_positions(length) if target.positions is None else target.positions
-    decided = replace(resolved.target, context_length=length, positions=positions)
+    decided = replace(decided, context_length=length, positions=positions)
     plan = make_plan(
         contexts.token_ids,
         model.special_ids,
@@ -212,6 +229,16 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
             f"The load gate failed on {gate.n_tokens:,} tokens: {gate.sentences()}. "
             "Check model, hook and SAEs; --accept-gate shows numbers all the same, marked in every result."
         )
+    effect = None
+    if plan_of_memory.why:
+        first = contexts.token_ids[: COMPARED[0]]
+        rows = plan.included[: COMPARED[0]].flatten().nonzero()[: COMPARED[1], 0].to(model.device)
+        effect = effect_of(
+            model.activations(first, resolved.hook_name).flatten(0, 1)[rows],
+            lambda: model.in_float32(first, resolved.hook_name).flatten(0, 1)[rows],
+            saes,
+            plan_of_memory.why,
+        )
     counted: tuple[str, ...] = ()
     if target.include_special:  # after the gate, which asks about the tokens that an SAE is meant for
         usual, plan = plan, with_everything(plan, decided.split, decided.seed)
@@ -223,6 +250,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     warnings = (
         *([] if gate.passed else [f"The load gate failed and was accepted: {gate.sentences()}."]),
         *resolved.notes,
+        *([] if effect is None else [effect.note]),
         *memory.notes,
         *model.warnings,
         *suites.l0_notes(refs, resolved.target.l0),
@@ -243,6 +271,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
         warnings=warnings,
         gate=gate,
         memory=memory,
+        effect=effect,
         outliers=outliers_of(target.outliers, gate.median_norm),
     )
 
@@ -312,24 +341,15 @@ def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
         yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
 
 
-def _planned(resolved: ResolvedTarget, refs: tuple[SaeRef, ...], *, session: bool) -> MemoryPlan:
-    """What will be on the device, or a refusal; needs torch for the device's sake only."""
-    from inspector.sources.loading import pick_device, pick_dtype
-    from inspector.sources.memory_plan import plan_memory
-    from inspector.sources.memory_sizes import budget_of, sizes_of
+def _planned(resolved: ResolvedTarget, refs: Sequence[SaeRef], *, session: bool) -> Planned:
+    """As `planned`, for the device that there is."""
+    from inspector.sources.loading import pick_device
+    from inspector.sources.memory_sizes import budget_of, planned
 
     target = resolved.target
-    device, dtype = pick_device(target.device), pick_dtype(target.dtype)
-    sizes = sizes_of(
-        resolved.files, refs, target, dtype_bytes=dtype.itemsize, session=session, on_host=device.type == "cpu"
-    )
-    return plan_memory(
-        sizes,
-        budget_of(device, target.max_memory),
-        device=str(device),
-        asked=target.max_memory,
-        may_halve=target.dtype == "auto",
-    )
+    device = pick_device(target.device)
+    budget = budget_of(device, target.max_memory)
+    return planned(resolved.files, refs, target, device=str(device), budget=budget, session=session)
 
 
 def _load_saes(

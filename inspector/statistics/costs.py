@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from inspector.sources.memory_plan import Sizes
+from inspector.sources.memory_plan import DISK_RATE, HOST_RATE, MemoryPlan, Sizes
 from inspector.statistics.profiles import ERROR_COVARIANCE, Need
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Rates:
     """The same in float64."""
     numbers: float
     """Float32 numbers that an exponential is taken of: stands for all elementwise work."""
+    host: float = HOST_RATE
+    disk: float = DISK_RATE
+    """Bytes of sliced SAEs that come from the host's memory, and from disk."""
 
     def slower(self, times: float) -> Rates:
         """Everything so many times as slow."""
@@ -63,6 +66,9 @@ class Pass:
     sums: float = 0.0
     """Operations; see `Rates`."""
     numbers: float = 0.0
+    host: float = 0.0
+    disk: float = 0.0
+    """Bytes."""
 
     def seconds(self, rates: Rates) -> float:
         """At these rates."""
@@ -83,6 +89,8 @@ class Workload:
     train_contexts: int
     test_contexts: int
     """With at least one token of that side."""
+    memory: MemoryPlan | None = None
+    """Where the SAEs are; None: all on the device."""
 
     @classmethod
     def expected(
@@ -158,8 +166,17 @@ class Workload:
     def walk(
         self, name: str, contexts: int, *, model: float = 0.0, sae: float = 0.0, sums: float = 0.0, numbers: float = 0.0
     ) -> Pass:
-        """A pass, from an experiment's file, which then needs to import nothing for it."""
-        return Pass(name=name, contexts=contexts, model=model, sae=sae, sums=sums, numbers=numbers)
+        """A pass, from an experiment's file, which then needs to import nothing for it.
+
+        What is sliced of the SAEs is moved once for the contexts that go through together.
+        """
+        host = disk = 0.0
+        if self.memory is not None and sae:
+            turns = contexts / max(1, self.memory.contexts_at_once)
+            host, disk = turns * self.memory.page_from_host, turns * self.memory.page_from_disk
+        return Pass(
+            name=name, contexts=contexts, model=model, sae=sae, sums=sums, numbers=numbers, host=host, disk=disk
+        )
 
     # ---- what is computed -------------------------------------------------------------------------------------------
 
@@ -205,18 +222,18 @@ def shared_passes(work: Workload, needs: Iterable[Need]) -> list[Pass]:
     n, d = len(work.saes), work.sizes.d_in
     full = n if ERROR_COVARIANCE in set(needs) else 0
     return [
-        Pass(
-            name="moments",
-            contexts=work.train_contexts,
+        work.walk(
+            "moments",
+            work.train_contexts,
             model=work.forward(work.train_contexts),
             sae=work.coded(work.n_train, work.saes),
             # x with x and with every error; then one eigen-decomposition (LAPACK's count) and a map per SAE.
             sums=work.squares(work.n_train, 1 + n + full) + 25.0 * d**3 + 6.0 * n * d**3,
             numbers=work.vectors(work.n_train, 4 * n),
         ),
-        Pass(
-            name="scores",
-            contexts=work.test_contexts,
+        work.walk(
+            "scores",
+            work.test_contexts,
             model=work.forward(work.test_contexts),
             sae=work.coded(work.n_test, work.saes) + work.squares(work.n_test, n),
             numbers=work.vectors(work.n_test, 8 * n),
