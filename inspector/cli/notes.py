@@ -25,13 +25,13 @@ class Place(click.ParamType[tuple[int, int]]):
     name = "CONTEXT:POSITION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Both as numbers, counted as files count them."""
+        """Both as numbers from 0, of a context as the screen counts it, from 1."""
         if isinstance(value, tuple):
             return value
         context, _, position = str(value).partition(":")
-        if not (context.isdecimal() and position.isdecimal()):
-            self.fail(f"{value!r} is no place. Write CONTEXT:POSITION, as `dm-inspect worst` prints them: 12:45.")
-        return int(context), int(position)
+        if not (context.isdecimal() and position.isdecimal() and int(context)):
+            self.fail(f"{value!r} is no place. Write CONTEXT:POSITION, as the screen shows them: 12:45.")
+        return int(context) - 1, int(position)
 
 
 @click.group(epilog="\b\nExample:\n  dm-inspect notes list")
@@ -74,7 +74,7 @@ Examples:
 """,
 )
 @click.argument("words", default="", metavar="[TEXT]")
-@click.option("--token", "place", type=Place(), help="On this token of TARGET's text.")
+@click.option("--token", "place", type=Place(), help="On this token of TARGET's text, as on the screen.")
 @click.option("--latent", type=click.IntRange(min=0), metavar="N", help="On this latent of --sae.")
 @click.option("--result", "result_id", metavar="ID", help="On this stored result.")
 @click.option("--json", "as_json", is_flag=True, help="The note as one JSON object.")

@@ -153,10 +153,7 @@ def _print(result: Any, shown: Listing, rows: Sequence[int]) -> None:
     cells = []
     for number in rows:
         row = shown.row(number)
-        # With marks around it: a leading space, which most tokens have, could not be seen.
-        cells.append(
-            tuple(f"'{row[name]}'" if name == "token" else shown_value(name, row[name]) for name in shown.shown)
-        )
+        cells.append(tuple(shown_value(name, row[name]) for name in shown.shown))
     title = f"SAE {visible(result['result']['sae'])} · {said(result, shown)}"
     table = Table(title=title, columns=tuple(map(column, shown.shown)), rows=tuple(cells))
     print_text(render_table(table), end="")

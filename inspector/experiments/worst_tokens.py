@@ -439,8 +439,8 @@ def draw(result: ResultObject) -> Figures:
 
 
 def _quoted(row: Mapping[str, Any]) -> dict[str, Any]:
-    """With marks around the token: a leading space, which most have, could not be seen."""
-    return {**row, "token": f"'{row['token']}'"}
+    """With marks around the token, for a leading space could not be seen; contexts from 1, as on the screen."""
+    return {**row, "token": f"'{row['token']}'", "context": row["context"] + 1}
 
 
 def _definition(protocol: Protocol, params: Params) -> str:

@@ -139,7 +139,14 @@ def column(name: str) -> Column:
 
 
 def shown_value(name: str, value: Any) -> Any:
-    """A fraction as percent; everything else as it is."""
+    """As people read it: fractions in percent, contexts from 1, a token with marks around it.
+
+    Without them a leading space, which most tokens have, could not be seen.
+    """
+    if name == "token":
+        return f"'{value}'"
+    if name == "context":
+        return value + 1
     return 100.0 * value if name in PERCENT and value is not None else value
 
 

@@ -90,13 +90,19 @@ def of_token(
     where = f"context {context + 1}, position {position}" if source == "context" else f"{source}, position {position}"
     about = {"model": model, "text": text, "source": source, "context": context, "position": position}
     title = f"'{token}' in {where}" if token else where
-    return Subject(kind="token", title=title, about=about | {"token": token} | more, command=_command(words))
+    command = _command(words)
+    if source == "context":
+        command = _command(
+            words, "anatomy", "--context", str(context + 1), "--position", str(position), sae=more.get("sae")
+        )
+    return Subject(kind="token", title=title, about=about | {"token": token} | more, command=command)
 
 
 def of_latent(model: str, sae: str, index: int, words: Sequence[str], **more: Any) -> Subject:
     """A latent of an SAE."""
     about = {"model": model, "sae": sae, "index": index}
-    return Subject(kind="latent", title=f"latent {index} of {sae}", about=about | more, command=_command(words))
+    command = _command(words, "latent", "--latent", str(index), sae=sae)
+    return Subject(kind="latent", title=f"latent {index} of {sae}", about=about | more, command=command)
 
 
 def of_result(record: Record) -> Subject:
@@ -106,9 +112,10 @@ def of_result(record: Record) -> Subject:
     return Subject(kind="result", title=record.id, about=about, command=record.command)
 
 
-def _command(words: Sequence[str]) -> str:
-    """That opens the app on the target."""
-    return shlex.join(["dm-inspect", *words])
+def _command(words: Sequence[str], *command: str, sae: str | None = None) -> str:
+    """A command on the target; without one the app. The target's own --sae stays where it is one."""
+    named = ["--sae", sae] if sae and "--sae" not in words else []
+    return shlex.join(["dm-inspect", *command, *named, *words])
 
 
 class Notes:

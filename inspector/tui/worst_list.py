@@ -54,13 +54,9 @@ def columns_for(shown: Listing, by: str, width: int) -> list[tuple[str, int]]:
 
 
 def cell(name: str, value: Any) -> str:
-    """As it is shown: tokens with marks around them, for a leading space could not be seen; contexts from 1."""
-    if name == "token":
-        return f"'{visible(value)}'"
-    if name == "context":
-        value += 1
+    """As it is shown."""
     value = shown_value(name, value)
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else number_text(value)
+    return visible(value) if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else number_text(value)
 
 
 def row_line(shown: Listing, number: int, by: str, width: int, *, coloured: bool = True) -> Line:

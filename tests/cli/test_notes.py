@@ -22,7 +22,7 @@ def test_taken_listed_and_removed(run: Run) -> None:
     stored = save(result(), "dm-inspect run error-vector").id
     assert run("notes", "list").err.startswith("There is no note.")
     assert json.loads(run("notes", "list", "--json").out) == {"notes": []}
-    for args in (("an import", "--token", "11:45"), ("dense", "--latent", "37", "--sae", "x"), ("--result", stored)):
+    for args in (("an import", "--token", "12:45"), ("dense", "--latent", "37", "--sae", "x"), ("--result", stored)):
         outcome = run("notes", "add", *args)
         assert (outcome.code, outcome.out) == (0, "") and outcome.err.startswith("kept as note ")
     lines = run("notes", "list").out.splitlines()
@@ -32,7 +32,7 @@ def test_taken_listed_and_removed(run: Run) -> None:
     assert [(note["kind"], note["words"]) for note in found] == [
         ("token", "an import"), ("latent", "dense"), ("result", ""),
     ]  # fmt: skip
-    assert found[1]["command"] == "dm-inspect --sae x" and found[0]["about"]["context"] == 11
+    assert found[1]["command"] == "dm-inspect latent --latent 37 --sae x" and found[0]["about"]["context"] == 11
     outcome = run("notes", "remove", "1", "3", "--json")
     assert [note["note"] for note in json.loads(outcome.out)["removed"]] == [1, 3]
     assert run("notes", "remove", "1").code == 2
@@ -60,6 +60,7 @@ def test_written_as_one_page(run: Run, tmp_path: Path) -> None:
     [
         (("add", "words"), "A note is on one thing."),
         (("add", "--token", "1:2", "--result", "x"), "A note is on one thing."),
+        (("add", "--token", "0:3"), "'0:3' is no place. Write CONTEXT:POSITION"),
         (("add", "--token", "12"), "'12' is no place. Write CONTEXT:POSITION"),
         (("add", "--latent", "3"), "--latent 3 is of one SAE, and 0 were named."),
         (("add", "--result", "nothing"), "There is no result 'nothing'."),

@@ -37,7 +37,8 @@ def test_notes_come_back_as_they_were_taken() -> None:
     assert [(note.number, note.words) for note in taken] == [(1, ""), (2, HOSTILE)]
     assert [note.subject for note in taken] == subjects
     assert taken[0].subject.title == "' import' in context 12, position 45"
-    assert taken[0].subject.command == "dm-inspect --layer 3"
+    assert taken[0].subject.command == "dm-inspect anatomy --context 12 --position 45 --layer 3"
+    assert taken[1].subject.command == "dm-inspect latent --latent 37 --sae layer_3/x"
 
 
 def test_a_note_on_the_same_thing_changes_it() -> None:
@@ -110,7 +111,7 @@ def test_the_page_has_words_facts_figures_and_commands() -> None:
     assert page.startswith(
         "# Notes\n\n## 1. token: `' import' in context 12, position 45`\n\n*mine*\n\n- model: `demo`\n"
     )
-    assert "- loss: `0.25`" in page and "```sh\ndm-inspect --layer 3\n```" in page
+    assert "- loss: `0.25`" in page and "```sh\ndm-inspect anatomy --context 12 --position 45 --layer 3\n```" in page
     assert f"## 2. result: `{record.id}`" in page and "```sh\ndm-inspect run error-vector --model tiny\n```" in page
     assert "Error vector" in page.split("## 2")[1] and "│" in page and "\x1b" not in page
 
