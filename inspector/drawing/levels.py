@@ -16,7 +16,7 @@ from math import ceil, floor, isfinite, log10
 
 from inspector.drawing.lines import clipped
 from inspector.drawing.palette import OUTLIER_MARK, CellStyle, Run, TokenPalette
-from inspector.drawing.tokens import Measure, TokenDocument, TokenMode
+from inspector.drawing.tokens import OUTLIER, Measure, TokenDocument, TokenMode
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.2, 0.97
 """A fifth of the tokens stays plain, so that the others stand out; the upper tail of error norms is long and few."""
@@ -164,6 +164,34 @@ class LegendData:
     """Whether there are tokens that outweigh all others, which no level says."""
     relative: bool = False
     """Whether the edges are those of this context alone."""
+
+
+def legend_of(
+    mode: TokenMode,
+    palette: TokenPalette,
+    ranges: Ranges,
+    document: TokenDocument | None,
+    sae: int,
+    *,
+    marks: bool,
+    relative: bool,
+) -> LegendData:
+    """What colours mean: the scales of a mode as `scale_of` gives them, and the rest as it is."""
+    n_shares = len(palette.shares) if mode.size is None else palette.n_shares
+    scales = {
+        measure.id: scale_of(measure, n_levels, ranges, document, sae, relative=relative)
+        for measure, n_levels in ((mode.size, palette.n_sizes), (mode.share, n_shares))
+        if measure is not None
+    }
+    return LegendData(
+        mode=mode,
+        palette=palette,
+        size_scale=scales[mode.size.id][0] if mode.size is not None else None,
+        share_scale=scales[mode.share.id][0] if mode.share is not None else None,
+        marks=marks,
+        outliers=document is not None and OUTLIER in document.split,
+        relative=any(own for _, own in scales.values()),
+    )
 
 
 RELATIVE = ("~ ", "this context ", "relative to this context  ")

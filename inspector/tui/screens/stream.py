@@ -28,7 +28,7 @@ from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.stream_panes import StreamPanes
 from inspector.tui.widgets.token_lines import Legend
 from inspector.tui.widgets.token_pane import TokenPane
-from inspector.tui.widgets.trace import EnlargedTrace, TracePane
+from inspector.tui.widgets.trace import TracePane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -371,6 +371,8 @@ class StreamScreen(ActionScreen):
     def action_enlarge(self) -> None:
         """The plot on the whole screen."""
         if self.panes.trace.data is not None:
+            from inspector.tui.screens.enlarged import EnlargedTrace
+
             self.app.push_screen(EnlargedTrace(self.panes.trace.data), self._jump)
 
     async def action_results(self) -> None:

@@ -38,10 +38,10 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.timer import Timer
 
-from inspector.drawing.levels import LegendData, LevelScale, Ranges, scale_of
+from inspector.drawing.levels import LegendData, Ranges, legend_of
 from inspector.drawing.palette import TokenPalette
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
-from inspector.drawing.tokens import DEFAULT_MODE, OUTLIER, Measure, TokenDocument, TokenMode
+from inspector.drawing.tokens import DEFAULT_MODE, TokenDocument, TokenMode
 from inspector.tui.widgets.line_pane import LineScroll
 from inspector.tui.widgets.token_layout import TokenLayout
 from inspector.tui.widgets.token_lines import Colouring, line_strip, rich_style, selected_text, with_selection
@@ -186,26 +186,8 @@ class TokenPane(LineScroll, can_focus=True):
     @property
     def legend(self) -> LegendData:
         """What the present colours mean."""
-        mode, palette, relative = self.mode, self.palette, False
-
-        def scale(measure: Measure | None, n_levels: int) -> LevelScale | None:
-            nonlocal relative
-            if measure is None:
-                return None
-            found, own = scale_of(measure, n_levels, self.ranges, self.document, self.sae, relative=self.relative)
-            relative = relative or own
-            return found
-
-        size_scale = scale(mode.size, palette.n_sizes)
-        share_scale = scale(mode.share, len(palette.shares) if mode.size is None else palette.n_shares)
-        return LegendData(
-            mode=mode,
-            palette=palette,
-            size_scale=size_scale,
-            share_scale=share_scale,
-            marks=self.marks,
-            outliers=self.document is not None and OUTLIER in self.document.split,
-            relative=relative,
+        return legend_of(
+            self.mode, self.palette, self.ranges, self.document, self.sae, marks=self.marks, relative=self.relative
         )
 
     # ---- laying out -------------------------------------------------------------------------------------------

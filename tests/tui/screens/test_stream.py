@@ -12,12 +12,13 @@ from textual.widgets import Input
 
 from inspector.drawing.tokens import MODES
 from inspector.session.protocol import AnalysePrompt, Cancel, Failed, Find, Generate, GetContext, GetDetail, GetPairs
+from inspector.tui.screens.enlarged import EnlargedTrace
 from inspector.tui.screens.help import HelpScreen
 from inspector.tui.screens.texts import PromptArea, PromptScreen, TextsScreen
 from inspector.tui.widgets.detail import DetailPane
 from inspector.tui.widgets.entry import CommandBar
 from inspector.tui.widgets.token_lines import rich_style
-from inspector.tui.widgets.trace import EnlargedTrace, TracePane
+from inspector.tui.widgets.trace import TracePane
 from tests.fake_session import WORDS, FakeSession
 from tests.tui.driving import Driven, driven
 
