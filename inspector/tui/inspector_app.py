@@ -88,7 +88,7 @@ class InspectorApp(App[int]):
     ]
     CSS = """
     Screen { background: $background; color: $foreground; }
-    CommandPalette, EndedScreen, LeavingScreen { background: $background 0%; }
+    CommandPalette, EndedScreen, PromptScreen, TextsScreen, LeavingScreen { background: $background 0%; }
     CommandPalette SearchIcon { display: none; }
     Toast { width: 64; max-width: 90%; }
     * { scrollbar-size-vertical: 1; }
