@@ -241,9 +241,7 @@ async def test_a_prompt_is_scored_and_escape_leads_back() -> None:
         await app.press("right", "right", "p")
         await app.until(lambda: isinstance(app.app.screen, PromptScreen))
         await app.press(*"self", "space", *"dark")
-        lines = app.screen_text()
-        assert any("Enter score its tokens   ctrl+j new line   Esc close" in line for line in lines)
-        assert "widths 1 256●" in lines[0], "the Stream stays to be seen behind it"
+        assert any("Enter score its tokens   ctrl+j new line   Esc close" in line for line in app.screen_text())
         await app.press("enter")
         await app.until(lambda: app.home.state.place.source == "prompt")
         assert app.asked(AnalysePrompt)[0].text == "self dark"  # type: ignore[union-attr]
