@@ -136,7 +136,8 @@ def reconstruct(
         known = document.reconstructed[sae_id] = Reconstructed(
             l0=packed(torch.cat([one.l0 for one in made])),
             sae_error_norm=packed(squared_norm(sae_error(document.x, x_hat)).sqrt()),
-            x_hat=x_hat if document.x.nbytes * n_saes <= RECONSTRUCTIONS_BYTES else None,
+            # One in slices is not brought again for each better map; `KeptDocuments` bounds it all.
+            x_hat=x_hat if sae.comes_in_slices or document.x.nbytes * n_saes <= RECONSTRUCTIONS_BYTES else None,
         )
     return known, x_hat
 

@@ -143,7 +143,7 @@ class RestingSae:
     def __init__(self, sae: LoadedSae, turns: Turns[Any]) -> None:
         self._sae_itself = sae
         self._turns = turns
-        self._comes_and_goes = hasattr(sae, "latents_at_once")
+        self._comes_and_goes = sae.comes_in_slices
         """Whether its weights are brought to the device for each call: then it is asked once."""
 
     def __getattr__(self, name: str) -> Any:

@@ -304,7 +304,7 @@ def _rows(sizes: Sizes, way: _Way) -> tuple[tuple[str, int], ...]:
     """What is there when most is: weights, what is kept beside them, and the largest of what comes and goes."""
     weights = _weights(sizes, way)
     while_loading = _largest(weights, _goes_while_loading(sizes, way))
-    at_work = _largest(weights | _kept(sizes), _goes_at_work(sizes, way))
+    at_work = _largest(weights | _kept(sizes, way), _goes_at_work(sizes, way))
     fullest = max((while_loading, at_work), key=lambda rows: sum(rows.values()))
     return tuple((name, n_bytes) for name, n_bytes in fullest.items() if n_bytes)
 
@@ -326,7 +326,7 @@ def _weights(sizes: Sizes, way: _Way) -> dict[str, int]:
     }
 
 
-def _kept(sizes: Sizes) -> dict[str, int]:
+def _kept(sizes: Sizes, way: _Way) -> dict[str, int]:
     """What stays once work has begun."""
     d, n_saes = sizes.d_in, len(sizes.saes)
     square = 8 * d * d
@@ -340,7 +340,8 @@ def _kept(sizes: Sizes) -> dict[str, int]:
         per_text = 4 * sizes.length * d
         evaluated = min(16, sizes.n_contexts) * per_text
         made = n_saes * evaluated
-        kept = sizes.n_contexts * per_text * (1 + n_saes * (per_text * n_saes <= 32 << 20))
+        remembered = n_saes if per_text * n_saes <= 32 << 20 else len(way.sliced)
+        kept = sizes.n_contexts * per_text * (1 + remembered)
         stays["texts looked at"] = min(KEPT_TEXTS, kept) + evaluated + (made if made <= EVALUATED else 0)
     elif sizes.by_token:
         stays["activations kept"] = min(KEPT_FOR_SECOND, 4 * tokens * d)

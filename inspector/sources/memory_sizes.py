@@ -27,6 +27,8 @@ from inspector.spec import SaeRef, TargetSpec
 if TYPE_CHECKING:
     import torch
 
+CUDA_RESERVE = 600 << 20
+"""Bytes that stay free: kernels, workspaces of cuBLAS and cuSOLVER, and what is lost between blocks."""
 _LARGEST = 1 << 40
 """No size of a model or of one of its tensors is larger."""
 _OF_TEXT = re.compile(r"(model\.)?language_model\.|lm_head\.")
@@ -237,7 +239,9 @@ def free_bytes(device: torch.device) -> int:
     import torch
 
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch holds back from earlier work it gives to what comes next.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return max(0, int(torch.cuda.mem_get_info(device)[0]) + held - CUDA_RESERVE)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return host_free()

@@ -42,13 +42,16 @@ class Reconstruction:
 
 
 class LoadedSae:
-    """An SAE in memory. Made by `load_sae`.
+    """An SAE in memory, or in slices. Made by `load_sae`.
 
     Args:
         ref: which one it is.
         sae: the sae-lens object, float32, on its device.
         notes: what a user should know about it.
     """
+
+    comes_in_slices = False
+    """Whether all its weights are moved each time that it is asked, however few tokens are asked about."""
 
     def __init__(self, ref: SaeRef, sae: Any, notes: tuple[str, ...] = (), gate: str | None = None) -> None:
         self.ref = ref

@@ -74,6 +74,8 @@ class SlicedSae(LoadedSae):
         notes, gate: as in LoadedSae.
     """
 
+    comes_in_slices = True
+
     def __init__(
         self,
         ref: SaeRef,

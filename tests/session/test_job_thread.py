@@ -113,7 +113,7 @@ def test_work_that_is_given_up_tidies_up(n_turns: int) -> None:
 
 
 def test_nobody_rests_while_an_saes_state_is_needed() -> None:
-    sae = SimpleNamespace(ref="ref", chunks=iter, reconstruct=lambda x: x)
+    sae = SimpleNamespace(ref="ref", chunks=iter, reconstruct=lambda x: x, comes_in_slices=False)
 
     def work(turns: Turns[int]) -> Generator[int, None, None]:
         resting = RestingSae(cast("Any", sae), turns)
