@@ -224,15 +224,20 @@ def _sliced(sizes: Sizes, way: _Way, budget: int) -> _Way:
     slices if nothing does.
     """
     order = sorted((ref for ref in sizes.saes if _may_slice(sizes, ref)), key=lambda ref: (-sae_bytes(ref), ref.sae_id))
-    found = way
+
+    def sliced(n: int, slice_bytes: int) -> _Way:
+        widest = 4 * max((ref.d_in * ref.d_sae for ref in order[:n]), default=0)
+        names = frozenset(ref.sae_id for ref in order[:n])
+        return replace(way, sliced=names, slice_bytes=min(slice_bytes, widest))
+
+    def fits(n: int, slice_bytes: int) -> bool:
+        return _needed(sizes, sliced(n, slice_bytes)) <= budget
+
     for least in (USUAL_SLICE, SLICES[-1]):
-        for n in range(1, len(order) + 1):
-            widest = 4 * max(ref.d_in * ref.d_sae for ref in order[:n])
-            found = replace(way, sliced=frozenset(ref.sae_id for ref in order[:n]), slice_bytes=min(least, widest))
-            if _needed(sizes, found) <= budget:
-                larger = (replace(found, slice_bytes=min(each, widest)) for each in SLICES if each >= least)
-                return next(each for each in larger if _needed(sizes, each) <= budget)
-    return found
+        if fits(len(order), least):
+            fewest = next(n for n in range(len(order) + 1) if fits(n, least))
+            return sliced(fewest, next(each for each in SLICES if fits(fewest, each)))
+    return sliced(len(order), SLICES[-1])
 
 
 def _may_slice(sizes: Sizes, ref: SaeRef) -> bool:
