@@ -1,16 +1,18 @@
-"""A sweep at a real model's size on a GPU: random weights made on the device, so that nothing has to be carried there.
+"""Where a GPU is at hand: the demo against the CPU, and a real model's size on cards of several sizes. Ten minutes.
 
-python -m benchmarks.gpu [--shape gemma-2-9b|small] [--contexts 300] [--device cuda] [--out benchmarks/gpu.md]
+python -m benchmarks.gpu [--shape gemma-2-9b|small] [--contexts 150] [--device cuda] [--memory 24,48,80,140]
+                         [--out benchmarks/gpu.md]
 
-Measured in one process: `norm-prediction` over all SAEs of one hook, and beside it the matrix products that cannot be
-avoided (the layers up to the hook, each SAE's encoder, the scatter of x and of x with every error). Peak memory is the
-allocator's own count, held against the plan that the program makes before it loads.
+Two parts, each written as soon as it is measured. The demo, and SmolLM2 if its package is there, on the device and on
+the CPU: the largest difference of any number, and the time. Then a model of Gemma 2 9B's shape with random weights made
+on the device, and seven SAEs of 16k to 1M latents, within so many GB as `--max-memory` allows, which the allocator is
+held to: `norm-prediction` in tokens per second, what share of the measured ceiling of float32 products the SAEs reach,
+the allocator's peak against the plan, and how long another width takes for a page.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import datetime
 import json
 import sys
@@ -24,14 +26,18 @@ from typing import Any, TypeVar
 import torch
 
 from inspector.engine.plan import make_plan
+from inspector.errors import InspectorError
+from inspector.formats import Folds
 from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.contexts import Contexts
-from inspector.sources.memory_plan import Sizes, plan_memory
+from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import find_model
 from inspector.sources.sae import LoadedSae
-from inspector.sources.target import Loaded
+from inspector.sources.sliced import SlicedSae
+from inspector.sources.slices import Matrix, Slices
+from inspector.sources.target import Loaded, open_target
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
 from inspector.spec import RunSpec, SaeRef, TargetSpec, hook_name_of
 from tests.toy import write_toy_model
@@ -70,76 +76,145 @@ SHAPES = {
 }  # fmt: skip
 
 
+COMPARED = ("norm-prediction", "error-vector", "fvu-nonlinear", "pursuit", "ce-splice")
+"""Experiments of the demo that run on both."""
+PIECE = 4096
+"""Latents that are made on the device at once."""
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--shape", choices=sorted(SHAPES), default="gemma-2-9b")
-    parser.add_argument("--contexts", type=int, default=300)
+    parser.add_argument("--contexts", type=int, default=150)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--memory", default="24,48,80,140", help="GB, one after the other")
     parser.add_argument("--out", type=Path, help="append the lines to this file as Markdown")
     asked = parser.parse_args()
     device = torch.device(asked.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here; nothing was measured", file=sys.stderr)
         return 3
-    measured = measure(SHAPES[asked.shape], asked.contexts, device)
-    print(json.dumps(measured, indent=1))
-    if asked.out is not None:
-        with asked.out.open("a", encoding="utf-8") as file:
-            file.write(as_markdown(asked.shape, measured))
+
+    def tell(lines: str) -> None:
+        print(lines, flush=True)
+        if asked.out is not None:
+            with asked.out.open("a", encoding="utf-8") as file:
+                file.write(lines)
+
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    tell(f"\n## {today}: {device_name(device)}, torch {torch.__version__}\n\n")
+    for name in ("demo", "smollm2"):
+        try:
+            tell(compared(name, asked.device))
+        except InspectorError as error:
+            tell(f"- {name}: not compared ({error})\n")
+    with tempfile.TemporaryDirectory() as folder:
+        model = _model(SHAPES[asked.shape], device, Path(folder))
+        for gigabytes in map(int, asked.memory.split(",")):
+            try:
+                measured = measure(SHAPES[asked.shape], asked.contexts, device, model, gigabytes * 10**9)
+            except InspectorError as error:
+                tell(f"- {asked.shape} within {gigabytes} GB: {error}\n")
+                continue
+            print(json.dumps(measured))
+            tell(as_markdown(asked.shape, measured))
     return 0
 
 
-def measure(shape: Shape, n_contexts: int, device: torch.device) -> dict[str, Any]:
-    """Load, sweep, and time the bare products; plain numbers."""
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = made(shape, n_contexts, device, Path(folder))
-        held = _allocated(device)
-        plan = plan_memory(_sizes(shape, loaded, device), 1 << 50, device=str(device))
-        spec = RunSpec(target=loaded.target, experiments=("norm-prediction",), batch_size=BATCH)
-        _reset_peak(device)
-        began = _now(device)
-        (result,) = _finish(run(spec, loaded))
-        sweep = _now(device) - began
-        peak = _peak(device)
-        bare = _bare(loaded, device)
+def device_name(device: torch.device) -> str:
+    """As its maker calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def compared(model: str, device: str) -> str:
+    """The same experiments on the device and on the CPU: a line of the largest difference, and of the times."""
+    rows: list[list[dict[str, Any]]] = []
+    seconds = []
+    for each in (device, "cpu"):
+        loaded = _finish(open_target(TargetSpec(model=model, device=each, dtype="float32", contexts=100)))
+        spec = RunSpec(target=loaded.target, experiments=COMPARED, params={"resamples": "0"})
+        began = _now(loaded.model.device)
+        results = _finish(run(spec, loaded))
+        seconds.append(_now(loaded.model.device) - began)
+        rows.append([row for result in results for row in result["saes"]])
+    off = max(
+        (abs(one[key] - other[key]) / max(abs(other[key]), 1e-3), f"{key} of {one['sae']}")
+        for one, other in zip(*rows, strict=True)
+        for key in one
+        if isinstance(one[key], float) and isinstance(other[key], float)
+    )
+    took = f"{seconds[0]:.1f} s, {seconds[1]:.1f} s on the CPU"
+    return (
+        f"- {model}, {len(COMPARED)} experiments on 100 contexts: {took}; the largest relative difference of a number "
+        f"is {off[0]:.1e} ({off[1]})\n"
+    )
+
+
+def measure(shape: Shape, n_contexts: int, device: torch.device, model: LanguageModel, budget: int) -> dict[str, Any]:
+    """SAEs of the shape on the model within a budget, a sweep, and what stands beside it; plain numbers."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    loaded = made(shape, n_contexts, model, budget)
+    memory = loaded.memory
+    assert memory is not None
+    spec = RunSpec(target=loaded.target, experiments=("norm-prediction",), batch_size=BATCH)
+    _reset_peak(device)
+    began = _now(device)
+    (result,) = _finish(run(spec, loaded))
+    sweep = _now(device) - began
+    peak = _peak(device)
+    x = model.activations(loaded.contexts.token_ids[:1], loaded.hook_name)[0]
+    switches = [_seconds_of(sae, x, device) for sae in loaded.saes]
+    flops = sum(2.0 * len(x) * sae.ref.d_in * sae.ref.d_sae for sae in loaded.saes)
     n_tokens = int(loaded.contexts.token_ids.numel())
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "torch": torch.__version__,
+        "device": device_name(device),
+        "budget": budget,
         "n_tokens": n_tokens,
         "widths": list(shape.widths),
+        "sliced": len(memory.sliced),
         "l0": [round(row["l0"], 1) for row in result["saes"]],
         "sweep_seconds": sweep,
         "tokens_per_second": n_tokens / sweep,
-        "bare_seconds": bare,
-        "ratio": sweep / bare,
-        "loaded_bytes": held,
+        "encode_share": flops / sum(switches) / _ceiling(shape.d_model, device),
+        "switch_seconds": switches,
         "peak_bytes": peak,
-        "planned_bytes": plan.needed,
-        "peak_of_plan": peak / plan.needed if peak else None,
+        "planned_bytes": memory.needed,
+        "peak_of_plan": peak / memory.needed if peak else None,
     }
 
 
-def made(shape: Shape, n_contexts: int, device: torch.device, folder: Path) -> Loaded:
-    """A target of this shape with random weights on the device."""
-    model = _model(shape, device, folder)
+def made(shape: Shape, n_contexts: int, model: LanguageModel, budget: int) -> Loaded:
+    """A target of this shape, its SAEs of random weights where the plan puts them."""
     hook_name = hook_name_of("resid", shape.layer)
     generator = torch.Generator().manual_seed(0)
     token_ids = torch.randint(3, 259, (n_contexts, shape.length), generator=generator)
     token_ids[:, 0] = 1
     target = TargetSpec(
         model=model.name, layers=(shape.layer,), contexts=n_contexts, context_length=shape.length,
-        positions=(min(200, shape.length // 4), None), device=str(device), dtype="bfloat16",
+        positions=(min(200, shape.length // 4), None), device=str(model.device), dtype="bfloat16",
     )  # fmt: skip
     sample = model.activations(token_ids[:1], hook_name)[0, shape.length // 4 :]
+    refs = tuple(
+        SaeRef(
+            sae_id=f"random/width_{width_label(width)}", release="random", layer=None, hook_name=hook_name,
+            d_in=shape.d_model, d_sae=width, nominal_l0=float(L0), path=str(model.directory),
+        )
+        for width in shape.widths
+    )  # fmt: skip
+    memory = plan_memory(_sizes(shape, model, refs, n_contexts), budget, device=str(model.device), asked=budget)
+    slices = Slices(model.device, memory.slice_bytes, spare=memory.budget - memory.needed)
     return Loaded(
         target=target,
         model=model,
         hook_name=hook_name,
         layer=shape.layer,
-        saes=tuple(_sae(width, sample, hook_name, device) for width in shape.widths),
+        saes=tuple(_sae(ref, sample, memory, slices) for ref in refs),
         contexts=Contexts(
             token_ids=token_ids,
             names=("random",) * n_contexts,
@@ -148,6 +223,7 @@ def made(shape: Shape, n_contexts: int, device: torch.device, folder: Path) -> L
         ),
         plan=make_plan(token_ids, model.special_ids, target.positions or (0, None), None, "context", 0),
         warnings=(),
+        memory=memory,
     )
 
 
@@ -180,28 +256,49 @@ def _model(shape: Shape, device: torch.device, folder: Path) -> LanguageModel:
 
 
 @torch.inference_mode()
-def _sae(width: int, x: torch.Tensor, hook_name: str, device: torch.device) -> LoadedSae:
-    """A random JumpReLU SAE whose thresholds leave about L0 latents active."""
+def _sae(ref: SaeRef, x: torch.Tensor, memory: MemoryPlan, slices: Slices) -> LoadedSae:
+    """A random JumpReLU SAE whose thresholds leave about L0 latents active, whole or in slices from the host."""
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 
-    d = x.shape[1]
-    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=d, d_sae=width, device=str(device)))
+    d, width, device = ref.d_in, ref.d_sae, x.device
+    sliced = ref.sae_id in memory.sliced
+    where = torch.device("cpu") if sliced else device
     torch.manual_seed(width)
-    sae.W_enc.data.normal_(std=d**-0.5)
-    sae.W_dec.data.normal_(std=d**-0.5)
-    before = x[:64] @ sae.W_enc + sae.b_enc
-    threshold = before.topk(min(L0 + 1, width), dim=1).values[:, -1].median()
-    sae.threshold.data.fill_(float(threshold))
+    encoder, decoder = torch.empty(d, width, device=where), torch.empty(width, d, device=where)
+    before = []
+    for start in range(0, width, PIECE):
+        piece = torch.randn(d, min(PIECE, width - start), device=device) * d**-0.5
+        encoder[:, start : start + PIECE] = piece.to(where)
+        decoder[start : start + PIECE] = piece.T.to(where)
+        before.append((x[:64] @ piece).topk(min(L0 + 1, piece.shape[1]), dim=1).values)
+    threshold = float(torch.cat(before, dim=1).topk(L0 + 1, dim=1).values[:, -1].median())
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=d, d_sae=1, device=str(device)))  # no room is taken for weights twice
     sae.requires_grad_(False)
-    ref = SaeRef(
-        sae_id=f"random/width_{width_label(width)}", release="random", layer=None, hook_name=hook_name, d_in=d,
-        d_sae=width, nominal_l0=float(L0),
-    )  # fmt: skip
-    return LoadedSae(ref, sae)
+    vectors = {"b_enc": torch.zeros(width, device=device), "threshold": torch.full((width,), threshold, device=device)}
+    if not sliced:
+        for name, value in {**vectors, "W_enc": encoder, "W_dec": decoder}.items():
+            setattr(sae, name, torch.nn.Parameter(value, requires_grad=False))
+        sae.cfg.d_sae = width
+        return LoadedSae(ref, sae)
+    found = SlicedSae(
+        ref,
+        sae,
+        vectors=vectors,
+        encoder=Matrix(ref, "W_enc", encoder, Folds()),
+        decoder=Matrix(ref, "W_dec", decoder, Folds()),
+        slices=slices,
+    )
+    del encoder, decoder  # what is held is a copy
+    if device.type == "cuda":
+        found.hold()
+    return found
 
 
-def _sizes(shape: Shape, loaded: Loaded, device: torch.device) -> Sizes:
-    parameters: Any = loaded.model._bridge.original_model.parameters()
+def _sizes(shape: Shape, model: LanguageModel, refs: tuple[SaeRef, ...], n_contexts: int) -> Sizes:
+    from inspector.sources.memory_sizes import host_free
+
+    parameters: Any = model._bridge.original_model.parameters()
+    on_host = model.device.type == "cpu"
     return Sizes(
         n_parameters=sum(each.numel() for each in parameters),
         dtype_bytes=2,
@@ -209,51 +306,48 @@ def _sizes(shape: Shape, loaded: Loaded, device: torch.device) -> Sizes:
         n_heads=shape.n_heads,
         d_ff=shape.d_ff,
         vocab_size=shape.vocab_size,
-        saes=tuple(sae.ref for sae in loaded.saes),
+        saes=refs,
         d_in=shape.d_model,
-        n_contexts=len(loaded.contexts.token_ids),
+        n_contexts=n_contexts,
         length=shape.length,
-        on_host=device.type == "cpu",
+        on_host=on_host,
+        host_free=0 if on_host else host_free(),
     )
 
 
 @torch.inference_mode()
-def _bare(loaded: Loaded, device: torch.device) -> float:
-    """Seconds of the products alone, over as many tokens as the sweep sees: each once."""
-    layer, tokens = loaded.layer or 0, loaded.contexts.token_ids
-    body = copy.copy(loaded.model._bridge.original_model.model)
-    body._modules = {**body._modules, "layers": body.layers[: layer + 1], "norm": torch.nn.Identity()}
-    saes = [sae._sae for sae in loaded.saes]
-    d = loaded.model.d_model
-    xx = torch.zeros(d, d, dtype=torch.float64, device=device)
-    xy = torch.zeros_like(xx)
-    seconds = 0.0
-    for row in tokens:
+def _seconds_of(sae: LoadedSae, x: torch.Tensor, device: torch.device) -> float:
+    """Of a page through one SAE, the second time: what a view waits for when it switches to its width."""
+    sae.reconstruct(x)
+    began = _now(device)
+    sae.reconstruct(x)
+    return _now(device) - began
+
+
+@torch.inference_mode()
+def _ceiling(d: int, device: torch.device) -> float:
+    """Operations per second of a large product in float32."""
+    n = 4096 if device.type == "cuda" else 256
+    left, right = torch.randn(n, d, device=device), torch.randn(d, 4 * n, device=device)
+    took = []
+    for _ in range(5):
         began = _now(device)
-        ids = row[None].to(device)
-        x = body(ids, use_cache=False).last_hidden_state[0].float()
-        for sae in saes:
-            for part in torch.split(x, loaded.saes[0].chunk_tokens):
-                torch.relu(part @ sae.W_enc)
-        wide = x.double()
-        xx += wide.T @ wide
-        for _ in saes:
-            xy += wide.T @ wide
-        seconds += _now(device) - began
-    return seconds
+        torch.mm(left, right)
+        took.append(_now(device) - began)
+    return 2.0 * n * d * 4 * n / min(took)
 
 
 def as_markdown(shape: str, m: dict[str, Any]) -> str:
     """The lines for gpu.md."""
-    gib = 2**30
-    peak = "not counted on this device" if not m["peak_bytes"] else f"{m['peak_bytes'] / gib:.1f} GiB"
+    peak = "not counted on this device" if not m["peak_bytes"] else f"{m['peak_bytes'] / 1e9:.1f} GB at the peak"
     share = "" if m["peak_of_plan"] is None else f", {m['peak_of_plan']:.2f} of the plan"
+    widths, switches = m["widths"], m["switch_seconds"]
     return (
-        f"\n## {m['date']}: {shape} on {m['device']}, torch {m['torch']}\n\n"
-        f"- `norm-prediction`, {m['n_tokens']:,} tokens, {len(m['widths'])} SAEs of {m['widths'][0]:,} to "
-        f"{m['widths'][-1]:,} latents: {m['sweep_seconds']:.0f} s, {m['tokens_per_second']:,.0f} tokens per second\n"
-        f"- bare matrix products: {m['bare_seconds']:.0f} s; ratio {m['ratio']:.2f}\n"
-        f"- memory: {peak} at the peak{share} ({m['planned_bytes'] / gib:.1f} GiB planned)\n"
+        f"- {shape} within {m['budget'] / 1e9:.3g} GB, {m['sliced']} of {len(widths)} SAEs of {widths[0]:,} to "
+        f"{widths[-1]:,} latents in slices: `norm-prediction` over {m['n_tokens']:,} tokens "
+        f"{m['sweep_seconds']:.0f} s, {m['tokens_per_second']:,.0f} tokens per second; SAEs at "
+        f"{m['encode_share']:.0%} of the ceiling of float32 products; a page at another width {min(switches):.2g} to "
+        f"{max(switches):.2g} s; memory {peak}{share} ({m['planned_bytes'] / 1e9:.1f} GB planned)\n"
     )
 
 
@@ -270,10 +364,6 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _allocated(device: torch.device) -> int:
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0
 
 
 def _reset_peak(device: torch.device) -> None:
