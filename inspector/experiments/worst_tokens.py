@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 VALUES = ("nonlinear", "linear", "total", "share", "fvu", "loss", "damage")
 """As `statistics.worst_tokens.VALUES`, which brings torch."""
-LEAST_BLOCKS = 8
-"""Blocks of documents a token must be in for an interval of its mean: with fewer, Student's is wider than the mean."""
 ALL = "all"
 """In the place of a class: all ordinary tokens."""
 OUTLIER = "outlier"
@@ -177,25 +175,13 @@ def _numbers(values: Array) -> list[float | None]:
     return [float(f"{value:.7g}") if value == value else None for value in values.tolist()]
 
 
-def _moments(table: Array, place: int) -> tuple[Array, Array]:
-    """Means and standard deviations of VALUES[place] from sums [..., columns]."""
-    import numpy as np
-
-    n = table[..., 1] if VALUES[place] == "share" else table[..., 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = table[..., 2 + place] / n
-        # Of sums of squares, in float64: a spread below 1e-7 of the mean would drown, and none of tokens is.
-        variance = table[..., 2 + len(VALUES) + place] / n - mean**2
-    return mean, np.sqrt(np.maximum(variance, 0.0))
-
-
 def _grouped(
     found: TokensFound, table: Array, params: Params, own: bool
 ) -> tuple[dict[str, list[Any]], dict[str, Array]]:
     """Columns by class from sums [g, classes, columns], ALL first, and means [draws, 1 + classes] by value."""
     import numpy as np
 
-    from inspector.statistics.worst_tokens import CLASSES
+    from inspector.statistics.token_kinds import CLASSES
 
     ordinary = [place for place, name in enumerate(CLASSES) if name != OUTLIER]
     with_all = np.concatenate([table[:, ordinary].sum(axis=1, keepdims=True), table], axis=1)
@@ -218,12 +204,14 @@ def _with_intervals(
     """Columns of groups from sums [g, groups, columns], and the means [draws, groups] behind their intervals."""
     import numpy as np
 
+    from inspector.statistics.worst_tokens import moments_of
+
     drawn = np.tensordot(counts, table, axes=1)
     columns: dict[str, list[Any]] = {"n": drawn[0, :, 0].astype(int).tolist()}
     draws = {}
     for place, name in enumerate(values):
-        mean, spread = _moments(drawn[0], place)
-        draws[name] = _moments(drawn, place)[0]
+        mean, spread = moments_of(drawn[0], place)
+        draws[name] = moments_of(drawn, place)[0]
         ends = [shared.of_draws({name: column})[1][name] for column in draws[name].T.tolist()]
         columns[name], columns[f"{name}_sd"] = _numbers(mean), _numbers(spread)
         for i, end in enumerate(("low", "high")):
@@ -276,12 +264,13 @@ def _tokens(found: TokensFound, params: Params) -> dict[str, list[Any]]:
     """By token id, those seen often enough first, each part by its mean."""
     import numpy as np
 
-    from inspector.statistics.worst_tokens import CLASSES
+    from inspector.statistics.token_kinds import CLASSES
+    from inspector.statistics.worst_tokens import halves_of, moments_of
 
     sums = found.tokens.sum(axis=0)
     n = sums[:, 0]
     table = np.concatenate([sums, found.squares], axis=1)
-    ranked = _moments(table, VALUES.index(params.by))[0]
+    ranked = moments_of(table, VALUES.index(params.by))[0]
     there = np.flatnonzero(n)
     order = sorted(there.tolist(), key=lambda place: (n[place] < params.least, -ranked[place]))[: params.places]
     squares = table[:, 2 + len(VALUES)]
@@ -297,37 +286,16 @@ def _tokens(found: TokensFound, params: Params) -> dict[str, list[Any]]:
         "position": found.worst[order, 2].astype(int).tolist(),
     }
     for place, name in enumerate(_measured(params, own=True)):
-        mean, spread = _moments(table[order], place)
+        mean, spread = moments_of(table[order], place)
         columns[name], columns[f"{name}_sd"] = _numbers(mean), _numbers(spread)
-        columns[f"{name}_half"] = _halves(found.tokens[:, order], place, blocks.tolist())
+        columns[f"{name}_half"] = halves_of(found.tokens[:, order], place, blocks.tolist())
     return columns
-
-
-def _halves(table: Array, place: int, n_blocks: Sequence[int]) -> list[float | None]:
-    """Half the 95% interval of means over blocks [b, ids, columns]; None for a token in too few of them.
-
-    A mean is a ratio of two sums over blocks; its variance is that of the residuals s - mean n, over all blocks, those
-    without the token among them, and Student's quantile has one freedom less than there are blocks with it.
-    """
-    import numpy as np
-
-    from inspector.statistics.measured import student
-
-    b = len(table)
-    n = table[..., 1] if VALUES[place] == "share" else table[..., 0]
-    total = np.maximum(n.sum(axis=0), 1.0)
-    mean = table[..., 2 + place].sum(axis=0) / total
-    error = np.sqrt(b / max(b - 1, 1) * ((table[..., 2 + place] - mean * n) ** 2).sum(axis=0)) / total
-    quantiles = {count: student(count - 1) for count in set(n_blocks) if count >= LEAST_BLOCKS}
-    return [
-        float(f"{quantiles[count] * each:.4g}") if count in quantiles else None
-        for count, each in zip(n_blocks, error.tolist(), strict=True)
-    ]
 
 
 def _places(found: TokensFound, rows: Array, params: Params) -> dict[str, list[Any]]:
     """Places as columns."""
-    from inspector.statistics.worst_tokens import CLASSES, PLACE
+    from inspector.statistics.token_kinds import CLASSES
+    from inspector.statistics.worst_tokens import PLACE
 
     texts = dict(zip(found.ids, found.texts, strict=True))
     known = {name: rows[:, place] for place, name in enumerate(PLACE)}
@@ -343,9 +311,11 @@ def _places(found: TokensFound, rows: Array, params: Params) -> dict[str, list[A
 
 def _controls(found: TokensFound, params: Params) -> dict[str, Any]:
     """What fitting on a token hides, and that a splice reaches back to no earlier place."""
+    from inspector.statistics.worst_tokens import moments_of
+
     sides: dict[str, Any] = {}
     for side, sums in zip(("fitted", "others"), found.fitted, strict=True):
-        means = {name: _moments(sums[None], VALUES.index(name))[0] for name in ("nonlinear", "linear")}
+        means = {name: moments_of(sums[None], VALUES.index(name))[0] for name in ("nonlinear", "linear")}
         sides |= {f"n_{side}": int(sums[0])} | {f"{name}_{side}": _numbers(mean)[0] for name, mean in means.items()}
     told: dict[str, Any] = {
         "fitted_tokens": {

@@ -25,86 +25,13 @@ from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
 from inspector.sources.model import loss_per_token
 from inspector.sources.sae import LoadedSae
-from inspector.sources.target import Loaded
 from inspector.statistics.grouping import groups_of, named
+from inspector.statistics.measured import student
 from inspector.statistics.passes import contexts_with, require_finite, walk
 from inspector.statistics.pipeline import Measuring, plan_of
 from inspector.statistics.sums import LARGEST, State, Sums, shaped
+from inspector.statistics.token_kinds import CLASSES, OUTLIER, TokenKinds
 from inspector.statistics.token_norms import Array
-
-# ---- classes of tokens -----------------------------------------------------------------------------------------------
-
-CLASSES = (
-    "word start", "inside a word", "number", "punctuation", "code mark", "newline", "space", "part of a character",
-    "special", "outlier",
-)  # fmt: skip
-"""What `class_of` says, and `outlier`: whatever it is, it outweighs all others (see `engine.plan`)."""
-START, INSIDE, NUMBER, PUNCTUATION, CODE, NEWLINE, SPACE, PART, SPECIAL, OUTLIER = range(len(CLASSES))
-CODE_MARKS = frozenset("()[]{}<>=+*/%&|^~@#$_\\`")
-"""Marks that code is made of; quotes, hyphens and what ends a sentence or a clause are punctuation."""
-
-
-def class_of(text: str, *, within_word: bool, special: bool = False) -> int:
-    """The class of a token, as an index into CLASSES; the one rule for it.
-
-    The first line that fits decides: it is special · it holds a piece of a character (U+FFFD) · it is blank, with a
-    line break (newline) or without (space) · it has a letter: inside a word where that word has begun in the token
-    before, else a word start · it has a digit: number · it has one of CODE_MARKS: code mark · else punctuation.
-
-    Args:
-        text: of the token alone, its leading space kept.
-        within_word: the token before it ends in a letter, a digit or an underscore.
-        special: the tokenizer has it for something else than text.
-    """
-    if special:
-        return SPECIAL
-    if "\ufffd" in text:
-        return PART
-    if not text.strip():
-        return NEWLINE if "\n" in text or "\r" in text else SPACE
-    if any(letter.isalpha() for letter in text):
-        return INSIDE if within_word and is_wordy(text[0]) else START
-    if any(letter.isnumeric() for letter in text):
-        return NUMBER
-    return CODE if CODE_MARKS & set(text) else PUNCTUATION
-
-
-def is_wordy(letter: str) -> bool:
-    """Whether a word goes on over this character."""
-    return letter.isalnum() or letter == "_"
-
-
-class TokenKinds:
-    """The ids of a text, numbered, with what is known of each.
-
-    Args:
-        loaded: the target.
-    """
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.ids = torch.unique(loaded.contexts.token_ids.cpu())
-        """[u] int64, ascending: the number of an id is its place here."""
-        texts = loaded.model.token_texts(self.ids.tolist())
-        special = [token in loaded.model.special_ids for token in self.ids.tolist()]
-        # A token may hold half a character; a lone surrogate could not be stored.
-        self.texts = [text.encode("utf-8", "replace").decode() for text in texts]
-        self._by_start = torch.tensor(
-            [
-                [class_of(text, within_word=within, special=each) for within in (False, True)]
-                for text, each in zip(self.texts, special, strict=True)
-            ]
-        )
-        self._goes_on = torch.tensor(
-            [bool(text) and is_wordy(text[-1]) and not each for text, each in zip(self.texts, special, strict=True)]
-        )
-
-    def of(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers and classes of the tokens of contexts [c, t], both flat."""
-        numbers = torch.searchsorted(self.ids, token_ids.cpu().contiguous())
-        within = torch.zeros_like(numbers)
-        within[:, 1:] = self._goes_on[numbers[:, :-1]].to(numbers)
-        return numbers.flatten(), self._by_start[numbers, within].flatten()
-
 
 # ---- what is added up ------------------------------------------------------------------------------------------------
 
@@ -116,6 +43,8 @@ SUMS = 2 + 2 * K
 """Columns of a table of sums: tokens, tokens with a share, then sums of VALUES, then of their squares. A share and an
 fvu of nothing count as 0, and shares are divided by the tokens that have one."""
 WITHOUT_SQUARES = 2 + K
+LEAST_BLOCKS = 8
+"""Blocks a token must be in for an interval of its mean: with fewer, Student's is wider than the mean."""
 BLOCKS = 16
 """Blocks of documents by which sums per token id are kept."""
 KEPT_OUTLIERS = 200
@@ -466,3 +395,34 @@ def values_of(parts: Decomposition) -> tuple[Tensor, Tensor]:
     fvu = torch.where(x > 0, nonlinear / x, 0.0)
     values = [nonlinear.sqrt(), linear.sqrt(), total.sqrt(), share, fvu]
     return torch.stack([to_float64(each) for each in values], dim=1), both > 0
+
+
+# ---- means of groups -------------------------------------------------------------------------------------------------
+
+
+def moments_of(table: Array, place: int) -> tuple[Array, Array]:
+    """Means and standard deviations of VALUES[place] from sums [..., columns]."""
+    n = table[..., 1] if VALUES[place] == "share" else table[..., 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = table[..., 2 + place] / n
+        # Of sums of squares, in float64: a spread below 1e-7 of the mean would drown, and none of tokens is.
+        variance = table[..., 2 + len(VALUES) + place] / n - mean**2
+    return mean, np.sqrt(np.maximum(variance, 0.0))
+
+
+def halves_of(table: Array, place: int, n_blocks: Sequence[int]) -> list[float | None]:
+    """Half the 95% interval of means over blocks [b, ids, columns]; None for a token in too few of them.
+
+    A mean is a ratio of two sums over blocks; its variance is that of the residuals s - mean n, over all blocks, those
+    without the token among them, and Student's quantile has one freedom less than there are blocks with it.
+    """
+    b = len(table)
+    n = table[..., 1] if VALUES[place] == "share" else table[..., 0]
+    total = np.maximum(n.sum(axis=0), 1.0)
+    mean = table[..., 2 + place].sum(axis=0) / total
+    error = np.sqrt(b / max(b - 1, 1) * ((table[..., 2 + place] - mean * n) ** 2).sum(axis=0)) / total
+    quantiles = {count: student(count - 1) for count in set(n_blocks) if count >= LEAST_BLOCKS}
+    return [
+        float(f"{quantiles[count] * each:.4g}") if count in quantiles else None
+        for count, each in zip(n_blocks, error.tolist(), strict=True)
+    ]

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from inspector.experiments import worst_tokens
-from inspector.experiments.worst_tokens import LEAST_BLOCKS, rows_of
+from inspector.experiments.worst_tokens import rows_of
 from inspector.runner import run
 from inspector.spec import RunSpec
 from inspector.statistics import worst_tokens as engine
 from inspector.statistics.measured import student
+from inspector.statistics.token_kinds import CLASSES, class_of
 from inspector.statistics.token_table import fitted_maps, rows_of_contexts
-from inspector.statistics.worst_tokens import CLASSES, Places, WorstOfEach, class_of
+from inspector.statistics.worst_tokens import LEAST_BLOCKS, Places, WorstOfEach, halves_of
 from tests.experiments.own import Toy, finish, opened
 
 SAE = "layer_1/resid/width_64/l0_4"
@@ -236,7 +237,7 @@ def test_the_interval_of_a_token_holds_the_truth_as_often_as_it_says() -> None:
     sums[..., 0] = per_document
     sums[..., 2] = per_document * (mean + effects) + rng.normal(size=(documents, made)) * np.sqrt(per_document)
     blocks = sums.reshape(16, documents // 16, made, -1).sum(axis=1)
-    halves = worst_tokens._halves(blocks, 0, [16] * made)
+    halves = halves_of(blocks, 0, [16] * made)
     n, total = per_document.sum(axis=0), sums[..., 2].sum(axis=0)
     holds = np.abs(total / n - mean) <= np.array(halves, dtype=float)
     assert 0.93 <= holds.mean() <= 0.98
@@ -246,7 +247,7 @@ def test_the_interval_of_a_token_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_a_token_in_few_documents_has_no_interval() -> None:
     blocks = np.ones((16, 2, engine.WITHOUT_SQUARES))
-    assert worst_tokens._halves(blocks, 0, [LEAST_BLOCKS - 1, LEAST_BLOCKS]) == [None, pytest.approx(0.0)]
+    assert halves_of(blocks, 0, [LEAST_BLOCKS - 1, LEAST_BLOCKS]) == [None, pytest.approx(0.0)]
 
 
 # ---- classes, places -------------------------------------------------------------------------------------------------
