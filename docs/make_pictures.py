@@ -37,6 +37,8 @@ class Picture:
     """One screen state and how to get there."""
 
     keys: tuple[str, ...] = ()
+    at: tuple[int, int] | None = None
+    """Context and position to begin at, from 0."""
     size: tuple[int, int] = (120, 40)
     theme: str = "okabe"
     typed: str = ""
@@ -66,7 +68,7 @@ PICTURES: dict[str, Picture] = {
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
     "worst": Picture(keys=("w", "tab", "tab"), seconds=3.0),
     "notes": Picture(keys=("B",), seconds=2.0),
-    "anatomy": Picture(keys=("1", *["greater_than_sign"] * 19, "n", "a"), seconds=90.0),
+    "anatomy": Picture(at=(19, 123), keys=("1", "a"), size=(120, 76), seconds=90.0),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),
 }
 
@@ -78,6 +80,9 @@ async def take(picture: Picture, connect: Connect) -> str:
     app = InspectorApp("demo", connect, theme=picture.theme, remember=False)
     async with app.run_test(size=picture.size) as pilot:
         await _until_fitted(app, pilot.pause)
+        if picture.at is not None and app.home is not None:
+            await app.home.go(*picture.at)
+            await pilot.pause(2.0)
         for key in picture.keys:
             await pilot.press(key)
             await pilot.pause(0.4)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -282,3 +283,30 @@ def test_a_judge_of_this_process_runs_there(
     found = [run(*own, *world.words(device=device)) for device in (CUDA, "cpu")]
     assert [each.code for each in found] == [0, 0], found[0].err
     assert_same(*(json.loads(each.out)["saes"] for each in found))
+
+
+def cards(loaded: Loaded) -> list[dict[str, Any]]:
+    """A token's anatomy, its likes and a latent's card, as a session answers them."""
+    from inspector.session.anatomy import anatomy_of
+    from inspector.session.latents import Latents
+    from inspector.session.protocol import GetAnatomy, GetLatent, GetSimilar
+    from inspector.session.similar import Similar
+    from inspector.session.texts import Texts
+    from inspector.statistics.token_table import fitted_maps
+
+    texts = Texts(loaded)
+    fit = texts.fits["excluded"]
+    fit.maps, fit.epoch = finished(fitted_maps(loaded, 8)), 1
+    sae_id = loaded.saes[1].ref.sae_id
+    place: dict[str, Any] = {"source": "context", "context": 5, "position": 17, "sae_id": sae_id}
+    answers = (
+        anatomy_of(texts, 0, GetAnatomy(**place)),
+        Similar(texts).answer(0, GetSimilar(**place)),
+        Latents(loaded).answer(GetLatent(sae_id=sae_id, index=3)),
+    )
+    return [msgspec.to_builtins(list(answer)[-1]) for answer in answers]
+
+
+def test_cards_are_the_same(world: World) -> None:
+    # float32 through the same operations; 1e-5 is what another order of a sum leaves.
+    assert_same(cards(world.on_gpu), cards(world.on_cpu), rel=1e-5)

@@ -24,7 +24,9 @@ N_TAKEN_UP = 12
 LONGEST_TOKEN = 12
 LONGEST_TEXT = 42
 N_MOST = 8
-"""Bars of a histogram, and tokens of a direction."""
+"""Next tokens of a direction."""
+N_BARS = 10
+"""Of a histogram."""
 BAR = 20
 """Columns of the longest bar."""
 DENSE = 0.1
@@ -96,16 +98,16 @@ def _splices(card: AnatomyCard) -> Table:
     return Table(
         title="What it does to the next token",
         columns=(
-            Column(title="in x's place here"),
+            Column(title="in x's place"),
             Column(title="left out"),
             Column(title="its norm", digits=2),
-            Column(title="KL", unit="nats", digits=4),
+            Column(title="KL", digits=4),
             Column(title="random", digits=4),
-            Column(title="loss", unit="nats", digits=3),
+            Column(title="loss", digits=3),
         ),
         rows=rows,
-        note="At this token alone. KL of the model's distribution from the spliced one; random: the mean when a random "
-        f"direction of the same norm is left out instead; loss{following}. x itself has to change nothing.",
+        note="At this token alone, in nats. KL of the model's distribution from the spliced one; random: the mean when "
+        f"a random direction of the same norm is left out instead; loss{following}. x itself has to change nothing.",
     )
 
 
@@ -192,7 +194,7 @@ def similar_section(card: SimilarCard, token: str) -> Section:
     note = (
         f"Exact, among the {card.n_searched:,} scored tokens{of_all} that are kept, at most one per context. A random "
         f"vector finds {card.random_cosine:.2f} on average. {card.n_same} of {len(card.found)} are the same token "
-        f"{_token(token)}; {card.share_same:.1%} of those searched are."
+        f"{_token(token)}; {card.share_same:.2%} of those searched are."
     )
     columns = (
         Column(title="context"),
@@ -270,8 +272,8 @@ def latent_tables(view: LatentView, *, own: bool = True) -> list[Table]:
 
 
 def _merged(bins: Sequence[Bin]) -> list[Bin]:
-    """Neighbours in one, twice, four times, ... as wide, until there are no more than N_MOST."""
-    while len(bins) > N_MOST:
+    """Neighbours in one, twice, four times, ... as wide, until there are no more than N_BARS."""
+    while len(bins) > N_BARS:
         pairs = [bins[i : i + 2] for i in range(0, len(bins), 2)]
         bins = [Bin(low=pair[0].low, high=pair[-1].high, n=sum(each.n for each in pair)) for pair in pairs]
     return list(bins)

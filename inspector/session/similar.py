@@ -164,7 +164,7 @@ class ErrorTable:
             positions = self._included[context].nonzero()[:, 0]
             x = activations_of(self._loaded, context)
             if self._loaded.outliers is not None:
-                positions = positions[~self._loaded.outliers.among(x)[positions.to(x.device)].cpu()]
+                positions = positions[~self._loaded.outliers.among(x).cpu()[positions]]
             yield None
             for part in torch.split(positions, PART_TOKENS):
                 rows = x[part.to(x.device)]
