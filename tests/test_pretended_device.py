@@ -11,6 +11,7 @@ import random
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ from inspector.sources.sae_loading import load_sae
 from inspector.sources.slices import Slices
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import RunSpec, TargetSpec
+from inspector.statistics.first_pass import Fit, collect_first
+from inspector.statistics.passes import Activations
+from inspector.statistics.second_pass import SecondPass, collect_second
 from tests import toy
 from tests.cli.conftest import Run, run  # noqa: F401  # commands are run here as there
 from tests.pretended import Gpu, pretended
@@ -163,6 +167,34 @@ def test_saes_in_slices_give_the_same(world: World, held: bool) -> None:
     saes = tuple(load_sae(sae.ref, loaded.model.device, 16, slices=slices, hold=held) for sae in loaded.saes)
     found, expected = (results(each, *SHARED) for each in (replace(loaded, saes=saes), world.on_cpu))
     assert_same(found, expected, rel=1e-5)  # float32 sums in another order
+
+
+@pytest.mark.parametrize("n_saes", [1, 4])
+def test_a_pass_waits_twice_per_batch_however_many_saes(world: World, n_saes: int) -> None:
+    """For the marks of outliers and for the sums. What the model waits for is transformers' look at its positions."""
+    loaded = replace(world.on_gpu, saes=world.on_gpu.saes[:n_saes])
+    activations = Activations(loaded=loaded, batch_size=4, outliers=loaded.outliers)
+    batches = [math.ceil(int(part.any(dim=1).sum()) / 4) for part in (loaded.plan.train, loaded.plan.test)]
+
+    def waits(work: Generator[Any, None, T]) -> tuple[T, int]:
+        world.gpu.waits.clear()
+        done = finished(work)
+        own = {line: n for line, n in world.gpu.waits.items() if not line.startswith("sources/model.py")}
+        assert world.gpu.waits.total() - sum(own.values()) <= 2 * len(loaded.contexts.token_ids), world.gpu.waits
+        return done, sum(own.values())
+
+    first, in_first = waits(collect_first(activations, loaded.plan))
+    assert in_first <= 2 * batches[0] + 2, world.gpu.waits  # and where the sums are moved to, once
+    maps = Fit.of(first.ordinary, intercept=True).maps
+    _, in_second = waits(collect_second(activations, {"held out": partial(SecondPass, maps, loaded.plan)}))
+    assert in_second <= 2 * batches[1], world.gpu.waits
+
+
+def test_splices_wait_once_per_context(world: World) -> None:
+    results(world.on_gpu, "ce-splice", params={"contexts": "2"})  # what is made at first use
+    world.gpu.waits.clear()
+    results(world.on_gpu, "ce-splice", params={"contexts": "2"})
+    assert sum(n for line, n in world.gpu.waits.items() if line.startswith("statistics/spliced.py")) <= 2
 
 
 def test_tokens_on_the_second_device(world: World, run: Run) -> None:  # noqa: F811

@@ -8,7 +8,7 @@ streams have such dimensions. Never keep anything of the size of the tokens here
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,21 @@ Targets = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 def to_float64(values: Tensor) -> Tensor:
     """The same numbers in float64, on their own device where it has float64 (Apple's has not: there on the CPU)."""
     return values.detach().cpu().double() if values.device.type == "mps" else values.detach().double()
+
+
+def on_host(values: Sequence[Tensor]) -> list[Tensor]:
+    """The same numbers on the CPU. From a GPU they come in one copy: each is a wait for all that it has to do.
+
+    Args:
+        values: of any shapes; of one device, or of the CPU. float64 holds each of them.
+    """
+    there = [each for each in values if each.device.type == "cuda"]
+    if not there:
+        return [each.cpu() for each in values]
+    together = torch.cat([each.flatten().double() for each in there]).cpu()
+    parts = torch.split(together, [each.numel() for each in there])
+    came = (part.view(each.shape).to(each.dtype) for part, each in zip(parts, there, strict=True))
+    return [next(came) if each.device.type == "cuda" else each.cpu() for each in values]
 
 
 def sums_device(device: torch.device) -> torch.device:

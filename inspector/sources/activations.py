@@ -26,6 +26,26 @@ if TYPE_CHECKING:
     from inspector.sources.model import LanguageModel
 
 
+class Rows:
+    """Some rows of what is on a device. A mask there would have to be waited for, because nobody knows how many it has.
+
+    Args:
+        chosen: [n] bool, on the host.
+        device: of the values.
+    """
+
+    def __init__(self, chosen: Tensor, device: torch.device) -> None:
+        chosen = chosen.cpu()
+        self.are_all = bool(chosen.all())
+        self.places = chosen.nonzero()[:, 0]
+        """[k] int64, on the host."""
+        self._there = self.places.to(device, non_blocking=True)
+
+    def of(self, values: Tensor) -> Tensor:
+        """[k, ...] of values [n, ...]."""
+        return values if self.are_all else values[self._there]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActivationBatch:
     """All positions of some contexts, flattened context by context."""
@@ -45,16 +65,16 @@ class ActivationBatch:
 
     def rows(self, chosen: Tensor) -> ActivationBatch:
         """The tokens where `chosen` [n] bool is True."""
-        chosen = chosen.cpu()
-        if bool(chosen.all()):
+        rows = Rows(chosen, self.x.device)
+        if rows.are_all:
             return self
         return replace(
             self,
-            contexts=self.contexts[chosen],
-            positions=self.positions[chosen],
-            token_ids=self.token_ids[chosen],
-            x=self.x[chosen.to(self.x.device)],
-            outlier=None if self.outlier is None else self.outlier[chosen],
+            contexts=self.contexts[rows.places],
+            positions=self.positions[rows.places],
+            token_ids=self.token_ids[rows.places],
+            x=rows.of(self.x),
+            outlier=None if self.outlier is None else self.outlier[rows.places],
         )
 
     def ordinary(self, mask: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inspector.events import Event, Loading
+from inspector.sources.activations import Rows
 from inspector.sources.memory_plan import GATE_TOKENS
 from inspector.sources.model_files import hub_id
 
@@ -119,26 +120,28 @@ def check_gate(
     """
     yield Loading(what="load gate")
     rows, mask = _tokens(model, contexts, plan)
+    counted = Rows(mask.flatten(), model.device)
     names = [name for name in _parts(layer) if name in model.hook_names]
     has_identity = layer is not None and len(names) == len(_parts(layer))
     beside = _beside(hook_name, layer, model)
     compared = _compared(hook_name, layer, model)
     wanted = [*(names if has_identity else ()), *compared, hook_name, *beside]
-    taken = model.values(rows, wanted)
+    taken = {name: counted.of(value.flatten(0, 1)) for name, value in model.values(rows, wanted).items()}
     unchecked = f"the model has no such hooks around {hook_name}"
     checks = [
-        _residual_identity(taken, layer, mask, model.dtype)
+        _residual_identity(taken, layer, model.dtype)
         if has_identity
         else GateCheck(name="residual identity", expected="pre + attention + MLP = post", why=unchecked)
     ]
     rivals: dict[str, Tensor] = {}
     for name in compared:
-        check = _same_values(taken, hook_name, name, mask, model.dtype)
+        check = _same_values(taken, hook_name, name, model.dtype)
         checks += [check] if check.passed or not name.endswith(_NORMED) else []
-        rivals |= {} if check.passed else {name: taken[name][mask]}
-    x = taken[hook_name][mask]
+        rivals |= {} if check.passed else {name: taken[name]}
+    x = taken[hook_name]
     some = torch.linspace(0, len(x) - 1, min(len(x), N_NEIGHBOUR)).round().long().unique()  # of all contexts
-    others = {name: taken[name][mask][some] for name in beside}
+    some = some.to(x.device, non_blocking=True)
+    others = {name: taken[name][some] for name in beside}
     for i, sae in enumerate(saes):
         checks += [_same_model(model, sae), *_measured(sae, x), *_hook(sae, x, rivals), *_layer(sae, x[some], others)]
         yield Loading(what="load gate", detail=sae.ref.sae_id, done=i + 1, total=len(saes))
@@ -193,8 +196,8 @@ def _beside(hook_name: str, layer: int | None, model: LanguageModel) -> list[str
     return [name for name in names if name in model.hook_names]
 
 
-def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor, dtype: torch.dtype) -> GateCheck:
-    before, attention, mlp, after = (taken[name][mask].double() for name in _parts(layer))
+def _residual_identity(taken: dict[str, Tensor], layer: int | None, dtype: torch.dtype) -> GateCheck:
+    before, attention, mlp, after = (taken[name].double() for name in _parts(layer))
     return GateCheck(
         name="residual identity",
         expected=f"at most {RESIDUAL_TOLERANCE.get(dtype, 1e-3):g}",
@@ -203,13 +206,13 @@ def _residual_identity(taken: dict[str, Tensor], layer: int | None, mask: Tensor
     )
 
 
-def _same_values(taken: dict[str, Tensor], hook_name: str, other: str, mask: Tensor, dtype: torch.dtype) -> GateCheck:
+def _same_values(taken: dict[str, Tensor], hook_name: str, other: str, dtype: torch.dtype) -> GateCheck:
     """Whether two hooks that are the same on most models are so on this one."""
     return GateCheck(
         name="hook",
         expected=f"{hook_name} equal to {other}",
         why="the heads' values are not what the output projection reads",
-        **_equal(taken[hook_name][mask].double(), taken[other][mask].double(), dtype),
+        **_equal(taken[hook_name].double(), taken[other].double(), dtype),
     )
 
 
@@ -316,10 +319,10 @@ def _fvus_and_l0s(sae: LoadedSae, inputs: Sequence[Tensor]) -> list[tuple[float,
     for x in inputs:
         rows, wide = slice(start, start + len(x)), x.double()
         unexplained = (wide - made.x_hat[rows].double()).square().sum()
-        fvu = float(unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30))
-        found.append((fvu, float(made.l0[rows].double().mean())))
+        fvu = unexplained / (wide - wide.mean(dim=0)).square().sum().clamp(min=1e-30)
+        found.append(torch.stack([fvu, made.l0[rows].double().mean()]))
         start = rows.stop
-    return found
+    return [(fvu, l0) for fvu, l0 in torch.stack(found).tolist()]
 
 
 def _as_sparse(nominal: float | None, own: float, other: float) -> bool:

@@ -205,7 +205,7 @@ class LanguageModel:
     @torch.inference_mode()
     def forward(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ForwardPass:
         """Logits and the hooks' values. All logits are kept: c x t x v x 4 bytes; `score` keeps none."""
-        passes = list(self._passes(tokens, hook_names))
+        passes = list(self._passes(self.check_tokens(tokens), hook_names))
         return ForwardPass(
             logits=torch.cat([logits.float() for logits, _ in passes]),
             activations={name: torch.cat([taken[name] for _, taken in passes]) for name in hook_names},
@@ -305,7 +305,8 @@ class LanguageModel:
             raise UsageError(
                 f"Temperature {temperature} is not 0 or more. Use 0 for the likeliest token, 1 for the model's odds."
             )
-        fed = self.check_tokens(torch.tensor([list(tokens)], dtype=torch.int64))
+        fed = torch.tensor([list(tokens)], dtype=torch.int64)
+        self.check_tokens(fed)
         return self._steps(fed, hook_name, max_tokens, temperature, seed)
 
     def _steps(self, fed: Tensor, hook_name: str, max_tokens: int, temperature: float, seed: int) -> Iterator[Step]:
@@ -323,7 +324,7 @@ class LanguageModel:
             last = logits[-1].cpu()
             token = _sample(last, temperature, generator)
             loss_before = float(last.logsumexp(dim=-1) - last[token])
-            fed = torch.tensor([[token]], dtype=torch.int64, device=self.device)
+            fed = torch.tensor([[token]], dtype=torch.int64)
             length += 1
             n_sampled += 1
 
@@ -342,7 +343,7 @@ class LanguageModel:
         exact_products()
         with hooks.capture(self._points, [hook_name]) as taken:
             logits, cache = self._bridge.forward(
-                tokens.to(self.device),
+                tokens.to(self.device, non_blocking=True),
                 return_type="logits_and_cache",
                 output_attentions=False,
                 use_past_kv_cache=True,
@@ -371,8 +372,8 @@ class LanguageModel:
     # ---- inside ---------------------------------------------------------------------------------------------------
 
     def _passes(self, tokens: Tensor, hook_names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Logits [1, t, v] in the model's dtype and flat activations, context by context."""
-        for row in self.check_tokens(tokens).split(1):
+        """Logits [1, t, v] in the model's dtype and flat activations, context by context, of checked tokens."""
+        for row in tokens.split(1):
             with hooks.capture(self._points, hook_names) as taken:
                 logits = self._run(row)
             yield logits, {name: _flat(value) for name, value in taken.items()}
@@ -395,7 +396,7 @@ class LanguageModel:
             raise DataError(
                 f"The text has {tokens.shape[1]:,} tokens but {self.name} takes {self.n_ctx:,}. Give it less text."
             )
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = (int(end) for end in tokens.aminmax())  # of the host's, as all but a generation's are
         if self.vocab_size <= high < len(self.tokenizer):
             row, position = (int(i) for i in (tokens == high).nonzero()[0])
             where = "the text" if len(tokens) == 1 else f"text {row + 1:,} of {len(tokens):,}"
@@ -403,7 +404,7 @@ class LanguageModel:
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
             raise UsageError(f"Token id {wrong} is outside the vocabulary. Use ids from 0 to {self.vocab_size - 1}.")
-        return tokens.to(self.device)
+        return tokens.to(self.device, non_blocking=True)
 
     def without_row(self, token_id: int, where: str) -> DataError:
         """That a text has a token which the tokenizer knows and the model's embedding does not."""
@@ -429,7 +430,7 @@ def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
         for start in range(0, tokens.shape[1] - 1, _LOSS_ROWS):
             stop = min(start + _LOSS_ROWS, tokens.shape[1] - 1)
             part = logits[c, start:stop].float()
-            following = tokens[c, start + 1 : stop + 1, None].to(logits.device)
+            following = tokens[c, start + 1 : stop + 1, None].to(logits.device, non_blocking=True)
             loss[c, start:stop] = part.logsumexp(dim=-1) - part.gather(-1, following)[:, 0]
     return loss
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import decompose, sae_error
-from inspector.engine.moments import Moments, to_float64
+from inspector.engine.moments import Moments, on_host, to_float64
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.engine.resampling import Estimate, counts_together, percentile_estimate
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
+from inspector.sources.activations import Rows
 from inspector.sources.sae import LoadedSae
 from inspector.sources.sae_loading import ComponentSae, load_component_saes
 from inspector.sources.suites import suite_of
@@ -220,9 +221,9 @@ class _Source:
         """The tokens of a context that a [c, t] mask has."""
         loaded = self._loaded
         names = [loaded.hook_name, *(companion.hook_name for companion in self._companions)]
-        rows = mask[index].to(loaded.model.device)
-        values = loaded.model.score(loaded.contexts.token_ids[index : index + 1], names).activations
-        return _Context(index=index, x={name: values[name][0][rows] for name in names})
+        rows = Rows(mask[index], loaded.model.device)
+        values = loaded.model.values(loaded.contexts.token_ids[index : index + 1], names)
+        return _Context(index=index, x={name: rows.of(values[name][0]) for name in names})
 
     def no_errors(self) -> ByName[Moments]:
         """For `add_errors`."""
@@ -288,14 +289,17 @@ class _Scores(Sums):
     ) -> None:
         """Add the context that has this place."""
         self.n[place] += len(next(iter(targets.values())))
+        added: list[tuple[Tensor, Tensor]] = []
         for i, (target, y) in enumerate(targets.items()):
             wide = to_float64(y)
             centred = wide - means[i].to(wide.device)
-            self.total[i, place] += centred.sum(dim=0).cpu()
-            self.squares[i, place] += centred.square().sum(dim=0).cpu()
+            added.append((self.total[i, place], centred.sum(dim=0)))
+            added.append((self.squares[i, place], centred.square().sum(dim=0)))
             for name, own in maps.items():
                 rest = wide - own[target].predict(to_float64(regressors[name]))
-                self.rest[name][i, place] += rest.square().sum(dim=0).cpu()
+                added.append((self.rest[name][i, place], rest.square().sum(dim=0)))
+        for (into, _), value in zip(added, on_host([value for _, value in added]), strict=True):
+            into += value
 
     @torch.inference_mode()
     def concluded(

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.engine.moments import Moments
+from inspector.engine.moments import Moments, on_host
 from inspector.engine.regression import LinearMap
 from inspector.engine.resampling import counts_together
 from inspector.engine.scores import nan_if_zero
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.sources.activations import ActivationBatch, Rows
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, named
 from inspector.statistics.passes import contexts_with, walk
@@ -167,9 +167,9 @@ def score(
 
     def of_context(batch: ActivationBatch) -> dict[str, Tensor]:
         index = int(batch.contexts[0])
-        rows = plan.test[index].to(batch.x.device)
+        rows = Rows(plan.test[index], batch.x.device)
         values = {"x": batch.x, **parts.of_context(token_ids[index], batch.x)}
-        return {name: values[name][rows] for name in names}
+        return {name: rows.of(values[name]) for name in names}
 
     with torch.inference_mode():
         first = of_context(measuring.activations.batch(chosen[:1]))
@@ -234,8 +234,9 @@ class _PartSums(Sums):
 
     def update(self, place: int, around: Tensor) -> None:
         """Add the tokens [n, d] of a context, around the shift."""
-        self.total[place] += around.sum(dim=0).cpu()
-        self.squares[place] += float(around.square().sum())
+        total, squares = on_host([around.sum(dim=0), around.square().sum()])
+        self.total[place] += total
+        self.squares[place] += squares
 
     def variance(self, counts: Tensor, n: Tensor) -> Tensor:
         """[r] sum ‖v - mean(v)‖² for each draw; n [c] tokens."""
@@ -258,10 +259,11 @@ class _SaeSums(Sums):
         """Add the tokens [n, d] of a context."""
         for part in torch.split(values, TOKENS_AT_ONCE):
             latents = sae.encode(part)
-            self.error[place] += float((part - sae.decode(latents)).double().square().sum())
-            active = latents > 0
-            self.active += int(active.sum())
-            self.fired |= active.any(dim=0).cpu()
+            error, active = (part - sae.decode(latents)).double().square().sum(), latents > 0
+            error, n_active, fired = on_host([error, active.sum(), active.any(dim=0)])
+            self.error[place] += error
+            self.active += int(n_active)
+            self.fired |= fired
 
 
 @dataclass(kw_only=True)

@@ -18,9 +18,9 @@ from inspector.engine.moments import Moments
 from inspector.engine.plan import Plan
 from inspector.engine.regression import Factorisation, LinearMap
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.sources.activations import ActivationBatch, Rows
 from inspector.sources.sae import LoadedSae
-from inspector.statistics.passes import Activations, Progress, contexts_with, require_finite, walk
+from inspector.statistics.passes import Activations, Progress, Watch, contexts_with, walk
 from inspector.statistics.sums import State
 
 
@@ -145,22 +145,23 @@ class FirstPass:
             train_mask: [n] bool.
 
         Raises:
-            DataError: a number is NaN or infinite; the message says where.
+            DataError: a number is NaN or infinite; the message says where. The sums are of no use after that.
         """
         if not bool(train_mask.any()):
             return
-        rows = train_mask.to(batch.x.device)
-        x = batch.x[rows]
-        require_finite(x, batch, "activation", rows)
+        rows = Rows(train_mask, batch.x.device)
+        x, watch = rows.of(batch.x), Watch(batch, rows.places)
+        watch.add(x, "activation")
 
         def targets() -> Iterator[tuple[str, Tensor]]:
             for sae_id, reconstruction in pairs(reconstructions):
-                error = sae_error(x, reconstruction.x_hat[rows])
-                require_finite(error, batch, f"reconstruction of SAE '{sae_id}'", rows)
+                error = sae_error(x, rows.of(reconstruction.x_hat))
+                watch.add(error, f"reconstruction of SAE '{sae_id}'")
                 yield error_name(sae_id), error
                 yield norm_name(sae_id), squared_norm(error)
 
         self.moments.update(x, targets())
+        watch.require(watch.sums.cpu())
 
     def merge(self, other: FirstPass) -> None:
         """Add what another pass has seen."""
@@ -253,12 +254,12 @@ class FirstApart:
             self.ordinary.update(batch, reconstructions, everything)
             return
         few: list[tuple[str, Reconstruction]] = []
-        rows = apart.to(batch.x.device)
+        rows = Rows(apart, batch.x.device)
 
         def noticed() -> Iterator[tuple[str, Reconstruction]]:
             """One reconstruction at a time, of which the outliers' few rows are kept."""
             for sae_id, made in pairs(reconstructions):
-                few.append((sae_id, Made(x_hat=made.x_hat[rows], l0=made.l0[rows])))
+                few.append((sae_id, Made(x_hat=rows.of(made.x_hat), l0=rows.of(made.l0))))
                 yield sae_id, made
 
         made = noticed()

@@ -91,12 +91,12 @@ class Runs:
     """[k] tokens of each."""
 
     def sums(self, values: Tensor) -> Tensor:
-        """[k, ...] sums of values [n, ...] of each context, on the CPU."""
-        return torch.stack([part.sum(dim=0) for part in torch.split(values, self.lengths)]).cpu()
+        """[k, ...] sums of values [n, ...] of each context, where those are."""
+        return torch.stack([part.sum(dim=0) for part in torch.split(values, self.lengths)])
 
     def add(self, into: Tensor, values: Tensor) -> None:
         """Add values [n, ...] to sums per group [g, ...] on the CPU."""
-        into.index_add_(0, self.groups, self.sums(values))
+        into.index_add_(0, self.groups, self.sums(values).cpu())
 
 
 @dataclass(frozen=True, kw_only=True)

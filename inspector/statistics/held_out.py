@@ -77,7 +77,7 @@ class Heaviest(Sums):
 
     def candidates(self, norm_sq: Tensor, places: Tensor) -> Tensor:
         """Rows as of `top` of the k largest of norm_sq [n] at `places` [n, 3]; equal ones at the border all come."""
-        norm_sq, k = norm_sq.double().cpu(), len(self.top)
+        norm_sq, k = norm_sq.double(), len(self.top)
         if len(norm_sq) > k:
             chosen = norm_sq >= norm_sq.topk(k).values[-1]
             norm_sq, places = norm_sq[chosen], places[chosen]
@@ -106,9 +106,9 @@ class Heaviest(Sums):
         return Weights(n_eff=sum_sq**2 / sum_fourth, top_share=float(carried) / sum_sq, heaviest=named)
 
 
-def placed(contexts: Tensor, positions: Tensor, x: Tensor) -> Tensor:
-    """[n, 3] context, position and |x| of x [n, d], on the CPU."""
-    return torch.stack([contexts.double(), positions.double(), x.norm(dim=1).double().cpu()], dim=1)
+def placed(contexts: Tensor, positions: Tensor, x_norm: Tensor) -> Tensor:
+    """[n, 3] context, position and |x| of n tokens, on the CPU."""
+    return torch.stack([contexts.double(), positions.double(), x_norm.double()], dim=1)
 
 
 ROUNDING = 1e-13

@@ -119,22 +119,53 @@ def require_finite(values: Tensor, batch: ActivationBatch, what: str, rows: Tens
     Raises:
         DataError: with the context and position, whether it is NaN or infinite, and the hook, layer and dtype.
     """
-    # One sum instead of a mask of the same size: it is finite unless a number is not, or they add up beyond 3e38.
-    if bool(torch.isfinite(values.sum())):
-        return
-    bad = (~torch.isfinite(values)).any(dim=-1).nonzero()[:, 0]
-    if len(bad) == 0:
-        return
-    contexts = batch.contexts if rows is None else batch.contexts[rows.to(batch.contexts.device)]
-    positions = batch.positions if rows is None else batch.positions[rows.to(batch.positions.device)]
-    first = int(bad[0])
-    kind = "NaN" if bool(values[first].isnan().any()) else "infinite"
-    origin = f"; {batch.origin}" if batch.origin else ""
-    raise DataError(
-        f"The {what} is not finite at context {int(contexts[first])}, position {int(positions[first])} "
-        f"({kind}; {len(bad)} of {len(values)} tokens of its batch{origin}). "
-        "Check the weights, or try --dtype float32."
-    )
+    watch = Watch(batch, None if rows is None else rows.cpu().nonzero()[:, 0])
+    watch.add(values, what)
+    watch.require(watch.sums.cpu())
+
+
+class Watch:
+    """Whether the numbers of a batch are finite: many are looked at together, so that a device is waited for once.
+
+    Args:
+        batch: where they are from.
+        places: [k] int64 of its tokens, on the host; None: all.
+    """
+
+    def __init__(self, batch: ActivationBatch, places: Tensor | None = None) -> None:
+        self._batch, self._places = batch, places
+        self._sums: list[Tensor] = []
+        self._names: list[str] = []
+
+    def add(self, values: Tensor, what: str) -> None:
+        """Numbers [k, d] of the tokens; `what` as of `require_finite`."""
+        # A sum instead of a mask: finite unless a number is not, or they add up beyond 3e38, where no square is either.
+        self._sums.append(values.sum(dim=-1))
+        self._names.append(what)
+
+    @property
+    def sums(self) -> Tensor:
+        """[m, k] of all that was added, where it is; for `require`."""
+        return torch.stack(self._sums)
+
+    def require(self, sums: Tensor) -> None:
+        """Raise for the first that is not finite; see `require_finite`.
+
+        Args:
+            sums: `Watch.sums` on the host.
+        """
+        for what, of in zip(self._names, sums, strict=True):
+            bad = (~torch.isfinite(of)).nonzero()[:, 0]
+            if not len(bad):
+                continue
+            batch, first = self._batch, int(bad[0] if self._places is None else self._places[bad[0]])
+            kind = "NaN" if bool(of[bad[0]].isnan()) else "infinite"
+            origin = f"; {batch.origin}" if batch.origin else ""
+            raise DataError(
+                f"The {what} is not finite at context {int(batch.contexts[first])}, position "
+                f"{int(batch.positions[first])} ({kind}; {len(bad)} of {len(of)} tokens of its batch{origin}). "
+                "Check the weights, or try --dtype float32."
+            )
 
 
 # ---- the walk -------------------------------------------------------------------------------------------------------

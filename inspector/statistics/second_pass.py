@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import decompose, squared_norm
-from inspector.engine.moments import to_float64
+from inspector.engine.moments import on_host, to_float64
 from inspector.engine.plan import Plan
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.sources.activations import ActivationBatch, Rows
 from inspector.statistics.first_pass import Places, Reconstructed, Reconstruction, Reconstructions, SaeMaps, pairs
 from inspector.statistics.grouping import Runs, groups_of
 from inspector.statistics.held_out import HookSums, SaeSums, placed
-from inspector.statistics.passes import Activations, Progress, contexts_with, require_finite, walk
+from inspector.statistics.passes import Activations, Progress, Watch, contexts_with, walk
 from inspector.statistics.sums import State, Sums
 
 Tokens = Literal["all", "ordinary", "outliers"]
@@ -71,11 +71,7 @@ class SecondPass:
             adding.done()
 
     def adding(self, batch: ActivationBatch) -> Adding | None:
-        """A batch to be added, for which the SAEs' reconstructions come one by one; None if nothing of it is scored.
-
-        Raises:
-            DataError: an activation is NaN or infinite; the message says where.
-        """
+        """A batch to be added, for which the SAEs' reconstructions come one by one; None if nothing of it is scored."""
         mask = self.mask(batch)
         if not bool(mask.any()):
             return None
@@ -113,15 +109,16 @@ class Adding:
     @torch.inference_mode()  # sums made in one mode cannot be added to in another: always this one
     def __init__(self, into: HookSums, batch: ActivationBatch, mask: Tensor, runs: Runs) -> None:
         maps = into.maps
-        self._maps, self._into, self._batch, self._runs = maps, into, batch, runs
-        self._rows = mask.to(batch.x.device)
-        self._x = batch.x[self._rows]
-        require_finite(self._x, batch, "activation", self._rows)
-        self._contexts = batch.contexts.cpu()[mask]
+        self._maps, self._into, self._runs = maps, into, runs
+        self._rows = Rows(mask, batch.x.device)
+        self._x = self._rows.of(batch.x)
+        self._watch = Watch(batch, self._rows.places)
+        self._watch.add(self._x, "activation")
+        self._contexts, self._positions = batch.contexts.cpu()[mask], batch.positions.cpu()[mask]
         any_maps = next(iter(maps.values()))
         wide = to_float64(self._x)
         centre = any_maps.error_map.centre.to(wide.device)
-        self._places = placed(self._contexts, batch.positions.cpu()[mask], wide)
+        self._x_norm = wide.norm(dim=1)
         self._wide = wide = wide - centre
         # h = 1 - g x, computed around the mean of x like every prediction.
         g = any_maps.constant_direction.to(wide.device)
@@ -132,17 +129,14 @@ class Adding:
             "x_sq": runs.sums(wide.square()),
             "h_sq": runs.sums(self._h.square()),
         }
-        self._made: dict[str, tuple[SaeSums, Tensor]] = {}
+        self._made: dict[str, list[Tensor]] = {}
+        """By SAE: the fields of `SaeSums` in their order, and the squared norm of every token's error; where x is."""
 
     @torch.inference_mode()
     def take(self, sae_id: str, reconstruction: Reconstruction) -> None:
-        """What an SAE makes of the batch's tokens, scored or not.
-
-        Raises:
-            DataError: a number is NaN or infinite; the message says where.
-        """
-        x_hat = reconstruction.x_hat[self._rows]
-        require_finite(x_hat, self._batch, f"reconstruction of SAE '{sae_id}'", self._rows)
+        """What an SAE makes of the batch's tokens, scored or not."""
+        x_hat = self._rows.of(reconstruction.x_hat)
+        self._watch.add(x_hat, f"reconstruction of SAE '{sae_id}'")
         maps, wide, h, run = self._maps[sae_id], self._wide, self._h, self._runs.sums
         parts = decompose(self._x, x_hat, maps.error_map)
         rest = to_float64(parts.nonlinear_error)
@@ -153,7 +147,7 @@ class Adding:
         norm_rest = norm_sq - (wide @ weight + weight @ centre + maps.norm_map.bias.to(wide))
         norm = norm_sq - maps.mean_norm_sq.to(wide)
         sums = SaeSums(
-            l0=run(to_float64(reconstruction.l0[self._rows])),
+            l0=run(to_float64(self._rows.of(reconstruction.l0))),
             norm_sum=run(norm),
             norm_sq=run(norm.square()),
             norm_rest_sq=run(norm_rest.square()),
@@ -163,25 +157,33 @@ class Adding:
             rest_h=run(rest * h[:, None]),
             rest_sq=run(rest.square_()),
         )
-        self._made[sae_id] = sums, self._into.top[sae_id].candidates(norm_sq, self._places)
+        self._made[sae_id] = [*(getattr(sums, each.name) for each in fields(sums)), norm_sq]
 
     @torch.inference_mode()
     def done(self) -> None:
         """Every SAE has come; only now, so that a batch that did not fit into memory can come again in halves.
 
+        The device is waited for here and nowhere else.
+
         Raises:
+            DataError: a number is NaN or infinite; the message says where.
             ValueError: an SAE is missing.
         """
         if len(self._made) != len(self._maps):
             raise ValueError(f"{len(self._made)} reconstructions came for {len(self._maps)} SAEs.")
-        into, groups = self._into, self._runs.groups
+        made = [each for values in self._made.values() for each in values]
+        watched, x_norm, *rest = on_host([self._watch.sums, self._x_norm, *self._shared.values(), *made])
+        self._watch.require(watched)
+        into, groups, came = self._into, self._runs.groups, iter(rest)
         into.seen[self._contexts] = True
-        for name, values in self._shared.items():
-            getattr(into, name).index_add_(0, groups, values)
-        for sae_id, (sums, largest) in self._made.items():
-            for each in fields(sums):
-                getattr(into.saes[sae_id], each.name).index_add_(0, groups, getattr(sums, each.name))
-            into.top[sae_id].add(largest)
+        for name in self._shared:
+            getattr(into, name).index_add_(0, groups, next(came))
+        places = placed(self._contexts, self._positions, x_norm)
+        for sae_id in self._made:
+            for each in fields(SaeSums):
+                getattr(into.saes[sae_id], each.name).index_add_(0, groups, next(came))
+            top = into.top[sae_id]
+            top.add(top.candidates(next(came), places))
 
 
 @dataclass(kw_only=True)

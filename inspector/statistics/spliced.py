@@ -6,6 +6,7 @@ make everything a splice of something else. Errors are those of held-out context
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.engine.decomposition import Decomposition, decompose, squared_norm
+from inspector.engine.moments import on_host
 from inspector.engine.plan import random_part
 from inspector.errors import DataError
 from inspector.events import Event
@@ -116,7 +118,10 @@ def _one_context(
     place: int,
     sums: Spliced,
 ) -> Iterator[None]:
-    """Every arm of every SAE in one context; pauses after each, which is a forward pass."""
+    """Every arm of every SAE in one context; pauses after each, which is a forward pass.
+
+    What came of them is looked at when all were run: a look at every number would wait for the device as often.
+    """
     loaded = measuring.loaded
     index = int(cached.contexts[0])
     tokens = loaded.contexts.token_ids[index : index + 1]
@@ -125,31 +130,37 @@ def _one_context(
     start = int(places[0])
     plain = loaded.model.forward(tokens, [hook_name])
     x = plain.activations[hook_name][0]
-    sums.cache_gap = max(sums.cache_gap, float((cached.x.to(x) - x).abs().max()))
+    places = places.to(x.device, non_blocking=True)
     loss = loss_per_token(plain.logits, tokens)[0]
-    _check(loss[places], index)
     again = loss_per_token(loaded.model.splice(tokens, hook_name, x[None]), tokens)[0]
-    sums.loss_gap = max(sums.loss_gap, float((again - loss)[:-1].abs().max()))
-    sums.n[place] += len(places)
-    sums.original[place] += float(loss[places].double().sum())
-    rows = included.to(x.device)
+    gaps = [(cached.x.to(x) - x).abs().max(), (again - loss)[:-1].abs().max()]
+    before, added = [], [(sums.original, loss[places].double().sum())]
     for sae in picks:
         own = sums.saes[sae.ref.sae_id]
-        parts = decompose(x[rows], sae.reconstruct(x[rows]).x_hat.to(x), measuring.maps[sae.ref.sae_id].error_map)
+        parts = decompose(x[places], sae.reconstruct(x[places]).x_hat.to(x), measuring.maps[sae.ref.sae_id].error_map)
         for part in ("error", "linear", "nonlinear"):
             squares = squared_norm(parts.sae_error if part == "error" else getattr(parts, f"{part}_error")).double()
-            getattr(own, f"{part}_sq")[place] += float(squares.sum())
-            getattr(own, f"{part}_norm")[place] += float(squares.sqrt().sum())
+            added.append((getattr(own, f"{part}_sq"), squares.sum()))
+            added.append((getattr(own, f"{part}_norm"), squares.sqrt().sum()))
         for arm, value in _arms(parts, (measuring.seed, index)).items():
             replacement = x.clone()
-            replacement[rows] = value.to(x)
+            replacement[places] = value.to(x)
             logits = loaded.model.splice(tokens, hook_name, replacement[None])
             spliced = loss_per_token(logits, tokens)[0]
-            own.loss[arm][place] += float(spliced[places].double().sum())
-            own.kl[arm][place] += _divergence(plain.logits[0], logits[0], places)
-            # The loss at a position predicts the next token, from this and earlier positions alone.
-            sums.before_gap = max(sums.before_gap, _largest((spliced - loss)[:start]))
+            added.append((own.loss[arm], spliced[places].double().sum()))
+            added.append((own.kl[arm], _divergence(plain.logits[0], logits[0], places)))
+            if start:  # the loss at a position predicts the next token, from this and earlier positions alone
+                before.append((spliced - loss)[:start].abs().max())
             yield
+    found = [float(each) for each in on_host([*gaps, *(each for _, each in added), *before])]
+    cache_gap, loss_gap, original, *_ = found
+    if not math.isfinite(original):
+        raise DataError(f"The loss of context {index} is not finite. Check the weights, or try --dtype float32.")
+    sums.n[place] += len(places)
+    sums.cache_gap, sums.loss_gap = max(sums.cache_gap, cache_gap), max(sums.loss_gap, loss_gap)
+    sums.before_gap = max([sums.before_gap, *found[len(gaps) + len(added) :]])
+    for (into, _), number in zip(added, found[len(gaps) :], strict=False):
+        into[place] += number
 
 
 def _arms(parts: Decomposition, seed: tuple[int, int]) -> dict[str, Tensor]:
@@ -157,9 +168,10 @@ def _arms(parts: Decomposition, seed: tuple[int, int]) -> dict[str, Tensor]:
     own = parts.x
     length = squared_norm(parts.sae_error).sqrt().to(own)[:, None]
     rng = np.random.default_rng(seed)
-    random = torch.from_numpy(rng.standard_normal(own.shape)).to(own)
+    random = torch.from_numpy(rng.standard_normal(own.shape)).to(own.dtype).to(own.device, non_blocking=True)
     # Two other tokens of this context, which are in the model's own distribution as no random direction is.
-    first, second = (torch.from_numpy(rng.permutation(len(own))).to(own.device) for _ in range(2))
+    drawn = (torch.from_numpy(rng.permutation(len(own))) for _ in range(2))
+    first, second = (each.to(own.device, non_blocking=True) for each in drawn)
     difference = own[first] - own[second]
     return {
         "sae": parts.x_hat,
@@ -171,21 +183,11 @@ def _arms(parts: Decomposition, seed: tuple[int, int]) -> dict[str, Tensor]:
     }
 
 
-def _divergence(original: Tensor, spliced: Tensor, places: Tensor) -> float:
+def _divergence(original: Tensor, spliced: Tensor, places: Tensor) -> Tensor:
     """Sum over the places of KL(original || spliced) of the next-token distributions [t, v], in nats."""
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=original.device)
     for first in range(0, len(places), PROBABILITY_ROWS):
         part = places[first : first + PROBABILITY_ROWS]
         p, q = original[part].log_softmax(dim=-1), spliced[part].log_softmax(dim=-1)
-        total += float((p.exp() * (p - q)).sum(dtype=torch.float64))
+        total += (p.exp() * (p - q)).sum(dtype=torch.float64)
     return total
-
-
-def _largest(values: Tensor) -> float:
-    """Largest magnitude; 0 of nothing."""
-    return float(values.abs().max()) if len(values) else 0.0
-
-
-def _check(loss: Tensor, index: int) -> None:
-    if not bool(torch.isfinite(loss).all()):
-        raise DataError(f"The loss of context {index} is not finite. Check the weights, or try --dtype float32.")

@@ -17,7 +17,7 @@ from inspector.engine.nulls import GaussianTwin, PcaMap, gaussian_twin, pca_of_f
 from inspector.engine.plan import Plan
 from inspector.engine.scores import fvu_from_moments
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.sources.activations import ActivationBatch, Rows
 from inspector.sources.sae import LoadedSae
 from inspector.spec import Null
 from inspector.statistics.first_pass import (
@@ -78,8 +78,8 @@ def _gaussian(activations: Activations, plan: Plan, seed: int) -> Generator[Even
     d = activations.loaded.model.check_hook(activations.loaded.hook_name)
 
     def add(moments: Moments, batch: ActivationBatch) -> None:
-        rows = batch.ordinary(plan.train[batch.contexts, batch.positions]).to(batch.x.device)
-        x = batch.x[rows]
+        rows = batch.ordinary(plan.train[batch.contexts, batch.positions])
+        x = Rows(rows, batch.x.device).of(batch.x)
         require_finite(x, batch, "activation", rows)
         moments.update(x)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.events import Event
-from inspector.sources.activations import ActivationBatch
+from inspector.sources.activations import ActivationBatch, Rows
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.first_pass import Made, Reconstructed, Reconstruction
 from inspector.statistics.grouping import named, nearest_l0, sample_plan, tokens_wanted
@@ -210,9 +210,9 @@ class _Planting:
             )
 
         def made(whole: ActivationBatch, rows: Tensor) -> Iterator[tuple[str, Reconstruction]]:
-            chosen = rows.to(whole.x.device)
+            chosen = Rows(rows, whole.x.device)
             for name, one in self._reconstructed(int(whole.contexts[0]), dense).items():
-                yield name, Made(x_hat=one.x_hat[chosen], l0=one.l0[chosen])
+                yield name, Made(x_hat=chosen.of(one.x_hat), l0=chosen.of(one.l0))
 
         names = tuple(_name(introduced, ablated) for introduced, ablated in _combinations(dense))
         return Reconstructed(names=names, made=made, batch=batch, at_once=1)
@@ -221,9 +221,10 @@ class _Planting:
         """X' with dense noise, x' without, and the noise to be introduced."""
         if index not in self._clean:  # the walk went on where an interrupted run stopped
             self._clean[index] = self._reconstruct(self._activations.batch([index]).x).cpu()
-        clean = self._clean[index].to(self._activations.device)
+        clean = self._clean[index].to(self._activations.device, non_blocking=True)
         rng = np.random.default_rng((self._seed, index))
-        noise = [torch.from_numpy(rng.standard_normal(clean.shape)).to(clean) for _ in range(2)]
+        drawn = (torch.from_numpy(rng.standard_normal(clean.shape)).to(clean.dtype) for _ in range(2))
+        noise = [each.to(clean.device, non_blocking=True) for each in drawn]
         return clean + dense * self.unit * noise[0], clean, noise[1]
 
     def _reconstructed(self, index: int, dense: float) -> dict[str, Made]:
@@ -237,7 +238,7 @@ class _Planting:
             l0[part] = (latents[:n] > 0).sum(dim=1, dtype=torch.int32)
             for ablated, x_hat in made.items():
                 masked = latents.clone()
-                masked[:, self.order[: len(self.order) * ablated // 100].to(latents.device)] = 0.0
+                masked[:, self.order[: len(self.order) * ablated // 100].to(latents.device, non_blocking=True)] = 0.0
                 x_hat[part] = sae.decode(masked)[:n].to(x_hat)
         return {
             _name(introduced, ablated): Made(x_hat=made[ablated] + introduced * self.unit * noise, l0=l0)
