@@ -146,7 +146,7 @@ def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: 
         assert mine is not None and theirs is not None
         assert (mine.density, mine.n_tokens) == (theirs.density, theirs.n_tokens)
         assert [each.index for each in mine.neighbours] == [each.index for each in theirs.neighbours]
-    ids = ("error-vector", "probe-vs-latents")
+    ids = ("error-vector", "norm-prediction")
     spec = RunSpec(target=seven, experiments=ids, batch_size=4)
     for found_one, wanted_one in zip(
         result_of(runner.run(spec, small)), result_of(runner.run(spec, whole)), strict=True
