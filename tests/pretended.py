@@ -54,7 +54,6 @@ class Gpu:
     """Bytes that it says are free."""
     waits: Counter[str] = field(default_factory=Counter)
     """The host stood still until the device had caught up."""
-    launches: int = 0
     allocations: int = 0
     fails_at: int | None = None
     """The allocation at which memory runs out; 0 is the first. The next one is given."""
@@ -110,9 +109,6 @@ class Tensor(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
-
-    def __repr__(self) -> str:
-        return f"{self.elem!r} on {self.device}"
 
     # Modules move such a tensor as a whole, and not its storage.
     def __tensor_flatten__(self) -> tuple[list[str], torch.device]:
@@ -186,9 +182,7 @@ class _Operator:
     name: str
     is_composite: bool
     makes: bool
-    """Whether its result is new, and takes memory."""
     is_elementwise: bool
-    """A tensor without dimensions may come from the CPU."""
 
 
 @cache
@@ -225,7 +219,6 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if found is not NotImplemented:
             return found
     gpu, name = _GPU[-1], operator.name
-    gpu.launches += 1
     given = list(_tensors(*args, *kwargs.values()))
     ours = [each for each in given if isinstance(each, Tensor)]
     _require_one_device(func, operator, args, given, ours)
@@ -309,7 +302,6 @@ def _factory(op: Any) -> Any:
         device = _named(kwargs.pop("device", "cuda"))
         assert device is not None
         kwargs.pop("pin_memory", None)
-        _GPU[-1].launches += 1
         _GPU[-1].allocate()
         return Tensor(op(*args, device="cpu", **kwargs), device)
 

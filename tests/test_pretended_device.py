@@ -1,6 +1,7 @@
 """The whole program on a pretended CUDA device: no mix of devices, the CPU's numbers, few waits, and what memory does.
 
-What a GPU itself would do is not tested: that is `benchmarks/gpu.py` on a machine that has one.
+What a GPU would do is not tested: that is `benchmarks/gpu.py`, on a machine that has one. Nor is `train`, but for
+what `run all` trains on the parts of an error.
 """
 
 from __future__ import annotations
@@ -285,19 +286,6 @@ def test_memory_that_runs_out_at_any_line_changes_no_number(world: World) -> Non
 @pytest.mark.slow
 def test_all_experiments_give_the_cpus_results(world: World) -> None:
     assert_same(results(world.on_gpu, "all"), results(world.on_cpu, "all"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
-def test_training_leaves_the_cpus_saes(world: World, run: Run, tmp_path: Path, architecture: str) -> None:  # noqa: F811
-    qualities = []
-    for device in (CUDA, "cpu"):
-        model, _, text, where = (world.words(device=device)[i : i + 2] for i in (0, 2, 4, 6))
-        own = ("--widths", "32", "--l0", "4", "--tokens", "4000", "--layer", "1", "--architecture", architecture)
-        done = run("train", *own, *model, *text, *where, "--out", str(tmp_path / device), "--json", "--quiet")
-        assert done.code == 0, done.err
-        qualities.append(json.loads(done.out)["saes"])
-    assert_same(*qualities)
 
 
 @pytest.mark.slow
