@@ -21,14 +21,11 @@ from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.latent import Examples, LatentScreen, table_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from textual.app import ComposeResult
 
     from inspector.drawing.palette import FigurePalette, Line
     from inspector.session.card_tables import Section
     from inspector.session.protocol import Hit, SessionMessage, ViewMessage
-    from inspector.spec import SaeRef
     from inspector.tui.session import Link
     from inspector.tui.widgets.scrolling import LinesView
 
@@ -77,16 +74,11 @@ class AnatomyScreen(SessionScreen):
         asked: ViewMessage
         answer: SessionMessage
 
-    def __init__(self, link: Link, at: GetDetail, saes: Sequence[SaeRef]) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            link: to the session.
-            at: the SAE and the token.
-            saes: all that are loaded.
-        """
+    def __init__(self, link: Link, at: GetDetail) -> None:
+        """Nothing is asked yet; `at`: the SAE and the token."""
         super().__init__(link)
-        self._at, self._saes = at, {sae.sae_id: sae for sae in saes}
+        ready = link.session.ready
+        self._at, self._saes = at, {sae.sae_id: sae for sae in (ready.saes if ready is not None else ())}
         self.anatomy: Anatomy | None = None
         self.similar: SimilarErrors | None = None
         """None while the session is at it."""

@@ -392,11 +392,10 @@ class StreamScreen(ActionScreen):
 
     def action_anatomy(self) -> None:
         """Why the active SAE fails on the token under the cursor."""
-        at, ready = self.state.detail_request(), self.session.ready
-        if at is not None and ready is not None:
+        if (at := self.state.detail_request()) is not None:
             from inspector.tui.screens.anatomy import AnatomyScreen
 
-            self.app.push_screen(AnatomyScreen(self, at, ready.saes))
+            self.app.push_screen(AnatomyScreen(self, at))
 
     def note_subject(self) -> Subject | None:
         """The token under the cursor, with its numbers and some of the text around it."""
