@@ -31,7 +31,8 @@ from inspector.formats import Folds
 from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.contexts import Contexts
-from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory
+from inspector.sources.memory_plan import MemoryPlan, plan_memory
+from inspector.sources.memory_sums import Sizes
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import find_model
 from inspector.sources.sae import LoadedSae

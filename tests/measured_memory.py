@@ -88,7 +88,8 @@ def sliced(folder: Path, max_memory: int) -> dict[str, Any]:
     """An SAE in slices as the plan has it, on tokens that are always the same; what was planned and what came of it."""
     import torch
 
-    from inspector.sources.memory_plan import Sizes, _scratch, _Way, plan_memory
+    from inspector.sources.memory_plan import plan_memory
+    from inspector.sources.memory_sums import Sizes, Way, scratch_of
     from inspector.sources.sae_loading import load_sae
     from inspector.sources.slices import Slices
     from inspector.sources.suites import list_suite
@@ -103,10 +104,10 @@ def sliced(folder: Path, max_memory: int) -> dict[str, Any]:
     forget()
     sae = load_sae(ref, cpu, ref.d_in, slices=Slices(cpu, plan.slice_bytes or 1 << 20))
     made = sae.reconstruct(torch.randn(N_TOKENS, ref.d_in, generator=torch.Generator().manual_seed(0)))
-    way = _Way(contexts=1, sliced=plan.sliced, slice_bytes=plan.slice_bytes)
+    way = Way(contexts=1, sliced=plan.sliced, slice_bytes=plan.slice_bytes)
     x_and_x_hat = 2 * 4 * N_TOKENS * ref.d_in
     return {
-        "planned": dict(plan.rows).get("slices of SAEs", 0) + _scratch(ref, way, N_TOKENS) + x_and_x_hat,
+        "planned": dict(plan.rows).get("slices of SAEs", 0) + scratch_of(ref, way, N_TOKENS) + x_and_x_hat,
         "peak": resident("VmHWM"),
         "slices": -(-ref.d_sae // getattr(sae, "latents_at_once", ref.d_sae)),
         "l0": made.l0.tolist(),

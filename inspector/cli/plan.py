@@ -205,7 +205,7 @@ def _memory(found: Planned) -> Json:
 
 
 def _sae(ref: SaeRef, found: Planned) -> Json:
-    from inspector.sources.memory_plan import sae_bytes
+    from inspector.sources.memory_sums import sae_bytes
 
     return {
         "sae": ref.sae_id,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inspector.events import Event, Loading
 from inspector.sources.activations import Rows
-from inspector.sources.memory_plan import GATE_TOKENS
+from inspector.sources.memory_sums import GATE_TOKENS
 from inspector.sources.model_files import hub_id
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ The sizes of everything are known from names and headers: a plan costs milliseco
 half hour before it. Over budget, in this order: fewer contexts at once, narrower chunks through the SAEs, SAEs of which
 a slice is there at a time (`sliced.SlicedSae`), and a refusal that names what would fit.
 
-Sums of bytes, no torch: nothing here allocates or asks a device. The formulas follow the code that allocates, named
-beside each; `tests/sources/test_memory_measured.py` holds them against measured peaks.
+What each way needs, `memory_sums` adds up.
 """
 
 from __future__ import annotations
@@ -15,76 +14,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inspector.errors import ResourceError
-from inspector.formats import layout_of
 from inspector.options import width_label
-from inspector.spec import RunSpec, SaeRef
+from inspector.sources.memory_sums import (
+    CHUNK_TOKENS,
+    USUAL_L0,
+    Sizes,
+    Way,
+    needed_bytes,
+    rows_of,
+    sae_bytes,
+)  # fmt: skip
+from inspector.spec import SaeRef
 
-CONTEXTS_AT_ONCE = RunSpec.batch_size
-CHUNK_TOKENS = (256, 64, 16)
-"""Through an SAE at once, at most: as usual, and what is tried where that does not fit."""
-CHUNK_BYTES = 1 << 30
-"""Dense temporaries of one chunk: encode makes up to four of tokens x d_sae x 4 bytes. A million latents: 64 tokens."""
-GATE_TOKENS = 4000
-"""Non-special tokens that the load gate looks at, if the text has so many."""
-GATE_HOOKS = 7
-"""As `gate.py`: four parts of the residual identity, the hook, and two beside it."""
-KEPT_TEXTS = 512 << 20
-EVALUATED = 256 << 20
-"""Bounds of what a session keeps: `documents.KEPT_BYTES`, `fitting.EVALUATION_BYTES`."""
-KEPT_FOR_SECOND = 256 << 20
-"""`passes.CACHE_BYTES`."""
-PART_TOKENS = 256
-"""`fitting.PART_TOKENS`."""
 SLICES = tuple(1 << power for power in range(30, 15, -1))
 """Bytes of an encoder's slice, largest first: a gigabyte is copied while the one before computes."""
 USUAL_SLICE = 1 << 28
 """Below, more SAEs are sliced first."""
-ALIGNED = 64
-"""Latents of a slice are a multiple: products of such shapes round as those of the whole matrix do."""
-CODES_BYTES = 256 << 20
-"""Of active latents of all tokens that go through a sliced SAE together; where it is not enough, fewer tokens do."""
-CODE_BYTES = 56
-"""Of an active latent at once: token, latent and activation, the same sorted, and the order."""
-USUAL_L0 = 100.0
-"""Active latents per token where nothing says how many."""
 HOST_RATE, DISK_RATE = 20e9, 2e9
 """Bytes per second that slices are expected to come with: pinned memory over PCIe 4.0, and a solid-state disk."""
 HOST_RESERVE = 4 << 30
 """Bytes of the host's memory that sliced SAEs leave free; what finds no room is read from disk."""
 GB = 1e9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Everything that decides how much memory is needed. Unknown sizes of the model are 0."""
-
-    n_parameters: int
-    """Numbers in the model's files."""
-    dtype_bytes: int
-    """Per number of the model as it computes: 4 or 2."""
-    d_model: int
-    n_heads: int
-    d_ff: int
-    vocab_size: int
-    saes: tuple[SaeRef, ...]
-    """With their sizes."""
-    d_in: int
-    """Width of the hook's value."""
-    n_contexts: int
-    length: int
-    """Tokens per context."""
-    by_token: bool = False
-    """Whether single tokens are held out: then activations are kept between the passes."""
-    session: bool = False
-    """Whether texts are kept to be looked at."""
-    on_host: bool = False
-    """Whether the device is the CPU: then what is summed up there counts too."""
-    host_free: int = 0
-    """Bytes of the host's memory, beside a GPU."""
-    whole: frozenset[str] = frozenset()
-    """SAEs that make nothing of a slice: matching pursuit picks among all latents."""
-    at_once: frozenset[str] = frozenset()
-    """SAEs whose files can only be read from beginning to end: slices of them come from the host's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,21 +114,6 @@ class MemoryPlan:
         return tuple(found)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """One way to do it."""
-
-    contexts: int = CONTEXTS_AT_ONCE
-    chunk: int = CHUNK_TOKENS[0]
-    sliced: frozenset[str] = frozenset()
-    slice_bytes: int = 0
-
-
-def sae_bytes(ref: SaeRef) -> int:
-    """An SAE's weights in float32, biases and thresholds included."""
-    return 4 * (2 * ref.d_in * ref.d_sae + 3 * ref.d_sae + ref.d_in)
-
-
 def plan_memory(
     sizes: Sizes, budget: int, *, device: str, asked: int | None = None, may_halve: bool = False
 ) -> MemoryPlan:
@@ -195,7 +130,7 @@ def plan_memory(
         ResourceError: nothing fits; the message names flags and values that would.
     """
     for way in _ways(sizes, budget):
-        rows = _rows(sizes, way)
+        rows = rows_of(sizes, way)
         needed = sum(n_bytes for _, n_bytes in rows)
         if needed <= budget:
             return MemoryPlan(
@@ -210,28 +145,28 @@ def plan_memory(
     raise _refused(sizes, budget, device, asked, may_halve)
 
 
-def _ways(sizes: Sizes, budget: int) -> Iterator[_Way]:
+def _ways(sizes: Sizes, budget: int) -> Iterator[Way]:
     """From the quickest to the smallest."""
-    batches = [_Way(contexts=contexts) for contexts in (8, 4, 2, 1)] if not sizes.session else [_Way(contexts=1)]
+    batches = [Way(contexts=contexts) for contexts in (8, 4, 2, 1)] if not sizes.session else [Way(contexts=1)]
     yield from batches
     yield from (replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])
     for way in (*batches, *(replace(batches[-1], chunk=chunk) for chunk in CHUNK_TOKENS[1:])):
         yield _sliced(sizes, way, budget)
 
 
-def _sliced(sizes: Sizes, way: _Way, budget: int) -> _Way:
+def _sliced(sizes: Sizes, way: Way, budget: int) -> Way:
     """The widest SAEs in slices, as few as make the rest fit, and slices as large as fit; all of them in the smallest
     slices if nothing does.
     """
     order = sorted((ref for ref in sizes.saes if _may_slice(sizes, ref)), key=lambda ref: (-sae_bytes(ref), ref.sae_id))
 
-    def sliced(n: int, slice_bytes: int) -> _Way:
+    def sliced(n: int, slice_bytes: int) -> Way:
         widest = 4 * max((ref.d_in * ref.d_sae for ref in order[:n]), default=0)
         names = frozenset(ref.sae_id for ref in order[:n])
         return replace(way, sliced=names, slice_bytes=min(slice_bytes, widest))
 
     def fits(n: int, slice_bytes: int) -> bool:
-        return _needed(sizes, sliced(n, slice_bytes)) <= budget
+        return needed_bytes(sizes, sliced(n, slice_bytes)) <= budget
 
     for least in (USUAL_SLICE, SLICES[-1]):
         if fits(len(order), least):
@@ -247,7 +182,7 @@ def _may_slice(sizes: Sizes, ref: SaeRef) -> bool:
     return ref.sae_id not in sizes.whole
 
 
-def _told(sizes: Sizes, way: _Way) -> dict[str, Any]:
+def _told(sizes: Sizes, way: Way) -> dict[str, Any]:
     """The fields of the plan about slices."""
     refs = {ref.sae_id: ref for ref in sizes.saes if ref.sae_id in way.sliced}
     left = 0 if sizes.on_host else sizes.host_free - HOST_RESERVE
@@ -284,149 +219,12 @@ def _page_bytes(ref: SaeRef, tokens: int) -> int:
     return half + int(half * min(1.0, tokens * (ref.nominal_l0 or USUAL_L0) / ref.d_sae))
 
 
-def latents_per_slice(d_in: int, n_bytes: int) -> int:
-    """Latents whose encoder in float32 has so many bytes."""
-    n = max(1, n_bytes // (4 * d_in))
-    return n if n < ALIGNED else n // ALIGNED * ALIGNED
-
-
-def _most_contexts(sizes: Sizes, way: _Way, budget: int) -> int:
+def _most_contexts(sizes: Sizes, way: Way, budget: int) -> int:
     """The largest batch that fits, by powers of two from the way's own."""
     most = way.contexts
-    while most < 1024 and not sizes.session and _needed(sizes, replace(way, contexts=2 * most)) <= budget:
+    while most < 1024 and not sizes.session and needed_bytes(sizes, replace(way, contexts=2 * most)) <= budget:
         most *= 2
     return most
-
-
-def _needed(sizes: Sizes, way: _Way) -> int:
-    return sum(n_bytes for _, n_bytes in _rows(sizes, way))
-
-
-# ---- the sums -------------------------------------------------------------------------------------------------------
-
-
-def _rows(sizes: Sizes, way: _Way) -> tuple[tuple[str, int], ...]:
-    """What is there when most is: weights, what is kept beside them, and the largest of what comes and goes."""
-    weights = _weights(sizes, way)
-    while_loading = _largest(weights, _goes_while_loading(sizes, way))
-    at_work = _largest(weights | _kept(sizes, way), _goes_at_work(sizes, way))
-    fullest = max((while_loading, at_work), key=lambda rows: sum(rows.values()))
-    return tuple((name, n_bytes) for name, n_bytes in fullest.items() if n_bytes)
-
-
-def _largest(stays: dict[str, int], goes: dict[str, int]) -> dict[str, int]:
-    name = max(goes, key=lambda name: goes[name])
-    return stays | {name: goes[name]}
-
-
-def _weights(sizes: Sizes, way: _Way) -> dict[str, int]:
-    resident = [ref for ref in sizes.saes if ref.sae_id not in way.sliced]
-    sliced = [ref for ref in sizes.saes if ref.sae_id in way.sliced]
-    count = f"{len(resident)} of {len(sizes.saes)}" if sliced else str(len(sizes.saes))
-    return {
-        "model weights": sizes.n_parameters * sizes.dtype_bytes,
-        f"SAE weights ({count})": sum(map(sae_bytes, resident)),
-        # `slices.Slices`: one that is computed with and the next; and biases and thresholds, which stay.
-        "slices of SAEs": 2 * way.slice_bytes + sum(12 * ref.d_sae for ref in sliced),
-    }
-
-
-def _kept(sizes: Sizes, way: _Way) -> dict[str, int]:
-    """What stays once work has begun."""
-    d, n_saes = sizes.d_in, len(sizes.saes)
-    square = 8 * d * d
-    stays = {
-        # X'X, X'Y of every SAE, and their maps. A headless run may want each error's whole covariance; a session makes
-        # new maps while the old ones are in use.
-        "moments and maps": square * (2 + 3 * n_saes),
-    }
-    tokens = sizes.n_contexts * sizes.length
-    if sizes.session:
-        per_text = 4 * sizes.length * d
-        evaluated = min(16, sizes.n_contexts) * per_text
-        made = n_saes * evaluated
-        remembered = n_saes if per_text * n_saes <= 32 << 20 else len(way.sliced)
-        kept = sizes.n_contexts * per_text * (1 + remembered)
-        stays["texts looked at"] = min(KEPT_TEXTS, kept) + evaluated + (made if made <= EVALUATED else 0)
-    elif sizes.by_token:
-        stays["activations kept"] = min(KEPT_FOR_SECOND, 4 * tokens * d)
-    if sizes.on_host:
-        stays["sums per context"] = 8 * min(sizes.n_contexts, 512) * d * (2 + 4 * n_saes)
-    return stays
-
-
-def _goes_while_loading(sizes: Sizes, way: _Way) -> dict[str, int]:
-    d, length = sizes.d_in, sizes.length
-    gate = length * -(-GATE_TOKENS // max(1, length * 7 // 8))
-    gate = min(gate, sizes.n_contexts * length)
-    # gate.py: rows of every hook and the same joined; then the parts of the identity in float64.
-    hooks = 4 * GATE_HOOKS * gate * sizes.d_model
-    measured = 8 * gate * d + max(32 * gate * d, _scratch_of_all(sizes, way))
-    return {
-        "load gate": max(2 * hooks, hooks + 48 * gate * sizes.d_model, hooks + measured),
-        "reading an SAE": max((_loading(ref) for ref in sizes.saes if ref.sae_id not in way.sliced), default=0)
-        if sizes.on_host
-        else 0,
-    }
-
-
-def _goes_at_work(sizes: Sizes, way: _Way) -> dict[str, int]:
-    d, length = sizes.d_in, sizes.length
-    square = 8 * d * d
-    scratch = _scratch_of_all(sizes, way)
-    n = way.contexts * length
-    part = PART_TOKENS if sizes.session and not way.sliced else n
-    # A session whose SAEs come in slices keeps what all of them make of a whole context.
-    made = 4 * n * d * len(sizes.saes) if sizes.session and way.sliced else 0
-    return {
-        "forward pass and logits": _forward(sizes),
-        # Float32 and float64 copies of x, x_hat and the errors of one SAE: 64 bytes per number in second_pass.py, the
-        # larger of the two; or the chunk's dense latents while x_hat is made.
-        "batch and SAE scratch": 4 * n * d * sizes.session
-        + made
-        + max(64 * part * d, 24 * part * d + scratch)
-        + 4 * square,
-        # eigh: the standardised scatter, its vectors, LAPACK's two squares of work, and the root.
-        "factorisation": 6 * square,
-    }
-
-
-def _scratch_of_all(sizes: Sizes, way: _Way) -> int:
-    """They take their chunks one after the other."""
-    return max((_scratch(ref, way, sizes.length) for ref in sizes.saes), default=0)
-
-
-def chunk_tokens(d_sae: int, most: int = CHUNK_TOKENS[0]) -> int:
-    """Tokens per chunk: as many as usual, fewer only where the temporaries would pass CHUNK_BYTES.
-
-    A function of the width alone, so that numbers do not depend on what else is computed.
-    """
-    return max(1, min(most, CHUNK_BYTES // (16 * max(1, d_sae))))
-
-
-def _scratch(ref: SaeRef, way: _Way, length: int) -> int:
-    """Bytes that `reconstruct` needs beside weights, x and x_hat, at most."""
-    width, codes = ref.d_sae, 0
-    if ref.sae_id in way.sliced:
-        width = min(width, latents_per_slice(ref.d_in, way.slice_bytes))
-        codes = min(CODES_BYTES, int(CODE_BYTES * way.contexts * length * (ref.nominal_l0 or USUAL_L0)))
-    return codes + chunk_tokens(ref.d_sae, way.chunk) * (16 * width + 12 * ref.d_in)
-
-
-def _loading(ref: SaeRef) -> int:
-    """Beside the weights themselves, while they are read and converted."""
-    return sae_bytes(ref) * layout_of(ref.format).loading_halves // 2
-
-
-def _forward(sizes: Sizes) -> int:
-    """One context through the model; the largest layer at a time."""
-    t, float_bytes = sizes.length, sizes.dtype_bytes
-    # Scores, softmax in float32 and its copy, of eager attention; projections and the MLP's three wide values.
-    attention = 3 * 4 * sizes.n_heads * t * t
-    wide = t * float_bytes * (4 * sizes.d_ff + 8 * sizes.d_model)
-    # Soft-capped in steps: two of them at once. A session takes all of a text's in float32, and a joined copy.
-    logits = t * sizes.vocab_size * max(2 * float_bytes, 8 * sizes.session)
-    return max(attention + wide, logits + 2 * t * float_bytes * sizes.d_model)
 
 
 # ---- the refusal ----------------------------------------------------------------------------------------------------
@@ -434,7 +232,7 @@ def _forward(sizes: Sizes) -> int:
 
 def _smallest(sizes: Sizes) -> int:
     """Bytes of the way that needs least."""
-    return min(_needed(sizes, way) for way in _ways(sizes, 0))
+    return min(needed_bytes(sizes, way) for way in _ways(sizes, 0))
 
 
 def _refused(sizes: Sizes, budget: int, device: str, asked: int | None, may_halve: bool) -> ResourceError:

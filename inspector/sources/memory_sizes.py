@@ -20,7 +20,8 @@ from inspector.errors import ResourceError, TargetError, first_line
 from inspector.formats import layout_of
 from inspector.formats.weights import MAX_HEADER, tensor_entries
 from inspector.sources.contexts import default_context_length
-from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory
+from inspector.sources.memory_plan import MemoryPlan, plan_memory
+from inspector.sources.memory_sums import Sizes
 from inspector.sources.model_files import ModelFiles
 from inspector.spec import SaeRef, TargetSpec
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inspector.errors import TargetError
 from inspector.formats import layout_of
-from inspector.sources.memory_plan import chunk_tokens
+from inspector.sources.memory_sums import chunk_tokens
 from inspector.sources.model_files import FilesState, digest_files, require_same
 from inspector.spec import SaeRef
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ResourceError
-from inspector.sources.memory_plan import CODE_BYTES, CODES_BYTES
+from inspector.sources.memory_sums import CODE_BYTES, CODES_BYTES
 from inspector.sources.model_files import require_same, state_of
 from inspector.sources.sae import LoadedSae, Reconstruction, files_of, largest, ranks, weighted_rows
 from inspector.sources.slices import Matrix, Slices

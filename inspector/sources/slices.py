@@ -22,7 +22,7 @@ from torch import Tensor
 from inspector.disk.files import open_file
 from inspector.errors import TargetError
 from inspector.formats import Folds, Stored
-from inspector.sources.memory_plan import latents_per_slice
+from inspector.sources.memory_sums import latents_per_slice
 from inspector.sources.sae import not_finite
 from inspector.spec import SaeRef
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from inspector.sources.memory_plan import DISK_RATE, HOST_RATE, MemoryPlan, Sizes
+from inspector.sources.memory_plan import DISK_RATE, HOST_RATE, MemoryPlan
+from inspector.sources.memory_sums import Sizes
 from inspector.statistics.profiles import ERROR_COVARIANCE, Need
 
 if TYPE_CHECKING:

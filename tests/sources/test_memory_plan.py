@@ -8,7 +8,8 @@ import pytest
 
 from inspector.errors import ExitCode, ResourceError
 from inspector.options import SIZE, parse_width
-from inspector.sources.memory_plan import MemoryPlan, Sizes, plan_memory, sae_bytes
+from inspector.sources.memory_plan import MemoryPlan, plan_memory
+from inspector.sources.memory_sums import Sizes, sae_bytes
 from inspector.spec import SaeRef
 
 WIDTHS = tuple(2**k for k in range(14, 21))

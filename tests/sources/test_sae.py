@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inspector.errors import TargetError
-from inspector.sources.memory_plan import chunk_tokens
+from inspector.sources.memory_sums import chunk_tokens
 from inspector.sources.sae import LoadedSae
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite

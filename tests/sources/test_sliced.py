@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from inspector.errors import ResourceError, TargetError
 from inspector.formats import layout_of
-from inspector.sources.memory_plan import latents_per_slice
+from inspector.sources.memory_sums import latents_per_slice
 from inspector.sources.sae import LoadedSae, largest
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.sliced import SlicedSae

@@ -21,8 +21,9 @@ from inspector.session.frames import unpack
 from inspector.session.latents import Latents
 from inspector.session.protocol import GetContext, GetDetail, GetLatent
 from inspector.session.texts import Texts
-from inspector.sources.memory_plan import _needed, _smallest, _Way, plan_memory, sae_bytes
+from inspector.sources.memory_plan import _smallest, plan_memory
 from inspector.sources.memory_sizes import sizes_of
+from inspector.sources.memory_sums import Way, needed_bytes, sae_bytes
 from inspector.sources.sliced import SlicedSae
 from inspector.sources.target import Loaded, ResolvedTarget, open_target, resolve
 from inspector.spec import RunSpec, TargetSpec
@@ -127,7 +128,7 @@ def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: 
     small = result_of(open_target(replace(seven, max_memory=budget), session=True), events)
     plan = small.memory
     assert len(plan.sliced_from_disk) >= 5 and not plan.sliced_from_host
-    assert budget < _needed(sizes, _Way(contexts=1)) - sum(map(sae_bytes, choice.refs)) // 3
+    assert budget < needed_bytes(sizes, Way(contexts=1)) - sum(map(sae_bytes, choice.refs)) // 3
     (told,) = (event for event in events if isinstance(event, MemoryPlanned))
     assert "from disk" in told.slices and f"{len(plan.sliced)} of 7 SAEs in slices" in told.slices
     assert memory_text(told)[-1].strip() == told.slices

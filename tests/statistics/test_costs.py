@@ -13,7 +13,7 @@ from inspector.engine.plan import PAPER_TOKENS, PAPER_TRAIN
 from inspector.events import PassProgress
 from inspector.experiment import parse_params
 from inspector.experiments import choose
-from inspector.sources.memory_plan import Sizes
+from inspector.sources.memory_sums import Sizes
 from inspector.spec import SaeRef
 from inspector.statistics import costs
 from inspector.statistics.costs import Ahead, Pass, Rates, Workload
