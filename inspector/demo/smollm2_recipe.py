@@ -58,8 +58,8 @@ PARTS: dict[str, tuple[SaePlan, ...]] = {
 }
 SPECIAL_IDS = tuple(range(17))
 OUTLIERS = 4.0
-HELD_OUT = 128
-"""Windows of the same kinds of text, for the log of the training and the card."""
+HELD_OUT, MEASURED = 128, 64
+"""Windows of the same kinds of text that are not learned from, and how many of them the card is measured on."""
 SETTINGS = TrainSettings(
     tokens=2_000_000,
     seed=SEED,
@@ -332,7 +332,7 @@ def write_card(work: Path, out: Path) -> None:
         for plan in plans:
             shutil.copytree(work / part / plan.sae_id, out / plan.sae_id, dirs_exist_ok=True)
     hook_names = list(dict.fromkeys(plan.hook_name for plans in PARTS.values() for plan in plans))
-    held_out = np.load(work / "windows.npy")[-HELD_OUT:]
+    held_out = np.load(work / "windows.npy")[-HELD_OUT:][:MEASURED]
     kept = Kept(Beginning(hook_names, torch.float32), held_out)
     qualities: list[Quality] = []
     predicted: dict[str, Predictability] = {}
