@@ -5,7 +5,7 @@ Reads results as plain data, as `--json` prints them; computes nothing that take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.claims import part_claims, suite_claims, token_claims
@@ -23,6 +23,7 @@ from inspector.claims.verdict import (
     counted,
 )
 from inspector.experiment import ALL_TOKENS
+from inspector.experiments import ELSEWHERE
 
 __all__ = ["CANNOT_TELL", "CLAIMS", "CONSISTENT", "CONTRADICTS", "Answer", "Claim", "Verdict", "counted", "evaluate"]
 
@@ -61,7 +62,7 @@ def _verdict(claim: Claim, chosen: Mapping[str, tuple[str, Result]]) -> Verdict:
     used = [each for each in (*claim.needs, *claim.also) if each in (*claim.needs, *fitting)] if not missing else []
     by_experiment = {experiment: chosen[experiment][1] for experiment in used}
     if missing:
-        found = cannot(f"No result: run {' '.join(missing)}.")
+        found = cannot(f"No result of {', '.join(missing)}: {' and '.join(f'`{each}`' for each in commands(missing))}.")
     elif not set(claim.needs) <= set(fitting):
         found = cannot("Its results are of different targets: run the experiments together, in one command.")
     else:
@@ -78,6 +79,13 @@ def _verdict(claim: Claim, chosen: Mapping[str, tuple[str, Result]]) -> Verdict:
         results=tuple(chosen[experiment][0] for experiment in used),
         all_tokens=otherwise(claim, by_experiment) if used else "",
     )
+
+
+def commands(experiments: Sequence[str]) -> list[str]:
+    """What measures them on the demo; a TARGET is added by whoever has one."""
+    run = [each for each in experiments if each not in ELSEWHERE]
+    own = [ELSEWHERE[each] for each in experiments if each in ELSEWHERE]
+    return [*([f"dm-inspect run {' '.join(run)}"] if run else []), *own]
 
 
 def _judged(claim: Claim, results: Results) -> Finding:

@@ -13,7 +13,7 @@ from inspector.drawing.palette import FigurePalette, Line, Run, TokenPalette, fi
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.terminal_figures import render_figure
 from inspector.experiment import SAE_KEYS
-from inspector.reports.result import Opened, figure_lines, kind, verdict_lines, when
+from inspector.reports.result import Opened, figure_lines, in_short, kind, verdict_lines, when
 
 NARROWEST = 40
 """Columns of a side below which the two stand one after the other."""
@@ -187,5 +187,5 @@ def _cells(one: float | None, other: float | None) -> tuple[Cell, Cell, Cell]:
 
 
 def _short(value: Any) -> str:
-    text = "none" if value is None else visible(str(value))
+    text = "none" if value is None else in_short(value) if isinstance(value, float) else visible(str(value))
     return f"{text[:SHORT_HASH]}…" if len(text) > 4 * SHORT_HASH else text

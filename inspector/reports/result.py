@@ -25,6 +25,7 @@ from inspector.drawing.terminal_figures import render_figure
 from inspector.errors import DataError, InspectorError
 from inspector.experiment import Experiment, ResultObject
 from inspector.experiments import find
+from inspector.reports.sentences import footnotes
 from inspector.store.results import Listing, Record, Stored, load, newest_of_each
 
 PAPER = "paper_"
@@ -247,6 +248,8 @@ def fact_lines(opened: Opened, width: int, palette: TokenPalette) -> list[Line]:
     for label, text in facts(experiment, result):
         if label != "warning":
             lines += _said(label, text, width, styles)
+    for label, text in footnotes(result["definition"], *(text for _, text in facts(experiment, result))):
+        lines += _said(label, text, width, styles)
     return [*lines, [], *_command(opened.record, width, styles)]
 
 

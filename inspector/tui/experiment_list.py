@@ -11,6 +11,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
+from inspector.reports.sentences import footnotes
 from inspector.spec import Null, Profile, RunSpec, command_of, target_of
 from inspector.tui.job_lines import duration
 from inspector.tui.lines import Line, cut, left, wrapped
@@ -166,7 +167,7 @@ def detail_lines(experiment: Experiment, estimate: Cost | None, width: int) -> l
         ("measured", experiment.defined()),
         ("needs", needs_text(experiment)),
     )
-    for name, text in blocks:
+    for name, text in (*blocks, *footnotes(*(text for _, text in blocks))):
         lines += [[], [(name, "accent")]]
         lines += wrapped(text, room)
     return lines

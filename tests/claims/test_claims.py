@@ -84,7 +84,9 @@ def test_there_are_nineteen_and_each_names_an_experiment() -> None:
 def test_without_results_every_claim_says_what_to_run() -> None:
     for found, claim in zip(evaluate({}), CLAIMS, strict=True):
         assert found.verdict == CANNOT_TELL
-        assert found.why == f"No result: run {' '.join(claim.needs)}."
+        elsewhere = {"interp-error-saes": "dm-inspect interp --error-saes"}
+        command = elsewhere.get(claim.needs[0], f"dm-inspect run {' '.join(claim.needs)}")
+        assert found.why == f"No result of {', '.join(claim.needs)}: `{command}`."
         assert found.results == ()
 
 
@@ -124,7 +126,7 @@ def test_c4_needs_both_experiments_of_one_target() -> None:
     rises = norm_prediction(0.0, 0.0, lambda d, l0: l0 / d)
     assert verdict("C4", falls, rises).verdict == CONSISTENT
     assert verdict("C4", falls, norm_prediction(0.0, 0.0, lambda d, l0: 1 / l0 / d)).verdict == CONTRADICTS
-    assert verdict("C4", falls).why == "No result: run norm-prediction."
+    assert verdict("C4", falls).why == "No result of norm-prediction: `dm-inspect run norm-prediction`."
     other = copy.deepcopy(rises)
     other["provenance"]["weights_hash"] = "another model"
     assert verdict("C4", falls, other).why.startswith("Its results are of different targets")

@@ -11,6 +11,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -98,6 +100,17 @@ async def run_export(export: Export) -> str:
     return lines[-1] if lines else f"The command ended with {process.returncode}. Run it in a shell to see why."
 
 
+PICTURES = ("svg", "pdf", "png", "html")
+"""Formats that matplotlib draws, which is an extra of the package."""
+INSTALL = "pip install 'dm-inspect[figures]'"
+
+
+@cache
+def cannot(kind: str) -> str:
+    """The command that brings what a format needs; '' if it is there."""
+    return INSTALL if kind in PICTURES and util.find_spec("matplotlib") is None else ""
+
+
 _last: dict[str, str] = {}
 """Folder and format of the last export of this run of the program: most people write several files to one place."""
 
@@ -166,7 +179,9 @@ class ExportScreen(ModalScreen[None]):
     def _show_command(self) -> None:
         planned = self.planned
         more = f"\nand {len(planned) - 1} more" if len(planned) > 1 else ""
-        self.query_one("#export-command", Static).update(visible(planned[0].command) + more)
+        install = cannot(self.kind)
+        told = f"{self.kind} is drawn by matplotlib, which is not installed:\n{install}" if install else ""
+        self.query_one("#export-command", Static).update(told or visible(planned[0].command) + more)
 
     def on_row_list_moved(self, message: RowList.Moved) -> None:
         """Another format."""
@@ -195,12 +210,12 @@ class ExportScreen(ModalScreen[None]):
 
     def action_copy(self) -> None:
         """The commands, for a shell."""
-        commands = "\n".join(export.command for export in self.planned)
+        commands = cannot(self.kind) or "\n".join(export.command for export in self.planned)
         self.app.copy_to_clipboard(commands)
-        self.notify(f"Copied:\n{visible(commands, newline=' ')}", markup=False)
+        self.notify(f"Copied {len(self.planned)} command{'s' if len(self.planned) > 1 else ''}.", markup=False)
 
     def _write(self) -> None:
-        if self.writing:
+        if self.writing or cannot(self.kind):
             return
         planned = self.planned
         folder = planned[0].path.parent
@@ -228,4 +243,6 @@ class ExportScreen(ModalScreen[None]):
 
 def _format_line(number: int, width: int) -> Line:
     kind, what = FORMATS[number]
+    if cannot(kind):
+        return [(left(kind, 10), "muted"), ("needs matplotlib; y copies the command that installs it", "warning")]
     return [(left(kind, 10), "strong"), (what, "muted")]
