@@ -154,6 +154,23 @@ def nearest_l0(hook: Hook, l0: float) -> list[SaeRef]:
     return picks
 
 
+def first_hook(hooks: Sequence[Hook], loaded: str, target: TargetSpec) -> int:
+    """Where the cursor begins: at what is loaded, else at what was asked for, else at what is on disk, else at the top.
+
+    Args:
+        hooks: of the list.
+        loaded: name of the hook that the session has; '' if it has none.
+        target: what was asked for; with a site, but perhaps without a layer or hook.
+    """
+    layers = target.layers if target.hook is None else None
+
+    def rank(hook: Hook) -> tuple[bool, ...]:
+        asked = hook.name == target.hook or (layers is not None and hook.layer in layers)
+        return hook.name == loaded, asked and hook.site == target.site, asked, any(ref.on_disk for ref in hook.refs)
+
+    return max(range(len(hooks)), key=lambda at: (rank(hooks[at]), -at), default=0)
+
+
 def opened(suites: Suites, refs: Sequence[SaeRef]) -> TargetSpec:
     """The target that loads exactly these SAEs, which are of one hook."""
     hook = refs[0].hook_name

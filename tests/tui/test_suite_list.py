@@ -10,6 +10,7 @@ from inspector.errors import TargetError
 from inspector.spec import SaeRef, TargetSpec, target_of
 from inspector.tui.suite_list import (
     Suites,
+    first_hook,
     hooks_of,
     l0_text,
     nearest_l0,
@@ -83,3 +84,11 @@ def test_published_suites_are_of_three_sites_and_need_no_network() -> None:
 def test_a_model_without_saes_says_what_to_do() -> None:
     with pytest.raises(TargetError, match="No SAEs are known for model 'no-such-model'"):
         read_suites(TargetSpec(model="no-such-model"))
+
+
+def test_the_cursor_begins_at_what_is_loaded_else_at_the_layer_asked_for() -> None:
+    hooks = read_suites(TargetSpec(model="gemma-2-9b")).hooks
+    asked = TargetSpec(model="gemma-2-9b", layers=(20,))
+    assert hooks[first_hook(hooks, "", asked)].name == "blocks.20.hook_resid_post"
+    assert hooks[first_hook(hooks, "blocks.9.hook_resid_post", asked)].name == "blocks.9.hook_resid_post"
+    assert first_hook((), "", asked) == 0

@@ -24,6 +24,7 @@ from inspector.tui.suite_list import (
     Suites,
     fetch_all,
     fetch_commands,
+    first_hook,
     l0_text,
     nearest_l0,
     open_command,
@@ -168,8 +169,7 @@ class SuitesScreen(SideScreen):
         self.chosen = {each: known[each] for each in self.chosen if each in known}
         cursor = None
         if first and self.suites is not None:
-            names = [hook.name for hook in self.suites.hooks]
-            cursor = names.index(self._begin) if self._begin in names else 0
+            cursor = first_hook(self.suites.hooks, self._begin, self._target)
         self.show_all(cursor)
         if first and self.hook is not None:
             loaded = [ref for ref in self.hook.refs if ref.sae_id in self._loaded]
