@@ -132,6 +132,22 @@ class Warned:
 Event = Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one experiment would cost."""
+
+    experiment: str
+    seconds: float | None
+    """Beside the shared passes and those asked for before it, with which it may share a measurement; None: it is not
+    known."""
+    alone: float | None = None
+    """Seconds over all passes if nothing else is asked for, the shared ones included; None: not known."""
+    measured: bool = False
+    """Whether it has taken that time here, rather than being expected to."""
+    why_not: str = ""
+    """Not empty: it cannot run on this target, and why."""
+
+
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 """'interrupted': its session died; it can be resumed."""
 

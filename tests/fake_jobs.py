@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from inspector.errors import InspectorError
-from inspector.events import JobInfo, JobState
+from inspector.events import Cost, JobInfo, JobState
 from inspector.session.protocol import (
     CancelJob,
-    Cost,
     Costs,
     Failed,
     GetCosts,

@@ -221,8 +221,8 @@ EXPERIMENT = Experiment(
     contradicted_by="The previous components predict nothing once whole contexts are held out (C12).",
     params=Params,
     needs=("error map",),
-    measure=measure,
     passes=passes,
+    measure=measure,
     compute=compute,
     draw=draw,
 )

@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from inspector.errors import DataError
+from inspector.events import Cost
 from inspector.experiment import parse_params
 from inspector.experiments import choose, find, ids
 from inspector.session.jobs import refuse_too_many
-from inspector.session.protocol import Cost, Costs, GetCosts, MapImproved
+from inspector.session.protocol import Costs, GetCosts, MapImproved
 from inspector.statistics.costs import Ahead, Estimate, Rates, Workload, estimate, passes_of, shared_passes
 
 if TYPE_CHECKING:

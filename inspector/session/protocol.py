@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from inspector.events import JobInfo
+from inspector.events import Cost, JobInfo
 from inspector.session.cards import AnatomyCard, Guess, Latent, LatentCard, LatentExample, Neighbour, SimilarCard
 from inspector.spec import SaeRef
 
@@ -398,21 +398,6 @@ class LatentView(Message, frozen=True, kw_only=True):
     score: float | None = None
     link: str = ""
     card: LatentCard
-
-
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one experiment would cost."""
-
-    experiment: str
-    seconds: float | None
-    """Beside the shared passes and those asked for before it, with which it may share a measurement; None: it is not
-    known."""
-    alone: float | None = None
-    """Seconds over all passes if nothing else is asked for, the shared ones included; None: not known."""
-    measured: bool = False
-    """Whether it has taken that time here, rather than being expected to."""
-    why_not: str = ""
-    """Not empty: it cannot run on this target, and why."""
 
 
 class Costs(Message, frozen=True, kw_only=True):

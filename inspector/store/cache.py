@@ -1,9 +1,8 @@
 """Everything the program keeps on disk by itself: what it is, how large, whether it is whole, and what may go.
 
-A kind of entry knows its folder, finds what is there and damage in it, and removes what no process uses. Kinds of
-higher layers (judge answers, the list of experiments) are added by the command. Files that a user asked for by name,
-such as a trained suite, are none of this program's business; nor is the cache of the Hugging Face hub, which other
-tools share.
+A kind of entry knows its folder, finds what is there and damage in it, and removes what no process uses. Commands add
+kinds of higher layers (judge answers, the list of experiments). Files that a user asked for by name, such as a trained
+suite, are none of this program's business; nor is the cache of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -435,8 +434,7 @@ def error_saes_kind(folder: Path) -> Kind:
 
         return damage_of(path) if (path / ABOUT_FILE).is_file() else []
 
-    def in_use(path: Path) -> bool:
-        """While any run is under way: one that trains them holds the lock of its own checkpoints."""
+    def in_use(path: Path) -> bool:  # one that trains them holds the lock of its own checkpoints
         return any(run.in_use for run in checkpoints_kind(CHECKPOINTS.path()).entries())
 
     return Kind(

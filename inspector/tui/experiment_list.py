@@ -19,8 +19,9 @@ from inspector.tui.lines import Line, cut, left, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from inspector.events import Cost
     from inspector.experiment import Experiment
-    from inspector.session.protocol import Cost, Costs
+    from inspector.session.protocol import Costs
 
 PROFILES: tuple[str, ...] = get_args(Profile)
 NULLS: tuple[str, ...] = ("none", *get_args(Null))

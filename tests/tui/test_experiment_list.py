@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields
 import pytest
 
 from inspector.cli.run import as_pairs, check
+from inspector.events import Cost
 from inspector.experiment import Experiment, FitParams
 from inspector.experiments import discover
-from inspector.session.protocol import Cost, Costs
+from inspector.session.protocol import Costs
 from inspector.tui import experiment_list
 from inspector.tui.experiment_list import Request, param_fields
 from inspector.tui.lines import text_of, width_of

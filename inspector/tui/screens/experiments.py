@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.timer import Timer
 
-    from inspector.events import JobInfo
+    from inspector.events import Cost, JobInfo
     from inspector.experiment import Experiment
-    from inspector.session.protocol import Cost
     from inspector.tui.session import Link, SessionView
 
 ACTIONS = actions_of(

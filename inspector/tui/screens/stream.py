@@ -96,8 +96,7 @@ class StreamScreen(ActionScreen):
         self._marks_wanted = marks
         self._talk = Conversation()
         self._told_session, self._told_text = state.session, state.text
-        self._delays: dict[str, Timer] = {}
-        """One of each name at most."""
+        self._delays: dict[str, Timer] = {}  # one of each name at most
         self._latest: dict[Purpose, tuple[Question | None, float]] = {}
         """Of each kind the question that came up last, and when; `time.monotonic`."""
         self.panes = StreamPanes(model, palette, state)
