@@ -91,7 +91,7 @@ def in_paper_order(experiments: Iterable[Experiment]) -> list[Experiment]:
 
 
 def cost(estimate: Cost | None, asked: bool) -> tuple[str, str]:
-    """What the list says of an experiment's cost, and its look.
+    """What the list says of an experiment's cost over all its passes, and its look.
 
     Args:
         estimate: the session's; None: it gave none.
@@ -101,9 +101,10 @@ def cost(estimate: Cost | None, asked: bool) -> tuple[str, str]:
         return ("…" if asked else "-"), "muted"
     if estimate.why_not:
         return "cannot", "warning"
-    if estimate.seconds is None:
+    seconds = estimate.seconds if estimate.alone is None else estimate.alone
+    if seconds is None:
         return "?", "muted"
-    return (f"{duration(estimate.seconds)}" if estimate.seconds >= 0.5 else "< 1 s"), ""
+    return (f"{duration(seconds)}" if seconds >= 0.5 else "< 1 s"), ""
 
 
 def row(experiment: Experiment, estimate: Cost | None, asked: bool, marked: bool, width: int) -> Line:

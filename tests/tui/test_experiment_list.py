@@ -60,6 +60,7 @@ def test_costs() -> None:
     assert experiment_list.cost(None, False) == ("-", "muted")
     assert experiment_list.cost(Cost(experiment="a", seconds=75.0), False) == ("1 min 15 s", "")
     assert experiment_list.cost(Cost(experiment="a", seconds=0.1), False)[0] == "< 1 s"
+    assert experiment_list.cost(Cost(experiment="a", seconds=0.0, alone=75.0), False)[0] == "1 min 15 s"
     assert experiment_list.cost(Cost(experiment="a", seconds=None), False)[0] == "?"
     assert experiment_list.cost(Cost(experiment="a", seconds=None, why_not="no hook"), False)[0] == "cannot"
 

@@ -53,8 +53,8 @@ HELP = PaneHelp(
     title="Experiments",
     paragraphs=(
         "The paper's measurements, in its order. The cost is the session's estimate for this model, these SAEs and "
-        "these tokens: what an experiment adds to the passes over the tokens that all of them share. So several marked "
-        "experiments run together in little more time than the most expensive one.",
+        "these tokens, over all passes that an experiment makes when it runs alone. Some of them are shared by all, so "
+        "several marked experiments run together in little more time than the most expensive one.",
         "On the right: what is asked, what is measured, what it needs, and what would contradict the paper's claim.",
         "A job runs in the session, one at a time, between what you do on the screen. It goes on when you leave. Each "
         "result is stored as soon as it is there, and shown by r.",
