@@ -38,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     (done,) = commands(home, [words], DM_INSPECT_DEQUANTISED_DIR=kept)
     assert done.code == 0, done.err
     found: list[dict[str, object]] = json.loads(done.out)["tokens"]
-    return found
+    return [row for row in found if row["context"] == 0]
 
 
 def test_numbers_per_token_are_those_of_transformers_and_numpy(rows: list[dict[str, object]]) -> None:
@@ -65,7 +65,7 @@ def test_numbers_per_token_are_those_of_transformers_and_numpy(rows: list[dict[s
     def said(key: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.asarray([np.nan if row[key] is None else row[key] for row in rows], dtype=np.float64)
 
-    assert norms.max() > 20 * unit, "the first token outweighs all others"
+    assert (norms[1:] > 4 * unit).any(), "a token in the middle outweighs all others"
     np.testing.assert_allclose(said("x_norm"), norms, rtol=TOLERANCE)
     np.testing.assert_allclose(said("sae_error_norm"), error, rtol=TOLERANCE, atol=TOLERANCE * unit)
     np.testing.assert_allclose(said("loss")[:-1], loss, atol=TOLERANCE)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Generator
 from importlib import util
 from pathlib import Path
@@ -106,8 +107,9 @@ def _made(path: Path, header: Header, folder: Path) -> Generator[Event, None, No
     """The model and tokenizer as transformers reads them, and then written."""
 
     def told(done: int, what: str) -> Loading:
-        return Loading(what="dequantising", detail=f"{path.name}, once: {what}", done=done, total=4)
+        return Loading(what="dequantising", detail=f"{what}, once for {path.name}", done=done, total=4)
 
+    started = time.perf_counter()
     yield told(0, "its settings")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -127,6 +129,7 @@ def _made(path: Path, header: Header, folder: Path) -> Generator[Event, None, No
         )
     yield told(3, f"writing {4 * header.n_weights / 1e9:.1f} GB")
     _write(model, tokenizer, header, folder)
+    yield Loading(what="dequantising", detail=path.name, seconds=time.perf_counter() - started)
 
 
 def _write(model: Any, tokenizer: Any, header: Header, folder: Path) -> None:

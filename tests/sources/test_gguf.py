@@ -197,7 +197,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_numbers_are_those_of_the_model_that_it_was_made_from(toy: Path, tmp_path: Path, kept: Path) -> None:
     path = write_gguf(toy, tmp_path / "toy.gguf")
     told = list(dequantising.provide(str(path)))
-    assert all(isinstance(each, Loading) and each.what == "dequantising" for each in told) and len(told) == 4
+    assert all(isinstance(each, Loading) and each.what == "dequantising" for each in told) and len(told) == 5
     ours = load_model(TargetSpec(model=str(path), device="cpu"))
     theirs = load_model(TargetSpec(model=str(toy), device="cpu"))
     text = "the model reads a token: 1234 Ünïcode"
@@ -281,7 +281,7 @@ def test_what_was_damaged_is_made_again(toy: Path, tmp_path: Path) -> None:
     folder = find_model(str(path)).directory
     (folder / gguf_files.ABOUT).write_text("{}")
     assert gguf_files.damage_of(folder) == ["it was not finished"]
-    assert len(list(dequantising.provide(str(path)))) == 4 and gguf_files.damage_of(folder) == []
+    assert len(list(dequantising.provide(str(path)))) == 5 and gguf_files.damage_of(folder) == []
 
 
 def test_what_is_stopped_half_way_leaves_nothing(toy: Path, tmp_path: Path, kept: Path) -> None:
