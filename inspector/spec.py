@@ -342,6 +342,11 @@ def target_words(target: TargetSpec) -> list[str]:
     return words
 
 
+def command_words(words: Sequence[str]) -> str:
+    """`dm-inspect TARGET` for a shell, from the words of `target_words`."""
+    return " ".join(map(_quoted, ("dm-inspect", *words)))
+
+
 def target_of(words: Sequence[str]) -> TargetSpec:
     """The target that `target_words` spelled; options it does not know are passed over."""
     names = {option.flag: name for name, option in OPTIONS.items()}

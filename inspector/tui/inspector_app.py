@@ -13,7 +13,6 @@ import importlib
 import os
 import select
 import signal
-import traceback
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -22,7 +21,7 @@ from rich.text import Text
 from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 
 from inspector.tui.saved_state import UiState, load_state, save_state
 from inspector.tui.terminal_diff import TerminalDiff
@@ -36,12 +35,11 @@ from inspector.tui.themes import (
     theme_for,
     theme_named,
 )
-from inspector.tui.widgets.bars import Banner, FooterPane
+from inspector.tui.widgets.bars import Banner, FooterPane, show_banner
 from inspector.tui.widgets.session_panes import HeaderPane, LoadPane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
-    from pathlib import Path
 
     from rich.console import RenderableType
     from textual.app import ComposeResult
@@ -54,6 +52,8 @@ if TYPE_CHECKING:
     from inspector.tui.session import Client, Connect, SessionView
 
 
+NOTICE_SECONDS = 3.0
+"""A notice stays; enough for two short sentences."""
 REMEMBER_SECONDS = 5.0
 """Between two looks at whether the view is elsewhere: what a program that is killed can lose."""
 
@@ -81,6 +81,7 @@ class InspectorApp(App[int]):
     """dm-inspect."""
 
     TITLE = "dm-inspect"
+    NOTIFICATION_TIMEOUT = NOTICE_SECONDS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", show=False, priority=True, id="app.quit"),
         Binding("ctrl+c", "copy_selection", "copy", show=False, priority=True, id="app.copy"),
@@ -90,7 +91,8 @@ class InspectorApp(App[int]):
     Screen { background: $background; color: $foreground; }
     CommandPalette, EndedScreen, PromptScreen, TextsScreen, LeavingScreen { background: $background 0%; }
     CommandPalette SearchIcon { display: none; }
-    Toast { width: 64; max-width: 90%; }
+    ToastRack { dock: top; align: right top; margin: 1 1 0 0; }
+    Toast { width: 48; max-width: 60%; padding: 0 1; margin: 0; }
     * { scrollbar-size-vertical: 1; }
     """
 
@@ -131,6 +133,8 @@ class InspectorApp(App[int]):
         self._gate_failures: tuple[GateLine, ...] = ()
         self.home: StreamScreen | None = None
         """None until the first picture is painted."""
+        self._noticed_on: Screen[object] | None = None
+        """The screen that notices are of: the last that is no question, help or palette over another."""
         self._diff = TerminalDiff()
         self._shown_cursor: tuple[int, int] | None = None
         self._state = load_state() if remember else UiState()
@@ -315,18 +319,15 @@ class InspectorApp(App[int]):
     # ---- what every screen shows ------------------------------------------------------------------------------------
 
     def _screen_changed(self, screen: Screen[object]) -> None:
-        """While the load gate's failure is accepted, every screen says so."""
+        """Notices stay behind on the screen that they are of. While the load gate's failure is accepted, every screen
+        says so.
+        """
+        if screen is not self._noticed_on and not isinstance(screen, (ModalScreen, OpeningScreen)):
+            if self._noticed_on is not None:  # what is said while the program starts is the first screen's
+                self.clear_notifications()
+            self._noticed_on = screen
         if self._gate_failures and not screen.query(Banner):
-            self.call_later(self._show_banner, screen)
-
-    async def _show_banner(self, screen: Screen[object]) -> None:
-        if screen.is_attached and not screen.query(Banner):
-            banner = Banner()
-            for child in screen.children:
-                if child.styles.dock == "top":  # two that are docked to one edge cover each other
-                    child.styles.dock = "none"
-            await screen.mount(banner, before=0)
-            banner.show(self._gate_failures)
+            self.call_later(show_banner, screen, self._gate_failures)
 
     def _session_changed(self, session: SessionView) -> None:
         if session.gate_failures != self._gate_failures:
@@ -356,12 +357,12 @@ class InspectorApp(App[int]):
         """Leave; with the exit code of what failed, if nothing was ever shown. While a job runs, ask first."""
         session = self.home.session if self.home is not None else None
         if session is None or session.stage in ("failed", "lost") or not session.unfinished:
-            self.exit(session.exit_code if session else 0, return_code=session.exit_code if session else 0)
+            self._go(session.exit_code if session else 0)
             return
         from inspector.tui.screens.questions import LeavingScreen
 
         if isinstance(self.screen, LeavingScreen):
-            self.exit(0, return_code=0)
+            self._go(0)
         else:
             self.push_screen(LeavingScreen(session.unfinished, survives=self._survives), self._leaving_answered)
 
@@ -369,7 +370,14 @@ class InspectorApp(App[int]):
         if answer == "cancel":
             self.run_worker(self._cancel_and_leave(), group="leave", exit_on_error=False)
         elif answer == "leave":
-            self.exit(0, return_code=0)
+            self._go(0)
+
+    def _go(self, code: int) -> None:
+        """Leave, with two lines that stay on the terminal."""
+        from inspector.tui.screens.questions import farewell
+
+        said = farewell(self.home.session, survives=self._survives) if self.home is not None else ""
+        self.exit(code, return_code=code, message=Text(said, no_wrap=True, overflow="ignore") if said else None)
 
     async def _cancel_and_leave(self) -> None:
         from inspector.session.protocol import CancelJob
@@ -377,7 +385,7 @@ class InspectorApp(App[int]):
         if self.home is not None:
             for job in reversed(self.home.session.unfinished):  # those that wait first, or each would begin in its turn
                 await self.home.call(CancelJob(job=job.id))
-        self.exit(0, return_code=0)
+        self._go(0)
 
     @property
     def target(self) -> TargetSpec:
@@ -427,18 +435,8 @@ class InspectorApp(App[int]):
         if not self._exit_renderables:  # The first error; what follows from it would only be in the way.
             error = self._exception
             line = f"dm-inspect stopped unexpectedly: {type(error).__name__}: {error}".splitlines()[0]
-            text = Text(f"{line}. {self._write_log(error)}", no_wrap=True, overflow="ignore")
+            from inspector.tui.screens.questions import view_log
+
+            text = Text(f"{line}. {view_log(error)}", no_wrap=True, overflow="ignore")
             self._exit_renderables.append(text)
         self._close_messages_no_wait()
-
-    def _write_log(self, error: BaseException | None) -> str:
-        from inspector.session.discovery import log_dir  # beside the sessions' own; `dm-inspect info` names the folder
-
-        path: Path = log_dir() / "view.log"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with path.open("a", encoding="utf-8") as log:
-                log.write("".join(traceback.format_exception(error)) if error else "no exception\n")
-        except OSError as problem:
-            return f"The log could not be written: {problem}."
-        return f"The log is {path}; please report it."

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pyte
 import pytest
 from rich.text import Text
+from textual.widgets._toast import Toast
 
 from inspector.errors import UsageError
 from inspector.tui.app import is_remote, prepare_environment
 from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.saved_state import UiState, save_state
+from inspector.tui.screens.experiments import ExperimentsScreen
+from inspector.tui.screens.questions import farewell
+from inspector.tui.session import SessionView
 from tests.fake_session import FakeClient, FakeSession
 from tests.tui.driving import driven
 
@@ -193,3 +198,43 @@ async def test_no_session_at_all_is_a_failure_with_its_code() -> None:
         assert app.home.session.stage == "failed"
         await pilot.press("q")
     assert app.return_code == 2
+
+
+async def test_a_notice_stands_beside_the_command_and_stays_on_its_screen() -> None:
+    async with driven(FakeSession(hostile_share=0.0, epochs=1, target=("--widths", "256")), notifications=True) as app:
+        await app.press("e")
+        await app.until(lambda: isinstance(app.app.screen, ExperimentsScreen))
+        await app.settle()
+        await app.press("y")
+        await app.until(lambda: app.app.screen.query(Toast))
+        command = next(y for y, line in enumerate(app.screen_text()) if line.startswith(" $ dm-inspect run"))
+        assert all(toast.region.bottom <= command for toast in app.app.screen.query(Toast))
+        places = [(toast.region.y, app.app.size.width - toast.region.right) for toast in app.app.screen.query(Toast)]
+        assert all(y <= 3 and beside <= 6 for y, beside in places), places
+        await app.press("?", "escape")
+        await app.until(lambda: isinstance(app.app.screen, ExperimentsScreen))
+        assert len(app.app._notifications) == 1, "help over a screen is no other screen"
+        await app.press("escape")
+        await app.until(lambda: app.app.screen is app.home and not app.home.query(Toast))
+        assert len(app.app._notifications) == 0
+
+
+def test_leaving_says_that_the_session_stays_and_how_to_come_back() -> None:
+    session = FakeSession(target=("--widths", "256"))
+    view = SessionView()
+    assert farewell(view, survives=True) == ""
+    view = view.told(session.ready(), 0.0)
+    assert farewell(view, survives=True).splitlines() == [
+        "The session stays for a while: `dm-inspect --model demo --widths 256` comes back, "
+        "`dm-inspect sessions list` shows it.",
+        "jobs: 0 (`dm-inspect jobs list`); results: 0 (`dm-inspect results list`)",
+    ]
+    ended = "The session has ended; `dm-inspect --model demo --widths 256` starts it again."
+    assert farewell(replace(view, stage="lost"), survives=True).startswith(ended)
+    assert farewell(view, survives=False).startswith(ended)
+
+
+async def test_quitting_prints_what_stays() -> None:
+    async with driven(FakeSession(hostile_share=0.0, epochs=1, target=("--widths", "256"))) as app:
+        await app.press("q")
+        assert [str(said).split(":")[0] for said in app.app._exit_renderables] == ["The session stays for a while"]

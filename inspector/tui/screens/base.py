@@ -20,6 +20,7 @@ from inspector.drawing.safe_text import visible
 from inspector.errors import ResourceError
 from inspector.session.protocol import CancelJob, Failed, JobTold
 from inspector.tui.actions import Action, shown_keys
+from inspector.tui.lines import cut
 from inspector.tui.saved_state import write_export
 from inspector.tui.themes import palette_of
 from inspector.tui.widgets.bars import FooterPane, Hint, TitleBar
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from inspector.tui.screens.help import PaneHelp
     from inspector.tui.session import Link, SessionView
 
+COPIED = 80
+"""Columns of what was copied that a notice says."""
 MAX_CLIPBOARD = 60_000
 """Bytes. Terminals drop longer OSC 52 sequences (74,994 in the oldest limit, after base64: 56 kB), silently."""
 ScreenName = Literal["experiments", "jobs", "notes", "results", "suites", "worst"]
@@ -139,7 +142,7 @@ class ActionScreen(Screen[bool]):
     def copy_command(self, command: str) -> None:
         """What does the same from a shell, to the clipboard."""
         self.app.copy_to_clipboard(command)
-        self.notify(f"Copied:\n{visible(command, newline=' ')}", markup=False)
+        self.notify(f"Copied: {cut(visible(command, newline=' '), COPIED)}", markup=False)
 
     def copy_out(self, text: str, what: str, name: str) -> None:
         """To the clipboard through the terminal, which may not support it and never says so; so to a file as well.

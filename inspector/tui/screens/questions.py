@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from textual.widgets import Input
 
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
+from inspector.spec import DEFAULT_TARGET, command_words
 from inspector.store.notes import Notes
 from inspector.tui.job_lines import duration, name_of
 from inspector.tui.lines import Line, cut, wrapped
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from inspector.events import JobInfo
     from inspector.store.notes import Subject
+    from inspector.tui.session import SessionView
 
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8
@@ -41,6 +44,20 @@ def log_tail(path: str) -> list[str]:
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+
+
+def view_log(error: BaseException | None) -> str:
+    """Write down what broke the view; where that is, in a sentence."""
+    from inspector.session.discovery import log_dir  # beside the sessions' own; `dm-inspect info` names the folder
+
+    path = log_dir() / "view.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)) if error else "no exception\n")
+    except OSError as problem:
+        return f"The log could not be written: {problem}."
+    return f"The log is {path}; please report it."
 
 
 def ended_lines(why: str, log_path: str, tail: Sequence[str], width: int) -> list[Line]:
@@ -129,6 +146,31 @@ def question_lines(jobs: Sequence[JobInfo], *, survives: bool) -> list[Line]:
             [("Enter", "key"), ("  leave, the job stops", "")],
         ]
     return [*lines, [("Esc", "key"), ("    stay", "")]]
+
+
+def farewell(session: SessionView, *, survives: bool) -> str:
+    """Two lines for the terminal when the view is left: the session and how to come back, its jobs and results.
+
+    Args:
+        session: as it was known last.
+        survives: whether it goes on without this view.
+
+    Returns:
+        '' if nothing was ever loaded.
+    """
+    if session.ready is None:
+        return ""
+    target = session.ready.target
+    # Said even where it is the default: without a target the app takes SmolLM2 where that is installed.
+    words = command_words(target if "--model" in target else ["--model", DEFAULT_TARGET.model, *target])
+    if not survives or session.stage == "lost":
+        first = f"The session has ended; `{words}` starts it again."
+    else:
+        first = f"The session stays for a while: `{words}` comes back, `dm-inspect sessions list` shows it."
+    n_results = len({result for job in session.jobs for result in job.results})
+    alive = f", {len(session.unfinished)} unfinished" if session.unfinished else ""
+    counted = f"jobs: {len(session.jobs)}{alive} (`dm-inspect jobs list`)"
+    return f"{first}\n{counted}; results: {n_results} (`dm-inspect results list`)"
 
 
 def twin_lines(job: JobInfo) -> list[Line]:

@@ -17,6 +17,8 @@ from inspector.tui.widgets.line_pane import LinePane
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from textual.screen import Screen
+
     from inspector.events import JobInfo
     from inspector.session.protocol import GateLine
 
@@ -133,6 +135,17 @@ class Banner(LinePane):
         self.display = lines > 0
         self.styles.height = max(lines, 1)
         self.draw(lambda width, height: banner_lines(failures, width, height) if failures else [])
+
+
+async def show_banner(screen: Screen[object], failures: tuple[GateLine, ...]) -> None:
+    """Put the banner over a screen that has none, if it is still there."""
+    if screen.is_attached and not screen.query(Banner):
+        banner = Banner()
+        for child in screen.children:
+            if child.styles.dock == "top":  # two that are docked to one edge cover each other
+                child.styles.dock = "none"
+        await screen.mount(banner, before=0)
+        banner.show(failures)
 
 
 class JobBar(LinePane):
