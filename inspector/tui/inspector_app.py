@@ -92,7 +92,7 @@ class InspectorApp(App[int]):
     CommandPalette, EndedScreen, PromptScreen, TextsScreen, LeavingScreen { background: $background 0%; }
     CommandPalette SearchIcon { display: none; }
     ToastRack { dock: top; align: right top; margin: 1 1 0 0; }
-    Toast { width: 48; max-width: 60%; padding: 0 1; margin: 0; }
+    Toast { width: 46; max-width: 60%; padding: 0 1; margin: 0; }
     * { scrollbar-size-vertical: 1; }
     """
 

@@ -238,3 +238,11 @@ async def test_quitting_prints_what_stays() -> None:
     async with driven(FakeSession(hostile_share=0.0, epochs=1, target=("--widths", "256"))) as app:
         await app.press("q")
         assert [str(said).split(":")[0] for said in app.app._exit_renderables] == ["The session stays for a while"]
+
+
+async def test_a_notice_loses_no_end_of_a_long_path_on_80_columns() -> None:
+    async with driven(size=(80, 24), notifications=True) as app:
+        for length in (43, 44, 45, 46):
+            app.app.clear_notifications()
+            app.app.notify("@" * length, markup=False)
+            await app.until(lambda n=length: "".join(app.screen_text()).count("@") == n)  # type: ignore[misc]
