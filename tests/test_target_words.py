@@ -20,7 +20,8 @@ def parsed(words: list[str]) -> TargetSpec:
     command = dm_inspect.get_command(click.Context(dm_inspect), "run")
     assert command is not None
     with command.make_context("run", ["all", *words]) as context:
-        own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet", "detach"}
+        own = {"experiments", "params", "profile", "null", "as_json", "out", "batch_size", "shards", "quiet"}
+        own |= {"detach", "ray"}
         (target,) = targets_of({name: value for name, value in context.params.items() if name not in own})
         return target
 

@@ -30,7 +30,7 @@ def toy(toys: dict[str, LanguageModel]) -> LanguageModel:
 def documents(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Stand-ins for the demo's documents: one long, three short, one too short."""
     listed = [("long.py", prose(400)), *((f"{i}.py", prose(40, i)) for i in range(3)), ("tiny.py", "x")]
-    monkeypatch.setattr(contexts_module, "demo_documents", lambda: iter(listed))
+    monkeypatch.setattr(contexts_module, "demo_documents", lambda *, sources: iter(listed))
     return listed
 
 
