@@ -28,7 +28,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-aten = torch.ops.aten
+aten, _CPP = torch.ops.aten, torch._C.TensorBase
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"}
 MOVES = {"copy_", "_to_copy", "_foreach_copy_", "set_", "_has_compatible_shallow_copy_type"}
 WITH_SCALARS = {"where", "masked_fill", "masked_fill_", "fill_", "lerp", "clamp"}
@@ -51,7 +51,6 @@ class Gpu:
 
     n_devices: int
     free: int
-    """Bytes that it says are free."""
     waits: Counter[str] = field(default_factory=Counter)
     """The host stood still until the device had caught up."""
     allocations: int = 0
@@ -153,10 +152,6 @@ class Tensor(torch.Tensor):
     def grad(self, value: Tensor | None) -> None:
         self.elem.grad = None if value is None else value.elem
 
-    @property
-    def is_leaf(self) -> bool:
-        return self.elem.is_leaf
-
     def backward(self, gradient: Any = None, **more: Any) -> None:
         self.elem.backward(_bare(gradient), **more)
 
@@ -221,6 +216,10 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     gpu, name = _GPU[-1], operator.name
     given = list(_tensors(*args, *kwargs.values()))
     ours = [each for each in given if isinstance(each, Tensor)]
+    for each in ours:
+        if each.is_leaf and _CPP.requires_grad.__get__(each):  # a factory was asked for it, which told C++
+            _CPP.requires_grad.__set__(each, False)
+            each.elem.requires_grad_()
     _require_one_device(func, operator, args, given, ours)
     indices = args[1] if name in INDEXING else ()
     if name in WAITS:
@@ -262,16 +261,16 @@ def _require_one_device(
         on_host = [each for each in on_host if each.dim() or each is written]
     found = sorted({str(each.device) for each in ours})
     if len(found) > 1 or on_host:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found {', '.join(found)} and "
-            f"{[list(each.shape) for each in on_host]} on the CPU in {func} at {_line()}"
-        )
+        shapes = [list(each.shape) for each in on_host]
+        raise RuntimeError(f"Tensors on {', '.join(found)} and {shapes} on the CPU in {func} at {_line()}")
 
 
 def _with_autograd(func: Any, args: Any, kwargs: Any) -> Any:
     """The operator on the values; where one of them has a gradient, as if they had never been wrapped."""
     if torch.is_inference_mode_enabled() or not any(each.requires_grad for each in _tensors(*args, *kwargs.values())):
         return func(*args, **kwargs)
+    if func is aten._embedding_bag_forward_only.default:  # chosen in C++, to which nothing has a gradient
+        func = aten._embedding_bag.default
     without = torch._C._dispatch_tls_local_exclude_set()
     for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
         without = without.remove(key)
@@ -417,7 +416,6 @@ def pretended(n_devices: int = 2, free: int = 80 * 10**9) -> Iterator[Gpu]:
         "is_available": lambda: True,
         "device_count": lambda: n_devices,
         "mem_get_info": lambda device=None: (gpu.free, gpu.free),
-        "get_device_name": lambda device=None: "pretended",
         "is_bf16_supported": lambda *_, **__: True,
         **dict.fromkeys(("memory_reserved", "memory_allocated"), lambda device=None: 0),
         "stream": lambda _: nullcontext(),
@@ -429,13 +427,14 @@ def pretended(n_devices: int = 2, free: int = 80 * 10**9) -> Iterator[Gpu]:
     for each in FACTORIES:
         base, _, overload = each.partition(".")
         library.impl(each, _factory(getattr(getattr(aten, base), overload or "default")))
+    torch._C._set_only_lift_cpu_tensors(True)  # a list as an index is made on the CPU, then moved
     try:
         with (
             _guarded(),
             patch.multiple(torch.cuda, **told),
             patch.object(torch.Tensor, "is_pinned", lambda self, *_: self.untyped_storage().data_ptr() in pinned),
             patch.object(torch, "empty", _empty(torch.empty, pinned)),
-            patch.object(torch.Tensor, "data", _data(torch._C.TensorBase.data)),
+            patch.object(torch.Tensor, "data", _data(_CPP.data)),
             patch.object(torch.Tensor, "__matmul__", _product(torch.Tensor.__matmul__)),
             patch.object(torch, "matmul", _product(torch.matmul)),
             patch.object(torch, "tensor", _tensor(torch.tensor)),
@@ -446,5 +445,6 @@ def pretended(n_devices: int = 2, free: int = 80 * 10**9) -> Iterator[Gpu]:
         ):
             yield gpu
     finally:
+        torch._C._set_only_lift_cpu_tensors(False)
         library._destroy()
         _GPU.pop()
