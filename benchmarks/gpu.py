@@ -133,7 +133,7 @@ def compared(model: str, device: str) -> str:
     rows: list[list[dict[str, Any]]] = []
     seconds = []
     for each in (device, "cpu"):
-        loaded = _finish(open_target(TargetSpec(model=model, device=each, dtype="float32", contexts=60)))
+        loaded = _finish(open_target(TargetSpec(model=model, device=each, dtype="float32", contexts=100)))
         spec = RunSpec(target=loaded.target, experiments=COMPARED, params={"resamples": "0"})
         began = _now(loaded.model.device)
         results = _finish(run(spec, loaded))
@@ -147,7 +147,7 @@ def compared(model: str, device: str) -> str:
     )
     took = f"{seconds[0]:.1f} s, {seconds[1]:.1f} s on the CPU"
     return (
-        f"- {model}, {len(COMPARED)} experiments on 60 contexts: {took}; the largest relative difference of a number "
+        f"- {model}, {len(COMPARED)} experiments on 100 contexts: {took}; the largest relative difference of a number "
         f"is {off[0]:.1e} ({off[1]})\n"
     )
 

@@ -66,7 +66,7 @@ def test_sliced_random_weights_are_the_whole_ones(tmp_path: Path) -> None:
 def test_on_the_same_device_nothing_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "COMPARED", ("norm-prediction",))
     told = gpu.compared("demo", "cpu")
-    assert told.startswith("- demo, 1 experiments on 60 contexts: ")
+    assert told.startswith("- demo, 1 experiments on 100 contexts: ")
     assert "difference of a number is 0.0e+00" in told
 
 
