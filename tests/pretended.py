@@ -8,7 +8,8 @@ Tensors asked for on a CUDA device are of a wrapper class whose device torch's C
 inside torch behaves as with a real one; their values are tensors of the CPU. Each operator comes by at `_run`, which
 refuses a mix of devices by CUDA's rules, counts, and computes. Autograd runs on the values, because its engine would
 look for a driver. It says nothing about speed, and knows no kernel of CUDA's own. Name the device with its number:
-which one "cuda" is, torch would ask the driver.
+which one "cuda" is, torch would ask the driver. Load on the CPU before: entered in a fresh process, it has given
+zeros or wild numbers in about one start of four, and why is not known.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +32,7 @@ from inspector.statistics.passes import Activations
 from inspector.statistics.second_pass import SecondPass, collect_second
 from tests import toy
 from tests.cli.conftest import Run, run  # noqa: F401  # commands are run here as there
+from tests.interp.conftest import finished
 from tests.pretended import Gpu, pretended
 from tests.session.conftest import WORDS
 from tests.session.test_service import Running
@@ -43,17 +43,6 @@ SHARED = ("norm-prediction", "error-vector", "fvu-nonlinear")
 """What both passes give."""
 OWN = ("ce-splice", "cross-component")
 """Those that run the model on their own, with a short sample."""
-
-
-def finished(work: Generator[Any, None, T]) -> T:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what transformer-lens and sae-lens say of each other when they are imported
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                result: T = done.value
-                return result
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
-from inspector.cluster.driver import SHARDS, check_address, run_on_cluster
 from inspector.errors import UsageError
 from inspector.events import Measured
 from inspector.experiments import find
@@ -94,7 +93,10 @@ def run(
             "Leave --out away and use `dm-inspect results export` when the job is done."
         )
     if ray is not None:
+        from inspector.cluster.driver import SHARDS, check_address  # for those who ask for it
+
         check_address(ray)
+        shards = shards or SHARDS
     if out is not None:
         output_folder(out)
     hooks = [each for target in targets for each in layer_by_layer(target)]
@@ -110,15 +112,10 @@ def run(
             profile=profile,
             null=null,
             batch_size=batch_size,
-            shards=shards or (RunSpec.shards if ray is None else SHARDS),
+            shards=shards or RunSpec.shards,
             ray=ray,
         )
-        notes: list[str] = []  # told when no bar is in the way
-        try:
-            results = follow(measured(spec, notes, quiet=quiet), quiet=quiet)
-        finally:
-            for note in notes:  # after a failure too: what was finished is there
-                say(note)
+        results = followed(spec, quiet=quiet)
         for experiment, result in zip(chosen, results, strict=True):
             command = command_of(spec, experiment.id)
             found[experiment.id].append(result)
@@ -161,11 +158,26 @@ def as_pairs(params: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def measured(spec: RunSpec, notes: list[str], *, quiet: bool) -> Generator[Event, None, list[dict[str, Any]]]:
+def followed(spec: RunSpec, *, quiet: bool) -> list[dict[str, Any]]:
+    """Run with progress on stderr; then, when no bar is in the way, what became of the results.
+
+    After a failure too: what was finished is there.
+    """
+    notes: list[str] = []
+    try:
+        return follow(_measured(spec, notes, quiet=quiet), quiet=quiet)
+    finally:
+        for note in notes:
+            say(note)
+
+
+def _measured(spec: RunSpec, notes: list[str], *, quiet: bool) -> Generator[Event, None, list[dict[str, Any]]]:
     """Load the spec's target, unless all are simulations, and run its experiments, from the checkpoints of an earlier
     try if there are any; each result is stored as soon as it is finished, and `notes` receives what to say of that.
     """
     if spec.ray is not None:
+        from inspector.cluster.driver import run_on_cluster
+
         work = run_on_cluster(spec)
     else:
         loaded = None

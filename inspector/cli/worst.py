@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import batch_size_option, follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, quiet_option, say
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
 from inspector.errors import UsageError
@@ -101,14 +101,9 @@ def worst(
             params={name: value for name, value in params.items() if value is not None},
             batch_size=batch_size,
         )
-        from inspector.cli.run import measured
+        from inspector.cli.run import followed
 
-        notes: list[str] = []
-        try:
-            (result,) = follow(measured(spec, notes, quiet=quiet), quiet=quiet)
-        finally:
-            for note in notes:
-                say(note)
+        (result,) = followed(spec, quiet=quiet)
     from inspector.reports.worst_tokens import first_column, listing
 
     shown = listing(result, group)

@@ -103,9 +103,8 @@ class Board:
             self._keep()
             self._changed.notify_all()
 
-    def give_up(self, worker: int, step: str, piece: int, why: str) -> bool:
+    def give_up(self, worker: int, step: str, piece: int) -> bool:
         """See `sums.Together`."""
-        del why  # it is raised where it happened
         with self._changed:
             at = self._steps[step]
             if at.held.get(piece) == worker:
@@ -245,9 +244,9 @@ class Shared(Checkpoints):
         """From the device to the host, where the others take it from."""
         self._call("hand_in", step, piece, {name: each.cpu() for name, each in tensors.items()}, dict(facts))
 
-    def give_up(self, step: str, piece: int, why: str) -> bool:
+    def give_up(self, step: str, piece: int) -> bool:
         """Whether somebody is to try it once more."""
-        again: bool = self._call("give_up", step, piece, why)
+        again: bool = self._call("give_up", step, piece)
         return again
 
     def handed_in(self, step: str, n_pieces: int) -> Iterator[Kept]:

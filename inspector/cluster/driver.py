@@ -111,7 +111,7 @@ def run_on_cluster(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]
         try:
             yield from crew.started()
             yield from crew.heard()
-            crew.end(discard=True)
+            crew.discard()
         finally:
             crew.end()
     return [crew.results[index] for index in range(len(asked))]
@@ -170,11 +170,12 @@ class _Crew:
             for problem in ray.get(self._board.problems.remote()) if ready else ():
                 yield Warned(message=problem)
 
-    def end(self, *, discard: bool = False) -> None:
-        """Leave nothing running; `discard`: nor anything on disk that an interrupted run would need."""
-        if discard:
-            self._ray.get(self._board.discard.remote())
-            return
+    def discard(self) -> None:
+        """Leave nothing on disk that only an interrupted run would need."""
+        self._ray.get(self._board.discard.remote())
+
+    def end(self) -> None:
+        """Leave nothing running."""
         for actor in (*self._workers.values(), self._board):
             with contextlib.suppress(self._ray.exceptions.RayError, RuntimeError):
                 self._ray.kill(actor, no_restart=True)

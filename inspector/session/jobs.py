@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, cast, get_args
 
-from inspector.cluster.driver import SHARDS, check_address
 from inspector.errors import Cancelled, UsageError
 from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned
 from inspector.experiment import parse_params
@@ -189,15 +188,19 @@ class JobRunner:
             raise UsageError(f"There is no profile {message.profile!r}. Known: {', '.join(get_args(Profile))}.")
         if message.null is not None and message.null not in get_args(Null):
             raise UsageError(f"There is no null {message.null!r}. Known: {', '.join(get_args(Null))}.")
+        shards = RunSpec.shards
         if message.ray is not None:
+            from inspector.cluster.driver import SHARDS, check_address
+
             check_address(message.ray)
+            shards = SHARDS
         return RunSpec(
             target=self._target,
             experiments=tuple(experiment.id for experiment in experiments),
             params=dict(message.params),
             profile=cast("Profile", message.profile),
             null=cast("Null | None", message.null),
-            shards=RunSpec.shards if message.ray is None else SHARDS,
+            shards=shards,
             ray=message.ray,
         )
 

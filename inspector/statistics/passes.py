@@ -225,21 +225,17 @@ def _walk_together(
     while (number := others.claim(step, len(parts))) is not None:
         try:
             part = yield from alone.over([parts[number]], None, first if number == 0 else alone.new)
-        except InspectorError as error:
-            if not others.give_up(step, number, str(error)):
+        except InspectorError:
+            if not others.give_up(step, number):
                 raise
             continue
         others.hand_in(step, number, *part.state())
-    merged: A | None = None
+    place = _Place(part=alone.new())
     for kept in others.handed_in(step, len(parts)):
-        found = alone.new()
-        found.restore(kept.tensors, kept.facts, sums_device(alone.activations.device))
-        if merged is None:
-            merged = found
-        else:
-            merged.merge(found)
-    assert merged is not None, "there are contexts; the runner checked"
-    return merged
+        place.part.restore(kept.tensors, kept.facts, sums_device(alone.activations.device))
+        place.end_shard(alone.new)
+    assert place.merged is not None, "there are contexts; the runner checked"
+    return place.merged
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ class Together(Keeper, Protocol):
     def hand_in(self, step: str, piece: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """What came of a piece."""
 
-    def give_up(self, step: str, piece: int, why: str) -> bool:
+    def give_up(self, step: str, piece: int) -> bool:
         """A piece failed here; whether somebody is to try it once more."""
 
     def handed_in(self, step: str, n_pieces: int) -> Iterator[Kept]:

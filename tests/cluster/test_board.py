@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from inspector.disk.sealed import to_json
 from inspector.errors import DataError
 from inspector.events import Event, Measured
 from inspector.runner import run
+from inspector.sources.activations import ActivationBatch
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import RunSpec
 from inspector.store.checkpoints import VARIABLE
@@ -58,6 +61,8 @@ class Crew:
         self.results: dict[int, dict[str, Any]] = {}
         self.pieces: list[tuple[int, str, int]] = []
         """(worker, step, piece), as they are handed in."""
+        self.given_up: list[tuple[str, int]] = []
+        """(step, piece), each time that it failed."""
         self.errors: list[BaseException] = []
         self.events: list[Event] = []
         self._dies, self._changes = dies, changes
@@ -81,6 +86,8 @@ class Crew:
             calls += 1
             if self._dies(worker, method, calls):
                 raise Killed
+            if method == "give_up":
+                self.given_up.append((arguments[0], arguments[1]))
             if method == "hand_in":
                 self.pieces.append((worker, arguments[0], arguments[1]))
             return getattr(self.board, method)(worker, *arguments)
@@ -146,21 +153,19 @@ def test_a_shard_that_is_no_good_fails_the_run_with_its_place_after_two_tries(
 ) -> None:
     from inspector.statistics import passes
 
-    honest, tried = passes.require_finite, []
+    honest = passes.stream
 
-    def poisoned(values: Any, batch: Any, what: str, rows: Any = None) -> None:
-        if 7 in batch.contexts.tolist():
-            tried.append(what)
-            raise DataError("The activation is not finite at context 7, position 3. Check the weights.")
-        honest(values, batch, what, rows)
+    def poisoned(*arguments: Any) -> Iterator[ActivationBatch]:
+        for batch in honest(*arguments):
+            here = (batch.contexts == 7) & (batch.positions == 10)
+            yield replace(batch, x=batch.x.masked_fill(here[:, None], math.nan))
 
-    for module in ("first_pass", "second_pass"):
-        monkeypatch.setattr(f"inspector.statistics.{module}.require_finite", poisoned)
+    monkeypatch.setattr(passes, "stream", poisoned)
     crew = Crew(copies[:2])
     crew.finished()
     failures = [str(error) for error in crew.errors if isinstance(error, DataError)]
-    assert len(failures) == len(tried) - 1 and len(tried) >= TRIES  # the first try is not the end
-    assert "context 7, position 3" in failures[0]
+    assert len(failures) == len(crew.given_up) - 1 and len(crew.given_up) >= TRIES  # the first try is not the end
+    assert "not finite at context 7, position 10 (NaN; 1 of " in failures[0]
 
 
 def test_a_piece_that_costs_two_workers_is_named() -> None:
