@@ -72,8 +72,7 @@ def test_a_process_that_works_elsewhere_means_the_same_folders(tmp_path: Path, m
 
 
 def test_no_other_variable_names_a_folder() -> None:
-    """What the program reads and is not in the list: numbers, a switch, a key, and the socket of one session."""
+    """What the program reads and is not in the list: numbers, a switch, a key, a target's name, a socket."""
     code = "".join(path.read_text(encoding="utf-8") for path in Path(inspector.__file__).parent.rglob("*.py"))
-    assert set(re.findall(r"\bDM_INSPECT_\w+", code)) - set(VARIABLES) == {
-        f"DM_INSPECT_{name}" for name in ("SESSION_SOCKET", "IDLE_MINUTES", "DEBUG", "JUDGE_KEY", "CHECKPOINT_SECONDS")
-    }
+    others = ("SESSION_SOCKET", "IDLE_MINUTES", "DEBUG", "MODEL", "JUDGE_KEY", "CHECKPOINT_SECONDS")
+    assert set(re.findall(r"\bDM_INSPECT_\w+", code)) - set(VARIABLES) == {f"DM_INSPECT_{name}" for name in others}
