@@ -32,7 +32,7 @@ def open_app(request: AppRequest) -> int:
         new_session=request.new_session,
         in_process=request.in_process,
         session_id=request.session_id,
-        prompt=request.prompt,
+        prompts=request.prompts,
     )
 
 

@@ -26,7 +26,7 @@ from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
 from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.sums import together
-from inspector.statistics.token_table import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompt
+from inspector.statistics.token_table import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompts
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
 from inspector.store.result_object import result_object, warnings_of, with_all_tokens
@@ -292,7 +292,7 @@ def _digest(function: Callable[..., object], params: FitParams) -> str:
 def token_table(
     loaded: Loaded,
     *,
-    prompt: str | None = None,
+    prompts: Sequence[str] = (),
     generate: int | None = None,
     temperature: float = 0.8,
     seed: int | None = None,
@@ -303,13 +303,13 @@ def token_table(
 ) -> Generator[Event, None, pa.Table]:
     """Every token with its loss and, for every SAE, its l0 and the norms of its error's parts; long form.
 
-    The maps are always fitted on the target's own text. With a prompt, its tokens are scored instead of that text; with
-    `generate`, so many tokens sampled after it (or after the beginning of a text) as well. Those belong to neither side
-    of the split: they are 'excluded'.
+    The maps are always fitted on the target's own text. With prompts, their tokens are scored instead of that text,
+    as contexts 0, 1, ...; with `generate`, so many tokens sampled after one (or after the beginning of a text) as well.
+    Those belong to neither side of the split: they are 'excluded'.
 
     Args:
         loaded: the target.
-        prompt: text to score.
+        prompts: texts to score; with `generate` at most one.
         generate: tokens to sample; fewer come if the model ends its text or its context is full.
         temperature: of the sampling; 0 takes the likeliest token.
         seed: of the sampling; None: the target's.
@@ -325,7 +325,7 @@ def token_table(
     Raises:
         DataError: too few tokens to fit on, an empty or too long prompt, or an activation that is not finite.
     """
-    work = _table(loaded, prompt, generate, temperature, seed, batch_size, checkpoints, vectors, keep_rows)
+    work = _table(loaded, prompts, generate, temperature, seed, batch_size, checkpoints, vectors, keep_rows)
     table = yield from work if checkpoints is None else _telling(work, checkpoints)
     require_unchanged(loaded)
     return table
@@ -333,7 +333,7 @@ def token_table(
 
 def _table(
     loaded: Loaded,
-    prompt: str | None,
+    prompts: Sequence[str],
     generate: int | None,
     temperature: float,
     seed: int | None,
@@ -342,17 +342,19 @@ def _table(
     vectors: VectorFile | None,
     keep_rows: bool,
 ) -> Generator[Event, None, pa.Table]:
-    if prompt is not None:
-        prompt, n_replaced = mended(prompt)
+    texts = []
+    for prompt in prompts:
+        text, n_replaced = mended(prompt)
+        texts.append(text)
         if n_replaced:
             yield Warned(message=replaced_note("--prompt", n_replaced))
     require_enough(loaded, loaded.plan)
     maps = yield from fitted_maps(loaded, batch_size, keeper=checkpoints)
     if generate is not None:
         seed = loaded.target.seed if seed is None else seed
-        return rows_of_generation(loaded, maps, prompt or "", generate, temperature, seed, vectors)
-    if prompt is not None:
-        return rows_of_prompt(loaded, maps, prompt, vectors)
+        return rows_of_generation(loaded, maps, "".join(texts[:1]), generate, temperature, seed, vectors)
+    if texts:
+        return rows_of_prompts(loaded, maps, texts, vectors)
     table = yield from rows_of_contexts(
         loaded, maps, batch_size, keeper=checkpoints, vectors=vectors, keep_rows=keep_rows
     )

@@ -282,8 +282,8 @@ class AppRequest:
     """View and engine in one process, for debugging."""
     session_id: str | None = None
     """Attach to this running session, whatever its target; None: the target decides."""
-    prompt: str | None = None
-    """A text to begin with, instead of the first context."""
+    prompts: tuple[str, ...] = ()
+    """Texts to list beside the contexts; the first of them is what the app begins with."""
 
 
 OpenApp = Callable[[AppRequest], int]

@@ -276,7 +276,7 @@ def test_weights_that_change_under_a_run_are_noticed_and_nothing_is_kept(
         assert not any(isinstance(event, Measured) for event in told)
         assert not list((tmp_path / "checkpoints").glob("*"))
         with pytest.raises(TargetError, match="changed while it was in use"):
-            finish(token_table(loaded, prompt="a token"))
+            finish(token_table(loaded, prompts=["a token"]))
     finally:
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert finish(run(spec, loaded))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -458,7 +459,7 @@ def test_vectors_sum_to_x_and_are_numpys_row_by_row(files: Path, loaded: Loaded,
 def test_vectors_of_a_prompt_and_without_a_table(loaded: Loaded, tmp_path: Path) -> None:
     ids = [sae.ref.sae_id for sae in loaded.saes]
     text = "the model reads a token"
-    given: dict[str, dict[str, Any]] = {"prompt": {"prompt": text}, "text": {"keep_rows": False}}
+    given: dict[str, dict[str, Any]] = {"prompt": {"prompts": [text]}, "text": {"keep_rows": False}}
     for name, options in given.items():
         file = VectorFile(tmp_path / name, ("error",), ids, D, {}, name=name)
         table = finish(token_table(loaded, batch_size=4, vectors=file, **options))
@@ -494,7 +495,7 @@ def test_vectors_on_a_disk_that_fills_on_the_way_are_refused(monkeypatch: pytest
 def test_a_prompt_that_is_no_unicode_is_mended_and_it_is_said(loaded: Loaded) -> None:
     """`--prompt $'caf\\xe9'` comes as a lone surrogate."""
     events: list[Event] = []
-    work = token_table(loaded, prompt="caf\udce9 noir")
+    work = token_table(loaded, prompts=["caf\udce9 noir"])
     while True:
         try:
             events.append(next(work))
@@ -509,7 +510,7 @@ def test_a_prompt_that_is_no_unicode_is_mended_and_it_is_said(loaded: Loaded) ->
 def test_a_prompt_is_scored_with_the_maps_of_the_text(loaded: Loaded) -> None:
     """The first context's own tokens as a prompt: the same norms as in the table of the text."""
     text = "the model reads a token"
-    table = finish(token_table(loaded, prompt=text)).to_pydict()
+    table = finish(token_table(loaded, prompts=[text])).to_pydict()
     assert table["token_id"][::3] == loaded.model.encode(text)
     assert set(table["split"]) == {"excluded"} and set(table["context"]) == {0}
     as_context = contexts_from([loaded.model.encode(text)], ["prompt"])
@@ -517,17 +518,26 @@ def test_a_prompt_is_scored_with_the_maps_of_the_text(loaded: Loaded) -> None:
         x = loaded.model.activations(as_context.token_ids, loaded.hook_name)[0]
     np.testing.assert_allclose(table["x_norm"][::3], x.norm(dim=1), rtol=1e-6)
     with pytest.raises(DataError, match="The prompt is empty"):
-        finish(token_table(loaded, prompt=""))
+        finish(token_table(loaded, prompts=[""]))
     with pytest.raises(DataError, match="takes 64"):
-        finish(token_table(loaded, prompt="word " * 200))
+        finish(token_table(loaded, prompts=["word " * 200]))
 
 
-@pytest.mark.parametrize("prompt", [None, "the error"])
-def test_generated_tokens_have_the_numbers_of_a_full_rerun(loaded: Loaded, prompt: str | None) -> None:
+def test_several_prompts_are_contexts_with_the_numbers_of_each_alone(loaded: Loaded) -> None:
+    texts = ["the model reads a token", "of\ntwo lines"]
+    together = finish(token_table(loaded, prompts=texts))
+    for number, text in enumerate(texts):
+        alone = finish(token_table(loaded, prompts=[text]))
+        rows = together.filter(pc.equal(together["context"], number))
+        assert rows.drop_columns("context") == alone.drop_columns("context")
+
+
+@pytest.mark.parametrize("prompts", [[], ["the error"]])
+def test_generated_tokens_have_the_numbers_of_a_full_rerun(loaded: Loaded, prompts: list[str]) -> None:
     """1e-4 relative; a cached step differs from a full pass by rounding only."""
-    live = finish(token_table(loaded, prompt=prompt, generate=12, seed=3)).to_pydict()
+    live = finish(token_table(loaded, prompts=prompts, generate=12, seed=3)).to_pydict()
     ids = live["token_id"][::3]
-    start = [loaded.model.bos_id] if prompt is None else loaded.model.encode(prompt)
+    start = loaded.model.encode(prompts[0]) if prompts else [loaded.model.bos_id]
     assert ids[: len(start)] == start and len(start) < len(ids) <= len(start) + 12
     # The same tokens as one context of the target's text, scored with maps fitted on the same plan.
     token_ids = loaded.contexts.token_ids.clone()

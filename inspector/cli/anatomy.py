@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option
-from inspector.cli.opening import opened
+from inspector.cli.opening import opened, prompt_file_option, prompts_of
 from inspector.cli.output import print_json, print_text
 from inspector.cli.target_options import some_target_options
 from inspector.drawing.safe_text import visible
@@ -43,6 +44,7 @@ Examples:
 )
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Which context, as on the screen: from 1.")
 @click.option("--prompt", metavar="TEXT", help="A text of yours instead.")
+@prompt_file_option
 @click.option(
     "--position",
     type=click.IntRange(min=0),
@@ -58,6 +60,7 @@ Examples:
 def anatomy(
     context: int | None,
     prompt: str | None,
+    prompt_files: tuple[Path, ...],
     position: int | None,
     sae_id: str | None,
     wider: str | None,
@@ -72,9 +75,10 @@ def anatomy(
     directions; which latents of a wider SAE take it up; which tokens of the contexts fail alike. Each number stands
     beside what chance would give.
     """
-    if (context is None) == (prompt is None):
-        raise UsageError("Either --context N or --prompt TEXT says which text. Give one of them.")
-    work = _cards(target, context, prompt, position, sae_id, wider, batch_size)
+    prompts = prompts_of(prompt, prompt_files)
+    if (context is None) == (not prompts) or len(prompts) > 1:
+        raise UsageError("Either --context N, --prompt TEXT or --prompt-file FILE says which text. Give one of them.")
+    work = _cards(target, context, "".join(prompts), position, sae_id, wider, batch_size)
     loaded, asked, card, similar = follow(work, quiet=quiet)
     from inspector.session.card_tables import anatomy_sections, similar_section
 
@@ -96,7 +100,7 @@ def anatomy(
 def _cards(
     target: TargetSpec,
     context: int | None,
-    prompt: str | None,
+    prompt: str,
     position: int | None,
     sae_id: str | None,
     wider: str | None,
@@ -144,7 +148,7 @@ def last_of(steps: Iterator[Answer | None], what: str) -> Generator[Event, None,
     raise AssertionError("the last step is the answer")
 
 
-def _place(texts: Texts, context: int | None, prompt: str | None, sae_id: str, position: int | None) -> dict[str, Any]:
+def _place(texts: Texts, context: int | None, prompt: str, sae_id: str, position: int | None) -> dict[str, Any]:
     """The token that is meant, as questions name it."""
     from inspector.session.frames import unpack
     from inspector.session.protocol import AnalysePrompt, GetContext
@@ -153,7 +157,7 @@ def _place(texts: Texts, context: int | None, prompt: str | None, sae_id: str, p
     if context is not None and context > n_contexts:
         raise UsageError(f"--context {context} is beyond the last of {n_contexts:,} contexts. Give a smaller one.")
     scores = (
-        texts.prompt(0, AnalysePrompt(text=prompt or ""))
+        texts.prompt(0, AnalysePrompt(text=prompt))
         if context is None
         else texts.context(0, GetContext(context=context - 1))
     )

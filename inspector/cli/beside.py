@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option
-from inspector.cli.opening import opened, prompt_file_option, prompt_in
+from inspector.cli.opening import opened, prompt_file_option, prompts_of
 from inspector.cli.output import print_json_list, print_text
 from inspector.cli.target_options import target_options
 from inspector.cli.tokens import NUMBERING, rows_of
@@ -54,7 +54,7 @@ def beside(
     by: str,
     other_layer: int | None,
     prompt: str | None,
-    prompt_file: Path | None,
+    prompt_files: tuple[Path, ...],
     top: int | None,
     as_json: bool,
     batch_size: int,
@@ -67,10 +67,8 @@ def beside(
     the second. Every token has both SAEs' norms and by how much the measure differs: of shares in points, of norms and
     FVU in parts of the larger one; positive where the second has more. The largest difference comes first.
     """
-    if prompt is not None and prompt_file is not None:
-        raise UsageError("--prompt and --prompt-file were both given. Leave one out.")
-    text = prompt_in(prompt_file) if prompt_file is not None else prompt
-    names, rows = follow(_pairs(target, other_layer, text, batch_size), quiet=quiet)
+    prompts = prompts_of(prompt, prompt_files)
+    names, rows = follow(_pairs(target, other_layer, prompts, batch_size), quiet=quiet)
     measure = COMPARED[by]
     made = sorted((beside_row(measure, *pair) for pair in rows), key=_largest_first)
     shown = made[: top if top is not None else None if as_json else LINES]
@@ -84,12 +82,12 @@ Row = Mapping[str, Any]
 
 
 def _pairs(
-    target: TargetSpec, other_layer: int | None, prompt: str | None, batch_size: int
+    target: TargetSpec, other_layer: int | None, prompts: Sequence[str], batch_size: int
 ) -> Generator[Event, None, tuple[list[str], Iterator[tuple[Row, Row]]]]:
     """Names of the two SAEs, and every token's rows of both."""
-    first = yield from _rows(target, prompt, batch_size)
+    first = yield from _rows(target, prompts, batch_size)
     if other_layer is not None:
-        second = yield from _rows(replace(target, layers=(other_layer,), layers_from=None), prompt, batch_size)
+        second = yield from _rows(replace(target, layers=(other_layer,), layers_from=None), prompts, batch_size)
         if len(first) != 1 or len(second) != 1:
             raise UsageError(
                 f"{len(first)} and {len(second)} SAEs are loaded, but --other-layer compares one with one. "
@@ -111,12 +109,12 @@ def _pairs(
     return names, zip(*rows, strict=True)
 
 
-def _rows(target: TargetSpec, prompt: str | None, batch_size: int) -> Generator[Event, None, dict[str, list[Row]]]:
+def _rows(target: TargetSpec, prompts: Sequence[str], batch_size: int) -> Generator[Event, None, dict[str, list[Row]]]:
     """The table's rows of each SAE, in the order of its tokens."""
     loaded = yield from opened(target)
     from inspector import runner
 
-    table = yield from runner.token_table(loaded, prompt=prompt, batch_size=batch_size)
+    table = yield from runner.token_table(loaded, prompts=prompts, batch_size=batch_size)
     found: dict[str, list[Row]] = {sae.ref.sae_id: [] for sae in loaded.saes}
     for row in rows_of(table):
         found[row["sae"]].append(row)

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from inspector import __version__
 from inspector.cli.failures import DEBUG_VARIABLE
 from inspector.cli.lazy import LazyGroup
-from inspector.cli.opening import prompt_file_option, prompt_in
+from inspector.cli.opening import prompt_file_option, prompts_of
 from inspector.cli.target_options import target_options
 from inspector.spec import DEFAULT_TARGET, AppRequest, OpenApp, TargetSpec
 
@@ -77,7 +77,7 @@ def set_debug(_context: click.Context, _param: click.Parameter, value: bool) -> 
 def dm_inspect(
     context: click.Context,
     theme: str | None,
-    prompt_file: Path | None,
+    prompt_files: tuple[Path, ...],
     new_session: bool,
     in_process: bool,
     target: TargetSpec,
@@ -98,10 +98,12 @@ def dm_inspect(
         target = replace(target, model=first_shown())
     if has_terminal():
         open_app: OpenApp = context.obj
-        prompt = None if prompt_file is None else prompt_in(prompt_file)
-        request = AppRequest(target=target, theme=theme, new_session=new_session, in_process=in_process, prompt=prompt)
+        prompts = prompts_of(None, prompt_files)
+        request = AppRequest(
+            target=target, theme=theme, new_session=new_session, in_process=in_process, prompts=prompts
+        )
         context.exit(open_app(request))
-    if prompt_file is not None:
+    if prompt_files:
         raise click.UsageError("There is no terminal for the app. `dm-inspect tokens --prompt-file` prints the table.")
     from inspector.cli.plain import print_overview
 

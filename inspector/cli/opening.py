@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,22 @@ LONGEST_PROMPT = 1 << 24
 
 
 def prompt_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --prompt-file; its function receives `prompt_file: Path | None`, for `prompt_in`."""
-    told = "Score the text in this file, all its lines."
-    return click.option("--prompt-file", type=click.Path(path_type=Path), metavar="FILE", help=told)(function)
+    """Give a command --prompt-file; its function receives `prompt_files: tuple[Path, ...]`, for `prompts_of`."""
+    told = "Score the text in this file, all its lines; repeat for more texts."
+    kind = click.Path(path_type=Path)
+    return click.option("--prompt-file", "prompt_files", type=kind, multiple=True, metavar="FILE", help=told)(function)
+
+
+def prompts_of(prompt: str | None, files: Sequence[Path]) -> tuple[str, ...]:
+    """The texts to score in the place of the target's; none were given: ().
+
+    Raises:
+        UsageError: both a text and files were given, or as of `prompt_in`.
+        DataError: as of `prompt_in`.
+    """
+    if prompt is not None and files:
+        raise UsageError("--prompt and --prompt-file were both given. Leave one out.")
+    return (prompt,) if prompt is not None else tuple(map(prompt_in, files))
 
 
 def prompt_in(path: Path) -> str:

@@ -12,7 +12,7 @@ import click
 
 from inspector.cli.lazy import Command
 from inspector.cli.narration import batch_size_option, follow, quiet_option, say
-from inspector.cli.opening import one_context, opened, prompt_file_option, prompt_in
+from inspector.cli.opening import one_context, opened, prompt_file_option, prompts_of
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
 from inspector.drawing.figures import Column, Table
@@ -82,7 +82,7 @@ class Kinds(click.ParamType[tuple[str, ...]]):
 Examples:
   dm-inspect tokens
   dm-inspect tokens --prompt 'def main():' --l0 16
-  dm-inspect tokens --prompt-file notes.txt --json
+  dm-inspect tokens --prompt-file notes.txt --prompt-file code.py --json
   dm-inspect tokens --out tokens.parquet
   dm-inspect tokens --vectors error,linear,nonlinear --out tokens.safetensors
 """,
@@ -109,7 +109,7 @@ Examples:
 @target_options
 def tokens(
     prompt: str | None,
-    prompt_file: Path | None,
+    prompt_files: tuple[Path, ...],
     generate: int | None,
     temperature: float,
     as_json: bool,
@@ -125,9 +125,9 @@ def tokens(
     and nonlinear parts. context and position count from 0; the app counts contexts from 1. Without --json or --out the
     first context is shown as text, with one SAE.
     """
-    if prompt is not None and prompt_file is not None:
-        raise UsageError("--prompt and --prompt-file were both given. Leave one out.")
-    prompt = prompt_in(prompt_file) if prompt_file is not None else prompt
+    prompts = prompts_of(prompt, prompt_files)
+    if generate is not None and len(prompts) > 1:
+        raise UsageError(f"--generate goes on from one text, and {len(prompts)} were given. Give one --prompt-file.")
     if as_json and out is not None:
         raise UsageError("--json and --out were both given. Leave one out.")
     place = vectors_place(out, kinds)
@@ -137,14 +137,14 @@ def tokens(
     as_text = not as_json and out is None
     with contextlib.ExitStack() as stack:
         wanted = Wanted(
-            prompt=prompt,
+            prompts=prompts,
             generate=generate,
             temperature=temperature,
             batch_size=batch_size,
             vectors=place,
             kinds=kinds,
             only_vectors=place is not None and place == out,
-            only_first=as_text and prompt is None,
+            only_first=as_text and not prompts,
         )
         loaded, table, checkpoints = follow(_table(target, wanted, stack), quiet=quiet)
         if as_json:
@@ -155,7 +155,7 @@ def tokens(
             write_parquet(table, out)
             say(f"wrote {table.num_rows:,} rows to {out}{f' and their vectors to {place}' if place else ''}")
         else:
-            print_first(loaded, table, scored="prompt" if prompt is not None or generate is not None else "context")
+            print_first(loaded, table, n_own=max(len(prompts), generate is not None))
         if checkpoints is not None:  # only now: until the table is where it belongs they are all there is
             checkpoints.discard()
 
@@ -164,7 +164,7 @@ def tokens(
 class Wanted:
     """What of which tokens."""
 
-    prompt: str | None
+    prompts: tuple[str, ...]
     generate: int | None
     temperature: float
     batch_size: int
@@ -191,13 +191,14 @@ def _table(
     yield from hashed(loaded)
     checkpoints = stack.enter_context(runner.table_checkpoints(loaded, wanted.batch_size))
     n_tokens = loaded.contexts.token_ids.numel()
-    own = wanted.prompt is not None or wanted.generate is not None
+    own = bool(wanted.prompts) or wanted.generate is not None
     if own:
-        n_tokens = min(loaded.model.n_ctx, len(loaded.model.encode(wanted.prompt or "")) + (wanted.generate or 0))
+        lengths = (len(loaded.model.encode(text)) + (wanted.generate or 0) for text in wanted.prompts or ("",))
+        n_tokens = sum(min(loaded.model.n_ctx, length) for length in lengths)
     with vector_file(wanted.vectors, wanted.kinds, loaded, n_tokens, own_text=own) as vectors:
         table = yield from runner.token_table(
             loaded,
-            prompt=wanted.prompt,
+            prompts=wanted.prompts,
             generate=wanted.generate,
             temperature=wanted.temperature,
             batch_size=wanted.batch_size,
@@ -233,14 +234,18 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         parquet.write_table(stated, temporary, compression="zstd")
 
 
-def print_first(loaded: Loaded, table: pa.Table, *, scored: str) -> None:
-    """One document and one SAE as text, and how to get at the rest."""
+def print_first(loaded: Loaded, table: pa.Table, *, n_own: int) -> None:
+    """One SAE's rows of the first context, or of all `n_own` texts of the user's own; and how to get at the rest."""
     ids = [sae.ref.sae_id for sae in loaded.saes]
     shown = ids[len(ids) // 2]
-    title = loaded.contexts.names[0] if scored == "context" else "prompt and generation"
-    print_text(token_table_text(list(rows_of(table)), shown, title), end="")
+    rows = list(rows_of(table))
+    for number in range(max(n_own, 1)):
+        title = "prompt and generation" if n_own else loaded.contexts.names[0]
+        title += f" {number + 1} of {n_own}" if n_own > 1 else ""
+        here = [row for row in rows if row["context"] == number]
+        print_text(("\n" if number else "") + token_table_text(here, shown, title), end="")
     more = f"{len(ids)} SAEs; --sae ID shows another one" if len(ids) > 1 else "one SAE"
-    whole = f"the first of {len(loaded.contexts.names):,} contexts, {more}" if scored == "context" else more
+    whole = f"the first of {len(loaded.contexts.names):,} contexts, {more}" if not n_own else more
     print_text(f"\n{whole}. --json and --out FILE.parquet give every row.")
 
 

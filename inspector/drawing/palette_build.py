@@ -14,7 +14,18 @@ import re
 from functools import cache
 from math import dist, hypot
 
-from inspector.drawing.palette import MIN_CONTRAST, WIDTHS_ANSI, WIDTHS_DARK, CellStyle, Depth, Endpoints, TokenPalette
+from inspector.drawing.palette import (
+    MIN_CONTRAST,
+    WIDTHS_ANSI,
+    WIDTHS_DARK,
+    WIDTHS_LIGHT,
+    CellStyle,
+    Depth,
+    Endpoints,
+    FigurePalette,
+    TokenPalette,
+    figure_palette,
+)
 
 RGB = tuple[int, int, int]
 """Red, green, blue of sRGB, 0 to 255."""
@@ -332,3 +343,25 @@ DEFAULT_ENDPOINTS = Endpoints(
     widths=WIDTHS_DARK,
 )
 """Those of the default theme, for widgets and tests that have no theme at hand."""
+
+PAPER_ENDPOINTS = Endpoints(
+    background="#fbfaf7",
+    foreground="#1f2328",
+    muted="#7d7b74",
+    linear="#3b86da",
+    middle="#9c7d8b",
+    nonlinear="#d26812",
+    loss="#2f8f74",
+    widths=WIDTHS_LIGHT,
+)
+"""Those of the light theme, for figures in files: a colour means there what it means on the screen."""
+
+
+@cache
+def _paper_palette() -> FigurePalette:
+    return figure_palette(build_palette(PAPER_ENDPOINTS, "truecolor"))
+
+
+def paper_colour(index: int, name: str, n: int) -> str:
+    """'#rrggbb' of the series with this number among `n` in a figure in a file; see `FigurePalette.of_series`."""
+    return _paper_palette().of_series(index, name, n).foreground

@@ -31,6 +31,7 @@ from inspector.drawing.figures import (
     Violin,
 )
 from inspector.drawing.lines import cut, shared_start
+from inspector.drawing.palette_build import paper_colour
 from inspector.drawing.safe_text import NEWLINE, visible
 from inspector.drawing.scales import SAID, Scale, ends_of, format_cell, is_thicket, number_text, scale_of, thinned
 from inspector.errors import UsageError
@@ -38,8 +39,6 @@ from inspector.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b", "#3b2f8f")
-"""Okabe and Ito's colour-blind-safe set without its yellow, which is lost on white."""
 MAP, MAP_STEPS = "cividis", 40
 """Colours of values: reads the same for every colour blindness and in grey."""
 GREY = "#666666"
@@ -237,7 +236,7 @@ def _curve(axes: Axes, figure: Curve) -> None:
 def _series(axes: Axes, all_series: Sequence[Series], *, black: bool = False) -> None:
     over: dict[str, Any] = {"zorder": 5} if black else {}
     for index, series in enumerate(all_series):
-        colour = "black" if black else COLOURS[index % len(COLOURS)]
+        colour = "black" if black else paper_colour(index, series.name, len(all_series))
         line = {"line": "-", "points": "", "dotted": ":"}[series.style]
         mark = "" if len(series.x) > CROWD and line else POINTS[index % len(POINTS)]
         y = _floats(series.y)
@@ -267,7 +266,7 @@ def _bands(axes: Axes, figure: Bands) -> None:
     tops = []
     for index, band in enumerate(figure.bands):
         upper = [low + (value or 0.0) for low, value in zip(lower, band.values, strict=True)]
-        colour = COLOURS[index % len(COLOURS)]
+        colour = paper_colour(index, band.name, len(figure.bands))
         # What a lower band covers already stays seen: a negative band below makes them overlap.
         seen = [max(top, under) for top, under in zip(upper, cover, strict=True)]
         axes.fill_between(figure.at[:split], cover[:split], seen[:split], color=colour, alpha=0.75, linewidth=0,
@@ -341,7 +340,7 @@ def _heatmap(axes: Axes, figure: Heatmap) -> None:
 def _violin(axes: Axes, figure: Violin) -> None:
     for index, sample in enumerate(figure.samples):
         values = [value for value in sample if math.isfinite(value)]
-        colour = COLOURS[index % len(COLOURS)]
+        colour = paper_colour(index, figure.labels[index], len(figure.samples))
         if len(values) > 1 and max(values) > min(values):
             parts: Any = axes.violinplot([values], [index], widths=0.8, showextrema=False)
             parts["bodies"][0].set(facecolor=colour, alpha=0.4)
@@ -358,7 +357,7 @@ def _violin(axes: Axes, figure: Violin) -> None:
 
 def _bars(axes: Axes, figure: Bars) -> None:
     at = range(len(figure.labels))
-    axes.barh(at, _floats(figure.values), color=COLOURS[0], alpha=0.8)
+    axes.barh(at, _floats(figure.values), color=paper_colour(0, "", 1), alpha=0.8)
     if figure.low:
         axes.hlines(at, _floats(figure.low), _floats(figure.high), color="black", linewidth=1.2)
     for index, value in enumerate(figure.values):
@@ -376,18 +375,18 @@ def _grouped(axes: Axes, figure: GroupedBars) -> None:
     seen: set[str] = set()
     for index, series in enumerate(figure.bars):
         at = [group - 0.4 + width * (index + 0.5) for group in range(len(figure.groups))]
-        axes.bar(at, _floats(series.values), width * 0.92, color=COLOURS[index % len(COLOURS)], alpha=0.7,
-                 label=_name(series.name))  # fmt: skip
+        colour = paper_colour(index, series.name, len(figure.bars))
+        axes.bar(at, _floats(series.values), width * 0.92, color=colour, alpha=0.7, label=_name(series.name))
         if series.low:
             axes.vlines(at, _floats(series.low), _floats(series.high), color="black", linewidth=1.0)
         for place, value in zip(at, series.values, strict=True):
             if value is None:
                 axes.text(place, 0.0, "×", ha="center", va="bottom", color=GREY)
         for number, mark in enumerate(series.marks):
-            colour, style = (("#b00020", "-"), ("#1f3fbf", "--"), ("black", ":"))[number % 3]
+            style = ("-", "--", ":")[number % 3]
             name = "_nolegend_" if mark.name in seen else _name(mark.name)
             ends = [place - width * 0.46 for place in at], [place + width * 0.46 for place in at]
-            axes.hlines(_floats(mark.values), *ends, color=colour, linestyle=style, linewidth=2.0, label=name)
+            axes.hlines(_floats(mark.values), *ends, color="black", linestyle=style, linewidth=2.0, label=name)
             seen.add(mark.name)
     names, shared = _without_start(figure.groups)
     upright = sum(map(len, names)) + 2 * len(names) > ROOM_FOR_NAMES
@@ -403,8 +402,8 @@ def _grouped(axes: Axes, figure: GroupedBars) -> None:
 def _trace(axes: Axes, figure: TokenTrace) -> None:
     at = list(range(len(figure.tokens)))
     for index, series in enumerate(figure.series):
-        axes.plot(at, _floats(series.values), color=COLOURS[index % len(COLOURS)], linewidth=1.2,
-                  label=_name(series.name))  # fmt: skip
+        colour = paper_colour(index, series.name, len(figure.series))
+        axes.plot(at, _floats(series.values), color=colour, linewidth=1.2, label=_name(series.name))
     every = max(1, -(-len(at) // 60))
     names = [visible(token)[:12] for token in figure.tokens[::every]]
     axes.set_xticks(at[::every], labels=names, rotation=90, fontsize=6)

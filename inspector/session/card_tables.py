@@ -29,6 +29,8 @@ N_BARS = 10
 """Of a histogram."""
 BAR = 20
 """Columns of the longest bar."""
+NO_GAP = 1e-4
+"""By how much float32 may miss a sum of 1."""
 DENSE = 0.1
 """Active at a larger share of tokens: a dense latent."""
 
@@ -66,9 +68,7 @@ def _widths(card: AnatomyCard, sae_id: str) -> Table:
             each.sae_error,
             each.linear_error,
             each.nonlinear_error,
-            each.parts_cosine,
-            each.cosines[place],
-            each.elsewhere,
+            *map(_bounded, (each.parts_cosine, each.cosines[place], each.elsewhere)),
         )
         for each in card.widths
     )
@@ -130,23 +130,25 @@ def _moved(splice: Splice) -> Table:
 def _taken_up(wider: Wider, narrow: str) -> Section:
     shown = wider.latents[:N_TAKEN_UP]
     rows = tuple(
-        (each.index, each.activation, each.share, each.share_of_error, each.cosine, each.known.index, each.known.cosine)
+        (each.index, each.activation, *map(_bounded, (each.share, each.share_of_error, each.cosine)),
+         each.known.index, _bounded(each.known.cosine))
         for each in shown
-    )
+    )  # fmt: skip
     width = visible(wider.sae_id)
     columns = (
         Column(title="latent"),
         Column(title="activation", digits=2),
-        *(Column(title=title) for title in ("share", "of error", "cosine")),
+        *(Column(title=title, digits=2) for title in ("share", "of error", "cosine")),
         Column(title=f"in {narrow}"),
         Column(title="cosine ", digits=2),
     )
+    gap = "" if abs(wider.gap) < NO_GAP else f", but for {wider.gap:+.2g}"
     note = (
         "share: of the squared norm of nonlinear_error, activation x (decoder row · nonlinear_error) / norm². All "
-        f"{wider.n_active} active latents together {wider.of_latents:+.3f}, the wider SAE's bias less what the "
-        f"narrower one had already {wider.rest:+.3f}, left in the wider SAE's own error {wider.left:+.3f}: in sum 1 "
-        f"(off by {wider.gap:.0e}). Shares are signed, since directions are not orthogonal. In the span of the active "
-        f"rows lies {wider.explained:.1%} of it; of a random vector {wider.explained_random:.1%}, and with as many "
+        f"{wider.n_active} active latents together {wider.of_latents:+.2f}, the wider SAE's bias less what the "
+        f"narrower one had already {wider.rest:+.2f}, left in the wider SAE's own error {wider.left:+.2f}: in sum 1"
+        f"{gap}. Shares are signed, since directions are not orthogonal. In the span of the active rows lies "
+        f"{wider.explained:.1%} of it; of a random vector {wider.explained_random:.1%}, and with as many "
         f"latents that are not active {wider.explained_others:.1%}. in {narrow}: the nearest latent there; a small "
         "cosine is a direction that it does not have."
     )
@@ -158,14 +160,14 @@ def _taken_up(wider: Wider, narrow: str) -> Section:
 
 def _explained(card: AnatomyCard) -> Table:
     rows = tuple(
-        (visible(each.sae_id) if share is each.shares[0] else "", share.n, share.share, share.random, share.random_most,
-         share.others)
+        (visible(each.sae_id) if share is each.shares[0] else "", share.n,
+         *map(_bounded, (share.share, share.random, share.random_most, share.others)))
         for each in card.directions for share in each.shares
     )  # fmt: skip
     titles = ("explained", "random", "most of 20", "other tokens")
     return Table(
         title="How much of it lies along a few decoder directions",
-        columns=(Column(title="SAE"), Column(title="n"), *(Column(title=title) for title in titles)),
+        columns=(Column(title="SAE"), Column(title="n"), *(Column(title=title, digits=2) for title in titles)),
         rows=rows,
         note="Share of its squared norm that the first n directions of a greedy orthogonal fit explain; of random "
         "vectors of equal norm, for which directions are chosen anew, the mean and the largest; of the nonlinear_error "
@@ -296,6 +298,11 @@ def _example(example: LatentExample) -> tuple[Cell, ...]:
         activation += f" ({100 * example.quantile:.0f}%)"
     before, after = "".join(example.tokens[:at]), "".join(example.tokens[at + 1 :])
     return (example.context + 1, example.position, activation, _around(before, example.tokens[at], after))
+
+
+def _bounded(value: float | None) -> Cell:
+    """A cosine or a share: what two decimals round to 0 is 0, and no power of ten beside numbers of the size of 1."""
+    return value if value is None else round(value, 2) + 0.0
 
 
 def _told(value: float | None) -> Cell:

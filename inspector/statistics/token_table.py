@@ -111,21 +111,26 @@ def _rows_of(loaded: Loaded, maps: Maps, first: int, group: Tensor, vectors: Vec
         yield _rows(loaded, maps, context, group[i], x, scored.loss[i], splits, vectors)
 
 
-def rows_of_prompt(loaded: Loaded, maps: Maps, prompt: str, vectors: VectorFile | None = None) -> pa.Table:
-    """The tokens of a typed text, as context 0.
+def rows_of_prompts(loaded: Loaded, maps: Maps, prompts: Sequence[str], vectors: VectorFile | None = None) -> pa.Table:
+    """The tokens of typed texts, as contexts 0, 1, ... in their order.
 
     Raises:
-        DataError: the text is empty or longer than the model's context.
+        DataError: a text is empty or longer than the model's context.
     """
-    ids = loaded.model.encode(prompt)
-    if not prompt or not ids:
+    import pyarrow as pa
+
+    texts = [loaded.model.encode(prompt) for prompt in prompts]
+    if not all(prompts) or not all(texts):
         raise DataError("The prompt is empty. Give --prompt some text.")
-    token_ids = torch.tensor(ids, dtype=torch.int64)
-    scored = loaded.model.score(token_ids[None], [loaded.hook_name])
-    x = scored.activations[loaded.hook_name][0]
     if vectors is not None:
-        vectors.begin(len(ids), maps)
-    return _rows(loaded, maps, 0, token_ids, x, scored.loss[0], [EXCLUDED] * len(ids), vectors)
+        vectors.begin(sum(map(len, texts)), maps)
+    tables = []
+    for context, ids in enumerate(texts):
+        token_ids = torch.tensor(ids, dtype=torch.int64)
+        scored = loaded.model.score(token_ids[None], [loaded.hook_name])
+        x = scored.activations[loaded.hook_name][0]
+        tables.append(_rows(loaded, maps, context, token_ids, x, scored.loss[0], [EXCLUDED] * len(ids), vectors))
+    return pa.concat_tables(tables)
 
 
 def rows_of_generation(

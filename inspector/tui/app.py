@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from inspector.spec import TargetSpec
     from inspector.tui.session import Client
@@ -35,7 +35,7 @@ def open_app(
     new_session: bool = False,
     in_process: bool = False,
     session_id: str | None = None,
-    prompt: str | None = None,
+    prompts: Sequence[str] = (),
 ) -> int:
     """Show the app until the user leaves it; returns the exit code.
 
@@ -45,7 +45,7 @@ def open_app(
         new_session: Start a session of its own even if one for this target runs.
         in_process: View and engine in one process, for debugging.
         session_id: Attach to this running session, whatever its target.
-        prompt: A text to begin with.
+        prompts: Texts to list beside the contexts; it begins with the first.
 
     Raises:
         UsageError: there is no theme of that name.
@@ -66,7 +66,7 @@ def open_app(
 
         return await SessionClient.attach(session_id)
 
-    app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process, prompt=prompt)
+    app = InspectorApp(session_id or target.model, connect, theme=theme, survives=not in_process, prompts=prompts)
     app.asked = target if session_id is None else None
     app.connect_to = connect_to
     app.run()

@@ -104,7 +104,7 @@ class InspectorApp(App[int]):
         theme: str | None = None,
         remember: bool = True,
         survives: bool = True,
-        prompt: str | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
         """An app that has not started.
 
@@ -114,7 +114,7 @@ class InspectorApp(App[int]):
             theme: Name of a theme; None: the last one, or the default.
             remember: Whether to read and write what is kept between runs.
             survives: Whether the session, and with it a job, goes on without this program.
-            prompt: A text to begin with.
+            prompts: Texts to list beside the contexts; it begins with the first.
 
         Raises:
             UsageError: there is no theme of that name.
@@ -125,7 +125,7 @@ class InspectorApp(App[int]):
         self._connect = connect
         self._remember = remember
         self._survives = survives
-        self._prompt = prompt
+        self._prompts = tuple(prompts)
         self.asked: TargetSpec | None = None
         """What was asked for, where that is known: not where a running session was named."""
         self.connect_to: Callable[[TargetSpec], Awaitable[Client]] | None = None
@@ -195,7 +195,7 @@ class InspectorApp(App[int]):
         stream = await asyncio.to_thread(importlib.import_module, "inspector.tui.screens.stream")
         replaced = self.home
         state = stream.StreamState(self._state.views.get)
-        state.first_prompt, self._prompt = self._prompt, None
+        state.first_prompts, self._prompts = self._prompts, ()
         if self.asked is not None and self.asked.include_special:
             state.session = replace(state.session, policy="included")
         self.home = stream.StreamScreen(self._model, self._connect, palette_of(self), self._state.marks, state)

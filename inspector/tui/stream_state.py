@@ -50,8 +50,8 @@ class StreamState(TextState):
         """
         super().__init__()
         self._recall = recall
-        self.first_prompt: str | None = None
-        """A text to begin with, as soon as there is a session."""
+        self.first_prompts: tuple[str, ...] = ()
+        """Texts to list, and the first of them to begin with, as soon as there is a session."""
         self.relative = False
         """Whether the colours' edges are those of the text shown, and not the same for all."""
         self.search: Search | None = None
@@ -203,9 +203,11 @@ class StreamState(TextState):
             self.go("context", saved.context, saved.position)
         else:
             self.go("context", 0, "first")
-        if self.first_prompt is not None:
-            self.analyse(self.first_prompt)
-            self.first_prompt = None
+        if self.first_prompts:
+            for prompt in self.first_prompts:
+                self.own.typed(prompt)
+            self.analyse(self.first_prompts[0])
+            self.first_prompts = ()
         self.requests.add("jobs", GetJobs())
 
     def _take_found(self, found: Found) -> None:

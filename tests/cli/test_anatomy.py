@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from inspector.drawing.scales import format_cell
+from inspector.session.card_tables import _bounded
 from tests.cli.conftest import Run
 from tests.commands import Done, commands
 
@@ -33,6 +35,8 @@ NARROW, WIDE = "layer_1/resid/width_32/l0_2", "layer_1/resid/width_64/l0_2"
 @pytest.fixture(scope="module")
 def done(toy_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
     """All commands in one process: importing the libraries is most of what they cost."""
+    lines = tmp_path_factory.mktemp("prompts") / "lines.txt"
+    lines.write_text("the error\nof a token", encoding="utf-8")
     own = [
         ["anatomy", "--context", "4", "--position", "9", "--sae", NARROW, "--json"],
         ["anatomy", "--context", "4", "--sae", NARROW],
@@ -43,6 +47,9 @@ def done(toy_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> list
         ["anatomy", "--context", "1", "--position", "77"],
         ["anatomy", "--context", "1", "--sae", "layer_1/resid/width_32/l0_3"],
         ["latent", "--latent", "64", "--sae", WIDE],
+        ["anatomy", "--prompt-file", str(lines), "--sae", WIDE, "--position", "3", "--json"],
+        ["anatomy", "--prompt-file", str(lines), "--prompt-file", str(lines)],
+        ["tokens", "--prompt-file", str(lines), "--prompt-file", __file__, "--context-length", "64"],
     ]
     return commands(tmp_path_factory.mktemp("home"), [[*words, *toy_words] for words in own])
 
@@ -72,6 +79,10 @@ def test_text_names_the_worst_token_and_says_how_to_read_each_table(done: list[D
     assert "they are not orthogonal on one token" in text
     assert done[2].code == 0 and done[2].out.startswith("the prompt, position ")
     assert "No SAE that is loaded is wider" in done[2].out
+
+
+def shown(value: float) -> str:
+    return format_cell(_bounded(value), 2)
 
 
 def test_a_latent_has_its_card(done: list[Done]) -> None:
@@ -107,7 +118,27 @@ def test_what_is_not_there_is_refused(done: list[Done], number: int, says: str) 
 def test_one_text_is_meant(run: Run) -> None:
     for words in ([], ["--context", "1", "--prompt", "x"]):
         outcome = run("anatomy", *words)
-        assert outcome.code == 2 and "Either --context N or --prompt TEXT" in outcome.err
+        assert outcome.code == 2 and "Either --context N, --prompt TEXT or --prompt-file FILE" in outcome.err
+
+
+def test_a_file_is_one_text_with_all_its_lines_and_several_stand_in_one_table(done: list[Done]) -> None:
+    assert done[9].code == 0, done[9].err
+    assert json.loads(done[9].out)["source"] == "prompt"
+    assert done[10].code == 2 and "--prompt-file FILE says which text. Give one of them." in done[10].err
+    assert done[11].code == 4 and "takes" in done[11].err, "the second is too long, which is said before anything"
+
+
+def test_a_cosine_of_nearly_nothing_is_rounded_like_its_neighbours(done: list[Done]) -> None:
+    """Text had -3.2e-03 in a column of 0.27 and 0.91."""
+    assert [shown(value) for value in (-0.0032, 0.0049, 0.005001, -0.996, 1.0)] == [
+        "0.00",
+        "0.00",
+        "0.01",
+        "-1.00",
+        "1.00",
+    ]
+    first = done[1].out.partition("In the units of x")[0]
+    assert "from width to width" in first and "e-0" not in first
 
 
 def test_importing_the_commands_brings_no_torch() -> None:

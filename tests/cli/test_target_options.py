@@ -184,7 +184,9 @@ def test_the_app_begins_with_the_whole_text_of_a_file(run: Run, terminal: None, 
     path.write_bytes("one\n\ttwo \x1b[31m\r\n\n  déjà \n".encode())
     outcome = run("--prompt-file", str(path))
     assert outcome.code == 0
-    assert outcome.opened[0].prompt == "one\n\ttwo \x1b[31m\r\n\n  déjà \n"
+    assert outcome.opened[0].prompts == ("one\n\ttwo \x1b[31m\r\n\n  déjà \n",)
+    outcome = run("--prompt-file", str(path), "--prompt-file", str(path))
+    assert outcome.opened[0].prompts == outcome.opened[0].prompts[:1] * 2
 
 
 @pytest.mark.parametrize("command", [(), ("tokens",)])

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from inspector.drawing.figures import Axis, Curve, Heatmap, Series
+from inspector.drawing.palette_build import paper_colour, parse_hex, to_oklab
 from inspector.drawing.vector_figures import picture, svg_of
 from inspector.errors import UsageError
 from tests.drawing.samples import EMPTY, SAMPLES
@@ -47,6 +48,17 @@ def test_a_grid_of_nothing_but_undefined_numbers_is_a_picture_too() -> None:
                      y_ticks=("b",), values=((None,),))  # fmt: skip
     assert svg_of(figure, "t").startswith("<svg")
     assert svg_of(dataclasses.replace(figure, values=((0.5,),)), "t").startswith("<svg")
+
+
+def test_linear_and_nonlinear_error_have_the_hues_that_they_have_on_the_screen() -> None:
+    """Whatever their places: with one colour per place, nonlinear error that came first was blue."""
+    names = ("nonlinear error", "linear error", "512")
+    series = tuple(Series(name=name, x=(1.0, 2.0), y=(1.0, number)) for number, name in enumerate(names, 2))
+    text = svg_of(Curve(title="t", x=Axis(label="x"), y=Axis(label="y"), series=series), "hues").lower()
+    linear, nonlinear, width = (to_oklab(parse_hex(paper_colour(i, names[i], 3))) for i in (1, 0, 2))
+    assert all(paper_colour(i, name, 3) in text for i, name in enumerate(names))
+    assert linear[2] < -0.08 and nonlinear[2] > 0.08  # blue and orange: OKLab's b
+    assert max(abs(width[2] - linear[2]), abs(width[2] - nonlinear[2])) > 0.08
 
 
 def test_dollar_signs_are_no_formula() -> None:

@@ -316,12 +316,13 @@ def test_a_lost_session_keeps_what_it_had_generated() -> None:
     assert [len(each.token_ids) for each in state.own.all] == [44]
 
 
-def test_the_program_can_begin_with_a_text() -> None:
+def test_the_program_can_begin_with_texts() -> None:
     state = StreamState()
-    state.first_prompt = "self\n dark"
+    state.first_prompts = ("self\n dark", "another")
     tell(state, SESSION.ready())
     asked = [message for message in sent(state) if isinstance(message, AnalysePrompt)]
     assert [message.text for message in asked] == ["self\n dark"]
+    assert [each.text for each in state.own.all] == ["self\n dark", "another"]
     tell(state, SESSION.context_scores(0, 1), "context")
     tell(state, own(asked[0]), "prompt")
     assert state.place.source == "prompt"

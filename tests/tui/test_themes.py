@@ -8,7 +8,7 @@ from textual.app import App
 from textual.widgets import Static
 
 from inspector.drawing.palette import CONSOLE_MARKS, N_SERIES, SIDE_MARKS, WIDTHS_ANSI, figure_palette, place_in_run
-from inspector.drawing.palette_build import contrast, distance, parse_hex, to_oklab
+from inspector.drawing.palette_build import contrast, distance, paper_colour, parse_hex, to_oklab
 from inspector.errors import UsageError
 from inspector.tui.themes import (
     ANSI_NAMES,
@@ -205,3 +205,9 @@ def test_two_widths_never_share_a_colour_where_there_are_16() -> None:
     for n in range(2, 6):
         run = [WIDTHS_ANSI[place_in_run(index, n)] for index in range(n)]
         assert len(set(run)) == n, run
+
+
+def test_figures_in_files_have_the_colours_of_the_light_theme() -> None:
+    palette = figure_palette(load_theme(shipped_folder() / "light.toml").palette("truecolor"))
+    for name in ("nonlinear_error", "linear_error", "512", "8k"):
+        assert paper_colour(1, name, 3) == palette.of_series(1, name, 3).foreground
