@@ -37,7 +37,7 @@ def print_overview(target: TargetSpec) -> None:
     for each in layer_by_layer(target):
         loaded, results, table = follow(_measured(each), quiet=False)
         print_text(overview(results))
-        print_first(loaded, table, scored="context")
+        print_first(loaded, table, n_own=0)
 
 
 def _measured(target: TargetSpec) -> Generator[Event, None, tuple[Loaded, list[dict[str, Any]], pa.Table]]:

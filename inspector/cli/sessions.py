@@ -85,7 +85,7 @@ def _print(records: Sequence[SessionRecord]) -> None:
     print_rows(
         titles,
         (
-            (each.id, str(each.pid), each.model, each.hook, each.device, _memory(each), each.state, _age(each))
+            (each.id, str(each.pid), each.model, each.hook, each.device, memory_text(each), each.state, _age(each))
             for each in records
         ),
     )
@@ -106,7 +106,7 @@ def _row(record: SessionRecord) -> dict[str, object]:
     }
 
 
-def _memory(record: SessionRecord) -> str:
+def memory_text(record: SessionRecord) -> str:
     """`1.4 GB`; with a GPU `1.4 GB + 18.2 GB`, the second on the device."""
     parts = [f"{n / 1e9:.1f} GB" for n in (resident_bytes(record.pid), record.device_bytes) if n is not None]
     return " + ".join(parts)

@@ -19,7 +19,7 @@ from inspector.sources.built_in import BUILT_IN, built_in, suite_folder
 from inspector.sources.gguf_files import gguf_of
 from inspector.sources.published import RefusedSae, published_refs, published_refused
 from inspector.sources.registry import load_registry
-from inspector.spec import SaeRef, Site, TargetSpec, hook_name_of, hooks_of
+from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, hook_name_of, hooks_of
 
 FAR_L0 = 0.2
 """A pick whose nominal L0 is farther than this share from the one asked for is reported."""
@@ -104,6 +104,26 @@ def known_saes(target: TargetSpec) -> list[SaeRef]:
             )
         raise TargetError(f"No SAEs are known for model {target.model!r}. Give --suite DIR or --sae DIR.")
     return refs
+
+
+def every_sae(target: TargetSpec) -> list[SaeRef]:
+    """Those known for the target's model at every site, whichever layer, hook or width it asks for.
+
+    Raises:
+        TargetError: none is known, with what to do.
+    """
+    wide = replace(target, layers=None, layers_from=None, hook=None, widths=None, l0=None)
+    found: dict[tuple[str, str], SaeRef] = {}
+    failure: TargetError | None = None
+    for site in SITE_HOOKS:
+        try:
+            for ref in known_saes(replace(wide, site=site)):
+                found.setdefault((ref.release, ref.sae_id), ref)
+        except TargetError as error:  # the model may have SAEs at another site
+            failure = failure or error
+    if not found and failure is not None:
+        raise failure
+    return list(found.values())
 
 
 def suite_of(target: TargetSpec, refs: Iterable[SaeRef]) -> list[SaeRef]:
