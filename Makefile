@@ -21,11 +21,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip --quiet --no-input install --use-pep517 -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test lint soak bench house demo test-latest clean
+.PHONY: help run install test lint soak bench house demo replicate test-latest clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo "Targets: run  test  lint  soak  bench  house  demo  test-latest  clean"
+	@echo "Targets: run  test  lint  soak  bench  house  demo  replicate  test-latest  clean"
 
 run: $(VENV)/.installed $(VENV)/.smollm2
 	@exec $(BIN)/dm-inspect $(ARGS)
@@ -65,6 +65,14 @@ demo: $(VENV)/.installed-dev
 	@$(RECIPE) suite --work $(DEMO)/work --model $(DEMO)/model --out $(DEMO)/suite
 	@$(RECIPE) card --work $(DEMO)/work --model $(DEMO)/model --suite $(DEMO)/suite --out $(DEMO)/CARD.md
 	@echo "dm-inspect: made; make run ARGS=\"--model $(DEMO)/model --suite $(DEMO)/suite --text demo --layer 3\""
+
+# The paper's claims on SmolLM2 and the demo, and with GGUF=FILE CORPUS=FILE on Gemma 3 270M: measures, keeps the numbers
+# in docs/replication and writes docs/replication.md. Takes hours, and goes on where it was interrupted.
+REPLICATED := smollm2 demo $(if $(GGUF),gemma3-270m)
+replicate: $(VENV)/.installed-dev $(VENV)/.smollm2
+	@$(BIN)/python docs/replicate.py measure $(REPLICATED) --gguf "$(abspath $(GGUF))" --corpus "$(abspath $(CORPUS))"
+	@$(BIN)/python docs/replicate.py keep $(REPLICATED)
+	@$(BIN)/python docs/make_replication.py
 
 # The newest versions pyproject.toml allows, torch excepted, in an environment of their own.
 test-latest: $(VENV)/bin/python

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inspector.claims.drawing import claims_lines
 from inspector.drawing.figures import Axis, Cell, Column, Curve, Figure, Series, Table
 from inspector.drawing.lines import to_ansi
 from inspector.drawing.palette import Depth
@@ -16,11 +18,13 @@ from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import visible
 from inspector.drawing.terminal_figures import render_figure, render_table
 from inspector.experiment import ALL_TOKENS, SAE_KEYS, SPREAD_KEYS
+from inspector.experiments import find
 from inspector.options import width_label
-from inspector.reports.result import facts, figures_of
+from inspector.reports.result import all_verdicts, facts, figures_of, reading
 
 if TYPE_CHECKING:
     from inspector.experiment import Experiment
+    from inspector.store.results import Stored
 
 WIDEST = 160
 
@@ -136,6 +140,31 @@ def report(experiment: Experiment, result: Mapping[str, Any], look: Look | None 
     if command:
         parts.append(f"repeat with: {visible(command)}")
     return "\n".join(parts) + "\n\n"
+
+
+def markdown(stored: Sequence[Stored]) -> str:
+    """A page of results as Markdown: the claims, then every result as a file gets it from `results show`.
+
+    Raises:
+        DataError: a result lacks what its figures need.
+    """
+    palette = build_palette(DEFAULT_ENDPOINTS, "none")
+    claims = to_ansi(claims_lines(all_verdicts(stored), LINE, palette), "none", palette.plain)
+    targets = dict.fromkeys(f"{each.record.model}, {each.record.hook_name}" for each in stored if each.record.model)
+    parts = [f"# What sparse autoencoders leave unexplained\n\n{visible('; '.join(targets))}\n"]
+    parts.append(f"## The paper's claims\n\n{_fenced(claims)}")
+    for each in stored:
+        experiment = find(each.record.experiment)
+        with reading(each.result):
+            text = report(experiment, each.result, command=each.record.command)
+        parts.append(f"## {experiment.title}\n\n{_fenced(text)}")
+    return "\n".join(parts)
+
+
+def _fenced(text: str) -> str:
+    """Text that is to be shown as it is; the fence is longer than any that it holds, for tokens may be one."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text.rstrip()}\n{fence}\n"
 
 
 def drawn(figures: Sequence[Figure], look: Look) -> Iterator[str]:

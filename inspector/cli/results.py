@@ -139,17 +139,19 @@ def export(result_id: str, kind: str, out: Path | None) -> None:
     epilog="\b\nExample:\n  dm-inspect results report --out report.html",
 )
 @click.argument("result_ids", nargs=-1, metavar="[ID...]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.html", help="The page to write.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The page: .html or .md.")
 def report_(result_ids: tuple[str, ...], out: Path) -> None:
     """Write one page with figures, numbers and the paper's claims; by default of the newest of each experiment.
 
-    The page needs nothing beside it and loads nothing. Figures need matplotlib: install dm-inspect[figures].
+    The page needs nothing beside it and loads nothing. Its figures need matplotlib: install dm-inspect[figures]. A
+    FILE.md has them as `results show` prints them, and needs none.
     """
+    from inspector.cli.report import markdown
     from inspector.reports.page import page
 
     check_file_place(out)
     chosen = _chosen(result_ids)
-    text = page(chosen)
+    text = markdown(chosen) if out.suffix == ".md" else page(chosen)
     with whole_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"wrote {out}: {len(chosen)} {'result' if len(chosen) == 1 else 'results'}")

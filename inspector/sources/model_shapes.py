@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import TargetError
+from inspector.sources.built_in import weights_of
 from inspector.sources.model_files import ModelFiles, find_model, hub_id
 
 
@@ -128,6 +129,8 @@ def expected_model(name: str, cache_dir: str | None = None) -> ModelFiles:
         return find_model(name, cache_dir)
     except TargetError as error:
         shape = shape_of(name)
+        if shape is None and weights_of(name) is not None:  # it is here, and the error says what makes it readable
+            raise
         if shape is None:
             raise TargetError(
                 f"{str(error).partition('. ')[0]}, and what it is made of is not known without its files. "

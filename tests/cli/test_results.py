@@ -134,6 +134,14 @@ def test_the_report_is_one_file_with_the_claims(run: Run, one: str, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_report_in_markdown_has_the_claims_and_what_show_prints(run: Run, one: str, tmp_path: Path) -> None:
+    out = tmp_path / "report.md"
+    assert run("results", "report", "--out", str(out)).code == 0
+    page, shown = out.read_text("utf-8"), run("results", "show", ID).out
+    assert "## The paper's claims\n\n```text\n" in page and page.count("```") == 4
+    assert shown.partition("\n")[2].rstrip() in page  # all but the line with the id
+
+
 def test_a_report_of_nothing_is_refused(run: Run, store: Path, tmp_path: Path) -> None:
     outcome = run("results", "report", "--out", str(tmp_path / "r.html"))
     assert outcome.code == 2

@@ -16,6 +16,7 @@ from inspector.session.loading import ready_message
 from inspector.sources import built_in, dequantising, gguf_files
 from inspector.sources.loading import load_model
 from inspector.sources.model_files import find_model
+from inspector.sources.model_shapes import expected_model
 from inspector.sources.suites import model_id, registry_model
 from inspector.sources.target import open_target
 from inspector.spec import RunSpec, TargetSpec
@@ -273,6 +274,12 @@ def test_a_file_that_changed_is_dequantised_again(toy: Path, tmp_path: Path, kep
     assert gguf_files.damage_of(first) == [f"{path}, of which it was made, has changed since"]
     path.unlink()
     assert gguf_files.damage_of(first) == [f"{path}, of which it was made, is gone"]
+
+
+def test_a_plan_of_a_file_that_was_not_opened_yet_says_how_to_open_it(toy: Path, tmp_path: Path, kept: Path) -> None:
+    path = write_gguf(toy, tmp_path / "toy.gguf")
+    with pytest.raises(TargetError, match=r"was not dequantised yet\. Open it once with --model .*toy.gguf"):
+        expected_model(str(path))
 
 
 def test_what_was_damaged_is_made_again(toy: Path, tmp_path: Path) -> None:
