@@ -133,6 +133,17 @@ Event = Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | J
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateLine:
+    """One check of the load gate that failed and was accepted."""
+
+    name: str
+    sae_id: str | None
+    measured: str
+    expected: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one experiment would cost."""
 

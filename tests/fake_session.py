@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from inspector import __version__
+from inspector.events import GateLine
 from inspector.session import frames
 from inspector.session.cards import (
     Across,
@@ -53,7 +54,6 @@ from inspector.session.protocol import (
     Failed,
     Find,
     Found,
-    GateLine,
     Generate,
     Generated,
     GetAnatomy,
@@ -70,6 +70,7 @@ from inspector.session.protocol import (
     LatentView,
     LoadProgress,
     MapImproved,
+    Move,
     Pairs,
     Policy,
     PolicySet,
@@ -78,6 +79,7 @@ from inspector.session.protocol import (
     SaeQuality,
     SaeScores,
     SessionMessage,
+    SessionMoved,
     SetPolicy,
     SimilarErrors,
     StartJob,
@@ -688,6 +690,8 @@ class FakeView:
                     answer = session.latent(message)
                 case GetPairs():
                     answer = session.pairs(message)
+                case Move():
+                    answer = SessionMoved(session="moved")
                 case AnalysePrompt():
                     answer = session.own_scores(message, self.epoch, self.policy)
                 case SetPolicy():

@@ -5,7 +5,7 @@ Reads results as plain data, as `--json` prints them; computes nothing that take
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from inspector.claims import part_claims, suite_claims, token_claims
@@ -79,6 +79,12 @@ def _verdict(claim: Claim, chosen: Mapping[str, tuple[str, Result]]) -> Verdict:
         results=tuple(chosen[experiment][0] for experiment in used),
         all_tokens=otherwise(claim, by_experiment) if used else "",
     )
+
+
+def missing_for(verdict: Verdict, experiments: Iterable[str]) -> tuple[str, ...]:
+    """Experiments that a claim needs and that are not among these."""
+    known = set(experiments)
+    return next(tuple(each for each in claim.needs if each not in known) for claim in CLAIMS if claim.id == verdict.id)
 
 
 def commands(experiments: Sequence[str]) -> list[str]:

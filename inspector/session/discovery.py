@@ -246,6 +246,32 @@ def read_record(session_id: str) -> SessionRecord | None:
         return None
 
 
+def rename(session_id: str, target: TargetSpec) -> str:
+    """Give a running session the name of another target, under which it is found from now on; returns its new id.
+
+    Raises:
+        UsageError: there is a session of that target.
+    """
+    name = session_key(target)
+    if name == session_id:
+        return name
+    with locked():
+        if is_alive(socket_path(name)):
+            raise UsageError(f"There is a session {name} of that target already. Open that one.")
+        remove_files(name)
+        record = read_record(session_id)
+        os.rename(socket_path(session_id), socket_path(name))
+        if record is not None:
+            hook = target.hook or target.site
+            write_record(
+                msgspec.structs.replace(
+                    record, id=name, target=target, layers=target.layers, hook=hook, state="loading"
+                )
+            )
+        record_path(session_id).unlink(missing_ok=True)
+    return name
+
+
 def remove_files(session_id: str) -> None:
     """Remove socket and record; the log stays."""
     for path in (socket_path(session_id), record_path(session_id)):

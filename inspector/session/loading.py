@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from inspector.errors import panics_are_errors
-from inspector.events import Downloading, Loading, MemoryPlanned, Warned
-from inspector.session.protocol import GateLine, LoadProgress, Ready
+from inspector.events import Downloading, GateLine, Loading, MemoryPlanned, Warned
+from inspector.session.protocol import LoadProgress, Ready
 from inspector.spec import target_words
 
 if TYPE_CHECKING:
     from inspector.sources.gate import GateReport
+    from inspector.sources.model import LanguageModel
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -27,7 +28,11 @@ def first_layer(target: TargetSpec) -> TargetSpec:
 
 
 def load(
-    target: TargetSpec, *, tell: Callable[[LoadProgress], None], between: Callable[[], None]
+    target: TargetSpec,
+    *,
+    tell: Callable[[LoadProgress], None],
+    between: Callable[[], None],
+    model: LanguageModel | None = None,
 ) -> tuple[Loaded, list[str]]:
     """The target and the warnings about it.
 
@@ -35,6 +40,7 @@ def load(
         target: of one hook, see `first_layer`.
         tell: told how far it is.
         between: called after each step but the last; what it raises ends the loading.
+        model: the target's, if it is loaded already.
 
     Raises:
         InspectorError: the target cannot be loaded.
@@ -43,7 +49,7 @@ def load(
     from inspector.sources.target import open_target
 
     warnings: list[str] = []
-    loading = open_target(target, session=True)
+    loading = open_target(target, session=True, model=model)
     began = time.monotonic()
     while True:
         try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -162,25 +163,26 @@ def run_process(target: TargetSpec, session_id: str, listening: socket.socket, l
         listening,
         session_id=session_id,
         log_path=log_path,
-        on_stop=lambda: _stop_from_any_thread(views, session_id),
+        on_stop=lambda: _stop_from_any_thread(views, server.session_id),
     )
     server.start()
     code = int(ExitCode.UNEXPECTED)
     try:
-        code = _serve(target, views, session_id)
+        code = _serve(target, views, server)
     except Ended:
         code = ExitCode.CANCELLED
     except BaseException:
         log.exception("the session ends")
     finally:
-        discovery.remove_files(session_id)
+        discovery.remove_files(server.session_id)
         server.stop()
-        log.info("session %s ended with %d", session_id, code)
+        log.info("session %s ended with %d", server.session_id, code)
         logging.shutdown()
     return code
 
 
-def _serve(target: TargetSpec, views: Views, session_id: str) -> int:
+def _serve(target: TargetSpec, views: Views, server: Server) -> int:
+    """One target after the other, as long as they are of the same model; the exit code of the last."""
     loading = True
 
     def on_term(_signal: int, _frame: FrameType | None) -> None:
@@ -192,14 +194,33 @@ def _serve(target: TargetSpec, views: Views, session_id: str) -> int:
         nonlocal loading
         loading = state == "loading"
         if state == "failed":
-            discovery.remove_files(session_id)
+            discovery.remove_files(server.session_id)
         else:
-            update_record(session_id, state, ready)
+            update_record(server.session_id, state, ready)
+
+    def on_move(other: TargetSpec) -> str:
+        server.session_id = discovery.rename(server.session_id, other)
+        return server.session_id
 
     signal.signal(signal.SIGTERM, on_term)
     from inspector.session.service import Service
 
-    return Service(target, views, on_state=on_state, idle_seconds=idle_seconds(), session_id=session_id).run()
+    following: TargetSpec | None = target
+    model, code = None, int(ExitCode.DONE)
+    while following is not None and not views.stopping.is_set():
+        service = Service(
+            following,
+            views,
+            on_state=on_state,
+            idle_seconds=idle_seconds(),
+            session_id=server.session_id,
+            model=model,
+            on_move=on_move,
+        )
+        code, following, model = service.run(), service.next, service.model
+        del service  # SAEs, texts and maps of the target before go, before the next ones come
+        gc.collect()
+    return code
 
 
 def update_record(session_id: str, state: str, ready: Ready | None) -> None:

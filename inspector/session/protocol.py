@@ -14,11 +14,11 @@ from typing import Literal
 
 import msgspec
 
-from inspector.events import Cost, JobInfo
+from inspector.events import Cost, GateLine, JobInfo
 from inspector.session.cards import AnatomyCard, Guess, Latent, LatentCard, LatentExample, Neighbour, SimilarCard
-from inspector.spec import SaeRef
+from inspector.spec import SaeRef, TargetSpec
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 Floats = bytes
 """Packed little-endian float32; NaN is missing. See `frames.pack` and `frames.unpack`."""
@@ -171,6 +171,12 @@ class Cancel(Message, frozen=True, kw_only=True):
     target: int
 
 
+class Move(Message, frozen=True, kw_only=True):
+    """Load other SAEs beside the model, which stays, under the new target's name. Answered by SessionMoved (last)."""
+
+    target: TargetSpec
+
+
 class Stop(Message, frozen=True, kw_only=True):
     """End the session process. Answered by closing the connection."""
 
@@ -185,6 +191,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     program_version: str
     pid: int
     log_path: str
+    session: str = ""  # its id; '' in the view's own process
 
 
 class LoadProgress(Message, frozen=True, kw_only=True):
@@ -199,16 +206,6 @@ class LoadProgress(Message, frozen=True, kw_only=True):
     total_bytes: int = 0
     """Of a download; 0 of 0 if nothing is being fetched."""
     bytes_per_second: float = 0.0
-
-
-class GateLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of the load gate that failed and was accepted."""
-
-    name: str
-    sae_id: str | None
-    measured: str
-    expected: str
-    why: str
 
 
 class Ready(Message, frozen=True, kw_only=True):
@@ -408,6 +405,12 @@ class Costs(Message, frozen=True, kw_only=True):
     """For the passes that all of them share, counted once."""
 
 
+class SessionMoved(Message, frozen=True, kw_only=True):
+    """Answer to Move: the session has this id now and loads; a view connects to it anew."""
+
+    session: str
+
+
 class JobTold(Message, frozen=True, kw_only=True):
     """A job has changed; told to every view, at most twice a second, and at once when its state changes."""
 
@@ -440,8 +443,8 @@ LongQuestion = Generate | GetLatent | GetAnatomy | GetSimilar
 """Answered step by step, beside others."""
 JobQuestion = StartJob | CancelJob | ResumeJob | GetJobs | GetJobLog
 """Answered while the target loads, too."""
-ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetCosts | Cancel | Stop
+ViewMessage = Hello | TextQuestion | LongQuestion | JobQuestion | GetCosts | Move | Cancel | Stop
 
 ToldToAll = LoadProgress | Ready | MapImproved | JobTold | Failed
-Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | Costs | Jobs | JobLog
+Answer = ContextScores | TokenDetail | Found | Pairs | Generated | PolicySet | Costs | SessionMoved | Jobs | JobLog
 SessionMessage = Welcome | ToldToAll | Answer | LatentView | Anatomy | SimilarErrors

@@ -188,6 +188,11 @@ class Views:
         self.inbox.put(Asked(view=view, message=message, n_bytes=n_bytes))
         return True
 
+    def forget(self) -> None:
+        """The session loads something else: what views to come are told begins anew."""
+        with self._lock:
+            self._known.clear()
+
     def stop(self) -> None:
         """Ask the session to end; wakes the engine if it waits. May be called from a signal handler."""
         self.stopping.set()
@@ -329,6 +334,7 @@ class Server:
             program_version=__version__,
             pid=os.getpid(),
             log_path=self.log_path,
+            session=self.session_id,
         )
         writer.write(frames.encode(welcome))
         outgoing = Outgoing(self._loop, writer)

@@ -35,9 +35,11 @@ from inspector.session.protocol import (
     GetPairs,
     GetSimilar,
     JobQuestion,
+    Move,
     PolicySet,
     Ready,
     SessionMessage,
+    SessionMoved,
     SetPolicy,
     ViewMessage,
 )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from inspector.session.fitting import Fits
     from inspector.session.latents import Latents
     from inspector.session.texts import Texts
+    from inspector.sources.model import LanguageModel
     from inspector.sources.target import Loaded
     from inspector.spec import TargetSpec
 
@@ -70,6 +73,8 @@ class Service:
         on_state: told 'loading', 'fitting', 'ready' or 'failed', with Ready once it is known.
         idle_seconds: to stay without any view, counted from the end of the fit and of the last job if that is later.
         session_id: under which its jobs are listed; None: the target's.
+        model: the target's, if it is loaded already.
+        on_move: gives the session the name of another target, which is returned; None: it keeps the one it has.
     """
 
     _texts: Texts
@@ -83,6 +88,8 @@ class Service:
         on_state: Callable[[str, Ready | None], None],
         idle_seconds: float,
         session_id: str | None = None,
+        model: LanguageModel | None = None,
+        on_move: Callable[[TargetSpec], str] | None = None,
     ) -> None:
         self.target = first_layer(discovery.resolved(target))
         self.views = views
@@ -92,6 +99,11 @@ class Service:
         )
         """What answers a question, by its type, from the view and the question; None: the answer comes in steps. Jobs
         alone until the target is loaded: they can be queued before there is anything to compute on."""
+        self.next: TargetSpec | None = None
+        """What to load with the same model when `run` has returned; None: nothing, the session ends."""
+        self.model = model
+        """Once it is loaded."""
+        self._on_move = on_move
         self._on_state = on_state
         self._idle_seconds = idle_seconds
         self._questions = Questions()
@@ -125,7 +137,7 @@ class Service:
         self.views.tell_all(ready)
         self._on_state("fitting", ready)
         log.info("ready: %s, %s, %d SAEs on %s", ready.model, ready.hook_name, len(ready.saes), ready.device)
-        while not self.views.stopping.is_set():
+        while not self.views.stopping.is_set() and self.next is None:
             self._collect(0.0)
             if self._gone:
                 self._texts.forget(self._gone.popleft())
@@ -152,7 +164,7 @@ class Service:
     # ---- loading ----------------------------------------------------------------------------------------------
 
     def _load(self) -> tuple[Loaded, list[str]]:
-        return load(self.target, tell=self.views.tell_all, between=self._while_loading)
+        return load(self.target, tell=self.views.tell_all, between=self._while_loading, model=self.model)
 
     def _while_loading(self) -> None:
         """Between two steps of loading: what can be answered already is, the other questions wait."""
@@ -174,6 +186,7 @@ class Service:
 
         costing = Costing(loaded, self._clock)
         self.jobs.ahead_of = lambda spec: costing.ahead(spec, self.jobs.jobs())
+        self.model = loaded.model
         texts = self._texts = Texts(loaded)
         similar = Similar(texts)
         self._fits = Fits(loaded, texts.fits)
@@ -186,6 +199,7 @@ class Service:
             AnalysePrompt: texts.prompt,
             SetPolicy: texts.set_policy,
             GetCosts: lambda _, asked: costing.answer(asked, self.jobs.jobs()),
+            Move: self._move,
             Generate: lambda view, asked: self._take_steps(view, asked, texts.generate(view, asked)),
             GetLatent: lambda view, asked: self._take_steps(view, asked, self._latents.answer(asked)),
             GetAnatomy: lambda view, asked: self._take_steps(view, asked, anatomy_of(texts, view, asked)),
@@ -280,6 +294,21 @@ class Service:
         from inspector.session.latents import Latents
 
         return Latents(self._texts.loaded)
+
+    def _move(self, _view: int, message: Move) -> SessionMoved:
+        """Load something else of this model next; nothing is given up before all that can be wrong was looked at."""
+        from inspector.sources.target import resolve, serves
+
+        target = first_layer(discovery.resolved(message.target))
+        if self._on_move is None or self.model is None or not serves(self.model, self.target, target):
+            raise UsageError("This session holds another model. Open another session.")
+        if self.views.count > 1 or self.jobs.busy:
+            raise UsageError("Another view or a job needs what this session has loaded. Open another session.")
+        resolve(target)
+        name = self._on_move(target)
+        self.views.forget()
+        self.next = target
+        return SessionMoved(request=message.request, session=name)
 
     # ---- work in steps ----------------------------------------------------------------------------------------
 

@@ -218,13 +218,18 @@ def _known(config: Mapping[str, Any], keys: Iterable[str]) -> int:
 # ---- devices --------------------------------------------------------------------------------------------------------
 
 
-def budget_of(device: torch.device, asked: int | None) -> int:
+def budget_of(device: torch.device, asked: int | None, held: int = 0) -> int:
     """Bytes of the device that may be used: what is free, or less if less was asked for.
+
+    Args:
+        device: the device.
+        asked: at most.
+        held: bytes of a model that is there already and stays; they count as free.
 
     Raises:
         ResourceError: more was asked for than the device has free.
     """
-    free = free_bytes(device)
+    free = free_bytes(device) + held
     if asked is None:
         return free
     if asked > free:

@@ -97,6 +97,8 @@ class LanguageModel:
         self.has_layer_norm = str(bridge.cfg.normalization_type or "").startswith("LN")
         """Whether norms take the mean over dimensions off, so that a stream without it gives the same logits."""
         self.dtype: torch.dtype = next(bridge.original_model.parameters()).dtype
+        self.n_bytes = sum(each.nbytes for each in bridge.original_model.parameters())
+        """Of its weights, on its device."""
         self.bos_id = tokenizer.bos_id
         self.special_ids = tokenizer.special_ids
         generation = getattr(bridge.original_model, "generation_config", None)

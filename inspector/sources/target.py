@@ -162,12 +162,15 @@ def _on(ref: SaeRef, model_type: str) -> SaeRef:
     return ref if hook_name == ref.hook_name else replace(ref, hook_name=hook_name)
 
 
-def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event, None, Loaded]:
+def open_target(
+    target: TargetSpec, *, session: bool = False, model: LanguageModel | None = None
+) -> Generator[Event, None, Loaded]:
     """Load everything the target names, telling what is being loaded.
 
     Args:
         target: as asked for.
         session: whether texts will be looked at and kept; the memory plan counts them then.
+        model: the target's, if it is loaded already; see `serves`.
 
     Raises:
         InspectorError: of the kind and exit code that fits; see `resolve`, `load_model`, `load_sae`, `load_contexts`.
@@ -184,7 +187,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     from inspector.sources.loading import load_model
     from inspector.sources.precision import effect_of
 
-    plan_of_memory = _planned(resolved, refs, session=session)
+    plan_of_memory = _planned(resolved, refs, session=session, held=model)
     memory = plan_of_memory.memory
     yield MemoryPlanned(
         rows=memory.rows, needed=memory.needed, budget=memory.budget, device=memory.device, slices=memory.slices
@@ -192,7 +195,7 @@ def open_target(target: TargetSpec, *, session: bool = False) -> Generator[Event
     started = time.perf_counter()
     yield Loading(what="model", detail=target.model)
     decided = replace(resolved.target, dtype=plan_of_memory.dtype) if plan_of_memory.why else resolved.target
-    model = load_model(decided)
+    model = model or load_model(decided)
     d_in = model.check_hook(resolved.hook_name)
     yield Loading(what="model", detail=target.model, seconds=time.perf_counter() - started)
 
@@ -341,14 +344,26 @@ def _provide_model(target: TargetSpec) -> Generator[Event, None, None]:
         yield from fetch_model(model, cache_dir=target.cache_dir, offline=target.offline)
 
 
-def _planned(resolved: ResolvedTarget, refs: Sequence[SaeRef], *, session: bool) -> Planned:
+def serves(model: LanguageModel, one: TargetSpec, other: TargetSpec) -> bool:
+    """Whether a model that was loaded for the one target is what the other would load; the rest of both may differ.
+
+    One that is in bfloat16 though nothing was asked for is not: beside other SAEs float32 may fit.
+    """
+    names = [suites.model_id(target) or target.model for target in (one, other)]
+    kept = [(target.device, target.dtype, target.cache_dir) for target in (one, other)]
+    as_asked = one.dtype != "auto" or model.dtype.itemsize == 4
+    return names[0] == names[1] and kept[0] == kept[1] and as_asked
+
+
+def _planned(resolved: ResolvedTarget, refs: Sequence[SaeRef], *, session: bool, held: LanguageModel | None) -> Planned:
     """As `planned`, for the device that there is."""
     from inspector.sources.loading import pick_device
     from inspector.sources.memory_sizes import budget_of, planned
 
     target = resolved.target
     device = pick_device(target.device)
-    budget = budget_of(device, target.max_memory)
+    # A model that is there already is counted among what is needed, and so it is among what may be used.
+    budget = budget_of(device, target.max_memory, held.n_bytes if held is not None else 0)
     return planned(resolved.files, refs, target, device=str(device), budget=budget, session=session)
 
 

@@ -29,6 +29,7 @@ COMMON = (
     ("notes", "B", "app.open_screen('notes')", "Bookmarks and notes"),
     ("theme", "t", "app.next_theme", "Next theme"),
     ("palette", ":", "app.command_palette", "All commands"),
+    ("switch", "S", "app.switch", "Switch: model, hook, suite, session, text", "switch"),
 )
 
 
@@ -137,7 +138,7 @@ FOOTERS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "detail": (WIDTHS, L0, "latent", "anatomy", "detail", "copy-token", "worst", PANE),
     "trace": (("+ -", "zoom"), "enlarge", "mode", WIDTHS, L0, "detail", PANE),
     "load": ("quit",),
-    "failed": (("r", "try again"), "suites", "quit"),
+    "failed": (("r", "try again"), "suites", "switch", "quit"),
 }  # fmt: skip
 """By pane of the Stream, the most useful first: ids of actions, or keys and what they do."""
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import os
-import select
 import signal
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from rich.text import Text
 from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.screen import ModalScreen, Screen
 
 from inspector.tui.saved_state import UiState, load_state, save_state
@@ -35,19 +34,19 @@ from inspector.tui.themes import (
     theme_for,
     theme_named,
 )
-from inspector.tui.widgets.bars import Banner, FooterPane, show_banner
-from inspector.tui.widgets.session_panes import HeaderPane, LoadPane
+from inspector.tui.widgets.bars import Banner, show_banner
+from inspector.tui.widgets.session_panes import OpeningScreen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from rich.console import RenderableType
-    from textual.app import ComposeResult
     from textual.driver import Driver
 
-    from inspector.session.protocol import GateLine
+    from inspector.events import GateLine
     from inspector.spec import TargetSpec
     from inspector.tui.screens.base import GoTo, MarksChosen, OpenScreen, OpenTarget, ScreenName
+    from inspector.tui.screens.result_pages import Measure
     from inspector.tui.screens.stream import StreamScreen
     from inspector.tui.session import Client, Connect, SessionView
 
@@ -58,29 +57,11 @@ REMEMBER_SECONDS = 5.0
 """Between two looks at whether the view is elsewhere: what a program that is killed can lose."""
 
 
-class OpeningScreen(Screen[int]):
-    """Header, loading picture and footer."""
-
-    AUTO_FOCUS = ""
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.quit", "quit", show=False, id="opening.quit")]
-
-    def __init__(self, model: str) -> None:
-        super().__init__()
-        self._model = model
-
-    def compose(self) -> ComposeResult:
-        """As the Stream screen begins."""
-        footer = FooterPane()
-        footer.show([("q", "quit")])
-        yield HeaderPane(self._model)
-        yield footer
-        yield LoadPane(self._model)
-
-
 class InspectorApp(App[int]):
     """dm-inspect."""
 
     TITLE = "dm-inspect"
+    COMMANDS = App.COMMANDS | {lambda: importlib.import_module("inspector.tui.places").Places}
     NOTIFICATION_TIMEOUT = NOTICE_SECONDS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", show=False, priority=True, id="app.quit"),
@@ -93,6 +74,7 @@ class InspectorApp(App[int]):
     CommandPalette SearchIcon { display: none; }
     ToastRack { dock: top; align: right top; margin: 1 1 0 0; }
     Toast { width: 46; max-width: 60%; padding: 0 1; margin: 0; }
+    Tooltip { max-width: 60; padding: 0 1; background: $panel; }
     * { scrollbar-size-vertical: 1; }
     """
 
@@ -215,7 +197,10 @@ class InspectorApp(App[int]):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._signalled, number)
 
-        self._watch_terminal()
+        if not self.is_headless:  # a terminal that goes away ends the view, whether or not a signal tells so
+            from inspector.tui.terminal_watch import watch
+
+            watch(getattr(self._driver, "fileno", None), loop, self.remember_view)
         self.set_interval(REMEMBER_SECONDS, self.remember_view)
 
     def get_driver_class(self) -> type[Driver]:
@@ -226,15 +211,6 @@ class InspectorApp(App[int]):
 
             return PatientDriver
         return found
-
-    def _watch_terminal(self) -> None:
-        """Leave when the terminal goes away, whether or not a signal tells so."""
-        if self.is_headless or not isinstance(fileno := getattr(self._driver, "fileno", None), int):
-            return
-        if os.isatty(fileno) and hasattr(select, "poll"):
-            from inspector.tui.terminal_watch import watch
-
-            watch(fileno, asyncio.get_running_loop(), self.remember_view)
 
     def remember_view(self) -> None:
         """Keep where the user is, for the next view; nothing is written if that is known."""
@@ -273,15 +249,18 @@ class InspectorApp(App[int]):
         yield SystemCommand("Save the screen as an SVG picture", "no key", self.action_screenshot)
         yield SystemCommand("Redraw the whole screen", "no key", self.action_redraw)
 
+    def action_switch(self) -> None:
+        """Another model, hook, suite, session or text, by name."""
+        from inspector.tui.places import switcher
+
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(switcher())
+
     async def on_open_screen(self, message: OpenScreen) -> None:
         """A screen asks for another one."""
-        await self._open_screen(message.name, message.ids)
+        await self.action_open_screen(message.name, message.ids)
 
-    async def action_open_screen(self, name: ScreenName) -> None:
-        """A key asks for a screen."""
-        await self._open_screen(name, ())
-
-    async def _open_screen(self, name: ScreenName, ids: Sequence[str]) -> None:
+    async def action_open_screen(self, name: ScreenName, ids: Sequence[str] = ()) -> None:
         """Show a screen over the Stream. Experiments and Jobs take each other's place.
 
         Args:
@@ -293,6 +272,8 @@ class InspectorApp(App[int]):
         if home is None:
             return
         match name:
+            case "experiments" if isinstance(self.screen, module.ExperimentsScreen):
+                self.screen.go_to(ids)
             case "results" if isinstance(self.screen, module.ResultsScreen):
                 self.screen.go_to(ids)
             case "results":
@@ -309,7 +290,10 @@ class InspectorApp(App[int]):
                 shown = type(self.screen).__name__
                 if shown != made.__name__:
                     swaps = shown in ("ExperimentsScreen", "JobsScreen")
-                    await (self.switch_screen if swaps else self.push_screen)(made(home))
+                    screen = made(home)
+                    await (self.switch_screen if swaps else self.push_screen)(screen)
+                    if ids:
+                        screen.go_to(ids)
 
     async def on_go_to(self, message: GoTo) -> None:
         """Show a token in the Stream."""
@@ -380,11 +364,10 @@ class InspectorApp(App[int]):
         self.exit(code, return_code=code, message=Text(said, no_wrap=True, overflow="ignore") if said else None)
 
     async def _cancel_and_leave(self) -> None:
-        from inspector.session.protocol import CancelJob
+        from inspector.tui.screens.questions import cancel_all
 
         if self.home is not None:
-            for job in reversed(self.home.session.unfinished):  # those that wait first, or each would begin in its turn
-                await self.home.call(CancelJob(job=job.id))
+            await cancel_all(self.home)
         self._go(0)
 
     @property
@@ -397,13 +380,35 @@ class InspectorApp(App[int]):
             return target_of(ready.target)
         return self.asked or TargetSpec(model=ready.model if ready is not None else self._model)
 
-    async def on_open_target(self, message: OpenTarget) -> None:
-        """Another session under this view: a new Stream in the place of this one. The session before goes on."""
-        if self.home is None or self.connect_to is None:
-            return
+    def on_measure(self, message: Measure) -> None:
+        """A claim lacks these experiments."""
+        from inspector.tui.places import measure
+
+        self.run_worker(measure(self, message.experiments), group="measure", exit_on_error=False)
+
+    def on_open_target(self, message: OpenTarget) -> None:
+        """A new Stream in the place of this one: on this session, if it holds the model and nobody else needs what it
+        has loaded, else on another, and then the one before goes on.
+        """
+        if self.home is not None and self.connect_to is not None:
+            from inspector.tui.places import open_target
+
+            self.run_worker(open_target(self, message.target, self.connect_to), group="open", exit_on_error=False)
+
+    def say(self, text: str, severity: Literal["information", "error"] = "information") -> None:
+        """A notice."""
+        self.notify(text, severity=severity, timeout=8 if severity == "error" else None, markup=False)
+
+    async def open(self, connect: Connect, asked: TargetSpec | None, model: str) -> None:
+        """A new Stream in the place of this one.
+
+        Args:
+            connect: to its session.
+            asked: what is looked at; None: a session that runs, which will say it.
+            model: its name.
+        """
         self.remember_view()
-        self.asked, self._model = message.target, message.target.model
-        self._connect = partial(self.connect_to, message.target)
+        self.asked, self._model, self._connect = asked, model, connect
         self._gate_failures = ()
         while self.screen is not self.home:
             await self.pop_screen()

@@ -12,6 +12,7 @@ from inspector.tui.lines import Line, left, spread
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from inspector.drawing.figures import Figure
     from inspector.store.results import Record
 
 TIME, SHORT_TIME = 18, 13
@@ -54,8 +55,23 @@ def _cells(first: str, look: str, texts: Sequence[str], looks: Sequence[str], si
     return [(first, look), *((left(text, size) + "  ", each) for text, size, each in cells if size)]
 
 
-def nothing_stored() -> list[Line]:
-    """In place of the entries."""
+def text_of(record: Record) -> str:
+    """What a filter looks at."""
+    return f"{record.id} {record.model} {record.hook_name} {kind(record)}"
+
+
+def name_of(figure: Figure) -> str:
+    """Of a kind of figure."""
+    name = type(figure).__name__.lower()
+    return {"dotgrid": "grid", "groupedbars": "bars", "tokentrace": "token trace"}.get(name, name)
+
+
+def nothing(*, read: bool, filtered: bool) -> list[Line]:
+    """In place of the entries: they are not read yet, none has the words of the filter, or there are none."""
+    if not read:
+        return [[], [("  reading the results …", "muted")]]
+    if filtered:
+        return [[], [("  no result has these words", "muted")]]
     return [
         [],
         [("  Nothing is measured yet.", "strong")],

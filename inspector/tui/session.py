@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from inspector.errors import ExitCode
-from inspector.events import JobInfo
+from inspector.events import GateLine, JobInfo
 from inspector.session.protocol import (
     Cancel,
     Failed,
-    GateLine,
     Generated,
     Jobs,
     JobTold,
@@ -58,6 +57,8 @@ class SessionView:
     """The session as this view knows it."""
 
     stage: Stage = "connecting"
+    id: str = ""
+    """Of the session; '' until it is known, and for one in this very process."""
     log_path: str = ""
     steps: tuple[LoadStep, ...] = ()
     ready: Ready | None = None
@@ -87,7 +88,7 @@ class SessionView:
         """
         match message:
             case Welcome():
-                return replace(self, stage="loading", log_path=message.log_path)
+                return replace(self, stage="loading", log_path=message.log_path, id=message.session)
             case LoadProgress():
                 return replace(self, stage="loading", steps=_with_step(self.steps, message, now))
             case Ready():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from inspector.errors import InspectorError, TargetError
 from inspector.events import Downloading, Loading
 from inspector.options import width_label
-from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, target_words
+from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec
 
 SITES: tuple[Site, ...] = ("resid", "mlp", "attn")
 
@@ -177,9 +177,9 @@ def opened(suites: Suites, refs: Sequence[SaeRef]) -> TargetSpec:
     return replace(suites.target, hook=hook, layers=None, saes=tuple(ref.sae_id for ref in refs))
 
 
-def open_command(suites: Suites, refs: Sequence[SaeRef]) -> str:
-    """What does the same from a shell."""
-    return shlex.join(["dm-inspect", *target_words(opened(suites, refs))])
+def whole(target: TargetSpec, hook: Hook) -> TargetSpec:
+    """The target with all SAEs of a hook, or of published ones those that `--l0` or its default picks per width."""
+    return replace(target, hook=hook.name, layers=None, layers_from=None, saes=(), widths=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,19 +57,18 @@ def is_gone(fileno: int) -> bool:
     return any(found & (select.POLLHUP | select.POLLERR) for _, found in poll.poll(0))
 
 
-def watch(fileno: int, loop: asyncio.AbstractEventLoop, last_words: Callable[[], None]) -> threading.Thread:
+def watch(fileno: object, loop: asyncio.AbstractEventLoop, last_words: Callable[[], None]) -> None:
     """End the process when the terminal hangs up.
 
     The thread sleeps in the kernel until then: no work, no wake-ups.
 
     Args:
-        fileno: of the terminal.
+        fileno: of the driver; what is no terminal is not watched.
         loop: of the app.
         last_words: called in the loop before the end, if the loop still runs.
     """
-    thread = threading.Thread(target=_wait, args=(fileno, loop, last_words), name="terminal-watch", daemon=True)
-    thread.start()
-    return thread
+    if isinstance(fileno, int) and os.isatty(fileno) and hasattr(select, "poll"):
+        threading.Thread(target=_wait, args=(fileno, loop, last_words), name="terminal-watch", daemon=True).start()
 
 
 def _wait(fileno: int, loop: asyncio.AbstractEventLoop, last_words: Callable[[], None]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from inspector.events import Downloading
+from inspector.events import Downloading, GateLine
 from inspector.session.loading import download_progress, gate_lines, ready_message
-from inspector.session.protocol import GateLine, LoadProgress
+from inspector.session.protocol import LoadProgress
 from inspector.sources.gate import GateCheck, GateReport
 
 if TYPE_CHECKING:

@@ -39,11 +39,12 @@ def result(experiment: str = "error-vector", fingerprint: str = "0123456789abcde
 
 def worst_result(n: int = 6, **changes: Any) -> dict[str, Any]:
     """Places of `n` tokens, the first hostile, the last without a share; as the experiment stores them."""
-    values = [float(n - i) for i in range(n)]
+    values: list[Any] = [float(n - i) for i in range(n)]
     tokens = [HOSTILE, "=1+1", " the", "\n", " import", " os", *[f" t{i}" for i in range(n)]][:n]
     kinds = ["code mark", "code mark", "word start", "newline", "word start", "word start", *["word start"] * n][:n]
     numbers = {"nonlinear": values, "linear": values[::-1], "total": values, "share": [0.5] * (n - 1) + [None],
                "fvu": [0.25] * n, "loss": [float(i % 3) for i in range(n)]}  # fmt: skip
+    places: dict[str, list[Any]]
     places = {"context": [i // 2 for i in range(n)], "position": [10 + i for i in range(n)],
               "token_id": list(range(n)), "token": tokens, "class": kinds, "train": [False] * n,
               "x_norm": [8.0] * n, **numbers}  # fmt: skip

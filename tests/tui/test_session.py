@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from inspector.events import JobInfo
+from inspector.events import GateLine, JobInfo
 from inspector.session.protocol import (
     Failed,
-    GateLine,
     GetJobs,
     Jobs,
     JobTold,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual.binding import Binding
 from textual.message import Message
@@ -24,6 +24,8 @@ from inspector.tui.lines import cut
 from inspector.tui.saved_state import write_export
 from inspector.tui.themes import palette_of
 from inspector.tui.widgets.bars import FooterPane, Hint, TitleBar
+from inspector.tui.widgets.entry import FilterLine
+from inspector.tui.widgets.scrolling import RowList
 from inspector.tui.widgets.session_panes import short_name, site_name
 
 if TYPE_CHECKING:
@@ -170,6 +172,13 @@ class ActionScreen(Screen[bool]):
         end_if_broken(event)
 
 
+def leave_saying(screen: Screen[Any], text: str) -> None:
+    """Leave a screen with a word that stays when the one below it has come up."""
+    below = screen.app.screen_stack[-2]
+    screen.dismiss()
+    below.call_later(partial(below.notify, text, markup=False))
+
+
 def end_if_broken(event: Worker.StateChanged) -> None:
     """End the program in order when a worker raised what it should not have."""
     error = event.worker.error
@@ -192,10 +201,47 @@ class SideScreen(ActionScreen):
     SideScreen { layers: base; }
     """
 
+    typed = ""
+    """Into the filter."""
+
     def compose(self) -> ComposeResult:
-        """Title and keys; subclasses add their panes."""
+        """Title, keys and, hidden, the filter; subclasses add their panes."""
         yield TitleBar()
         yield FooterPane()
+        yield FilterLine()
+
+    # ---- a list that is narrowed as words are typed -----------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Type words."""
+        self.query_one(FilterLine).open()
+
+    def matches(self, text: str) -> bool:
+        """Whether an entry of the list has all words of the filter, capitals or not."""
+        folded = text.casefold()
+        return all(word in folded for word in self.typed.casefold().split())
+
+    def filtered(self) -> None:
+        """Draw the list again: the words are others."""
+
+    def unfilter(self) -> bool:
+        """Let the filter go; False if there is none."""
+        line = self.query_one(FilterLine)
+        if not line.value:
+            return False
+        line.action_leave(keep=False)
+        return True
+
+    def on_filter_line_filtered(self, message: FilterLine.Filtered) -> None:
+        """Other words."""
+        message.stop()
+        self.typed = message.text
+        self.filtered()
+
+    def on_filter_line_left(self, message: FilterLine.Left) -> None:
+        """The keys are the list's again."""
+        message.stop()
+        self.query_one(RowList).focus()
 
     @property
     def palette(self) -> TokenPalette:
@@ -240,8 +286,9 @@ class SideScreen(ActionScreen):
         return (self.focused.id if self.focused is not None else "") or ""
 
     def action_back(self) -> None:
-        """To the screen below."""
-        self.dismiss()
+        """All of the list again; from there to the screen below."""
+        if not self.unfilter():
+            self.dismiss()
 
 
 class SessionScreen(SideScreen):

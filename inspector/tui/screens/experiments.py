@@ -36,6 +36,7 @@ ACTIONS = actions_of(
     "experiments",
     ("mark", "space", "mark", "Mark it, to run several together", "mark"),
     ("mark-all", "a", "mark_all", "Mark all, or none", "all"),
+    ("filter", "/", "filter", "Only those with these words", "filter"),
     ("open", "enter", "open", "Parameters, then start", "parameters"),
     ("start", "s", "start", "Start with the defaults", "start"),
     ("cancel", "x", "cancel", "Cancel the running job", "cancel job"),
@@ -88,9 +89,14 @@ class ExperimentsScreen(SessionScreen):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
+        self.known: list[Experiment] = []
+        """All, in the paper's order."""
         self.experiments: list[Experiment] = []
+        """Those with the words of the filter."""
         self.marks: list[str] = []
         """Ids, in the order in which they were marked."""
+        self._wanted: tuple[str, ...] = ()
+        """Where the cursor goes when there is a list."""
         self._loading = True
         self._problem = ""
         """Why there is no list."""
@@ -144,8 +150,9 @@ class ExperimentsScreen(SessionScreen):
             self.show_all()
             return
         self._loading, self._problem = False, ""
-        self.experiments = experiment_list.in_paper_order(found)
-        self.show_all()
+        self.known = experiment_list.in_paper_order(found)
+        self.filtered()
+        self.go_to(self._wanted)
         await self._estimate()
 
     async def _estimate(self) -> None:
@@ -155,7 +162,7 @@ class ExperimentsScreen(SessionScreen):
         self._asked = self._estimates is None
         self._n_done = sum(job.state == "done" for job in self.session.jobs)
         self.show_all()
-        answer = await self.link.call(GetCosts(experiments=[each.id for each in self.experiments]))
+        answer = await self.link.call(GetCosts(experiments=[each.id for each in self.known]))
         self._asked = False
         if isinstance(answer, Costs):
             self._estimates = answer
@@ -221,7 +228,7 @@ class ExperimentsScreen(SessionScreen):
     @property
     def chosen(self) -> list[Experiment]:
         """The marked ones, in the paper's order; with none marked, the one under the cursor."""
-        marked = [each for each in self.experiments if each.id in self.marks]
+        marked = [each for each in self.known if each.id in self.marks]
         return marked or ([self.experiment] if self.experiment is not None else [])
 
     def show_all(self) -> None:
@@ -231,7 +238,16 @@ class ExperimentsScreen(SessionScreen):
         self.show_text()
         self.show_queue()
         self.show_command()
-        ids = ["mark", "open", "start", *(["cancel"] if self.session.unfinished else []), "results", "jobs", "copy"]
+        ids = [
+            "mark",
+            "open",
+            "start",
+            "filter",
+            *(["cancel"] if self.session.unfinished else []),
+            "results",
+            "jobs",
+            "copy",
+        ]
         self.show_keys(*ids, "back")
 
     def show_title(self) -> None:
@@ -247,7 +263,7 @@ class ExperimentsScreen(SessionScreen):
         if self._problem:
             empty = ([], [("  the experiments cannot be listed", "error")], [(f"  {self._problem}", "")])
         elif not self._loading:
-            empty = ([], [("  there is no experiment", "muted")])
+            empty = ([], [("  no experiment has these words" if self.known else "  there is no experiment", "muted")])
         self.query_one(RowList).show(
             len(self.experiments),
             lambda index, width: experiment_list.row(
@@ -315,6 +331,19 @@ class ExperimentsScreen(SessionScreen):
         self.show_text()
         self.show_command()
         self._ask_cost_soon()
+
+    def filtered(self) -> None:
+        """Other experiments."""
+        self.experiments = [each for each in self.known if self.matches(f"{each.id} {each.title} {each.reference}")]
+        self.show_all()
+
+    def go_to(self, ids: Sequence[str]) -> None:
+        """Put the cursor on the first of these, as soon as it is listed."""
+        self._wanted = tuple(ids)
+        at = next((at for at, each in enumerate(self.experiments) if each.id in self._wanted), None)
+        if at is not None:
+            self._wanted = ()
+            self.query_one(RowList).move_to(at)
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         """Enter."""

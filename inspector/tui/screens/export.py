@@ -25,7 +25,7 @@ from textual.worker import Worker
 from inspector.disk.folders import child_environment
 from inspector.drawing.safe_text import visible
 from inspector.tui.lines import Line, left
-from inspector.tui.screens.base import end_if_broken
+from inspector.tui.screens.base import end_if_broken, leave_saying
 from inspector.tui.widgets.scrolling import RowList
 
 if TYPE_CHECKING:
@@ -233,8 +233,7 @@ class ExportScreen(ModalScreen[None]):
                 self.query_one("#export-keys", Static).update(visible(problem))
                 return
         written = planned[0].path if len(planned) == 1 else f"{len(planned)} files in {planned[0].path.parent}"
-        self.app.notify(f"Wrote {visible(str(written))}", markup=False)
-        self.dismiss()
+        leave_saying(self, f"Wrote {visible(str(written))}")
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A worker that broke is a bug."""

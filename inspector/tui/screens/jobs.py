@@ -28,6 +28,7 @@ ACTIONS = actions_of(
     ("cancel", "x", "cancel", "Cancel this job", "cancel"),
     ("resume", "r", "resume", "Resume from its checkpoints", "resume"),
     ("copy", "y", "copy", "Copy its command", "copy command"),
+    ("filter", "/", "filter", "Only those with these words", "filter"),
     ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
     ("pane", "tab shift+tab", "pane", "Between list and log", "pane"),
     ("help", "?", "help", "Help for the jobs", "help"),
@@ -109,7 +110,18 @@ class JobsScreen(SessionScreen):
     @property
     def job(self) -> JobInfo | None:
         """The one under the cursor."""
-        return self.session.job(self._selected) or (self.session.jobs[0] if self.session.jobs else None)
+        jobs = self.jobs
+        return next((job for job in jobs if job.id == self._selected), jobs[0] if jobs else None)
+
+    @property
+    def jobs(self) -> list[JobInfo]:
+        """Those with the words of the filter, newest first."""
+        return [job for job in self.session.jobs if self.matches(f"{job.state} {job.id} {job.command}")]
+
+    def filtered(self) -> None:
+        """Other jobs."""
+        self.show_all()
+        self.ask_log()
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
@@ -134,13 +146,15 @@ class JobsScreen(SessionScreen):
     def show_all(self) -> None:
         """List, job, titles, footer."""
         session = self.session
-        jobs = session.jobs
-        counted = f"{len(jobs)} jobs" if len(jobs) != 1 else "1 job"
-        told = f"   {counted}, {len(session.unfinished)} unfinished" if jobs else ""
+        jobs, every = self.jobs, session.jobs
+        counted = f"{len(every)} jobs" if len(every) != 1 else "1 job"
+        told = f"   {counted}, {len(session.unfinished)} unfinished" if every else ""
         self.show_head(("  jobs", "strong"), (told, ""), end=self.target_text())
         empty = EMPTY if session.ready is not None else WAITING
-        if session.stage in ("failed", "lost") and not jobs:
+        if session.stage in ("failed", "lost") and not every:
             empty = NO_SESSION_LINES
+        if self.typed:
+            empty = ([], [("no job has these words", "muted")])
         now = self.now()
         at = next((index for index, job in enumerate(jobs) if job.id == self._selected), 0)
         self.query_one(RowList).show(
@@ -151,9 +165,9 @@ class JobsScreen(SessionScreen):
 
     def _hint_ids(self) -> list[str]:
         job = self.job
-        ids = ["pane", "experiments", "back"]
+        ids = ["pane", "filter", "experiments", "back"]
         if job is None:
-            return ids[1:]
+            return ids[2:]
         if job.state in ("queued", "running"):
             return ["cancel", "copy", *ids]
         first = "open" if job.results else ""
@@ -204,7 +218,7 @@ class JobsScreen(SessionScreen):
     def on_row_list_moved(self, message: RowList.Moved) -> None:
         """Another job."""
         message.stop()
-        jobs = self.session.jobs
+        jobs = self.jobs
         if message.row < len(jobs):
             self._selected = jobs[message.row].id
             self.query_one("#jobs-log", LinesView).show_made(lambda _: [], keep_place=False)
@@ -212,6 +226,11 @@ class JobsScreen(SessionScreen):
             self.ask_log()
 
     # ---- keys -------------------------------------------------------------------------------------------------------
+
+    def go_to(self, ids: Sequence[str]) -> None:
+        """Put the cursor on the first of these jobs."""
+        self._selected = ids[0]
+        self.show_all()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         """Enter."""

@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
+from inspector.session.protocol import CancelJob
 from inspector.spec import DEFAULT_TARGET, command_words
 from inspector.store.notes import Notes
 from inspector.tui.job_lines import duration, name_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from inspector.events import JobInfo
     from inspector.store.notes import Subject
-    from inspector.tui.session import SessionView
+    from inspector.tui.session import Link, SessionView
 
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 8
@@ -146,6 +147,12 @@ def question_lines(jobs: Sequence[JobInfo], *, survives: bool) -> list[Line]:
             [("Enter", "key"), ("  leave, the job stops", "")],
         ]
     return [*lines, [("Esc", "key"), ("    stay", "")]]
+
+
+async def cancel_all(link: Link) -> None:
+    """Cancel every job that is not done: those that wait first, or each would begin in its turn."""
+    for job in reversed(link.session.unfinished):
+        await link.call(CancelJob(job=job.id))
 
 
 def farewell(session: SessionView, *, survives: bool) -> str:

@@ -18,20 +18,11 @@ from textual.widget import Widget
 from inspector.disk.folders import RESULTS
 from inspector.drawing.safe_text import visible
 from inspector.errors import DataError
-from inspector.reports.result import (
-    Opened,
-    Shelf,
-    fact_lines,
-    figure_lines,
-    open_result,
-    read_newest,
-    reading,
-)
+from inspector.reports.result import Opened, Shelf, fact_lines, figure_lines, open_result, read_newest, reading
 from inspector.store.notes import of_result
 from inspector.store.results import Record, list_results
 from inspector.tui import result_list
 from inspector.tui.actions import actions_of, help_rows
-from inspector.tui.lines import Line
 from inspector.tui.screens.base import SideScreen, toggle
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.screens.result_pages import ClaimsScreen, CompareScreen
@@ -49,6 +40,7 @@ ACTIONS = actions_of(
     "results",
     ("figure-next", "] right l", "figure(1)", "Next figure", "figure"),
     ("figure-back", "[ left h", "figure(-1)", "Previous figure"),
+    ("filter", "/", "filter", "Only those with these words", "filter"),
     ("mark", "space", "mark", "Mark this result, or not any more", "mark"),
     ("compare", "c", "compare", "Compare the two marked results", "compare"),
     ("export", "x", "export", "Export this or the marked", "export"),
@@ -62,6 +54,7 @@ ACTIONS = actions_of(
     ("back", "escape q r", "back", "Back to the stream", "back"),
 )  # fmt: skip
 
+KEYS = (("↑↓", "result"), "figure-next", "filter", "mark", "compare", "export", "copy", "claims", "large", "pane")
 MOVES = (
     ("↑ ↓ k j", "the next result; in a figure or text, a line"),
     ("PgUp PgDn { }", "a page"),
@@ -186,10 +179,11 @@ class ResultsScreen(SideScreen):
         """The list is there, or has changed; the cursor stays on its result."""
         before = self.record
         first = self.shelf is None
-        known = {record.id for record in self.records}
+        known = {record.id for record in self.stored}
         self.shelf = message.shelf
+        stored = [record.id for record in message.shelf.listing.records]
         now = {record.id: number for number, record in enumerate(self.records)}
-        self.marks = [each for each in self.marks if each in now]
+        self.marks = [each for each in self.marks if each in stored]
         cursor = now.get(before.id) if before is not None else None
         wanted = [each for each in self.wanted_ids if each in now]
         if wanted:
@@ -197,7 +191,7 @@ class ResultsScreen(SideScreen):
             self.wanted_ids = ()
         for problem in self.shelf.listing.problems if first else ():
             self.notify(problem, severity="warning", markup=False)
-        fresh = [each for each in now if each not in known]
+        fresh = [each for each in stored if each not in known]
         if not first and fresh:
             self.notify(f"New: {', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}", timeout=4, markup=False)
         self.arrange_panes()
@@ -218,9 +212,14 @@ class ResultsScreen(SideScreen):
         return self.query_one(RowList)
 
     @property
-    def records(self) -> tuple[Record, ...]:
-        """What is listed, newest first."""
+    def stored(self) -> tuple[Record, ...]:
+        """All that are stored, newest first."""
         return self.shelf.listing.records if self.shelf is not None else ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Those with the words of the filter."""
+        return tuple(each for each in self.stored if self.matches(result_list.text_of(each)))
 
     @property
     def record(self) -> Record | None:
@@ -231,8 +230,16 @@ class ResultsScreen(SideScreen):
     @property
     def chosen(self) -> list[Record]:
         """The marked ones, else the one under the cursor."""
-        marked = [record for each in self.marks for record in self.records if record.id == each]
-        return marked or ([self.record] if self.record is not None else [])
+        return self._named(self.marks) or ([self.record] if self.record is not None else [])
+
+    def _named(self, ids: Sequence[str]) -> list[Record]:
+        return [record for each in ids for record in self.stored if record.id == each]
+
+    def filtered(self) -> None:
+        """Other results."""
+        self.arrange_panes()
+        self.show_list(0)
+        self.show_result()
 
     # ---- what is drawn ----------------------------------------------------------------------------------------------
 
@@ -241,14 +248,10 @@ class ResultsScreen(SideScreen):
         width, height = self.app.size
         wide = width >= WIDE
         count = len(self.records)
-        show = {
-            "results-list": not (self._large and count),
-            "results-panes": count > 0,
-            "results-left": wide or self._beside == "figure",
-            "results-right": wide or self._beside == "facts",
-        }
-        for name, shown in show.items():
-            self.query_one(f"#{name}").display = shown
+        self.rows.display = not (self._large and count)
+        self.query_one("#results-panes").display = count > 0
+        for name, beside in (("left", "figure"), ("right", "facts")):
+            self.query_one(f"#results-{name}").display = wide or self._beside == beside
         self.rows.styles.height = result_list.list_height(count, height) if count else "1fr"
         self.query_one("#results-right").styles.margin = (0, 0, 0, 1 if wide else 0)
         self.show_titles()
@@ -261,31 +264,23 @@ class ResultsScreen(SideScreen):
         title, place = "figure", ""
         if self.opened is not None and self.opened.figures:
             number = self._index(self.opened)
-            title = visible(type(self.opened.figures[number]).__name__.lower())
-            title = {"dotgrid": "grid", "groupedbars": "bars", "tokentrace": "token trace"}.get(title, title)
+            title = result_list.name_of(self.opened.figures[number])
             place = f"{number + 1} of {len(self.opened.figures)}"
         self.query_one("#figure-title", TitleBar).show(title, place, focused == "figure")
         name = self.opened.record.id if self.opened is not None else ""
         self.query_one("#facts-title", TitleBar).show("about it", visible(name or " "), focused == "facts")
-        keys = (("↑↓", "result"), "figure-next", "mark", "compare", "export", "copy", "claims", "large", "pane")
-        self.show_keys(*(keys if self.records else ()), last=("?", "help") if self.records else ("Esc", "back"))
+        self.show_keys(*(KEYS if self.records else ()), last=("?", "help") if self.records else ("Esc", "back"))
 
     def show_list(self, cursor: int | None = None) -> None:
         """The list."""
         records = self.records
-        empty: list[Line] = []
-        if self.shelf is None:
-            empty = [[], [("  reading the results …", "muted")]]
-        elif not records:
-            empty = result_list.nothing_stored()
         short = self.app.size.width < WIDE
-
         self.rows.show(
             len(records),
             lambda number, width: result_list.row(records, number, records[number].id in self.marks, short, width),
             cursor=cursor,
             head=lambda width: result_list.head(records, short, width),
-            empty=empty,
+            empty=result_list.nothing(read=self.shelf is not None, filtered=bool(self.typed)),
         )
 
     def show_result(self) -> None:
@@ -415,7 +410,7 @@ class ResultsScreen(SideScreen):
         ids = list(self.marks[-2:])
         if len(ids) == 1 and self.record is not None and self.record.id != ids[0]:
             ids.append(self.record.id)
-        found = [record for each in ids for record in self.records if record.id == each]
+        found = self._named(ids)
         if len(found) != 2 or self.shelf is None:
             self.notify("Mark two results with Space, then press c.", timeout=4)
             return
@@ -446,5 +441,5 @@ class ResultsScreen(SideScreen):
         """One step back: from the large figure, from the screen."""
         if self._large and self.records:
             self.action_large()
-        else:
+        elif not self.unfilter():
             self.dismiss()

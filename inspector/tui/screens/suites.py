@@ -13,10 +13,10 @@ from textual.worker import get_current_worker
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError, TargetError
 from inspector.sources.built_in import DEMO, SMOLLM2, suite_folder, weights_of
-from inspector.spec import TargetSpec
+from inspector.spec import TargetSpec, command_words, target_words
 from inspector.tui.actions import actions_of, help_rows
 from inspector.tui.lines import Line, left, wrapped
-from inspector.tui.screens.base import OpenTarget, SideScreen
+from inspector.tui.screens.base import OpenTarget, SideScreen, leave_saying
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.suite_list import (
     Fetching,
@@ -27,11 +27,11 @@ from inspector.tui.suite_list import (
     first_hook,
     l0_text,
     nearest_l0,
-    open_command,
     opened,
     read_suites,
     size_text,
     total_text,
+    whole,
 )
 from inspector.tui.widgets.line_pane import LinePane
 from inspector.tui.widgets.scrolling import GridPane, RowList
@@ -50,7 +50,8 @@ ACTIONS = actions_of(
     ("row", "w", "row", "Choose every L0 of this width, or none", "width"),
     ("nearest", "n", "nearest", "Choose of each width the L0 nearest to this one's", "nearest L0"),
     ("all", "a", "all", "Choose every SAE of this hook, or none", "all"),
-    ("open", "enter o", "open", "Open the chosen SAEs, or this one", "open"),
+    ("open", "enter o", "open", "Open the chosen SAEs, or the whole hook", "open"),
+    ("filter", "/", "filter", "Only the hooks with these words", "filter"),
     ("download", "d", "download", "Download what is chosen and not on disk", "download"),
     ("stop", "x", "stop", "Stop the download; what has arrived is kept"),
     ("copy", "y", "copy", "Copy the command that opens them", "copy command"),
@@ -76,8 +77,9 @@ HELP = PaneHelp(
         "width, with their nominal L0s.",
         "● is loaded in this session, * is on disk, ■ is chosen. ? is an L0 or width that only the SAE's own "
         "configuration says, and that is not on disk.",
-        "Enter opens what is chosen in a session of its own: another set of SAEs is another session, and the one "
-        "before goes on for as long as it would without a view.",
+        "Enter opens what is chosen, or with nothing chosen the whole hook. The session stays and keeps its model if "
+        "the model is the same and no job and no other view needs what it has loaded; else another session is started, "
+        "and the one before goes on for as long as it would without a view. S shows what each holds, and ends it.",
         "d downloads what is chosen and missing into the Hugging Face cache, one file after the other; x stops, and "
         "the next d goes on where it stopped. What is opened is downloaded as well, if it is not there.",
         "b opens SmolLM2-135M, a real model with SAEs that this project trained, and from there the small demo.",
@@ -191,8 +193,9 @@ class SuitesScreen(SideScreen):
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
-        """All hooks that have SAEs."""
-        return self.suites.hooks if self.suites is not None else ()
+        """Those that have SAEs, and the words of the filter."""
+        found = self.suites.hooks if self.suites is not None else ()
+        return tuple(hook for hook in found if self.matches(f"layer {hook.layer} {hook.site} {hook.name}"))
 
     @property
     def hook(self) -> Hook | None:
@@ -226,10 +229,10 @@ class SuitesScreen(SideScreen):
         self.grid.show(self.hook, self.chosen, self._loaded)
         self.show_about()
         model = visible(self._target.model)
-        total = f"{len(self.suites.refs):,} SAEs of {len(self.hooks)} hooks" if self.suites is not None else ""
+        total = f"{len(self.suites.refs):,} SAEs of {len(self.suites.hooks)} hooks" if self.suites is not None else ""
         self.show_head((f"  suites of {model}", ""), end=total)
         known = self.suites is not None
-        keys = (("↑↓←→", "SAE"), "open", "choose", "nearest", "row", "download", "built-in", "copy", "pane")
+        keys = (("↑↓←→", "SAE"), "open", "choose", "filter", "nearest", "row", "download", "built-in", "copy", "pane")
         self.show_keys(*(keys if known else ()), last=("?", "help") if known else ("Esc", "back"))
 
     def show_about(self) -> None:
@@ -256,7 +259,7 @@ class SuitesScreen(SideScreen):
         if self.chosen:
             lines.append([("■ ", "accent"), (total_text(self.chosen.values()), "")])
         else:
-            lines.append([("nothing chosen: Enter opens this one, Space chooses it", "muted")])
+            lines.append([("nothing chosen: Enter opens the whole hook, Space chooses this one", "muted")])
         lines.append(_fetch_line(self.fetching) if self.fetching is not None else [])
         if self.fetch_problem and self.fetching is None:
             lines[-1:] = wrapped(visible(self.fetch_problem), self.size.width - 2, "error", least=20)
@@ -270,9 +273,9 @@ class SuitesScreen(SideScreen):
         self.show_grid()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        """Enter on a hook goes to its SAEs."""
+        """Enter on a hook."""
         message.stop()
-        self.grid.focus()
+        self.action_open()
 
     def on_grid_pane_moved(self, message: GridPane.Moved) -> None:
         """Another SAE."""
@@ -339,11 +342,16 @@ class SuitesScreen(SideScreen):
     # ---- opening and downloading ------------------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        """A session with what is chosen, in place of this one."""
-        if self.suites is None or not self.wanted:
-            return
-        self.post_message(OpenTarget(opened(self.suites, self.wanted)))
-        self.dismiss()
+        """What is chosen, or the whole hook, in place of what is looked at."""
+        target = self._to_open()
+        if target is not None:
+            self.post_message(OpenTarget(target))
+            self.dismiss()
+
+    def _to_open(self) -> TargetSpec | None:
+        if self.suites is None or self.hook is None:
+            return None
+        return opened(self.suites, list(self.chosen.values())) if self.chosen else whole(self._target, self.hook)
 
     def action_download(self) -> None:
         """Fetch what is missing of what is chosen."""
@@ -387,8 +395,9 @@ class SuitesScreen(SideScreen):
 
     def action_copy(self) -> None:
         """The command that opens them."""
-        if self.suites is not None and self.wanted:
-            self.copy_command(open_command(self.suites, self.wanted))
+        target = self._to_open()
+        if target is not None:
+            self.copy_command(command_words(target_words(target)))
 
     def action_copy_download(self) -> None:
         """The commands that download them."""
@@ -398,11 +407,18 @@ class SuitesScreen(SideScreen):
         else:
             self.notify("All of it is on disk.", timeout=3)
 
+    def filtered(self) -> None:
+        """Other hooks."""
+        self.show_all(0)
+
     def action_back(self) -> None:
         """To the stream; a download ends with the screen, and says so."""
-        if self.fetching is not None:
-            self.app.notify("The download was stopped. What has arrived is kept; d goes on with it.", timeout=5)
-        self.dismiss()
+        if self.unfilter():
+            return
+        if self.fetching is None:
+            self.dismiss()
+        else:
+            leave_saying(self, "The download was stopped. What has arrived is kept; d goes on with it.")
 
 
 def _fetch_line(told: Fetching) -> Line:

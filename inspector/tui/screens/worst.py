@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.message import Message
-from textual.widgets import Input
 
 from inspector.disk.folders import RESULTS
 from inspector.drawing.safe_text import visible
@@ -39,6 +38,7 @@ from inspector.tui.lines import Line, wrapped
 from inspector.tui.screens.base import GoTo, SessionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.widgets.bars import TitleBar
+from inspector.tui.widgets.entry import FilterLine
 from inspector.tui.widgets.line_pane import LinePane
 from inspector.tui.widgets.scrolling import RowList
 from inspector.tui.worst_list import ABOUT, about_lines, group_name, head_line, row_line
@@ -105,7 +105,6 @@ class WorstScreen(SessionScreen):
     DEFAULT_CSS = f"""
     #worst-rows {{ height: 1fr; }}
     #worst-about {{ height: {ABOUT}; padding: 0 1; }}
-    #worst-filter {{ height: 1; border: none; padding: 0 1; background: $surface; display: none; }}
     """
 
     @dataclass
@@ -129,8 +128,6 @@ class WorstScreen(SessionScreen):
         """What is shown; None: nothing is."""
         self.problem = ""
         self.group = GROUPS[0]
-        self.words = ""
-        """What is filtered by."""
         self.order: list[int] = []
         """Numbers of the rows, as they are shown."""
         self._rows: Mapping[str, Listing] = {}
@@ -148,9 +145,6 @@ class WorstScreen(SessionScreen):
         yield TitleBar(id="worst-title")
         yield RowList(id="worst-rows")
         yield LinePane(id="worst-about")
-        field = Input(compact=True, id="worst-filter", placeholder="part of a token or a class")
-        field.cursor_blink = False  # a blink is 2.6 kB each second over a line that may be slow
-        yield field
 
     def on_mount(self) -> None:
         """Paint, then read."""
@@ -222,11 +216,11 @@ class WorstScreen(SessionScreen):
         shown = self.shown
         if shown is None:
             self.order = []
-        elif self.group == "token" and self.group not in self._sorted and not self.words:
+        elif self.group == "token" and self.group not in self._sorted and not self.typed:
             self.order = list(range(len(shown)))  # as the result has them: those seen often enough first
         else:
             by, descending = self.sorting
-            self.order = shown.order(by, descending=descending, words=self.words)
+            self.order = shown.order(by, descending=descending, words=self.typed)
 
     def show_all(self, cursor: int | None = None) -> None:
         """Everything."""
@@ -238,8 +232,8 @@ class WorstScreen(SessionScreen):
         title, told = group_name(self.group), ""
         if self.stored is not None and shown is not None:
             told = said(self.stored.result, shown)  # type: ignore[arg-type]
-            if self.words:
-                told = f"{len(self.order):,} with '{visible(self.words)}' of {told}"
+            if self.typed:
+                told = f"{len(self.order):,} with '{visible(self.typed)}' of {told}"
         self.query_one("#worst-title", TitleBar).show(title, told)
 
         def row(number: int, width: int) -> Line:
@@ -265,7 +259,7 @@ class WorstScreen(SessionScreen):
         if self.problem:
             return [[], *wrapped(visible(self.problem), width, "error")]
         if self.stored is not None:
-            why = f"no token or class has '{visible(self.words)}' in it" if self.words else "there are none"
+            why = f"no token or class has '{visible(self.typed)}' in it" if self.typed else "there are none"
             return [[], [(f"  {why}", "muted")]]
         if job is not None and job.state in ("queued", "running"):
             return [[], job_lines.row(job, width, self.now()), [], [("  it goes on when you leave", "muted")]]
@@ -313,7 +307,8 @@ class WorstScreen(SessionScreen):
         elif self.group == "class":
             words = str(shown.columns["class"][self.order[message.row]])
             self.group = "outlier" if words == "outlier" else "place"
-            self._filter_by("" if words in ("all", "outlier") else words)
+            self.query_one(FilterLine).fill("" if words in ("all", "outlier") else words)
+            self.filtered()
 
     def action_sort(self, step: int) -> None:
         """By another column."""
@@ -341,39 +336,10 @@ class WorstScreen(SessionScreen):
             self._arrange()
             self.show_all(cursor=0)
 
-    def action_filter(self) -> None:
-        """Type a part of a token or class; the rows follow."""
-        field = self.query_one("#worst-filter", Input)
-        field.value, field.display = self.words, True
-        field.focus()
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """As it is typed."""
-        event.stop()
-        if event.input.display:
-            self._filter_by(event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the rows that are left."""
-        event.stop()
-        self._leave_filter()
-
-    def _leave_filter(self) -> None:
-        self.query_one("#worst-filter").display = False
-        self.rows.focus()
-
-    def _filter_by(self, words: str) -> None:
-        self.words = words
+    def filtered(self) -> None:
+        """Other rows."""
         self._arrange()
         self.show_all(cursor=0)
-
-    def action_back(self) -> None:
-        """One step back: from the filter, from the screen."""
-        if self.words or self.query_one("#worst-filter").display:
-            self._leave_filter()
-            self._filter_by("")
-        else:
-            self.dismiss()
 
     def request(self) -> Request:
         """What measures it."""

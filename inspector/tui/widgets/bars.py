@@ -7,35 +7,56 @@ use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+
+from textual.keys import _character_to_key
 
 from inspector.drawing.safe_text import visible
+from inspector.tui.glossary import click
 from inspector.tui.job_lines import indicator
 from inspector.tui.lines import Line, cut, spread, width_of
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from textual.screen import Screen
 
-    from inspector.events import JobInfo
-    from inspector.session.protocol import GateLine
+    from inspector.events import GateLine, JobInfo
 
 Hint = tuple[str, str]
 """Keys and what they do: ('m', 'mode')."""
 
 
+ARROWS = {"↑": "up", "↓": "down", "←": "left", "→": "right", "Esc": "escape"}
+_KEY = re.compile("Esc|Enter|Tab|Space|.")
+
+
 def hint_line(hints: Sequence[Hint], last: Hint, width: int) -> Line:
-    """As many hints as fit, from the first on, and always the last."""
-    tail: Line = [(last[0], "key"), (f" {last[1]}", "muted")]
+    """As many hints as fit, from the first on, and always the last. A click on one is its key."""
+    tail = _hint(*last)
     line: Line = []
     for keys, what in hints:
-        piece: Line = [(keys, "key"), (f" {what}", "muted"), ("   ", "")]
+        piece: Line = [*_hint(keys, what), ("   ", "")]
         if width_of(line) + width_of(piece) + width_of(tail) > width:
             break
         line += piece
     return [*line, *tail]
+
+
+def _hint(keys: str, what: str) -> Line:
+    """Each key of '[ ]' or '↑↓' is clicked for itself, the word for the first; a range such as 1-9 for none."""
+    if re.fullmatch(r"\d-\d", keys):
+        return [(keys, "key"), (f" {what}", "muted")]
+    pieces: Line = [(key, f"key {pressed(key)}" if key != " " else "") for key in _KEY.findall(keys)]
+    return [*pieces, (f" {what}", f"muted {pressed(_KEY.findall(keys)[0])}")]
+
+
+def pressed(key: str) -> str:
+    """The word for a piece's look that presses a key, as a footer writes it, where it is clicked."""
+    name = ARROWS.get(key) or (key.lower() if len(key) > 1 else _character_to_key(key))
+    return click(f"app.simulate_key({name!r})")
 
 
 class FooterPane(LinePane):
@@ -44,6 +65,12 @@ class FooterPane(LinePane):
     DEFAULT_CSS = """
     FooterPane { height: 1; dock: bottom; background: $panel; padding: 0 1; }
     """
+
+    def tip(self, meta: Mapping[str, Any]) -> str:
+        """What the key below the mouse does, in the words of the help."""
+        found = re.search(r"simulate_key\('(\w+)'\)", str(meta.get("@click", "")))
+        active = self.screen.active_bindings.get(found[1]) if found is not None else None
+        return active.binding.description if active is not None else ""
 
     def show(self, hints: Sequence[Hint], last: Hint = ("?", "help")) -> None:
         """Draw these."""

@@ -101,6 +101,54 @@ class CommandBar(Horizontal):
             self.post_message(self.Closed())
 
 
+class FilterLine(Input):
+    """Words that narrow a list while they are typed; hidden until it is opened. Enter keeps them, Escape lets them go.
+
+    Posts `Filtered` with every change, and `Left` when the list should have the keys again.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave(False)", "without a filter", show=False),
+        Binding("enter,down,up,tab", "leave(True)", "to the list", show=False),
+    ]
+    DEFAULT_CSS = """
+    FilterLine { height: 1; dock: bottom; display: none; border: none; padding: 0 1; background: $surface; }
+    FilterLine:focus { border: none; background-tint: $foreground 0%; }
+    """
+
+    @dataclass
+    class Filtered(Message):
+        """Other words."""
+
+        text: str
+
+    class Left(Message):
+        """The list has the keys again."""
+
+    def __init__(self) -> None:
+        super().__init__(compact=True, placeholder="words to look for · Enter keeps them · Esc shows all")
+        self.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
+
+    def open(self) -> None:
+        """Show it."""
+        self.display = True
+        self.focus()
+
+    def fill(self, text: str) -> None:
+        """Narrow the list by this; the list keeps the keys."""
+        self.value, self.display = text, bool(text)
+
+    def action_leave(self, keep: bool) -> None:
+        """Back to the list."""
+        self.fill(self.value if keep else "")
+        self.post_message(self.Left())
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrow the list at once."""
+        event.stop()
+        self.post_message(self.Filtered(event.value))
+
+
 LONGEST = 200
 """Characters of a value."""
 

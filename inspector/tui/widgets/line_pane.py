@@ -9,12 +9,14 @@ every widget before the first paint: with twenty looks in a dozen panes that too
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
+from textual.content import Content
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -24,9 +26,10 @@ from inspector.drawing.palette import N_SERIES
 from inspector.tui.lines import Line, cut_line, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from textual import events
+    from textual.visual import VisualType
 
 LOOKS: dict[str, tuple[str, str, bool]] = {
     "muted": ("foreground-muted", "", False),
@@ -64,6 +67,10 @@ class Styled(Widget):
                     style += self._of_theme(*LOOKS[word], with_ground=place == 0)
                 elif word.startswith("link="):
                     style += Style(link=word.removeprefix("link="))
+                elif word.startswith("click="):
+                    style += Style.from_meta({"@click": unquote(word.removeprefix("click="))})
+                elif word.startswith("tip="):
+                    style += Style.from_meta({"tip": unquote(word.removeprefix("tip="))})
                 else:
                     style += Style.parse(word)
             self._looks[name] = style
@@ -80,6 +87,20 @@ class Styled(Widget):
             bgcolor=below.rich_color if ground and with_ground else None,
             bold=bold or None,
         )
+
+    @property
+    def tooltip(self) -> VisualType | None:
+        """What Textual shows where the mouse rests: of the piece below it, see `glossary`, else the pane's own."""
+        tip = self.tip(self.hover_style.meta)
+        return Content(tip) if tip else self._tooltip
+
+    @tooltip.setter
+    def tooltip(self, tooltip: VisualType | None) -> None:
+        self._tooltip = tooltip
+
+    def tip(self, meta: Mapping[str, Any]) -> str:
+        """What is said of a piece with these words in its look; '' for nothing."""
+        return str(meta.get("tip", ""))
 
     def notify_style_update(self) -> None:
         """The theme or a pseudo class changed."""

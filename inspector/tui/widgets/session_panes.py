@@ -6,14 +6,21 @@ On a narrow screen parts are shortened or left out, the least important first; a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
 from inspector.drawing.safe_text import visible
+from inspector.tui.glossary import about, click, hover
 from inspector.tui.job_lines import bar, duration, percent
 from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part, wrapped
+from inspector.tui.widgets.bars import FooterPane
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
     from inspector.session.protocol import LoadProgress, Ready
     from inspector.tui.selection import CursorPlace, SaeChoice
     from inspector.tui.session import LoadStep, SessionView
@@ -49,10 +56,11 @@ def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
     for index, label in enumerate(choice.labels):
         active, enabled = index == choice.active, index in choice.enabled
         mark = "◉" if active else "●" if enabled else "○"
-        look = f"series-{choice.series(index)}{' bold' if active else ''}" if enabled else "muted"
+        do = click(f"screen.do('press_width', {index})")
+        look = f"series-{choice.series(index)}{' bold' if active else ''} {do}" if enabled else f"muted {do}"
         key = str(index + 1) if index < 9 else "·"
         gap = [] if index == 0 else [("  ", "")]
-        long += [*gap, (f"{key} ", "key" if index < 9 else "muted"), (f"{label}{mark}", look)]
+        long += [*gap, (f"{key} ", f"key {do}" if index < 9 else "muted"), (f"{label}{mark}", look)]
         gap = [] if index == 0 else [(" ", "")]
         short += [*gap, (f"{key}{mark}", look)]
         names += [*gap, (f"{label}{mark}", look)]
@@ -67,15 +75,16 @@ def first_line(session: SessionView, model: str, choice: SaeChoice | None, width
     name = part(1, [("dm-inspect", "accent")], [])
     if ready is None:
         return joined(fit([name, part(9, [(short_name(model), "strong")])], width))
-    short: Line = [(short_name(ready.model), "strong")]
+    suites = " ".join((click("app.open_screen('suites')"), hover("Which SAEs there are, of other layers too")))
+    short: Line = [(short_name(ready.model), f"strong {suites}")]
     stored: Line = [(f" {visible(ready.quantised)}", "muted")] if ready.quantised else []
     layer = "" if ready.layer is None else f"{SEPARATOR}layer {ready.layer}"
     site = f"{SEPARATOR}{site_name(ready.hook_name)}"
     where = part(
         3,
-        [*short, *stored, (layer, ""), (site, "muted")],
-        [*short, (layer, "")],
-        [*short, (layer.replace("layer ", "L"), "")],
+        [*short, *stored, (layer, suites), (site, f"muted {suites}")],
+        [*short, (layer, suites)],
+        [*short, (layer.replace("layer ", "L"), suites)],
     )
     right = [part(5, *width_parts(choice)), _l0(session, choice)] if choice is not None else []
     return fit_ends([name, where], right, width)
@@ -83,10 +92,11 @@ def first_line(session: SessionView, model: str, choice: SaeChoice | None, width
 
 def _l0(session: SessionView, choice: SaeChoice) -> Part:
     nominal, quality = choice.sae.nominal_l0, session.quality(choice.row)
-    short: Line = [("L0≈", "muted"), ("?" if nominal is None else f"{nominal:g}", "strong")]
+    what = about("l0")
+    short: Line = [("L0≈", f"muted {what}"), ("?" if nominal is None else f"{nominal:g}", f"strong {what}")]
     if quality is None or quality.l0 is None:
         return part(4, short)
-    return part(4, [*short, (f" ({number(quality.l0, 3)})", "muted")], short)
+    return part(4, [*short, (f" ({number(quality.l0, 3)})", f"muted {what}")], short)
 
 
 def second_line(
@@ -135,35 +145,37 @@ def _map_parts(session: SessionView, choice: SaeChoice | None) -> list[Part]:
         return [part(9, [(f"{none}: showing total error", "warning")], [(none, "warning")])]
     quality = session.quality(choice.row)
     beside = session.quality(choice.row, beside=True) if session.policy == "included" else None
-    have, goal = improved.n_tokens, improved.n_tokens_goal
+    have, goal, fit_of = improved.n_tokens, improved.n_tokens_goal, about("map")
     told: list[Line]
     if improved.finished:
-        told = [[("linear map from ", "muted"), (f"{have:,}", ""), (" tokens", "muted")],
-                [("map ", "muted"), (short_count(have), "")], []]  # fmt: skip
+        told = [[("linear map from ", f"muted {fit_of}"), (f"{have:,}", fit_of), (" tokens", "muted")],
+                [("map ", f"muted {fit_of}"), (short_count(have), fit_of)], []]  # fmt: skip
     else:
-        told = [[("linear map from ", "muted"), (f"{have:,}", "warning"), (f" of {goal:,} tokens", "muted")],
-                [("map ", "muted"), (f"{short_count(have)}/{short_count(goal)}", "warning")]]  # fmt: skip
+        told = [[("linear map from ", f"muted {fit_of}"), (f"{have:,}", f"warning {fit_of}"),
+                 (f" of {goal:,} tokens", "muted")],
+                [("map ", f"muted {fit_of}"), (f"{short_count(have)}/{short_count(goal)}", "warning")]]  # fmt: skip
     parts = [part(3, *told) if beside is None else part(0, *told[:2], [])]
     if quality is None:
         return parts
     if quality.r2 is None:
         parts.append(part(2, [("no held-out R² yet", "muted")], []))
     else:
-        short: Line = [("R² ", "muted"), (f"{quality.r2:.2f}", "strong")]
+        short: Line = [("R² ", f"muted {about('r2')}"), (f"{quality.r2:.2f}", f"strong {about('r2')}")]
         variants = [short]
         if beside is not None:  # the comparison is what was asked for; the interval is not
             variants.insert(0, [*short, *_without(beside.r2, 2)])
         elif quality.r2_low is not None and quality.r2_high is not None:
-            interval: Line = [*short, (f" [{quality.r2_low:.2f}, {quality.r2_high:.2f}]", "muted")]
+            interval: Line = [*short, (f" [{quality.r2_low:.2f}, {quality.r2_high:.2f}]", f"muted {about('r2')}")]
             variants = [[("held-out ", "muted"), *interval], interval, short]
         parts.append(part(6, *variants))
     if quality.fvu is not None:
         label = choice.labels[choice.active]
-        fvu: Line = [(f"{label}: ", "muted"), ("FVU ", "muted"), (f"{quality.fvu:.3f}", "")]
+        fvu: Line = [(f"{label}: ", "muted"), ("FVU ", f"muted {about('fvu')}"), (f"{quality.fvu:.3f}", about("fvu"))]
         fvu += _without(beside.fvu, 3) if beside is not None else []
         both = fvu
         if quality.fvu_nonlinear is not None:
-            both = [*fvu, (", nonlinear ", "muted"), (f"{quality.fvu_nonlinear:.3f}", "nonlinear")]
+            rest = about("fvu-nonlinear")
+            both = [*fvu, (", nonlinear ", f"muted {rest}"), (f"{quality.fvu_nonlinear:.3f}", f"nonlinear {rest}")]
             both += _without(beside.fvu_nonlinear, 3) if beside is not None else []
         parts.append(part(2 if beside is None else 5, both, fvu, []))
     return parts
@@ -307,3 +319,22 @@ class LoadPane(LinePane):
     def show(self, session: SessionView, now: float, started: float) -> None:
         """Draw a stage."""
         self.draw(lambda width, height: load_lines(session, self._model, now, started, width, height))
+
+
+class OpeningScreen(Screen[int]):
+    """Header, loading picture and footer."""
+
+    AUTO_FOCUS = ""
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.quit", "quit", show=False, id="opening.quit")]
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self._model = model
+
+    def compose(self) -> ComposeResult:
+        """As the Stream screen begins."""
+        footer = FooterPane()
+        footer.show([("q", "quit")])
+        yield HeaderPane(self._model)
+        yield footer
+        yield LoadPane(self._model)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.session.protocol import Failed, GateLine, GetContext, GetJobs, SetPolicy
+from inspector.events import GateLine
+from inspector.session.protocol import Failed, GetContext, GetJobs, SetPolicy
 from inspector.tui.lines import text_of, width_of
 from inspector.tui.screens.questions import EndedScreen, log_tail
 from inspector.tui.themes import palette_of

@@ -95,7 +95,7 @@ async def test_tab_groups_and_a_class_opens_its_places(store: Path) -> None:
         await app.press("tab", "tab")
         await app.until(lambda: shown(app) == ["all", "word start"])
         await app.press("down", "enter")
-        await app.until(lambda: screen.group == "place" and screen.words == "word start" and len(shown(app)) == 3)
+        await app.until(lambda: screen.group == "place" and screen.typed == "word start" and len(shown(app)) == 3)
 
 
 async def test_enter_goes_to_the_place_in_the_stream(store: Path) -> None:

@@ -1,0 +1,186 @@
+"""What is gone to by name or by mouse, what is said beside, and what stays on the terminal when the view is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.command import CommandPalette
+from textual.widgets import Input
+from textual.widgets._toast import Toast
+from textual.widgets._tooltip import Tooltip
+
+from inspector.drawing.tokens import MODES
+from inspector.session import discovery
+from inspector.session.protocol import Failed, Move
+from inspector.spec import TargetSpec
+from inspector.tui.actions import ACTIONS
+from inspector.tui.glossary import NUMBERS
+from inspector.tui.inspector_app import InspectorApp
+from inspector.tui.places import read_places
+from inspector.tui.screens.experiments import ExperimentsScreen
+from inspector.tui.screens.help import HelpScreen
+from inspector.tui.screens.suites import SuitesScreen
+from inspector.tui.widgets.bars import FooterPane
+from tests.fake_session import FakeClient, FakeSession
+from tests.tui.driving import Driven, driven
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No session, no state and no result of anybody else."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("DM_INSPECT_RUNTIME_DIR", str(short_path / "run"))
+
+
+def place_of(app: Driven, text: str, line: int = -1) -> tuple[int, int]:
+    """Column and line of a text on the screen."""
+    lines = app.screen_text()
+    at = range(len(lines))[line] if line != 0 else next(y for y, each in enumerate(lines) if text in each)
+    return lines[at].index(text), at
+
+
+async def test_a_click_on_the_footer_is_its_key_and_hovering_says_what_it_does() -> None:
+    async with driven() as app:
+        x, y = place_of(app, "? help")
+        await app.pilot.hover(offset=(x, y))
+        tip = app.home.query_one(FooterPane).tooltip
+        assert str(tip) == "Help for this pane"
+        await app.pilot.click(offset=(x, y))
+        await app.until(lambda: isinstance(app.app.screen, HelpScreen))
+        await app.press("escape")
+        x, y = place_of(app, "experiments")
+        await app.pilot.click(offset=(x, y))
+        await app.until(lambda: isinstance(app.app.screen, ExperimentsScreen))
+
+
+async def test_widths_and_the_layer_in_the_header_are_clicked() -> None:
+    async with driven() as app:
+        assert app.home.state.choice is not None
+        x, y = place_of(app, "2 512", 0)
+        await app.pilot.click(offset=(x, y))
+        await app.settle()
+        assert app.home.state.choice.labels[app.home.state.choice.active] == "512"
+        x, y = place_of(app, "layer 3", 0)
+        await app.pilot.click(offset=(x, y))
+        await app.until(lambda: isinstance(app.app.screen, SuitesScreen))
+
+
+async def test_hovering_over_a_number_shows_its_formula_and_what_would_mislead() -> None:
+    async with driven(tooltips=True) as app:
+        x, y = place_of(app, "R²", 0)
+        await app.pilot.hover(offset=(x, y))
+        tip = app.app.screen.get_child_by_type(Tooltip)
+        await app.until(lambda: tip.display)
+        shown = "\n".join(app.screen_text())
+        assert "R² of the linear map: 1 - Σ" in shown
+        assert "not the" in shown
+    assert all(len(row) == 3 and all(row) for row in NUMBERS.values())
+
+
+async def test_a_notice_stands_beside_the_command_and_stays_on_its_screen() -> None:
+    async with driven(FakeSession(hostile_share=0.0, epochs=1, target=("--widths", "256")), notifications=True) as app:
+        await app.press("e")
+        await app.until(lambda: isinstance(app.app.screen, ExperimentsScreen))
+        await app.settle()
+        await app.press("y")
+        await app.until(lambda: app.app.screen.query(Toast))
+        command = next(y for y, line in enumerate(app.screen_text()) if line.startswith(" $ dm-inspect run"))
+        assert all(toast.region.bottom <= command for toast in app.app.screen.query(Toast))
+        await app.press("escape")
+        await app.until(lambda: app.app.screen is app.home and not app.home.query(Toast))
+        assert len(app.app._notifications) == 0
+
+
+def known(app: InspectorApp) -> list[str]:
+    return [place.name for place in read_places(app)]
+
+
+async def test_the_palette_finds_modes_models_experiments_and_contexts_by_name() -> None:
+    async with driven() as app:
+        names = known(app.app)
+        assert {f"Colour mode: {mode.title}" for mode in MODES} <= set(names)
+        assert "Model: gemma-2-9b" in names
+        assert any(name.startswith("Hook: blocks.3.hook_resid_post") for name in names)
+        assert any(name.endswith("(error-vector)") for name in names)
+        for typed, found in (("nonl", "onlinear"), ("model", "Model: demo"), ("error-vec", "(error-vector)")):
+            await app.press(":")
+            await app.until(lambda: isinstance(app.app.screen, CommandPalette))
+            app.app.screen.query_one(Input).value = typed
+            await app.until(lambda text=found: any(text in line for line in app.screen_text()))  # type: ignore[misc]
+            await app.press("escape")
+            await app.until(lambda: app.app.screen is app.home)
+        await app.press("S")
+        await app.until(lambda: isinstance(app.app.screen, CommandPalette))
+        await app.until(lambda: any("Hook: blocks." in line for line in app.screen_text()))
+        app.app.screen.query_one(Input).value = "context 17"
+        await app.until(lambda: any("Text: context 17" in line for line in app.screen_text()))
+        await app.press("enter", "enter")
+        await app.until(lambda: app.app.screen is app.home and app.home.state.place.context == 16)
+
+
+async def test_the_switcher_shows_what_a_session_holds_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    record = discovery.SessionRecord(
+        id="abc", pid=1, model="gemma-2-2b", layers=None, hook="blocks.12.hook_resid_post", device="cpu", started=1.0,
+        program_version="0", protocol_version=1, state="ready", log="", device_bytes=2_000_000_000,
+    )  # fmt: skip
+
+    def stop(name: str | None) -> discovery.SessionRecord:
+        ended.append(str(name))
+        return record
+
+    monkeypatch.setattr(discovery, "list_sessions", lambda: [record])
+    monkeypatch.setattr(discovery, "stop_session", stop)
+    async with driven() as app:
+        places = {place.name: place for place in read_places(app.app)}
+        assert "2.0 GB of the device" in places["Session: gemma-2-2b · blocks.12.hook_resid_post"].about
+        going = places["End session: gemma-2-2b · blocks.12.hook_resid_post"].go()
+        assert going is not None
+        await going
+        assert ended == ["abc"]
+
+
+async def test_another_hook_is_opened_whole_and_the_session_is_asked_to_keep_its_model() -> None:
+    asked: list[TargetSpec] = []
+    refusal = Failed(exit_code=3, message="There is no such hook. Choose another.")
+    session = FakeSession(hostile_share=0.0, epochs=1)
+    async with driven(session) as app:
+
+        async def connect_to(target: TargetSpec) -> FakeClient:
+            asked.append(target)
+            return FakeClient(FakeSession(hostile_share=0.0, epochs=1))
+
+        app.app.connect_to = connect_to
+        home = app.home
+        await app.press("s")
+        await app.until(lambda: isinstance(app.app.screen, SuitesScreen))
+        screen = app.app.screen
+        assert isinstance(screen, SuitesScreen)
+        await app.until(lambda: screen.suites is not None)
+        await app.settle()
+        session.failures[Move] = refusal
+        await app.press("up", "enter")
+        await app.until(lambda: app.asked(Move))
+        await app.settle()
+        assert asked == []
+        assert app.home is home, "what no session could load leaves this one as it is"
+        del session.failures[Move]
+        await app.press("s")
+        await app.until(lambda: isinstance(app.app.screen, SuitesScreen))
+        await app.settle()
+        await app.press("up", "enter")
+        await app.until(lambda: app.home is not home)
+        (target,) = asked
+        (_, move) = [message for message in home._talk.client.received if isinstance(message, Move)]  # type: ignore[union-attr]
+        assert move.target == target
+        assert target.hook is not None
+        assert (target.saes, target.widths) == ((), None), "the whole hook"
+
+
+def test_every_key_of_a_footer_can_be_clicked() -> None:
+    from inspector.tui.widgets.bars import hint_line
+
+    bound = {key for action in ACTIONS for key in action.keys}
+    line = hint_line([(key, "x") for key in sorted(bound) if len(key) == 1], ("?", "help"), 500)
+    assert all("click=" in look for text, look in line if text.strip() and not text.startswith("   "))
