@@ -381,10 +381,11 @@ class InspectorApp(App[int]):
         return self.asked or TargetSpec(model=ready.model if ready is not None else self._model)
 
     def on_measure(self, message: Measure) -> None:
-        """A claim lacks these experiments."""
+        """A claim lacks these experiments. Asked once while the session has not answered."""
         from inspector.tui.places import measure
 
-        self.run_worker(measure(self, message.experiments), group="measure", exit_on_error=False)
+        if all(each.is_finished for each in self.workers if each.group == "measure"):
+            self.run_worker(measure(self, message.experiments), group="measure", exit_on_error=False)
 
     def on_open_target(self, message: OpenTarget) -> None:
         """A new Stream in the place of this one: on this session, if it holds the model and nobody else needs what it

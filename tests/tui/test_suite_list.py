@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 
 from inspector.errors import TargetError
-from inspector.spec import SaeRef, TargetSpec, target_of
+from inspector.spec import SaeRef, TargetSpec, target_of, target_words
 from inspector.tui.suite_list import (
     Suites,
     first_hook,
     hooks_of,
     l0_text,
     nearest_l0,
-    open_command,
     opened,
     read_suites,
     size_text,
@@ -63,7 +62,7 @@ def test_what_is_opened_is_said_by_the_command() -> None:
     chosen = suites.hooks[2].rows[1].cells
     target = opened(suites, chosen)
     assert target == TargetSpec(model="m", offline=True, hook="blocks.2.hook_resid_post", saes=("a", "b"))
-    assert target_of(open_command(suites, chosen).split()[1:]) == target
+    assert target_of(target_words(target)) == target
 
 
 def test_the_demo_has_its_suite_at_every_site_whatever_was_asked() -> None:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from inspector.session.protocol import Failed
+from inspector.session.protocol import Failed, StartJob
 from inspector.store.results import save
 from inspector.tui.result_list import list_height
+from inspector.tui.screens import export
 from inspector.tui.screens.base import OpenScreen
-from inspector.tui.screens.export import ExportScreen
+from inspector.tui.screens.export import Export, ExportScreen
 from inspector.tui.screens.result_pages import ClaimsScreen, CompareScreen
 from inspector.tui.screens.results import ResultsScreen
 from inspector.tui.themes import palette_of
 from inspector.tui.widgets.scrolling import LinesView, RowList
+from tests.fake_jobs import FakeJobs
 from tests.fake_session import FakeSession
 from tests.tui.driving import Driven, driven
 from tests.tui.stored_results import COMMAND, norm_result, save_at, store
@@ -151,21 +153,72 @@ async def test_two_marked_results_are_compared(store: Path) -> None:
         assert app.app.screen is screen
 
 
-async def test_claims_are_a_page_and_of_the_marked_results(store: Path) -> None:
+async def board(app: Driven) -> ClaimsScreen:
+    await app.press("p")
+    await app.until(lambda: isinstance(app.app.screen, ClaimsScreen) and app.app.screen.verdicts)
+    await app.settle()
+    assert isinstance(app.app.screen, ClaimsScreen)
+    return app.app.screen
+
+
+async def test_claims_are_a_board_whose_enter_measures_what_is_missing(store: Path) -> None:
+    three(store)
+    async with driven(FakeSession(jobs=FakeJobs(hold=True))) as app:
+        screen = await opened(app)
+        claims = await board(app)
+        text = app.screen_text()
+        assert "claims   0 ✓ consistent   0 ✗ contradicts   19 ? cannot tell" in text[0]
+        assert text[1].split()[:5] == [
+            "▸",
+            "?",
+            "cannot",
+            "tell",
+            "C1",
+        ]  # above the null, and outside the paper's range
+        assert claims.missing == () and "Enter its result" in text[-1]
+        lacking = next(row for row, verdict in enumerate(claims.verdicts) if "norm-prediction" not in verdict.why
+                       and verdict.why.startswith("No result of"))  # fmt: skip
+        await app.press(*["down"] * lacking)
+        await app.settle()
+        assert claims.missing and "Enter run what is missing" in app.screen_text()[-1]
+        missing = list(claims.missing)
+        await app.press("enter", "enter")
+        await app.until(lambda: app.asked(StartJob))
+        assert [asked.experiments for asked in app.asked(StartJob)] == [missing], "not twice while it is under way"
+        await app.press("home", "enter")
+        await app.until(lambda: app.app.screen is screen and screen.record is not None)
+        assert screen.record.experiment == "norm-prediction"  # type: ignore[union-attr]
+
+
+async def test_one_key_on_the_claims_writes_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three(store)
+    written: list[Export] = []
+
+    async def run_export(asked: Export) -> str:
+        written.append(asked)
+        return ""
+
+    monkeypatch.setattr(export, "run_export", run_export)
+    monkeypatch.setattr(export, "cannot", lambda _: "")
+    async with driven() as app:
+        await opened(app)
+        await board(app)
+        await app.press("w")
+        await app.until(lambda: written)
+        assert written[0].path.suffix == ".html" and "norm-prediction-cccccccccc" in written[0].command
+
+
+async def test_results_are_narrowed_by_words_and_marks_outlive_them(store: Path) -> None:
     three(store)
     async with driven() as app:
         screen = await opened(app)
-        await app.press("p")
-        await app.until(lambda: isinstance(app.app.screen, ClaimsScreen))
-        page = app.app.screen.query_one(LinesView)
-        await app.until(lambda: page.lines)
-        await app.settle()
-        text = app.screen_text()
-        assert "the paper's claims" in text[0]
-        assert text[1].strip() == "0 consistent with the paper, 0 contradict it, 19 cannot tell"
-        assert text[3].split()[:2] == ["?", "C1"]  # 0.5 is above the null, and outside the paper's range
-        await app.press("escape")
-        assert app.app.screen is screen
+        everything = len(screen.records)
+        await app.press("space", "/", *"bbbb")
+        await app.until(lambda: [each.id for each in screen.records] == ["norm-prediction-bbbbbbbbbb"])
+        assert [each.id for each in screen.chosen] == screen.marks == ["norm-prediction-cccccccccc"]
+        await app.press("enter", "escape")
+        await app.until(lambda: len(screen.records) == everything)
+        assert app.app.screen is screen, "the first Escape lets the words go"
 
 
 async def test_a_result_that_is_stored_meanwhile_appears(store: Path) -> None:
