@@ -174,7 +174,7 @@ async def test_claims_are_a_board_whose_enter_measures_what_is_missing(store: Pa
             "cannot",
             "tell",
             "C1",
-        ]  # above the null, and outside the paper's range
+        ]  # outside the range of the paper
         assert claims.missing == () and "Enter its result" in text[-1]
         lacking = next(row for row, verdict in enumerate(claims.verdicts) if "norm-prediction" not in verdict.why
                        and verdict.why.startswith("No result of"))  # fmt: skip
