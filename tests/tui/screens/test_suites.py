@@ -128,8 +128,10 @@ async def test_a_download_is_a_bar_and_ends_in_a_line(problem: str, said: str, m
         go.wait(60)
         return "stopped" if cancelled() else problem
 
+    notices: list[str] = []
     monkeypatch.setattr(screen_module, "fetch_all", fake)
-    async with driven(session("gemma-2-9b"), notifications=True) as app:
+    monkeypatch.setattr(SuitesScreen, "notify", lambda _, message, **__: notices.append(message))
+    async with driven(session("gemma-2-9b")) as app:
         screen = await opened(app)
         await app.press("d")
         await app.until(lambda: screen.fetching is not None and screen.fetching.total_bytes)
@@ -137,10 +139,7 @@ async def test_a_download_is_a_bar_and_ends_in_a_line(problem: str, said: str, m
         text = "\n".join(app.screen_text())
         assert "1/1 ██████░░░░░░░░░░░░░░░░░░  25.0 of 100.0 MB  5.0 MB/s, 15 s left · x stops" in text
         go.set()
-        await app.until(lambda: screen.fetching is None)
-        await app.settle()
-        told = "\n".join(app.screen_text()) + "\n".join(note.message for note in app.app._notifications)
-        assert said in told
+        await app.until(lambda: said in "\n".join((*app.screen_text(), *notices)))
 
 
 def missing() -> SaeRef:
