@@ -66,16 +66,17 @@ MODELS = {
         commands={
             "": (
                 "train --model {gguf} --layer 9 --text {corpus} --context-length 256 --dtype bfloat16 "
-                "--widths 256,512,1k,2k,4k --l0 32,64 --tokens 300000 --checkpoint-minutes 3 --out {saes}",
-                "run all --model {gguf} --layer 9 --suite {saes} --text pydoc --context-length 256 --contexts 100 "
-                "-p expansion=2 -p sae_tokens=60000",
+                "--widths 256,512,1k,2k --l0 32,64 --tokens 61440 --checkpoint-minutes 3 --out {saes}",
+                "run norm-prediction error-vector fvu-nonlinear norm-test per-token-scaling per-token-split "
+                "per-token-trace norm-baselines scaling-with-nonlinear shrinkage --model {gguf} --layer 9 "
+                "--suite {saes} --text pydoc --context-length 256 --contexts 100 --dtype bfloat16",
             ),
         },
         like="layer_9/resid/width_1k/l0_32",
     ),
     "demo": Model(
         title="the demo, a toy",
-        commands={"": ("run all --model demo",)},
+        commands={"": ("run all --model demo --contexts 150 -p sae_tokens=60000",)},
         like="layer_3/resid/width_1k/l0_16",
     ),
 }
