@@ -2,6 +2,7 @@
 
     text   --packages DIR    `text.jsonl` and `windows.npy` from the packages below DIR, see PACKAGES
     train  --part middle     the SAEs of the middle layer's residual stream; --part others: the other hooks
+    loss                     what the model's loss says of x_hat in the place of x, into `losses.json`
     card   --out DIR         measure what the two parts wrote, and write the suite with its card
 
 Killed at any time, a step given again continues. The two parts may run at the same time, one core each.
@@ -25,6 +26,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -36,12 +38,12 @@ import torch
 from torch import Tensor
 
 from inspector.demo.suite import PACKAGES as LIBRARIES
-from inspector.demo.suite import Predictability, predictability, table
+from inspector.demo.suite import Predictability, at_hook, loss_table, predictability, splice_losses, table
 from inspector.events import TrainProgress, Warned
 from inspector.sources.built_in import BUILT_IN, SMOLLM2
 from inspector.sources.dequantising import provided
 from inspector.sources.python_text import read_topics, stdlib_root, training_documents
-from inspector.spec import SITE_HOOKS, hook_name_of
+from inspector.spec import hook_name_of
 from inspector.training import trainer
 from inspector.training.blocks import ActivationSource, Ids, OutlierMarks
 from inspector.training.learners import LearnerSettings
@@ -58,8 +60,8 @@ PARTS: dict[str, tuple[SaePlan, ...]] = {
 }
 SPECIAL_IDS = tuple(range(17))
 OUTLIERS = 4.0
-HELD_OUT, MEASURED = 128, 64
-"""Windows of the same kinds of text that are not learned from, and how many of them the card is measured on."""
+HELD_OUT, MEASURED, SPLICED = 128, 64, 8
+"""Windows of the same kinds of text that are not learned from; how many the card is measured on, and its losses."""
 SETTINGS = TrainSettings(
     tokens=2_000_000,
     seed=SEED,
@@ -258,22 +260,12 @@ class Beginning:
         whole = AutoModelForCausalLM.from_pretrained(str(provided(SMOLLM2).directory), dtype=dtype)
         self._model = whole.model.eval()
         self._found: dict[str, Tensor] = {}
-        at = {name: int(name.split(".")[1]) for name in hook_names}
-        self._model.layers = self._model.layers[: max(at.values()) + 1]
+        self._model.layers = self._model.layers[: max(int(name.split(".")[1]) for name in hook_names) + 1]
         for name in hook_names:
-            layer = self._model.layers[at[name]]
-            if name == SITE_HOOKS["attn"].format(layer=at[name]):
-                layer.self_attn.o_proj.register_forward_pre_hook(self._keep(name))
-            else:
-                part = layer.mlp if name == SITE_HOOKS["mlp"].format(layer=at[name]) else layer
-                part.register_forward_hook(self._keep(name))
+            at_hook(self._model, name, partial(self._keep, name))
 
-    def _keep(self, name: str) -> Callable[..., None]:
-        def keep(_module: Any, *values: Any) -> None:
-            value = values[-1]
-            self._found[name] = (value[0] if isinstance(value, tuple) else value).float()
-
-        return keep
+    def _keep(self, name: str, x: Tensor) -> None:
+        self._found[name] = x.float()
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor) -> dict[str, Tensor]:
@@ -303,6 +295,24 @@ def train(work: Path, part: str, tokens: int, minutes: float | None) -> None:
                 f"{event.tokens_done:,} of {event.tokens_total:,}, {event.seconds_left / 60:.0f} min left", flush=True
             )
     write_json(out / "cost.json", {"cpu_seconds": time.process_time() - started})
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------------
+
+
+def write_losses(work: Path) -> None:
+    """Measure all SAEs of both parts, as they are stored."""
+    from sae_lens import SAE
+    from transformers import AutoModelForCausalLM
+
+    saes: dict[str, dict[str, Any]] = {}
+    for part, plans in PARTS.items():
+        for plan in plans:
+            made = SAE.load_from_disk(work / part / plan.sae_id, dtype="float32")
+            saes.setdefault(plan.hook_name, {})[plan.sae_id] = made
+    model = AutoModelForCausalLM.from_pretrained(str(provided(SMOLLM2).directory), dtype=torch.float32).eval()
+    windows = np.load(work / "windows.npy")[-HELD_OUT:][:SPLICED]
+    write_json(work / "losses.json", splice_losses(model, windows, saes, SPECIAL_IDS, OUTLIERS))
 
 
 # ---- the card --------------------------------------------------------------------------------------------------------
@@ -345,6 +355,7 @@ def write_card(work: Path, out: Path) -> None:
             save_quality(out, quality)
         qualities += measured
         predicted |= predictability(source, held_out, out, hook, [plan.sae_id for plan in here], SPECIAL_IDS)
+    losses = json.loads((work / "losses.json").read_text())
     text = json.loads((work / "text.json").read_text())
     costs = [json.loads((work / part / "cost.json").read_text())["cpu_seconds"] for part in PARTS]
     remarks = work / "remarks.md"
@@ -356,6 +367,8 @@ def write_card(work: Path, out: Path) -> None:
         "minutes": f"{sum(costs) / 60:.0f}",
         "n_held_out": f"{qualities[0].n_tokens:,}",
         "table": table(qualities, predicted),
+        "losses": loss_table(losses),
+        "n_spliced": f"{next(iter(losses.values()))['n']:,}",
         "remarks": remarks.read_text(encoding="utf-8") if remarks.exists() else "",
         "versions": ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
     }
@@ -366,7 +379,7 @@ def write_card(work: Path, out: Path) -> None:
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["text", "train", "card"])
+    parser.add_argument("step", choices=["text", "train", "loss", "card"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--packages", type=Path)
     parser.add_argument("--part", choices=list(PARTS), default="middle")
@@ -379,6 +392,8 @@ def main() -> None:
     elif arguments.step == "train":
         torch.set_num_threads(1)
         train(arguments.work, arguments.part, arguments.tokens, arguments.minutes)
+    elif arguments.step == "loss":
+        write_losses(arguments.work)
     else:
         write_card(arguments.work, arguments.out)
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from inspector.demo.corpus import BOS_ID, EOS_ID, PAD_ID
 from inspector.engine.moments import Moments
 from inspector.engine.regression import Factorisation
 from inspector.engine.scores import fvu_nonlinear, r2_pooled, r2_scalar
 from inspector.sources.loading import load_model
-from inspector.spec import TargetSpec, hook_name_of
+from inspector.spec import SITE_HOOKS, TargetSpec, hook_name_of
 from inspector.training.blocks import ActivationSource, Ids, chosen_rows, is_ordinary, source_of
 from inspector.training.learners import LearnerSettings
 from inspector.training.suite_files import CONFIG_FILE, Quality, plan_suite
@@ -108,6 +111,91 @@ def predictability(
             fvu_nonlinear=fvu_nonlinear(test_x, x_hat, linear),
         )
     return scores
+
+
+def at_hook(model: Any, name: str, see: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Have `see` called with the value at a hook [contexts, positions, d_in]; what it returns takes its place."""
+    at = int(name.split(".")[1])
+    layer = model.layers[at]
+
+    def seen(value: Any) -> Any:
+        new = see(value[0] if isinstance(value, tuple) else value)
+        return (new, *value[1:]) if new is not None and isinstance(value, tuple) else new
+
+    if name == SITE_HOOKS["attn"].format(layer=at):
+        handle = layer.self_attn.o_proj.register_forward_pre_hook(lambda _, values: seen(values))
+    else:
+        part = layer.mlp if name == SITE_HOOKS["mlp"].format(layer=at) else layer
+        handle = part.register_forward_hook(lambda *values: seen(values[-1]))
+    found: RemovableHandle = handle
+    return found
+
+
+@torch.inference_mode()
+def splice_losses(
+    model: Any, windows: Ids, saes_at: Mapping[str, Mapping[str, Any]], special_ids: tuple[int, ...], outliers: float
+) -> dict[str, dict[str, float]]:
+    """Cross-entropy in nats per token with an SAE at work, beside that without it and that with zeros in its place.
+
+    Replaced and scored are tokens that are not special and whose norm is at most `outliers` times the windows' median;
+    the last of a window has no next one.
+
+    Args:
+        model: a language model of transformers.
+        windows: [windows, positions] token ids.
+        saes_at: what makes x_hat of x, by hook and SAE.
+        special_ids: tokens that stay as they are.
+        outliers: see above.
+
+    Returns:
+        By SAE: n, loss, loss_original, loss_zero.
+    """
+    ids = torch.from_numpy(windows)
+    found: dict[str, dict[str, float]] = {}
+    for hook, saes in saes_at.items():
+        kept: list[Tensor] = []
+        handle = at_hook(model.model, hook, partial(_kept, kept))
+        plain = torch.cat([_losses(model, row) for row in ids])
+        handle.remove()
+        norms = torch.cat(kept).norm(dim=-1)
+        counted = torch.from_numpy(is_ordinary(windows, special_ids))
+        counted &= norms <= outliers * norms[counted].median()
+        scored = counted[:, :-1]
+        at_work = {"zero": torch.zeros_like, **saes}
+        losses = {}
+        for name, make in at_work.items():
+            rows = []
+            for row, here in zip(ids, counted, strict=True):
+                handle = at_hook(model.model, hook, partial(_replaced, make, here))
+                rows.append(_losses(model, row))
+                handle.remove()
+            losses[name] = float(torch.cat(rows)[scored].mean())
+        told = {"n": int(scored.sum()), "loss_original": float(plain[scored].mean()), "loss_zero": losses.pop("zero")}
+        found |= {sae_id: {**told, "loss": loss} for sae_id, loss in losses.items()}
+    return found
+
+
+def _kept(into: list[Tensor], x: Tensor) -> None:
+    into.append(x.clone())
+
+
+def _replaced(make: Callable[[Tensor], Tensor], here: Tensor, x: Tensor) -> Tensor:
+    return torch.where(here[None, :, None], make(x), x)
+
+
+def _losses(model: Any, row: Tensor) -> Tensor:
+    """[1, positions - 1] of one window, in nats."""
+    logits = model(row[None], use_cache=False).logits[0, :-1].float()
+    return torch.nn.functional.cross_entropy(logits, row[1:], reduction="none")[None]
+
+
+def loss_table(losses: Mapping[str, Mapping[str, float]]) -> str:
+    """One Markdown row per SAE."""
+    lines = ["| SAE | loss with it | added | recovered of what zeros cost |", "| --- | ---: | ---: | ---: |"]
+    for sae_id, own in losses.items():
+        added, zeros = own["loss"] - own["loss_original"], own["loss_zero"] - own["loss_original"]
+        lines.append(f"| {sae_id} | {own['loss']:.3f} | {added:+.3f} | {1 - added / zeros:.1%} |")
+    return "\n".join(lines)
 
 
 def table(qualities: Sequence[Quality], predicted: Mapping[str, Predictability]) -> str:

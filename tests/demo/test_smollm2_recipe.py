@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from inspector.demo import smollm2_recipe as recipe
+from inspector.demo import suite
 from inspector.sources.python_text import read_topics, stdlib_root
+from inspector.spec import hook_name_of
 
 PAGE = b"""<html><head><title>no</title></head><body><nav>no</nav><p>One  line,
 of two.</p><script>no()</script><ul><li>a</li><li>b</li></ul></body></html>"""
@@ -65,3 +68,28 @@ def test_the_parts_are_the_suite_that_the_program_opens_at() -> None:
     assert sum(sae_id.startswith("layer_12/resid/") for sae_id in ids) == 7
     numbers = sum((2 * 576 + 1) * plan.d_sae + 576 for plans in recipe.PARTS.values() for plan in plans)
     assert 2 * numbers < 70e6, "with the demo's 20 MB below the 90 that a wheel may have"
+
+
+def test_the_loss_is_that_of_the_model_with_the_values_put_in_its_place() -> None:
+    """x itself changes nothing; zeros at the last layer's output give a uniform guess, and recover nothing."""
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    windows = np.random.default_rng(0).integers(4, 32, (3, 12))
+    windows[:, 0] = 1
+    saes = {"same": lambda x: x, "none": torch.zeros_like, "half": lambda x: x / 2}
+    hooks = [hook_name_of(site, 1) for site in ("resid", "mlp", "attn")]
+    named = {hook: {f"{hook} {name}": sae for name, sae in saes.items()} for hook in hooks}
+    found = suite.splice_losses(model, windows, named, (1,), 1e9)
+    ids = torch.from_numpy(windows)
+    logits = model(ids).logits[:, 1:-1]
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 2:].flatten()).item()
+    for hook in hooks:
+        same, none = found[f"{hook} same"], found[f"{hook} none"]
+        assert same["n"] == 3 * 10 and same["loss_original"] == pytest.approx(plain, abs=1e-5)
+        assert same["loss"] == pytest.approx(plain, abs=1e-6) and none["loss"] == none["loss_zero"] != same["loss"]
+    assert found[f"{hooks[0]} none"]["loss"] == pytest.approx(np.log(32), abs=1e-6)
+    rows = suite.loss_table({"a": found[f"{hooks[0]} same"], "b": found[f"{hooks[0]} none"]}).splitlines()
+    assert "| +0.000 | 100.0% |" in rows[2] and rows[3].endswith("| 0.0% |")
