@@ -1,8 +1,8 @@
-"""Makes the pictures of the guide from the program itself: `python docs/make_pictures.py [--fake] [NAME]...`
+"""Makes the pictures of the guide from the program itself: `python docs/make_pictures.py [--fake|--running] [NAME]...`
 
-Starts a session on the embedded demo (or, with --fake, an invented one), waits until the linear map is finished, plays
-some keys and saves what is on the screen as docs/pictures/NAME.svg. Looks the same in every viewer: no web fonts, no
-leading spaces.
+Starts a session on the picture's target (or, with --fake, an invented one; with --running, takes the user's own where
+one runs, with the notes and results there), waits until the linear map is finished, plays some keys and saves what is
+on the screen as docs/pictures/NAME.svg. Looks the same in every viewer: no web fonts, no leading spaces.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,12 @@ class Picture:
     """Typed after the keys, then Enter."""
     seconds: float = 2.0
     """To let things settle."""
+    target: str = ""
+    """Options of TARGET; '': the demo."""
 
+
+SMOLLM2 = "--model smollm2 --layer 12 --widths 512,2k,8k --l0 32 --contexts 92"
+"""The target of docs/tour.md."""
 
 PICTURES: dict[str, Picture] = {
     "stream": Picture(keys=("greater_than_sign", "down", "down", "down", "right", "right", "right")),
@@ -62,22 +68,22 @@ PICTURES: dict[str, Picture] = {
     "stream-find": Picture(keys=("slash",), typed="return"),
     "stream-help": Picture(keys=("question_mark",), seconds=1.0),
     "stream-enlarged": Picture(keys=("z", "right"), seconds=1.0),
-    # These three show what is stored: run `dm-inspect run all` first.
+    # These show what is stored: run `dm-inspect run all` first, and for SmolLM2 what docs/tour.md says.
     "results": Picture(keys=("r", *["down"] * 8), seconds=3.0),
     "results-narrow": Picture(keys=("r", *["down"] * 6, "f"), size=(80, 24), seconds=3.0),
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
-    "worst": Picture(keys=("w", "tab", "tab"), seconds=3.0),
-    "notes": Picture(keys=("B",), seconds=2.0),
-    "anatomy": Picture(at=(19, 123), keys=("1", "a"), size=(120, 76), seconds=90.0),
+    "worst": Picture(keys=("w", "tab", "tab"), seconds=5.0, target=SMOLLM2),
+    "notes": Picture(keys=("B",), seconds=3.0, target=SMOLLM2),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),
 }
 
 
 async def take(picture: Picture, connect: Connect) -> str:
     """Start the app, play the keys, export."""
+    from inspector.spec import target_of
     from inspector.tui.inspector_app import InspectorApp
 
-    app = InspectorApp("demo", connect, theme=picture.theme, remember=False)
+    app = InspectorApp(target_of(picture.target.split()).model, connect, theme=picture.theme, remember=False)
     async with app.run_test(size=picture.size) as pilot:
         await _until_fitted(app, pilot.pause)
         if picture.at is not None and app.home is not None:
@@ -134,44 +140,48 @@ def _shift(match: re.Match[str]) -> str:
     return f'<text class="{look}" {place} {rest}>{shown}</text>'
 
 
-async def make(names: list[str], fake: bool) -> None:
-    """All pictures on one session; it is stopped at the end."""
+async def make(names: list[str], *, fake: bool, leave: bool) -> None:
+    """One session for all pictures of a target; it is stopped at the end, unless it is to be left."""
     from inspector.session.client import SessionClient
     from inspector.session.protocol import Stop
-    from inspector.spec import TargetSpec
+    from inspector.spec import target_of
     from tests.fake_session import FakeClient, FakeSession
 
-    async def connect() -> Client:
+    async def connect(target: str) -> Client:
         if fake:
             return FakeClient(FakeSession(hostile_share=0.02, epochs=4, tokens_per_second=30.0))
-        return await SessionClient.open(TargetSpec())
+        return await SessionClient.open(target_of(target.split()))
 
     FOLDER.mkdir(exist_ok=True)
-    for name in names:
-        svg = await take(PICTURES[name], connect)
-        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
-        print(f"{name}.svg  {len(svg) / 1000:.0f} kB", flush=True)
-    if not fake:
-        client = await connect()
-        await client.send(Stop())
+    for target in dict.fromkeys(PICTURES[name].target for name in names):
+        for name in (name for name in names if PICTURES[name].target == target):
+            svg = await take(PICTURES[name], partial(connect, target))
+            (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
+            print(f"{name}.svg  {len(svg) / 1000:.0f} kB", flush=True)
+        if not (fake or leave):
+            await (await connect(target)).send(Stop())
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--fake", action="store_true", help="an invented session instead of the demo")
+    parser.add_argument("--running", action="store_true", help="the user's own sessions, which go on")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
     asked = parser.parse_args()
     unknown = set(asked.names) - set(PICTURES)
     if unknown:
         parser.error(f"no picture {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    if asked.running:
+        asyncio.run(make(asked.names or list(PICTURES), fake=False, leave=True))
+        return
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {
             "XDG_STATE_HOME": f"{home}/state",
             "XDG_RUNTIME_DIR": home,
             "DM_INSPECT_RUNTIME_DIR": f"{home}/run",
         }
-        asyncio.run(make(asked.names or list(PICTURES), asked.fake))
+        asyncio.run(make(asked.names or list(PICTURES), fake=asked.fake, leave=False))
 
 
 if __name__ == "__main__":

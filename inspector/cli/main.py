@@ -29,6 +29,7 @@ COMMANDS = {
     "notes": "Keep bookmarks and notes on tokens, latents and results.",
     "suites": "List the SAEs of a model's hook.",
     "places": "List what the app can switch to, with the command for each.",
+    "tour": "Explain linear and nonlinear error, and each number on the screens.",
     "plan": "Tell what a target needs before anything is loaded.",
     "train": "Train a suite of SAEs on a model.",
     "interp": "Explain latents with a language model and score the explanations.",

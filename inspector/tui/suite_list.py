@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from inspector.errors import InspectorError, TargetError
+from inspector.errors import InspectorError
 from inspector.events import Downloading, Loading
 from inspector.options import width_label
 from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec
@@ -70,20 +70,10 @@ def read_suites(target: TargetSpec) -> Suites:
     Raises:
         TargetError: none is known, with what to do.
     """
-    from inspector.sources.suites import known_saes
+    from inspector.sources.suites import every_sae
 
-    wide = replace(target, layers=None, layers_from=None, hook=None, widths=None, l0=None)
-    found: dict[tuple[str, str], SaeRef] = {}
-    failure: TargetError | None = None
-    for site in SITES:
-        try:
-            for ref in known_saes(replace(wide, site=site)):
-                found.setdefault((ref.release, ref.sae_id), ref)
-        except TargetError as error:  # the model may have SAEs at another site
-            failure = failure or error
-    if not found and failure is not None:
-        raise failure
-    return Suites(target=replace(wide, saes=()), hooks=hooks_of(found.values()))
+    wide = replace(target, layers=None, layers_from=None, hook=None, saes=(), widths=None, l0=None)
+    return Suites(target=wide, hooks=hooks_of(every_sae(target)))
 
 
 def hooks_of(refs: Iterable[SaeRef]) -> tuple[Hook, ...]:

@@ -10,12 +10,12 @@ from textual.widgets import Input
 from textual.widgets._toast import Toast
 from textual.widgets._tooltip import Tooltip
 
+from inspector.drawing.glossary import NUMBERS
 from inspector.drawing.tokens import MODES
 from inspector.session import discovery
 from inspector.session.protocol import Failed, Move
 from inspector.spec import TargetSpec
 from inspector.tui.actions import ACTIONS
-from inspector.tui.glossary import NUMBERS
 from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.places import read_places
 from inspector.tui.screens.experiments import ExperimentsScreen

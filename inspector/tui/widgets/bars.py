@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from textual.keys import _character_to_key
 
+from inspector.drawing.glossary import click
 from inspector.drawing.safe_text import visible
-from inspector.tui.glossary import click
 from inspector.tui.job_lines import indicator
 from inspector.tui.lines import Line, cut, spread, width_of
 from inspector.tui.widgets.line_pane import LinePane

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from inspector.drawing.glossary import about, click, hover
 from inspector.drawing.safe_text import visible
-from inspector.tui.glossary import about, click, hover
 from inspector.tui.job_lines import bar, duration, percent
 from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part, wrapped
 from inspector.tui.widgets.bars import FooterPane
