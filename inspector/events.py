@@ -129,7 +129,44 @@ class Warned:
     message: str
 
 
-Event = Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo:
+    """One worker of a run on a cluster."""
+
+    number: int
+    """From 1."""
+    state: Literal["starting", "running", "done", "died"] = "starting"
+    where: str = ""
+    """Host and device: 'node-3 cuda:0'; empty until it has opened the target."""
+    used_bytes: int = 0
+    """Held by it on that device, or of the host's memory where the device is the CPU."""
+    free_bytes: int = 0
+    """There beside it, for whoever asks first."""
+    stage: str = ""
+    """The pass it has last added to."""
+    contexts: int = 0
+    """It has added to that pass."""
+    tokens_per_second: float = 0.0
+
+    @property
+    def told(self) -> str:
+        """What is known of it: `node-3 cuda:0 · 41.2 GB, 38.1 free · scores, 120 contexts · 9,100 tokens/s`."""
+        memory = f"{self.used_bytes / 1e9:.1f} GB, {self.free_bytes / 1e9:.1f} free" if self.where else ""
+        at = f"{self.stage}, {self.contexts:,} contexts" if self.stage else ""
+        rate = f"{self.tokens_per_second:,.0f} tokens/s" if self.tokens_per_second else ""
+        return " · ".join(each for each in (self.where, memory, at, rate) if each)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """What each worker of a run on a cluster is at."""
+
+    workers: tuple[WorkerInfo, ...]
+
+
+Event = (
+    Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned | Workers
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,3 +224,5 @@ class JobInfo:
     """Ids of the stored results so far."""
     error: str = ""
     exit_code: int = 0
+    workers: tuple[WorkerInfo, ...] = ()
+    """Of a run on a cluster; empty for one in this process."""

@@ -293,12 +293,13 @@ OpenApp = Callable[[AppRequest], int]
 DEFAULT_TARGET = TargetSpec()
 
 
-def command_of(spec: RunSpec, *experiments: str) -> str:
+def command_of(spec: RunSpec, *experiments: str, ray: bool = False) -> str:
     """`dm-inspect run EXPERIMENT ...` that gives the same numbers; batch size and shards change none and are left out.
 
     Args:
         spec: of the run; its target's layers should be those of one result.
         experiments: ids of one or more experiments.
+        ray: whether it says the cluster as well, which changes no number either.
     """
     words = ["dm-inspect", "run", *experiments, *target_words(spec.target)]
     for key, value in spec.params.items():
@@ -307,6 +308,8 @@ def command_of(spec: RunSpec, *experiments: str) -> str:
         words += ["--profile", spec.profile]
     if spec.null is not None:
         words += ["--null", spec.null]
+    if ray and spec.ray is not None:
+        words += ["--ray", spec.ray]
     return " ".join(map(_quoted, words))
 
 

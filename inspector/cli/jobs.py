@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -78,6 +78,7 @@ def show(job_id: str, as_json: bool) -> None:
         ("state", job.state if not job.exit_code else f"{job.state}, exit code {job.exit_code}"),
         ("why", job.error),
         ("progress", progress_text(job)),
+        ("workers", "\n".join(f"{each.number} {each.state} {each.told}".rstrip() for each in job.workers)),
         ("created", _when(job.created)),
         ("started", _when(job.started)),
         ("ended", _when(job.ended)),
@@ -186,6 +187,7 @@ def row(job: Job) -> dict[str, object]:
         "total": job.total,
         "tokens_per_second": job.tokens_per_second,
         "seconds_left": job.seconds_left,
+        "workers": [asdict(each) for each in job.workers],
         "created": job.created,
         "started": job.started or None,
         "ended": job.ended or None,

@@ -15,6 +15,7 @@ from inspector.cli.narration import batch_size_option, follow, quiet_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
+from inspector.cluster import SHARDS, check_address
 from inspector.errors import UsageError
 from inspector.events import Measured
 from inspector.experiments import find
@@ -93,8 +94,6 @@ def run(
             "Leave --out away and use `dm-inspect results export` when the job is done."
         )
     if ray is not None:
-        from inspector.cluster.driver import SHARDS, check_address  # for those who ask for it
-
         check_address(ray)
         shards = shards or SHARDS
     if out is not None:

@@ -24,12 +24,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inspector import threads
+from inspector.cluster import ADDRESS, LOCAL, check_address
 from inspector.cluster.board import Board, Shared
+from inspector.disk.locks import resident_bytes
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError, error_of, first_line
-from inspector.events import Event, Loading, Measured, PassProgress, Warned
+from inspector.events import Event, Loading, Measured, PassProgress, Warned, WorkerInfo, Workers
 from inspector.experiments import choose
 
 if TYPE_CHECKING:
+    from inspector.sources.target import Loaded
     from inspector.spec import RunSpec
 
 INSTALL = "pip install 'dm-inspect[cluster]'"
@@ -37,11 +40,7 @@ WAIT_SECONDS = 0.5
 """Between two looks at whether the user wants it to stop."""
 ANSWER_SECONDS = 10.0
 """For a cluster to take a connection."""
-SHARDS = 16
-"""Where --shards says nothing: more than most have devices, so that a fast one does more of them."""
 AT_HOME = "127.0.0.1"
-LOCAL = re.compile(r"local(?::([1-9]\d{0,2}))?")
-ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):(\d{1,5})")
 PASSED_ON = re.compile(r"DM_INSPECT_\w+|HF_\w+|OMP_\w+|MKL_\w+|KMP_\w+|XDG_\w+")
 """Names of variables that a worker is given: where things are kept, and how many threads compute."""
 
@@ -52,6 +51,15 @@ class _Failed:
 
     exit_code: int
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """Where a worker is, and the memory of that device."""
+
+    where: str
+    used_bytes: int
+    free_bytes: int
 
 
 class Worker:
@@ -70,7 +78,7 @@ class Worker:
         """Its process id, when it has begun."""
         return os.getpid()
 
-    def work(self, spec: RunSpec, board: Any) -> Iterator[Event | _Failed]:
+    def work(self, spec: RunSpec, board: Any) -> Iterator[Event | _Held | _Failed]:
         """Open the target and run the experiments; the events of that, then how it failed, if it did."""
         from inspector.runner import run
         from inspector.sources.target import open_target
@@ -83,9 +91,25 @@ class Worker:
             loaded = yield from open_target(spec.target)
             for warning in loaded.warnings:
                 yield Warned(message=warning)
-            yield from run(spec, loaded, checkpoints=Shared(spec, loaded, call))
+            told = ""
+            for event in run(spec, loaded, checkpoints=Shared(spec, loaded, call)):
+                yield event
+                if isinstance(event, PassProgress) and event.name != told:
+                    told = event.name
+                    yield _held(loaded)
         except InspectorError as error:
             yield _Failed(exit_code=int(error.exit_code), message=str(error))
+
+
+def _held(loaded: Loaded) -> _Held:
+    """What this process holds of the device that the target is on."""
+    import torch
+
+    from inspector.sources.memory_sizes import free_bytes
+
+    device = loaded.model.device
+    used = torch.cuda.memory_reserved(device) if device.type == "cuda" else resident_bytes(os.getpid())
+    return _Held(where=f"{socket.gethostname()} {device}", used_bytes=used or 0, free_bytes=free_bytes(device))
 
 
 def run_on_cluster(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]]:
@@ -133,6 +157,7 @@ class _Crew:
         self._n = n_workers
         self._warned: set[str] = set()
         self._progress: dict[int, PassProgress] = {}
+        self._infos = {number: WorkerInfo(number=number + 1) for number in range(n_workers)}
         self.results: dict[int, dict[str, Any]] = {}
 
     def started(self) -> Iterator[Event]:
@@ -162,6 +187,7 @@ class _Crew:
                     event = ray.get(next(said[number]))
                 except StopIteration:
                     del said[number]
+                    yield self._is(number, state="done", tokens_per_second=0.0)
                 except (ray.exceptions.RayError, RuntimeError) as error:
                     del said[number]
                     yield from self._lost(number, error, left=len(said))
@@ -180,9 +206,17 @@ class _Crew:
             with contextlib.suppress(self._ray.exceptions.RayError, RuntimeError):
                 self._ray.kill(actor, no_restart=True)
 
-    def _passed_on(self, number: int, event: Event | _Failed, *, lead: bool) -> Iterator[Event]:
+    def _is(self, number: int, **changes: Any) -> Workers:
+        """What all are at, now that one is at something else."""
+        self._infos[number] = replace(self._infos[number], **changes)
+        return Workers(workers=tuple(self._infos.values()))
+
+    def _passed_on(self, number: int, event: Event | _Held | _Failed, *, lead: bool) -> Iterator[Event]:
         if isinstance(event, _Failed):
             raise error_of(event.exit_code, event.message)
+        if isinstance(event, _Held):
+            yield self._is(number, state="running", **vars(event))
+            return
         if isinstance(event, Measured):
             if event.index not in self.results:
                 self.results[event.index] = event.result
@@ -190,6 +224,8 @@ class _Crew:
         elif isinstance(event, PassProgress):
             self._progress[number] = event
             yield self._together(event)
+            at, rate = event.contexts_done, event.tokens_per_second
+            yield self._is(number, stage=event.name, contexts=at, tokens_per_second=rate)
         elif isinstance(event, Warned):
             if event.message not in self._warned:
                 self._warned.add(event.message)
@@ -235,6 +271,7 @@ class _Crew:
                 "The same command goes on from what was finished."
             )
         yield Warned(message=f"Worker {number + 1} of {self._n} died ({cause}). The others do what it had begun.")
+        yield self._is(number, state="died", tokens_per_second=0.0)
 
 
 def _ray() -> Any:
@@ -297,16 +334,6 @@ def _cluster(where: str) -> Iterator[int]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_address(where: str) -> None:
-    """Refuse what names no cluster, before anything is loaded.
-
-    Raises:
-        UsageError: it is none of local, local:N, auto and an address.
-    """
-    if where != "auto" and not LOCAL.fullmatch(where) and not ADDRESS.fullmatch(where):
-        raise UsageError(f"--ray {where} is no cluster. Write local, local:N, auto, or an address such as HOST:6379.")
 
 
 def _require_an_answer(where: str) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, cast, get_args
 
+from inspector.cluster import SHARDS, check_address
 from inspector.errors import Cancelled, UsageError
-from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned
+from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned, Workers
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.session import discovery
@@ -116,7 +117,7 @@ class JobRunner:
         job = Job(
             id=job_id,
             spec=spec,
-            command=command_of(spec, *spec.experiments),
+            command=command_of(spec, *spec.experiments, ray=True),
             session=self._session_id,
             log=str(self._store.log(job_id).path),
             created=time.time(),
@@ -190,8 +191,6 @@ class JobRunner:
             raise UsageError(f"There is no null {message.null!r}. Known: {', '.join(get_args(Null))}.")
         shards = RunSpec.shards
         if message.ray is not None:
-            from inspector.cluster.driver import SHARDS, check_address
-
             check_address(message.ray)
             shards = SHARDS
         return RunSpec(
@@ -285,6 +284,8 @@ class JobRunner:
                 job = replace(job, results=results, seconds={**job.seconds, experiment: running.take_seconds()})
             case Warned():
                 running.log.say(f"warning: {event.message}")
+            case Workers():
+                job = replace(job, workers=event.workers)
             case Loading():
                 if event.seconds is not None:  # 'moments' of an interrupted run
                     running.log.say(f"found {event.what}")

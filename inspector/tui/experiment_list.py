@@ -11,6 +11,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
+from inspector.cluster import check_address
 from inspector.reports.sentences import footnotes
 from inspector.spec import Null, Profile, RunSpec, command_of, target_of
 from inspector.tui.job_lines import duration
@@ -34,6 +35,12 @@ CHOICE_DOCS = {
     "profile": "How tokens are split, fitted and scored: careful, or as the paper's text or its published code does.",
     "null": "Measure a control instead: shuffled targets, a Gaussian with the same moments, an affine map.",
 }
+
+RAY = "ray"
+RAY_DOC = (
+    "The Ray cluster whose workers share the work, with the same results: local:N is N of them on the session's "
+    "machine, auto the cluster that it belongs to, or an address such as HOST:6379. Empty: the session alone."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +233,7 @@ def _docs_in(path: str, class_name: str) -> dict[str, str]:
 
 
 def param_fields(experiments: Sequence[Experiment]) -> list[ParamField]:
-    """The parameters of these experiments, each once, in the order of their declaration; then profile and null."""
+    """The parameters of these experiments, each once, in the order of their declaration; then profile, null and ray."""
     found: dict[str, ParamField] = {}
     users: dict[str, list[str]] = {}
     for experiment in experiments:
@@ -261,6 +268,7 @@ def param_fields(experiments: Sequence[Experiment]) -> list[ParamField]:
         *made,
         ParamField(key="profile", kind="choice", default="careful", doc=CHOICE_DOCS["profile"], choices=PROFILES),
         ParamField(key="null", kind="choice", default="none", doc=CHOICE_DOCS["null"], choices=NULLS),
+        ParamField(key=RAY, kind="str", default="", doc=RAY_DOC),
     ]
 
 
@@ -281,6 +289,7 @@ class Request:
     params: tuple[tuple[str, str], ...] = ()
     profile: Profile = "careful"
     null: Null | None = None
+    ray: str | None = None
 
     @classmethod
     def of(cls, experiments: Sequence[Experiment], form: Sequence[ParamField], values: Mapping[str, str]) -> Request:
@@ -291,11 +300,13 @@ class Request:
             if field.key in values and values[field.key].strip() not in (field.default, DEFAULT)
         }
         profile, null = changed.pop("profile", "careful"), changed.pop("null", None)
+        ray = changed.pop(RAY, None)
         return cls(
             experiments=tuple(experiment.id for experiment in experiments),
             params=tuple(changed.items()),
             profile=next(each for each in get_args(Profile) if each == profile),
             null=next((each for each in get_args(Null) if each == null), None),
+            ray=ray,
         )
 
     def problem(self, experiments: Sequence[Experiment]) -> str:
@@ -305,6 +316,8 @@ class Request:
 
         try:
             parse_params(experiments, dict(self.params))
+            if self.ray is not None:
+                check_address(self.ray)
         except InspectorError as error:
             return str(error)
         return ""
@@ -321,5 +334,6 @@ class Request:
             params=dict(self.params),
             profile=self.profile,
             null=self.null,
+            ray=self.ray,
         )
-        return command_of(run, *self.experiments)
+        return command_of(run, *self.experiments, ray=True)

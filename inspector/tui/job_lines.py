@@ -9,7 +9,7 @@ from inspector.drawing.safe_text import visible
 from inspector.tui.lines import Line, cut, fit, joined, left, part, spread, wrapped
 
 if TYPE_CHECKING:
-    from inspector.events import JobInfo, JobState
+    from inspector.events import JobInfo, JobState, WorkerInfo
 
 MARKS: dict[JobState, tuple[str, str]] = {
     "queued": ("○", "muted"),
@@ -20,6 +20,7 @@ MARKS: dict[JobState, tuple[str, str]] = {
     "interrupted": ("!", "warning"),
 }
 """Sign and look of each state; the word stands beside it, so that neither has to be known."""
+WORKER_LOOKS = {"starting": "muted", "running": "accent", "done": "good", "died": "error"}
 BAR_FULL, BAR_HALF, BAR_EMPTY = "━", "╸", "─"
 
 
@@ -78,7 +79,7 @@ def changed(job: JobInfo) -> str:
         words = shlex.split(job.command)
     except ValueError:  # a name that is not UTF-8
         return ""
-    named = {"-p": "{}", "--profile": "profile={}", "--null": "null={}"}
+    named = {"-p": "{}", "--profile": "profile={}", "--null": "null={}", "--ray": "ray={}"}
     return ", ".join(named[word].format(value) for word, value in pairwise(words) if word in named)
 
 
@@ -170,6 +171,7 @@ def detail(job: JobInfo, width: int) -> list[Line]:
         if job.seconds_left is not None:
             pieces.append(f"{duration(job.seconds_left)} left")
         lines.append([("now      ", "muted"), (cut("  ·  ".join(piece for piece in pieces if piece), width - 9), "")])
+    lines += [worker_line(each, width) for each in job.workers]
     if told := changed(job):
         lines.append([("changed  ", "muted"), (cut(visible(told), width - 9), "accent")])
     if job.started and job.ended:
@@ -181,6 +183,12 @@ def detail(job: JobInfo, width: int) -> list[Line]:
         lines.append([("results  ", "muted"), (cut(counted + visible(", ".join(job.results)), width - 9), "")])
     lines += command_lines(job.command, width)
     return lines
+
+
+def worker_line(worker: WorkerInfo, width: int) -> Line:
+    """One worker of a job on a cluster: its state, where it is, the memory of that device, what it is at."""
+    head: Line = [(left(f"worker {worker.number}", 10), "muted"), (left(worker.state, 9), WORKER_LOOKS[worker.state])]
+    return [*head, (cut(visible(worker.told), max(0, width - 19)), "")]
 
 
 def command_lines(command: str, width: int) -> list[Line]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from inspector.disk.folders import JOBS
+from inspector.events import WorkerInfo
 from inspector.session import client
 from inspector.session.jobs import info
 from inspector.session.protocol import CancelJob, JobTold, ResumeJob, SessionMessage, StartJob, ViewMessage
@@ -96,6 +97,20 @@ def test_jobs_are_listed(run: Run, store: JobStore) -> None:
         "result": "error-vector-39162c75fa",
     }
     assert (second["progress"], second["results"]) == (1.0, ["a", "b"])
+
+
+def test_workers_of_a_job_on_a_cluster_are_told(run: Run, store: JobStore) -> None:
+    at = WorkerInfo(number=1, state="running", where="n1 cuda:0", used_bytes=int(41e9), free_bytes=int(38e9))
+    job(store, **RUNNING, workers=(replace(at, stage="moments", contexts=30), WorkerInfo(number=2)))
+    shown = run("jobs", "show", "3f8").out
+    assert (
+        "workers      1 running n1 cuda:0 · 41.0 GB, 38.0 free · moments, 30 contexts\n             2 starting\n"
+    ) in shown
+    told = json.loads(run("jobs", "show", "3f8", "--json").out)["workers"]
+    assert [(each["number"], each["where"], each["used_bytes"]) for each in told] == [
+        (1, "n1 cuda:0", 41e9),
+        (2, "", 0),
+    ]
 
 
 def test_one_job_is_shown(run: Run, store: JobStore) -> None:

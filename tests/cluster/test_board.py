@@ -22,7 +22,8 @@ from inspector.spec import RunSpec
 from inspector.store.checkpoints import VARIABLE
 from tests.experiments.own import finish, write_files
 
-EXPERIMENTS = ("theory-c1", "norm-prediction", "fvu-nonlinear", "norm-test", "ce-splice", "per-token-scaling")
+EXPERIMENTS = ("theory-c1", "norm-prediction", "norm-test", "cross-component")
+"""A simulation, the shared passes, a measurement for several experiments, one with more of the model."""
 PARAMS = {"resamples": "20", "draws": "2000", "start": "0", "length": "20"}
 SECONDS = 300.0
 

@@ -79,7 +79,8 @@ def test_several_cost_what_each_adds_and_the_shared_passes_once() -> None:
 @pytest.mark.parametrize("experiment", ALL.values(), ids=lambda experiment: experiment.id)
 def test_every_parameter_is_a_field_with_its_line_of_explanation(experiment: Experiment) -> None:
     form = param_fields([experiment])
-    assert [field.key for field in form] == [*(field.name for field in fields(experiment.params)), "profile", "null"]
+    own = [field.name for field in fields(experiment.params)]
+    assert [field.key for field in form] == [*own, "profile", "null", "ray"]
     for field in form:
         assert field.doc, field.key
         assert not field.choices or field.default in field.choices
@@ -110,6 +111,8 @@ def test_the_command_is_what_the_command_line_takes() -> None:
     assert as_pairs(given) == {"intercept": "off", "resamples": "50", "variant": "refit"}
     assert check(("error-vector", "pursuit"), given) == chosen
     assert words[-4:] == ["--profile", "paper-code", "--null", "shuffle"]
+    on_workers = Request.of(chosen, param_fields(chosen), values | {"ray": "auto"})
+    assert shlex.split(on_workers.command([]))[-2:] == ["--ray", "auto"]
 
 
 def test_a_value_that_would_be_refused_says_why() -> None:

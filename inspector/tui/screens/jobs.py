@@ -47,7 +47,8 @@ HELP = PaneHelp(
         "cancelled: on request · interrupted: its session died.",
         "Cancel stops a job after the step under way. What is finished is kept: resuming goes on from there and ends "
         "in the very same numbers.",
-        "Below the list: where it is, its rate, how long it will take, the command that does the same, and its log.",
+        "Below the list: where it is, its rate, how long it will take, the command that does the same, and its log. "
+        "Of a job on a cluster also its workers: host and device, memory used and free there, what each is at.",
     ),
     keys=help_rows(MOVES, ACTIONS),
 )
@@ -131,8 +132,10 @@ class JobsScreen(SessionScreen):
 
     def arrange_panes(self) -> None:
         """In a low window the job itself gets fewer lines, its log the more."""
-        height = self.app.size.height
-        self.query_one("#jobs-detail").styles.height = 7 if height >= 30 else 4
+        height, job = self.app.size.height, self.job
+        most = 8 if height >= 30 else 4  # workers, a line each; further ones are scrolled to
+        workers = min(most, len(job.workers)) if job is not None else 0
+        self.query_one("#jobs-detail").styles.height = (7 if height >= 30 else 4) + workers
         self.query_one("#jobs-list").styles.height = max(4, height // 3 if height >= 30 else height // 4 + 1)
 
     def restyle(self) -> None:
@@ -155,6 +158,7 @@ class JobsScreen(SessionScreen):
             empty = NO_SESSION_LINES
         if self.typed:
             empty = ([], [("no job has these words", "muted")])
+        self.arrange_panes()
         now = self.now()
         at = next((index for index, job in enumerate(jobs) if job.id == self._selected), 0)
         self.query_one(RowList).show(

@@ -49,6 +49,8 @@ HELP = PaneHelp(
         "one that only some know says which. A value that differs from its default is coloured.",
         "profile: how tokens are split, fitted and scored. null: measure a control instead of the thing itself; such "
         "a result is never evidence for or against a claim.",
+        "ray: the workers of a cluster that share the job; the session only drives them, and the Jobs screen shows "
+        "what each is at. The results are the same.",
         "The line with $ is the command that does the same; it changes as you change a value.",
     ),
     keys=help_rows(MOVES, ACTIONS),
@@ -220,5 +222,6 @@ async def start_job(screen: SessionScreen, request: Request) -> bool:
         params=dict(request.params),
         profile=request.profile,
         null=request.null,
+        ray=request.ray,
     )
     return isinstance(await screen.tell(message), JobTold)

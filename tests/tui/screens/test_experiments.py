@@ -121,6 +121,23 @@ async def test_the_form_shows_the_command_live_and_starts_what_it_shows() -> Non
         assert app.app.screen.query_one(Form).values["resamples"] == "50", "the values come back"
 
 
+async def test_a_job_is_started_on_a_cluster_from_its_form() -> None:
+    async with driven(session()) as app:
+        await opened(app)
+        form = await form_of(app)
+        while form.field is None or form.field.key != "ray":
+            await app.press("down")
+        assert any("The Ray cluster whose workers share the work" in line for line in app.screen_text())
+        await app.press("enter", "h", "e", "r", "e", "enter", "s")
+        assert any("--ray here is no cluster. Write local, local:N, auto" in line for line in app.screen_text())
+        assert started(app) == []
+        await app.press("enter", *"local", "colon", "2", "enter")
+        assert any(line.rstrip().endswith("--widths 256 --ray local:2") for line in app.screen_text())
+        await app.press("s")
+        await app.until(lambda: started(app))
+        assert [(message.ray, message.params) for message in started(app)] == [("local:2", {})]
+
+
 async def test_a_bad_value_is_told_at_once_and_never_sent() -> None:
     async with driven(session()) as app:
         await opened(app)

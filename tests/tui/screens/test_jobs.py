@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from inspector.events import JobState
+from inspector.events import JobState, WorkerInfo
 from inspector.session.protocol import CancelJob, ResumeJob, StartJob
 from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.screens.base import OpenScreen
@@ -66,6 +67,23 @@ async def test_every_job_with_its_state_progress_command_and_log() -> None:
         await app.until(lambda: any("queued: pursuit" in line for line in app.screen_text()))
         assert screen.job is not None
         assert screen.job.id == "job-2"
+
+
+async def test_the_workers_of_a_job_on_a_cluster_have_a_line_each() -> None:
+    fake = session(("norm-prediction", "running"))
+    async with driven(fake) as app:
+        await opened(app)
+        at = WorkerInfo(number=1, state="running", where="n1 cuda:0\x1b[2J", used_bytes=int(41e9), free_bytes=int(38e9))
+        at = replace(at, stage="scores", contexts=120, tokens_per_second=9100.0)
+        gone = WorkerInfo(number=2, state="died", where="n2 cuda:0")
+        fake.jobs._changed(replace(fake.jobs.known["job-1"], workers=(at, gone)))
+        await app.until(lambda: any("died" in line for line in app.screen_text()))
+        lines = [line.strip() for line in app.screen_text() if line.strip().startswith("worker ")]
+        assert lines == [
+            "worker 1  running  n1 cuda:0␛[2J · 41.0 GB, 38.0 free · scores, 120 contexts · 9,100 tokens/s",
+            "worker 2  died     n2 cuda:0 · 0.0 GB, 0.0 free",
+        ]
+        assert any("$ dm-inspect run norm-prediction" in line for line in app.screen_text()), "still in sight"
 
 
 async def test_cancel_and_resume() -> None:
