@@ -1,7 +1,7 @@
-"""Writes the table of plans into docs/gpu.md: `python docs/make_gpu.py`
+"""Writes the tables of plans into docs/gpu.md and docs/cluster.md: `python docs/make_gpu.py`
 
-Each cell is what `dm-inspect plan` says of a command on a card of so much memory, from names alone: no card, no weights
-and no network. A test makes them again and compares.
+Each cell is what `dm-inspect plan` says of a command on a card of so much memory, or on so many cards: from names,
+without a card, weights or network. A test makes them again and compares.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from inspector.cli.plan import plan_of  # noqa: E402
 from inspector.errors import ResourceError  # noqa: E402
+from inspector.experiments import choose  # noqa: E402
 from inspector.sources.target import ResolvedTarget, resolve  # noqa: E402
 from inspector.spec import target_of  # noqa: E402
 
@@ -75,6 +76,47 @@ def table() -> Iterator[str]:
         yield f"| `{command}`, {host} GB | {cells} |"
 
 
+WORKERS = (1, 8, 64)
+HOOKS = (
+    ("dm-inspect run all --model gemma-2-2b --layer 12", ""),
+    ("dm-inspect run all --model gemma-2-9b --layer 20", ""),
+    ("dm-inspect run all --model llama-3.1-8b --layer 15", ""),
+    ("dm-inspect run all --model gemma-2-9b --layer 20 --contexts 10000 --train-tokens 5000000", "fast"),
+)
+"""And which links."""
+LINKS: dict[str, dict[str, float]] = {"": {}, "fast": {"network": 12.5e9, "merging": 4e9}}
+CARD = {"model": 400e12, "sae": 50e12, "sums": 30e12, "numbers": 1e12}
+"""Per second, of one with 80 GB; see docs/gpu.md."""
+
+
+def shared(command: str, links: str) -> str:
+    """What becomes of a command on one, eight and 64 cards."""
+    resolved = named(command)
+    resolved = replace(resolved, target=replace(resolved.target, device="cuda", max_memory=80 * 10**9))
+    found = plan_of(
+        resolved,
+        session=False,
+        host_memory=128 * 10**9,
+        experiments=choose(["all"]),
+        given={**CARD, **LINKS[links]},
+        workers=WORKERS,
+    )
+    cells = []
+    for row in found["time"]["workers"]:
+        parts = ("computing", "waiting", "merging", "alone", "loading")
+        most = max(parts, key=lambda part: float(row[part]))
+        cells.append(f"{row['seconds'] / 3600:.2f} h, {row[most] / row['seconds']:.0%} {most}")
+    return f"| `{command}`{', fast links' if links else ''} | {' | '.join(cells)} |"
+
+
+def cluster_table() -> Iterator[str]:
+    """Line by line."""
+    yield f"| command | {' | '.join(f'GPUs: {n}' for n in WORKERS)} |"
+    yield "| --- |" + " --- |" * len(WORKERS)
+    for command, links in HOOKS:
+        yield shared(command, links)
+
+
 def page(text: str, made: str) -> str:
     """The page with the table made anew."""
     head, _, rest = text.partition(BEGIN)
@@ -82,11 +124,15 @@ def page(text: str, made: str) -> str:
     return f"{head}{BEGIN}\n{made}{END}{tail}"
 
 
-def make() -> str:
-    """The table."""
-    return "\n".join([*table(), ""])
+PAGES = {PAGE: table, ROOT / "docs" / "cluster.md": cluster_table}
+
+
+def made_anew(path: Path) -> str:
+    """A page with its table as it is now."""
+    return page(path.read_text(encoding="utf-8"), "\n".join([*PAGES[path](), ""]))
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), make()), encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    for path in PAGES:
+        path.write_text(made_anew(path), encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")

@@ -130,6 +130,29 @@ class Warned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PassShared:
+    """A pass is over that several processes shared, and what it took: of one of them, or of all at the end."""
+
+    name: str
+    """Of the pass; 'loading': opening the target, which each does for itself."""
+    seconds: dict[int, float]
+    """What each shard took, by its number, handing in included."""
+    merging: float
+    """Seconds from a process's last shard until it had the sums of all: waiting for the slowest, merging, fetching."""
+
+    @property
+    def told(self) -> str:
+        """`moments: 16 shards of 0.41 to 0.52 s, 7.1 s together; 0.10 s until the last worker had the sums`."""
+        if not self.seconds:
+            return f"{self.name}: {self.merging:.2f} s for the slowest worker"
+        took = self.seconds.values()
+        return (
+            f"{self.name}: {len(took)} shards of {min(took):.2f} to {max(took):.2f} s, {sum(took):.2f} s together; "
+            f"{self.merging:.2f} s until the last worker had the sums"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerInfo:
     """One worker of a run on a cluster."""
 
@@ -165,8 +188,9 @@ class Workers:
 
 
 Event = (
-    Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned | Workers
-)
+    Loading | Downloading | MemoryPlanned | PassProgress | TrainProgress | JudgeProgress | Measured | Warned
+    | PassShared | Workers
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,19 @@ from inspector.experiment import Experiment, FitParams, parse_params
 from inspector.experiments import choose
 from inspector.sources.records import mended, replaced_note
 from inspector.sources.target import hashed, require_unchanged
-from inspector.spec import RunSpec
+from inspector.spec import TOKENS, RunSpec
 from inspector.statistics.measured import Statistics
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Shared, measure_shared, measuring_of, plan_of, require_enough
 from inspector.statistics.profiles import PROTOCOLS
 from inspector.statistics.sums import together
-from inspector.statistics.token_table import fitted_maps, rows_of_contexts, rows_of_generation, rows_of_prompts
+from inspector.statistics.token_table import (
+    fitted_maps,
+    rows_of_contexts,
+    rows_of_generation,
+    rows_of_prompts,
+    rows_together,
+)
 from inspector.store.checkpoints import Checkpoints, checkpoints_for
 from inspector.store.fingerprint import fit_facts, identity, provenance
 from inspector.store.result_object import result_object, warnings_of, with_all_tokens
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "checkpoints_for", "plan_of", "require_enough", "result_object", "resumed", "run", "table_checkpoints",
-    "token_table",
+    "table_together", "token_table",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -378,6 +384,33 @@ def _telling(work: Generator[Event, None, T], checkpoints: Checkpoints) -> Gener
     return result
 
 
+def table_together(
+    spec: RunSpec, loaded: Loaded, *, checkpoints: Checkpoints
+) -> Generator[Event, None, list[dict[str, Any]]]:
+    """As `token_table` of the target's text, by processes that share it; see `token_table.rows_together`.
+
+    Args:
+        spec: batch size and shards.
+        loaded: the target; so many copies of it as there are processes.
+        checkpoints: that deal out work.
+
+    Returns:
+        No results; the rows were handed in.
+
+    Raises:
+        DataError: too few tokens to fit on, or an activation that is not finite.
+    """
+    others = together(checkpoints)
+    assert others is not None, "there are others"
+    require_enough(loaded, loaded.plan)
+    yield from hashed(loaded)
+    with checkpoints:
+        maps = yield from fitted_maps(loaded, spec.batch_size, keeper=checkpoints, shards=spec.shards)
+        yield from rows_together(loaded, maps, spec.batch_size, others, spec.shards)
+    require_unchanged(loaded)
+    return []
+
+
 def table_checkpoints(loaded: Loaded, batch_size: int) -> Checkpoints:
     """Where `token_table` keeps what it has got of this target."""
-    return checkpoints_for(RunSpec(target=loaded.target, experiments=("tokens",), batch_size=batch_size), loaded)
+    return checkpoints_for(RunSpec(target=loaded.target, experiments=(TOKENS,), batch_size=batch_size), loaded)

@@ -36,6 +36,8 @@ Profile = Literal["careful", "paper-text", "paper-code"]
 Null = Literal["shuffle", "gaussian", "affine"]
 LlamaGate = Literal["published", "topk"]
 
+TOKENS = "tokens"
+"""In the place of a run's experiments: the per-token table."""
 DEFAULT_TEXT = "hf:monology/pile-uncopyrighted"
 SITE_HOOKS: dict[Site, str] = {
     "resid": "blocks.{layer}.hook_resid_post",

@@ -22,6 +22,7 @@ from inspector.events import (
     Loading,
     MemoryPlanned,
     PassProgress,
+    PassShared,
     TrainProgress,
     Warned,
 )
@@ -56,6 +57,15 @@ def batch_size_option(function: Callable[..., Result]) -> Callable[..., Result]:
         show_default=True,
         metavar="N",
         help="Contexts at once: speed and memory, no number.",
+    )(function)
+
+
+def ray_option(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a command --ray; its function receives `ray: str | None`."""
+    return click.option(
+        "--ray",
+        metavar="local[:N]|auto|ADDRESS",
+        help="On the workers of a Ray cluster, which share the passes; local: one on this machine.",
     )(function)
 
 
@@ -172,6 +182,8 @@ class Lines:
                 self._now_and_then(event_name(event), progress_text(event), is_last=is_complete(event))
                 if isinstance(event, TrainProgress) and event.held_out:
                     say(held_out_text(event))
+            case PassShared():
+                say(event.told)
             case JudgeProgress():
                 self._now_and_then(event.stage, judge_text(event), is_last=event.done == event.total)
 
@@ -225,6 +237,8 @@ class Bar:
                 self._show(event_name(event), done, total, rate_text(event))
                 if isinstance(event, TrainProgress) and event.held_out:
                     self._progress.console.print(held_out_text(event))
+            case PassShared():
+                self._progress.console.print(_visible(event.told))
             case JudgeProgress():
                 self._show(event.stage, event.done, event.total, judge_text(event))
 

@@ -6,6 +6,7 @@ experiments shows. With --device and --max-memory the device need not be there, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ from inspector.cli.output import print_json, print_text
 from inspector.cli.run import as_pairs, check
 from inspector.cli.target_options import Written, target_options
 from inspector.errors import UsageError
-from inspector.options import SIZE, parse_size, width_label
+from inspector.options import SIZE, Notation, parse_size, width_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from inspector.experiment import Experiment
     from inspector.sources.memory_sizes import Planned
@@ -28,11 +29,21 @@ if TYPE_CHECKING:
     from inspector.spec import SaeRef, TargetSpec
     from inspector.statistics.costs import Estimate, Pass, Rates, Workload
 
+
+def _counts(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", text):
+        raise ValueError(f"{text!r} is no list of numbers of workers. Write them with commas, as 1,8,64.")
+    return tuple(map(int, text.split(",")))
+
+
+WORKERS = Written(Notation(_counts, str, "N[,N..]"))
 Json = dict[str, Any]
 """Plain data, as `--json` prints it."""
 TIMED = ("model", "sae", "sums", "numbers")
-RATES = (*TIMED, "host", "disk")
-"""As the fields of `costs.Rates`, which costs a longer import. The last two have defaults and are not timed."""
+LINKS = ("network", "merging")
+RATES = (*TIMED, "host", "disk", *LINKS)
+"""As the fields of `costs.Rates`, which costs a longer import, and of `scaling.Links`. Those that are not TIMED have
+defaults."""
 
 
 @click.command(
@@ -54,9 +65,10 @@ Examples:
     multiple=True,
     metavar="NAME=N",
     help="Per second, instead of timing this machine; repeat: operations of the model's products (model), of SAEs in "
-    "float32 (sae), of sums in float64 (sums), numbers touched (numbers), and bytes of sliced SAEs that come from the "
-    "host's memory (host) and from disk (disk), as 40T, 900G.",
+    "float32 (sae), of sums in float64 (sums), numbers touched (numbers), bytes of sliced SAEs that come from the "
+    "host's memory (host) and from disk (disk), bytes of sums between workers (network) and merged (merging), as 40T.",
 )
+@click.option("--ray", "workers", type=WORKERS, metavar="N[,N..]", help="Also the time on so many workers, as 1,8,64.")
 @click.option(
     "--host-memory",
     type=Written(SIZE),
@@ -70,6 +82,7 @@ def plan(
     experiments: tuple[str, ...],
     params: tuple[str, ...],
     rates: tuple[str, ...],
+    workers: tuple[int, ...] | None,
     host_memory: int | None,
     as_json: bool,
     target: TargetSpec,
@@ -92,6 +105,7 @@ def plan(
             experiments=chosen,
             params=as_pairs(params),
             given=given,
+            workers=workers or (),
         )
         if as_json:
             print_json({"plan": found})
@@ -123,6 +137,7 @@ def plan_of(
     experiments: Sequence[Experiment] = (),
     params: Mapping[str, str] | None = None,
     given: Mapping[str, float] | None = None,
+    workers: Sequence[int] = (),
 ) -> Json:
     """Everything the plan tells of one hook, as JSON prints it.
 
@@ -133,6 +148,7 @@ def plan_of(
         experiments: whose passes are told.
         params: of the experiments, as typed.
         given: rates that are not to be timed.
+        workers: numbers of them that share the run.
 
     Raises:
         TargetError: there is no such device.
@@ -163,6 +179,16 @@ def plan_of(
     )
     work = replace(work, memory=found.memory)
     to_fetch = list(_downloads(resolved))
+    links = {name: value for name, value in (given or {}).items() if name in LINKS}
+    own = {name: value for name, value in (given or {}).items() if name not in LINKS}
+    rates = _rates(work, found, device, own)
+    time = _time(work, found, rates, own, experiments, params or {})
+    if workers:
+        from inspector.cluster.scaling import Links, on_workers
+
+        between = Links(**links)
+        time["workers"] = on_workers(workers, experiments, params or {}, work, rates, between)
+        time["assumptions"].append(between.assumed)
     return {
         "model": resolved.files.name,
         "hook_name": resolved.hook_name,
@@ -174,7 +200,7 @@ def plan_of(
         "saes": [_sae(ref, found) for ref in resolved.refs],
         "downloads": to_fetch,
         "download_bytes": sum(each["bytes"] for each in to_fetch if not each["on_disk"]),
-        "time": _time(work, found, _rates(work, found, device, given or {}), given or {}, experiments, params or {}),
+        "time": time,
         "notes": [*resolved.notes, *([found.why] if found.why else []), *found.memory.notes, *_unknown(resolved.refs)],
     }
 
@@ -383,6 +409,8 @@ def _times(time: Json) -> Iterator[Any]:
         rows=tuple((row["pass"], f"{row['contexts']:,}", told(row["seconds"])) for row in time["passes"]),
         note=f"together {told(time['seconds'])}; {where}",
     )
+    if "workers" in time:
+        yield _workers_table(time["workers"], told)
     if "experiments" in time:
         yield Table(
             title="experiments, each alone",
@@ -392,3 +420,21 @@ def _times(time: Json) -> Iterator[Any]:
                 for row in time["experiments"]
             ),
         )
+
+
+def _workers_table(rows: Sequence[Json], told: Callable[[float | None], str]) -> Any:
+    """What more of them gain, and what it goes into."""
+    from inspector.drawing.figures import Column, Table
+
+    parts = ("loading", "computing", "waiting", "merging", "alone")
+    lines = []
+    for row in rows:
+        faster = "?" if row["seconds"] is None else f"{rows[0]['seconds'] / row['seconds']:.1f}"
+        lines.append((row["workers"], row["shards"] or "?", *(told(row[name]) for name in ("seconds", *parts)), faster))
+    titles = ("workers", "shards", "takes about", *parts, "times as fast")
+    return Table(
+        title="on workers of a cluster",
+        columns=tuple(Column(title=title) for title in titles),
+        rows=tuple(lines),
+        note="waiting: for the slowest shard; alone: what each does for itself, or one while the others wait",
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import batch_size_option, follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, follow, quiet_option, ray_option, say
 from inspector.cli.opening import opened
 from inspector.cli.output import output_folder, print_json, print_text, stored, to_json, whole_file
 from inspector.cli.target_options import several_target_options
@@ -57,11 +57,7 @@ Examples:
     metavar="N",
     help="Add up in N parts and merge; changes no number.  [default: 1; with --ray 16]",
 )
-@click.option(
-    "--ray",
-    metavar="local[:N]|auto|ADDRESS",
-    help="On the workers of a Ray cluster, which share the passes; local: one on this machine.",
-)
+@ray_option
 @click.option("--detach", is_flag=True, help="As a job of the target's background session; prints its id.")
 @quiet_option
 @several_target_options

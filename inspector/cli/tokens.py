@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.lazy import Command
-from inspector.cli.narration import batch_size_option, follow, quiet_option, say
+from inspector.cli.narration import batch_size_option, follow, quiet_option, ray_option, say
 from inspector.cli.opening import one_context, opened, prompt_file_option, prompts_of
 from inspector.cli.output import check_file_place, print_json_list, print_text, whole_file
 from inspector.cli.target_options import target_options
+from inspector.cluster import SHARDS, check_address
 from inspector.drawing.figures import Column, Table
 from inspector.drawing.safe_text import visible
 from inspector.drawing.terminal_figures import render_table
 from inspector.errors import UsageError
-from inspector.spec import RunSpec
+from inspector.spec import TOKENS, RunSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,6 +106,7 @@ Examples:
     help="Also x, error, linear, nonlinear as vectors, to --out FILE.safetensors or beside its .parquet.",
 )
 @batch_size_option
+@ray_option
 @quiet_option
 @target_options
 def tokens(
@@ -116,6 +118,7 @@ def tokens(
     out: Path | None,
     kinds: tuple[str, ...] | None,
     batch_size: int,
+    ray: str | None,
     quiet: bool,
     target: TargetSpec,
 ) -> None:
@@ -135,6 +138,14 @@ def tokens(
         if path is not None:
             check_file_place(path)
     as_text = not as_json and out is None
+    if ray is not None:
+        if out is None or kinds is not None or prompts or generate is not None:
+            raise UsageError(
+                "--ray shares the table of the target's text, which goes into a file. Add --out FILE.parquet, and "
+                "leave --vectors, --prompt and --generate away."
+            )
+        _on_cluster(target, batch_size, ray, out, quiet=quiet)
+        return
     with contextlib.ExitStack() as stack:
         wanted = Wanted(
             prompts=prompts,
@@ -158,6 +169,21 @@ def tokens(
             print_first(loaded, table, n_own=max(len(prompts), generate is not None))
         if checkpoints is not None:  # only now: until the table is where it belongs they are all there is
             checkpoints.discard()
+
+
+def _on_cluster(target: TargetSpec, batch_size: int, ray: str, out: Path, *, quiet: bool) -> None:
+    """Let workers make the table, in shards of contexts, and write it in their order."""
+    from inspector.cluster.driver import tokens_on_cluster
+
+    check_address(ray)
+    spec = RunSpec(target=target, experiments=(TOKENS,), batch_size=batch_size, shards=SHARDS, ray=ray)
+
+    def write(table: pa.Table) -> int:
+        write_parquet(table, out)
+        return int(table.num_rows)
+
+    n_rows = follow(tokens_on_cluster(spec, write), quiet=quiet)
+    say(f"wrote {n_rows:,} rows to {out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ Examples:
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the suite is written."
 )
 @click.option("--json", "as_json", is_flag=True, help='The qualities as one JSON object, {"saes": [...]}.')
+@click.option("--ray", hidden=True, help="Refused, with the reason.")
 @quiet_option
 @some_target_options(
     "model",
@@ -117,6 +118,7 @@ def train(
     checkpoint_minutes: float,
     out: Path,
     as_json: bool,
+    ray: str | None,
     quiet: bool,
     target: TargetSpec,
 ) -> None:
@@ -125,6 +127,11 @@ def train(
     SAEs of every width and L0 learn in lockstep from one pass over the text and are written in sae-lens layout, each
     with its measured quality. Ctrl-C saves; the same command goes on where it stopped, also after a crash.
     """
+    if ray is not None:
+        raise UsageError(
+            "--ray cannot share a training: its SAEs learn step by step, and each step needs the one before. "
+            "Leave --ray away, and give each machine other --widths or --layer and its own --out."
+        )
     output_folder(out)
     wanted = _Wanted(
         widths=widths,

@@ -1,9 +1,9 @@
 """Where the workers of a run see what is left to be done, and what the others have done.
 
 Every worker runs the whole program (`runner.run`) on a copy of the target of its own. Wherever that walks over tokens,
-the shards are dealt out here, one by one, to whoever asks; each hands in its sums, and all merge the sums of all shards
-in the order of the shards. So every worker has the same numbers after every pass, whoever added up what; the number of
-workers, their speed and their deaths change no bit.
+the shards are dealt out here, one by one, to whoever asks; each hands in its sums. Then one of them merges the sums of
+all shards, in the order of the shards, and the others take what came of it. So every worker has the same numbers after
+every pass, whoever added up what; the number of workers, their speed and their deaths change no bit.
 
 Nothing here knows Ray, a model or a device: a board is called by threads, or through whatever carries calls.
 """
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TRIES = 2
 """Of a piece that fails, or whose worker dies; then the run fails, and the cluster is not asked again."""
+WHOLE = ".whole"
+"""Ends the name of a step in which pieces are merged."""
 State = tuple[Mapping[str, "Tensor"], Mapping[str, Any]]
 """Tensors and JSON data, as `sums.Accumulator.state` has them."""
 
@@ -81,6 +83,8 @@ class Board:
         """See `sums.Together`."""
         with self._changed:
             while True:
+                if not is_whole(step) and self._step(whole(step), 1).found:
+                    return None
                 at = self._step(step, n_pieces)
                 piece = next((each for each in range(at.n) if each not in at.found and each not in at.held), None)
                 if piece is not None:
@@ -100,7 +104,10 @@ class Board:
                 return
             del at.held[piece]
             at.found[piece] = tensors, facts
+            if is_whole(step):
+                at.taken_by.add(worker)
             self._keep()
+            self._drop()
             self._changed.notify_all()
 
     def give_up(self, worker: int, step: str, piece: int) -> bool:
@@ -114,12 +121,12 @@ class Board:
             return at.lost[piece] < TRIES
 
     def piece(self, worker: int, step: str, piece: int) -> State:
-        """What was handed in; the last piece ends the step for this worker."""
+        """What was handed in; with what was merged the step ends for this worker."""
         with self._changed:
             at = self._steps[step]
             found = at.found[piece]
             assert found is not None, "kept until every worker has it"
-            if piece == at.n - 1:
+            if is_whole(step):
                 at.taken_by.add(worker)
                 self._drop()
             return found
@@ -197,10 +204,21 @@ class Board:
                     at.stored.add(piece)
 
     def _drop(self) -> None:
-        """Forget the sums that every living worker has."""
-        for at in self._steps.values():
-            if self._workers and self._workers <= at.taken_by:
+        """Forget the sums that every living worker has, and the pieces of those that are merged."""
+        for name, at in self._steps.items():
+            merged = self._steps.get(whole(name))
+            if (self._workers and self._workers <= at.taken_by) or (merged is not None and merged.found):
                 at.found = dict.fromkeys(at.found)
+
+
+def whole(step: str) -> str:
+    """See `sums.Together`."""
+    return f"{step}{WHOLE}"
+
+
+def is_whole(step: str) -> bool:
+    """Whether this is a step in which the pieces of another one are merged."""
+    return step.endswith(WHOLE)
 
 
 def _kept_as(step: str, n_pieces: int, piece: int) -> str:
@@ -234,6 +252,10 @@ class Shared(Checkpoints):
     def finish(self, experiment: str, result: Mapping[str, Any]) -> None:
         """See `Board`."""
         self._call("finish", experiment, dict(result))
+
+    def whole(self, step: str) -> str:
+        """See `sums.Together`."""
+        return whole(step)
 
     def claim(self, step: str, n_pieces: int) -> int | None:
         """See `sums.Together`; so the others."""

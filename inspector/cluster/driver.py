@@ -19,28 +19,36 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspector import threads
 from inspector.cluster import ADDRESS, LOCAL, check_address
 from inspector.cluster.board import Board, Shared
 from inspector.disk.locks import resident_bytes
 from inspector.errors import InspectorError, ResourceError, TargetError, UsageError, error_of, first_line
-from inspector.events import Event, Loading, Measured, PassProgress, Warned, WorkerInfo, Workers
+from inspector.events import Event, Loading, Measured, PassProgress, PassShared, Warned, WorkerInfo, Workers
 from inspector.experiments import choose
+from inspector.spec import TOKENS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
     from inspector.sources.target import Loaded
     from inspector.spec import RunSpec
 
+T = TypeVar("T")
 INSTALL = "pip install 'dm-inspect[cluster]'"
 WAIT_SECONDS = 0.5
 """Between two looks at whether the user wants it to stop."""
 ANSWER_SECONDS = 10.0
 """For a cluster to take a connection."""
 AT_HOME = "127.0.0.1"
+DRIVER = -1
+"""In the place of a worker's number."""
 PASSED_ON = re.compile(r"DM_INSPECT_\w+|HF_\w+|OMP_\w+|MKL_\w+|KMP_\w+|XDG_\w+")
 """Names of variables that a worker is given: where things are kept, and how many threads compute."""
 
@@ -80,7 +88,7 @@ class Worker:
 
     def work(self, spec: RunSpec, board: Any) -> Iterator[Event | _Held | _Failed]:
         """Open the target and run the experiments; the events of that, then how it failed, if it did."""
-        from inspector.runner import run
+        from inspector.runner import run, table_together
         from inspector.sources.target import open_target
 
         def call(method: str, *arguments: Any) -> Any:
@@ -88,11 +96,14 @@ class Worker:
 
         try:
             threads.limit()
+            began = time.perf_counter()
             loaded = yield from open_target(spec.target)
             for warning in loaded.warnings:
                 yield Warned(message=warning)
+            yield PassShared(name="loading", seconds={}, merging=time.perf_counter() - began)
             told = ""
-            for event in run(spec, loaded, checkpoints=Shared(spec, loaded, call)):
+            program = table_together if spec.experiments == (TOKENS,) else run
+            for event in program(spec, loaded, checkpoints=Shared(spec, loaded, call)):
                 yield event
                 if isinstance(event, PassProgress) and event.name != told:
                     told = event.name
@@ -129,16 +140,44 @@ def run_on_cluster(spec: RunSpec) -> Generator[Event, None, list[dict[str, Any]]
         from inspector.runner import run
 
         return (yield from run(spec, None))
+    return (yield from _led(spec, lambda crew: [crew.results[index] for index in range(len(asked))]))
+
+
+def tokens_on_cluster(spec: RunSpec, write: Callable[[pa.Table], T]) -> Generator[Event, None, T]:
+    """As `runner.token_table` of the text of a target that is opened by every worker; close it to end all of them.
+
+    Args:
+        spec: of TOKENS, with `ray`.
+        write: brings the table to where it belongs; until it has, what the workers have made is kept.
+
+    Returns:
+        What `write` did.
+
+    Raises:
+        As `run_on_cluster`.
+    """
+
+    def written(crew: _Crew) -> T:
+        from inspector.statistics.token_table import ROWS, joined_rows
+
+        return write(joined_rows(crew.pieces(ROWS)))
+
+    return (yield from _led(spec, written))
+
+
+def _led(spec: RunSpec, conclude: Callable[[_Crew], T]) -> Generator[Event, None, T]:
+    """All workers from their beginning to their end, and what is made of what they have done."""
     assert spec.ray is not None, "the caller looked"
     with _cluster(spec.ray) as n_workers:
         crew = _Crew(spec, n_workers)
         try:
             yield from crew.started()
             yield from crew.heard()
+            found = conclude(crew)
             crew.discard()
         finally:
             crew.end()
-    return [crew.results[index] for index in range(len(asked))]
+    return found
 
 
 class _Crew:
@@ -158,6 +197,9 @@ class _Crew:
         self._warned: set[str] = set()
         self._progress: dict[int, PassProgress] = {}
         self._infos = {number: WorkerInfo(number=number + 1) for number in range(n_workers)}
+        self._ended = False
+        """Whether a worker has come to its end, and so has the work."""
+        self._shared: dict[str, PassShared] = {}
         self.results: dict[int, dict[str, Any]] = {}
 
     def started(self) -> Iterator[Event]:
@@ -187,6 +229,7 @@ class _Crew:
                     event = ray.get(next(said[number]))
                 except StopIteration:
                     del said[number]
+                    self._ended = True
                     yield self._is(number, state="done", tokens_per_second=0.0)
                 except (ray.exceptions.RayError, RuntimeError) as error:
                     del said[number]
@@ -195,6 +238,12 @@ class _Crew:
                     yield from self._passed_on(number, event, lead=number == min(said))
             for problem in ray.get(self._board.problems.remote()) if ready else ():
                 yield Warned(message=problem)
+        yield from self._shared.values()
+
+    def pieces(self, step: str) -> Iterator[Mapping[str, Tensor]]:
+        """Tensors that were handed in, one piece after the other."""
+        for piece in range(self._spec.shards):
+            yield self._ray.get(self._board.piece.remote(DRIVER, step, piece))[0]
 
     def discard(self) -> None:
         """Leave nothing on disk that only an interrupted run would need."""
@@ -226,6 +275,13 @@ class _Crew:
             yield self._together(event)
             at, rate = event.contexts_done, event.tokens_per_second
             yield self._is(number, stage=event.name, contexts=at, tokens_per_second=rate)
+        elif isinstance(event, PassShared):
+            known = self._shared.get(event.name, event)
+            self._shared[event.name] = replace(
+                event,
+                seconds=dict(sorted({**known.seconds, **event.seconds}.items())),
+                merging=max(known.merging, event.merging),
+            )
         elif isinstance(event, Warned):
             if event.message not in self._warned:
                 self._warned.add(event.message)
@@ -265,7 +321,7 @@ class _Crew:
                 f"Two workers died in {poisoned}: {cause}. Look at that text and at the memory of the devices; "
                 "the same command goes on from what was finished."
             )
-        if not left and len(self.results) < len(self._spec.experiments):
+        if not left and not self._ended and len(self.results) < len(self._spec.experiments):
             raise ResourceError(
                 f"All {self._n} workers died, the last one of this: {cause}. "
                 "The same command goes on from what was finished."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from inspector.cluster import SHARDS, check_address
 from inspector.errors import Cancelled, UsageError
-from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, TrainProgress, Warned, Workers
+from inspector.events import Event, JobInfo, Loading, Measured, PassProgress, PassShared, TrainProgress, Warned, Workers
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.session import discovery
@@ -284,6 +284,8 @@ class JobRunner:
                 job = replace(job, results=results, seconds={**job.seconds, experiment: running.take_seconds()})
             case Warned():
                 running.log.say(f"warning: {event.message}")
+            case PassShared():
+                running.log.say(event.told)
             case Workers():
                 job = replace(job, workers=event.workers)
             case Loading():

@@ -25,7 +25,7 @@ from torch import Tensor
 from inspector.engine.moments import sums_device
 from inspector.engine.plan import Outliers
 from inspector.errors import DataError, InspectorError, ResourceError, is_out_of_memory
-from inspector.events import Event, Loading, PassProgress, Warned
+from inspector.events import Event, Loading, PassProgress, PassShared, Warned
 from inspector.sources.activations import ActivationBatch, origin_of, stream
 from inspector.sources.target import Loaded
 from inspector.statistics.sums import Accumulator, Keeper, Together, together
@@ -220,9 +220,11 @@ def walk(
 def _walk_together(
     alone: _Walk[A, B], others: Together, parts: Sequence[Sequence[int]], first: Callable[[], A]
 ) -> Generator[Event, None, A]:
-    """Add up the shards that are this process's, and merge those of all in their order."""
-    step = alone.activations.kept_name(alone.name)
+    """Add up the shards that are this process's; one process merges those of all in their order, for all."""
+    step, device = alone.activations.kept_name(alone.name), sums_device(alone.activations.device)
+    took: dict[int, float] = {}
     while (number := others.claim(step, len(parts))) is not None:
+        began = time.perf_counter()
         try:
             part = yield from alone.over([parts[number]], None, first if number == 0 else alone.new)
         except InspectorError:
@@ -230,11 +232,21 @@ def _walk_together(
                 raise
             continue
         others.hand_in(step, number, *part.state())
-    place = _Place(part=alone.new())
-    for kept in others.handed_in(step, len(parts)):
-        place.part.restore(kept.tensors, kept.facts, sums_device(alone.activations.device))
+        took[number] = time.perf_counter() - began
+    whole = others.whole(step)
+    place, began = _Place(part=alone.new()), time.perf_counter()
+    while others.claim(whole, 1) is not None:
+        for kept in others.handed_in(step, len(parts)):
+            place.part.restore(kept.tensors, kept.facts, device)
+            place.end_shard(alone.new)
+        assert place.merged is not None, "there are contexts; the runner checked"
+        others.hand_in(whole, 0, *place.merged.state())
+    if place.merged is None:  # by another one
+        (kept,) = others.handed_in(whole, 1)
+        place.part.restore(kept.tensors, kept.facts, device)
         place.end_shard(alone.new)
-    assert place.merged is not None, "there are contexts; the runner checked"
+    assert place.merged is not None, "there was one"
+    yield PassShared(name=alone.name, seconds=took, merging=time.perf_counter() - began)
     return place.merged
 
 

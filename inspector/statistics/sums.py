@@ -181,8 +181,8 @@ class Keeper(Protocol):
 class Together(Keeper, Protocol):
     """Deals out work among processes that all run the same program on the same target, step by step.
 
-    Each does some pieces of a step and hands in what came of them; nobody goes on before all pieces of it are there. So
-    all have the same sums after every pass, whoever added up what, and whoever died on the way.
+    Each does some pieces of a step and hands in what came of them; nobody goes on before all pieces of it are there and
+    one has merged them. So all have the same sums after every pass, whoever added up what, and whoever died on the way.
     """
 
     def claim(self, step: str, n_pieces: int) -> int | None:
@@ -193,6 +193,9 @@ class Together(Keeper, Protocol):
 
     def give_up(self, step: str, piece: int) -> bool:
         """A piece failed here; whether somebody is to try it once more."""
+
+    def whole(self, step: str) -> str:
+        """The step, of one piece, in which one process merges those of a step; nobody asks for them after that."""
 
     def handed_in(self, step: str, n_pieces: int) -> Iterator[Kept]:
         """What came of every piece, in their order; all are done."""

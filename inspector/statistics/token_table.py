@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,13 +24,13 @@ from inspector.disk.tensors import header_of
 from inspector.engine.decomposition import Decomposition, decompose
 from inspector.engine.moments import to_float64
 from inspector.engine.regression import LinearMap
-from inspector.errors import DataError, ResourceError
+from inspector.errors import DataError, InspectorError, ResourceError
 from inspector.events import Event, Loading
 from inspector.sources.activations import ActivationBatch, origin_of
 from inspector.sources.target import Loaded
 from inspector.statistics.first_pass import collect_first
 from inspector.statistics.passes import Activations, Progress, require_finite
-from inspector.statistics.sums import Keeper, RowKeeper
+from inspector.statistics.sums import Keeper, RowKeeper, Together
 from inspector.training.error_saes import map_hash
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ TRAIN, TEST, EXCLUDED = "train", "test", "excluded"
 NORMS = ("sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
 
 
-def fitted_maps(loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None) -> Generator[Event, None, Maps]:
+def fitted_maps(
+    loaded: Loaded, batch_size: int, *, keeper: Keeper | None = None, shards: int = 1
+) -> Generator[Event, None, Maps]:
     """The affine maps of every SAE, from the target's ordinary training tokens; `keeper`: where their sums are kept."""
     activations = Activations(
-        loaded=loaded, batch_size=loaded.at_once(batch_size), outliers=loaded.outliers, keeper=keeper
+        loaded=loaded, batch_size=loaded.at_once(batch_size), outliers=loaded.outliers, keeper=keeper, shards=shards
     )
     first = yield from collect_first(activations, loaded.plan)
     return {sae_id: maps.error_map for sae_id, maps in first.ordinary.fit().items()}
@@ -92,6 +94,57 @@ def rows_of_contexts(
             keeper.store_rows(tables[n_kept:], first + len(group))
             n_kept = len(tables)
         yield progress.advance(len(group))
+    return pa.concat_tables(tables)
+
+
+ROWS = "rows"
+"""Step of the processes that share a table."""
+
+
+def rows_together(
+    loaded: Loaded, maps: Maps, batch_size: int, others: Together, n_parts: int
+) -> Generator[Event, None, None]:
+    """The same rows by processes that share them: each hands in the rows of some contexts, for `joined_rows`."""
+    token_ids = loaded.contexts.token_ids
+    n, at_once = len(token_ids), loaded.at_once(batch_size)
+    starts = [n * part // n_parts for part in range(n_parts + 1)]
+    progress = Progress("scores", n, token_ids.shape[1])
+    while (part := others.claim(ROWS, n_parts)) is not None:
+        tables: list[pa.Table] = []
+        try:
+            for first in range(starts[part], starts[part + 1], at_once):
+                group = token_ids[first : min(first + at_once, starts[part + 1])]
+                tables += _rows_of(loaded, maps, first, group, None)
+                yield progress.advance(len(group))
+        except InspectorError:
+            if not others.give_up(ROWS, part):
+                raise
+            continue
+        others.hand_in(ROWS, part, {ROWS: _as_tensor(tables)}, {})
+
+
+def _as_tensor(tables: Sequence[pa.Table]) -> Tensor:
+    """[bytes] uint8 of the format that Arrow's processes exchange; empty for no table."""
+    from pyarrow import BufferOutputStream, ipc
+
+    if not tables:
+        return torch.empty(0, dtype=torch.uint8)
+    sink = BufferOutputStream()
+    with ipc.new_stream(sink, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
+
+
+def joined_rows(parts: Iterable[Mapping[str, Tensor]]) -> pa.Table:
+    """The whole table of what `rows_together` handed in, in that order."""
+    import pyarrow as pa
+
+    tables = []
+    for each in parts:
+        if len(each[ROWS]):
+            with pa.ipc.open_stream(pa.py_buffer(each[ROWS].numpy())) as reader:
+                tables.append(reader.read_all())
     return pa.concat_tables(tables)
 
 

@@ -74,6 +74,22 @@ def test_the_time_is_what_the_rates_give(run: Run) -> None:
     assert shared == pytest.approx(2 * 300 * 1024 * (9_241_705_984 - 256_000 * 3584) / 2, rel=0.05)
 
 
+def test_workers_share_the_time(run: Run) -> None:
+    words = ("plan", *PAPER, "--max-memory", "80G", *GIVEN, "--experiment", "norm-test", "--ray", "1,8")
+    one, eight = planned(run, *words[1:])["time"]["workers"]
+    assert (one["workers"], eight["workers"]) == (1, 8)
+    parts = ("loading", "computing", "waiting", "merging", "alone")
+    for each in (one, eight):
+        assert each["seconds"] == pytest.approx(sum(each[part] for part in parts))
+    assert eight["computing"] == pytest.approx(one["computing"] / 8)
+    faster = planned(run, *words[1:], "--rate", "network=12G", "--rate", "merging=4G")["time"]["workers"][1]
+    assert faster["merging"] < eight["merging"]
+    outcome = run(*words)
+    assert "on workers of a cluster" in outcome.out
+    assert "note: Workers are equally fast" in outcome.err
+    assert run("plan", "--ray", "1,x").err.startswith("error: --ray: '1,x' is no list of numbers of workers.")
+
+
 def test_without_the_device_and_without_rates_the_time_is_not_known(run: Run) -> None:
     found = planned(run, *PAPER, "--max-memory", "80G", "--experiment", "all")
     assert (found["time"]["rates"], found["time"]["seconds"]) == (None, None)

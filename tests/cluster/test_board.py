@@ -15,10 +15,11 @@ from inspector.cluster.board import TRIES, Board, Shared
 from inspector.disk.sealed import to_json
 from inspector.errors import DataError
 from inspector.events import Event, Measured
-from inspector.runner import run
+from inspector.runner import run, table_together
 from inspector.sources.activations import ActivationBatch
 from inspector.sources.target import Loaded, open_target
-from inspector.spec import RunSpec
+from inspector.spec import TOKENS, RunSpec
+from inspector.statistics.token_table import ROWS, fitted_maps, joined_rows, rows_of_contexts
 from inspector.store.checkpoints import VARIABLE
 from tests.experiments.own import finish, write_files
 
@@ -45,7 +46,8 @@ def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spec_of(loaded: Loaded, **changes: Any) -> RunSpec:
-    return RunSpec(target=loaded.target, experiments=EXPERIMENTS, params=PARAMS, shards=5, batch_size=2, **changes)
+    given = {"experiments": EXPERIMENTS, "params": PARAMS, "shards": 5, "batch_size": 2, **changes}
+    return RunSpec(target=loaded.target, **given)
 
 
 def as_text(results: list[dict[str, Any]]) -> list[str]:
@@ -56,7 +58,11 @@ class Crew:
     """Workers on one board; `dies` says with each of its calls whether a worker dies there."""
 
     def __init__(
-        self, copies: list[Loaded], dies: Callable[[int, str, int], bool] = lambda *_: False, **changes: Any
+        self,
+        copies: list[Loaded],
+        dies: Callable[[int, str, int], bool] = lambda *_: False,
+        program: Callable[..., Iterator[Event]] = run,
+        **changes: Any,
     ) -> None:
         self.board = Board(frozenset(range(len(copies))))
         self.results: dict[int, dict[str, Any]] = {}
@@ -66,7 +72,7 @@ class Crew:
         """(step, piece), each time that it failed."""
         self.errors: list[BaseException] = []
         self.events: list[Event] = []
-        self._dies, self._changes = dies, changes
+        self._dies, self._changes, self._program = dies, changes, program
         self._threads = [
             threading.Thread(target=self._work, args=(n, each), daemon=True) for n, each in enumerate(copies)
         ]
@@ -95,7 +101,7 @@ class Crew:
 
         spec = spec_of(loaded, **self._changes)
         try:
-            for event in run(spec, loaded, checkpoints=Shared(spec, loaded, call)):
+            for event in self._program(spec, loaded, checkpoints=Shared(spec, loaded, call)):
                 self.events.append(event)
                 if isinstance(event, Measured):
                     assert event.index not in self.results, "concluded twice"
@@ -167,6 +173,29 @@ def test_a_shard_that_is_no_good_fails_the_run_with_its_place_after_two_tries(
     failures = [str(error) for error in crew.errors if isinstance(error, DataError)]
     assert len(failures) == len(crew.given_up) - 1 and len(crew.given_up) >= TRIES  # the first try is not the end
     assert "not finite at context 7, position 10 (NaN; 1 of " in failures[0]
+
+
+@pytest.mark.parametrize("at_call", [None, 3, 12])
+def test_the_per_token_table_of_several_is_that_of_one_in_the_order_of_contexts(
+    copies: list[Loaded], at_call: int | None
+) -> None:
+    """7 parts of 40 contexts: none divides the other. A part counts when it is handed in, whoever dies before."""
+    one = copies[0]
+    expected = finish(rows_of_contexts(one, finish(fitted_maps(one, 2, shards=7)), 2))
+    assert expected.num_rows == 40 * 48 * len(one.saes)
+    crew = Crew(
+        copies[:2],
+        lambda worker, _, calls: worker == 0 and calls == at_call,
+        table_together,
+        experiments=(TOKENS,),
+        params={},
+        shards=7,
+    )
+    crew.finished()
+    assert [type(error) for error in crew.errors] == ([] if at_call is None else [Killed])
+    table = joined_rows(crew.board.piece(-1, ROWS, part)[0] for part in range(7))
+    assert table.equals(expected)
+    crew.board.discard()
 
 
 def test_a_piece_that_costs_two_workers_is_named() -> None:
