@@ -8,6 +8,7 @@ itself. Everything that travels goes through the link of the node that has the b
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -113,12 +114,12 @@ def scaled(parts: Sequence[Part], n_workers: int, *, loading: float, links: Link
 
 def _dealt_out(shards: Sequence[float], n_workers: int, travel: float) -> float:
     """Seconds until the sums of the last shard are on the board, each `travel` seconds in its link."""
-    free, link = [0.0] * n_workers, 0.0
-    for seconds in shards:
-        done = heapq.heappop(free) + seconds
-        link = max(link, done) + travel
-        heapq.heappush(free, link)
-    return max(free)
+    computed, waiting, link = sorted(shards[:n_workers]), iter(shards[n_workers:]), 0.0  # what is sorted is a heap
+    while computed:
+        link = max(link, heapq.heappop(computed)) + travel
+        for seconds in itertools.islice(waiting, 1):
+            heapq.heappush(computed, link + seconds)
+    return link
 
 
 def best(

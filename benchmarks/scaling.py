@@ -1,0 +1,93 @@
+"""The simulation of `plan --ray` against one, two and four real workers; `python -m benchmarks.scaling` prints a table.
+
+Real are Ray, the board, the walk that shares a pass, and the sums that travel and are merged. What is not: a shard
+takes its seconds asleep, so that four workers are as many on any number of cores.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from inspector.cluster.board import Board, Shared
+from inspector.cluster.driver import _cluster, _ray
+from inspector.cluster.scaling import Links, Part, scaled
+
+WORKERS = (1, 2, 4)
+PASSES = ("moments", "scores", "token norms")
+SHARDS = 16
+D = 256
+"""The sums of a shard hold a [D, D] matrix of float64."""
+
+
+def seconds_of(name: str) -> list[float]:
+    """Of each shard; the same every time."""
+    chance = random.Random(name)
+    return [chance.uniform(0.2, 0.6) for _ in range(SHARDS)]
+
+
+class Sleeper:
+    """A worker that sleeps where others compute."""
+
+    def __init__(self, number: int, board: Any) -> None:
+        self._number, self._board = number, board
+        import inspector.statistics.passes  # noqa: F401
+
+    def ready(self) -> int:
+        """When it has imported all."""
+        return os.getpid()
+
+    def work(self) -> float:
+        """Seconds of all passes."""
+        import torch
+
+        from inspector.engine.moments import Moments
+        from inspector.statistics.passes import walk
+
+        def call(method: str, *arguments: Any) -> Any:
+            return _ray().get(getattr(self._board, method).remote(self._number, *arguments))
+
+        keeper = object.__new__(Shared)  # without a target there is nothing that it could be kept as
+        keeper._call = call
+        began = time.perf_counter()
+        for name in PASSES:
+            own = seconds_of(name)
+
+            def add(sums: Moments, group: list[int], own: list[float] = own) -> None:
+                time.sleep(own[group[0]])
+                sums.update(torch.ones(2, D))
+
+            activations: Any = SimpleNamespace(
+                shards=SHARDS, tokens_per_context=1, keeper=keeper, batch_size=1, device=torch.device("cpu"),
+                kept_name=lambda name: name,
+            )  # fmt: skip
+            for _ in walk(activations, range(SHARDS), lambda: Moments(D), add, name=name, batch=list):
+                pass
+        return time.perf_counter() - began
+
+
+def measured(n_workers: int) -> float:
+    """Seconds of so many real workers, from when all are ready."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with _cluster(f"local:{n_workers}"):
+        ray = _ray()
+        board = ray.remote(num_cpus=0, max_concurrency=4 * n_workers + 4)(Board).remote(frozenset(range(n_workers)))
+        workers = [ray.remote(num_cpus=1)(Sleeper).remote(number, board) for number in range(n_workers)]
+        ray.get([worker.ready.remote() for worker in workers])
+        return float(max(ray.get([worker.work.remote() for worker in workers])))
+
+
+def main() -> None:
+    """One line for each number of workers."""
+    parts = [Part(name=name, shards=tuple(seconds_of(name)), n_bytes=8.0 * D * D) for name in PASSES]
+    print("workers  simulated  measured")
+    for n_workers in WORKERS:
+        expected = scaled(parts, n_workers, loading=0.0, links=Links()).seconds
+        print(f"{n_workers:7}  {expected:7.2f} s  {measured(n_workers):6.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
