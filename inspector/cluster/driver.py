@@ -208,6 +208,7 @@ class _Crew:
         while waiting:
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=WAIT_SECONDS)
             yield Loading(what="workers", done=self._n - len(waiting), total=self._n)
+        yield Workers(workers=tuple(self._infos.values()))
 
     def heard(self) -> Iterator[Event]:
         """What the workers say, each thing once, until all have ended.

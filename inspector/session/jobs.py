@@ -289,8 +289,8 @@ class JobRunner:
             case Workers():
                 job = replace(job, workers=event.workers)
             case Loading():
-                if event.seconds is not None:  # 'moments' of an interrupted run
-                    running.log.say(f"found {event.what}")
+                if event.seconds is not None:  # 'moments' of an interrupted run, or what a worker loads
+                    running.log.say(f"{event.what}: {event.seconds:.1f} s" if event.seconds else f"found {event.what}")
                 job = replace(job, stage=f"loading {event.what}", done=event.done, total=event.total)
         running.job = job
         self._told(running, at_once=at_once)
