@@ -76,7 +76,7 @@ MODELS = {
     ),
     "demo": Model(
         title="the demo, a toy",
-        commands={"": ("run all --model demo --contexts 150 -p sae_tokens=60000",)},
+        commands={"": ("run all --model demo --contexts 100 -p contexts=10 -p sae_tokens=40000 -p damage=off",)},
         like="layer_3/resid/width_1k/l0_16",
     ),
 }

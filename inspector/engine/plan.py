@@ -169,9 +169,21 @@ def _units_for(tokens_per_unit: Tensor, goal: int, seed: int) -> Tensor:
     return order[: min(n_chosen, len(order) - 1)]
 
 
-def random_part(indices: Sequence[int], n: int, seed: int | tuple[int, ...]) -> list[int]:
-    """So many of the indices, in their order; fewer are a part of more."""
-    return [indices[place] for place in sorted(_permutation(len(indices), seed)[:n].tolist())]
+def random_part(
+    indices: Sequence[int], n: int, seed: int | tuple[int, ...], documents: Tensor | None = None
+) -> list[int]:
+    """So many of the indices, in their order; fewer are a part of more.
+
+    With the document of every context, one of each comes before a second of any: intervals draw documents.
+    """
+    order: list[int] = _permutation(len(indices), seed).tolist()
+    if documents is not None:
+        firsts: dict[int, int] = {}
+        for place in order:
+            firsts.setdefault(int(documents[indices[place]]), place)
+        first = set(firsts.values())
+        order = [*firsts.values(), *(place for place in order if place not in first)]
+    return [indices[place] for place in sorted(order[:n])]
 
 
 def _permutation(n: int, seed: int | tuple[int, ...]) -> Tensor:

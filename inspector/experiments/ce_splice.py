@@ -107,12 +107,17 @@ def passes(work: Workload, params: Params) -> Passes:
 
 def compute(statistics: Statistics, params: Params) -> Outcome:
     """Percent recovered of every arm with both predictions, resampled over contexts."""
-    from inspector.engine.resampling import counts_together
+    from inspector.engine.resampling import FEWEST, counts_together
 
     found = cast("Spliced", statistics.own["ce-splice"])
     n = found.n.numpy()
     counts = counts_together(found.groups, seed=found.seed, n_resamples=params.resamples).numpy()
     controls, warnings = {}, []
+    if (drawn := len(set(found.groups))) < FEWEST:
+        warnings.append(
+            f"The {len(n)} contexts that were spliced into are of {drawn} documents, and an interval needs {FEWEST}: "
+            "none is given. Raise -p contexts=, or give a --text of more documents."
+        )
 
     def measured(own: SplicedSae) -> tuple[Row, shared.Intervals]:
         draws = _draws(found, own, counts)

@@ -88,13 +88,14 @@ def measure_splices(measuring: Measuring, *, contexts: int, l0: float, hook: str
     if loaded.model.check_hook(hook_name) != loaded.model.check_hook(loaded.hook_name):
         raise DataError(f"Hook {hook_name} and {loaded.hook_name} differ in width. Splice where the SAEs read.")
     chosen = contexts_with(measuring.plan.test)
-    chosen = random_part(chosen, contexts, measuring.seed) if contexts else list(chosen)
+    documents = measuring.plan.documents
+    chosen = random_part(chosen, contexts, measuring.seed, documents) if contexts else list(chosen)
     narrowest = min(sae.ref.d_sae for sae in loaded.saes)
     picks = nearest_l0(loaded.saes, l0)
     picks = [sae for sae in loaded.saes if sae in picks or sae.ref.d_sae == narrowest]
     places = {context: place for place, context in enumerate(chosen)}
 
-    groups = drawn_together(measuring.plan.test, measuring.plan.documents, chosen)
+    groups = drawn_together(measuring.plan.test, documents, chosen)
 
     def new() -> Spliced:
         c, saes = len(chosen), {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from inspector.engine.plan import make_plan
+from inspector.engine.plan import make_plan, random_part
 
 TOKENS = torch.randint(3, 100, (20, 64), generator=torch.Generator().manual_seed(0))
 TOKENS[:, 0] = 1
@@ -143,3 +145,15 @@ def test_documents_too_large_to_be_held_out_whole_are_divided_with_a_note() -> N
     assert plan.train.any(dim=1).nonzero()[:, 0].tolist() == SEED_ZERO and plan.documents is None
     (note,) = plan.notes
     assert "where 600 are meant to be: contexts are held out instead" in note
+
+
+def test_a_random_part_takes_one_context_of_each_document_before_a_second() -> None:
+    documents = torch.tensor([0] * 6 + [1, 2, 2, 3])
+    indices = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    parts = [random_part(indices, n, 0, documents) for n in range(1, 11)]
+    for n, part in enumerate(parts, 1):
+        assert part == sorted(part) and len(part) == n
+        assert len({int(documents[context]) for context in part}) == min(n, 4)
+    assert all(set(fewer) < set(more) for fewer, more in pairwise(parts))
+    alone = torch.arange(10)  # documents of one context each change nothing
+    assert [random_part(indices, n, 3, alone) for n in range(11)] == [random_part(indices, n, 3) for n in range(11)]
