@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from inspector.claims import CLAIMS, evaluate
+from inspector.drawing.figures import with_interval
 from tests.test_suites_table import load_script
 
 script = load_script("make_replication")
@@ -48,4 +49,4 @@ def test_numbers_of_a_table_are_those_of_the_result(name: str) -> None:
     assert verdicts["C2"].number in lines[1] and verdicts["C2"].verdict in lines[1]
     sae, row = script.MODELS[name].like, "\n".join(script.of_tokens({name: own}))
     fvu = next(each["fvu"] for each in results["fvu-nonlinear"]["saes"] if each["sae"] == sae)
-    assert f"{fvu:.3f}" in row
+    assert with_interval(fvu, results["fvu-nonlinear"]["intervals"][sae]["fvu"]) in row
