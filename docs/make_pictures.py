@@ -52,6 +52,8 @@ class Picture:
 
 SMOLLM2 = "--model smollm2 --layer 12 --widths 512,2k,8k --l0 32 --contexts 92"
 """The target of docs/tour.md."""
+JAPANESE = "吾輩は猫である。\n名前はまだ無い。\nどこで生れたかとんと見当がつかぬ。\n"
+"""The text of three lines there."""
 
 PICTURES: dict[str, Picture] = {
     "stream": Picture(keys=("greater_than_sign", "down", "down", "down", "right", "right", "right")),
@@ -73,6 +75,10 @@ PICTURES: dict[str, Picture] = {
     "results-narrow": Picture(keys=("r", *["down"] * 6, "f"), size=(80, 24), seconds=3.0),
     "results-claims": Picture(keys=("r", "p"), seconds=3.0),
     "worst": Picture(keys=("w", "tab", "tab"), seconds=5.0, target=SMOLLM2),
+    # The first question searches every context, minutes on a small machine.
+    "anatomy": Picture(at=(69, 40), keys=("1", "a"), size=(120, 76), seconds=600.0, target=SMOLLM2),
+    "tour-beside": Picture(at=(68, 44), keys=("1", "D"), seconds=15.0, target=SMOLLM2),
+    "tour-prompt": Picture(keys=("p",), typed=JAPANESE, seconds=60.0, target=SMOLLM2),
     "notes": Picture(keys=("B",), seconds=3.0, target=SMOLLM2),
     "latent": Picture(keys=("greater_than_sign", "n", "L"), seconds=90.0),
 }

@@ -106,7 +106,9 @@ def _hooks(target: TargetSpec) -> Iterator[Place]:
         by_hook[ref.hook_name] = by_hook.get(ref.hook_name, 0) + 1
     for hook, n in by_hook.items():
         there = replace(_without_saes(target), hook=hook)
-        yield Place(kind="hook", name=hook, about=f"{target.model}, {n} SAEs", command=_command(there))
+        yield Place(
+            kind="hook", name=hook, about=f"{target.model}, {n} SAE{'s' if n > 1 else ''}", command=_command(there)
+        )
 
 
 def _suites(target: TargetSpec) -> Iterator[Place]:

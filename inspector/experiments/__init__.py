@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inspector.experiment import Experiment
 
 ALL = "all"
-ELSEWHERE = {"interp": "dm-inspect interp", "interp-error-saes": "dm-inspect interp --error-saes"}
+ELSEWHERE = {"interp": "dm-inspect interp", "interp-error-saes": "dm-inspect interp --error-saes DIR"}
 """Ids of results that another command measures: found to be shown, never run or listed."""
 
 

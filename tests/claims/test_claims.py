@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ import scipy.stats
 from inspector.claims import CANNOT_TELL, CLAIMS, CONSISTENT, CONTRADICTS, Verdict, evaluate
 from inspector.claims.drawing import claims_lines
 from inspector.claims.verdict import trend
+from inspector.cli.main import dm_inspect
 from inspector.drawing.lines import text_of
 from inspector.drawing.palette_build import DEFAULT_ENDPOINTS, build_palette
 from inspector.drawing.safe_text import cell_width
+from tests.cli.test_help import parse
 from tests.store.objects import HOSTILE
 
 Object = dict[str, Any]
@@ -84,10 +87,17 @@ def test_there_are_nineteen_and_each_names_an_experiment() -> None:
 def test_without_results_every_claim_says_what_to_run() -> None:
     for found, claim in zip(evaluate({}), CLAIMS, strict=True):
         assert found.verdict == CANNOT_TELL
-        elsewhere = {"interp-error-saes": "dm-inspect interp --error-saes"}
+        elsewhere = {"interp-error-saes": "dm-inspect interp --error-saes DIR"}
         command = elsewhere.get(claim.needs[0], f"dm-inspect run {' '.join(claim.needs)}")
         assert found.why == f"No result of {', '.join(claim.needs)}: `{command}`."
         assert found.results == ()
+
+
+def test_what_a_claim_says_to_run_is_a_command() -> None:
+    """C9 named one that there was not."""
+    for found in evaluate({}):
+        command = found.why.partition("`")[2].partition("`")[0]
+        parse(dm_inspect, shlex.split(command)[1:])
 
 
 def test_c1_is_judged_against_the_null() -> None:

@@ -143,7 +143,7 @@ def test_a_whole_scoring_with_its_exports(run: Run, place: Path, at_hand: None, 
     assert table.code == 0 and "accuracy_q10_low" in table.out.splitlines()[0]
     claims = run("results", "claims", "--json")
     (c9,) = [each for each in json.loads(claims.out)["claims"] if each["id"] == "C9"]
-    assert c9["why"] == "No result of interp-error-saes: `dm-inspect interp --error-saes`."
+    assert c9["why"] == "No result of interp-error-saes: `dm-inspect interp --error-saes DIR`."
     refused = run("run", "interp")
     assert refused.code == ExitCode.USAGE and "Use `dm-inspect interp`" in refused.err
 
