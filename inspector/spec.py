@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from inspector.options import (
@@ -345,6 +345,19 @@ def target_words(target: TargetSpec) -> list[str]:
         else:
             words += [option.flag, option.notation.write(value)]
     return words
+
+
+def without_saes(target: TargetSpec) -> TargetSpec:
+    """The target without what another hook or suite takes the place of."""
+    bare = TargetSpec()
+    names = ("layers", "layers_from", "hook", "saes", "widths", "l0")
+    return replace(target, **{name: getattr(bare, name) for name in names})
+
+
+def another_model(target: TargetSpec, model: str) -> TargetSpec:
+    """Another model with its own SAEs and text, computed as this one is."""
+    kept = ("device", "dtype", "cache_dir", "offline", "max_memory", "seed")
+    return TargetSpec(model=model, **{name: getattr(target, name) for name in kept})
 
 
 def command_words(words: Sequence[str]) -> str:

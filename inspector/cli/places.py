@@ -15,15 +15,11 @@ from inspector.cli.target_options import target_options
 from inspector.drawing.lines import cut
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
-from inspector.spec import TargetSpec, command_words, target_words
+from inspector.spec import TargetSpec, another_model, command_words, target_words, without_saes
 
 LONGEST = 56
 """Columns of what is said about one in a table."""
 KINDS = ("session", "hook", "suite", "model", "experiment")
-KEPT = ("device", "dtype", "cache_dir", "offline", "max_memory", "seed")
-"""Options of TARGET that another model is opened with too."""
-OF_SAES = ("layers", "layers_from", "hook", "saes", "widths", "l0")
-"""Options that another hook or suite takes the place of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ def _hooks(target: TargetSpec) -> Iterator[Place]:
     for ref in every_sae(target):
         by_hook[ref.hook_name] = by_hook.get(ref.hook_name, 0) + 1
     for hook, n in by_hook.items():
-        there = replace(_without_saes(target), hook=hook)
+        there = replace(without_saes(target), hook=hook)
         yield Place(
             kind="hook", name=hook, about=f"{target.model}, {n} SAE{'s' if n > 1 else ''}", command=_command(there)
         )
@@ -117,7 +113,7 @@ def _suites(target: TargetSpec) -> Iterator[Place]:
 
     model = model_id(target)
     for release in load_registry().releases(model) if model is not None else ():
-        there = replace(_without_saes(target), suite=release)
+        there = replace(without_saes(target), suite=release)
         yield Place(kind="suite", name=release, about=f"published SAEs of {model}", command=_command(there))
 
 
@@ -125,12 +121,12 @@ def _models(target: TargetSpec) -> Iterator[Place]:
     from inspector.sources.built_in import BUILT_IN
     from inspector.sources.registry import load_registry
 
-    kept = {name: getattr(target, name) for name in KEPT}
     for name in (*BUILT_IN, *load_registry().names()):
         if "/" not in name:
             about = "trained here, needs no network" if name in BUILT_IN else "with published SAEs"
             # Always named: without a target the app opens the model that is installed.
-            words = ["--model", name, *target_words(TargetSpec(**kept))]
+            words = target_words(another_model(target, name))
+            words = words if "--model" in words else ["--model", name, *words]
             yield Place(kind="model", name=name, about=about, command=command_words(words))
 
 
@@ -140,11 +136,6 @@ def _experiments(target: TargetSpec) -> Iterator[Place]:
     for row in listed():
         words = ["run", row["id"], *target_words(target)]
         yield Place(kind="experiment", name=row["id"], about=row["question"], command=command_words(words))
-
-
-def _without_saes(target: TargetSpec) -> TargetSpec:
-    bare = TargetSpec()
-    return replace(target, **{name: getattr(bare, name) for name in OF_SAES})
 
 
 def _command(target: TargetSpec) -> str:

@@ -138,7 +138,7 @@ FOOTERS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "detail": (WIDTHS, L0, "latent", "anatomy", "detail", "copy-token", "worst", PANE),
     "trace": (("+ -", "zoom"), "enlarge", "mode", WIDTHS, L0, "detail", PANE),
     "load": ("quit",),
-    "failed": (("r", "try again"), "suites", "switch", "quit"),
+    "failed": (("r", "try again"), ("1-9", "open instead"), "suites", "switch", "quit"),
 }  # fmt: skip
 """By pane of the Stream, the most useful first: ids of actions, or keys and what they do."""
 

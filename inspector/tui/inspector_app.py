@@ -195,7 +195,7 @@ class InspectorApp(App[int]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Not in the main thread, or not on this system: then the default action stands.
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(number, self._signalled, number)
+                loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
 
         if not self.is_headless:  # a terminal that goes away ends the view, whether or not a signal tells so
             from inspector.tui.terminal_watch import watch
@@ -222,9 +222,6 @@ class InspectorApp(App[int]):
         """Leave; the next view begins here."""
         self.remember_view()
         super().exit(result, return_code, message)
-
-    def _signalled(self, number: int) -> None:
-        self.exit(128 + number, return_code=128 + number)
 
     def on_resize(self) -> None:
         """A window that shrank and grew again has lost what was cut off, though its size is the same as before."""
@@ -320,6 +317,10 @@ class InspectorApp(App[int]):
                 for banner in screen.query(Banner):
                     banner.show(self._gate_failures)
                 self._screen_changed(screen)
+        if session.stage == "failed" and self.connect_to is not None:
+            from inspector.tui.places import offer
+
+            self.run_worker(offer(self), group="offer", exclusive=True, exit_on_error=False)
 
     # ---- leaving ----------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -18,7 +18,7 @@ from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import MODES, TokenMode
 from inspector.errors import ExitCode, InspectorError
-from inspector.spec import TargetSpec
+from inspector.spec import TargetSpec, another_model, without_saes
 from inspector.tui.screens.base import OpenScreen, OpenTarget
 
 if TYPE_CHECKING:
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from inspector.session.discovery import SessionRecord
     from inspector.tui.screens.stream import StreamScreen
     from inspector.tui.session import Client, Connect
+    from inspector.tui.widgets.session_panes import Offer, Offers
 
-KEPT = ("device", "dtype", "cache_dir", "offline", "max_memory", "seed")
-"""Options that stay when another model is opened."""
-OF_SAES = ("layers", "layers_from", "hook", "saes", "widths", "l0")
-"""Options that another choice of SAEs takes the place of."""
 MOST_TEXTS = 3
 """Numbers in what was typed that are taken for contexts."""
 
@@ -101,6 +98,75 @@ async def open_target(app: Host, target: TargetSpec, connect_to: Callable[[Targe
     await app.open(partial(connect_to, target), target, target.model)
 
 
+def read_offers(app: Host) -> Offers:
+    """What somebody can do whose target cannot be loaded. For a thread: looks into the cache."""
+    from inspector.sources.built_in import BUILT_IN, install_of, is_installed
+    from inspector.sources.model_files import hub_cache
+    from inspector.tui.widgets.session_panes import Offer, Offers
+
+    target = app.target
+    others = [name for name in BUILT_IN if name != target.model]
+    built_in = [
+        Offer(name=name, about="built in, with SAEs trained here", go=_opens(app, another_model(target, name)))
+        for name in others
+        if is_installed(name)
+    ]
+    return Offers(
+        here=[*built_in, *_cached(app, target)],
+        to_install=[(name, install_of(name)) for name in others if not is_installed(name)],
+        commands=_fetching(target),
+        folder=str(hub_cache(target.cache_dir)),
+    )
+
+
+def _cached(app: Host, target: TargetSpec) -> Iterator[Offer]:
+    """Published models that are in the cache with SAEs of theirs: the hook that has most of them."""
+    from inspector.sources.model_files import find_model
+    from inspector.sources.registry import load_registry
+    from inspector.tui.suite_list import opened, read_suites, total_text
+    from inspector.tui.widgets.session_panes import Offer
+
+    registry = load_registry()
+    for name in dict.fromkeys(registry.model_id(name) or name for name in registry.names()):
+        with contextlib.suppress(InspectorError, OSError):
+            find_model(name, target.cache_dir)
+            suites = read_suites(another_model(target, name))
+            found = max(([ref for ref in hook.refs if ref.on_disk] for hook in suites.hooks), key=len)
+            if found:
+                about = f"in the cache, {total_text(found)} of {visible(found[0].hook_name)}"
+                yield Offer(name=name, about=about, go=_opens(app, opened(suites, found)))
+
+
+def _fetching(target: TargetSpec) -> list[str]:
+    """What fetches the model and the SAEs that the target names, as far as they are published and not here."""
+    from inspector.sources import suites
+    from inspector.sources.model_files import find_model
+    from inspector.tui.suite_list import fetch_commands
+
+    model = suites.model_id(target)
+    if model is None:
+        return []
+    commands = []
+    try:
+        find_model(model, target.cache_dir)
+    except InspectorError:
+        commands.append(f"hf download {model}")
+    with contextlib.suppress(InspectorError):
+        known = suites.known_saes(replace(target, model=model))
+        hook, _ = suites.resolve_hook(known, target)
+        commands += fetch_commands(suites.select(known, replace(target, hook=hook)))
+    return commands
+
+
+async def offer(app: Host) -> None:
+    """Say on the picture of a failed load what can be opened instead. From a worker."""
+    from inspector.tui.widgets.session_panes import LoadPane
+
+    offers = await asyncio.to_thread(read_offers, app)
+    if app.home is not None and app.home.session.stage == "failed":
+        app.home.query_one(LoadPane).offer(offers)
+
+
 async def measure(app: Host, experiments: tuple[str, ...]) -> None:
     """Queue these experiments on what is loaded, with their defaults, unless they are under way. From a worker."""
     from inspector.session.protocol import JobTold, StartJob
@@ -154,9 +220,9 @@ def _hooks(app: Host, target: TargetSpec) -> list[Place]:
     suites = read_suites(target)
     return [
         Place(
-            name=f"Hook: {visible(hook.name)}",
+            name=f"Hook: {visible(hook.name)}{'' if hook.layer is None else f' · layer {hook.layer}'}",
             about=f"{visible(target.model)}, {total_text(hook.refs)}",
-            go=partial(_ask, app, OpenTarget(whole(target, hook))),
+            go=_opens(app, whole(target, hook)),
         )
         for hook in suites.hooks
     ]
@@ -171,24 +237,24 @@ def _suites(app: Host, target: TargetSpec) -> list[Place]:
         Place(
             name=f"Suite: {release}",
             about=f"published SAEs of {model}",
-            go=partial(_ask, app, OpenTarget(replace(_without(target), suite=release))),
+            go=_opens(app, replace(without_saes(target), suite=release)),
         )
         for release in (load_registry().releases(model) if model is not None else ())
     ]
 
 
 def _models(app: Host, target: TargetSpec) -> list[Place]:
+    from inspector.sources.built_in import BUILT_IN, install_of, is_installed
     from inspector.sources.registry import load_registry
 
-    kept = {name: getattr(target, name) for name in KEPT if name in {each.name for each in fields(TargetSpec)}}
-    names = [name for name in load_registry().names() if "/" not in name]
+    def about(name: str) -> str:
+        if name not in BUILT_IN:
+            return "with the published SAEs of it"
+        return "with SAEs trained here, needs no network" if is_installed(name) else f"needs {install_of(name)}"
+
     return [
-        Place(
-            name=f"Model: {name}",
-            about="trained here, needs no network" if name == "demo" else "with the published SAEs of it",
-            go=partial(_ask, app, OpenTarget(TargetSpec(model=name, **kept))),
-        )
-        for name in ("demo", *names)
+        Place(name=f"Model: {name}", about=about(name), go=_opens(app, another_model(target, name)))
+        for name in (*BUILT_IN, *(name for name in load_registry().names() if "/" not in name))
     ]
 
 
@@ -210,10 +276,8 @@ def _ask(app: Host, message: Message) -> None:
     app.post_message(message)
 
 
-def _without(target: TargetSpec) -> TargetSpec:
-    """The target without a choice of SAEs."""
-    bare = TargetSpec()
-    return replace(target, **{name: getattr(bare, name) for name in OF_SAES})
+def _opens(app: Host, target: TargetSpec) -> Callable[[], None]:
+    return partial(_ask, app, OpenTarget(target))
 
 
 async def _colour(app: Host, mode: TokenMode) -> None:

@@ -226,5 +226,8 @@ def fetch_commands(refs: Sequence[SaeRef]) -> list[str]:
     """What fetches the missing ones from a shell, with the hub's own client."""
     from inspector.sources.published import files_of
 
-    missing = [ref for ref in refs if not ref.on_disk and ref.repo is not None]
-    return [shlex.join(["hf", "download", ref.repo or "", *files_of(ref)]) for ref in missing]
+    files: dict[str, list[str]] = {}
+    for ref in refs:
+        if not ref.on_disk and ref.repo is not None:
+            files.setdefault(ref.repo, []).extend(files_of(ref))
+    return [shlex.join(["hf", "download", repo, *dict.fromkeys(names)]) for repo, names in files.items()]

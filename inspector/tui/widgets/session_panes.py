@@ -5,6 +5,7 @@ On a narrow screen parts are shortened or left out, the least important first; a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,10 +16,12 @@ from inspector.drawing.glossary import about, click, hover
 from inspector.drawing.safe_text import visible
 from inspector.tui.job_lines import bar, duration, percent
 from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part, wrapped
-from inspector.tui.widgets.bars import FooterPane
+from inspector.tui.widgets.bars import FooterPane, pressed
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from textual.app import ComposeResult
 
     from inspector.session.protocol import LoadProgress, Ready
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from inspector.tui.session import LoadStep, SessionView
 
 SEPARATOR = " · "
+WAYS = (("r", " try again   "), ("s", " suites   "), ("S", " switch   "), ("q", " quit"))
+"""On from a load that failed."""
 
 
 def site_name(hook_name: str) -> str:
@@ -224,7 +229,9 @@ COLUMN = 44
 """Width of the names before the seconds."""
 
 
-def load_lines(session: SessionView, model: str, now: float, started: float, width: int, height: int) -> list[Line]:
+def load_lines(
+    session: SessionView, model: str, now: float, started: float, width: int, height: int, offers: Offers
+) -> list[Line]:
     """The whole picture of a stage.
 
     Args:
@@ -234,9 +241,10 @@ def load_lines(session: SessionView, model: str, now: float, started: float, wid
         started: Clock time at which the program began to connect.
         width: Columns.
         height: Lines; with less room the earliest steps go.
+        offers: What can be opened if this cannot.
     """
     if session.stage in ("failed", "lost"):
-        return failed_lines(session, width)
+        return failed_lines(session, offers, width)
     doing = "starting a session for" if session.stage == "connecting" else "loading"
     head: list[Line] = [[(f"{doing} ", "muted"), (model, "strong"), (f"   {now - started:.0f} s", "muted")], []]
     steps = [line for step in session.steps for line in step_lines(step, now, width)]
@@ -287,8 +295,50 @@ def step_line(step: LoadStep, now: float, width: int, *, with_detail: bool = Tru
     ]
 
 
-def failed_lines(session: SessionView, width: int) -> list[Line]:
-    """The error's sentences, where the log is, and the two ways on."""
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """Something that can be opened instead."""
+
+    name: str
+    about: str
+    go: Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offers:
+    """What somebody can do whose target cannot be loaded."""
+
+    here: Sequence[Offer] = ()
+    """What opens now."""
+    to_install: Sequence[tuple[str, str]] = ()
+    """Built-in models that are not here, and the command that brings each."""
+    commands: Sequence[str] = ()
+    """To be run where there is a network: they fetch what the target lacks. Empty: it is all here, or not published."""
+    folder: str = ""
+    """Where those files belong."""
+
+
+def offer_lines(offers: Offers, width: int) -> list[Line]:
+    """What opens here, by number; what would have to be installed; how files come over from elsewhere."""
+    lines: list[Line] = []
+    if offers.here or offers.to_install:
+        lines += [[], [("instead", "accent")]]
+    size = max(map(len, [each.name for each in offers.here] + [name for name, _ in offers.to_install]), default=0)
+    for place, each in enumerate(offers.here[:9], start=1):
+        do = click(f"offer({place})")
+        lines.append([(f"{place}  ", f"key {do}"), (left(each.name, size), f"strong {do}"), (f"  {each.about}", do)])
+    for name, command in offers.to_install:
+        lines.append([("   ", ""), (left(name, size), "muted"), (f"  after {command}", "muted")])
+    if offers.commands:
+        copy = click("copy")
+        lines += [[], [("where there is a network", "accent"), ("   y", f"key {copy}"), (" copies", f"muted {copy}")]]
+        lines += [[(f"   {cut(command, max(width - 3, 8))}", "")] for command in offers.commands]
+        lines += wrapped(f"Then copy its Hugging Face cache into {visible(offers.folder)}.", width, "muted", least=20)
+    return lines
+
+
+def failed_lines(session: SessionView, offers: Offers, width: int) -> list[Line]:
+    """The error's sentences, where the log is, and the ways on."""
     what = "the session could not load its target" if session.log_path else "no session could be started"
     lines: list[Line] = [[(what, "error")], []]
     text = session.error or "No reason was given."
@@ -296,13 +346,19 @@ def failed_lines(session: SessionView, width: int) -> list[Line]:
         lines += wrapped(visible(sentence), min(width, 100), "strong", least=20)
     if session.log_path:
         lines += [[], [("log  ", "muted"), (session.log_path, "")]]
-    lines += [[], [("r", "key"), (" try again   ", "muted"), ("q", "key"), (" quit", "muted")]]
-    return lines
+    ways: Line = [
+        piece for key, what in WAYS for piece in ((key, f"key {pressed(key)}"), (what, f"muted {pressed(key)}"))
+    ]
+    return [*lines, *offer_lines(offers, width), [], ways]
 
 
-class LoadPane(LinePane):
-    """Told by the screen twice a second while something loads."""
+class LoadPane(LinePane, can_focus=True):
+    """Told by the screen twice a second while something loads; of a load that failed, what can be opened instead."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(number), f"offer({number})", show=False) for number in range(1, 10)),
+        Binding("y", "copy", show=False),
+    ]
     DEFAULT_CSS = """
     LoadPane { padding: 1 3; }
     """
@@ -310,6 +366,8 @@ class LoadPane(LinePane):
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._model = visible(model)
+        self._told: tuple[SessionView, float, float] | None = None
+        self.offers = Offers()
         self.draw(
             lambda _width, _height: [
                 [("starting a session for ", "muted"), (self._model, "strong"), ("   0 s", "muted")]
@@ -318,7 +376,28 @@ class LoadPane(LinePane):
 
     def show(self, session: SessionView, now: float, started: float) -> None:
         """Draw a stage."""
-        self.draw(lambda width, height: load_lines(session, self._model, now, started, width, height))
+        offers, self._told = self.offers, (session, now, started)
+        self.draw(lambda width, height: load_lines(session, self._model, now, started, width, height, offers))
+
+    def offer(self, offers: Offers) -> None:
+        """What can be opened instead is known; its numbers are keys."""
+        self.offers = offers
+        self.focus()
+        if self._told is not None:
+            self.show(*self._told)
+
+    def action_offer(self, number: int) -> None:
+        """Open it."""
+        if 0 < number <= len(self.offers.here):
+            self.offers.here[number - 1].go()
+
+    def action_copy(self) -> None:
+        """What brings the files."""
+        if self.offers.commands:
+            self.app.copy_to_clipboard("\n".join(self.offers.commands))
+            self.notify(
+                f"Copied {len(self.offers.commands)} commands." if len(self.offers.commands) > 1 else "Copied it."
+            )
 
 
 class OpeningScreen(Screen[int]):
