@@ -5,6 +5,7 @@ Each stands here once; a line of a pane names it by `about`, and the help of a p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import quote
 
 NUMBERS: dict[str, tuple[str, str, str]] = {
@@ -99,3 +100,13 @@ def hover(text: str) -> str:
 def click(action: str) -> str:
     """The word for a piece's look that runs an action, such as 'app.quit', where it is clicked."""
     return f"click={quote(action)}"
+
+
+def does(action: str, text: str) -> str:
+    """The words for a piece's look that runs an action where it is clicked, and says which one before."""
+    return f"{click(action)} {hover(text)}"
+
+
+def all_of(line: Iterable[tuple[str, str]], words: str) -> list[tuple[str, str]]:
+    """A line with these words in the look of every piece."""
+    return [(text, f"{look} {words}".strip()) for text, look in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inspector.drawing.glossary import does
 from inspector.drawing.safe_text import visible
 from inspector.reports.worst_tokens import PERCENT, VALUES, heading, shown_value
 from inspector.tui.lines import Line, cut, left
@@ -78,7 +79,8 @@ def head_line(shown: Listing, by: str, descending: bool, width: int) -> Line:
     line: Line = [("  ", "")]
     for name, size in columns_for(shown, by, width - 4):
         title = f"{'▼' if descending else '▲'}{title_of(name)}" if name == by else title_of(name)
-        line.append((_placed(name, title, size), "accent" if name == by else "muted"))
+        do = "" if name == INTERVAL else does(f"screen.sort_by('{name}')", "Sort by this; again: the other way round")
+        line.append((_placed(name, title, size), f"{'accent' if name == by else 'muted'} {do}".strip()))
     return line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from textual.command import CommandPalette
@@ -12,18 +13,26 @@ from textual.widgets._tooltip import Tooltip
 
 from inspector.drawing.glossary import NUMBERS
 from inspector.drawing.tokens import MODES
+from inspector.errors import TargetError
 from inspector.session import discovery
 from inspector.session.protocol import Failed, Move
 from inspector.spec import TargetSpec
 from inspector.tui.actions import ACTIONS
 from inspector.tui.inspector_app import InspectorApp
-from inspector.tui.places import read_places
+from inspector.tui.places import Host, read_offers, read_places
+from inspector.tui.screens.base import OpenTarget
 from inspector.tui.screens.experiments import ExperimentsScreen
 from inspector.tui.screens.help import HelpScreen
+from inspector.tui.screens.latent import LatentScreen
 from inspector.tui.screens.suites import SuitesScreen
+from inspector.tui.screens.texts import TextsScreen
+from inspector.tui.suite_list import Suites, hooks_of
 from inspector.tui.widgets.bars import FooterPane
+from inspector.tui.widgets.detail import DetailPane
+from inspector.tui.widgets.session_panes import LoadPane
 from tests.fake_session import FakeClient, FakeSession
 from tests.tui.driving import Driven, driven
+from tests.tui.test_suite_list import ref
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +73,105 @@ async def test_widths_and_the_layer_in_the_header_are_clicked() -> None:
         x, y = place_of(app, "layer 3", 0)
         await app.pilot.click(offset=(x, y))
         await app.until(lambda: isinstance(app.app.screen, SuitesScreen))
+
+
+async def test_latents_widths_context_and_mode_are_clicked_and_say_before_what_they_do() -> None:
+    async with driven() as app:
+        await app.until(app.home.state.active_latents)
+        await app.settle()
+        state = app.home.state
+        second = state.active_latents()[1]
+        x, y = place_of(app, f"{second} +", 0)
+        await app.pilot.hover(offset=(x, y))
+        assert str(app.home.query_one("#detail", DetailPane).tooltip) == "What makes this latent active"
+        await app.pilot.click(offset=(x, y))
+        await app.until(lambda: isinstance(app.app.screen, LatentScreen) and app.app.screen.index == second)
+        await app.press("escape")
+        await app.until(lambda: app.app.screen is app.home)
+        x, y = place_of(app, "● 256", 0)
+        await app.pilot.click(offset=(x, y))
+        await app.settle()
+        assert state.choice is not None and state.choice.labels[state.choice.active] == "256"
+        mode = state.mode
+        await app.pilot.click(offset=place_of(app, "tokens · 256", 0))
+        await app.settle()
+        assert state.mode is not mode
+        await app.pilot.click(offset=place_of(app, "context ", 0))
+        await app.until(lambda: isinstance(app.app.screen, TextsScreen))
+
+
+async def test_help_is_searched_by_words() -> None:
+    async with driven() as app:
+        await app.press("?", "/", *"nonl")
+        await app.until(lambda: isinstance(app.app.screen, HelpScreen))
+        await app.until(lambda: "Next colour mode" not in "\n".join(app.screen_text()))
+        assert "the nonlinear error" in "\n".join(app.screen_text())
+        await app.press("escape")
+        await app.until(lambda: "Next colour mode" in "\n".join(app.screen_text()))
+        await app.press("escape")
+        assert app.app.screen is app.home
+
+
+async def test_a_load_that_fails_offers_what_opens_here_and_how_its_files_come_over(tmp_path: Path) -> None:
+    opened: list[TargetSpec] = []
+    session = FakeSession(fail_loading=Failed(exit_code=3, message="The hub cannot be reached. Check the network."))
+    async with driven(session, wait=False) as app:
+
+        async def connect_to(target: TargetSpec) -> FakeClient:
+            opened.append(target)
+            return FakeClient(FakeSession(hostile_share=0.0, epochs=1))
+
+        await app.until(lambda: app.home.session.stage == "failed")
+        app.app.connect_to = connect_to
+        app.app.asked = TargetSpec(model="gemma-2-9b", layers=(20,), l0=60.0, cache_dir=str(tmp_path), offline=True)
+        await app.press("r")
+        pane = app.home.query_one(LoadPane)
+        await app.until(lambda: pane.offers.here)
+        await app.settle()
+        text = "\n".join(app.screen_text())
+        assert "1  demo " in text and "   hf download google/gemma-2-9b " in text
+        assert pane.offers.commands[1].startswith("hf download google/gemma-scope-9b-pt-res layer_20/")
+        assert str(tmp_path) in text
+        await app.press("y")
+        assert app.app.clipboard.splitlines() == list(pane.offers.commands)
+        home = app.home
+        await app.pilot.click(offset=place_of(app, "1  demo ", 0))
+        await app.until(lambda: app.home is not home)
+        assert opened == [TargetSpec(model="demo", cache_dir=str(tmp_path), offline=True)], (
+            "on the same machine, from the same cache"
+        )
+
+
+def test_models_in_the_cache_are_offered_with_the_hook_that_has_saes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str, _cache_dir: str | None) -> None:
+        if name != "google/gemma-2-2b":
+            raise TargetError("It is not there. Fetch it.")
+
+    def read(target: TargetSpec) -> Suites:
+        hooks = ("blocks.5.hook_resid_post",) * 2 + ("blocks.12.hook_resid_post",) * 2
+        refs = [ref(f"s{number}", 16384, 8.0 + number, hook, on_disk=number > 0) for number, hook in enumerate(hooks)]
+        return Suites(target=target, hooks=hooks_of(refs))
+
+    monkeypatch.setattr("inspector.sources.model_files.find_model", find)
+    monkeypatch.setattr("inspector.tui.suite_list.read_suites", read)
+    asked: list[object] = []
+
+    class Nowhere:
+        home = None
+        target = TargetSpec(model="gemma-2-9b", layers=(20,), cache_dir=str(tmp_path))
+        post_message = asked.append
+
+    (offer,) = [each for each in read_offers(cast("Host", Nowhere())).here if "/" in each.name]
+    assert (offer.name, offer.about) == (
+        "google/gemma-2-2b",
+        "in the cache, 2 SAEs, 2.0 MB of blocks.12.hook_resid_post",
+    )
+    offer.go()
+    (message,) = asked
+    assert isinstance(message, OpenTarget)
+    assert (message.target.hook, message.target.saes) == ("blocks.12.hook_resid_post", ("s2", "s3"))
 
 
 async def test_hovering_over_a_number_shows_its_formula_and_what_would_mislead() -> None:

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from inspector.drawing.tokens import MODES
 from inspector.tui.actions import MOVES, by_id, help_rows
+from inspector.tui.widgets.entry import FilterLine
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -34,7 +35,7 @@ _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
 def _keys(actions: str, *, general: bool = True) -> tuple[tuple[str, str], ...]:
     """Of a pane of the Stream: how to move, and the actions with these ids, those that matter most first."""
     more = "find prompt texts generate context-next context-back anatomy latent worst-tokens note notes experiments "
-    more += "jobs suites retry theme quit"
+    more += "jobs suites switch retry theme quit"
     return help_rows(MOVES, map(by_id, f"{actions} {more if general else ''}".split()))
 
 
@@ -108,13 +109,24 @@ HELP: dict[str, PaneHelp] = {
         title="Loading failed",
         paragraphs=(
             "The session could not load what was asked for. Its log says more. Quitting returns its exit code.",
+            "Below the reason stands what opens here without it: built-in models, and published ones whose weights and "
+            "SAEs are in the cache. The digits open them, as a click does. What is lacking comes over from a machine "
+            "with a network by the commands below them, which y copies.",
         ),
-        keys=_keys("retry quit", general=False),
+        keys=(
+            ("1 to 9", "open one of these instead"),
+            ("y", "copy the commands that fetch what is lacking"),
+            *_keys("retry suites switch quit", general=False),
+        ),
     ),
 }
 
 
 KEY_COLUMN = 16
+
+
+def _has(text: str, words: list[str]) -> bool:
+    return all(word in text.casefold() for word in words)
 
 
 class HelpScreen(ModalScreen[None]):
@@ -124,6 +136,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,q,enter", "dismiss", "close", show=False, id="help.close"),
         Binding("j", "scroll(1)", "down", show=False, id="help.down"),
         Binding("k", "scroll(-1)", "up", show=False, id="help.up"),
+        Binding("slash", "filter", "find", show=False, id="help.find"),
     ]
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background; }
@@ -139,21 +152,38 @@ class HelpScreen(ModalScreen[None]):
         """One scrollable text."""
         with VerticalScroll():
             yield Static(self._text())
+        yield FilterLine()
 
-    def _text(self) -> Text:
+    def _text(self, typed: str = "") -> Text:
+        """What has all the words that were typed, which stand out."""
+        words = typed.casefold().split()
         text = Text(f"{self._help.title}\n\n", style="bold")
-        for keys, title in self._help.keys:
-            text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
-            text.append(f"{title}\n", style="not bold")
-        text.append(f"{': Ctrl+P':<{KEY_COLUMN}}", style="bold")
-        text.append("every command by name\n", style="not bold")
+        for keys, title in (*self._help.keys, (": Ctrl+P", "every command by name")):
+            if _has(f"{keys} {title}", words):
+                text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
+                text.append(f"{title}\n", style="not bold")
         for paragraph in self._help.paragraphs:
-            text.append(f"\n{paragraph}\n", style="not bold")
-        text.append("\nEsc closes.", style="not bold")
-        return text
+            if _has(paragraph, words):
+                text.append(f"\n{paragraph}\n", style="not bold")
+        text.highlight_words(words, style="reverse", case_sensitive=False)
+        return text.append("\n/ finds words in this help, : any command by name. Esc closes.", style="not bold")
 
     def on_mount(self) -> None:
         """Arrow keys scroll at once."""
+        self.query_one(VerticalScroll).focus()
+
+    def action_filter(self) -> None:
+        """Type words."""
+        self.query_one(FilterLine).open()
+
+    def on_filter_line_filtered(self, message: FilterLine.Filtered) -> None:
+        """Show what has them."""
+        message.stop()
+        self.query_one(Static).update(self._text(message.text))
+
+    def on_filter_line_left(self, message: FilterLine.Left) -> None:
+        """The keys are the help's again."""
+        message.stop()
         self.query_one(VerticalScroll).focus()
 
     def action_scroll(self, lines: int) -> None:

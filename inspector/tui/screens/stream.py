@@ -381,13 +381,13 @@ class StreamScreen(ActionScreen):
         else:
             self.post_message(OpenScreen("results"))
 
-    def action_latent(self) -> None:
-        """The strongest latent of the active SAE at the cursor."""
-        at, choice = self.state.detail_request(), self.state.choice
+    def action_latent(self, place: int = 0) -> None:
+        """The strongest latent of the active SAE at the cursor, or another by its place among those."""
+        at, choice, latents = self.state.detail_request(), self.state.choice, self.state.active_latents()
         if at is not None and choice is not None:
             from inspector.tui.screens.latent import LatentScreen
 
-            self.app.push_screen(LatentScreen(self, at, choice.sae.d_sae, self.state.active_latents()))
+            self.app.push_screen(LatentScreen(self, at, choice.sae.d_sae, latents[place:] + latents[:place]))
 
     def action_anatomy(self) -> None:
         """Why the active SAE fails on the token under the cursor."""

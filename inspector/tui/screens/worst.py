@@ -315,9 +315,14 @@ class WorstScreen(SessionScreen):
         shown = self.shown
         if shown is not None:
             names = shown.shown
-            name = names[(names.index(self.sorting[0]) + step) % len(names)]
-            descending = name in VALUES or name in ("n", "part", "x_norm")
-            self._sort(name, descending=descending)
+            self.action_sort_by(names[(names.index(self.sorting[0]) + step) % len(names)])
+
+    def action_sort_by(self, name: str) -> None:
+        """By this column; by the one it is sorted by, the other way round."""
+        if name == self.sorting[0]:
+            self.action_reverse()
+        elif self.shown is not None and name in self.shown.shown:
+            self._sort(name, descending=name in VALUES or name in ("n", "part", "x_norm"))
 
     def action_reverse(self) -> None:
         """The other way round."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.keys import _character_to_key
 
-from inspector.drawing.glossary import click
+from inspector.drawing.glossary import all_of, click, does, hover
 from inspector.drawing.safe_text import visible
 from inspector.tui.job_lines import indicator
 from inspector.tui.lines import Line, cut, spread, width_of
@@ -48,7 +48,7 @@ def hint_line(hints: Sequence[Hint], last: Hint, width: int) -> Line:
 def _hint(keys: str, what: str) -> Line:
     """Each key of '[ ]' or '↑↓' is clicked for itself, the word for the first; a range such as 1-9 for none."""
     if re.fullmatch(r"\d-\d", keys):
-        return [(keys, "key"), (f" {what}", "muted")]
+        return all_of([(keys, "key"), (f" {what}", "muted")], hover(f"These keys, or a click on the {what} itself"))
     pieces: Line = [(key, f"key {pressed(key)}" if key != " " else "") for key in _KEY.findall(keys)]
     return [*pieces, (f" {what}", f"muted {pressed(_KEY.findall(keys)[0])}")]
 
@@ -69,7 +69,9 @@ class FooterPane(LinePane):
     def tip(self, meta: Mapping[str, Any]) -> str:
         """What the key below the mouse does, in the words of the help."""
         found = re.search(r"simulate_key\('(\w+)'\)", str(meta.get("@click", "")))
-        active = self.screen.active_bindings.get(found[1]) if found is not None else None
+        if found is None:
+            return super().tip(meta)
+        active = self.screen.active_bindings.get(found[1])
         return active.binding.description if active is not None else ""
 
     def show(self, hints: Sequence[Hint], last: Hint = ("?", "help")) -> None:
@@ -185,4 +187,5 @@ class JobBar(LinePane):
     def show(self, unfinished: tuple[JobInfo, ...]) -> None:
         """Draw the first of these; the others wait."""
         self.display = bool(unfinished)
-        self.draw(lambda width, _: [indicator(unfinished[0], len(unfinished) - 1, width)] if unfinished else [])
+        jobs = does("app.open_screen('jobs')", "What runs and what waits")
+        self.draw(lambda width, _: [all_of(indicator(job, len(unfinished) - 1, width), jobs) for job in unfinished[:1]])

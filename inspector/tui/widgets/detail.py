@@ -12,10 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from inspector.drawing.glossary import does
 from inspector.drawing.safe_text import CONTINUED, continues, visible
 from inspector.drawing.tokens import OUTLIER
 from inspector.tui.lines import Line, Piece, cut, left, number, width_of
 from inspector.tui.widgets.line_pane import LinePane
+from inspector.tui.widgets.session_panes import width_does
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +169,8 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
         scalars = document.scalars(position, row)
         active = index == facts.choice.active
         label = f"{'◉' if active else '●'} {facts.choice.labels[index]}"
-        line: Line = [(left(label, 7), f"series-{facts.choice.series(index)}{' bold' if active else ''}")]
+        look = f"series-{facts.choice.series(index)}{' bold' if active else ''}"
+        line: Line = [(left(label, 7), f"{look} {width_does(index, facts.choice.labels[index])}")]
         line.append((f"{number(scalars.sae_error_norm):>7}", "strong" if active else ""))
         line.append((" ", ""))
         line += bar(scalars.sae_error_norm, scalars.linear_error_norm, scalars.nonlinear_error_norm, facts.scale, room)
@@ -238,8 +241,9 @@ def latent_lines(detail: TokenDetail | None, facts: TokenFacts | None, width: in
     lines: list[Line] = [heading]
     for start in range(0, len(shown), per_line):
         line: Line = []
-        for index, activation, link in shown[start : start + per_line]:
-            look = f"link={link}" if link.isascii() and link.isprintable() and " " not in link and link else ""
+        for place, (index, activation, link) in enumerate(shown[start : start + per_line], start):
+            look = does(f"screen.latent({place})", "What makes this latent active")
+            look += f" link={link}" if link.isascii() and link.isprintable() and " " not in link and link else ""
             # One colour: a change of it between any two would cost 40 bytes per latent at every step of the cursor.
             line += [(f"{index:>{index_width}} {activation}", look)]
             line.append((" " * (activation_width - len(activation) + 2), ""))

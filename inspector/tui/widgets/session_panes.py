@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from inspector.drawing.glossary import about, click, hover
+from inspector.drawing.glossary import about, click, does
 from inspector.drawing.safe_text import visible
 from inspector.tui.job_lines import bar, duration, percent
 from inspector.tui.lines import Line, Part, cut, fit, fit_ends, joined, left, number, part, wrapped
@@ -52,6 +52,11 @@ def positions_text(positions: tuple[int, int], context_length: int) -> str:
     return f"positions ≥ {start}" if stop >= context_length else f"positions {start}-{stop - 1}"
 
 
+def width_does(index: int, label: str) -> str:
+    """What a click on a width does, wherever it stands."""
+    return does(f"screen.do('press_width', {index})", f"Colour by the SAE with {label} latents; again: leave it out")
+
+
 def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
     """The widths with their keys, from long to short: '1 256●' enabled, '2 512○' not, the active one marked '◉'."""
     long: Line = []
@@ -61,7 +66,7 @@ def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
     for index, label in enumerate(choice.labels):
         active, enabled = index == choice.active, index in choice.enabled
         mark = "◉" if active else "●" if enabled else "○"
-        do = click(f"screen.do('press_width', {index})")
+        do = width_does(index, label)
         look = f"series-{choice.series(index)}{' bold' if active else ''} {do}" if enabled else f"muted {do}"
         key = str(index + 1) if index < 9 else "·"
         gap = [] if index == 0 else [("  ", "")]
@@ -77,10 +82,10 @@ def width_parts(choice: SaeChoice) -> tuple[Line, ...]:
 def first_line(session: SessionView, model: str, choice: SaeChoice | None, width: int) -> Line:
     """Program, model, layer and site; the widths and the L0."""
     ready = session.ready
-    name = part(1, [("dm-inspect", "accent")], [])
+    name = part(1, [("dm-inspect", f"accent {does('app.command_palette', 'All commands, by name')}")], [])
     if ready is None:
         return joined(fit([name, part(9, [(short_name(model), "strong")])], width))
-    suites = " ".join((click("app.open_screen('suites')"), hover("Which SAEs there are, of other layers too")))
+    suites = does("app.open_screen('suites')", "Which SAEs there are, of other layers too")
     short: Line = [(short_name(ready.model), f"strong {suites}")]
     stored: Line = [(f" {visible(ready.quantised)}", "muted")] if ready.quantised else []
     layer = "" if ready.layer is None else f"{SEPARATOR}layer {ready.layer}"
@@ -97,7 +102,7 @@ def first_line(session: SessionView, model: str, choice: SaeChoice | None, width
 
 def _l0(session: SessionView, choice: SaeChoice) -> Part:
     nominal, quality = choice.sae.nominal_l0, session.quality(choice.row)
-    what = about("l0")
+    what = " ".join((about("l0"), click("screen.do('step_l0', 1)")))
     short: Line = [("L0≈", f"muted {what}"), ("?" if nominal is None else f"{nominal:g}", f"strong {what}")]
     if quality is None or quality.l0 is None:
         return part(4, short)
@@ -188,11 +193,12 @@ def _map_parts(session: SessionView, choice: SaeChoice | None) -> list[Part]:
 
 def _place_parts(ready: Ready, place: CursorPlace | None, source_name: str) -> list[Part]:
     parts: list[Part] = []
+    texts = does("screen.over('texts', 'choose')", "Another context, or a text of yours")
     if place is not None and place.source == "context":
-        count = f"{place.context + 1}/{ready.n_contexts}"
-        parts.append(part(5, [("context ", "muted"), (count, "strong")], [(count, "strong")]))
+        count = (f"{place.context + 1}/{ready.n_contexts}", f"strong {texts}")
+        parts.append(part(5, [("context ", f"muted {texts}"), count], [count]))
     elif place is not None:
-        parts.append(part(5, [(source_name, "strong")], [(place.source, "strong")]))
+        parts.append(part(5, [(source_name, f"strong {texts}")], [(place.source, f"strong {texts}")]))
     return [*parts, part(1, [(positions_text(ready.positions, ready.context_length), "muted")], [])]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Horizontal, Vertical
 
+from inspector.drawing.glossary import does
 from inspector.drawing.safe_text import visible
 from inspector.drawing.tokens import TOTAL
 from inspector.tui.actions import footer_hints
@@ -215,7 +216,8 @@ class StreamPanes(Vertical):
         if text is None:
             return
         start, end = state.title()
-        self.query_one(TitleBar).show([(visible(start), "")], visible(end), self.focused_pane() == "tokens")
+        mode = does("screen.do('step_mode', 1)", "The next colour mode")
+        self.query_one(TitleBar).show([(visible(start), mode)], visible(end), self.focused_pane() == "tokens")
         quality = state.session.quality(state.row)
         pane.set_sae(state.row, quality.ranges if quality is not None else {}, relative=state.relative)
         pane.set_mode(state.mode)

@@ -98,6 +98,16 @@ async def test_tab_groups_and_a_class_opens_its_places(store: Path) -> None:
         await app.until(lambda: screen.group == "place" and screen.typed == "word start" and len(shown(app)) == 3)
 
 
+async def test_a_click_on_a_heading_sorts_by_it(store: Path) -> None:
+    save(here(), "dm-inspect run worst-tokens")
+    async with driven() as app:
+        screen = await opened(app)
+        for descending in (True, False):
+            head = app.screen_text()[2]
+            await app.pilot.click(offset=(head.index("linear", head.index("nonlinear") + 9), 2))
+            await app.until(lambda wanted=descending: screen.sorting == ("linear", wanted))  # type: ignore[misc]
+
+
 async def test_enter_goes_to_the_place_in_the_stream(store: Path) -> None:
     save(here(), "dm-inspect run worst-tokens")
     async with driven() as app:
