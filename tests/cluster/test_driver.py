@@ -23,7 +23,8 @@ from inspector.events import Measured, PassProgress, Warned
 from inspector.experiments import choose
 from inspector.runner import run
 from inspector.sources.target import open_target
-from inspector.spec import RunSpec, TargetSpec, command_of
+from inspector.spec import TOKENS, RunSpec, TargetSpec, command_of
+from inspector.statistics.token_table import fitted_maps, rows_of_contexts
 from inspector.store.checkpoints import VARIABLE
 from tests.experiments.own import finish, write_files
 
@@ -132,6 +133,16 @@ def test_a_driver_that_is_killed_goes_on_where_it_was_with_another_number_of_wor
     once = finish(run(spec, finish(open_target(target))))
     assert as_text(list(map(json.loads, again.stdout.splitlines()))) == as_text(once)
     assert "moments: " not in again.stderr, "the first pass is on disk"
+
+
+@pytest.mark.slow
+def test_the_per_token_table_of_two_workers_is_that_of_one_process(target: TargetSpec) -> None:
+    """To the bit, as their maps come from as many shards."""
+    spec = RunSpec(target=target, experiments=(TOKENS,), batch_size=2, shards=SHARDS, ray="local:2")
+    table = finish(driver.tokens_on_cluster(spec, lambda table: table))
+    one = finish(open_target(target))
+    assert table.equals(finish(rows_of_contexts(one, finish(fitted_maps(one, 2, shards=SHARDS)), 2)))
+    assert not list(Path(os.environ["DM_INSPECT_RESULTS_DIR"]).glob("**/sums-*"))
 
 
 def test_what_a_worker_cannot_do_is_the_error_of_the_run(tmp_path: Path) -> None:
