@@ -13,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from inspector.cluster.board import Board, Shared
-from inspector.cluster.driver import _cluster, _ray
-from inspector.cluster.scaling import Links, Part, scaled
+from inspector.cluster.driver import _cluster, _ray, run_on_cluster
+from inspector.cluster.scaling import Links, Part, recorded, scaled
+from inspector.events import PassShared
+from inspector.spec import RunSpec, TargetSpec
 
 WORKERS = (1, 2, 4)
 PASSES = ("moments", "scores", "token norms")
@@ -82,13 +84,26 @@ def measured(n_workers: int) -> float:
         return float(max(ray.get([worker.work.remote() for worker in workers])))
 
 
+def told() -> list[PassShared]:
+    """What one worker says of a run on the demo, in as many shards as the most workers it is simulated for."""
+    target = TargetSpec(contexts=128, context_length=128, positions=(0, None), device="cpu", widths=(256, 1024), l0=16)
+    spec = RunSpec(target=target, experiments=("norm-prediction", "per-token-scaling"), shards=64, ray="local:1")
+    return [event for event in run_on_cluster(spec) if isinstance(event, PassShared)]
+
+
 def main() -> None:
-    """One line for each number of workers."""
+    """One line for each number of workers: of the sleeping ones, then of a run that was recorded."""
     parts = [Part(name=name, shards=tuple(seconds_of(name)), n_bytes=8.0 * D * D) for name in PASSES]
     print("workers  simulated  measured")
     for n_workers in WORKERS:
         expected = scaled(parts, n_workers, loading=0.0, links=Links()).seconds
         print(f"{n_workers:7}  {expected:7.2f} s  {measured(n_workers):6.2f} s", flush=True)
+    recorded_parts, loading = recorded(told())
+    print("workers  takes    loading  computing  waiting  merging and alone")
+    for n_workers in (1, 2, 4, 8, 16, 32, 64):
+        found = scaled(recorded_parts, n_workers, loading=loading, links=Links())
+        rest = (found.seconds, found.loading, found.computing, found.waiting, found.merging + found.alone)
+        print(f"{n_workers:7}  {'  '.join(f'{each:6.2f}' for each in rest)}")
 
 
 if __name__ == "__main__":

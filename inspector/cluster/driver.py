@@ -373,12 +373,11 @@ def _cluster(where: str) -> Iterator[int]:
     try:
         try:
             if local is not None:
-                cores = max(n_workers, threads.usable_cores())
-                ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address=AT_HOME, _temp_dir=folder, **quiet)
+                _begin_here(max(n_workers, threads.usable_cores()), folder, quiet)
             else:
                 _require_an_answer(where)
                 ray.init(address=where, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError, OverflowError) as error:
+        except Exception as error:  # of whatever kind: Ray's own have no common one
             raise TargetError(
                 f"No Ray cluster answers at {where!r}: {first_line(error).rstrip('.')}. "
                 "Start one with `ray start --head`, give its address, or use --ray local."
@@ -391,6 +390,19 @@ def _cluster(where: str) -> Iterator[int]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin_here(cores: int, folder: str | None, quiet: dict[str, Any]) -> None:
+    """A cluster of this machine; once more where its processes were not there in Ray's 30 seconds."""
+    ray = _ray()
+    for last in (False, True):
+        try:
+            ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address=AT_HOME, _temp_dir=folder, **quiet)
+            return
+        except Exception as error:
+            if last or type(error) is not Exception:  # which is what Ray raises then
+                raise
+        ray.shutdown()
 
 
 def _require_an_answer(where: str) -> None:

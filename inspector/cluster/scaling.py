@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inspector.cluster import SHARDS
 
 if TYPE_CHECKING:
+    from inspector.events import PassShared
     from inspector.experiment import Experiment
     from inspector.statistics.costs import Pass, Rates, Workload
 
@@ -84,6 +85,21 @@ class Scaled:
     def told(self) -> dict[str, Any]:
         """As JSON prints it."""
         return {**asdict(self), "seconds": self.seconds}
+
+
+def recorded(events: Iterable[PassShared]) -> tuple[list[Part], float]:
+    """The parts of a run and the seconds of loading, as one worker on a cluster has told them at its end.
+
+    What it merged stands as `alone`: it was seconds, not bytes, and does not become less.
+    """
+    loading, found = 0.0, []
+    for event in events:
+        if not event.seconds:
+            loading = event.merging
+            continue
+        shards = tuple(event.seconds[number] for number in sorted(event.seconds))
+        found.append(Part(name=event.name, shards=shards, alone=event.merging))
+    return found, loading
 
 
 def scaled(parts: Sequence[Part], n_workers: int, *, loading: float, links: Links) -> Scaled:

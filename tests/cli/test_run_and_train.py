@@ -148,6 +148,11 @@ def test_a_wrong_parameter_is_refused_at_once(run: Run, args: tuple[str, ...], m
             ("--out", "a.csv"),
             "--out a.csv ends in neither .parquet (the table) nor .safetensors (--vectors). Rename it, or use --json.",
         ),
+        (
+            ("--ray", "auto", "--json"),
+            "--ray shares the table of the target's text, which goes into a file. Add --out FILE.parquet, and leave "
+            "--vectors, --prompt and --generate away.",
+        ),
         (("--out", "/no/a.parquet"), "The folder /no does not exist. Create it, or choose another place."),
     ],
 )
@@ -285,8 +290,9 @@ def test_several_layers_and_sites_learn_from_one_pass(
             "Two of the widths have the same short name, so both would be layer_1/resid/width_1k/l0_16.",
         ),
         (lambda out: ("--text", str(out / "no.txt")), 4, "no.txt"),
+        (lambda _: ("--ray", "auto"), 2, "--ray cannot share a training: its SAEs learn step by step, and each step"),
     ],
-    ids=["architecture", "rate", "layer", "l0", "widths", "text"],
+    ids=["architecture", "rate", "layer", "l0", "widths", "text", "ray"],
 )
 def test_what_cannot_be_trained_is_refused(
     run: Run, world: Path, tmp_path: Path, more: Callable[[Path], tuple[str, ...]], code: int, message: str

@@ -42,7 +42,6 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
 @pytest.fixture(autouse=True)
 def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "results"))
-    monkeypatch.setenv(VARIABLE, "0")
 
 
 def spec_of(loaded: Loaded, **changes: Any) -> RunSpec:
@@ -137,8 +136,11 @@ def test_a_worker_that_dies_costs_its_shard_and_no_bit(copies: list[Loaded], alo
     crew.board.discard()
 
 
-def test_what_a_lost_board_had_stored_is_not_done_again(copies: list[Loaded], alone: list[str]) -> None:
+def test_what_a_lost_board_had_stored_is_not_done_again(
+    copies: list[Loaded], alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All workers die in the second pass, and the board with them; the next one begins from what is on disk."""
+    monkeypatch.setenv(VARIABLE, "0")
     first = Crew(copies[:2], lambda _, method, calls: method == "hand_in" and calls > 12)
     first.finished()
     assert len(first.errors) == 2

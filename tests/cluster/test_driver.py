@@ -48,7 +48,6 @@ def target(tmp_path: Path) -> TargetSpec:
 @pytest.fixture(autouse=True)
 def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DM_INSPECT_RESULTS_DIR", str(tmp_path / "results"))
-    monkeypatch.setenv(VARIABLE, "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
@@ -113,7 +112,10 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
-def test_a_driver_that_is_killed_goes_on_where_it_was_with_another_number_of_workers(target: TargetSpec) -> None:
+def test_a_driver_that_is_killed_goes_on_where_it_was_with_another_number_of_workers(
+    target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "0")
     chosen = ("norm-prediction", "fvu-nonlinear")
     spec = RunSpec(target=target, experiments=chosen, params={"resamples": "20"}, batch_size=2, shards=SHARDS)
     words = [*command_of(spec, *chosen).split()[1:], "--json", "--shards", str(SHARDS), "--batch-size", "2", "--ray"]

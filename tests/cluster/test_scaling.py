@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from inspector.cluster.scaling import Links, Part, best, parts_of, scaled
+from inspector.cluster.scaling import Links, Part, best, parts_of, recorded, scaled
+from inspector.events import PassShared
 from inspector.experiment import parse_params
 from inspector.experiments import choose
 from inspector.statistics.costs import passes_of
@@ -40,6 +41,18 @@ def test_sums_travel_one_after_the_other_and_are_merged_once() -> None:
     assert found.merging == pytest.approx(4 * 2 + 40 / 20 + 4 * 2)
     alone = scaled([part], 1, loading=0.0, links=Links(network=5.0, merging=20.0))
     assert (alone.computing, alone.waiting, alone.merging) == (4.0, 0.0, 2.0)
+
+
+def test_a_recorded_run_on_one_worker_takes_what_it_took() -> None:
+    told = [
+        PassShared(name="loading", seconds={}, merging=9.0),
+        PassShared(name="moments", seconds={1: 2.0, 0: 1.0, 2: 3.0}, merging=0.5),
+        PassShared(name="scores", seconds={0: 4.0, 1: 1.0}, merging=0.25),
+    ]
+    parts, loading = recorded(told)
+    assert [part.shards for part in parts] == [(1.0, 2.0, 3.0), (4.0, 1.0)]
+    assert scaled(parts, 1, loading=loading, links=Links()).seconds == pytest.approx(9 + 6 + 0.5 + 5 + 0.25)
+    assert scaled(parts, 64, loading=loading, links=Links()).seconds == pytest.approx(9 + 3 + 0.5 + 4 + 0.25)
 
 
 def test_passes_of_a_run_are_shards_of_their_contexts_with_the_sums_they_hand_in() -> None:
