@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,6 +152,28 @@ def test_what_a_worker_cannot_do_is_the_error_of_the_run(tmp_path: Path) -> None
     nowhere = RunSpec(target=TargetSpec(model=str(tmp_path)), experiments=("norm-prediction",), ray="local:1")
     with pytest.raises(TargetError, match=str(tmp_path)):
         finish(driver.run_on_cluster(nowhere))
+
+
+@pytest.mark.parametrize("n_late", [1, 2])
+def test_a_start_that_takes_ray_too_long_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, n_late: int) -> None:
+    asked: list[str] = []
+
+    def init(**_: Any) -> None:
+        asked.append("init")
+        if asked.count("init") <= n_late:
+            raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(driver, "_ray", lambda: SimpleNamespace(init=init, shutdown=lambda: asked.append("end")))
+    if n_late == 1:
+        with driver._cluster("local:2") as n_workers:
+            assert n_workers == 2
+        assert asked == ["init", "end", "init", "end"]
+    else:
+        with (
+            pytest.raises(TargetError, match=r"at 'local:2': The current node timed out during startup\. Start one"),
+            driver._cluster("local:2"),
+        ):
+            pass
 
 
 def test_a_simulation_needs_no_cluster() -> None:
