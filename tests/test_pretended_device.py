@@ -178,7 +178,7 @@ def test_a_pass_waits_twice_per_batch_however_many_saes(world: World, n_saes: in
     def waits(work: Generator[Any, None, T]) -> tuple[T, int]:
         world.gpu.waits.clear()
         done = finished(work)
-        own = {line: n for line, n in world.gpu.waits.items() if not line.startswith("sources/model.py")}
+        own = {line: n for line, n in world.gpu.waits.items() if not line.startswith("sources/forward.py")}
         assert world.gpu.waits.total() - sum(own.values()) <= 2 * len(loaded.contexts.token_ids), world.gpu.waits
         return done, sum(own.values())
 

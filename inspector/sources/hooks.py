@@ -7,8 +7,8 @@ have happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import TargetError, nearest
@@ -74,16 +74,11 @@ def capture(points: Mapping[str, Any], names: Sequence[str], *, stop: bool = Fal
 
 
 @contextmanager
-def replace(points: Mapping[str, Any], hook_name: str, replacement: Tensor) -> Iterator[None]:
-    """Put `replacement` in place of the hook's value while the model runs inside the `with`.
-
-    Args:
-        points: all hook points by name.
-        hook_name: hook to replace.
-        replacement: [c, t, d] with heads flattened; brought to the shape and dtype of the value it replaces.
+def change(points: Mapping[str, Any], hook_name: str, by: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Put what `by` makes of the hook's value in its place while the model runs inside the `with`.
 
     Raises:
-        TargetError: when the sizes differ, or no value passed the hook.
+        TargetError: no value passed the hook.
     """
     point = resolve(points, hook_name)
     fired = False
@@ -91,12 +86,7 @@ def replace(points: Mapping[str, Any], hook_name: str, replacement: Tensor) -> I
     def put(value: Tensor, hook: Any) -> Tensor:
         nonlocal fired
         fired = True
-        if value.numel() != replacement.numel() or value.shape[:2] != replacement.shape[:2]:
-            raise TargetError(
-                f"The replacement has shape {list(replacement.shape)} but {hook_name} has {list(value.shape)}. "
-                "Give one vector per token, heads flattened."
-            )
-        return replacement.reshape(value.shape).to(value.dtype)
+        return by(value)
 
     try:
         point.add_hook(put, level=LEVEL)
@@ -107,3 +97,26 @@ def replace(points: Mapping[str, Any], hook_name: str, replacement: Tensor) -> I
         raise TargetError(
             f"Hook {hook_name!r} exists but no value passed it, so nothing was replaced. Splice at another --hook."
         )
+
+
+def replace(points: Mapping[str, Any], hook_name: str, replacement: Tensor) -> AbstractContextManager[None]:
+    """Put `replacement` in place of the hook's value while the model runs inside the `with`.
+
+    Args:
+        points: all hook points by name.
+        hook_name: hook to replace.
+        replacement: [c, t, d] with heads flattened; brought to the shape and dtype of the value it replaces.
+
+    Raises:
+        TargetError: when the sizes differ, or no value passed the hook.
+    """
+
+    def other(value: Tensor) -> Tensor:
+        if value.numel() != replacement.numel() or value.shape[:2] != replacement.shape[:2]:
+            raise TargetError(
+                f"The replacement has shape {list(replacement.shape)} but {hook_name} has {list(value.shape)}. "
+                "Give one vector per token, heads flattened."
+            )
+        return replacement.reshape(value.shape).to(value.dtype)
+
+    return change(points, hook_name, other)

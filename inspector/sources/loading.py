@@ -27,6 +27,7 @@ from inspector.disk.folders import user_folder
 from inspector.errors import TargetError, UsageError
 from inspector.sources import explained, quiet_libraries
 from inspector.sources.dequantising import provided
+from inspector.sources.forward import Native
 from inspector.sources.model import LanguageModel
 from inspector.sources.model_files import FilesState, ModelFiles, require_known, state_of
 from inspector.sources.tokenizer import Tokenizer, load_tokenizer
@@ -54,13 +55,14 @@ def load_model(target: TargetSpec) -> LanguageModel:
         quiet_libraries(offline=target.offline)
         question = Question.of(files, hf_model, before)
         expected = None if question.was_answered() else question.logits_of(hf_model)
+        native = Native(hf_model)
         bridge = _bridge(files, hf_model, tokenizer, device)
         told = () if files.origin is None else files.origin.notes
-        model = LanguageModel(bridge, text, files, (*warnings, *told, *_disagreements(files, text)))
+        model = LanguageModel(bridge, text, files, (*warnings, *told, *_disagreements(files, text)), native)
         model.files = before
         _check(model)
         if expected is not None:
-            question.require_same(expected, model.forward(question.tokens).logits)
+            question.require_same(expected, model.bridged(question.tokens)[None])
     return model
 
 

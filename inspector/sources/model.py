@@ -1,4 +1,4 @@
-"""The language model: activations, logits, splices and live generation. The only place that knows TransformerBridge.
+"""The language model: activations, logits, splices and live generation. How a pass is run, `forward.py` knows.
 
 Weights are used as published: no folding, no centring, no compatibility mode, because Gemma Scope and Llama Scope were
 trained on the plain Hugging Face numbers. Values leave in float32 with heads flattened, whatever the model computes in.
@@ -14,22 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources import hooks
+from inspector.sources.forward import N_TOKENS, Bridged, Native, Outputs, Way, agree
 from inspector.sources.model_files import FilesState, ModelFiles, require_same
-from inspector.sources.precision import exact_products, raised
+from inspector.sources.precision import raised
 from inspector.sources.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    pass
-
-_LOSS_ROWS = 256
-"""Positions whose logits are in float32 at once: 256 x 256k entries are 0.3 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +69,24 @@ class LanguageModel:
         tokenizer: of the same model.
         files: where both came from.
         warnings: what was odd about loading it.
+        native: the same model without the bridge, which runs wherever it sees the same; None: the bridge runs always.
     """
 
-    def __init__(self, bridge: Any, tokenizer: Tokenizer, files: ModelFiles, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        bridge: Any,
+        tokenizer: Tokenizer,
+        files: ModelFiles,
+        warnings: tuple[str, ...] = (),
+        native: Native | None = None,
+    ) -> None:
         self._bridge = bridge
-        self._points: dict[str, Any] = bridge.hook_dict
+        self._bridged = Bridged(bridge)
+        self._points = self._bridged.points
+        self._native = native
+        if native is not None:
+            native.know(bridge)
+        self._agreed: dict[str | None, bool] = {}
         self._widths: dict[str, int] = {}
         self._files = files
         self.files: FilesState = ()
@@ -159,7 +167,7 @@ class LanguageModel:
             for length in (2, 3):  # two lengths, to tell the token axis from an axis that happens to be as long
                 tokens = torch.zeros(1, length, dtype=torch.int64, device=self.device)
                 with hooks.capture(self._points, [hook_name], stop=True) as taken:
-                    self._run(tokens)
+                    self._bridged.run(tokens)
                 value = taken[hook_name]
                 shapes.append(list(value.shape))
             per_token = (
@@ -184,7 +192,7 @@ class LanguageModel:
     @torch.inference_mode()
     def in_float32(self, tokens: Tensor, hook_name: str) -> Tensor:
         """As `activations`, every product and sum in float32, of weights that are rounded to the model's dtype."""
-        with raised(self._parts()):
+        with raised(self._way([hook_name]).parts()):
             return self.activations(tokens, hook_name)
 
     @property
@@ -195,11 +203,14 @@ class LanguageModel:
     @torch.inference_mode()
     def values(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
         """Several hooks' values, [c, t] int64 -> [c, t, d] float32 each. The pass ends once all have fired."""
+        return self._values(tokens, hook_names, self._way(hook_names))
+
+    def _values(self, tokens: Tensor, hook_names: Sequence[str], way: Way) -> dict[str, Tensor]:
         names = list(dict.fromkeys(hook_names))
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         for row in self.check_tokens(tokens).split(1):
-            with hooks.capture(self._points, names, stop=True) as taken:
-                self._run(row)
+            with hooks.capture(way.points, names, stop=True) as taken:
+                way.run(row)
             for name in names:
                 found[name].append(_flat(taken[name]))
         return {name: torch.cat(parts) for name, parts in found.items()}
@@ -209,7 +220,7 @@ class LanguageModel:
         """Logits and the hooks' values. All logits are kept: c x t x v x 4 bytes; `score` keeps none."""
         passes = list(self._passes(self.check_tokens(tokens), hook_names))
         return ForwardPass(
-            logits=torch.cat([logits.float() for logits, _ in passes]),
+            logits=torch.stack([outputs.all() for outputs, _ in passes]),
             activations={name: torch.cat([taken[name] for _, taken in passes]) for name in hook_names},
         )
 
@@ -218,11 +229,11 @@ class LanguageModel:
         """Losses and the hooks' values; never holds the logits of more than one context."""
         tokens = self.check_tokens(tokens)
         losses, values = [], []
-        for i, (logits, taken) in enumerate(self._passes(tokens, hook_names)):
-            losses.append(loss_per_token(logits, tokens[i : i + 1]))
+        for row, (outputs, taken) in zip(tokens, self._passes(tokens, hook_names), strict=True):
+            losses.append(loss_of(outputs, row))
             values.append(taken)
         return ScoredPass(
-            loss=torch.cat(losses),
+            loss=torch.stack(losses),
             activations={name: torch.cat([taken[name] for taken in values]) for name in hook_names},
         )
 
@@ -244,11 +255,12 @@ class LanguageModel:
                 f"The replacement has shape {list(replacement.shape)} but the tokens {list(tokens.shape)}. "
                 "Give one vector per token."
             )
-        logits = []
+        way, logits = self._way([hook_name]), []
         for i, row in enumerate(tokens.split(1)):
-            with hooks.replace(self._points, hook_name, replacement[i : i + 1].to(self.device)):
-                logits.append(self._run(row).float())
-        return torch.cat(logits)
+            with hooks.replace(way.points, hook_name, replacement[i : i + 1].to(self.device)):
+                outputs = way.run(row)
+            logits.append(outputs.all())
+        return torch.stack(logits)
 
     @torch.inference_mode()
     def direct_logits(self, directions: Tensor) -> Tensor:
@@ -342,53 +354,44 @@ class LanguageModel:
         Returns:
             logits [n, v] float32, the hook's values [n, d] float32, and the cache.
         """
-        exact_products()
-        with hooks.capture(self._points, [hook_name]) as taken:
-            logits, cache = self._bridge.forward(
-                tokens.to(self.device, non_blocking=True),
-                return_type="logits_and_cache",
-                output_attentions=False,
-                use_past_kv_cache=True,
-                past_key_values=cache,
-            )
+        way = self._way([hook_name])
+        with hooks.capture(way.points, [hook_name]) as taken:
+            outputs, cache = way.step(tokens.to(self.device, non_blocking=True), cache)
         if cache is None:
             raise TargetError(
                 f"{self.name} keeps no key-value cache, so it cannot generate here. Give a text with --prompt."
             )
-        return logits[0].float(), _flat(taken[hook_name])[0], cache
-
-    def _parts(self) -> list[torch.nn.Module]:
-        """Its layers, and the largest modules beside them that hold weights: what a pass goes through in turn."""
-        layers = set(self._bridge.blocks)
-
-        def within(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-            if module in layers or layers.isdisjoint(module.modules()):
-                yield module
-            else:
-                for child in module.children():
-                    yield from within(child)
-
-        found = dict.fromkeys(within(self._bridge.original_model))
-        return [each for each in found if next(each.parameters(), None) is not None]
+        return outputs.all(), _flat(taken[hook_name])[0], cache
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
-    def _passes(self, tokens: Tensor, hook_names: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Logits [1, t, v] in the model's dtype and flat activations, context by context, of checked tokens."""
+    def _way(self, hook_names: Sequence[str]) -> Way:
+        """How a pass is run that reads or replaces these hooks: the one place where it is decided."""
+        if self._native is not None and all(self._agrees(name) for name in (None, *hook_names)):
+            return self._native
+        return self._bridged
+
+    def _agrees(self, hook_name: str | None) -> bool:
+        """Whether both ways were found to be the same there; asked of them when a hook is used for the first time."""
+        if hook_name not in self._agreed:
+            assert self._native is not None
+            shape = (1, min(N_TOKENS, self.n_ctx))
+            tokens = torch.randint(0, self.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+            self._agreed[hook_name] = agree(self._native, self._bridged, hook_name, tokens.to(self.device), self.dtype)
+        return self._agreed[hook_name]
+
+    @torch.inference_mode()
+    def bridged(self, tokens: Tensor) -> Tensor:
+        """Logits [t, v] float32 as the bridge computes them, of [1, t]."""
+        return self._bridged.run(self.check_tokens(tokens)).all()
+
+    def _passes(self, tokens: Tensor, hook_names: Sequence[str]) -> Iterator[tuple[Outputs, dict[str, Tensor]]]:
+        """What each context predicts, and flat activations, of checked tokens."""
+        way = self._way(hook_names)
         for row in tokens.split(1):
-            with hooks.capture(self._points, hook_names) as taken:
-                logits = self._run(row)
-            yield logits, {name: _flat(value) for name, value in taken.items()}
-
-    def _run(self, tokens: Tensor) -> Tensor:
-        """One forward pass, [1, t] -> [1, t, v] in the model's dtype.
-
-        `output_attentions=False` is said each time: transformer-lens sets it to True in the model's configuration, and
-        then every attention pattern is kept (1.4 GB for 1024 tokens of Gemma 2 9B).
-        """
-        exact_products()  # a library may have asked for less since the last pass
-        logits: Tensor = self._bridge.forward(tokens, return_type="logits", output_attentions=False, use_cache=False)
-        return logits
+            with hooks.capture(way.points, hook_names) as taken:
+                outputs = way.run(row)
+            yield outputs, {name: _flat(value) for name, value in taken.items()}
 
     def check_tokens(self, tokens: Tensor) -> Tensor:
         """Tokens on the model's device, or an error where the model would compute nonsense or crash."""
@@ -417,8 +420,21 @@ class LanguageModel:
 
 
 @torch.inference_mode()
+def loss_of(outputs: Outputs, tokens: Tensor) -> Tensor:
+    """Nats to predict the next token: -log softmax(logits)[next], in float32, of tokens [t] int64.
+
+    NaN at the last position. Never holds the logits of more than `forward.ROWS` positions.
+    """
+    loss = torch.full(tokens.shape, float("nan"), dtype=torch.float32, device=tokens.device)
+    for part, logits in outputs.parts():
+        following = tokens[part.start + 1 : part.stop + 1, None].to(logits.device, non_blocking=True)
+        logits = logits[: len(following)]
+        loss[part.start : part.start + len(following)] = logits.logsumexp(dim=-1) - logits.gather(-1, following)[:, 0]
+    return loss
+
+
 def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Nats to predict the next token: -log softmax(logits)[next], computed in float32 from logits of any dtype.
+    """The same of logits of any dtype.
 
     Args:
         logits: [c, t, v].
@@ -427,14 +443,9 @@ def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
     Returns:
         [c, t] float32; NaN at the last position, whose next token is not known.
     """
-    loss = torch.full(tokens.shape, float("nan"), dtype=torch.float32, device=logits.device)
-    for c in range(tokens.shape[0]):
-        for start in range(0, tokens.shape[1] - 1, _LOSS_ROWS):
-            stop = min(start + _LOSS_ROWS, tokens.shape[1] - 1)
-            part = logits[c, start:stop].float()
-            following = tokens[c, start + 1 : stop + 1, None].to(logits.device, non_blocking=True)
-            loss[c, start:stop] = part.logsumexp(dim=-1) - part.gather(-1, following)[:, 0]
-    return loss
+    tokens = tokens.to(logits.device, non_blocking=True)
+    made = [Outputs(n=len(each), make=each.__getitem__) for each in logits]
+    return torch.stack([loss_of(outputs, row) for outputs, row in zip(made, tokens, strict=True)])
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
