@@ -215,7 +215,7 @@ class _Anatomy:
         """The model's predictions with each replacement, and with random ones that are as far from x."""
         x = self._document.x[self._position]
         tokens = torch.tensor([self._document.token_ids])
-        logits = self._loaded.model.forward(tokens).logits[0, self._position]
+        logits = self._loaded.model.forward(tokens).outputs[0].at(self._position)
         yield None
         linear = self._error - self._nonlinear
         missing = (
@@ -252,7 +252,8 @@ class _Anatomy:
         row = self._document.x.clone()
         row[self._position] = replacement
         tokens = torch.tensor([self._document.token_ids])
-        return self._loaded.model.splice(tokens, self._loaded.hook_name, row[None])[0, self._position]
+        made = self._loaded.model.splice(tokens, self._loaded.hook_name, row[None])
+        return made.outputs[0].at(self._position)
 
     def _loss(self, logits: Tensor) -> float | None:
         following = self._document.token_ids[self._position + 1 : self._position + 2]

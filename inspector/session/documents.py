@@ -27,6 +27,7 @@ from inspector.session.protocol import Floats, Generated, Policy, SaeScores
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
     from inspector.session.fitting import PolicyFit
+    from inspector.sources.forward import Outputs
     from inspector.sources.model import Step
     from inspector.sources.sae import LoadedSae
 
@@ -62,12 +63,12 @@ NO_GUESSES = Guesses(token_ids=torch.zeros(0, 0), probabilities=torch.zeros(0, 0
 """Of a text that is still being generated: its details are asked for when it is read again as a whole."""
 
 
-def guesses_of(logits: Tensor, chunk: int = 256) -> Guesses:
-    """From logits [t, v]; in chunks, because a float32 copy of a whole context's logits can be a gigabyte."""
+def guesses_of(outputs: Outputs) -> Guesses:
+    """The likeliest tokens of what the model predicts for a text."""
     ids, probabilities = [], []
-    for part in torch.split(logits, chunk):
-        top = part.float().topk(min(N_GUESSES, part.shape[-1]), dim=-1)
-        probabilities.append((top.values - part.float().logsumexp(dim=-1, keepdim=True)).exp().cpu())
+    for _, part in outputs.parts():
+        top = part.topk(min(N_GUESSES, part.shape[-1]), dim=-1)
+        probabilities.append((top.values - part.logsumexp(dim=-1, keepdim=True)).exp().cpu())
         ids.append(top.indices.cpu())
     return Guesses(token_ids=torch.cat(ids), probabilities=torch.cat(probabilities))
 

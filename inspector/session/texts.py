@@ -40,7 +40,7 @@ from inspector.session.protocol import (
     SetPolicy,
     TokenDetail,
 )
-from inspector.sources.model import loss_per_token
+from inspector.sources.model import loss_of
 from inspector.sources.tokenizer import HALF
 
 if TYPE_CHECKING:
@@ -252,8 +252,8 @@ class Texts:
             x = done.activations[hook_name][0]
             where = f"context {index} ({name})" if source == "context" else f"the {source}"
             documents.require_finite(x, hook_name, where)
-            loss = loss_per_token(done.logits, tokens.to(done.logits.device))[0].float().cpu()
-            guesses = documents.guesses_of(done.logits[0])
+            outputs = done.outputs[0].kept()
+            loss, guesses = loss_of(outputs, tokens[0]).cpu(), documents.guesses_of(outputs)
         return self._document(source, ids, x, loss, guesses, name=name, index=index)
 
     def _document(
@@ -310,7 +310,7 @@ class Texts:
         made: list[Guesses] = []
         for output in outputs:  # one by one, as the model runs them: three texts' logits may be gigabytes
             row = torch.where(inside, output, document.x)[None]
-            made.append(documents.guesses_of(self.loaded.model.splice(tokens, self.loaded.hook_name, row)[0]))
+            made.append(documents.guesses_of(self.loaded.model.splice(tokens, self.loaded.hook_name, row).outputs[0]))
         guesses = dict(zip(REPLACEMENTS, made, strict=False))
         document.with_sae[(sae_id, fit.policy)] = (fit.epoch, guesses)
         return guesses

@@ -24,6 +24,8 @@ from inspector.sources.precision import exact_products
 
 ROWS = 256
 """Positions whose logits are made, and are in float32, at once: 256 x 256k entries are 0.3 GB."""
+KEPT_BYTES = 1 << 28
+"""Logits of one text that are made once and kept while they are looked at several times; more are made again."""
 N_TOKENS = 32
 """On which the two ways are compared."""
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -47,6 +49,14 @@ class Outputs:
         for first in range(0, self.n, ROWS):
             part = slice(first, min(first + ROWS, self.n))
             yield part, self.make(part).float()
+
+    def kept(self) -> Outputs:
+        """The same, to be looked at several times."""
+        vocabulary = self.make(slice(0, 1)).shape[-1]
+        if 4 * self.n * vocabulary > KEPT_BYTES:
+            return self
+        logits = self.all()
+        return Outputs(n=self.n, make=logits.__getitem__)
 
     def at(self, position: int) -> Tensor:
         """Logits [v] float32 after one position."""
@@ -217,6 +227,7 @@ class Native:
         return _parts(self._body, self._layers)
 
     def _outputs(self, hidden: Tensor) -> Outputs:
+        @torch.inference_mode()
         def make(part: slice) -> Tensor:
             self._given.hidden = hidden[:, part]
             logits: Tensor = self._head(None, use_cache=False).logits

@@ -25,6 +25,8 @@ EVALUATED = 256 << 20
 """Bounds of what a session keeps: `documents.KEPT_BYTES`, `fitting.EVALUATION_BYTES`."""
 KEPT_FOR_SECOND = 256 << 20
 """`passes.CACHE_BYTES`."""
+LOGIT_ROWS, KEPT_LOGITS = 256, 256 << 20
+"""`forward.ROWS`, `forward.KEPT_BYTES`."""
 PART_TOKENS = 256
 """`fitting.PART_TOKENS`."""
 ALIGNED = 64
@@ -215,6 +217,8 @@ def _forward(sizes: Sizes) -> int:
     # Scores, softmax in float32 and its copy, of eager attention; projections and the MLP's three wide values.
     attention = 3 * 4 * sizes.n_heads * t * t
     wide = t * float_bytes * (4 * sizes.d_ff + 8 * sizes.d_model)
-    # Soft-capped in steps: two of them at once. A session takes all of a text's in float32, and a joined copy.
-    logits = t * sizes.vocab_size * max(2 * float_bytes, 8 * sizes.session)
+    # Of a part of the positions: soft-capped in steps, two of them at once, then in float32 with their exponentials.
+    # Where they are looked at several times and are not many, those of all.
+    rows, all_logits = min(t, LOGIT_ROWS), 4 * t * sizes.vocab_size
+    logits = rows * sizes.vocab_size * (8 + float_bytes) + (all_logits if all_logits <= KEPT_LOGITS else 0)
     return max(attention + wide, logits + 2 * t * float_bytes * sizes.d_model)

@@ -31,10 +31,15 @@ from inspector.sources.tokenizer import Tokenizer
 class ForwardPass:
     """What one forward pass gave."""
 
-    logits: Tensor
-    """[c, t, v] float32."""
+    outputs: tuple[Outputs, ...]
+    """What each context predicts."""
     activations: dict[str, Tensor]
     """[c, t, d] float32 by hook name, heads flattened."""
+
+    @property
+    def logits(self) -> Tensor:
+        """[c, t, v] float32, all of them at once: c x t x v x 4 bytes."""
+        return torch.stack([outputs.all() for outputs in self.outputs])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,16 +222,16 @@ class LanguageModel:
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ForwardPass:
-        """Logits and the hooks' values. All logits are kept: c x t x v x 4 bytes; `score` keeps none."""
+        """What is predicted, and the hooks' values."""
         passes = list(self._passes(self.check_tokens(tokens), hook_names))
         return ForwardPass(
-            logits=torch.stack([outputs.all() for outputs, _ in passes]),
+            outputs=tuple(outputs for outputs, _ in passes),
             activations={name: torch.cat([taken[name] for _, taken in passes]) for name in hook_names},
         )
 
     @torch.inference_mode()
     def score(self, tokens: Tensor, hook_names: Sequence[str] = ()) -> ScoredPass:
-        """Losses and the hooks' values; never holds the logits of more than one context."""
+        """Losses and the hooks' values; never holds the logits of more than `forward.ROWS` positions."""
         tokens = self.check_tokens(tokens)
         losses, values = [], []
         for row, (outputs, taken) in zip(tokens, self._passes(tokens, hook_names), strict=True):
@@ -238,16 +243,13 @@ class LanguageModel:
         )
 
     @torch.inference_mode()
-    def splice(self, tokens: Tensor, hook_name: str, replacement: Tensor) -> Tensor:
-        """Logits with the hook's value replaced.
+    def splice(self, tokens: Tensor, hook_name: str, replacement: Tensor) -> ForwardPass:
+        """What is predicted with the hook's value replaced.
 
         Args:
             tokens: [c, t] int64.
             hook_name: checked; an unknown one raises instead of splicing nothing.
             replacement: [c, t, d], heads flattened.
-
-        Returns:
-            [c, t, v] float32.
         """
         tokens = self.check_tokens(tokens)
         if replacement.shape[:2] != tokens.shape:
@@ -255,12 +257,11 @@ class LanguageModel:
                 f"The replacement has shape {list(replacement.shape)} but the tokens {list(tokens.shape)}. "
                 "Give one vector per token."
             )
-        way, logits = self._way([hook_name]), []
+        way, made = self._way([hook_name]), []
         for i, row in enumerate(tokens.split(1)):
             with hooks.replace(way.points, hook_name, replacement[i : i + 1].to(self.device)):
-                outputs = way.run(row)
-            logits.append(outputs.all())
-        return torch.stack(logits)
+                made.append(way.run(row))
+        return ForwardPass(outputs=tuple(made), activations={})
 
     @torch.inference_mode()
     def direct_logits(self, directions: Tensor) -> Tensor:
@@ -329,13 +330,13 @@ class LanguageModel:
         loss_before: float | None = None
         cache = None
         while True:
-            logits, x, cache = self.step(fed, hook_name, cache)
+            outputs, x, cache = self.step(fed, hook_name, cache)
             token_ids = fed[0].tolist()
-            yield Step(token_ids=token_ids, x=x, loss_before=loss_before, loss=loss_per_token(logits[None], fed)[0])
+            yield Step(token_ids=token_ids, x=x, loss_before=loss_before, loss=loss_of(outputs, fed[0]))
             ended = n_sampled > 0 and token_ids[-1] in self.end_ids
             if ended or n_sampled >= max_tokens or length >= self.n_ctx:
                 return
-            last = logits[-1].cpu()
+            last = outputs.at(outputs.n - 1).cpu()
             token = _sample(last, temperature, generator)
             loss_before = float(last.logsumexp(dim=-1) - last[token])
             fed = torch.tensor([[token]], dtype=torch.int64)
@@ -343,7 +344,7 @@ class LanguageModel:
             n_sampled += 1
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor, hook_name: str, cache: Any) -> tuple[Tensor, Tensor, Any]:
+    def step(self, tokens: Tensor, hook_name: str, cache: Any) -> tuple[Outputs, Tensor, Any]:
         """Feed the next tokens of one sequence, with a key-value cache.
 
         Args:
@@ -352,7 +353,7 @@ class LanguageModel:
             cache: what the step before returned; `None` at the start.
 
         Returns:
-            logits [n, v] float32, the hook's values [n, d] float32, and the cache.
+            What is predicted after each, the hook's values [n, d] float32, and the cache.
         """
         way = self._way([hook_name])
         with hooks.capture(way.points, [hook_name]) as taken:
@@ -361,7 +362,7 @@ class LanguageModel:
             raise TargetError(
                 f"{self.name} keeps no key-value cache, so it cannot generate here. Give a text with --prompt."
             )
-        return outputs.all(), _flat(taken[hook_name])[0], cache
+        return outputs, _flat(taken[hook_name])[0], cache
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -421,31 +422,23 @@ class LanguageModel:
 
 @torch.inference_mode()
 def loss_of(outputs: Outputs, tokens: Tensor) -> Tensor:
-    """Nats to predict the next token: -log softmax(logits)[next], in float32, of tokens [t] int64.
+    """Nats to predict the next token: -log softmax(logits)[next], in float32, on the model's device.
 
-    NaN at the last position. Never holds the logits of more than `forward.ROWS` positions.
-    """
-    loss = torch.full(tokens.shape, float("nan"), dtype=torch.float32, device=tokens.device)
-    for part, logits in outputs.parts():
-        following = tokens[part.start + 1 : part.stop + 1, None].to(logits.device, non_blocking=True)
-        logits = logits[: len(following)]
-        loss[part.start : part.start + len(following)] = logits.logsumexp(dim=-1) - logits.gather(-1, following)[:, 0]
-    return loss
-
-
-def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
-    """The same of logits of any dtype.
+    Never holds the logits of more than `forward.ROWS` positions.
 
     Args:
-        logits: [c, t, v].
-        tokens: [c, t] int64.
+        outputs: what was predicted.
+        tokens: [t] int64, those it was predicted for.
 
     Returns:
-        [c, t] float32; NaN at the last position, whose next token is not known.
+        [t] float32; NaN at the last position, whose next token is not known.
     """
-    tokens = tokens.to(logits.device, non_blocking=True)
-    made = [Outputs(n=len(each), make=each.__getitem__) for each in logits]
-    return torch.stack([loss_of(outputs, row) for outputs, row in zip(made, tokens, strict=True)])
+    made = []
+    for part, logits in outputs.parts():
+        following = tokens[part.start + 1 : part.stop + 1, None].to(logits.device, non_blocking=True)
+        known = logits[: len(following)]
+        made.append(known.logsumexp(dim=-1) - known.gather(-1, following)[:, 0])
+    return torch.cat([*made, made[0].new_full((1,), float("nan"))])
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> int:

@@ -23,7 +23,7 @@ from inspector.engine.plan import Plan
 from inspector.engine.resampling import resampling_counts
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.sources.model import loss_per_token
+from inspector.sources.model import loss_of
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import groups_of, named
 from inspector.statistics.measured import student
@@ -350,8 +350,8 @@ class _Work:
         spliced = x.clone()
         spliced[at] = self.sae.reconstruct(x[at]).x_hat.to(x)
         tokens = loaded.contexts.token_ids[context : context + 1]
-        after = loss_per_token(loaded.model.splice(tokens, loaded.hook_name, spliced[None]), tokens)
-        added = to_float64(after[0]).cpu() - loss
+        outputs = loaded.model.splice(tokens, loaded.hook_name, spliced[None]).outputs[0]
+        added = to_float64(loss_of(outputs, tokens[0])).cpu() - loss
         start = int(replaced.nonzero()[0, 0]) if bool(replaced.any()) else 0
         if start:
             sums.before_gap = max(sums.before_gap, float(added[:start].abs().max()))

@@ -17,6 +17,8 @@ from inspector.engine.regression import Factorisation
 from inspector.experiments import synthetic_random
 from inspector.experiments.dark_matter_breakdown import stacked
 from inspector.experiments.theory_c1 import RAW_MOMENTS, bernoulli, draw_weights, predicted, sparse
+from inspector.sources.forward import Outputs
+from inspector.sources.model import ForwardPass
 from inspector.statistics.passes import Activations
 from inspector.statistics.pipeline import Measuring
 from inspector.statistics.profiles import PROTOCOLS
@@ -143,9 +145,11 @@ def test_s25_would_notice_an_acausal_splice(toy: Toy, monkeypatch: pytest.Monkey
     """With logits of a model that looks ahead the same check is not 0."""
     plain = type(toy.loaded.model).splice
 
-    def looking_ahead(self: Any, tokens: torch.Tensor, hook_name: str, replacement: torch.Tensor) -> torch.Tensor:
-        logits = plain(self, tokens, hook_name, replacement)
-        return logits + 1e-3 * logits.mean(dim=1, keepdim=True).roll(1, dims=2)
+    def looking_ahead(self: Any, tokens: torch.Tensor, hook_name: str, replacement: torch.Tensor) -> ForwardPass:
+        made = plain(self, tokens, hook_name, replacement)
+        logits = made.logits + 1e-3 * made.logits.mean(dim=1, keepdim=True).roll(1, dims=2)
+        outputs = tuple(Outputs(n=len(each), make=each.__getitem__) for each in logits)
+        return ForwardPass(outputs=outputs, activations={})
 
     monkeypatch.setattr(type(toy.loaded.model), "splice", looking_ahead)
     found: Spliced = finish(measure_splices(measuring_of(toy), contexts=1, l0=0, hook=""))

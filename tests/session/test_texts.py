@@ -295,7 +295,7 @@ def test_detail_tells_the_latents_and_what_each_replacement_does_to_the_next_tok
         ("Sae + nonlinear", parts["x_hat"] + parts["nonlinear"]),
     ):
         replacement = torch.from_numpy(np.where(included, vector, parts["x"])).float()[None]
-        logits = loaded.model.splice(rerun.tokens, loaded.hook_name, replacement)[0, 21].double()
+        logits = loaded.model.splice(rerun.tokens, loaded.hook_name, replacement).logits[0, 21].double()
         same(told.guesses[name], best(logits.log_softmax(dim=-1).numpy(), loaded))
 
 

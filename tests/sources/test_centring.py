@@ -96,7 +96,7 @@ def test_a_splice_gives_the_processed_models_logits(
     for model, kwargs in ((plain, KWARGS), (centred, None)):
         x = model.activations(tokens, hook)
         x_hat = sae(tmp_path / str(kwargs), hook, kwargs).reconstruct(x.flatten(0, 1)).x_hat.reshape(x.shape)
-        logits.append(model.splice(tokens, hook, x_hat))
+        logits.append(model.splice(tokens, hook, x_hat).logits)
     torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-2)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inspector.sources import forward, hooks
+from inspector.sources import forward, hooks, memory_sums
 from inspector.sources.forward import Bridged, Edge, Native, agree
 from inspector.sources.model import LanguageModel, loss_of
 
@@ -118,9 +118,16 @@ def test_logits_are_made_a_few_positions_at_a_time(
     assert rows == [7, 7, 7, 3]
     assert scored.loss.shape == (1, 24) and scored.loss[0, -1].isnan()
     torch.testing.assert_close(scored.loss[0, :-1], loss[0, :-1], rtol=0, atol=2e-6)
-    outputs = model._native.run(tokens[:1])  # type: ignore[union-attr]
+    outputs = model.forward(tokens[:1]).outputs[0]
+    assert torch.equal(outputs.kept().all(), outputs.all())
+    monkeypatch.setattr(forward, "KEPT_BYTES", 0)
+    assert outputs.kept() is outputs
     torch.testing.assert_close(outputs.at(9), whole[0, 9], rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(loss_of(outputs, tokens[0])[:-1], loss[0, :-1], rtol=0, atol=2e-6)
+
+
+def test_the_memory_plan_knows_how_many_logits_there_are_at_once() -> None:
+    assert (memory_sums.LOGIT_ROWS, memory_sums.KEPT_LOGITS) == (forward.ROWS, forward.KEPT_BYTES)
 
 
 def test_the_copy_has_no_weights_of_its_own(model: LanguageModel) -> None:

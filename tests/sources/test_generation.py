@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inspector.errors import DataError, UsageError
-from inspector.sources.model import LanguageModel, Step, loss_per_token
+from inspector.sources.model import LanguageModel, Step, loss_of
 
 RESID, Z = "blocks.1.hook_resid_post", "blocks.1.attn.hook_z"
 
@@ -24,7 +24,7 @@ def test_generated_tokens_equal_a_full_run(model: LanguageModel, hook: str) -> N
     x = torch.cat([step.x for step in steps])
     # 1e-4 is the promise (3e-6 was measured): another order of float32 sums, through three layers.
     torch.testing.assert_close(x, full.activations[hook][0], rtol=1e-4, atol=1e-4)
-    loss = loss_per_token(full.logits, ids)[0]
+    loss = loss_of(full.outputs[0], ids[0])
     n_prompt = len(steps[0].token_ids)
     torch.testing.assert_close(steps[0].loss[:-1], loss[: n_prompt - 1], rtol=1e-4, atol=1e-4)
     told_later = torch.tensor([step.loss_before for step in steps[1:]])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from inspector.errors import DataError, TargetError, UsageError
-from inspector.sources.model import LanguageModel, loss_per_token
+from inspector.sources.forward import Outputs
+from inspector.sources.model import LanguageModel, loss_of
 
 RESID, MLP, ATTN = "blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"
 Z = "blocks.1.attn.hook_z"
@@ -106,10 +107,10 @@ def test_splicing_a_hooks_own_value_changes_no_bit_and_another_value_does(
 ) -> None:
     full = model.forward(tokens, [hook])
     x = full.activations[hook]
-    assert torch.equal(model.splice(tokens, hook, x), full.logits)
+    assert torch.equal(model.splice(tokens, hook, x).logits, full.logits)
     changed = x.clone()
     changed[2, 10] += 1
-    spliced = model.splice(tokens, hook, changed)
+    spliced = model.splice(tokens, hook, changed).logits
     assert torch.equal(spliced[[0, 1, 3]], full.logits[[0, 1, 3]])
     assert torch.equal(spliced[2, :10], full.logits[2, :10])  # the past cannot know
     assert (spliced[2, 10] - full.logits[2, 10]).abs().max() > 1e-3
@@ -125,7 +126,13 @@ def test_splicing_the_last_residual_gives_the_logits_of_norm_and_unembedding(
     reference = AutoModelForCausalLM.from_pretrained(model.directory)
     with torch.inference_mode():
         expected = reference.lm_head(reference.model.norm(x))
-    torch.testing.assert_close(model.splice(tokens, "blocks.2.hook_resid_post", x), expected, rtol=1e-5, atol=1e-5)
+    found = model.splice(tokens, "blocks.2.hook_resid_post", x).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def loss_per_token(logits: Tensor, tokens: Tensor) -> Tensor:
+    made = [Outputs(n=len(each), make=each.__getitem__) for each in logits]
+    return torch.stack([loss_of(outputs, row) for outputs, row in zip(made, tokens, strict=True)])
 
 
 def test_loss_is_the_cross_entropy_of_the_next_token_in_float32(model: LanguageModel, tokens: Tensor) -> None:
