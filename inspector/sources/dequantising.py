@@ -1,7 +1,7 @@
 """Makes a model of the Hugging Face layout from a GGUF, once.
 
-A GGUF holds a model in blocks of a few bits per weight. transformers turns them back into numbers, which takes half a
-minute, so the result is kept: in float32, because no smaller type holds a block's numbers exactly. From then on it is a
+A GGUF holds a model in blocks of a few bits per weight. transformers turns them back into numbers, which takes its
+time, so the result is kept: in float32, because no smaller type holds a block's numbers exactly. From then on it is a
 model like any other; that it was quantised, and how, stays with it.
 """
 
@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,37 @@ def dequantise(path: Path, *, install: str) -> Generator[Event, None, None]:
     def otherwise(first: str) -> str:
         return f"{path} cannot be read as a model: {first}. Take the file of another publisher, or the model itself."
 
-    with explained(too_large, otherwise):
+    with explained(too_large, otherwise), _read_once():
         yield from _made(path, header, folder)
+
+
+@contextlib.contextmanager
+def _read_once() -> Iterator[None]:
+    """Make once what transformers asks of gguf again and again, which is most of the time that it takes: it reads the
+    header four times, token by token through a memory map, and has the table of names made for each module of a model.
+    """
+    import gguf
+    import numpy as np
+
+    module: Any = gguf
+    plain: Any = gguf.GGUFReader
+
+    class Reader(plain):
+        """Slices of an array cost a fraction of those of a memory map, which keeps account of each."""
+
+        data: Any
+
+        def _get(self, *given: Any, **more: Any) -> Any:
+            if type(self.data) is not np.ndarray:
+                self.data = self.data.view(np.ndarray)
+            return super()._get(*given, **more)
+
+    names = gguf.get_tensor_name_map
+    module.GGUFReader, module.get_tensor_name_map = cache(Reader), cache(names)
+    try:
+        yield
+    finally:
+        module.GGUFReader, module.get_tensor_name_map = plain, names
 
 
 def _require_room(header: Header, folder: Path) -> None:

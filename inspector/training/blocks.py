@@ -48,6 +48,11 @@ def is_ordinary(ids: Ids, special_ids: tuple[int, ...]) -> npt.NDArray[np.bool_]
     return ~np.isin(ids, special_ids)
 
 
+def text_fingerprint(contexts: Ids) -> str:
+    """SHA-256 of the token ids."""
+    return hashlib.sha256(np.ascontiguousarray(contexts).tobytes()).hexdigest()
+
+
 class ActivationBlocks:
     """Blocks of activations without end; contexts are read again in another order once all were read.
 
@@ -59,6 +64,7 @@ class ActivationBlocks:
         special_ids: tokens whose activations are left out.
         seed: of all orders.
         positions: half-open range of the positions that are kept; None: all.
+        first_contexts: of the first block, so that learning begins sooner; None: as many as of the others.
 
     Raises:
         DataError: if there are no contexts, or only special tokens in them.
@@ -74,6 +80,7 @@ class ActivationBlocks:
         special_ids: tuple[int, ...],
         seed: int,
         positions: tuple[int, int | None] | None = None,
+        first_contexts: int | None = None,
     ) -> None:
         self._special_ids, self._positions = special_ids, slice(*(positions or (0, None)))
         n_ordinary = int(self._kept(contexts).sum())
@@ -81,6 +88,7 @@ class ActivationBlocks:
             raise DataError(f"{len(contexts)} contexts hold no ordinary token to train on. Give --text a longer file.")
         self._source, self._contexts = source, contexts
         self._block_contexts, self._model_batch, self._seed = block_contexts, model_batch, seed
+        self._first_contexts = first_contexts or block_contexts
         self.tokens_per_epoch = n_ordinary
         """Activations before contexts repeat, those that the source leaves out among them."""
         self.left_out: dict[int, tuple[int, int]] = {}
@@ -96,20 +104,23 @@ class ActivationBlocks:
                 made: dict[str, Tensor] = end.value
                 return made
 
-    def pieces(self, block: int) -> Generator[None, None, dict[str, Tensor]]:
-        """As a call, with a pause between two model passes, so that others can be answered or can stop it."""
+    def pieces(self, block: int) -> Generator[tuple[int, int], None, dict[str, Tensor]]:
+        """As a call, with a pause after each model pass, so that others can be answered or can stop it.
+
+        Yields:
+            Contexts that are done, and those of the block.
+        """
         rows = self._rows(block)
         parts: dict[str, list[Tensor]] = {}
         n_left_out = n_all = 0
         for first in range(0, len(rows), self._model_batch):
-            if first:
-                yield
             ids = self._contexts[rows[first : first + self._model_batch]]
             ordinary = torch.from_numpy(self._kept(ids))
             made, n_without = chosen_rows(self._source(torch.from_numpy(ids)), ordinary)
             n_left_out, n_all = n_left_out + n_without, n_all + int(ordinary.sum())
             for hook, x in made.items():
                 parts.setdefault(hook, []).append(x)
+            yield min(first + self._model_batch, len(rows)), len(rows)
         self.left_out[block] = n_left_out, n_all
         joined = {hook: torch.cat(part) for hook, part in parts.items()}
         n_tokens = len(next(iter(joined.values())))
@@ -120,10 +131,6 @@ class ActivationBlocks:
         """Tokens that the source left out of the blocks made so far, and all of them; each block once."""
         return sum(out for out, _ in self.left_out.values()), sum(n for _, n in self.left_out.values())
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the token ids."""
-        return hashlib.sha256(np.ascontiguousarray(self._contexts).tobytes()).hexdigest()
-
     def _kept(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Mask of the tokens that are learned from."""
         here = np.zeros(ids.shape[1], dtype=np.bool_)
@@ -133,7 +140,8 @@ class ActivationBlocks:
 
     def _rows(self, block: int) -> npt.NDArray[np.int64]:
         total = len(self._contexts)
-        places = np.arange(block * self._block_contexts, (block + 1) * self._block_contexts)
+        ends = [max(0, self._first_contexts + number * self._block_contexts) for number in (block - 1, block)]
+        places = np.arange(ends[0] if block else 0, ends[1])
         epochs, within = np.divmod(places, total)
         orders = {
             int(epoch): np.random.default_rng([self._seed, 0, int(epoch)]).permutation(total)

@@ -49,6 +49,14 @@ def exists(out: Path) -> bool:
     return (out / FOLDER / FACTS_FILE).exists()
 
 
+def is_of(out: Path, fingerprint: str) -> bool:
+    """Whether there is one, of this run, as far as can be seen at once; `load` looks closely."""
+    try:
+        return bool(parse_json(read_file(out / FOLDER / FACTS_FILE, SMALL))["fingerprint"] == fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def save(out: Path, fingerprint: str, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Replace the checkpoint below `out`.
 

@@ -285,11 +285,11 @@ class ErrorTraining:
         work = self._stream.blocks.pieces(0)
         while True:
             try:
-                next(work)
+                done, n = next(work)
             except StopIteration as end:
                 first: dict[str, Tensor] = end.value
                 break
-            yield Loading(what="activations", detail="to learn from")
+            yield Loading(what="activations", detail="to learn from", done=done, total=n)
         block_seconds = time.perf_counter() - began
         self._block_tokens = len(next(iter(first.values())))
         lockstep = Lockstep(

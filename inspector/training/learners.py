@@ -103,7 +103,7 @@ def deviation_scale(x: Tensor) -> float:
     return math.sqrt(x.shape[1] / max(float((x - x.mean(0)).square().sum()) / len(x), 1e-30))
 
 
-Blocks = Callable[[int], Generator[None, None, Mapping[str, Tensor]]]
+Blocks = Callable[[int], Generator[tuple[int, int], None, Mapping[str, Tensor]]]
 """The number of a block to its shuffled activations [tokens, d_in] by stream, the same tokens in the same order in
 each; the same answer whenever it is asked. With pauses on the way, in which others may work."""
 PROBE_TOKENS = 1024
@@ -158,8 +158,10 @@ class Lockstep:
         self._block, self._offset = 0, 0
         self._random = torch.Generator().manual_seed(seed).get_state()
 
-    def prepare(self) -> Generator[None, None, None]:
-        """See to it that the next batch is there; pauses while a block is made. To be run through before every step."""
+    def prepare(self) -> Generator[tuple[int, int], None, None]:
+        """See to it that the next batch is there; pauses while a block is made, and says how much of it there is. To be
+        run through before every step.
+        """
         if not self._held:
             self._held = self._first if self._block == 0 else (yield from self._blocks(self._block))
 

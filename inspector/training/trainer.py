@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,15 @@ from torch import Tensor
 from inspector.errors import UsageError
 from inspector.events import Loading, TrainProgress, Warned
 from inspector.training import checkpoint
-from inspector.training.blocks import ActivationBlocks, ActivationSource, Ids, OutlierMarks, chosen_rows, is_ordinary
+from inspector.training.blocks import (
+    ActivationBlocks,
+    ActivationSource,
+    Ids,
+    OutlierMarks,
+    chosen_rows,
+    is_ordinary,
+    text_fingerprint,
+)
 from inspector.training.checkpoint import TrainingLog
 from inspector.training.learners import Learner, LearnerSettings, Lockstep
 from inspector.training.sae_lens_learner import SaeLensLearner
@@ -38,6 +46,7 @@ from inspector.training.suite_files import (
 )
 from inspector.training.topk_learner import TopKLearner
 
+Made = TypeVar("Made")
 PROBES = 20
 """Times that held-out text is measured on the way."""
 PROBED_TOKENS = 4096
@@ -56,6 +65,8 @@ class TrainSettings:
     batch_tokens: int = 2048
     block_contexts: int = 256
     """Contexts whose activations are shuffled together: memory is block x context length x d_in x 4 bytes per hook."""
+    first_contexts: int | None = None
+    """Of the first block, so that learning begins sooner; None: as many as of the others."""
     model_batch: int = 16
     """Contexts per model pass."""
     special_ids: tuple[int, ...] = ()
@@ -97,20 +108,20 @@ def train_suite(
         ResourceError: if something cannot be written.
     """
     if settings.outliers is not None:
+        yield Loading(what="activations", detail="of the first contexts, for their median norm")
         source = OutlierMarks(source, settings.outliers, contexts[: settings.model_batch], settings.special_ids)
     run = _Run(source, contexts, held_out, plans, settings, out, metadata)
     yield from run.warnings()
-    started = saved = clock = time.monotonic()
-    already = run.tokens_done
-    progress: TrainProgress | None = None
+    yield from run.begun()
+    saved = clock = time.monotonic()
     try:
         while run.tokens_done < run.total:
-            yield from run.prepared(progress)
+            yield from run.prepared()
             fvu = run.step()
             now = time.monotonic()
             run.add_time(now - clock)
             clock = now
-            progress = run.progress(fvu, (run.tokens_done - already) / max(now - started, 1e-9))
+            progress = run.progress(fvu)
             run.note(progress)
             yield progress
             if now - saved > settings.checkpoint_minutes * 60:
@@ -133,8 +144,33 @@ def train_suite(
     return qualities
 
 
+@dataclass
+class Pace:
+    """How fast a training is. Activations are made a block at a time and learned from afterwards, and both count."""
+
+    made: int = 0
+    learned: int = 0
+    """Tokens."""
+    making: float = 0.0
+    learning: float = 0.0
+    """Seconds, of this process."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of a token that is made and learned from; 0: not known."""
+        seconds = self.making / max(1, self.made) + self.learning / max(1, self.learned)
+        return 1 / max(seconds, 1e-9) if self.made else 0.0
+
+
 class _Run:
-    """The state of one training run: the learners, and the place of the next batch."""
+    """The state of one training run: the learners, and the place of the next batch. `begun` makes the learners.
+
+    Raises:
+        UsageError: what is asked for does not go together.
+        DataError: there is no text.
+    """
+
+    _lockstep: Lockstep
 
     def __init__(
         self,
@@ -146,12 +182,14 @@ class _Run:
         out: Path,
         metadata: Mapping[str, Any],
     ) -> None:
-        self._settings, self._out, self._metadata = settings, out, metadata
+        self._out, self._metadata = out, metadata
         self._plans = {plan.sae_id: plan for plan in plans}
         if len(self._plans) < len(plans):
             raise UsageError("Two of the SAEs asked for have the same name. Choose widths that differ in their label.")
         if settings.steps_by == "us" and any(plan.architecture != "topk" for plan in plans):
             raise UsageError("Our own steps know TopK alone. Let sae-lens' trainer do the steps.")
+        self._text = text_fingerprint(contexts)
+        self._settings = settings = self._as_begun(settings)
         self._blocks = ActivationBlocks(
             source,
             contexts,
@@ -159,25 +197,45 @@ class _Run:
             model_batch=settings.model_batch,
             special_ids=settings.special_ids,
             seed=settings.seed,
+            first_contexts=settings.first_contexts,
         )
-        self._n_contexts = len(contexts)
+        self._source, self._contexts, self._held_out = source, contexts, held_out
+        self._pace = Pace()
+        self.total = settings.tokens
+        """Tokens at which it ends; fewer than asked for once time runs out."""
+        self._seconds = 0.0
+
+    def begun(self) -> Generator[Loading | Warned, None, None]:
+        """Make the first block and the learners, or go on from the checkpoint.
+
+        Raises:
+            UsageError: it is of a different run.
+            DataError: it is damaged.
+        """
+        settings = self._settings
+        found = checkpoint.load(self._out, self._fingerprint(settings))
+        first = yield from self._told(self._blocks.pieces(0))
         self._lockstep = Lockstep(
             self._blocks.pieces,
-            self._blocks(0),
+            first,
             {sae_id: plan.hook_name for sae_id, plan in self._plans.items()},
             self._learner,
             batch_tokens=settings.batch_tokens,
             seed=settings.seed,
         )
-        self.total = settings.tokens
-        """Tokens at which it ends; fewer than asked for once time runs out."""
-        self._seconds = 0.0
-        self._other_machine: str | None = None
-        self._load()
-        self._log = TrainingLog(out, self._fingerprint()[:12], self.tokens_done)
-        ids = held_out[: math.ceil(PROBED_TOKENS / held_out.shape[1])]
+        if found is not None:
+            self._lockstep.restore(found.tensors, found.facts)
+            self._seconds, self.total = found.facts["seconds"], found.facts["total"]
+            if found.facts["machine"] != _machine():
+                yield Warned(
+                    message=f"The checkpoint is of {found.facts['machine']} and this is {_machine()}: it goes on, but "
+                    "the weights will differ in their last bits from those of a run that was not interrupted."
+                )
+        self._log = TrainingLog(self._out, self._fingerprint(settings)[:12], self.tokens_done)
+        yield Loading(what="activations", detail="held out")
+        ids = self._held_out[: math.ceil(PROBED_TOKENS / self._held_out.shape[1])]
         ordinary = torch.from_numpy(is_ordinary(ids, settings.special_ids))
-        self._probe, _ = chosen_rows(source(torch.from_numpy(ids)), ordinary)
+        self._probe, _ = chosen_rows(self._source(torch.from_numpy(ids)), ordinary)
 
     @property
     def tokens_done(self) -> int:
@@ -189,13 +247,8 @@ class _Run:
         epochs = self._settings.tokens / self._blocks.tokens_per_epoch
         if epochs > 1:
             yield Warned(
-                message=f"{self._n_contexts} contexts are read {epochs:.1f} times to reach "
+                message=f"{len(self._contexts)} contexts are read {epochs:.1f} times to reach "
                 f"{self._settings.tokens} tokens."
-            )
-        if self._other_machine:
-            yield Warned(
-                message=f"The checkpoint is of {self._other_machine} and this is {_machine()}: it goes on, but the "
-                "weights will differ in their last bits from those of a run that was not interrupted."
             )
 
     def left_out(self) -> Generator[Warned, None, None]:
@@ -225,20 +278,39 @@ class _Run:
             total_steps=settings.tokens // settings.batch_tokens,
         )
 
-    def prepared(self, progress: TrainProgress | None) -> Generator[Loading | TrainProgress, None, None]:
+    def prepared(self) -> Generator[Loading, None, None]:
         """Make the next block if the one before is used up. On a large model that takes minutes, so there is a chance
         to be stopped at each model pass, and in the middle of one; no learner has changed then.
         """
         try:
-            for _ in self._lockstep.prepare():
-                yield Loading(what="activations") if progress is None else replace(progress, held_out={})
+            yield from self._told(self._lockstep.prepare())
         except KeyboardInterrupt:
             self.save()
             raise
 
+    def _told(self, work: Generator[tuple[int, int], None, Made]) -> Generator[Loading, None, Made]:
+        """Say how much of a block there is."""
+        counted, since = 0, time.monotonic()
+        while True:
+            try:
+                done, n = next(work)
+            except StopIteration as end:
+                made: Made = end.value
+                return made
+            self._pace.made += (done - counted) * self._contexts.shape[1]
+            self._pace.making += time.monotonic() - since
+            yield Loading(
+                what="activations", detail=f"to learn from: {done:,} of {n:,} contexts of a block", done=done, total=n
+            )
+            counted, since = done, time.monotonic()
+
     def step(self) -> dict[str, float]:
         """Show the next batch to every learner; returns each SAE's FVU on it."""
-        return self._lockstep.step(self._rate(self.tokens_done + self._lockstep.next_batch))
+        began, before = time.monotonic(), self.tokens_done
+        fvu = self._lockstep.step(self._rate(before + self._lockstep.next_batch))
+        self._pace.learned += self.tokens_done - before
+        self._pace.learning += time.monotonic() - began
+        return fvu
 
     def _rate(self, tokens: int) -> float:
         return self._settings.learner.rate(tokens, self.total)
@@ -251,14 +323,14 @@ class _Run:
         if late and self.tokens_done < constant * self.total:
             self.total = math.ceil(self.tokens_done / constant)
 
-    def progress(self, fvu: dict[str, float], tokens_per_second: float) -> TrainProgress:
+    def progress(self, fvu: dict[str, float]) -> TrainProgress:
         """The event of one step; now and then with what the SAEs do on held-out text."""
         return self._lockstep.progress(
             fvu,
             self._probe,
             total=self.total,
             every=self._settings.tokens / PROBES,
-            tokens_per_second=tokens_per_second,
+            tokens_per_second=self._pace.tokens_per_second,
         )
 
     def note(self, progress: TrainProgress) -> None:
@@ -284,22 +356,19 @@ class _Run:
     def save(self) -> None:
         """Keep all learners and the place of the next batch, whole or not at all."""
         place = {**self._lockstep.place(), "total": self.total, "seconds": self._seconds, "machine": _machine()}
-        checkpoint.save(self._out, self._fingerprint(), self.tokens_done, self._lockstep.tensors(), place)
+        checkpoint.save(self._out, self._fingerprint(self._settings), self.tokens_done, self._lockstep.tensors(), place)
 
-    def _load(self) -> None:
-        found = checkpoint.load(self._out, self._fingerprint())
-        if found is None:
-            return
-        self._lockstep.restore(found.tensors, found.facts)
-        self._seconds, self.total = found.facts["seconds"], found.facts["total"]
-        if found.facts["machine"] != _machine():
-            self._other_machine = found.facts["machine"]
+    def _as_begun(self, settings: TrainSettings) -> TrainSettings:
+        """As the run was begun that is gone on with: versions before this one made the first block like all others."""
+        same = replace(settings, first_contexts=None)
+        return same if checkpoint.is_of(self._out, self._fingerprint(same)) else settings
 
-    def _fingerprint(self) -> str:
-        asked: dict[str, Any] = asdict(replace(self._settings, checkpoint_minutes=0.0, minutes=None))
-        if asked["outliers"] is None:  # as a version that knew none said it: its runs go on with --outliers off
-            del asked["outliers"]
-        asked |= {"plans": [asdict(plan) for plan in self._plans.values()], "text": self._blocks.fingerprint()}
+    def _fingerprint(self, settings: TrainSettings) -> str:
+        asked: dict[str, Any] = asdict(replace(settings, checkpoint_minutes=0.0, minutes=None))
+        for name in ("outliers", "first_contexts"):  # as a version that knew none said it: its runs go on
+            if asked[name] is None:
+                del asked[name]
+        asked |= {"plans": [asdict(plan) for plan in self._plans.values()], "text": self._text}
         asked["metadata"] = dict(self._metadata)
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -263,6 +263,32 @@ def test_a_gguf_is_opened_like_any_model_and_its_results_say_what_it_was(toy: Pa
     assert ready_message(loaded, [], target).quantised == "Q8_0"
 
 
+def test_the_header_is_read_once_and_gguf_is_what_it_was_afterwards(
+    toy: Path, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers asks for it four times, and for the names of tensors once per module."""
+    import gguf
+
+    path = write_gguf(toy, tmp_path / "toy.gguf")
+    asked: list[str] = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, *given: Any) -> None:
+            asked.append("header")
+            super().__init__(*given)
+
+    def names(*given: Any) -> Any:
+        asked.append("names")
+        return plain(*given)
+
+    plain = gguf.get_tensor_name_map
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", names)
+    list(dequantising.provide(str(path)))
+    assert sorted(asked) == ["header", "names"]
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == (Reader, names)
+
+
 def test_a_file_that_changed_is_dequantised_again(toy: Path, tmp_path: Path, kept: Path) -> None:
     path = write_gguf(toy, tmp_path / "toy.gguf")
     list(dequantising.provide(str(path)))

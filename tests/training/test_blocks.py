@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.training.blocks import LEFT_OUT, ActivationBlocks, OutlierMarks
+from inspector.training.blocks import LEFT_OUT, ActivationBlocks, Ids, OutlierMarks
 
 IDS = np.arange(40 * 8, dtype=np.int64).reshape(40, 8)
 HEAVY = {3, 77, 201, 311}
@@ -47,3 +47,20 @@ def test_the_median_is_that_of_ordinary_tokens() -> None:
     ordinary = source(torch.from_numpy(IDS[:10, 1:]))["b"].flatten(0, 1).norm(dim=1)
     assert marks.rules["b"].median_norm == float(ordinary.median())
     assert not OutlierMarks(lambda ids: {"a": torch.zeros(*ids.shape, 2)}, 4.0, IDS[:2], ()).rules
+
+
+def test_a_small_first_block_only_cuts_the_same_order_elsewhere() -> None:
+    def contexts(first: int | None) -> list[Ids]:
+        blocks = ActivationBlocks(
+            source, IDS, block_contexts=20, model_batch=4, special_ids=SPECIAL, seed=0, first_contexts=first
+        )
+        return [blocks._rows(number) for number in range(4)]
+
+    whole, small = contexts(None), contexts(6)
+    assert [len(rows) for rows in small] == [6, 20, 20, 20]
+    assert np.array_equal(np.concatenate(small)[:60], np.concatenate(whole)[:60])
+
+
+def test_a_block_tells_how_much_of_it_there_is() -> None:
+    blocks = ActivationBlocks(source, IDS, block_contexts=10, model_batch=4, special_ids=SPECIAL, seed=0)
+    assert list(blocks.pieces(0)) == [(4, 10), (8, 10), (10, 10)]

@@ -14,14 +14,14 @@ import torch
 from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 
 from inspector.errors import DataError, ResourceError, UsageError
-from inspector.events import TrainProgress, Warned
+from inspector.events import Loading, TrainProgress, Warned
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.suites import list_suite
 from inspector.training.checkpoint import FACTS_FILE, FOLDER, LOG_FILE
 from inspector.training.learners import Architecture, LearnerSettings
 from inspector.training.suite_files import Quality, SaePlan, plan_suite, read_qualities, remove_halves
 from inspector.training.topk_learner import TopKLearner, topk_gradients
-from inspector.training.trainer import TrainSettings, train_suite
+from inspector.training.trainer import Pace, TrainSettings, train_suite
 from tests.training.taught import ARCHITECTURES, HOOK, LENGTH, OTHER, contexts, source, train_all_kinds
 
 PLANS = (SaePlan(hook_name=HOOK, d_sae=64, k=4), SaePlan(hook_name=OTHER, d_sae=48, k=2))
@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(tokens=4000, batch_tokens=128, block_contexts=16, speci
 
 
 def train(out: Path, settings: TrainSettings = SETTINGS, plans=PLANS, stop_after: int | None = None):  # type: ignore[no-untyped-def]
-    """Events and, if it was not stopped, qualities."""
+    """Events and, if it was not stopped after some steps, qualities."""
     work = train_suite(source, contexts(64), contexts(16, seed=9), plans, settings, out, {"model_name": "toy"})
     events = []
     while True:
@@ -37,7 +37,7 @@ def train(out: Path, settings: TrainSettings = SETTINGS, plans=PLANS, stop_after
             events.append(next(work))
         except StopIteration as finished:
             return events, finished.value
-        if stop_after is not None and len(events) >= stop_after:
+        if stop_after is not None and sum(isinstance(event, TrainProgress) for event in events) >= stop_after:
             work.close()
             return events, None
 
@@ -339,8 +339,9 @@ def test_a_block_made_in_pieces_is_the_same_and_may_be_stopped_in_between(tmp_pa
     events, _ = train(tmp_path / "whole")
     many, _ = train(tmp_path / "pieces", replace(SETTINGS, model_batch=2))
     steps = [event.tokens_done for event in events if isinstance(event, TrainProgress)]
-    seen = [event.tokens_done for event in many if isinstance(event, TrainProgress)]
-    assert list(dict.fromkeys(seen)) == steps and len(seen) > len(steps)
+    assert [event.tokens_done for event in many if isinstance(event, TrainProgress)] == steps
+    pauses = [sum(isinstance(event, Loading) and event.total > 0 for event in each) for each in (events, many)]
+    assert pauses[1] == 8 * pauses[0], "one after each pass of the model"
     weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
     assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "pieces" / weights).read_bytes()
     assert len(log_lines(tmp_path / "pieces")) == len(log_lines(tmp_path / "whole")), "a pause is not a measurement"
@@ -364,3 +365,33 @@ def test_halves_that_a_killed_process_left_are_removed_and_nothing_else(tmp_path
     remove_halves(tmp_path)
     remove_halves(tmp_path / "nothing")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.abcdefgh.tmp", "notes.tmp"]
+
+
+def test_every_block_is_told_before_it_is_learned_from_and_the_first_is_small(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, tokens=1500, first_contexts=4, model_batch=2)
+    told, _ = train(tmp_path, settings)
+    blocks = [event for event in told if isinstance(event, Loading) and event.total]
+    assert [(event.done, event.total) for event in blocks[:3]] == [(2, 4), (4, 4), (2, 16)]
+    kinds = [type(event) for event in told]
+    assert kinds.index(TrainProgress) == 4, "a warning, two passes of the model, the held-out text, and the first step"
+    assert all(event.tokens_per_second > 0 for event in told if isinstance(event, TrainProgress))
+
+
+def test_a_pace_counts_what_is_made_and_what_is_learned_from() -> None:
+    assert Pace().tokens_per_second == 0
+    pace = Pace(made=1000, making=10.0)
+    assert pace.tokens_per_second == pytest.approx(100)
+    pace = Pace(made=1000, making=10.0, learned=500, learning=5.0)
+    assert pace.tokens_per_second == pytest.approx(50)
+
+
+def test_a_run_that_an_older_version_began_goes_on_with_its_blocks(tmp_path: Path) -> None:
+    """It made the first block like all others."""
+    stopped = replace(SETTINGS, checkpoint_minutes=0.0)
+    train(tmp_path / "parts", stopped, stop_after=3)
+    train(tmp_path / "parts", replace(stopped, first_contexts=4))
+    train(tmp_path / "whole", stopped)
+    assert_same_suites(tmp_path / "whole", tmp_path / "parts")
+    train(tmp_path / "small", replace(stopped, first_contexts=4))
+    weights = f"{PLANS[0].sae_id}/sae_weights.safetensors"
+    assert (tmp_path / "small" / weights).read_bytes() != (tmp_path / "whole" / weights).read_bytes()
