@@ -77,6 +77,7 @@ PICTURES: dict[str, Picture] = {
     "worst": Picture(keys=("w", "tab", "tab"), seconds=5.0, target=SMOLLM2),
     # The first question searches every context, minutes on a small machine.
     "anatomy": Picture(at=(69, 40), keys=("1", "a"), size=(120, 76), seconds=600.0, target=SMOLLM2),
+    "tour-latent": Picture(at=(69, 40), keys=("3", "L", "i"), typed="2780", seconds=600.0, target=SMOLLM2),
     "tour-beside": Picture(at=(68, 44), keys=("1", "D"), seconds=15.0, target=SMOLLM2),
     "tour-prompt": Picture(keys=("p",), typed=JAPANESE, seconds=60.0, target=SMOLLM2),
     "notes": Picture(keys=("B",), seconds=3.0, target=SMOLLM2),
