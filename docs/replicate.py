@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from inspector.claims import evaluate  # noqa: E402
+from inspector.claims import CLAIMS, evaluate  # noqa: E402
 from inspector.disk.folders import RESULTS  # noqa: E402
 
 KEPT = ROOT / "docs" / "replication"
@@ -31,6 +31,8 @@ LONGEST = 40
 """Items of a list that is kept; longer ones are curves and tables of tokens, of which the page takes no number."""
 DIGITS = 5
 """Significant, of what is kept."""
+KEPT_EXPERIMENTS = {each for claim in CLAIMS for each in (*claim.needs, *claim.also)} | {"per-token-trace"}
+"""What claims are judged by, and Fig. 5."""
 DEPTH = "depth"
 """The results of the layers, which are kept beside those of one layer."""
 
@@ -56,7 +58,7 @@ MODELS = {
                 "--contexts 120 --dtype bfloat16",
                 "run probe-vs-latents synthetic-sae dark-matter-breakdown pursuit --model smollm2 --contexts 120 "
                 "--dtype bfloat16 --widths 512,1k,2k --l0 32",
-                "run ce-splice --model smollm2 --contexts 120 --dtype bfloat16 --widths 512,2k,8k --l0 32",
+                "run ce-splice --model smollm2 --contexts 120 --dtype bfloat16 -p contexts=10",
                 "run error-saes --model smollm2 --contexts 120 --dtype bfloat16 --widths 1k --l0 32 -p expansion=2 "
                 "-p sae_tokens=60000",
                 "run synthetic-random theory-c1",
@@ -147,7 +149,7 @@ def newest(folder: Path, *, by_layer: bool) -> list[Result]:
 
     found: dict[tuple[str, str], Result] = {}
     for record in list_results(folder).records if folder.is_dir() else ():
-        if not record.null:
+        if not record.null and record.experiment in KEPT_EXPERIMENTS:
             key = (record.experiment, record.hook_name if by_layer else "")
             if key not in found:
                 found[key] = load(record.id, folder=folder).result
