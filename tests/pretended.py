@@ -8,8 +8,7 @@ Tensors asked for on a CUDA device are of a wrapper class whose device torch's C
 inside torch behaves as with a real one; their values are tensors of the CPU. Each operator comes by at `_run`, which
 refuses a mix of devices by CUDA's rules, counts, and computes. Autograd runs on the values, because its engine would
 look for a driver. It says nothing about speed, and knows no kernel of CUDA's own. Name the device with its number:
-which one "cuda" is, torch would ask the driver. Load on the CPU before: entered in a fresh process, it has given
-zeros or wild numbers in about one start of four, and why is not known.
+which one "cuda" is, torch would ask the driver.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from unittest.mock import MagicMock, patch
 import safetensors
 import safetensors.torch
 import torch
+from torch.utils._device import _device_constructors
 
 aten, _CPP = torch.ops.aten, torch._C.TensorBase
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"}
@@ -423,6 +423,7 @@ def pretended(n_devices: int = 2, free: int = 80 * 10**9) -> Iterator[Gpu]:
         **dict.fromkeys(("current_stream", "Stream", "Event"), lambda *_, **__: MagicMock()),
         **dict.fromkeys(("_lazy_init", "_lazy_call", "empty_cache", "synchronize"), lambda *_, **__: None),
     }
+    _device_constructors()  # remembered at first use: has to be torch's own, or models are not built on "meta"
     pinned: set[int] = set()
     library = torch.library.Library("aten", "IMPL", "CUDA")
     for each in FACTORIES:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +125,10 @@ def reconstruct(
         document: the text.
         sae: what reconstructs it.
         n_saes: how many do, which decides whether x_hat is kept.
-        singly: token by token.
+        singly: token by token, if that does not bring the SAE for each.
     """
     sae_id = sae.ref.sae_id
+    singly = singly and not sae.comes_in_slices
     known = document.reconstructed.get(sae_id)
     if known is not None and known.x_hat is not None:
         return known, known.x_hat
@@ -143,14 +144,30 @@ def reconstruct(
     return known, x_hat
 
 
+def has(document: Document, sae: LoadedSae) -> bool:
+    """Whether the SAE need not be asked again about the text."""
+    known = document.reconstructed.get(sae.ref.sae_id)
+    return known is not None and known.x_hat is not None
+
+
 def token_scores(
-    document: Document, saes: Sequence[LoadedSae], fit: PolicyFit, *, singly: bool = False
+    document: Document,
+    saes: Sequence[LoadedSae],
+    fit: PolicyFit,
+    *,
+    singly: bool = False,
+    without: Collection[LoadedSae] = (),
 ) -> dict[str, Any]:
     """The fields of TokenScores: every token for every SAE, with NaN for the two parts of the error where no map is
-    there yet; `singly`: see `reconstruct`.
+    there yet, and for all numbers of the SAEs `without` which they are made; `singly`: see `reconstruct`.
     """
     scores = []
+    unknown = packed(torch.full((len(document.token_ids),), torch.nan))
     for sae in saes:
+        if sae in without:
+            names = ("l0", "sae_error_norm", "linear_error_norm", "nonlinear_error_norm")
+            scores.append(SaeScores(**dict.fromkeys(names, unknown)))
+            continue
         known, x_hat = reconstruct(document, sae, len(saes), singly=singly)
         linear, nonlinear = _parts(document, x_hat, fit.maps.get(sae.ref.sae_id))
         scores.append(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inspector.session.protocol import Floats, Message, SessionMessage, ViewMessage
+from inspector.session.protocol import ContextScores, Floats, Generated, Message, SessionMessage, ViewMessage
 
 if TYPE_CHECKING:
     from asyncio import StreamReader
@@ -41,6 +41,13 @@ def encode(message: Message) -> bytes:
             f"A {type(message).__name__} of {len(body)} bytes is larger than a frame may be ({MAX_FRAME})."
         )
     return HEADER.pack(len(body)) + body
+
+
+def is_last(message: SessionMessage) -> bool:
+    """Whether an answer is the last one to its request."""
+    if isinstance(message, ContextScores):
+        return not message.waiting
+    return not isinstance(message, Generated) or message.finished
 
 
 def decode_view(body: bytes) -> ViewMessage:

@@ -103,6 +103,7 @@ def ready_message(loaded: Loaded, warnings: list[str], asked: TargetSpec) -> Rea
         positions=(start, length if stop is None else min(stop, length)),
         saes=[replace(sae.ref, path=None) for sae in loaded.saes],  # where it lies is not a view's business
         text=target.text or "",
+        in_slices=any(sae.comes_in_slices for sae in loaded.saes),
         median_norm=None if loaded.outliers is None else loaded.outliers.median_norm,
         warnings=list(dict.fromkeys([*loaded.warnings, *warnings, *too_few_tokens(loaded)])),
         gate_failures=gate_lines(loaded.gate),

@@ -43,11 +43,13 @@ class Hello(Message, frozen=True, kw_only=True):
 
 
 class GetContext(Message, frozen=True, kw_only=True):
-    """Scores of every token of one context. Answered by ContextScores (last); again, unasked, when the map improves and
-    it is still watched.
+    """Scores of every token of one context. Answered by ContextScores, the one without `waiting` last; again, unasked,
+    when the map improves and it is still watched. Where SAEs come in slices, the view's next such question cancels it.
     """
 
     context: int
+    first: str = ""
+    """The SAE that is looked at: if it comes in slices it is brought before the others. Empty: any."""
 
 
 class GetDetail(Message, frozen=True, kw_only=True):
@@ -85,8 +87,8 @@ class GetPairs(Message, frozen=True, kw_only=True):
 
 
 class AnalysePrompt(Message, frozen=True, kw_only=True):
-    """Score a text of the view's own: what was typed, or what was generated before. Answered by ContextScores (last)
-    with this source, and the number as its context.
+    """Score a text of the view's own: what was typed, or what was generated before. Answered as GetContext is, with
+    this source, and the number as its context.
     """
 
     text: str = ""
@@ -96,6 +98,7 @@ class AnalysePrompt(Message, frozen=True, kw_only=True):
     """'prompt' or 'generated'."""
     number: int = 0
     """The view's own; a text of the same source and number is replaced."""
+    first: str = ""
 
 
 class Generate(Message, frozen=True, kw_only=True):
@@ -195,7 +198,7 @@ class Welcome(Message, frozen=True, kw_only=True):
 
 
 class LoadProgress(Message, frozen=True, kw_only=True):
-    """Told while the target loads. See events.Loading."""
+    """Told while the target loads; see events.Loading. And to a view whose text waits for an SAE."""
 
     what: str
     detail: str = ""
@@ -204,7 +207,9 @@ class LoadProgress(Message, frozen=True, kw_only=True):
     total: int = 0
     done_bytes: int = 0
     total_bytes: int = 0
-    """Of a download; 0 of 0 if nothing is being fetched."""
+    """Of a download, or of its encoder; 0 of 0 if nothing is being fetched."""
+    for_text: bool = False
+    """`what` is an SAE in slices, from the host or the disk in `detail`, and the session stays ready."""
     bytes_per_second: float = 0.0
 
 
@@ -224,6 +229,8 @@ class Ready(Message, frozen=True, kw_only=True):
     saes: list[SaeRef]
     """Ordered by d_sae, then nominal L0. The place here is the SAE's row everywhere else."""
     text: str
+    in_slices: bool = False
+    """Whether some SAEs are brought for each text, so that it matters which is looked at first."""
     warnings: list[str] = []
     gate_failures: list[GateLine] = []
     """Not empty: the target failed its load gate and was opened with --accept-gate; no number is to be trusted."""
@@ -312,6 +319,8 @@ class ContextScores(TokenScores, frozen=True, kw_only=True):
     """Index among the contexts, from 0; of a text of the view's own its number."""
     name: str
     """Where the text is from, for the title."""
+    waiting: list[str] = []
+    """SAEs whose scores come later and are all NaN here, in the order in which they will."""
 
 
 class Generated(TokenScores, frozen=True, kw_only=True):

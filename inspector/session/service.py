@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from inspector.errors import Cancelled, ExitCode, ResourceError, UsageError, panics_are_errors
 from inspector.session import discovery
 from inspector.session.costs import Costing, FitClock
+from inspector.session.frames import is_last
 from inspector.session.jobs import JobRunner
 from inspector.session.loading import first_layer, load, ready_message
 from inspector.session.protocol import (
@@ -26,7 +27,6 @@ from inspector.session.protocol import (
     ContextScores,
     Find,
     Generate,
-    Generated,
     GetAnatomy,
     GetContext,
     GetCosts,
@@ -58,6 +58,8 @@ N_WATCHED = 3
 FAILED_SECONDS = 30.0
 """For the view that started a session to attach and hear why loading failed."""
 GRACE_SECONDS = 1.0
+AGAIN = -1
+"""In the place of a request: what is sent unasked."""
 MOST_IN_STEPS = 8
 """Answers of one view that are made step by step at the same time: generations and searches for latents."""
 
@@ -113,6 +115,8 @@ class Service:
         """(view, source, context) to be sent again with the newest maps."""
         self._in_steps: OrderedDict[tuple[int, int], Iterator[SessionMessage | None]] = OrderedDict()
         """Generations, searches and cards under way, by view and request."""
+        self._scoring: dict[int, int] = {}
+        """By view: its last request for a text, where SAEs come in slices."""
         self._watched: dict[int, OrderedDict[tuple[str, int], None]] = {}
         """By view: the last texts it was sent."""
         self._busy_until = 0.0
@@ -187,16 +191,16 @@ class Service:
         costing = Costing(loaded, self._clock)
         self.jobs.ahead_of = lambda spec: costing.ahead(spec, self.jobs.jobs())
         self.model = loaded.model
-        texts = self._texts = Texts(loaded)
+        texts = self._texts = Texts(loaded, self.views.tell)
         similar = Similar(texts)
         self._fits = Fits(loaded, texts.fits)
         self._fits.want("excluded")
         self._answers |= {
-            GetContext: texts.context,
+            GetContext: self._score if texts.in_slices else texts.context,
             GetDetail: texts.detail,
             Find: texts.find,
             GetPairs: texts.pairs,
-            AnalysePrompt: texts.prompt,
+            AnalysePrompt: self._score if texts.in_slices else texts.prompt,
             SetPolicy: texts.set_policy,
             GetCosts: lambda _, asked: costing.answer(asked, self.jobs.jobs()),
             Move: self._move,
@@ -246,6 +250,7 @@ class Service:
         for key in [key for key in self._in_steps if key[0] == view]:
             del self._in_steps[key]
         self._watched.pop(view, None)
+        self._scoring.pop(view, None)
         self._gone.append(view)
 
     def _cancel(self, view: int, message: Cancel) -> None:
@@ -326,6 +331,14 @@ class Service:
             raise ResourceError(f"{len(running)} answers of this view are being made. Wait, or cancel one.")
         self._in_steps[(view, asked.request)] = steps
 
+    def _score(self, view: int, asked: GetContext | AnalysePrompt) -> None:
+        """A text's scores, SAE by SAE; the view looks at no other one any more."""
+        before = self._scoring.get(view)
+        if before is not None and (view, before) in self._in_steps:
+            self._cancel(view, Cancel(target=before))
+        self._scoring[view] = asked.request
+        self._take_steps(view, asked, self._texts.scored(view, asked))
+
     def _step_one(self) -> None:
         """One step of the answer that has waited longest."""
         key, steps = self._in_steps.popitem(last=False)
@@ -340,7 +353,9 @@ class Service:
             return
         if message is not None:
             self.views.tell(view, message)
-        if message is None or (isinstance(message, Generated) and not message.finished):
+        if isinstance(message, ContextScores):
+            self._watch(view, message.source, message.context)
+        if message is None or not is_last(message):
             self._in_steps[key] = steps
 
     def _fit_one_step(self) -> bool:
@@ -379,6 +394,10 @@ class Service:
 
     def _send_again(self, view: int, source: str, context: int) -> None:
         texts = self._texts
+        if texts.in_slices:
+            if (view, self._scoring.get(view)) not in self._in_steps:  # which has the newest maps with its next step
+                self._in_steps[(view, AGAIN)] = texts.scored_again(view, source, context)
+            return
         try:
             if source == "context":
                 message: ContextScores | None = texts.context(view, GetContext(context=context))

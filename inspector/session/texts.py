@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from inspector.session.protocol import (
     GetDetail,
     GetPairs,
     Hit,
+    LoadProgress,
     Pairs,
     Policy,
     PolicySet,
@@ -63,10 +65,20 @@ REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
 class Texts:
-    """Everything that is looked at, by each view under its own policy. Maps come from the background fit."""
+    """Everything that is looked at, by each view under its own policy. Maps come from the background fit.
 
-    def __init__(self, loaded: Loaded) -> None:
+    Args:
+        loaded: the target.
+        tell: told, with the view that waits for it, how much of an SAE in slices has come.
+    """
+
+    def __init__(self, loaded: Loaded, tell: Callable[[int, LoadProgress], None] = lambda view, told: None) -> None:
         self.loaded = loaded
+        self.in_slices = any(sae.comes_in_slices for sae in loaded.saes)
+        """Whether some SAEs are brought for each text; then `scored` shows what is there before all of it is."""
+        self._tell = tell
+        self._looked_at: dict[int, str] = {}
+        """By view, the SAE that it asked for first."""
         self.fits = policy_fits(loaded)
         self.kept = KeptDocuments()
         self._policies: dict[int, Policy] = {}
@@ -91,6 +103,7 @@ class Texts:
         for key in [key for key in self._own if key[1] == view]:
             del self._own[key]
         self._policies.pop(view, None)
+        self._looked_at.pop(view, None)
 
     # ---- whole texts ------------------------------------------------------------------------------------------
 
@@ -100,6 +113,52 @@ class Texts:
 
     def prompt(self, view: int, asked: AnalysePrompt) -> ContextScores:
         """Scores of a text of the view's own."""
+        return self._scores(self._prompt(view, asked), asked.request, self._fit(view))
+
+    def scored(self, view: int, asked: GetContext | AnalysePrompt) -> Iterator[ContextScores]:
+        """Scores of a text as far as they are known without bringing an SAE, then again with each that was brought; the
+        next is always the one that the view looks at by then.
+        """
+        self._looked_at[view] = asked.first or self._looked_at.get(view, "")
+        document = self._context(asked.context) if isinstance(asked, GetContext) else self._prompt(view, asked)
+        yield from self._in_turn(view, document, asked.request)
+
+    def scored_again(self, view: int, source: str, number: int) -> Iterator[ContextScores]:
+        """As `scored`, with the maps of now; of a text of the view's own nothing if it was dropped for room."""
+        document = self._context(number) if source == "context" else self.kept.get((source, view, number))
+        if document is not None:
+            yield from self._in_turn(view, document, 0)
+
+    def _in_turn(self, view: int, document: Document, request: int) -> Iterator[ContextScores]:
+        def waiting() -> list[LoadedSae]:
+            missing = [sae for sae in self.loaded.saes if sae.comes_in_slices and not documents.has(document, sae)]
+            return sorted(missing, key=lambda sae: sae.ref.sae_id != self._looked_at.get(view))
+
+        yield self._scores(document, request, self._fit(view), waiting())
+        while missing := waiting():
+            with self._told(view, missing[0]):
+                documents.reconstruct(document, missing[0], len(self.loaded.saes))
+            yield self._scores(document, request, self._fit(view), waiting())
+
+    @contextmanager
+    def _told(self, view: int, sae: LoadedSae) -> Iterator[None]:
+        """The view is told how much of the SAE has come, twenty times at most."""
+        sae_id, before = sae.ref.sae_id, -1
+        place = "device" if self.loaded.memory is None else self.loaded.memory.place_of(sae_id)
+
+        def telling(done: int, total: int) -> None:
+            nonlocal before
+            if before != (before := 20 * done // max(1, total)):
+                told = LoadProgress(what=sae_id, detail=place, done_bytes=done, total_bytes=total, for_text=True)
+                self._tell(view, told)
+
+        sae.telling = telling
+        try:
+            yield
+        finally:
+            sae.telling = None
+
+    def _prompt(self, view: int, asked: AnalysePrompt) -> Document:
         ids = asked.token_ids or self._encoded(asked.text)
         self._require_known(ids, "token_ids")
         self._require_length(len(ids))
@@ -107,7 +166,7 @@ class Texts:
         document = self._run(asked.source, ids, _title(asked.text), asked.number)
         self._keep(key, ids)
         self.kept.put(key, document)
-        return self._scores(document, asked.request, self._fit(view))
+        return document
 
     def own_again(self, view: int, source: str, number: int) -> ContextScores | None:
         """A text of the view's own with the maps of now; None if there is none or it was dropped for room."""
@@ -169,8 +228,9 @@ class Texts:
     def detail(self, view: int, asked: GetDetail) -> TokenDetail:
         """Latents and guesses at one token."""
         document, sae, fit = self.at(view, asked)
-        latents = sae.active_latents(document.x[asked.position])
-        replaced = self._with_sae(document, sae, fit)
+        with self._told(view, sae):
+            latents = sae.active_latents(document.x[asked.position])
+            replaced = self._with_sae(document, sae, fit)
         text_of = self.loaded.model.token_text
         guesses = {"model": document.guesses.at(asked.position, text_of)}
         guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}
@@ -222,13 +282,16 @@ class Texts:
     def _fit(self, view: int) -> PolicyFit:
         return self.fits[self.policy(view)]
 
-    def _scores(self, document: Document, request: int, fit: PolicyFit) -> ContextScores:
+    def _scores(
+        self, document: Document, request: int, fit: PolicyFit, waiting: Sequence[LoadedSae] = ()
+    ) -> ContextScores:
         message = ContextScores(
             request=request,
             source=document.source,
             context=document.context,
             name=document.name,
-            **documents.token_scores(document, self.loaded.saes, fit),
+            waiting=[sae.ref.sae_id for sae in waiting],
+            **documents.token_scores(document, self.loaded.saes, fit, without=waiting),
         )
         self.kept.shrink()  # reconstructions have been added to it
         return message

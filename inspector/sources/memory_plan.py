@@ -195,7 +195,7 @@ def _told(sizes: Sizes, way: Way) -> dict[str, Any]:
     from_disk = refs.keys() - from_host
 
     def moved(saes: Iterable[str]) -> int:
-        return sum(_page_bytes(refs[sae_id], sizes.length) for sae_id in saes)
+        return sum(moved_bytes(refs[sae_id], sizes.length) for sae_id in saes)
 
     return {
         "sliced_from_host": frozenset(from_host),
@@ -213,8 +213,8 @@ def _stored(ref: SaeRef) -> int:
     return min(ref.n_bytes, sae_bytes(ref)) or sae_bytes(ref)
 
 
-def _page_bytes(ref: SaeRef, tokens: int) -> int:
-    """Its encoder, and the rows of the decoder that some token has active."""
+def moved_bytes(ref: SaeRef, tokens: int) -> int:
+    """Of an SAE in slices, for tokens that go through together: its encoder, and the decoder rows they have active."""
     half = _stored(ref) // 2
     return half + int(half * min(1.0, tokens * (ref.nominal_l0 or USUAL_L0) / ref.d_sae))
 

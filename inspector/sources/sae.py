@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,8 @@ class LoadedSae:
         """Whether it reads the stream without its mean over dimensions; see `sae_loading`."""
         self.is_plain = not self.is_centred and _is_linear(sae)
         """Whether x_hat is the latents times the decoder's rows, plus its bias, and nothing else."""
+        self.telling: Callable[[int, int], None] | None = None
+        """Told of one in slices how many bytes of its encoder have come, and of how many."""
         self._decodes_sparsely = ref.d_sae >= SPARSE_FROM and self.is_plain
         self._rows_encoded = 0
 

@@ -231,6 +231,9 @@ class SlicedSae(LoadedSae):
                 self._sae.W_enc.data = part.T
                 for name, vector in self._vectors.items():
                     getattr(self._sae, name).data = vector[at]
+            if self.telling is not None:
+                row = self.ref.d_in * self._encoder.dtype.itemsize
+                self.telling(at.stop * row, self.ref.d_sae * row)
             yield at
 
     def _summed(self, codes: Codes) -> Tensor:

@@ -10,13 +10,14 @@ small models take longer than this says. Whoever has measured a pass scales by w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from inspector.sources.memory_plan import DISK_RATE, HOST_RATE, MemoryPlan
-from inspector.sources.memory_sums import Sizes
+from inspector.sources.memory_plan import DISK_RATE, HOST_RATE, MemoryPlan, moved_bytes
+from inspector.sources.memory_sums import CONTEXTS_AT_ONCE, Sizes
 from inspector.statistics.profiles import ERROR_COVARIANCE, Need
 
 if TYPE_CHECKING:
@@ -169,12 +170,17 @@ class Workload:
     ) -> Pass:
         """A pass, from an experiment's file, which then needs to import nothing for it.
 
-        What is sliced of the SAEs is moved once for the contexts that go through together.
+        What is sliced of the SAEs is moved once for the contexts that go through together, as many as `run` takes if it
+        is not told otherwise, or as memory allows.
         """
         host = disk = 0.0
         if self.memory is not None and sae:
-            turns = contexts / max(1, self.memory.contexts_at_once)
-            host, disk = turns * self.memory.page_from_host, turns * self.memory.page_from_disk
+            memory, at_once = self.memory, max(1, min(contexts, CONTEXTS_AT_ONCE, self.memory.contexts_at_once))
+            tokens, turns = at_once * self.sizes.length, math.ceil(contexts / at_once)
+            host, disk = (
+                float(turns * sum(moved_bytes(ref, tokens) for ref in self.saes if ref.sae_id in names))
+                for names in (memory.sliced_from_host, memory.sliced_from_disk)
+            )
         return Pass(
             name=name, contexts=contexts, model=model, sae=sae, sums=sums, numbers=numbers, host=host, disk=disk
         )

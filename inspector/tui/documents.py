@@ -87,6 +87,8 @@ class ScoredText:
         """Whose maps split the errors, and who decides which tokens count."""
         self.finished = finished
         """False while it is being generated."""
+        self.waiting: frozenset[str] = frozenset()
+        """SAEs whose scores are still to come."""
         self._values: dict[tuple[int, str], array[float]] = {}
         self._extents: dict[tuple[int, str], tuple[float, float]] = {}
 
@@ -94,7 +96,9 @@ class ScoredText:
     def of(cls, message: ContextScores) -> ScoredText:
         """From a context or a prompt."""
         document = document_of(message, source=message.source, context=message.context, name=message.name)
-        return cls(document, policy=message.policy)
+        text = cls(document, policy=message.policy)
+        text.waiting = frozenset(message.waiting)
+        return text
 
     @classmethod
     def generated(cls, message: Generated, name: str, number: int = 0) -> ScoredText:

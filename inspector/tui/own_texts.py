@@ -34,10 +34,10 @@ class OwnText:
     token_ids: tuple[int, ...] = ()
     """Of a generation, once it has ended."""
 
-    def question(self) -> AnalysePrompt:
-        """Asks for its scores."""
-        ids = list(self.token_ids)
-        return AnalysePrompt(text="" if ids else self.text, token_ids=ids, source=self.source, number=self.number)
+    def question(self, first: str = "") -> AnalysePrompt:
+        """Asks for its scores, of one SAE first."""
+        ids, text = list(self.token_ids), "" if self.token_ids else self.text
+        return AnalysePrompt(text=text, token_ids=ids, source=self.source, number=self.number, first=first)
 
 
 class OwnTexts:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from inspector.errors import ExitCode
 from inspector.events import GateLine, JobInfo
+from inspector.session.frames import is_last
 from inspector.session.protocol import (
     Cancel,
+    ContextScores,
     Failed,
-    Generated,
     Jobs,
     JobTold,
     LoadProgress,
@@ -29,6 +30,7 @@ from inspector.session.protocol import (
     Ready,
     SaeQuality,
     SessionMessage,
+    TokenDetail,
     ViewMessage,
     Welcome,
 )
@@ -72,6 +74,8 @@ class SessionView:
     """The newest fit of the other policy, to compare with; None if there was none."""
     jobs: tuple[JobInfo, ...] = ()
     """All that are known, newest first."""
+    bringing: LoadProgress | None = None
+    """The SAE in slices that is brought for this view; None: none is."""
     stopped: str = ""
     """Why the fit ended before its time; '' if it did not. What was fitted before stays in use."""
     error: str = ""
@@ -89,6 +93,8 @@ class SessionView:
         match message:
             case Welcome():
                 return replace(self, stage="loading", log_path=message.log_path, id=message.session)
+            case LoadProgress() if message.for_text:
+                return replace(self, bringing=message)
             case LoadProgress():
                 return replace(self, stage="loading", steps=_with_step(self.steps, message, now))
             case Ready():
@@ -107,6 +113,8 @@ class SessionView:
                 )
             case PolicySet():
                 return replace(self, policy_told=message)
+            case ContextScores() | TokenDetail() if self.bringing is not None:
+                return replace(self, bringing=None)
             case Jobs():
                 return replace(self, jobs=newest_first(message.jobs))
             case JobTold():
@@ -324,9 +332,9 @@ class Requests:
         return purpose in self._open
 
     def answered(self, message: SessionMessage) -> Purpose | None:
-        """What this answers, if it is still awaited; a generation is until its last part."""
+        """What this answers, if it is still awaited; a generation and a text are until their last part."""
         purpose = next((each for each, request in self._open.items() if request == message.request), None)
-        if purpose is not None and not (isinstance(message, Generated) and not message.finished):
+        if purpose is not None and is_last(message):
             del self._open[purpose]
         return purpose
 

@@ -31,6 +31,7 @@ from inspector.tui.documents import ScoredText, main_measure
 from inspector.tui.saved_state import SavedView
 from inspector.tui.selection import SaeChoice, Search, match_end, walk_worst
 from inspector.tui.session import Notice, Purpose, Question, notices_of
+from inspector.tui.suite_list import size_text
 from inspector.tui.text_state import TextState, Where
 
 
@@ -65,6 +66,8 @@ class StreamState(TextState):
             return "", ""
         if self.search is not None:
             return f"find '{self.search.text}' {self.search.summary()}", "n next · N back · Esc ends"
+        if self._is_awaited:
+            return f"tokens · {self.choice.labels[self.choice.active]} · {self._awaited()}", self.text.document.name
         if not self.text.finished:
             return f"generating · {len(self.text)} tokens", "Esc stops"
         measure = main_measure(self.mode)
@@ -72,6 +75,21 @@ class StreamState(TextState):
         known = self.text.has_map or not measure.needs_map
         title = f"tokens · {label}{self.mode.title}{'' if known else ': no linear map yet'}"
         return title, self.text.document.name
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether the SAE that is looked at has not scored the text yet."""
+        return self.text is not None and self.looked_at in self.text.waiting
+
+    def _awaited(self) -> str:
+        """What the colours wait for: the SAE that is looked at is not there yet."""
+        told = self.session.bringing
+        if told is None:
+            return "waits for its SAE"
+        amount = f"{size_text(told.done_bytes)} of {size_text(told.total_bytes)} from {told.detail}"
+        if told.what == self.looked_at:
+            return f"loading its SAE: {amount}"
+        return f"waits for another SAE: {amount}"
 
     def hits(self) -> list[range]:
         """Tokens of this text that were found."""
@@ -109,7 +127,7 @@ class StreamState(TextState):
         """
         found: dict[Purpose, Question] = {}
         at, choice, maps = self.detail_request(), self.choice, (self.epoch, self.session.policy)
-        if at is not None and with_detail and not self.following:
+        if at is not None and with_detail and not self.following and not self._is_awaited:
             found["detail"] = (at, maps)
         if choice is not None and len(choice.enabled) > 1:
             found["pairs"] = (GetPairs(sae_ids=[choice.saes[row].sae_id for _, row in choice.shown]), maps)
@@ -234,17 +252,23 @@ class StreamState(TextState):
     def press_width(self, index: int) -> None:
         """A number key."""
         if self.choice is not None:
-            self.choice = self.choice.press(index)
+            self._look_at(self.choice.press(index))
 
     def step_l0(self, step: int) -> None:
         """A sparser or denser SAE."""
         if self.choice is not None:
-            self.choice = self.choice.step_l0(step)
+            self._look_at(self.choice.step_l0(step))
 
     def choose_sae(self, row: int) -> None:
         """Colour by this SAE; the other widths take their nearest L0."""
         if self.choice is not None:
-            self.choice = self.choice.go_to(row)
+            self._look_at(self.choice.go_to(row))
+
+    def _look_at(self, choice: SaeChoice) -> None:
+        """By another SAE; one that is not there yet comes before the others from now on."""
+        before, self.choice = self.looked_at, choice
+        if self.looked_at != before and self._is_awaited:
+            self.go(self.place.source, self.place.context, self.place.position)
 
     def walk(self, step: int) -> None:
         """To the next place found, or the next worst token."""

@@ -68,6 +68,16 @@ class TextState:
         return self.choice.row if self.choice is not None else 0
 
     @property
+    def looked_at(self) -> str:
+        """The SAE that colours the tokens; '' until it is known which there are."""
+        return self.choice.sae.sae_id if self.choice is not None else ""
+
+    @property
+    def _first(self) -> str:
+        """The SAE whose scores are wanted first; '' where all come together."""
+        return self.looked_at if self.session.ready is not None and self.session.ready.in_slices else ""
+
+    @property
     def epoch(self) -> int:
         """Of the newest maps; 0: there are none yet."""
         return 0 if self.session.improved is None else self.session.improved.epoch
@@ -91,11 +101,12 @@ class TextState:
         if text is not None:
             self._arrive(text)
         stale = text is None or text.document.epoch < self.epoch or text.policy != self.session.policy
+        stale = stale or bool(text is not None and text.waiting)
         own = self.own.find(source, context)
         if source == "context" and stale:
-            self.requests.add("context", GetContext(context=context))
+            self.requests.add("context", GetContext(context=context, first=self._first))
         elif own is not None and stale and (text is None or text.finished):
-            self.requests.add("prompt", own.question())
+            self.requests.add("prompt", own.question(self._first))
 
     def _take_text(self, text: ScoredText) -> None:
         """A text came: the one waited for, or better scores of the one shown, or one for later."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,14 +21,28 @@ from inspector.errors import ExitCode, ResourceError, TargetError
 from inspector.events import Event, Loading, MemoryPlanned
 from inspector.session.frames import unpack
 from inspector.session.latents import Latents
-from inspector.session.protocol import GetContext, GetDetail, GetLatent
+from inspector.session.protocol import (
+    ContextScores,
+    Failed,
+    GetContext,
+    GetDetail,
+    GetLatent,
+    LoadProgress,
+    Ready,
+)
+from inspector.session.service import Service
 from inspector.session.texts import Texts
-from inspector.sources.memory_plan import _smallest, plan_memory
+from inspector.sources.memory_plan import _smallest, moved_bytes, plan_memory
 from inspector.sources.memory_sizes import sizes_of
 from inspector.sources.memory_sums import Way, needed_bytes, sae_bytes
 from inspector.sources.sliced import SlicedSae
+from inspector.sources.slices import Matrix, Slices
 from inspector.sources.target import Loaded, ResolvedTarget, open_target, resolve
 from inspector.spec import RunSpec, TargetSpec
+from inspector.statistics.costs import Workload
+from inspector.statistics.first_pass import collect_first
+from inspector.statistics.passes import Activations
+from tests.session.test_service import Running
 from tests.toy import write_toy_model, write_toy_sae
 
 HOOK = "blocks.1.hook_resid_post"
@@ -118,15 +134,31 @@ def seven(target: TargetSpec, tmp_path_factory: pytest.TempPathFactory) -> Targe
     return replace(target, suite=str(suite), contexts=12)
 
 
-def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: TargetSpec) -> None:
+class Both(NamedTuple):
+    """The seven widths twice: there whole, and in slices; and what was told of the latter."""
+
+    whole: Loaded
+    small: Loaded
+    told: list[Event]
+
+
+@pytest.fixture(scope="module")
+def both(seven: TargetSpec) -> Both:
+    choice = resolve(seven)
+    budget = _smallest(sizes_of(choice.files, choice.refs, seven, dtype_bytes=4, session=True, on_host=True))
+    events: list[Event] = []
+    whole = result_of(open_target(seven, session=True))
+    return Both(whole, result_of(open_target(replace(seven, max_memory=budget), session=True), events), events)
+
+
+def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: TargetSpec, both: Both) -> None:
     """All numbers of the app and of a run are those of SAEs that are there whole, to float32's last digits."""
+    whole, small, events = both
     choice = resolve(seven)
     sizes = sizes_of(choice.files, choice.refs, seven, dtype_bytes=4, session=True, on_host=True)
     budget = _smallest(sizes)
-    events: list[Event] = []
-    whole = result_of(open_target(seven, session=True))
-    small = result_of(open_target(replace(seven, max_memory=budget), session=True), events)
     plan = small.memory
+    assert plan is not None
     assert len(plan.sliced_from_disk) >= 5 and not plan.sliced_from_host
     assert budget < needed_bytes(sizes, Way(contexts=1)) - sum(map(sae_bytes, choice.refs)) // 3
     (told,) = (event for event in events if isinstance(event, MemoryPlanned))
@@ -155,6 +187,78 @@ def test_seven_widths_in_a_budget_of_less_than_one_run_and_are_looked_at(seven: 
         for a, b in zip(found_one["saes"], wanted_one["saes"], strict=True):
             numbers = {key: value for key, value in b.items() if isinstance(value, float)}
             assert {key: a[key] for key in numbers} == pytest.approx(numbers, rel=1e-4, abs=1e-5)
+
+
+def test_the_width_that_is_looked_at_comes_first_and_what_it_waits_for_is_told(both: Both) -> None:
+    told: list[LoadProgress] = []
+    texts = Texts(both.small, lambda _, message: told.append(message))
+    ids = [sae.ref.sae_id for sae in both.small.saes if sae.comes_in_slices]
+    answers = texts.scored(1, GetContext(request=5, context=3, first=ids[-1]))
+    at_once = next(answers)
+    assert at_once.waiting == [ids[-1], *ids[:-1]] and not told
+    assert at_once.tokens and all(math.isnan(value) for value in unpack(at_once.saes[-1].l0))
+
+    shown = next(answers)
+    assert shown.waiting == ids[:-1] and not any(math.isnan(value) for value in unpack(shown.saes[-1].l0))
+    sizes = [each.done_bytes for each in told]
+    assert {(each.what, each.detail, each.total_bytes) for each in told} == {(ids[-1], "disk", 4 * 16 * 2**14)}
+    assert len(sizes) > 1 and sizes == sorted(sizes) and sizes[-1] == 4 * 16 * 2**14
+
+    other = texts.scored(1, GetContext(request=6, context=3, first=ids[2]))  # the width is switched meanwhile
+    assert next(other).waiting == [ids[2], *(sae_id for sae_id in ids[:-1] if sae_id != ids[2])]
+    assert ids[2] not in next(answers).waiting, "what was begun goes on with the width that is looked at now"
+    last = [*other][-1]
+    wanted = Texts(both.whole).context(1, GetContext(context=3))
+    assert last.waiting == [] and texts.context(1, GetContext(context=3)).waiting == []
+    for one, another in zip(last.saes, wanted.saes, strict=True):
+        np.testing.assert_allclose(unpack(one.sae_error_norm), unpack(another.sae_error_norm), rtol=1e-4)
+
+
+def test_a_pass_brings_each_slice_once_per_batch_as_the_plan_counts(
+    seven: TargetSpec, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: Counter[int] = Counter()
+    arriving = Slices.arriving
+
+    def counted(self: Slices, matrix: Matrix, n: int) -> Any:
+        brought[id(matrix)] += 1
+        return arriving(self, matrix, n)
+
+    monkeypatch.setattr(Slices, "arriving", counted)
+    small, size = both.small, 4
+    contexts = int(small.plan.train.any(dim=1).sum())
+    result_of(collect_first(Activations(loaded=small, batch_size=size), small.plan))
+    assert small.memory is not None and contexts > size
+    memory = replace(small.memory, contexts_at_once=size)
+    assert dict(brought) == dict.fromkeys(brought, math.ceil(contexts / size)) and len(brought) == len(memory.sliced)
+    choice = resolve(seven)
+    sizes = sizes_of(choice.files, choice.refs, seven, dtype_bytes=4, session=False, on_host=True)
+    work = replace(Workload.of_plan(sizes, small.plan, layer=1, n_layers=3), memory=memory)
+
+    def per_turn(n: int) -> int:
+        return sum(moved_bytes(ref, n * sizes.length) for ref in choice.refs if ref.sae_id in memory.sliced)
+
+    assert work.walk("moments", contexts, sae=1.0).disk == math.ceil(contexts / size) * per_turn(size)
+    roomy = replace(work, memory=replace(memory, contexts_at_once=64))  # a run takes eight all the same
+    assert roomy.walk("moments", 17, sae=1.0).disk == 3 * per_turn(RunSpec.batch_size)
+
+
+def test_a_view_has_one_text_scored_at_a_time(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Service, "_load", lambda _: (both.small, []))
+    session = Running(both.small.target)
+    view = session.attach()
+    ids = [sae.ref.sae_id for sae in both.small.saes]
+    for request, sae_id in enumerate((ids[-1], ids[2]), start=1):
+        session.views.ask(view, GetContext(request=request, context=request, first=sae_id))
+    session.start()
+    failed = session.until(view, lambda told: told.request == 1)
+    assert isinstance(failed, Failed) and failed.exit_code == ExitCode.CANCELLED
+    session.until(view, lambda told: isinstance(told, ContextScores) and told.request == 2 and not told.waiting)
+    order = [told.waiting for told in session.told[0] if isinstance(told, ContextScores) and told.request == 2]
+    assert order[0][0] == ids[2] and [len(each) for each in order] == list(range(len(order) - 1, -1, -1))
+    ready = session.until(view, lambda told: isinstance(told, Ready))
+    assert isinstance(ready, Ready) and ready.in_slices
+    session.end()
 
 
 def test_too_little_is_refused_before_the_model_is_loaded(target: TargetSpec) -> None:

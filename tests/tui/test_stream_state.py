@@ -16,6 +16,7 @@ from inspector.session.protocol import (
     GetContext,
     GetJobs,
     Hit,
+    LoadProgress,
     Ready,
     SessionMessage,
     SetPolicy,
@@ -120,6 +121,31 @@ def test_detail_is_a_question_about_the_cursor_and_pairs_one_about_what_is_enabl
     state.move(50)
     assert state.questions(with_detail=True)["detail"] != questions["detail"]
     assert state.questions(with_detail=True)["pairs"] == questions["pairs"]
+
+
+def test_a_width_that_is_not_there_is_asked_for_first_and_the_title_says_what_it_waits_for() -> None:
+    state = StreamState()
+    ready = SESSION.ready()
+    tell(state, msgspec.structs.replace(ready, in_slices=True))
+    looked_at, other = state.looked_at, ready.saes[-1].sae_id
+    assert sent(state)[0] == GetContext(context=0, first=looked_at)
+    whole = SESSION.context_scores(0, 1)
+    tell(state, msgspec.structs.replace(whole, waiting=[looked_at, other]))
+    assert state.title()[0].endswith("waits for its SAE")
+    assert "detail" not in state.questions(with_detail=True)
+    tell(
+        state,
+        LoadProgress(what=looked_at, detail="host", done_bytes=1_200_000_000, total_bytes=3_100_000_000, for_text=True),
+    )
+    assert state.session.stage == "ready"
+    assert state.title()[0].endswith("loading its SAE: 1.2 GB of 3.1 GB from host")
+    tell(state, msgspec.structs.replace(whole, waiting=[other]))
+    assert "detail" in state.questions(with_detail=True) and "SAE" not in state.title()[0]
+    place = state.place
+    state.choose_sae(len(ready.saes) - 1)
+    assert sent(state) == [GetContext(context=0, first=other)]
+    tell(state, whole)
+    assert state.place == place and state.text is not None and not state.text.waiting
 
 
 def test_latents_are_known_only_of_the_very_token_and_sae() -> None:
