@@ -151,6 +151,8 @@ class FakeSession:
     """Told after the last epoch: the fit ends there."""
     failures: dict[type[ViewMessage], Failed] = field(default_factory=dict)
     """Requests of these types end so."""
+    silent: set[type[ViewMessage]] = field(default_factory=set)
+    """Requests of these types are never answered."""
     version: int = PROTOCOL_VERSION
     log_path: str = "/nowhere/session.log"
     jobs: FakeJobs = field(default_factory=FakeJobs)
@@ -667,6 +669,8 @@ class FakeView:
             await self.loaded.wait()
             if session.answer_seconds:
                 await asyncio.sleep(session.answer_seconds)
+            if type(message) in session.silent:
+                await asyncio.Event().wait()
             if type(message) in session.failures:
                 self.tell(msgspec.structs.replace(session.failures[type(message)], request=request))
                 return

@@ -70,7 +70,7 @@ class InspectorApp(App[int]):
     ]
     CSS = """
     Screen { background: $background; color: $foreground; }
-    CommandPalette, EndedScreen, PromptScreen, TextsScreen, LeavingScreen { background: $background 0%; }
+    CommandPalette, EndedScreen, PromptScreen, TextsScreen, Question, NoteEntry { background: transparent; }
     CommandPalette SearchIcon { display: none; }
     ToastRack { dock: top; align: right top; margin: 1 1 0 0; }
     Toast { width: 46; max-width: 60%; padding: 0 1; margin: 0; }

@@ -6,6 +6,7 @@ columns, not characters. Nothing here knows Textual, so every line can be tested
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,22 @@ def wrapped(text: str, width: int, look: str = "", *, least: int = 1) -> list[Li
     from textwrap import wrap
 
     return [[(line, look)] for line in wrap(text, max(width, least))]
+
+
+def wrapped_line(line: Line, width: int) -> list[Line]:
+    """A line broken between words, each with its look. What follows stands under the first word, or beside a key."""
+    if width_of(line) <= width:
+        return [line]
+    hang = len(line[0][0]) - len(line[0][0].lstrip())
+    if line[0][1] == "key" and len(line) > 1:
+        hang = cell_len(line[0][0]) + len(line[1][0]) - len(line[1][0].lstrip())
+    lines: list[Line] = [[]]
+    for word, look in ((word, look) for text, look in line for word in re.findall(r"\s*\S+|\s+$", text)):
+        if lines[-1] and width_of(lines[-1]) + cell_len(word) > width:
+            lines.append([(" " * hang, ""), (word.lstrip(), look)])
+        else:
+            lines[-1].append((word, look))
+    return lines
 
 
 def cut_line(line: Sequence[Piece], width: int) -> Line:

@@ -27,7 +27,7 @@ from inspector.drawing.tokens import (
 from inspector.options import width_label
 from inspector.tui.actions import actions_of
 from inspector.tui.documents import WORST_PER_CONTEXT, main_measure, number_on_screen, table
-from inspector.tui.lines import Line, cut, left, number
+from inspector.tui.lines import Line, fit, joined, left, number, part
 from inspector.tui.screens.base import ActionScreen
 from inspector.tui.screens.help import PaneHelp
 from inspector.tui.themes import palette_of
@@ -51,7 +51,9 @@ COMPARED = tuple(mode for mode in MODES if main_measure(mode).per_sae)
 """Modes that differ from SAE to SAE."""
 COLUMNS = (TOTAL, LINEAR, NONLINEAR, SHARE, FVU)
 """What is said of the token under the cursor."""
-HEADS = ("total", "linear", "nonlinear", "share", "FVU")
+HEADS = ("total", "linear", "nonlin", "share", "FVU", "L0")
+NAME, CELL = (14, 30), (7, 10)
+"""Columns of the names and of a number below the tokens: at least, and where there is room."""
 NARROW = 100
 """Columns below which only one of the two stands beside the differences' colours at a time."""
 
@@ -240,20 +242,25 @@ class BesideScreen(ActionScreen):
         if not len(document):
             return []
         position = min(position, len(document) - 1)
-        token = cut(f"'{compact(document.tokens[position])}' position {position}", 30)
-        lines: list[Line] = [[(left(token, 30), "bold"), *((f"{head:>10}", "muted") for head in (*HEADS, "L0"))]]
+        cell = min(max((width - NAME[0]) // len(HEADS), CELL[0]), CELL[1])
+        name_width = min(max(width - cell * len(HEADS), NAME[0]), NAME[1])
+        token = f"'{compact(document.tokens[position])}' "
+        token += f"position {position}" if name_width >= 24 else f"{position}"
+        lines: list[Line] = [[(left(token, name_width), "bold"), *((head.rjust(cell), "muted") for head in HEADS)]]
         values: list[list[float]] = []
         for row in self.rows:
             scalars = document.scalars(position, row)
             values.append([measure.value(scalars) * (100.0 if measure.percent else 1.0) for measure in COLUMNS])
             index = next(i for i, group in enumerate(self.choice.rows) if row in group)
-            name: Line = [(left(f"  {short(self.choice.saes[row])}", 30), f"series-{self.choice.series(index)}")]
+            name: Line = [
+                (left(f"  {short(self.choice.saes[row])}", name_width), f"series-{self.choice.series(index)}")
+            ]
             cells: Line = [
-                (f"{number(value)}{'%' if measure.percent and value == value else ''}".rjust(10), "")
+                (f"{number(value)}{'%' if measure.percent and value == value else ''}".rjust(cell), "")
                 for value, measure in zip(values[-1], COLUMNS, strict=True)
             ]
-            lines.append([*name, *cells, (f"{number(scalars.l0, 1):>10}", "muted")])
-        apart: Line = [(left("  difference", 30), "muted")]
+            lines.append([*name, *cells, (number(scalars.l0, 1).rjust(cell), "muted")])
+        apart: Line = [(left("  difference", name_width), "muted")]
         for measure, first, second in zip(COLUMNS, *values, strict=True):
             by = (
                 difference(measure, first / 100.0, second / 100.0)
@@ -261,14 +268,22 @@ class BesideScreen(ActionScreen):
                 else difference(measure, first, second)
             )
             apart.append(
-                (("-" if by != by else f"{100 * by:+.0f}{' pt' if measure is SHARE else '%'}").rjust(10), "strong")
+                (("-" if by != by else f"{100 * by:+.0f}{' pt' if measure is SHARE else '%'}").rjust(cell), "strong")
             )
         found = summary(self.text, (self.rows[0], self.rows[1]), self.measure)
         factor = 100.0 if self.measure.percent else 1.0
         means = " and ".join(number(mean * factor) for mean in found.means)
-        told = f"this text, {found.n:,} tokens: mean {means}, less on the right at {found.n_second_less:,}"
-        told += f", r {number(found.correlation, 2)}"
-        return [*lines, apart, [(cut(told, width), "muted")]]
+        told = fit(
+            [
+                part(2, [("this text, ", "muted")], []),
+                part(4, [(f"{found.n:,} tokens: mean {means}", "muted")]),
+                part(3, [(f", less on the right at {found.n_second_less:,}", "muted")], []),
+                part(1, [(f", r {number(found.correlation, 2)}", "muted")], []),
+            ],
+            width,
+            "",
+        )
+        return [*lines, apart, joined(told, "")]
 
     def _ranked(self) -> list[int]:
         """Positions of the tokens that differ most, the largest difference first; as many as the Stream's worst."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -122,7 +123,7 @@ HELP: dict[str, PaneHelp] = {
 }
 
 
-KEY_COLUMN = 16
+WIDTH, KEY_COLUMN = 88, 16
 
 
 def _has(text: str, words: list[str]) -> bool:
@@ -157,11 +158,12 @@ class HelpScreen(ModalScreen[None]):
     def _text(self, typed: str = "") -> Text:
         """What has all the words that were typed, which stand out."""
         words = typed.casefold().split()
+        room = max(min(WIDTH, self.app.size.width) - 5 - KEY_COLUMN, KEY_COLUMN)  # two spaces on both sides, and the bar
         text = Text(f"{self._help.title}\n\n", style="bold")
         for keys, title in (*self._help.keys, (": Ctrl+P", "every command by name")):
-            if _has(f"{keys} {title}", words):
-                text.append(f"{keys:<{KEY_COLUMN}}", style="bold")
-                text.append(f"{title}\n", style="not bold")
+            for number, line in enumerate(wrap(title, room) if _has(f"{keys} {title}", words) else ()):
+                text.append(f"{'' if number else keys:<{KEY_COLUMN}}", style="bold")
+                text.append(f"{line}\n", style="not bold")
         for paragraph in self._help.paragraphs:
             if _has(paragraph, words):
                 text.append(f"\n{paragraph}\n", style="not bold")

@@ -345,7 +345,14 @@ def table_lines(table: Table, width: int, styles: FigurePalette, marked: int | N
         styles: of the theme.
         marked: the row that carries the cursor.
     """
-    header, _, *rows = render_table(replace(table, title="", note="")).splitlines()
+    shown = replace(table, title="", note="")
+    header, _, *rows = render_table(shown).splitlines()
+    # Words may be cut, but a number that is cut would be another one.
+    while max(map(cell_width, (header, *rows))) > width - len(INDENT) and any(
+        isinstance(row[-1], int | float) for row in shown.rows
+    ):
+        shown = replace(shown, columns=shown.columns[:-1], rows=tuple(row[:-1] for row in shown.rows))
+        header, _, *rows = render_table(shown).splitlines()
     lines: list[Line] = [[(cut(visible(table.title), width), styles.strong)]]
     lines.append([(cut(INDENT + header, width), styles.quiet)])
     for number, row in enumerate(rows):

@@ -19,7 +19,7 @@ from inspector.session.protocol import CancelJob
 from inspector.spec import DEFAULT_TARGET, command_words
 from inspector.store.notes import Notes
 from inspector.tui.job_lines import duration, name_of
-from inspector.tui.lines import Line, cut, wrapped
+from inspector.tui.lines import Line, cut, fit, joined, part, wrapped, wrapped_line
 from inspector.tui.widgets.line_pane import LinePane
 
 if TYPE_CHECKING:
@@ -70,9 +70,13 @@ def ended_lines(why: str, log_path: str, tail: Sequence[str], width: int) -> lis
         lines += [[("│ ", "muted"), (cut(visible(line), max(0, width - 2)), "")] for line in tail]
     elif log_path:
         lines += [[], [(cut(f"its log {visible(log_path)} cannot be read", width), "muted")]]
-    lines += [[], [("r", "key"), (" starts it again, here and as it was   ", "muted"), ("Esc", "key")]]
-    lines[-1] += [(" look at what is there   ", "muted"), ("q", "key"), (" quit", "muted")]
-    return lines
+    keys = [
+        part(3, [("r", "key"), (" starts it again, here and as it was", "muted")],
+             [("r", "key"), (" starts it again", "muted")]),
+        part(2, [("Esc", "key"), (" look at what is there", "muted")], [("Esc", "key"), (" look", "muted")]),
+        part(1, [("q", "key"), (" quit", "muted")]),
+    ]  # fmt: skip
+    return [*lines, [], joined(fit(keys, width, "   "), "   ")]
 
 
 def fitting_lines(why: str, log_path: str, tail: Sequence[str], width: int, height: int) -> list[Line]:
@@ -91,7 +95,7 @@ class EndedScreen(ModalScreen[bool]):
         Binding("q", "app.quit", "quit", show=False, id="ended.quit"),
     ]
     DEFAULT_CSS = """
-    EndedScreen { align: center bottom; background: $background 0%; }
+    EndedScreen { align: center bottom; background: transparent; }
     EndedScreen > LinePane {
         width: 100%; max-height: 100%; padding: 0 2; background: $surface;
         border-top: heavy $error;
@@ -193,12 +197,16 @@ def twin_lines(job: JobInfo) -> list[Line]:
     ]
 
 
+BOX = 78
+"""Columns of a question where there is room."""
+
+
 class Question(ModalScreen[Asked]):
     """A few lines in the middle of the screen, and keys that answer."""
 
-    DEFAULT_CSS = """
-    Question { align: center middle; background: $background 0%; }
-    Question > LinePane { width: 78; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }
+    DEFAULT_CSS = f"""
+    Question {{ align: center middle; background: transparent; }}
+    Question > LinePane {{ width: {BOX}; max-width: 100%; padding: 0 2; background: $surface; border: heavy $accent; }}
     """
 
     def __init__(self, lines: Sequence[Line]) -> None:
@@ -208,8 +216,10 @@ class Question(ModalScreen[Asked]):
     def compose(self) -> ComposeResult:
         """The question alone."""
         question = LinePane()
-        question.draw(lambda _width, _height: self._lines)
-        question.styles.height = len(self._lines) + 2  # the border
+        room = min(BOX, self.app.size.width) - 6  # the border, and a space of two
+        lines = [part for line in self._lines for part in wrapped_line(line, room)]
+        question.draw(lambda _width, _height: lines)
+        question.styles.height = len(lines) + 2  # the border
         yield question
 
     def action_answer(self, answer: Asked) -> None:
@@ -253,7 +263,7 @@ class NoteEntry(ModalScreen[str]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "close", show=False, id="note.close")]
     DEFAULT_CSS = """
-    NoteEntry { align: center bottom; background: $background 0%; }
+    NoteEntry { align: center bottom; background: transparent; }
     NoteEntry > Vertical { height: 4; background: $surface; border-top: heavy $accent; padding: 0 1; }
     NoteEntry LinePane { height: 1; background: $surface; }
     NoteEntry Input { height: 1; border: none; padding: 0; background: $surface; }
@@ -280,8 +290,10 @@ class NoteEntry(ModalScreen[str]):
         """What it is about, the words, the keys."""
         about, keys = LinePane(), LinePane()
         about.draw(lambda width, _: [[("note on ", "muted"), (cut(visible(self._subject.title), width - 9), "strong")]])
-        keys.draw(lambda _width, _height: [[("Enter", "key"), (" keeps it; nothing typed is a bookmark   ", "muted"),
-                                            ("Esc", "key"), (" leaves it", "muted")]])  # fmt: skip
+        enter: Line = [("Enter", "key"), (" keeps it", "muted")]
+        bare: Line = [*enter, ("; nothing typed is a bookmark", "muted")]
+        escape = part(2, [("Esc", "key"), (" leaves it", "muted")])
+        keys.draw(lambda width, _: [joined(fit([part(1, bare, enter), escape], width, "   "), "   ")])
         field = Input(compact=True, placeholder="what is worth remembering", select_on_focus=False)
         field.cursor_blink = False
         with Vertical():

@@ -369,10 +369,10 @@ class StreamScreen(ActionScreen):
 
     def action_enlarge(self) -> None:
         """The plot on the whole screen."""
-        if self.panes.trace.data is not None:
+        if (data := self.panes.trace_data()) is not None:
             from inspector.tui.screens.enlarged import EnlargedTrace
 
-            self.app.push_screen(EnlargedTrace(self.panes.trace.data), self._jump)
+            self.app.push_screen(EnlargedTrace(data), self._jump)
 
     async def action_results(self) -> None:
         """What was measured before; while there is no session, the key tries to connect again."""

@@ -119,7 +119,7 @@ class PromptScreen(ModalScreen[str | None]):
         Binding("escape", "close", "close", show=False, priority=True, id="prompt.close"),
     ]
     DEFAULT_CSS = """
-    PromptScreen { background: $background 0%; align: left bottom; }
+    PromptScreen { background: transparent; align: left bottom; }
     PromptScreen > TitleBar { width: 100%; }
     PromptScreen > PromptArea { width: 100%; height: 33%; min-height: 6; }
     PromptScreen > FooterPane { width: 100%; }
@@ -166,7 +166,7 @@ class TextsScreen(ModalScreen["tuple[OwnText | None, bool] | None"]):
         Binding("delete,x", "forget", "forget", show=False, id="texts.forget"),
     ]
     DEFAULT_CSS = """
-    TextsScreen { align: center middle; background: $background 0%; }
+    TextsScreen { align: center middle; background: transparent; }
     TextsScreen > * { width: 84; max-width: 100%; }
     TextsScreen > RowList { max-height: 60%; min-height: 6; }
     TextsScreen > FooterPane { dock: none; }

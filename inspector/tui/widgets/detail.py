@@ -45,6 +45,8 @@ NOTES = (
     "total² = linear² + nonlin² + 2·cos·linear·nonlin.",
 )
 """Under the bars, as far as there is room."""
+SHORT_NOTE = "Bars split by squared norms."
+"""Where the first of them is too long."""
 N_GUESSES = 3
 LINK = "⇗"
 """After a latent about which a page is known; terminals that know OSC 8 open it on a click."""
@@ -186,6 +188,8 @@ def norm_lines(facts: TokenFacts, width: int) -> list[Line]:
 def note_lines(facts: TokenFacts, width: int, room: int) -> list[Line]:
     """What the bars are and why norms of parts do not add up; as many of the sentences as there is room for."""
     shown = NOTES if room >= len(NOTES) else NOTES[:1] if room >= 1 else ()
+    if width < width_of([(NOTES[0], "")]):
+        shown = (SHORT_NOTE,) if shown else ()
     return [[(cut(note, width), "muted")] for note in shown] if facts.text.has_map else []
 
 

@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
-from inspector.tui.lines import Line, cut_line, width_of
+from inspector.tui.lines import Line, cut_line, width_of, wrapped_line
 from inspector.tui.suite_list import l0_text
 from inspector.tui.widgets.line_pane import LinePane, LineScroll
 from inspector.tui.widgets.token_lines import rich_style
@@ -96,7 +96,7 @@ class RowList(LinePane, can_focus=True):
         """The entries around the cursor."""
         lines: list[Line] = [self._head(width)] if self._head is not None and self._count else []
         if not self._count:
-            return self._empty
+            return [part for line in self._empty for part in wrapped_line(list(line), width - 2)]
         room = max(height - len(lines), 1)
         self._top = min(max(self._top, self.cursor - room + 1), self.cursor)
         self._top = min(self._top, max(self._count - room, 0))

@@ -202,7 +202,9 @@ class StreamPanes(Vertical):
         own = f"{SOURCE_NAMES.get(state.place.source, '')} {state.own.place(state.place.source, state.place.context)}"
         self.query_one(HeaderPane).show(session, state.choice, place, own)
         n_widths = len(state.choice.rows) if state.choice is not None else 0
-        self.query_one(FooterPane).show(footer_hints(self.focused_pane(), n_widths))
+        hints = footer_hints(self.focused_pane(), n_widths)
+        over = self.query_one("#detail-over").display
+        self.query_one(FooterPane).show([("d", "tokens"), *hints] if over else hints)
         self.query_one(JobBar).show(session.unfinished if not too_small else ())
         self.query_one(PairsPane).show(state.pairs, state.choice)
         if has_text:
@@ -242,5 +244,13 @@ class StreamPanes(Vertical):
         for pane in self._details():
             if pane.display:
                 pane.show(facts, state.detail, state.problem)
-        if self.trace.display:
-            self.trace.show(TraceData(text=text, choice=choice, mode=state.mode, position=position))
+        if self.trace.display and (data := self.trace_data()) is not None:
+            self.trace.show(data)
+
+    def trace_data(self) -> TraceData | None:
+        """What the plot shows, or would show where a small window has no room for it; None: there is no text."""
+        state, text, choice = self.state, self.state.text, self.state.choice
+        if text is None or choice is None or not len(text):
+            return None
+        position = min(state.place.position, len(text) - 1)
+        return TraceData(text=text, choice=choice, mode=state.mode, position=position)

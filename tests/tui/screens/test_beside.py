@@ -136,3 +136,29 @@ def test_a_text_is_summed_up_as_numpy_does() -> None:
     assert found.means == pytest.approx((a.mean(), b.mean()))
     assert found.correlation == pytest.approx(np.corrcoef(a, b)[0, 1])  # float64 sums on both sides
     assert summary(scored_text(1), (0, 1), NONLINEAR).n == 0, "its only token is excluded"
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24)])
+async def test_no_number_below_the_tokens_is_cut(size: tuple[int, int]) -> None:
+    async with driven(size=size) as app:
+        await app.press("D")
+        await app.until(lambda: isinstance(app.app.screen, BesideScreen))
+        await app.settle()
+        *_, head, first, second, apart, told, _ = app.screen_text()
+        assert head.split()[-6:] == ["total", "linear", "nonlin", "share", "FVU", "L0"]
+        assert len(first.split()) == len(second.split()) == 7 and len(apart.split()) == 7
+        assert "…" not in head + first + second + apart + told
+
+
+@pytest.mark.parametrize("theme", ["okabe", "sixteen"])
+async def test_a_small_window_has_the_large_plot_and_what_stands_over_the_tokens_hides_no_more_than_itself(
+    theme: str,
+) -> None:
+    async with driven(size=(60, 16), theme=theme) as app:
+        tokens = app.screen_text()[4]
+        await app.press("asterisk")
+        assert "note on" in app.screen_text()[13] and app.screen_text()[4] == tokens
+        await app.press("escape", "p")
+        assert app.screen_text()[4] == tokens
+        await app.press("escape", "z")
+        assert "norm of the SAE error against token" in app.screen_text()[0]

@@ -65,7 +65,7 @@ def test_the_bars_say_what_they_are_where_there_is_room() -> None:
         "Parts are not orthogonal on one token:",
         "total² = linear² + nonlin² + 2·cos·linear·nonlin.",
     ]
-    assert texts(note_lines(facts(), 20, 1)) == ["Bars: length is the…"]
+    assert texts(note_lines(facts(), 20, 1)) == ["Bars split by squar…"]
     assert note_lines(facts(), 60, 0) == note_lines(facts(has_map=False), 60, 9) == []
 
 
