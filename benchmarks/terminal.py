@@ -134,6 +134,11 @@ class Home:
         found |= {"LC_ALL": "C.UTF-8", "XDG_RUNTIME_DIR": str(run_dir), "DM_INSPECT_RUNTIME_DIR": str(run_dir)}
         for name in ("CONFIG", "DATA", "STATE", "CACHE"):
             found[f"XDG_{name}_HOME"] = str(self.path / name.lower())
+        # What is shown once, on the first start, is no part of what is measured.
+        seen = self.path / "state" / "dm-inspect" / "view.json"
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        if not seen.exists():
+            seen.write_text('{"version": 1, "tour": true}')
         found |= dict(extra or {})
         return {name: value for name, value in found.items() if value}
 

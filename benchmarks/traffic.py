@@ -10,6 +10,7 @@ from benchmarks.sessions import FakeServer
 from benchmarks.terminal import Home, Terminal, python
 from benchmarks.view import (
     DOWN,
+    ESCAPE,
     GENERATE,
     PAGE_DOWN,
     RIGHT,
@@ -36,6 +37,11 @@ def measure(target: Sequence[str], runs: int) -> list[Measure]:
     return [*_pane_alone(), *_whole_screen(), *_worst_tokens(), _idle_with_model(target), _streaming()]
 
 
+OVER = (("a", "anatomy", "from width to width"), ("L", "latent card", "nearest decoder directions"),
+        ("S", "switcher", "Model, hook, suite"))  # fmt: skip
+"""Key, name, and words that are there when it is."""
+
+
 def _pane_alone() -> list[Measure]:
     """The token pane in a program of its own."""
     with Home() as home, Terminal(python("-m", "benchmarks.pane_alone"), home) as view:
@@ -57,7 +63,19 @@ def _whole_screen() -> list[Measure]:
             _per_key("width switch, detail pane and plot", view, [*WIDTHS], 60_000),
         ]
         view.read_until_silent(1.0, 10.0)
-        return [*lines, _idle("idle, invented session", view)]
+        lines.append(_idle("idle, invented session", view))
+        return [*lines, *(_page_over(view, *over) for over in OVER)]
+
+
+def _page_over(view: Terminal, key: str, what: str, shown: str) -> Measure:
+    """A page of a screen that a key opens over the Stream."""
+    view.send(key)
+    view.wait_for(shown)
+    view.read_until_silent(1.0, 10.0)
+    measured = _per_key(f"page, {what}", view, [PAGE_DOWN], 12_000)
+    view.send(ESCAPE)
+    view.read_until_silent(1.0, 10.0)
+    return measured
 
 
 def _worst_tokens() -> list[Measure]:

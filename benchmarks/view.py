@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RIGHT, DOWN, PAGE_DOWN = "\x1b[C", "\x1b[B", "\x1b[6~"
 GENERATE, WIDTHS, WORST, QUIT = "g", "12345", "w", "q"
+ESCAPE = "\x1b"
 APP = ("-m", "inspector")
 MAP = "linear map from"
 """In the second line once there is one, followed by its tokens, and by `of` the goal while there are more to come."""

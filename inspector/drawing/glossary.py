@@ -62,6 +62,34 @@ NUMBERS: dict[str, tuple[str, str, str]] = {
         "By algebra it is minus the part of x_hat that is not affine in x: a property of the SAE as much as of the "
         "model.",
     ),
+    "share": (
+        "share",
+        "‖nonlinear_error‖² / (‖linear_error‖² + ‖nonlinear_error‖²) of one token: 0 is all linear, 100% nonlinear.",
+        "It says nothing of the size: a token that is explained well may have a share of 100%.",
+    ),
+    "cosine": (
+        "cos",
+        "The cosine of linear_error and nonlinear_error on this token.",
+        "Over the training tokens the two are uncorrelated; on one token they need not be orthogonal, so their "
+        "squared norms do not add up to the total's.",
+    ),
+    "token-fvu": (
+        "FVU of a token",
+        "‖nonlinear_error‖² / ‖x‖² of this token alone.",
+        "Not centred and without the linear error: its mean is not the FVU of the SAE.",
+    ),
+    "kl": (
+        "KL",
+        "KL(model || spliced), in nats: how far the next token's distribution moves when the activation is replaced.",
+        "A long error moves it more than a short one in any direction: compare it with random, the mean over random "
+        "directions of the same norm.",
+    ),
+    "error-share": (
+        "share of the error",
+        "The part of Σ‖sae_error‖² that lies along the latent's decoder row, over the searched tokens.",
+        "It is the most that the latent could take, were its activations chosen anew and of either sign; a random "
+        "direction has 1 / d.",
+    ),
     "activation": (
         "activation",
         "How far the latent is on at this token; its decoder direction times this is its part of x_hat.",
@@ -76,12 +104,11 @@ NUMBERS: dict[str, tuple[str, str, str]] = {
 """By name: what it is called, the formula, what would mislead."""
 
 TOUR = (
-    "An SAE rewrites an activation x as x_hat; what it misses is sae_error = x - x_hat, and every token here is "
-    "coloured by it.",
-    "Part of that error is an affine function of x itself: the linear error, which a wider SAE could be expected to "
-    "take up.",
-    "The rest is the nonlinear error, the dark matter of the paper: it hardly shrinks as SAEs get wider, and which "
-    "tokens have it, and why, is what this program is for.",
+    "An SAE rewrites an activation x as x_hat; what it misses is sae_error = x - x_hat, and each token is coloured by "
+    "its size and its kind.",
+    "The linear error is the part of it that an affine map of x predicts; in the paper it shrinks as SAEs get wider.",
+    "The nonlinear error is the rest, the paper's dark matter, which there hardly shrinks: w lists the tokens that "
+    "have most of it, and a shows why one has.",
 )
 """Three sentences for somebody who sees this for the first time."""
 

@@ -9,6 +9,7 @@ undefined number looks like is said in the figure. A table is also plain text, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from inspector.drawing.figures import (
@@ -92,6 +93,15 @@ def render_table(table: Table) -> str:
     if table.note:
         lines += ["", visible_block(table.note)]
     return "\n".join(lines) + "\n"
+
+
+def narrowed(table: Table, width: int) -> str:
+    """As `render_table`, without the last columns where a number in them would be cut, and so be another one."""
+    text = render_table(table)
+    last = [row[-1] for row in table.rows]
+    if max(map(cell_width, text.splitlines())) <= width or not any(isinstance(cell, int | float) for cell in last):
+        return text
+    return narrowed(replace(table, columns=table.columns[:-1], rows=tuple(row[:-1] for row in table.rows)), width)
 
 
 def _table(table: Table, width: int | None) -> list[tuple[str, Look]]:

@@ -79,6 +79,7 @@ ACTIONS = actions_of(
     ("copy-token", "c", "copy_token", "Copy this token's numbers", "copy"),
     ("copy-context", "C", "copy_context", "Copy the numbers of all tokens"),
     ("help", "?", "help", "Help for this pane", "help"),
+    ("tour", "i", "over('questions', 'tour')", "Tour: linear and nonlinear error in three sentences"),
     # Capitals where the small letter moves the cursor: j and l are down and right in every pane.
     ("experiments", "e", "app.open_screen('experiments')", "Experiments", "experiments"),
     ("jobs", "J", "app.open_screen('jobs')", "Jobs: what runs and what ran", "jobs"),

@@ -183,6 +183,14 @@ class InspectorApp(App[int]):
         self.home = stream.StreamScreen(self._model, self._connect, palette_of(self), self._state.marks, state)
         await (self.push_screen if replaced is None else self.switch_screen)(self.home)
         self.home.session_changed.subscribe(self, self._session_changed)
+        if self._remember and not self._state.tour:
+            self.home.text_changed.subscribe(self, self._tell_once)
+
+    async def _tell_once(self, _: object) -> None:
+        """On the first start, when there is a text: what its colours are."""
+        if self.home is not None and self.screen is self.home and not self._latest().tour:
+            self._keep(replace(self._latest(), tour=True))
+            await self.home.action_over("questions", "tour")
 
     def on_mount(self) -> None:
         """Paint, then load the rest; say which theme files are wrong; end in order when the terminal goes away."""
@@ -402,13 +410,7 @@ class InspectorApp(App[int]):
         self.notify(text, severity=severity, timeout=8 if severity == "error" else None, markup=False)
 
     async def open(self, connect: Connect, asked: TargetSpec | None, model: str) -> None:
-        """A new Stream in the place of this one.
-
-        Args:
-            connect: to its session.
-            asked: what is looked at; None: a session that runs, which will say it.
-            model: its name.
-        """
+        """A new Stream in the place of this one, on another session; one that runs says itself what it is `asked`."""
         self.remember_view()
         self.asked, self._model, self._connect = asked, model, connect
         self._gate_failures = ()
@@ -444,6 +446,5 @@ class InspectorApp(App[int]):
             line = f"dm-inspect stopped unexpectedly: {type(error).__name__}: {error}".splitlines()[0]
             from inspector.tui.screens.questions import view_log
 
-            text = Text(f"{line}. {view_log(error)}", no_wrap=True, overflow="ignore")
-            self._exit_renderables.append(text)
+            self._exit_renderables.append(Text(f"{line}. {view_log(error)}", no_wrap=True, overflow="ignore"))
         self._close_messages_no_wait()

@@ -62,7 +62,7 @@ def wrapped_line(line: Line, width: int) -> list[Line]:
     if width_of(line) <= width:
         return [line]
     hang = len(line[0][0]) - len(line[0][0].lstrip())
-    if line[0][1] == "key" and len(line) > 1:
+    if len(line) > 1 and (line[0][1] == "key" or line[0][0] == "● "):
         hang = cell_len(line[0][0]) + len(line[1][0]) - len(line[1][0].lstrip())
     lines: list[Line] = [[]]
     for word, look in ((word, look) for text, look in line for word in re.findall(r"\s*\S+|\s+$", text)):

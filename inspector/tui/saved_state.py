@@ -49,6 +49,8 @@ class UiState:
 
     theme: str | None = None
     marks: bool | None = None
+    tour: bool = False
+    """Whether the tour was shown."""
     views: dict[str, SavedView] = field(default_factory=dict)
     """By target, the one looked at last at the end."""
 
@@ -77,7 +79,8 @@ def load_state() -> UiState:
         found = {key: _view(value) for key, value in saved.get("views", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return UiState()
-    return UiState(theme=theme, marks=marks, views={key: view for key, view in found.items() if view is not None})
+    views = {key: view for key, view in found.items() if view is not None}
+    return UiState(theme=theme, marks=marks, tour=saved.get("tour") is True, views=views)
 
 
 def _view(saved: object) -> SavedView | None:

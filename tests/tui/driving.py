@@ -90,6 +90,7 @@ async def driven(
     wait: bool = True,
     app_class: type[InspectorApp] = InspectorApp,
     notifications: bool = False,
+    remember: bool = False,
     tooltips: bool = False,
 ) -> AsyncIterator[Driven]:
     """An app that has its first text (unless `wait` is false)."""
@@ -100,7 +101,7 @@ async def driven(
         clients.append(FakeClient(session))
         return clients[-1]
 
-    app = app_class("demo", connect, theme=theme, remember=False)
+    app = app_class("demo", connect, theme=theme, remember=remember)
     async with app.run_test(size=size, notifications=notifications, tooltips=tooltips) as pilot:
         driver = Driven(app=app, pilot=pilot, clients=clients)
         await driver.until(lambda: app.screen is app.home)

@@ -11,7 +11,7 @@ from textual.widgets import Input
 from textual.widgets._toast import Toast
 from textual.widgets._tooltip import Tooltip
 
-from inspector.drawing.glossary import NUMBERS
+from inspector.drawing.glossary import NUMBERS, TOUR
 from inspector.drawing.tokens import MODES
 from inspector.errors import TargetError
 from inspector.session import discovery
@@ -20,10 +20,13 @@ from inspector.spec import TargetSpec
 from inspector.tui.actions import ACTIONS
 from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.places import Host, read_offers, read_places
+from inspector.tui.saved_state import load_state
+from inspector.tui.screens import anatomy, experiments, latent, results, worst
 from inspector.tui.screens.base import OpenTarget
 from inspector.tui.screens.experiments import ExperimentsScreen
-from inspector.tui.screens.help import HelpScreen
+from inspector.tui.screens.help import HELP, HelpScreen
 from inspector.tui.screens.latent import LatentScreen
+from inspector.tui.screens.questions import TourScreen
 from inspector.tui.screens.suites import SuitesScreen
 from inspector.tui.screens.texts import TextsScreen
 from inspector.tui.suite_list import Suites, hooks_of
@@ -292,3 +295,41 @@ def test_every_key_of_a_footer_can_be_clicked() -> None:
     bound = {key for action in ACTIONS for key in action.keys}
     line = hint_line([(key, "x") for key in sorted(bound) if len(key) == 1], ("?", "help"), 500)
     assert all("click=" in look for text, look in line if text.strip() and not text.startswith("   "))
+
+
+# ---- the tour, and what numbers are ---------------------------------------------------------------------------------
+
+
+async def test_the_first_start_says_what_the_colours_are_once_and_stands_in_no_keys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for first in (True, False):
+        async with driven(remember=True) as app:
+            if first:
+                await app.until(lambda: isinstance(app.app.screen, TourScreen))
+                await app.settle()
+                shown = set(" ".join(app.screen_text()).split())
+                assert all(set(sentence.split()) <= shown for sentence in TOUR)
+                assert load_state().tour
+                await app.press("m")
+                assert app.app.screen is app.home, "another key ends it"
+                assert app.home.state.mode.id == "total", "and does what it does"
+            assert app.app.screen is app.home
+            await app.press("i")
+            assert isinstance(app.app.screen, TourScreen)
+            await app.press("escape")
+            assert app.app.screen is app.home
+
+
+def test_every_number_that_a_help_lists_is_in_the_glossary_and_the_other_way_round() -> None:
+    helps = [*HELP.values(), *(module.HELP for module in (anatomy, experiments, latent, results, worst))]
+    assert {name for each in helps for name in each.numbers} == set(NUMBERS)
+
+
+async def test_help_says_formula_and_what_would_mislead() -> None:
+    async with driven() as app:
+        await app.press("question_mark")
+        assert isinstance(app.app.screen, HelpScreen)
+        text = app.app.screen._text().plain
+    assert "FVU of a token   ‖nonlinear_error‖² / ‖x‖² of this token alone.\nNot centred and without the linear" in text

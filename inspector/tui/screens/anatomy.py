@@ -58,6 +58,7 @@ HELP = PaneHelp(
         "`dm-inspect anatomy` gives the same from a shell, with --json.",
     ),
     keys=help_rows(MOVES, [action for action in ACTIONS if not action.id.startswith("anatomy.width")]),
+    numbers=("sae-error", "linear", "nonlinear", "cosine", "kl"),
 )
 
 

@@ -138,6 +138,7 @@ class BesideScreen(ActionScreen):
         keys=(("← → ↑ ↓", "previous and next token, line up and down"), ("m M", "measure"), ("D =", "difference"),
               ("a A", "SAE on the left"), ("b B", "SAE on the right"), ("n N", "token that differs most"),
               ("> <", "context"), ("C", "copy the numbers"), ("Enter", "to this token in the Stream"), ("Esc", "back")),
+        numbers=("sae-error", "linear", "nonlinear", "share", "l0"),
     )  # fmt: skip
     DEFAULT_CSS = """
     BesideScreen { layers: base; }

@@ -62,6 +62,7 @@ HELP = PaneHelp(
         "The line with $ is the same as a command; y copies it.",
     ),
     keys=help_rows(MOVES, ACTIONS),
+    numbers=("cost",),
 )
 
 WIDE = 100

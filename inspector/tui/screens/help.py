@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from inspector.drawing.glossary import NUMBERS
 from inspector.drawing.tokens import MODES
 from inspector.tui.actions import MOVES, by_id, help_rows
 from inspector.tui.widgets.entry import FilterLine
@@ -28,6 +29,8 @@ class PaneHelp:
     paragraphs: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     """(keys, what they do)."""
+    numbers: tuple[str, ...] = ()
+    """Those that it shows, by their names in `glossary.NUMBERS`."""
 
 
 _MODES = tuple(f"{mode.title}: {mode.meaning}" for mode in MODES)
@@ -39,6 +42,8 @@ def _keys(actions: str, *, general: bool = True) -> tuple[tuple[str, str], ...]:
     more += "jobs suites switch retry theme quit"
     return help_rows(MOVES, map(by_id, f"{actions} {more if general else ''}".split()))
 
+
+OF_TOKENS = ("sae-error", "linear", "nonlinear", "share", "token-fvu", "loss")
 
 HELP: dict[str, PaneHelp] = {
     "tokens": PaneHelp(
@@ -65,6 +70,19 @@ HELP: dict[str, PaneHelp] = {
             "search it walks over the places found.",
         ),
         keys=_keys("mode mode-back relative l0-less l0-more worst worst-back outliers marks policy"),
+        numbers=(
+            "map",
+            "r2",
+            "fvu",
+            "fvu-nonlinear",
+            "l0",
+            "sae-error",
+            "linear",
+            "nonlinear",
+            "share",
+            "token-fvu",
+            "loss",
+        ),
     ),
     "detail": PaneHelp(
         title="The token under the cursor",
@@ -83,6 +101,7 @@ HELP: dict[str, PaneHelp] = {
             "wherever it stands.",
         ),
         keys=_keys("detail copy-token copy-context l0-less l0-more worst"),
+        numbers=("loss", "x-norm", "sae-error", "linear", "nonlinear", "cosine", "l0", "activation"),
     ),
     "trace": PaneHelp(
         title="Norm against token, and pairs of widths",
@@ -96,6 +115,7 @@ HELP: dict[str, PaneHelp] = {
             " the wider one's, token by token, on held-out tokens (Eq. 13).",
         ),
         keys=_keys("zoom-in zoom-out enlarge mode l0-less l0-more detail"),
+        numbers=OF_TOKENS,
     ),
     "load": PaneHelp(
         title="Loading",
@@ -158,12 +178,19 @@ class HelpScreen(ModalScreen[None]):
     def _text(self, typed: str = "") -> Text:
         """What has all the words that were typed, which stand out."""
         words = typed.casefold().split()
-        room = max(min(WIDTH, self.app.size.width) - 5 - KEY_COLUMN, KEY_COLUMN)  # two spaces on both sides, and the bar
+        room = max(
+            min(WIDTH, self.app.size.width) - 5 - KEY_COLUMN, KEY_COLUMN
+        )  # two spaces on both sides, and the bar
         text = Text(f"{self._help.title}\n\n", style="bold")
         for keys, title in (*self._help.keys, (": Ctrl+P", "every command by name")):
             for number, line in enumerate(wrap(title, room) if _has(f"{keys} {title}", words) else ()):
                 text.append(f"{'' if number else keys:<{KEY_COLUMN}}", style="bold")
                 text.append(f"{line}\n", style="not bold")
+        for name, formula, misleading in map(NUMBERS.__getitem__, self._help.numbers):
+            if _has(f"{name} {formula} {misleading}", words):
+                text.append(f"\n{name}", style="bold")
+                text.append(f"   {formula}\n", style="not bold")
+                text.append(f"{misleading}\n", style="italic not bold")
         for paragraph in self._help.paragraphs:
             if _has(paragraph, words):
                 text.append(f"\n{paragraph}\n", style="not bold")

@@ -11,7 +11,7 @@ from inspector.drawing.lines import cut, prose
 from inspector.drawing.palette import LEVEL_MARKS, FigurePalette, Line, figure_palette
 from inspector.drawing.safe_text import cell_width, visible
 from inspector.drawing.scales import number_text
-from inspector.drawing.terminal_figures import render_table
+from inspector.drawing.terminal_figures import narrowed
 from inspector.session.card_tables import latent_facts, latent_tables
 from inspector.session.frames import unpack
 from inspector.session.protocol import Failed, GetDetail, GetLatent, LatentView, SessionMessage, TokenDetail
@@ -68,6 +68,7 @@ HELP = PaneHelp(
         "The first question about an SAE searches every context and takes a while; the next ones are quick.",
     ),
     keys=help_rows(MOVES, [action for action in ACTIONS if not action.id.startswith("latent.neighbour")]),
+    numbers=("activation", "error-share"),
 )
 
 
@@ -345,14 +346,7 @@ def table_lines(table: Table, width: int, styles: FigurePalette, marked: int | N
         styles: of the theme.
         marked: the row that carries the cursor.
     """
-    shown = replace(table, title="", note="")
-    header, _, *rows = render_table(shown).splitlines()
-    # Words may be cut, but a number that is cut would be another one.
-    while max(map(cell_width, (header, *rows))) > width - len(INDENT) and any(
-        isinstance(row[-1], int | float) for row in shown.rows
-    ):
-        shown = replace(shown, columns=shown.columns[:-1], rows=tuple(row[:-1] for row in shown.rows))
-        header, _, *rows = render_table(shown).splitlines()
+    header, _, *rows = narrowed(replace(table, title="", note=""), width - len(INDENT)).splitlines()
     lines: list[Line] = [[(cut(visible(table.title), width), styles.strong)]]
     lines.append([(cut(INDENT + header, width), styles.quiet)])
     for number, row in enumerate(rows):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Input
 
+from inspector.drawing.glossary import TOUR
 from inspector.drawing.safe_text import visible
 from inspector.errors import InspectorError
 from inspector.session.protocol import CancelJob
@@ -25,6 +26,7 @@ from inspector.tui.widgets.line_pane import LinePane
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from textual import events
     from textual.app import ComposeResult
 
     from inspector.events import JobInfo
@@ -218,6 +220,8 @@ class Question(ModalScreen[Asked]):
         question = LinePane()
         room = min(BOX, self.app.size.width) - 6  # the border, and a space of two
         lines = [part for line in self._lines for part in wrapped_line(line, room)]
+        if len(lines) + 2 > self.app.size.height:
+            lines = [line for line in lines if line]
         question.draw(lambda _width, _height: lines)
         question.styles.height = len(lines) + 2  # the border
         yield question
@@ -348,3 +352,30 @@ class NoteEntry(ModalScreen[str]):
     def action_close(self) -> None:
         """As it was."""
         self.dismiss("")
+
+
+class TourScreen(Question[str]):
+    """The three sentences. Esc ends them; any other key does so too, and then what it does in the Stream."""
+
+    def __init__(self) -> None:
+        keys: Line = [("Esc", "key"), (" ends this   ", "muted"), ("i", "key"), (" brings it back   ", "muted"),
+                      ("?", "key"), (" says what each number is", "muted")]  # fmt: skip
+        lines: list[Line] = [[("linear and nonlinear error", "strong")], []]
+        for sentence, look in zip(TOUR, ("", "linear", "nonlinear"), strict=True):
+            lines += [[("● ", look), (sentence, "")], []]
+        super().__init__([*lines, keys])
+
+    def on_key(self, event: events.Key) -> None:
+        """Out of the way."""
+        event.stop()
+        self.dismiss("" if event.key in ("escape", "enter", "i") else event.key)
+
+
+def tour(stream: Screen[Any]) -> None:
+    """Over the Stream, where a key that ended it goes on."""
+
+    def go_on(key: str | None) -> None:
+        if key:
+            stream.app.simulate_key(key)
+
+    stream.app.push_screen(TourScreen(), go_on)

@@ -77,6 +77,7 @@ HELP = PaneHelp(
         "Space marks results for comparing (c), exporting (x), and judging the claims (p).",
     ),
     keys=help_rows(MOVES, ACTIONS),
+    numbers=("r2", "fvu", "fvu-nonlinear"),
 )
 
 

@@ -91,6 +91,7 @@ HELP = PaneHelp(
         "A large norm may only mean a long x: look at fvu too. A mean of few places is those places.",
     ),
     keys=help_rows(MOVES, ACTIONS),
+    numbers=("nonlinear", "linear", "sae-error", "share", "loss"),
 )
 
 POLL_SECONDS = 2.0
