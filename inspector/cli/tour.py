@@ -24,7 +24,7 @@ def tour(names: tuple[str, ...], as_json: bool) -> None:
     """Explain linear and nonlinear error, and each number on the screens.
 
     Of a NUMBER its formula and what would mislead; without one of all, after the three sentences that the app shows at
-    its first start. In the app ? says the same, and so does resting the mouse on a number.
+    its first start. In the app i and ? say the same, and so does resting the mouse on a number.
     """
     from inspector.drawing.glossary import NUMBERS, TOUR
 

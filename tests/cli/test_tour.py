@@ -43,6 +43,7 @@ REACHED = {
     "note": ("*", "notes list"),
     "notes": ("B", "notes list"),
     "switch": ("S", "places"),
+    "tour": ("i", "tour"),
     "prompt": ("p", "tokens"),
     "texts": ("P", "tokens"),
 }
