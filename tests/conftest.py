@@ -10,10 +10,17 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No example is too slow: a busy machine is no finding.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # A shell lets what it runs in the background ignore Ctrl-C, and with it every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +41,28 @@ atexit.register(shutil.rmtree, os.environ["DM_INSPECT_RESULTS_DIR"], ignore_erro
 # Nor do their jobs.
 os.environ["DM_INSPECT_JOBS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-jobs-")
 atexit.register(shutil.rmtree, os.environ["DM_INSPECT_JOBS_DIR"], ignore_errors=True)
+
+
+Say = Callable[[str, int, str], None]
+"""What was tried, how often, and what came of it: a row of the table at the end of `make soak`."""
+ROW = "soak"
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Say:
+    return lambda what, tried, outcome: record_property(ROW, [what, f"{tried:,}", outcome])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """All that tests said, as one table."""
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.stats.get(outcome, [])]
+    rows = [value for each in reports if each.when == "call" for name, value in each.user_properties if name == ROW]
+    if rows:
+        terminalreporter.section("what was tried")
+        rows = [["what", "tried", "came of it"], *rows]
+        first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+        for what, tried, outcome in rows:
+            terminalreporter.write_line(f"{what:<{first}}  {tried:>{second}}  {outcome}")
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ from inspector.runner import checkpoints_for, run, table_checkpoints, token_tabl
 from inspector.sources.target import Loaded
 from inspector.spec import RunSpec
 from inspector.store.checkpoints import Checkpoints
+from tests.conftest import Say
 from tests.killing import EXPERIMENTS, PARAMS, as_bytes, finish, loaded_toy
+from tests.toy import remember_passes
 
 SHARED = ("norm-prediction", "error-vector", "fvu-nonlinear")
 
@@ -30,7 +32,9 @@ SHARED = ("norm-prediction", "error-vector", "fvu-nonlinear")
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     torch.set_num_threads(1)
-    return loaded_toy(tmp_path_factory.mktemp("toy"))
+    made = loaded_toy(tmp_path_factory.mktemp("toy"))
+    remember_passes(made.model)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +50,17 @@ def spec_of(loaded: Loaded, *experiments: str, **changes: Any) -> RunSpec:
 
 def kept(spec: RunSpec, loaded: Loaded) -> Checkpoints:
     return checkpoints_for(spec, loaded, seconds=0.0)
+
+
+PLAIN: dict[str, tuple[list[dict[str, Any]], list[Event]]] = {}
+
+
+def plain_run(spec: RunSpec, loaded: Loaded) -> tuple[list[dict[str, Any]], list[Event]]:
+    """What an undisturbed run without checkpoints gives and tells, run once for all who compare with it."""
+    if repr(spec) not in PLAIN:
+        events: list[Event] = []
+        PLAIN[repr(spec)] = finish(run(spec, loaded), events.append), events
+    return PLAIN[repr(spec)]
 
 
 def events_of(spec: RunSpec, loaded: Loaded, stop_after: int | None = None) -> tuple[list[Event], bytes | None]:
@@ -75,8 +90,8 @@ def events_of(spec: RunSpec, loaded: Loaded, stop_after: int | None = None) -> t
 def test_given_up_after_any_event_it_goes_on_in_the_same_bits(loaded: Loaded, changes: dict[str, Any]) -> None:
     """Twice given up, at seeded random events, then left to its end: no batch that was told comes again."""
     spec = spec_of(loaded, **changes)
-    plain: list[Event] = []
-    expected = as_bytes(finish(run(spec, loaded), plain.append))
+    objects, plain = plain_run(spec, loaded)
+    expected = as_bytes(objects)
     n_batches = sum(isinstance(event, PassProgress) for event in plain)
     chance = random.Random(str(changes))
     told: list[tuple[str, int]] = []
@@ -103,7 +118,7 @@ def test_finished_experiments_come_first_and_are_not_computed_again(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_of(loaded, *EXPERIMENTS, params=PARAMS)
-    expected = as_bytes(finish(run(spec, loaded)))
+    expected = as_bytes(plain_run(spec, loaded)[0])
     events: list[Event] = []
     work = run(spec, loaded, checkpoints=kept(spec, loaded))
     while sum(isinstance(event, Measured) for event in events) < 2:
@@ -141,7 +156,7 @@ def test_other_runs_do_not_find_them(loaded: Loaded) -> None:
 @pytest.mark.parametrize("file", ["sums-moments.json", "sums-moments-*.safetensors", "done-norm-prediction-*.json"])
 def test_a_damaged_checkpoint_is_told_and_costs_only_time(loaded: Loaded, file: str) -> None:
     spec = spec_of(loaded)
-    expected = as_bytes(finish(run(spec, loaded)))
+    expected = as_bytes(plain_run(spec, loaded)[0])
     work = run(spec, loaded, checkpoints=kept(spec, loaded))
     while not isinstance(next(work), Measured):
         pass
@@ -163,7 +178,7 @@ def test_a_damaged_checkpoint_is_told_and_costs_only_time(loaded: Loaded, file: 
 
 def test_two_runs_of_the_same_at_once_do_not_disturb_each_other(loaded: Loaded) -> None:
     spec = spec_of(loaded)
-    expected = as_bytes(finish(run(spec, loaded)))
+    expected = as_bytes(plain_run(spec, loaded)[0])
     first = run(spec, loaded, checkpoints=kept(spec, loaded))
     for _ in range(3):
         next(first)
@@ -233,7 +248,7 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_of(loaded)
-    expected = as_bytes(finish(run(spec, loaded)))
+    expected = as_bytes(plain_run(spec, loaded)[0])
     work = run(spec, loaded, checkpoints=kept(spec, loaded))
     told = [next(work) for _ in range(4)]
 
@@ -336,7 +351,7 @@ def test_out_of_memory_halves_the_batch_and_the_numbers_stay(
     from tests.test_runner import scores
 
     spec = spec_of(loaded, batch_size=8, profile=profile)
-    plain = scores(finish(run(spec, loaded)))
+    plain = scores(plain_run(spec, loaded)[0])
     asked = short_of_memory(loaded, monkeypatch, 2, where)
     events: list[Event] = []
     found = scores(finish(run(spec, loaded), events.append))
@@ -355,7 +370,7 @@ def test_out_of_memory_with_one_context_is_an_error_and_what_was_kept_is_there(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_of(loaded)
-    expected = as_bytes(finish(run(spec, loaded)))
+    expected = as_bytes(plain_run(spec, loaded)[0])
     events_of(spec, loaded, 3)
     with monkeypatch.context() as patched:
         short_of_memory(loaded, patched, 0, "model")
@@ -406,14 +421,12 @@ def test_full_and_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: P
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("options", [(), ("--profile", "paper-code", "--shards", "3", "--null", "affine")])
 def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(
-    tmp_path: Path, seed: int, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, seed: int, options: tuple[str, ...], say: Say
 ) -> None:
     found = killed(tmp_path, "--kills", "20", "--seed", str(seed), *options)
     check(found, 20)
-    with capsys.disabled():
-        print(
-            f"\na run of {found['batches']} batches, {' '.join(options) or 'as it is'}: 20 kills, none lost, none wrong"
-        )
+    what = f"kills: a run of {found['batches']} batches, {' '.join(options) or 'as it is'}"
+    say(what, found["kills"], "none lost, none wrong")
 
 
 # ---- measurements of their own ----
@@ -437,8 +450,8 @@ def test_a_measurement_of_its_own_goes_on_in_the_same_bits(
     """Twice given up, at seeded random events, then left to its end: no context that was told comes again."""
     params = {"resamples": "20", **OWN[experiment]}
     spec = spec_of(loaded, experiment, params=params, profile="careful", **changes)
-    plain: list[Event] = []
-    expected = as_bytes(finish(run(spec, loaded), plain.append))
+    objects, plain = plain_run(spec, loaded)
+    expected = as_bytes(objects)
 
     def told(events: list[Event]) -> list[tuple[str, int]]:
         """Contexts done, by pass; not the pauses within one."""

@@ -21,6 +21,8 @@ from inspector.spec import Site, hook_name_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from inspector.sources.model import LanguageModel
+
 ToyKind = Literal["gemma2", "llama"]
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
@@ -196,6 +198,22 @@ def fit_toy_suite(suite: Path, model: Path, text: str | None = None) -> Path:
         weights["W_dec"] = scale * weights["W_dec"]
         save_file(weights, path)
     return suite
+
+
+def remember_passes(model: LanguageModel) -> None:
+    """Have each context go through the model once, for tests of what is done with its activations again and again."""
+    seen: dict[tuple[bytes, str], torch.Tensor] = {}
+    honest = model.values
+
+    def values(tokens: torch.Tensor, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
+        rows = [row.numpy().tobytes() for row in tokens]
+        for name in hook_names:
+            for i, row in enumerate(rows):
+                if (row, name) not in seen:
+                    seen[row, name] = honest(tokens[i : i + 1], [name])[name]
+        return {name: torch.cat([seen[row, name] for row in rows]) for name in hook_names}
+
+    model.values = values  # type: ignore[method-assign]
 
 
 def _new_model(kind: ToyKind, *, n_layers: int, d_model: int, context: int, vocab_size: int) -> Any:

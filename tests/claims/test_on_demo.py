@@ -13,6 +13,7 @@ import pytest
 
 from inspector.claims import CONSISTENT, CONTRADICTS, evaluate
 from tests.commands import ROOT
+from tests.conftest import Say
 
 EXPERIMENTS = (
     "norm-prediction", "error-vector", "fvu-nonlinear", "dark-matter-breakdown", "per-token-scaling", "norm-test",
@@ -67,15 +68,13 @@ def verdicts(home: Path, *words: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_little_evidence_agrees_to_nothing_that_all_of_it_contradicts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_little_evidence_agrees_to_nothing_that_all_of_it_contradicts(tmp_path: Path, say: Say) -> None:
     whole = verdicts(tmp_path / "whole")
     assert CONTRADICTS in whole.values() and CONSISTENT in whole.values()
     contradicted = {claim for claim, said in whole.items() if said == CONTRADICTS}
     assert wrong_fours(tmp_path / "whole" / "kept", contradicted) == []
     for number, words in enumerate(FEW):
         few = verdicts(tmp_path / str(number), "--contexts", "60", *words)
-        with capsys.disabled():
-            print(f"\n{' '.join(words)}: " + ", ".join(f"{c} {few[c]}" for c in few if few[c] != "cannot tell"))
+        told = ", ".join(f"{claim} {few[claim]}" for claim in few if few[claim] != "cannot tell")
+        say(f"claims from 60 contexts, {' '.join(words)}", len(few), told)
         assert [c for c in few if few[c] == CONSISTENT and whole[c] == CONTRADICTS] == []

@@ -44,7 +44,7 @@ def test_moments_are_those_of_numpy() -> None:
     assert moments.target("norm").s_yy_full is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 4))
 def test_s28_order_size_and_sharding_do_not_matter(seed: int, size: int, shards: int) -> None:
     """S-28. 1e-9 is the promise; float64 sums of 600 rows leave about 1e-13."""

@@ -25,7 +25,7 @@ import pytest
 
 from inspector.store.results import save
 from tests.commands import ROOT
-from tests.faults.conftest import Say
+from tests.conftest import Say
 from tests.hub_server import Hub, hub_server
 from tests.tui.stored_results import COMMAND, norm_result, store
 
@@ -196,12 +196,11 @@ class Table:
         assert ended.took - ended.waited <= SECONDS, (ended.stage, ended.took, ended.waited)
         self.rows.setdefault(ended.stage, []).append(ended)
 
-    def told(self, name: str, seconds: float) -> str:
-        lines = [f"Ctrl-C in `{name}` ({seconds:.1f} s long): stage, times, longest until the end, without waiting"]
+    def tell(self, say: Say, name: str, seconds: float) -> None:
         for stage, found in self.rows.items():
             longest, own = max(each.took for each in found), max(each.took - each.waited for each in found)
-            lines.append(f"  {stage:<24} {len(found):>3} {longest:>6.2f} s {own:>6.2f} s")
-        return "\n".join(lines)
+            outcome = f"exit 6 within {longest:.2f} s, of them {own:.2f} not waiting for a core"
+            say(f"Ctrl-C in `{name}`, {seconds:.1f} s long: {stage}", len(found), outcome)
 
 
 @pytest.mark.slow
@@ -220,7 +219,7 @@ def test_ctrl_c_ends_every_stage(name: str, tmp_path: Path, store: Path, say: Sa
             moment = Moment(when=lambda _, said, stage=stage: last_stage(said) == stage)
             table.add(in_terminal(command.words, tmp_path / stage, moment, name))
     assert set(command.stages) <= table.rows.keys()
-    say(table.told(name, whole.took))
+    table.tell(say, name, whole.took)
 
 
 @pytest.fixture
@@ -261,4 +260,4 @@ def test_ctrl_c_ends_a_download_and_the_next_one_goes_on(tmp_path: Path, hub: Hu
     assert last.code == 4 and "There is no text file 'no.txt'" in last.said and last.is_sane, last.said
     (weights,) = home.glob(f"cache/models--*/snapshots/*/{WEIGHTS}")
     assert weights.read_bytes() == (tmp_path / "published" / WEIGHTS).read_bytes()
-    say(table.told("tokens, of a hub", time.monotonic() - began))
+    table.tell(say, "tokens, of a hub", time.monotonic() - began)

@@ -25,7 +25,7 @@ from inspector.spec import TargetSpec
 from inspector.store import results
 from inspector.store.checkpoints import VARIABLE as CHECKPOINT_SECONDS
 from inspector.store.jobs import Job, JobStore
-from tests.faults.conftest import Say
+from tests.conftest import Say
 from tests.faults.forking import Forks, forks
 
 FEW = ["error-vector", "norm-prediction", "norm-baselines"]
@@ -161,20 +161,21 @@ def sweep_with_kills(sweeper: Forks, folder: Path, experiments: list[str], n: in
     return counts
 
 
-def told(what: str, counts: Counts) -> str:
+def told(counts: Counts) -> str:
     most = max(counts.repeated, default=0)
     return (
-        f"{what}: {counts.kills} kills, {counts.too_late} too late to meet anything, {counts.resumed} resumed, "
+        f"{counts.too_late} too late to meet anything, {counts.resumed} resumed, "
         f"{counts.results_kept} stored results looked at after a kill, none lost, none different; "
         f"at most {most} SAE calls repeated per kill"
     )
 
 
 def test_a_killed_session_loses_nothing_and_ends_in_the_same_bytes(sweeper: Forks, tmp_path: Path) -> None:
-    print(told("sweep of 3", sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1)))
+    print(told(sweep_with_kills(sweeper, tmp_path, FEW, n=4, seed=1)))
 
 
 @pytest.mark.slow
 def test_twenty_kills(sweeper: Forks, tmp_path: Path, say: Say) -> None:
     experiments = [*FEW, "fvu-nonlinear", "ce-splice"]
-    say(told("sweep of 5, in a session", sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2)))
+    counts = sweep_with_kills(sweeper, tmp_path, experiments, n=20, seed=2)
+    say("kills in a sweep of 5, in a session", counts.kills, told(counts))

@@ -19,7 +19,7 @@ import pytest
 
 from inspector.spec import TargetSpec, target_words
 from inspector.store.results import list_results
-from tests.faults.conftest import Say
+from tests.conftest import Say
 from tests.faults.forking import End, Forks, forks
 
 KILLS = 20
@@ -213,7 +213,9 @@ def killed(place: Place, stage: Stage, n: int, seed: int) -> Counts:
 def test_killed_within_a_stage_nothing_is_lost_and_nothing_is_wrong(place: Place, name: str, say: Say) -> None:
     counts = killed(place, STAGES[name], KILLS, seed=0)
     say(
-        f"{name}: {counts.kills} kills within its {counts.steps:,} steps ({counts.too_late} more came too late, "
+        f"kills: {name}",
+        counts.kills,
+        f"of {counts.steps:,} steps ({counts.too_late} more came too late, "
         f"{counts.finished} after the last file); none lost, none wrong; "
-        f"left behind: {', '.join(sorted(counts.left)) or 'nothing'}"
+        f"left behind: {', '.join(sorted(counts.left)) or 'nothing'}",
     )

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from inspector.errors import InspectorError
 from inspector.sources.readers import read_records
 from inspector.sources.records import Reading
-from tests.faults.conftest import Say
+from tests.conftest import Say
 from tests.formats import test_hostile_headers as headers
 from tests.hub_server import Hub
 from tests.measured_memory import forget, resident
@@ -81,7 +81,7 @@ def test_every_lie_of_a_hub_is_refused(tmp_path: Path, hub: Hub, say: Say) -> No
         for each in ("tag", "says", "endless", "packed", "trickling"):
             getattr(hub, each).clear()
         hub.commit = honest["commit"]
-    say(f"hub lies: {len(LIES)} told, {len(LIES)} refused, nothing written elsewhere; at most {most} MB of memory")
+    say("hub lies", len(LIES), f"all refused, nothing written elsewhere; at most {most} MB of memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,4 +188,4 @@ def test_every_bomb_is_a_sentence(tmp_path: Path, say: Say) -> None:
         assert said != "nothing" and not said.startswith("!"), (name, said)
         most = max(most, used)
         assert used < MOST_MB, (name, used)
-    say(f"bombs: {len(BOMBS)} set off, {len(BOMBS)} ended in a sentence; at most {most} MB of memory")
+    say("bombs", len(BOMBS), f"all ended in a sentence; at most {most} MB of memory")

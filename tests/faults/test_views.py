@@ -47,7 +47,7 @@ from inspector.session.server import VIEW_FRAME, Server, Views
 from inspector.session.service import Service
 from inspector.spec import TargetSpec
 from inspector.store import results
-from tests.faults.conftest import Say
+from tests.conftest import Say
 from tests.measured_memory import forget, resident
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ async def attacked(session: Session, undisturbed: dict[str, str], n: int) -> str
         while session.views.count > 1:
             await asyncio.sleep(0.02)
     await good.close()
-    return f"frames: {n:,} malformed, {n_bytes:,} bytes; {n_answers} questions of a good view answered meanwhile"
+    return f"{n_bytes:,} bytes; {n_answers} questions of a good view answered meanwhile"
 
 
 async def test_malformed_frames_hurt_nobody_else(session: Session, undisturbed: dict[str, str]) -> None:
@@ -277,7 +277,7 @@ async def test_ten_thousand_malformed_frames(session: Session, undisturbed: dict
     before = resident("VmRSS")
     told = await attacked(session, undisturbed, 10_000)
     used = (resident("VmHWM") - before) >> 20
-    say(f"{told}; none lost, at most {used} MB of memory")
+    say("malformed frames", 10_000, f"{told}; none lost, at most {used} MB of memory")
     assert used < MOST_MB
 
 
@@ -331,9 +331,11 @@ async def test_a_flood_of_one_view_drowns_no_other(session: Session, undisturbed
     await good.close()
     used = (resident("VmHWM") - before) >> 20
     say(
-        f"floods: {N_QUESTIONS:,} questions and {N_PROMPTS} prompts of 4 MB from one view, {refused:,} refused, "
+        "flood of one view",
+        N_QUESTIONS + N_PROMPTS,
+        f"{N_QUESTIONS:,} questions and {N_PROMPTS} prompts of 4 MB: {refused:,} refused, "
         f"{answered:,} answered; {n_answers} questions of another view answered meanwhile, its job ended in the same "
-        f"bytes; at most {used} MB of memory"
+        f"bytes; at most {used} MB of memory",
     )
     assert refused + answered == N_QUESTIONS + N_PROMPTS and refused > 0 and used < MOST_MB
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from tests.fake_session import FakeClient, FakeSession
 
 LIMIT = 120.0
 """Seconds after which something is taken not to come; a machine may crawl."""
+LOOKS = 30
+"""After so many, 0.03 s apart, what is on its way has arrived, unless a thread or a process brings it."""
 ENDLESS = ("session", "fetch")
 """Groups of workers that go on as long as somebody else wants."""
 
@@ -59,15 +62,16 @@ class Driven:
         """Wait until all work has ended and nothing on the screen has changed for a while: answers and delayed painting
         have arrived.
 
-        Gives up silently after a hundred looks without work: a screen may have something on it that moves.
+        Gives up silently after some looks at which no work went on: a screen may have something on it that moves, and
+        work may wait for the user.
         """
-        unchanged, changed, before = 0, 0, self.screen_text()
+        unchanged, idle, before = 0, 0, self.screen_text()
         for _ in range(int(LIMIT / 0.03)):
             await self.pilot.pause(0.03)
             now = self.screen_text()
             unchanged = unchanged + 1 if now == before else 0
-            changed += not self.is_at_work()
-            if (unchanged >= 3 and not self.is_at_work()) or changed == 100:
+            idle += not asyncio.get_running_loop().waits_for_others()  # type: ignore[attr-defined]
+            if (unchanged >= 3 and not self.is_at_work()) or idle == LOOKS:
                 return
             before = now
 
