@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?= tests
-# One process per core, four at most: each imports torch. A file stays on one of them, with what its tests share.
-WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
+# One process per core, four at most: each imports torch. A file stays on one of them, with what its tests share, and
+# tests/conftest.py says which files come first.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Relative on purpose: pip splits this variable at spaces, and the checkout's path may contain some. It reaches the
 # isolated builds too, where an unpinned torch would otherwise pull gigabytes; newer pips read the second name for that.

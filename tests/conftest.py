@@ -43,6 +43,21 @@ os.environ["DM_INSPECT_JOBS_DIR"] = tempfile.mkdtemp(prefix="dm-inspect-jobs-")
 atexit.register(shutil.rmtree, os.environ["DM_INSPECT_JOBS_DIR"], ignore_errors=True)
 
 
+LONGEST = (
+    "test_real_terminal.py", "cluster/test_driver.py", "sources/test_gate.py", "experiments/test_error_saes.py",
+    "training/test_trainer.py", "faults/test_killed_sessions.py", "faults/test_views.py", "test_resuming.py",
+    "test_runner.py", "experiments/test_own.py", "interp/test_command.py", "test_command_line_contract.py",
+    "cli/test_run_and_train.py", "tui/screens/test_stream.py", "test_published_suites.py", "session/test_jobs.py",
+    "experiments/test_seeds.py", "sources/test_registry.py", "session/test_latents.py", "test_pretended_device.py",
+)  # fmt: skip
+"""The files that take longest come first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 Say = Callable[[str, int, str], None]
 """What was tried, how often, and what came of it: a row of the table at the end of `make soak`."""
 ROW = "soak"

@@ -10,7 +10,7 @@ import contextlib
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from rich.cells import cell_len
@@ -44,10 +44,12 @@ def invisible(raw: bytes) -> set[str]:
     return {character for character in text_of(raw) if unicodedata.category(character) in INVISIBLE}
 
 
-def walk(view: Terminal) -> bytes:
+def walk(view: Terminal, keys: Iterable[str] = WALK) -> bytes:
     """Use the app for a while; all bytes it wrote meanwhile."""
-    for key in WALK:
-        view.press(key, silence=0.15, limit=3.0)
+    for key in keys:
+        view.send(key)
+        view.read_until_silent(0.1, limit=3.0, first=0.3)
+    view.read_until_silent(0.6, LIMIT, first=0.6)  # longer than the app waits before it paints
     return view.raw
 
 
@@ -97,9 +99,7 @@ def test_what_the_terminal_shows_after_many_small_updates_is_what_a_full_repaint
     """Only changed cells are sent; a cell that was forgotten on the way would differ from a repaint of everything."""
     with attached(hostile_share=hostile_share) as view:
         wait_for_colours(view, LIMIT)
-        for key in (*WALK, "d", "\x1b[B", "d", "u", "\x1b[C", "u", *"345", "M", "\x1b[5~"):
-            view.press(key, silence=0.15, limit=3.0)
-        view.read_until_silent(1.0, LIMIT)
+        walk(view, (*WALK, "d", "\x1b[B", "d", "u", "\x1b[C", "u", *"345", "M", "\x1b[5~"))
         shown = cells_of(view)
         assert redraw(view) > 4000, "a full repaint"
         for row, (before, after) in enumerate(zip(shown, cells_of(view), strict=True)):

@@ -8,7 +8,8 @@ and alternating sliding windows, Llama with grouped-query attention, a byte-leve
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from inspector.sources.model import LanguageModel
+    from inspector.spec import TargetSpec
 
 ToyKind = Literal["gemma2", "llama"]
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -207,13 +209,34 @@ def remember_passes(model: LanguageModel) -> None:
 
     def values(tokens: torch.Tensor, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
         rows = [row.numpy().tobytes() for row in tokens]
-        for name in hook_names:
-            for i, row in enumerate(rows):
-                if (row, name) not in seen:
-                    seen[row, name] = honest(tokens[i : i + 1], [name])[name]
+        for i, row in enumerate(rows):
+            if new := [name for name in hook_names if (row, name) not in seen]:
+                seen.update({(row, name): value for name, value in honest(tokens[i : i + 1], new).items()})
         return {name: torch.cat([seen[row, name] for row in rows]) for name in hook_names}
 
     model.values = values  # type: ignore[method-assign]
+
+
+@contextmanager
+def models_loaded_once() -> Iterator[None]:
+    """Have every target with the same model share it, and what it gave, for tests of what comes with it."""
+    from inspector.sources import loading
+
+    known: dict[tuple[str, str, str], LanguageModel] = {}
+    honest = loading.load_model
+
+    def load(target: TargetSpec) -> LanguageModel:
+        key = str(target.model), target.dtype, target.device
+        if key not in known:
+            known[key] = honest(target)
+            remember_passes(known[key])
+        return known[key]
+
+    loading.load_model = load
+    try:
+        yield
+    finally:
+        loading.load_model = honest
 
 
 def _new_model(kind: ToyKind, *, n_layers: int, d_model: int, context: int, vocab_size: int) -> Any:

@@ -20,7 +20,7 @@ from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import RunSpec, TargetSpec
-from tests.toy import HEAD_DIM, HEADS, write_toy_model, write_toy_suite
+from tests.toy import HEAD_DIM, HEADS, remember_passes, write_toy_model, write_toy_suite
 
 T = TypeVar("T")
 Array = npt.NDArray[np.float64]
@@ -154,4 +154,6 @@ def opened(root: Path) -> Toy:
     target = write_files(root)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sae-lens imports a deprecated module of transformer-lens
-        return Toy(root, finish(open_target(target)))
+        loaded = finish(open_target(target))
+    remember_passes(loaded.model)
+    return Toy(root, loaded)

@@ -12,6 +12,7 @@ from inspector.experiment import parse_params
 from inspector.experiments import choose, find, ids
 from inspector.sources.target import open_target
 from tests.experiments.own import Toy, finish, write_files
+from tests.toy import remember_passes
 
 TRAINED = "error-saes"
 """Trains SAEs: its own tests hold its seeds."""
@@ -38,6 +39,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Toy]:
     root = tmp_path_factory.mktemp("seeds")
     spec = write_files(root)
     first, second = (finish(open_target(replace(spec, seed=seed))) for seed in (0, 1))
+    for each in (first, second):
+        remember_passes(each.model)
     return Toy(root, first), Toy(root, second)
 
 

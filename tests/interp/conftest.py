@@ -61,8 +61,11 @@ def judged_target(tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
 def judged(judged_target: TargetSpec) -> Loaded:
     """It, loaded."""
     from inspector.sources.target import open_target
+    from tests.toy import remember_passes
 
-    return finished(open_target(judged_target))
+    loaded = finished(open_target(judged_target))
+    remember_passes(loaded.model)
+    return loaded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

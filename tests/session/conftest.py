@@ -43,6 +43,7 @@ def toy_target(tmp_path_factory: pytest.TempPathFactory) -> TargetSpec:
 def loaded(toy_target: TargetSpec) -> Loaded:
     """It, loaded."""
     from inspector.sources.target import open_target
+    from tests.toy import remember_passes
 
     loading = open_target(toy_target)
     with warnings.catch_warnings():
@@ -52,4 +53,5 @@ def loaded(toy_target: TargetSpec) -> Loaded:
                 next(loading)
             except StopIteration as done:
                 result: Loaded = done.value
+                remember_passes(result.model)
                 return result

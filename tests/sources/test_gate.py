@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,12 @@ def opened(target: TargetSpec) -> Loaded:
             next(work)
         except StopIteration as done:
             return done.value
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_once() -> Iterator[None]:
+    with toy.models_loaded_once():
+        yield
 
 
 @pytest.fixture(scope="module")

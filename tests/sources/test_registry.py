@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ from inspector.sources.suites import select
 from inspector.spec import SaeRef, TargetSpec
 
 NINE, TWO = "google/gemma-2-9b", "google/gemma-2-2b"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """The same bytes are the same index: reading them takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "parse", functools.cache(parse))
+        yield
 
 
 @pytest.fixture(scope="module")
