@@ -46,7 +46,7 @@ def test_the_papers_own_command_on_a_card_that_is_not_here(run: Run, tmp_path: P
     assert sum(row["bytes"] for row in memory["rows"]) == memory["needed"] <= memory["budget"] == 24 * 10**9
     assert {"what": "model weights", "bytes": 2 * 9_241_705_984} in memory["rows"]
     assert [sae["d_sae"] for sae in found["saes"]] == [2**power for power in range(14, 21)]
-    assert {sae["where"] for sae in found["saes"]} == {"host"}
+    assert {sae["where"] for sae in found["saes"][1:]} == {"host"}  # the narrowest has room
     assert memory["page_from_host"] > 30e9
     assert found["download_bytes"] == sum(each["bytes"] for each in found["downloads"])
     assert not any(each["on_disk"] for each in found["downloads"])
