@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import busy, jobs, lag, memory, pursuit, start, sweep, switch, traffic
+from benchmarks import busy, jobs, lag, memory, pursuit, real, start, sweep, switch, traffic
 from benchmarks.measures import Measure, as_data, as_markdown, as_table, unmeasured
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ RUNS = 7
 QUICK_RUNS = 3
 
 GROUPS: dict[str, Callable[[Sequence[str], int], list[Measure]]] = {
-    module.GROUP: module.measure for module in (start, traffic, switch, lag, sweep, memory, pursuit, jobs, busy)
+    module.GROUP: module.measure for module in (start, traffic, switch, lag, sweep, memory, pursuit, real, jobs, busy)
 }
 
 

@@ -29,12 +29,13 @@ def measure(target: Sequence[str], runs: int) -> list[Measure]:
         runs: Repetitions of the timed sweep inside its process; a third of it, at least two.
     """
     short, long = (
-        _worker(target, contexts, repeats) for contexts, repeats in zip(CONTEXTS, (max(2, runs // 3), 1), strict=True)
+        worker(target, contexts, repeats) for contexts, repeats in zip(CONTEXTS, (max(2, runs // 3), 1), strict=True)
     )
     return [_cost(short), _memory(short, long)]
 
 
-def _worker(target: Sequence[str], contexts: int, repeats: int) -> dict[str, Any]:
+def worker(target: Sequence[str], contexts: int, repeats: int) -> dict[str, Any]:
+    """What `sweep_worker` measures, in an empty home."""
     arguments = ["--contexts", str(contexts), "--repeats", str(repeats), *target]
     with Home() as home:
         done = subprocess.run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib
 import json
 import resource
 import sys
@@ -21,6 +22,7 @@ from sae_lens import SAE
 from transformers import AutoModelForCausalLM
 
 from inspector.runner import run
+from inspector.sources.dequantising import provide
 from inspector.sources.target import Loaded, open_target
 from inspector.spec import RunSpec, TargetSpec
 
@@ -38,6 +40,8 @@ def main() -> None:
     parser.add_argument("--layer", type=int)
     parser.add_argument("--suite")
     parser.add_argument("--text")
+    parser.add_argument("--accept-gate", action="store_true")
+    parser.add_argument("--no-logits", action="store_true", help="leave out the bare pass that goes to the end")
     asked, _ = parser.parse_known_args()
     target = TargetSpec(
         model=asked.model,
@@ -45,9 +49,16 @@ def main() -> None:
         suite=asked.suite,
         text=asked.text,
         contexts=asked.contexts,
+        accept_gate=asked.accept_gate,
     )
+    for _ in provide(asked.model):  # once for a model, and not what a sweep costs
+        pass
+    importlib.import_module("transformer_lens.model_bridge")
+    _forget_peak()
+    libraries_mib = _peak_mib()
     loaded = _finish(open_target(target))
     spec = RunSpec(target=target, experiments=EXPERIMENTS, batch_size=BATCH)
+    while_loading = _peak_mib()
     _forget_peak()
     loaded_mib = _peak_mib()
     sweeps = [_seconds(lambda: _finish(run(spec, loaded)))]
@@ -55,7 +66,8 @@ def main() -> None:
     model, saes = _bare(loaded)
     forwards, stopped, encodes = [], [], []
     for _ in range(asked.repeats):
-        forwards.append(_seconds(lambda: _forward(model, loaded)))
+        if not asked.no_logits:
+            forwards.append(_seconds(lambda: _forward(model, loaded)))
         seconds, encode = _unavoidable(model, saes, loaded)
         stopped.append(seconds)
         encodes.append(encode)
@@ -63,12 +75,14 @@ def main() -> None:
     measured = {
         "n_tokens": loaded.contexts.token_ids.numel(),
         "n_saes": len(saes),
-        "forward": min(forwards),
+        "forward": min(forwards, default=None),
         "forward_to_layer": min(stopped),
         "saes": min(encodes),
         "sweep": min(sweeps),
         "loaded_mib": loaded_mib,
         "peak_mib": peak_mib,
+        "whole_peak_mib": max(while_loading, peak_mib) - libraries_mib,
+        "planned_mib": 0.0 if loaded.memory is None else loaded.memory.needed / 2**20,
     }
     print(json.dumps(measured))
 
@@ -76,7 +90,7 @@ def main() -> None:
 def _bare(loaded: Loaded) -> tuple[Any, list[Any]]:
     """The same weights through the libraries alone. `Any`: neither library types what it returns."""
     model = AutoModelForCausalLM.from_pretrained(
-        loaded.model.directory, dtype=torch.float32, attn_implementation="eager"
+        loaded.model.directory, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
     saes = [SAE.load_from_disk(Path(sae.ref.path or ""), dtype="float32") for sae in loaded.saes]
     return model, saes

@@ -74,7 +74,7 @@ def publish(
         attn_implementation="eager",
     )
     Gemma2ForCausalLM(config).save_pretrained(model)
-    toy._save_tokenizer(toy.toy_tokenizer(300), model, context)
+    toy.save_tokenizer(toy.toy_tokenizer(300), model, context)
     return Published(cache=cache, model=model, saes=snapshot_folder(cache, SAE_REPO))
 
 

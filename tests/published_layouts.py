@@ -108,7 +108,7 @@ def publish_model(cache: Path, repo: str, make: Callable[[], PreTrainedModel]) -
     folder = snapshot_folder(cache, repo)
     torch.manual_seed(5)
     make().save_pretrained(folder)
-    toy._save_tokenizer(toy.toy_tokenizer(VOCABULARY), folder, CONTEXT)
+    toy.save_tokenizer(toy.toy_tokenizer(VOCABULARY), folder, CONTEXT)
     return Published(cache=cache, model=folder, saes=folder)
 
 

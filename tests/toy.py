@@ -57,7 +57,7 @@ def write_toy_model(
     torch.manual_seed(seed)
     model = _new_model(kind, n_layers=n_layers, d_model=d_model, context=context, vocab_size=vocab_size)
     model.save_pretrained(directory)
-    _save_tokenizer(toy_tokenizer(vocab_size), directory, context)
+    save_tokenizer(toy_tokenizer(vocab_size), directory, context)
     return directory
 
 
@@ -266,7 +266,8 @@ def _new_model(kind: ToyKind, *, n_layers: int, d_model: int, context: int, voca
     return LlamaForCausalLM(LlamaConfig(**common))
 
 
-def _save_tokenizer(tokenizer: Tokenizer, directory: Path, context: int) -> None:
+def save_tokenizer(tokenizer: Tokenizer, directory: Path, context: int) -> None:
+    """Write it in the Hugging Face layout."""
     from transformers import PreTrainedTokenizerFast
 
     fast: Any = PreTrainedTokenizerFast  # untyped in transformers

@@ -49,7 +49,7 @@ def write(folder: Path, *, d_model: int, widths: tuple[int, ...], context: int, 
         initializer_range=0.5 * d_model**-0.5,
     )
     Gemma2ForCausalLM(config).save_pretrained(folder / "model")
-    toy._save_tokenizer(toy.toy_tokenizer(300), folder / "model", context)
+    toy.save_tokenizer(toy.toy_tokenizer(300), folder / "model", context)
     words = np.random.default_rng(0).choice(["model", "token", "error", "linear", "x_hat", " the", ";"], size=40_000)
     (folder / "text.txt").write_text(" ".join(words))
     for d_sae in widths:
