@@ -131,6 +131,22 @@ def test_live_sessions_are_listed_oldest_first_and_leftovers_removed(folder: Pat
     assert discovery.list_sessions() == []
 
 
+def test_a_running_session_takes_the_name_of_another_target(folder: Path) -> None:
+    target, other = TargetSpec(layers=(3,)), TargetSpec(layers=(2,))
+    name, new = discovery.session_key(target), discovery.session_key(other)
+    listening = listen(name)
+    discovery.write_record(record(name))
+    assert discovery.rename(name, other) == new
+    assert [(each.id, each.layers) for each in discovery.list_sessions()] == [(new, (2,))]
+    assert discovery.connect(discovery.socket_path(name)) is None
+    taken = listen(name)
+    with pytest.raises(UsageError, match="There is a session"):
+        discovery.rename(new, target)
+    assert discovery.rename(new, other) == new
+    taken.close()
+    listening.close()
+
+
 def test_a_damaged_record_is_none(folder: Path) -> None:
     discovery.record_path("x").write_bytes(b"{]")
     assert discovery.read_record("x") is None

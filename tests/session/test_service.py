@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from inspector.errors import ExitCode
 from inspector.session import fitting, loading, service
 from inspector.session.client import SessionClient
 from inspector.session.protocol import (
@@ -26,14 +27,17 @@ from inspector.session.protocol import (
     GetContext,
     Hello,
     MapImproved,
+    Move,
     Ready,
     SessionMessage,
+    SessionMoved,
     ViewMessage,
     Welcome,
 )
 from inspector.session.server import Views
 from inspector.session.service import Service
 from inspector.session.texts import Texts
+from inspector.sources.target import serves
 from inspector.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -206,6 +210,52 @@ def test_a_question_is_answered_while_the_fit_goes_on(running: Running, monkeypa
     assert isinstance(other.until(view, lambda message: message.request == 2), Found)
     assert when_told - before <= 2  # it waited for the step under way, not for more
     other.end()
+
+
+def test_other_saes_are_loaded_beside_the_model_that_is_held(
+    loaded: Loaded, toy_target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Service, "_load", lambda self: (loaded, []))
+        made = Running(toy_target)
+        made.service._on_move = lambda target: "next"
+        view = made.attach()
+        made.start()
+        width = loaded.saes[0].ref.d_sae
+        other = replace(toy_target, widths=(width,))
+
+        def refused(number: int, target: TargetSpec) -> tuple[int, str]:
+            answer = made.ask(view, Move(request=number, target=target))
+            assert isinstance(answer, Failed)
+            return answer.exit_code, answer.message
+
+        assert refused(1, TargetSpec(device="cpu"))[1].startswith("This session holds another model.")
+        assert refused(2, replace(toy_target, widths=(7,)))[0] == ExitCode.TARGET, "it stays with what it has"
+        second = made.attach()
+        assert refused(3, other)[1].startswith("Another view or a job needs")
+        made.views.detach(second)
+        assert made.ask(view, Move(request=4, target=other)) == SessionMoved(request=4, session="next")
+        made.thread.join(SECONDS)
+    monkeypatch.setattr("inspector.sources.loading.load_model", lambda _: pytest.fail("the model was loaded again"))
+    following = Service(
+        made.service.next or toy_target, made.views, on_state=lambda *_: None, idle_seconds=1, model=made.service.model
+    )
+    again, _ = following._load()
+    assert again.model is loaded.model
+    assert {sae.ref.d_sae for sae in again.saes} == {width}
+
+
+@pytest.mark.parametrize(("dtype", "asked", "fits"), [
+    (torch.float32, "auto", True), (torch.bfloat16, "auto", False), (torch.bfloat16, "bfloat16", True)
+])  # fmt: skip
+def test_a_model_that_had_to_be_halved_is_not_kept_for_other_saes(dtype: torch.dtype, asked: Any, fits: bool) -> None:
+    class Held:
+        pass
+
+    held: Any = Held()
+    held.dtype = dtype
+    target = TargetSpec(model="gemma-2-2b", dtype=asked)
+    assert serves(held, target, replace(target, model="google/gemma-2-2b", layers=(3,))) is fits
 
 
 def test_one_failure_is_told_to_its_request_and_everything_goes_on(
