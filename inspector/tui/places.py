@@ -301,16 +301,24 @@ async def _end(app: Host, record: SessionRecord) -> None:
 class Places(Provider):
     """For the palette: found when typed."""
 
-    _places: list[Place]
+    _reading: asyncio.Future[list[Place]]
 
     async def startup(self) -> None:
-        """Read what there is."""
-        self._places = await asyncio.to_thread(read_places, cast("Host", self.app))
+        """Begin to read what there is."""
+        self._reading = asyncio.ensure_future(asyncio.to_thread(read_places, cast("Host", self.app)))
+
+    async def shutdown(self) -> None:
+        """Nobody waits for it any more."""
+        self._reading.cancel()
+
+    async def places(self) -> list[Place]:
+        """What there is. Every key cancels the search of the key before, but not the reading that it waits for."""
+        return await asyncio.shield(self._reading)
 
     async def search(self, query: str) -> Hits:
         """What matches, the best first."""
         matcher = self.matcher(query)
-        for place in self._places:
+        for place in await self.places():
             score = matcher.match(place.name)
             if score > 0:
                 yield Hit(score, matcher.highlight(place.name), place.go, help=place.about)
@@ -328,7 +336,7 @@ class Switch(Places):
 
     async def discover(self) -> Hits:
         """Sessions, hooks, suites, models."""
-        for place in self._places:
+        for place in await self.places():
             if place.listed:
                 yield DiscoveryHit(place.name, place.go, help=place.about)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ from inspector.errors import TargetError
 from inspector.session import discovery
 from inspector.session.protocol import Failed, Move
 from inspector.spec import TargetSpec
+from inspector.tui import places
 from inspector.tui.actions import ACTIONS
 from inspector.tui.inspector_app import InspectorApp
 from inspector.tui.places import Host, read_offers, read_places
@@ -230,6 +233,28 @@ async def test_the_palette_finds_modes_models_experiments_and_contexts_by_name()
         await app.until(lambda: app.app.screen is app.home and app.home.state.place.context == 16)
 
 
+async def test_a_key_cancels_the_search_before_and_not_the_reading_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def slowly(app: Host) -> list[places.Place]:
+        go.wait(60)
+        return read_places(app)
+
+    monkeypatch.setattr(places, "read_places", slowly)
+    async with driven() as app:
+        provider = places.Switch(app.app.screen)
+        provider._post_init()
+
+        async def found(typed: str) -> list[str]:
+            return [str(hit.text) async for hit in provider._search(typed)]
+
+        first = asyncio.ensure_future(found("l"))
+        await app.pilot.pause(0.05)
+        first.cancel()
+        go.set()
+        assert "Hook: blocks.2.hook_resid_post · layer 2" in await found("layer 2")
+
+
 async def test_the_switcher_shows_what_a_session_holds_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
     record = discovery.SessionRecord(
@@ -244,9 +269,9 @@ async def test_the_switcher_shows_what_a_session_holds_and_ends_it(monkeypatch: 
     monkeypatch.setattr(discovery, "list_sessions", lambda: [record])
     monkeypatch.setattr(discovery, "stop_session", stop)
     async with driven() as app:
-        places = {place.name: place for place in read_places(app.app)}
-        assert "2.0 GB of the device" in places["Session: gemma-2-2b · blocks.12.hook_resid_post"].about
-        going = places["End session: gemma-2-2b · blocks.12.hook_resid_post"].go()
+        known = {place.name: place for place in read_places(app.app)}
+        assert "2.0 GB of the device" in known["Session: gemma-2-2b · blocks.12.hook_resid_post"].about
+        going = known["End session: gemma-2-2b · blocks.12.hook_resid_post"].go()
         assert going is not None
         await going
         assert ended == ["abc"]
