@@ -47,6 +47,7 @@ WAIT_SECONDS = 0.5
 ANSWER_SECONDS = 10.0
 """For a cluster to take a connection."""
 AT_HOME = "127.0.0.1"
+LOADING = "loading"
 DRIVER = -1
 """In the place of a worker's number."""
 PASSED_ON = re.compile(r"DM_INSPECT_\w+|HF_\w+|OMP_\w+|MKL_\w+|KMP_\w+|XDG_\w+")
@@ -100,7 +101,7 @@ class Worker:
             loaded = yield from open_target(spec.target)
             for warning in loaded.warnings:
                 yield Warned(message=warning)
-            yield PassShared(name="loading", seconds={}, merging=time.perf_counter() - began)
+            yield PassShared(name=LOADING, seconds={}, merging=time.perf_counter() - began)
             told = ""
             program = table_together if spec.experiments == (TOKENS,) else run
             for event in program(spec, loaded, checkpoints=Shared(spec, loaded, call)):
@@ -239,7 +240,9 @@ class _Crew:
                     yield from self._passed_on(number, event, lead=number == min(said))
             for problem in ray.get(self._board.problems.remote()) if ready else ():
                 yield Warned(message=problem)
-        yield from self._shared.values()
+        for name, event in self._shared.items():
+            if event.seconds or name == LOADING:  # nothing was shared of what an earlier try has left
+                yield event
 
     def pieces(self, step: str) -> Iterator[Mapping[str, Tensor]]:
         """Tensors that were handed in, one piece after the other."""
