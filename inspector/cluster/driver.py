@@ -403,9 +403,20 @@ def _begin_here(cores: int, folder: str | None, quiet: dict[str, Any]) -> None:
             ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address=AT_HOME, _temp_dir=folder, **quiet)
             return
         except Exception as error:
+            _end_half(error)
             if last or type(error) is not Exception:  # which is what Ray raises then
                 raise
         ray.shutdown()
+
+
+def _end_half(error: Exception) -> None:
+    """End the processes that Ray had begun: only the object that raised this knows them."""
+    at = error.__traceback__
+    while at is not None:
+        kill = getattr(at.tb_frame.f_locals.get("self"), "kill_all_processes", None)
+        if kill is not None:
+            kill(check_alive=False, allow_graceful=False, wait=True)
+        at = at.tb_next
 
 
 def _require_an_answer(where: str) -> None:
