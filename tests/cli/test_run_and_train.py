@@ -199,15 +199,15 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     asked = []
 
     @contextmanager
-    def after_six() -> object:
+    def on_the_way() -> object:
         def should_stop() -> bool:
             asked.append(True)
-            return len(asked) == 6  # after the events of loading and a step or two of six
+            return len(asked) == 20  # after the events of loading, a dozen of the block, and a step or two of six
 
         yield should_stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("inspector.cli.train.interruptible", after_six)
+        patch.setattr("inspector.cli.train.interruptible", on_the_way)
         stopped = run(*training(world, tmp_path / "parts"))
     assert (stopped.code, stopped.out) == (6, "")
     assert stopped.err.endswith("error: Stopped at your request. The same command goes on where it stopped.\n")
