@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inspector import runner
-from inspector.cluster import driver
+from inspector.cluster import SHARDS, driver
 from inspector.disk.folders import JOBS, RESULTS
 from inspector.disk.sealed import jsonable
 from inspector.errors import Cancelled, DataError
@@ -116,7 +116,7 @@ def test_a_job_on_a_cluster_is_the_run_that_the_workers_are_given(
     ask = StartJob(request=1, experiments=["error-vector"], params=QUICK, ray="local:2")
     job = job_of(running.ask(1, ask))
     until_state(running, job.id, "done")
-    assert [(spec.ray, spec.shards) for spec in given] == [("local:2", driver.SHARDS)]
+    assert [(spec.ray, spec.shards) for spec in given] == [("local:2", SHARDS)]
     refused = running.ask(1, StartJob(request=2, experiments=["error-vector"], ray="nowhere"))
     assert isinstance(refused, Failed)
     assert (refused.exit_code, refused.message[:29]) == (2, "--ray nowhere is no cluster. ")
