@@ -1,4 +1,4 @@
-"""What is told of one token, of its error and of one latent, section by section.
+"""What is told of one SAE, of one token, of its error and of one latent, section by section.
 
 Structs that travel as msgpack and are printed by `--json`; docs/anatomy.md says what each number means. Numbers are
 unitless unless said. No torch, no numpy: what paints reads these.
@@ -18,6 +18,36 @@ class Neighbour(Part, frozen=True, kw_only=True):
 
     index: int
     cosine: float
+
+
+# ---- one SAE ----------------------------------------------------------------------------------------------------
+
+
+class SaeQuality(Part, frozen=True, kw_only=True):
+    """How well the affine map predicts one SAE's error so far, on held-out contexts. Unitless; None: not known yet."""
+
+    r2: float | None
+    """r2_pooled of sae_error on x."""
+    r2_low: float | None
+    r2_high: float | None
+    """95% bootstrap over held-out contexts."""
+    fvu: float | None
+    fvu_nonlinear: float | None
+    l0: float | None
+    ranges: dict[str, tuple[float, float]] = {}
+    """What colours run over, by id of the measure per SAE (total, linear, nonlinear, fvu): the low and the high
+    quantile of `levels` over ordinary held-out tokens. Empty: not known yet."""
+
+
+class SaeScores(Part, frozen=True, kw_only=True):
+    """Scores of one SAE, one value per token, packed as `protocol.Floats`; of the two parts of the error all NaN until
+    the first map.
+    """
+
+    l0: bytes
+    sae_error_norm: bytes
+    linear_error_norm: bytes
+    nonlinear_error_norm: bytes
 
 
 # ---- one token --------------------------------------------------------------------------------------------------

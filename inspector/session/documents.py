@@ -21,8 +21,9 @@ from torch import Tensor
 
 from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.errors import DataError
-from inspector.session.cards import Guess
-from inspector.session.protocol import Floats, Generated, Policy, SaeScores
+from inspector.session.cards import Guess, SaeScores
+from inspector.session.protocol import Floats, Generated, Policy
+from inspector.sources.tokenizer import HALF
 
 if TYPE_CHECKING:
     from inspector.engine.regression import LinearMap
@@ -38,6 +39,8 @@ RECONSTRUCTIONS_BYTES = 32 * 1024 * 1024
 """Per text; 15 SAEs on 256 tokens of 128 dimensions take 2 MB, 34 on 1024 of 3584 would take 500 and are made anew."""
 MESSAGE_SECONDS = 1 / 8
 """Between two messages of a generation, at least."""
+BYTES_PER_CHARACTER = 4
+"""At most, in UTF-8; a token is a byte at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +285,15 @@ def in_messages(
         waiting.append(step)
     if waiting:
         yield message(waiting, start, True)
+
+
+def n_whole(steps: Sequence[Step], spelled: Callable[[Sequence[int]], Sequence[str]]) -> int:
+    """How many steps to tell so that no character is cut: those at the end may be the beginning of one, but not more
+    than three. `spelled` gives the texts of tokens as they follow each other.
+    """
+    texts = spelled([token for step in steps for token in step.token_ids])
+    n_half = next((n for n, text in enumerate(reversed(texts)) if not text.endswith(HALF)), len(texts))
+    return max(len(steps) - n_half, 0) if n_half < BYTES_PER_CHARACTER else len(steps)
 
 
 def losses_of(steps: Sequence[Step]) -> Tensor:

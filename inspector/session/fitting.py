@@ -26,7 +26,8 @@ from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.engine.plan import Plan, with_everything
 from inspector.engine.resampling import percentile_estimate, resampling_counts
 from inspector.engine.scores import r2_scalar
-from inspector.session.protocol import GetPairs, MapImproved, Pairs, Policy, PolicySet, SaeQuality
+from inspector.session.cards import SaeQuality
+from inspector.session.protocol import GetPairs, MapImproved, Pairs, Policy, PolicySet
 from inspector.sources.activations import stream
 from inspector.statistics.first_pass import FirstPass, Reconstruction, SaeMaps
 from inspector.statistics.held_out import HookSums

@@ -15,7 +15,17 @@ from typing import Literal
 import msgspec
 
 from inspector.events import Cost, GateLine, JobInfo
-from inspector.session.cards import AnatomyCard, Guess, Latent, LatentCard, LatentExample, Neighbour, SimilarCard
+from inspector.session.cards import (
+    AnatomyCard,
+    Guess,
+    Latent,
+    LatentCard,
+    LatentExample,
+    Neighbour,
+    SaeQuality,
+    SaeScores,
+    SimilarCard,
+)
 from inspector.spec import SaeRef, TargetSpec
 
 PROTOCOL_VERSION = 5
@@ -240,22 +250,6 @@ class Ready(Message, frozen=True, kw_only=True):
     """Options of the command line that load the same: what a command shown in a view ends with."""
 
 
-class SaeQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the affine map predicts one SAE's error so far, on held-out contexts. Unitless; None: not known yet."""
-
-    r2: float | None
-    """r2_pooled of sae_error on x."""
-    r2_low: float | None
-    r2_high: float | None
-    """95% bootstrap over held-out contexts."""
-    fvu: float | None
-    fvu_nonlinear: float | None
-    l0: float | None
-    ranges: dict[str, tuple[float, float]] = {}
-    """What colours run over, by id of the measure per SAE (total, linear, nonlinear, fvu): the low and the high
-    quantile of `levels` over ordinary held-out tokens. Empty: not known yet."""
-
-
 class MapImproved(Message, frozen=True, kw_only=True):
     """The linear maps were refitted from more tokens; contexts asked for from now on use them."""
 
@@ -280,15 +274,6 @@ class PolicySet(Message, frozen=True, kw_only=True):
     """Tokens of all contexts that are special and would be counted or left out."""
     n_before: int
     """Tokens, not special, outside `--positions`."""
-
-
-class SaeScores(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores of one SAE, one value per token; of the two parts of the error all NaN until the first map."""
-
-    l0: Floats
-    sae_error_norm: Floats
-    linear_error_norm: Floats
-    nonlinear_error_norm: Floats
 
 
 class TokenScores(Message, frozen=True, kw_only=True):

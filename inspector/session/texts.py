@@ -42,8 +42,7 @@ from inspector.session.protocol import (
     SetPolicy,
     TokenDetail,
 )
-from inspector.sources.model import loss_of
-from inspector.sources.tokenizer import HALF
+from inspector.sources.forward import loss_of
 
 if TYPE_CHECKING:
     from inspector.sources.model import Step
@@ -59,8 +58,6 @@ FEW_TOKENS = 32
 """An SAE takes a single token as it is but fills up anything more to 256: so few are quicker one by one."""
 MOST_OWN = 256
 """Texts of the views' own whose tokens are remembered, a few kilobytes each."""
-BYTES_PER_CHARACTER = 4
-"""At most, in UTF-8; a token is a byte at least."""
 REPLACEMENTS = ("Sae", "Sae + linear", "Sae + nonlinear")
 
 
@@ -216,12 +213,8 @@ class Texts:
                 **documents.token_scores(document, self.loaded.saes, fit, singly=len(token_ids) <= FEW_TOKENS),
             )
 
-        def n_whole(waiting: list[Step]) -> int:
-            ids = [token for step in waiting for token in step.token_ids]
-            n_half = len(ids) - len(without_half(self.loaded.model.spelled(ids)))
-            return len(waiting) - n_half if n_half < len(waiting) else 0
-
-        return documents.in_messages(steps, message, n_whole)
+        spelled = self.loaded.model.spelled
+        return documents.in_messages(steps, message, lambda waiting: documents.n_whole(waiting, spelled))
 
     # ---- one token --------------------------------------------------------------------------------------------
 
@@ -407,12 +400,6 @@ class Texts:
 def _title(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:59] + "…"
-
-
-def without_half(texts: Sequence[str]) -> Sequence[str]:
-    """Without the tokens at the end that may be the beginning of a character; more than three of them are none."""
-    whole = next((n for n in range(len(texts), 0, -1) if not texts[n - 1].endswith(HALF)), 0)
-    return texts[:whole] if len(texts) - whole < BYTES_PER_CHARACTER else texts
 
 
 class TextIndex:

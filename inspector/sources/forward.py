@@ -67,6 +67,27 @@ class Outputs:
         return torch.cat([logits for _, logits in self.parts()])
 
 
+@torch.inference_mode()
+def loss_of(outputs: Outputs, tokens: Tensor) -> Tensor:
+    """Nats to predict the next token: -log softmax(logits)[next], in float32, on the model's device.
+
+    Never holds the logits of more than `ROWS` positions.
+
+    Args:
+        outputs: what was predicted.
+        tokens: [t] int64, those it was predicted for.
+
+    Returns:
+        [t] float32; NaN at the last position, whose next token is not known.
+    """
+    made = []
+    for part, logits in outputs.parts():
+        following = tokens[part.start + 1 : part.stop + 1, None].to(logits.device, non_blocking=True)
+        known = logits[: len(following)]
+        made.append(known.logsumexp(dim=-1) - known.gather(-1, following)[:, 0])
+    return torch.cat([*made, made[0].new_full((1,), float("nan"))])
+
+
 class Way(Protocol):
     """One way to run the model."""
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from inspector.errors import DataError, TargetError, UsageError
 from inspector.sources import hooks
-from inspector.sources.forward import N_TOKENS, Bridged, Native, Outputs, Way, agree
+from inspector.sources.forward import N_TOKENS, Bridged, Native, Outputs, Way, agree, loss_of
 from inspector.sources.model_files import FilesState, ModelFiles, require_same
 from inspector.sources.precision import raised
 from inspector.sources.tokenizer import Tokenizer
@@ -418,27 +418,6 @@ class LanguageModel:
             f"Token {self.token_text(token_id)!r} (id {token_id}) at {where} has no row in the model's embedding, "
             f"which has {self.vocab_size:,}. Leave it out of the text."
         )
-
-
-@torch.inference_mode()
-def loss_of(outputs: Outputs, tokens: Tensor) -> Tensor:
-    """Nats to predict the next token: -log softmax(logits)[next], in float32, on the model's device.
-
-    Never holds the logits of more than `forward.ROWS` positions.
-
-    Args:
-        outputs: what was predicted.
-        tokens: [t] int64, those it was predicted for.
-
-    Returns:
-        [t] float32; NaN at the last position, whose next token is not known.
-    """
-    made = []
-    for part, logits in outputs.parts():
-        following = tokens[part.start + 1 : part.stop + 1, None].to(logits.device, non_blocking=True)
-        known = logits[: len(following)]
-        made.append(known.logsumexp(dim=-1) - known.gather(-1, following)[:, 0])
-    return torch.cat([*made, made[0].new_full((1,), float("nan"))])
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> int:

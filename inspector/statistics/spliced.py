@@ -20,8 +20,7 @@ from inspector.engine.plan import random_part
 from inspector.errors import DataError
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.sources.forward import Outputs
-from inspector.sources.model import loss_of
+from inspector.sources.forward import Outputs, loss_of
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import drawn_together, nearest_l0
 from inspector.statistics.passes import contexts_with, walk

@@ -23,7 +23,7 @@ from inspector.engine.plan import Plan
 from inspector.engine.resampling import resampling_counts
 from inspector.events import Event
 from inspector.sources.activations import ActivationBatch
-from inspector.sources.model import loss_of
+from inspector.sources.forward import loss_of
 from inspector.sources.sae import LoadedSae
 from inspector.statistics.grouping import groups_of, named
 from inspector.statistics.measured import student

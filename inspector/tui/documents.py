@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from inspector.drawing.tokens import Measure, TokenMode
-    from inspector.session.protocol import Policy, SaeScores
+    from inspector.session.cards import SaeScores
+    from inspector.session.protocol import Policy
     from inspector.spec import SaeRef
 
 WORST_PER_CONTEXT = 10

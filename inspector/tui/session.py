@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from inspector.errors import ExitCode
 from inspector.events import GateLine, JobInfo
+from inspector.session.cards import SaeQuality
 from inspector.session.frames import is_last
 from inspector.session.protocol import (
     Cancel,
@@ -28,7 +29,6 @@ from inspector.session.protocol import (
     Policy,
     PolicySet,
     Ready,
-    SaeQuality,
     SessionMessage,
     TokenDetail,
     ViewMessage,

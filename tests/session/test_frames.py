@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.session import frames
+from inspector.session.cards import SaeScores
 from inspector.session.frames import MAX_FRAME, pack, unpack
-from inspector.session.protocol import Failed, Find, GetContext, Hello, SaeScores
+from inspector.session.protocol import Failed, Find, GetContext, Hello
 
 
 async def read(data: bytes, limit: int = MAX_FRAME) -> bytes | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from inspector.errors import DataError, InspectorError, UsageError
 from inspector.session import documents, texts
-from inspector.session.cards import Guess
+from inspector.session.cards import Guess, SaeScores
 from inspector.session.fitting import ErrorNorms, background_fit
 from inspector.session.protocol import (
     AnalysePrompt,
@@ -28,7 +28,6 @@ from inspector.session.protocol import (
     GetDetail,
     GetPairs,
     Hit,
-    SaeScores,
 )
 from inspector.session.texts import TextIndex, Texts
 

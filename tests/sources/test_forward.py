@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inspector.sources import forward, hooks, memory_sums
-from inspector.sources.forward import Bridged, Edge, Native, agree
-from inspector.sources.model import LanguageModel, loss_of
+from inspector.sources.forward import Bridged, Edge, Native, agree, loss_of
+from inspector.sources.model import LanguageModel
 
 RESID, MLP, ATTN = "blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"
 Z, PRE, NORM = "blocks.1.attn.hook_z", "blocks.1.hook_resid_pre", "blocks.1.ln2.hook_out"

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from inspector.errors import DataError, UsageError
-from inspector.sources.model import LanguageModel, Step, loss_of
+from inspector.sources.forward import loss_of
+from inspector.sources.model import LanguageModel, Step
 
 RESID, Z = "blocks.1.hook_resid_post", "blocks.1.attn.hook_z"
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from inspector.errors import DataError, TargetError, UsageError
-from inspector.sources.forward import Outputs
-from inspector.sources.model import LanguageModel, loss_of
+from inspector.sources.forward import Outputs, loss_of
+from inspector.sources.model import LanguageModel
 
 RESID, MLP, ATTN = "blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"
 Z = "blocks.1.attn.hook_z"

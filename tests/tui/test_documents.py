@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from inspector.drawing.tokens import FVU, LOSS, MODES, NONLINEAR, SHARE, TOTAL
+from inspector.session.cards import SaeScores
 from inspector.session.frames import pack
-from inspector.session.protocol import ContextScores, Generated, SaeScores
+from inspector.session.protocol import ContextScores, Generated
 from inspector.tui.documents import MAX_DOCUMENTS, ScoredText, Texts, main_measure, table
 from inspector.tui.saved_state import write_export
 from tests.drawing.documents import mode_named

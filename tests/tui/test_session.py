@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inspector.events import GateLine, JobInfo
+from inspector.session.cards import SaeQuality
 from inspector.session.protocol import (
     Failed,
     GetJobs,
@@ -12,7 +13,6 @@ from inspector.session.protocol import (
     JobTold,
     LoadProgress,
     MapImproved,
-    SaeQuality,
     SessionMessage,
     ViewMessage,
     Welcome,
