@@ -49,6 +49,7 @@ LONGEST = (
     "test_runner.py", "experiments/test_own.py", "interp/test_command.py", "test_command_line_contract.py",
     "cli/test_run_and_train.py", "tui/screens/test_stream.py", "test_published_suites.py", "session/test_jobs.py",
     "experiments/test_seeds.py", "sources/test_registry.py", "session/test_latents.py", "test_pretended_device.py",
+    "tui/test_matrix.py",
 )  # fmt: skip
 """The files that take longest come first, so that no worker is left with one at the end."""
 

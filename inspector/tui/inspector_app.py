@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
     from textual.driver import Driver
+    from textual.events import DescendantFocus
 
     from inspector.events import GateLine
     from inspector.spec import TargetSpec
@@ -231,6 +232,11 @@ class InspectorApp(App[int]):
         self.remember_view()
         super().exit(result, return_code, message)
 
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """No cursor blinks, of Textual's palette neither: that is 2.6 kB a second over a line that may be slow."""
+        if hasattr(event.widget, "cursor_blink"):
+            event.widget.cursor_blink = False
+
     def on_resize(self) -> None:
         """A window that shrank and grew again has lost what was cut off, though its size is the same as before."""
         self._diff.forget()
@@ -273,32 +279,26 @@ class InspectorApp(App[int]):
             ids: results to go to.
         """
         module = await asyncio.to_thread(importlib.import_module, f"inspector.tui.screens.{name}")
-        home = self.home
+        made, shown, home = getattr(module, f"{name.title()}Screen"), self.screen, self.home
         if home is None:
             return
         match name:
-            case "experiments" if isinstance(self.screen, module.ExperimentsScreen):
-                self.screen.go_to(ids)
-            case "results" if isinstance(self.screen, module.ResultsScreen):
-                self.screen.go_to(ids)
+            case "experiments" | "results" if isinstance(shown, made):
+                shown.go_to(ids)
             case "results":
-                await self.push_screen(module.ResultsScreen(ids))
+                await self.push_screen(made(ids))
             case "suites":
-                await self.push_screen(module.SuitesScreen(self.target, home.session.ready))
+                await self.push_screen(made(self.target, home.session.ready))
             case "worst":
                 choice = home.state.choice
-                await self.push_screen(module.WorstScreen(home, choice.sae.sae_id if choice is not None else ""))
-            case "notes" if not isinstance(self.screen, module.NotesScreen):
-                await self.push_screen(module.NotesScreen(home))
-            case "experiments" | "jobs":
-                made = module.ExperimentsScreen if name == "experiments" else module.JobsScreen
-                shown = type(self.screen).__name__
-                if shown != made.__name__:
-                    swaps = shown in ("ExperimentsScreen", "JobsScreen")
-                    screen = made(home)
-                    await (self.switch_screen if swaps else self.push_screen)(screen)
-                    if ids:
-                        screen.go_to(ids)
+                await self.push_screen(made(home, choice.sae.sae_id if choice is not None else ""))
+            case "notes" if not isinstance(shown, made):
+                await self.push_screen(made(home))
+            case "experiments" | "jobs" if not isinstance(shown, made):
+                screen, swaps = made(home), type(shown).__name__ in ("ExperimentsScreen", "JobsScreen")
+                await (self.switch_screen if swaps else self.push_screen)(screen)
+                if ids:
+                    screen.go_to(ids)
 
     async def on_go_to(self, message: GoTo) -> None:
         """Show a token in the Stream."""

@@ -11,7 +11,12 @@ import asyncio
 import selectors
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
+
+from textual.notifications import Notification
 
 
 class _Selector(selectors.DefaultSelector):
@@ -71,3 +76,18 @@ def now() -> float:
         return asyncio.get_running_loop().time()
     except RuntimeError:
         return time.monotonic()
+
+
+@contextmanager
+def time_of_the_loop() -> Iterator[None]:
+    """What Textual's timers and notices go by meanwhile."""
+
+    def raised(*arguments: Any, **options: Any) -> Notification:
+        return Notification(*arguments, raised_at=now(), **options)
+
+    with (
+        mock.patch("textual._time.get_time", now),
+        mock.patch("textual.notifications.time", now),
+        mock.patch("textual.app.Notification", raised),
+    ):
+        yield

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from textual.notifications import Notification
 
-from tests.tui.clock import Unhurried, now
+from tests.tui.clock import Unhurried, time_of_the_loop
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -17,12 +15,6 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 
 @pytest.fixture(autouse=True)
-def time_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Textual's timers and notices go by."""
-
-    def raised(*arguments: Any, **options: Any) -> Notification:
-        return Notification(*arguments, raised_at=now(), **options)
-
-    monkeypatch.setattr("textual._time.get_time", now)
-    monkeypatch.setattr("textual.notifications.time", now)
-    monkeypatch.setattr("textual.app.Notification", raised)
+def nobody_waits() -> Iterator[None]:
+    with time_of_the_loop():
+        yield

@@ -142,6 +142,11 @@ async def test_nothing_is_sent_while_nothing_happens() -> None:
         sent = recorder.recorded()
         await app.pilot.pause(1.0)
         assert sent == []
+        for opens in ("colon", "S", "slash", "p", "asterisk"):  # what is typed into has a cursor that stands still
+            await app.press(opens)
+            n = len(sent)
+            assert n and (await app.pilot.pause(3.0), sent[n:]) == (None, []), opens
+            await app.press("escape")
 
 
 def test_an_unexpected_error_is_one_line_and_a_log(state_home: Path) -> None:

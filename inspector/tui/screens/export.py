@@ -149,9 +149,7 @@ class ExportScreen(ModalScreen[None]):
             yield Static(f"Export {what}", markup=False, classes="export--title")
             yield RowList(id="export-formats")
             yield Static("into the folder", markup=False)
-            folder = Input(_last.get("folder", str(Path.cwd())), compact=True, id="export-folder")
-            folder.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
-            yield folder
+            yield Input(_last.get("folder", str(Path.cwd())), compact=True, id="export-folder")
             yield Static("", markup=False, id="export-command")
             yield Static("↑↓ format · Tab folder · Enter writes · y copies the command · Esc closes", markup=False,
                          id="export-keys")  # fmt: skip

@@ -298,11 +298,9 @@ class NoteEntry(ModalScreen[str]):
         bare: Line = [*enter, ("; nothing typed is a bookmark", "muted")]
         escape = part(2, [("Esc", "key"), (" leaves it", "muted")])
         keys.draw(lambda width, _: [joined(fit([part(1, bare, enter), escape], width, "   "), "   ")])
-        field = Input(compact=True, placeholder="what is worth remembering", select_on_focus=False)
-        field.cursor_blink = False
         with Vertical():
             yield about
-            yield field
+            yield Input(compact=True, placeholder="what is worth remembering", select_on_focus=False)
             yield keys
 
     def on_mount(self) -> None:

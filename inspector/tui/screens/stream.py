@@ -220,7 +220,7 @@ class StreamScreen(ActionScreen):
             return
         self._latest[purpose] = question, now
         self._stop(purpose)
-        if now - since < delay:
+        if now - since < delay and question != before:  # the same one has waited
             self._after(purpose, delay, self.settle)
         else:
             self.state.requests.add_question(purpose, question)

@@ -50,7 +50,6 @@ class PromptArea(TextArea):
             history: earlier texts, the newest last.
         """
         super().__init__(soft_wrap=True, tab_behavior="indent", compact=True)
-        self.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
         self._history = [*history, ""]
         self._at = len(history)
         self._hidden: list[str] = []

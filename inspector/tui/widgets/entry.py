@@ -67,9 +67,7 @@ class CommandBar(Horizontal):
     def compose(self) -> ComposeResult:
         """A label and the input."""
         yield Static("", markup=False, classes="bar--name")
-        field = Input(compact=True, select_on_focus=True)
-        field.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
-        yield field
+        yield Input(compact=True, select_on_focus=True)
         yield Static("", markup=False, classes="bar--keys")
 
     def open(self, purpose: Purpose) -> None:
@@ -127,7 +125,6 @@ class FilterLine(Input):
 
     def __init__(self) -> None:
         super().__init__(compact=True, placeholder="words to look for · Enter keeps them · Esc shows all")
-        self.cursor_blink = False  # A blink is 2.6 kB each second over a line that may be slow.
 
     def open(self) -> None:
         """Show it."""
