@@ -31,6 +31,7 @@ from inspector.formats import Folds
 from inspector.options import width_label
 from inspector.runner import run
 from inspector.sources.contexts import Contexts
+from inspector.sources.forward import Native
 from inspector.sources.memory_plan import MemoryPlan, plan_memory
 from inspector.sources.memory_sums import Sizes
 from inspector.sources.model import LanguageModel
@@ -249,11 +250,12 @@ def _model(shape: Shape, device: torch.device, folder: Path) -> LanguageModel:
     finally:
         torch.set_default_dtype(before)
     tokenizer = load_tokenizer(folder)
+    native = Native(hf_model)  # as `loading.load_model` has it: before the bridge puts its own modules in
     bridge: Any = TransformerBridge  # untyped
     bridge = bridge.boot_transformers(
         str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=torch.bfloat16
     ).eval()
-    return LanguageModel(bridge, Tokenizer(tokenizer), find_model(str(folder), None))
+    return LanguageModel(bridge, Tokenizer(tokenizer), find_model(str(folder), None), native=native)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu import L0, SHAPES, as_markdown, measure
 from inspector.sources.memory_plan import plan_memory
+from inspector.spec import hook_name_of
 
 if TYPE_CHECKING:
     from inspector.sources.target import Loaded
@@ -33,6 +34,7 @@ def budget_of(whole: Loaded, *, sliced: bool) -> int:
 @pytest.mark.parametrize("sliced", [0, 1])
 def test_it_measures_a_sweep_of_random_weights_whole_and_in_slices(tmp_path: Path, sliced: int) -> None:
     model = gpu._model(SMALL, CPU, tmp_path)
+    assert model._way([hook_name_of("resid", SMALL.layer)]) is model._native
     budget = budget_of(gpu.made(SMALL, 60, model, 10**12), sliced=bool(sliced))
     found = measure(SMALL, 60, CPU, model, budget)
     assert found["sliced"] == sliced
