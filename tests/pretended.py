@@ -368,6 +368,19 @@ def _grad(plain: Any) -> Any:
     return grad
 
 
+def _applying(plain: Any) -> Any:
+    """A function with a gradient of its own, which counts among the values alone: what it computes is not looked at."""
+
+    def apply(cls: Any, *args: Any, **more: Any) -> Any:
+        device = next((each.device for each in _tensors(*args) if isinstance(each, Tensor)), None)
+        if device is None:
+            return plain(cls, *args, **more)
+        found = plain(cls, *(_mapped(each, _bare) for each in args), **more)
+        return _mapped(found, lambda each: Tensor(each, device) if isinstance(each, torch.Tensor) else each)
+
+    return classmethod(apply)
+
+
 def _saving(plain: Any) -> Any:
     """It copies a tensor of a device to the CPU on its own."""
     return lambda tensors, *given, **more: plain({name: _bare(each) for name, each in tensors.items()}, *given, **more)
@@ -441,6 +454,7 @@ def pretended(n_devices: int = 2, free: int = 80 * 10**9) -> Iterator[Gpu]:
             patch.object(torch, "matmul", _product(torch.matmul)),
             patch.object(torch, "tensor", _tensor(torch.tensor)),
             patch.object(torch.autograd, "grad", _grad(torch.autograd.grad)),
+            patch.object(torch.autograd.Function, "apply", _applying(torch.autograd.Function.apply.__func__)),
             patch.object(safetensors.torch, "safe_open", _SafeOpen),
             patch.object(pretrained_sae_loaders, "safe_open", _SafeOpen),
             patch.object(safetensors.torch, "_flatten_as_ptr", _saving(safetensors.torch._flatten_as_ptr)),

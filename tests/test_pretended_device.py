@@ -1,7 +1,6 @@
 """The whole program on a pretended CUDA device: no mix of devices, the CPU's numbers, few waits, and what memory does.
 
-What a GPU would do is not tested: that is `benchmarks/gpu.py`, on a machine that has one. Nor is `train`, but for
-what `run all` trains on the parts of an error.
+What a GPU would do is not tested: that is `benchmarks/gpu.py`, on a machine that has one.
 """
 
 from __future__ import annotations
@@ -19,12 +18,23 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils._device import _device_constructors
 
 from inspector.errors import ResourceError, is_out_of_memory
 from inspector.experiments import choose
 from inspector.runner import run as run_experiments
-from inspector.session.protocol import ContextScores, Generate, Generated, GetContext, MapImproved
+from inspector.session.protocol import (
+    ContextScores,
+    Failed,
+    Generate,
+    Generated,
+    GetContext,
+    GetDetail,
+    MapImproved,
+    TokenDetail,
+)
+from inspector.session.texts import Texts
 from inspector.sources.sae_loading import load_sae
 from inspector.sources.slices import Slices
 from inspector.sources.target import Loaded, open_target
@@ -109,6 +119,13 @@ def results(loaded: Loaded, *experiments: str, **more: Any) -> list[dict[str, An
     return finished(run_experiments(RunSpec(target=loaded.target, experiments=experiments, **more), loaded))
 
 
+def in_slices(loaded: Loaded, *, hold: bool) -> Loaded:
+    """The same target with SAEs that come twenty latents of 16 numbers at a time."""
+    slices = Slices(loaded.model.device, 4 * 16 * 20)
+    saes = tuple(load_sae(sae.ref, loaded.model.device, 16, slices=slices, hold=hold) for sae in loaded.saes)
+    return replace(loaded, saes=saes)
+
+
 def test_the_device_refuses_what_cuda_refuses(world: World) -> None:
     there, here = torch.ones(3, device=CUDA), torch.ones(3)
     mixes = {
@@ -162,6 +179,27 @@ def test_gradients_are_those_of_the_cpu(world: World) -> None:
     assert torch.equal(*found)
 
 
+def test_gradients_of_a_functions_own_are_those_of_the_cpu(world: World) -> None:
+    """As of JumpReLU's thresholds, which no operator inside has."""
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return (x > 0).to(x.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+            return 2 * grads[0]
+
+    found = []
+    for device in ("cpu", CUDA):
+        weight = torch.nn.Parameter(torch.arange(-2.0, 3.0).to(device))
+        (Doubled.apply(weight) * torch.arange(5.0, device=device)).sum().backward()
+        assert weight.grad is not None
+        found.append(weight.grad.cpu())
+    assert torch.equal(*found) and torch.equal(found[0], 2 * torch.arange(5.0))
+
+
 @pytest.mark.parametrize("names", [SHARED, OWN])
 def test_results_are_those_of_the_cpu(world: World, names: tuple[str, ...]) -> None:
     params = {"contexts": "2"} if names == OWN else {}
@@ -170,10 +208,7 @@ def test_results_are_those_of_the_cpu(world: World, names: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("held", [True, False])
 def test_saes_in_slices_give_the_same(world: World, held: bool) -> None:
-    loaded = world.on_gpu
-    slices = Slices(loaded.model.device, 4 * 16 * 20)  # twenty latents of 16 numbers
-    saes = tuple(load_sae(sae.ref, loaded.model.device, 16, slices=slices, hold=held) for sae in loaded.saes)
-    found, expected = (results(each, *SHARED) for each in (replace(loaded, saes=saes), world.on_cpu))
+    found, expected = (results(each, *SHARED) for each in (in_slices(world.on_gpu, hold=held), world.on_cpu))
     assert_same(found, expected, rel=1e-5)  # float32 sums in another order
 
 
@@ -240,6 +275,61 @@ def test_a_session_pages_and_generates_as_on_the_cpu(world: World, monkeypatch: 
             ours, wanted = (np.frombuffer(each.nonlinear_error_norm, "<f4") for each in (mine, theirs))
             np.testing.assert_allclose(ours, wanted, rtol=1e-5)  # float32 predictions
     assert [token for each in told for token in each.tokens] == [token for each in expected for token in each.tokens]
+
+
+def test_widths_are_switched_while_they_come_in_slices(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width that is looked at comes first, whichever was asked for before, with the CPU's numbers and latents."""
+    there = in_slices(world.on_gpu, hold=True)
+    monkeypatch.setattr("inspector.session.service.Service._load", lambda _: (there, []))
+    session = Running(there.target)
+    view, texts = session.attach(), Texts(world.on_cpu)
+    narrow, wide = (there.saes[row].ref.sae_id for row in (0, -1))
+    for request, sae_id in enumerate((wide, narrow, wide), start=1):
+        session.views.ask(view, GetContext(request=request, context=request, first=sae_id))
+    session.start()
+    session.until(view, lambda told: isinstance(told, ContextScores) and told.request == 3 and not told.waiting)
+    details = [
+        session.ask(view, GetDetail(request=number, source="context", context=3, position=17, sae_id=sae_id))
+        for number, sae_id in enumerate((wide, narrow), start=4)
+    ]
+    cancelled = {told.request for told in session.told[0] if isinstance(told, Failed)}
+    pages = [told for told in session.told[0] if isinstance(told, ContextScores) and told.request == 3]
+    session.end()
+    assert cancelled == {1, 2}
+    assert [page.waiting[:1] for page in pages[:1]] == [[wide]] and len(pages) == 1 + len(there.saes)
+    expected = texts.context(1, GetContext(context=3))
+    for found, wanted in zip(pages[-1].saes, expected.saes, strict=True):
+        assert found.l0 == wanted.l0
+        ours, theirs = (np.frombuffer(each.sae_error_norm, "<f4") for each in (found, wanted))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)  # float32 sums in another order
+    for detail, sae_id in zip(details, (wide, narrow), strict=True):
+        asked = GetDetail(source="context", context=3, position=17, sae_id=sae_id)
+        assert isinstance(detail, TokenDetail)
+        assert_same(*(msgspec.to_builtins(each.latents) for each in (detail, texts.detail(1, asked))), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
+def test_training_gives_the_cpus_saes(
+    world: World,
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    architecture: str,
+) -> None:
+    own = ("--layer", "1", "--widths", "32", "--l0", "4", "--tokens", "4000", "--context-length", "32", "--json")
+    target = world.on_cpu.target
+    rows, weights = [], []
+    for device in (CUDA, "cpu"):
+        source = ("--model", str(target.model), "--text", str(target.text), "--device", device, "--quiet")
+        out = tmp_path / device
+        trained = run("train", *source, *own, "--architecture", architecture, "--out", str(out))
+        assert trained.code == 0, trained.err
+        rows.append(json.loads(trained.out)["saes"])
+        (file,) = out.rglob("sae_weights.safetensors")
+        weights.append(load_file(file))
+    assert_same(*rows)
+    for name, wanted in weights[1].items():
+        torch.testing.assert_close(weights[0][name], wanted)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -328,7 +418,6 @@ def cards(loaded: Loaded) -> list[dict[str, Any]]:
     from inspector.session.latents import Latents
     from inspector.session.protocol import GetAnatomy, GetLatent, GetSimilar
     from inspector.session.similar import Similar
-    from inspector.session.texts import Texts
     from inspector.statistics.token_table import fitted_maps
 
     texts = Texts(loaded)
