@@ -23,6 +23,7 @@ from inspector.engine.decomposition import decompose, sae_error, squared_norm
 from inspector.errors import DataError
 from inspector.session.cards import Guess, SaeScores
 from inspector.session.protocol import Floats, Generated, Policy
+from inspector.sources.sliced import SlicedSae
 from inspector.sources.tokenizer import HALF
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from inspector.sources.forward import Outputs
     from inspector.sources.model import Step
     from inspector.sources.sae import LoadedSae
+    from inspector.sources.sliced import Codes
 
 N_GUESSES = 5
 KEPT_BYTES = 512 * 1024 * 1024
@@ -84,6 +86,8 @@ class Reconstructed:
     sae_error_norm: Floats
     x_hat: Tensor | None
     """[t, d] on the device of x; None where that would take too much."""
+    codes: Codes | None = None
+    """Active latents, of an SAE in slices: to find those of one token again it would bring its whole encoder."""
 
 
 @dataclass(kw_only=True)
@@ -116,7 +120,8 @@ class Document:
     def n_bytes(self) -> int:
         """What it holds of the device's memory."""
         kept = sum(made.x_hat.nbytes for made in self.reconstructed.values() if made.x_hat is not None)
-        return self.x.nbytes + kept
+        codes = sum(made.codes.n_bytes for made in self.reconstructed.values() if made.codes is not None)
+        return self.x.nbytes + kept + codes
 
 
 def reconstruct(
@@ -131,11 +136,15 @@ def reconstruct(
         singly: token by token, if that does not bring the SAE for each.
     """
     sae_id = sae.ref.sae_id
-    singly = singly and not sae.comes_in_slices
     known = document.reconstructed.get(sae_id)
     if known is not None and known.x_hat is not None:
         return known, known.x_hat
-    made = [sae.reconstruct(rows) for rows in (torch.split(document.x, 1) if singly else (document.x,))]
+    codes = None
+    if isinstance(sae, SlicedSae):
+        whole, codes = sae.reconstruct_with_codes(document.x)
+        made = [whole]
+    else:
+        made = [sae.reconstruct(rows) for rows in (torch.split(document.x, 1) if singly else (document.x,))]
     x_hat = made[0].x_hat if len(made) == 1 else torch.cat([one.x_hat for one in made])
     if known is None:
         known = document.reconstructed[sae_id] = Reconstructed(
@@ -143,8 +152,17 @@ def reconstruct(
             sae_error_norm=packed(squared_norm(sae_error(document.x, x_hat)).sqrt()),
             # One in slices is not brought again for each better map; `KeptDocuments` bounds it all.
             x_hat=x_hat if sae.comes_in_slices or document.x.nbytes * n_saes <= RECONSTRUCTIONS_BYTES else None,
+            codes=codes,
         )
     return known, x_hat
+
+
+def active_latents(document: Document, sae: LoadedSae, position: int) -> list[tuple[int, float]]:
+    """As `LoadedSae.active_latents` at one token, from what was found with the text's x_hat where that is kept."""
+    known = document.reconstructed.get(sae.ref.sae_id)
+    if known is None or known.codes is None:
+        return sae.active_latents(document.x[position])
+    return known.codes.rows(position, position + 1).strongest_first()
 
 
 def has(document: Document, sae: LoadedSae) -> bool:

@@ -222,8 +222,8 @@ class Texts:
         """Latents and guesses at one token."""
         document, sae, fit = self.at(view, asked)
         with self._told(view, sae):
-            latents = sae.active_latents(document.x[asked.position])
-            replaced = self._with_sae(document, sae, fit)
+            replaced = self._with_sae(document, sae, fit)  # first: of one in slices it finds all tokens' latents
+            latents = documents.active_latents(document, sae, asked.position)
         text_of = self.loaded.model.token_text
         guesses = {"model": document.guesses.at(asked.position, text_of)}
         guesses |= {name: made.at(asked.position, text_of) for name, made in replaced.items()}

@@ -49,6 +49,16 @@ class Codes:
             values=self.values[begin:end],
         )
 
+    def strongest_first(self) -> list[tuple[int, float]]:
+        """Of a single token: the positive ones, with their values."""
+        found = zip(self.latents.tolist(), self.values.tolist(), strict=True)
+        return sorted(((i, value) for i, value in found if value > 0), key=lambda each: -each[1])
+
+    @property
+    def n_bytes(self) -> int:
+        """What it holds of the device's memory."""
+        return self.tokens.nbytes + self.latents.nbytes + self.values.nbytes
+
     def dense(self, d_sae: int) -> Tensor:
         """[n, d_sae]."""
         latents = self.values.new_zeros(self.n, d_sae)
@@ -110,23 +120,27 @@ class SlicedSae(LoadedSae):
 
     # ---- what an SAE is asked ---------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """See `LoadedSae.reconstruct`."""
+        return self.reconstruct_with_codes(x)[0]
+
+    @torch.inference_mode()
+    def reconstruct_with_codes(self, x: Tensor) -> tuple[Reconstruction, Codes | None]:
+        """As `reconstruct`, and the active latents; None: of so many tokens they were never there at once."""
+        codes: Codes | None = None
         x_hat = torch.empty(x.shape, dtype=torch.float32, device=self._device)
         l0 = torch.empty(x.shape[0], dtype=torch.int32, device=self._device)
         for rows, codes in self._groups(x):
             l0[rows] = torch.bincount(codes.tokens, weights=(codes.values > 0), minlength=codes.n).to(torch.int32)
             self._sae.process_sae_in(x[rows].to(self._device, torch.float32))  # keeps the scales of these rows
             x_hat[rows] = self._finished(self._summed(codes))
-        return Reconstruction(x_hat=x_hat, l0=l0)
+        return Reconstruction(x_hat=x_hat, l0=l0), codes if codes is not None and codes.n == len(x) else None
 
     @torch.inference_mode()
     def active_latents(self, x: Tensor) -> list[tuple[int, float]]:
         """See `LoadedSae.active_latents`."""
         ((_, codes),) = self._groups(x.reshape(1, -1))
-        found = zip(codes.latents.tolist(), codes.values.tolist(), strict=True)
-        return sorted(((i, value) for i, value in found if value > 0), key=lambda each: -each[1])
+        return codes.strongest_first()
 
     @torch.inference_mode()
     def chunks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -214,6 +214,27 @@ def test_the_width_that_is_looked_at_comes_first_and_what_it_waits_for_is_told(b
         np.testing.assert_allclose(unpack(one.sae_error_norm), unpack(another.sae_error_norm), rtol=1e-4)
 
 
+def test_a_step_to_another_token_brings_no_encoder_again(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latents were found with x_hat; another token's are looked up, and are those of the whole SAE."""
+    texts, whole = Texts(both.small), Texts(both.whole)
+    sliced = [sae.ref.sae_id for sae in both.small.saes if sae.comes_in_slices]
+    asked = [
+        GetDetail(source="context", context=3, position=position, sae_id=sae_id)
+        for sae_id in sliced
+        for position in (5, 31, 17)
+    ]
+    for sae_id in sliced:
+        texts.detail(1, GetDetail(source="context", context=3, position=4, sae_id=sae_id))
+    monkeypatch.setattr(Slices, "arriving", lambda *_: pytest.fail("an encoder was brought"))
+    for one in asked:
+        found, wanted = texts.detail(1, one), whole.detail(1, one)
+        assert [latent.index for latent in found.latents] == [latent.index for latent in wanted.latents]
+        assert [latent.activation for latent in found.latents] == pytest.approx(
+            [latent.activation for latent in wanted.latents], rel=1e-4
+        )
+        assert found.n_active == wanted.n_active > 0
+
+
 def test_a_pass_brings_each_slice_once_per_batch_as_the_plan_counts(
     seven: TargetSpec, both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
