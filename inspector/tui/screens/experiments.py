@@ -163,7 +163,7 @@ class ExperimentsScreen(SessionScreen):
         self._asked = self._estimates is None
         self._n_done = sum(job.state == "done" for job in self.session.jobs)
         self.show_all()
-        answer = await self.link.call(GetCosts(experiments=[each.id for each in self.known]))
+        answer = await self.tell(GetCosts(experiments=[each.id for each in self.known]))
         self._asked = False
         if isinstance(answer, Costs):
             self._estimates = answer

@@ -133,8 +133,12 @@ class ExportScreen(ModalScreen[None]):
         & Input:focus { border: none; background-tint: $foreground 0%; }
         & #export-command { margin: 1 0 0 0; color: $foreground-muted; }
         & #export-keys { margin: 1 0 0 0; color: $foreground-muted; }
+        &.-low > Vertical { padding: 0 2; }
+        &.-low RowList, &.-low #export-command, &.-low #export-keys { margin: 0; }
     }
     """
+
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-high")]  # noqa: RUF012 - Textual declares it so
 
     def __init__(self, records: Sequence[Record]) -> None:
         super().__init__()

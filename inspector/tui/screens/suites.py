@@ -222,6 +222,7 @@ class SuitesScreen(SideScreen):
         reading: Line = [("  reading …", "muted")]
         self.rows.show(len(hooks), row, cursor=cursor, head=lambda _: [("      layer, site, SAEs", "muted")],
                        empty=[[], reading] if self.suites is None and not self.problem else [])  # fmt: skip
+        self.query_one("#suites-panes").display = not self.problem
         self.show_grid()
 
     def show_grid(self) -> None:

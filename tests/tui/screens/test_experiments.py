@@ -265,11 +265,12 @@ async def test_what_cannot_run_here_says_why_and_is_not_among_all() -> None:
         assert screen.marks == []
 
 
-async def test_a_session_that_cannot_estimate_costs_nothing_but_the_costs() -> None:
+async def test_a_session_that_cannot_estimate_says_why_and_costs_nothing_but_the_costs() -> None:
     failure = Failed(exit_code=2, message="A session does not answer GetCosts.")
-    async with driven(session(failures={GetCosts: failure})) as app:
+    async with driven(session(failures={GetCosts: failure}), notifications=True) as app:
         await opened(app)
         lines = app.screen_text()
+        assert any("does not answer GetCosts" in line for line in lines)
         assert lines[2].startswith("▸   Sec. 4.1   Norm prediction                                -")
         await app.press("s")
         await app.until(lambda: started(app))
