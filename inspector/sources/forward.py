@@ -1,10 +1,10 @@
 """Two ways to run a model: through TransformerBridge, and as transformers itself does.
 
 The bridge knows every hook. It computes attention itself, keeps each pattern and calls something at every point, which
-takes one and a half times as long as the model's own forward pass to the same layer. Most hooks are what one of the
-model's modules gets or gives, so there the module is asked, in a copy of the tree of modules that shares all weights,
-with torch's fused attention. What a hook means stays the bridge's: `agree` compares both before the quicker way is used
-for a hook, what it reads and what a replacement does, and where they differ the bridge runs.
+takes up to one and a half times as long as the model's own forward pass to the same layer. Most hooks are what one of
+the model's modules gets or gives, so there the module is asked, in a copy of the tree of modules that shares all
+weights, with torch's fused attention. What a hook means stays the bridge's: `agree` compares both before the quicker
+way is used for a hook, what it reads and what a replacement does, and where they differ the bridge runs.
 """
 
 from __future__ import annotations

@@ -111,7 +111,6 @@ def train_suite(
         yield Loading(what="activations", detail="of the first contexts, for their median norm")
         source = OutlierMarks(source, settings.outliers, contexts[: settings.model_batch], settings.special_ids)
     run = _Run(source, contexts, held_out, plans, settings, out, metadata)
-    yield from run.warnings()
     yield from run.begun()
     saved = clock = time.monotonic()
     try:
@@ -214,6 +213,7 @@ class _Run:
         """
         settings = self._settings
         found = checkpoint.load(self._out, self._fingerprint(settings))
+        yield from self.warnings()
         first = yield from self._told(self._blocks.pieces(0))
         self._lockstep = Lockstep(
             self._blocks.pieces,

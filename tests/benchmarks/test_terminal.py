@@ -11,7 +11,8 @@ from benchmarks.terminal import Home, Screen, Terminal
 
 SHOWS_SIZE = """
 import os, signal, time
-signal.signal(signal.SIGWINCH, lambda *_: print(os.get_terminal_size().columns, flush=True))
+# Not by print, which may be in the middle of "ready" when the signal comes.
+signal.signal(signal.SIGWINCH, lambda *_: os.write(1, str(os.get_terminal_size().columns).encode()))
 print("ready", flush=True)
 time.sleep(600)
 """

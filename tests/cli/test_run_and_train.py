@@ -228,7 +228,7 @@ def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(
     @contextmanager
     def soon() -> Iterator[Callable[[], bool]]:
         asked: list[bool] = []
-        yield lambda: asked.append(True) or len(asked) == 6  # type: ignore[func-returns-value]
+        yield lambda: asked.append(True) or len(asked) == 20  # type: ignore[func-returns-value]
 
     kind = ("--architecture", "jumprelu")
     with monkeypatch.context() as patch:

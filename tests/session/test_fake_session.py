@@ -26,6 +26,7 @@ from inspector.session.protocol import (
     GetPairs,
     GetSimilar,
     JobTold,
+    Move,
     Ready,
     SessionMessage,
     SetPolicy,
@@ -60,6 +61,7 @@ async def everything(client: FakeClient | SessionClient) -> list[SessionMessage]
                     GetCosts(experiments=["norm-prediction"]),
                     StartJob(experiments=["norm-prediction"]),
                     GetJobs(),
+                    Move(target=TargetSpec()),
                     GetContext(context=message.n_contexts),
                 ]
                 open_requests = {await client.send(question) for question in questions}

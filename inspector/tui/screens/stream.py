@@ -98,7 +98,7 @@ class StreamScreen(ActionScreen):
         self._told_session, self._told_text = state.session, state.text
         self._delays: dict[str, Timer] = {}  # one of each name at most
         self._latest: dict[Purpose, tuple[Question | None, float]] = {}
-        """Of each kind the question that came up last, and when; `time.monotonic`."""
+        """Of each kind the question that came up last, and when, by the clock that timers go by."""
         self.panes = StreamPanes(model, palette, state)
 
     def compose(self) -> ComposeResult:
@@ -214,7 +214,7 @@ class StreamScreen(ActionScreen):
 
     def _ask_soon(self, purpose: Purpose, question: Question) -> None:
         """At once, or, while questions of its kind follow each other quickly, when they have come to rest."""
-        now, delay = time.monotonic(), DELAYS[purpose]
+        now, delay = asyncio.get_running_loop().time(), DELAYS[purpose]
         before, since = self._latest.get(purpose, (None, -delay))
         if question == before and purpose in self._delays:
             return
