@@ -53,15 +53,8 @@ MODELS = {
         title="SmolLM2-135M",
         commands={
             "": (
-                "run norm-prediction error-vector fvu-nonlinear norm-baselines norm-test per-token-scaling "
-                "per-token-split per-token-trace scaling-with-nonlinear shrinkage cross-component --model smollm2 "
-                "--contexts 120 --dtype bfloat16",
-                "run probe-vs-latents synthetic-sae dark-matter-breakdown pursuit --model smollm2 --contexts 120 "
-                "--dtype bfloat16 --widths 512,1k,2k --l0 32",
-                "run ce-splice --model smollm2 --contexts 120 --dtype bfloat16 -p contexts=10",
-                "run error-saes --model smollm2 --contexts 120 --dtype bfloat16 --widths 1k --l0 32 -p expansion=2 "
-                "-p sae_tokens=60000",
-                "run synthetic-random theory-c1",
+                "run all --model smollm2 --contexts 120 --dtype bfloat16 -p contexts=10 -p expansion=2 "
+                "-p sae_tokens=60000 -p damage=off",
             ),
             DEPTH: (
                 "run norm-prediction error-vector fvu-nonlinear --model smollm2 --layers 0: --widths 2k --l0 32 "
