@@ -30,7 +30,15 @@ Fields = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 
 
-def write(folder: Path, *, d_model: int, widths: tuple[int, ...], context: int, vocab_size: int = 300) -> Fields:
+def write(
+    folder: Path,
+    *,
+    d_model: int,
+    widths: tuple[int, ...],
+    context: int,
+    vocab_size: int = 300,
+    threshold: float = 1.5,
+) -> Fields:
     """A target of random weights, as fields of its TargetSpec."""
     config = Gemma2Config(
         vocab_size=vocab_size,
@@ -57,7 +65,7 @@ def write(folder: Path, *, d_model: int, widths: tuple[int, ...], context: int, 
             folder / "suite" / f"width_{d_sae}",
             d_in=d_model,
             d_sae=d_sae,
-            threshold=1.5,
+            threshold=threshold,
             hook_name=hook_name_of("resid", 1),
         )
     return {
@@ -77,8 +85,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Fields:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Fields:
-    """17, 34 and 67 MB of SAEs on a small model."""
-    return write(tmp_path_factory.mktemp("wide"), d_model=128, widths=(2**14, 2**15, 2**16), context=256)
+    """17, 34 and 67 MB of SAEs on a small model. About a hundred latents are active, as the plan takes it."""
+    widths = (2**14, 2**15, 2**16)
+    return write(tmp_path_factory.mktemp("wide"), d_model=128, widths=widths, context=256, threshold=6.1)
 
 
 @pytest.fixture(scope="module")
