@@ -159,6 +159,8 @@ def world(run: Run) -> Iterator[None]:
             return replace(found, hooks=hooks_of(replace(ref, release="demo-suite") for ref in found.refs))
 
         stack.enter_context(mock.patch("inspector.tui.screens.suites.read_suites", read))
+        # Whatever packages there are where this runs.
+        stack.enter_context(mock.patch("inspector.sources.built_in.is_installed", return_value=True))
         if run.state == "loading":
             stack.enter_context(mock.patch("inspector.tui.screens.suites.SuitesScreen.in_thread"))  # never read
         yield
