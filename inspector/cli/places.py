@@ -108,26 +108,24 @@ def _hooks(target: TargetSpec) -> Iterator[Place]:
 
 
 def _suites(target: TargetSpec) -> Iterator[Place]:
-    from inspector.sources.registry import load_registry
-    from inspector.sources.suites import model_id
+    from inspector.sources.suites import model_id, releases
 
-    model = model_id(target)
-    for release in load_registry().releases(model) if model is not None else ():
+    about = f"published SAEs of {model_id(target)}"
+    for release in releases(target):
         there = replace(without_saes(target), suite=release)
-        yield Place(kind="suite", name=release, about=f"published SAEs of {model}", command=_command(there))
+        yield Place(kind="suite", name=release, about=about, command=_command(there))
 
 
 def _models(target: TargetSpec) -> Iterator[Place]:
-    from inspector.sources.built_in import BUILT_IN
-    from inspector.sources.registry import load_registry
+    from inspector.sources.built_in import BUILT_IN, about
+    from inspector.sources.suites import model_names
 
-    for name in (*BUILT_IN, *load_registry().names()):
-        if "/" not in name:
-            about = "trained here, needs no network" if name in BUILT_IN else "with published SAEs"
-            # Always named: without a target the app opens the model that is installed.
-            words = target_words(another_model(target, name))
-            words = words if "--model" in words else ["--model", name, *words]
-            yield Place(kind="model", name=name, about=about, command=command_words(words))
+    for name in model_names():
+        # Always named: without a target the app opens the model that is installed.
+        words = target_words(another_model(target, name))
+        words = words if "--model" in words else ["--model", name, *words]
+        told = about(name) if name in BUILT_IN else "with published SAEs"
+        yield Place(kind="model", name=name, about=told, command=command_words(words))
 
 
 def _experiments(target: TargetSpec) -> Iterator[Place]:

@@ -107,6 +107,11 @@ def is_installed(name: str) -> bool:
     return not known.package or (known.suite.is_dir() and _packaged(known) is not None and bool(util.find_spec("gguf")))
 
 
+def about(name: str) -> str:
+    """What is said of a built-in model where one is chosen."""
+    return "with SAEs trained here, needs no network" if is_installed(name) else f"needs {install_of(name)}"
+
+
 def first_shown() -> str:
     """What the app shows to someone who names nothing: what MODEL_VARIABLE says, the real model if it is there, or the
     demo.

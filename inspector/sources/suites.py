@@ -126,6 +126,17 @@ def every_sae(target: TargetSpec) -> list[SaeRef]:
     return list(found.values())
 
 
+def model_names() -> list[str]:
+    """Models that have a short name: the built-in ones, then those with published SAEs."""
+    return [*BUILT_IN, *(name for name in load_registry().names() if "/" not in name)]
+
+
+def releases(target: TargetSpec) -> list[str]:
+    """Published suites of the target's model; none for a model of the user's own."""
+    model = model_id(target)
+    return [] if model is None else load_registry().releases(model)
+
+
 def suite_of(target: TargetSpec, refs: Iterable[SaeRef]) -> list[SaeRef]:
     """Every SAE that the suite of a target, or of these SAEs of its, is known to have at any hook."""
     try:

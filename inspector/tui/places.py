@@ -229,32 +229,30 @@ def _hooks(app: Host, target: TargetSpec) -> list[Place]:
 
 
 def _suites(app: Host, target: TargetSpec) -> list[Place]:
-    from inspector.sources.registry import load_registry
-    from inspector.sources.suites import model_id
+    from inspector.sources.suites import model_id, releases
 
-    model = model_id(target)
+    about = f"published SAEs of {model_id(target)}"
     return [
         Place(
             name=f"Suite: {release}",
-            about=f"published SAEs of {model}",
+            about=about,
             go=_opens(app, replace(without_saes(target), suite=release)),
         )
-        for release in (load_registry().releases(model) if model is not None else ())
+        for release in releases(target)
     ]
 
 
 def _models(app: Host, target: TargetSpec) -> list[Place]:
-    from inspector.sources.built_in import BUILT_IN, install_of, is_installed
-    from inspector.sources.registry import load_registry
-
-    def about(name: str) -> str:
-        if name not in BUILT_IN:
-            return "with the published SAEs of it"
-        return "with SAEs trained here, needs no network" if is_installed(name) else f"needs {install_of(name)}"
+    from inspector.sources.built_in import BUILT_IN, about
+    from inspector.sources.suites import model_names
 
     return [
-        Place(name=f"Model: {name}", about=about(name), go=_opens(app, another_model(target, name)))
-        for name in (*BUILT_IN, *(name for name in load_registry().names() if "/" not in name))
+        Place(
+            name=f"Model: {name}",
+            about=about(name) if name in BUILT_IN else "with the published SAEs of it",
+            go=_opens(app, another_model(target, name)),
+        )
+        for name in model_names()
     ]
 
 

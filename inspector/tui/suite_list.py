@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from inspector.errors import InspectorError
 from inspector.events import Downloading, Loading
 from inspector.options import width_label
-from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec
+from inspector.spec import SITE_HOOKS, SaeRef, Site, TargetSpec, without_saes
 
 SITES: tuple[Site, ...] = ("resid", "mlp", "attn")
 
@@ -72,8 +72,7 @@ def read_suites(target: TargetSpec) -> Suites:
     """
     from inspector.sources.suites import every_sae
 
-    wide = replace(target, layers=None, layers_from=None, hook=None, saes=(), widths=None, l0=None)
-    return Suites(target=wide, hooks=hooks_of(every_sae(target)))
+    return Suites(target=without_saes(target), hooks=hooks_of(every_sae(target)))
 
 
 def hooks_of(refs: Iterable[SaeRef]) -> tuple[Hook, ...]:

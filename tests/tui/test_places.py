@@ -10,7 +10,6 @@ from typing import cast
 import pytest
 from textual.command import CommandPalette
 from textual.widgets import Input
-from textual.widgets._toast import Toast
 from textual.widgets._tooltip import Tooltip
 
 from inspector.drawing.glossary import NUMBERS, TOUR
@@ -190,20 +189,6 @@ async def test_hovering_over_a_number_shows_its_formula_and_what_would_mislead()
         assert "R² of the linear map: 1 - Σ" in shown
         assert "not the" in shown
     assert all(len(row) == 3 and all(row) for row in NUMBERS.values())
-
-
-async def test_a_notice_stands_beside_the_command_and_stays_on_its_screen() -> None:
-    async with driven(FakeSession(hostile_share=0.0, epochs=1, target=("--widths", "256")), notifications=True) as app:
-        await app.press("e")
-        await app.until(lambda: isinstance(app.app.screen, ExperimentsScreen))
-        await app.settle()
-        await app.press("y")
-        await app.until(lambda: app.app.screen.query(Toast))
-        command = next(y for y, line in enumerate(app.screen_text()) if line.startswith(" $ dm-inspect run"))
-        assert all(toast.region.bottom <= command for toast in app.app.screen.query(Toast))
-        await app.press("escape")
-        await app.until(lambda: app.app.screen is app.home and not app.home.query(Toast))
-        assert len(app.app._notifications) == 0
 
 
 def known(app: InspectorApp) -> list[str]:
